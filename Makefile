@@ -1,0 +1,70 @@
+# kg-targets: `make demo` and `make test` set themselves up; `make help` lists everything.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := train,scispacy,notebooks,dev
+INSTALLED := $(VENV)/.installed
+
+DATASET ?=
+SPLIT ?= all
+DATA_ROOT ?= $(if $(filter demo,$(DATASET)),build/demo/data,data)
+OUT ?= build/$(DATASET)
+ONTOLOGY ?= seed
+SCORER ?= ontology
+EXTRACTOR ?= dictionary
+ARGS ?=
+
+DEMO := build/demo
+CONFIG := training/configs/nb_clip_demo.yaml
+LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: help setup demo test targets card lint clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(INSTALLED) ## Create .venv and install everything into it (once)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -c 'import sys; sys.exit((3, 11) <= sys.version_info < (3, 13) and 0 or "error: make setup needs Python 3.11 or 3.12, this is %d.%d: set PYTHON=python3.12" % sys.version_info[:2])' || exit 2
+	echo "Installing into $(VENV) (several minutes and about 6 GB the first time) ..."
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evaluation, target card
+	@echo "1/5  Demo data: drawn images and invented captions"
+	$(BIN)/kg-targets demo-data --out $(DEMO)/data
+	echo "2/5  Soft targets: captions -> concepts -> graph -> factors"
+	$(BIN)/kg-targets build demo --data-root $(DEMO)/data --out $(DEMO)
+	echo "3/5  Training NB-CLIP twice, without and with knowledge"
+	$(LAUNCH) training/run.py --config $(CONFIG) --loss.name info_nce --run.output $(DEMO)/runs/infonce
+	$(LAUNCH) training/run.py --config $(CONFIG) --run.output $(DEMO)/runs/sm
+	echo "4/5  Evaluation on the test split"
+	$(BIN)/python -m training.evaluate --store $(DEMO)/test --data-root $(DEMO)/data --run $(DEMO)/runs/infonce --run $(DEMO)/runs/sm --out $(DEMO)/report
+	echo "5/5  Target card"
+	$(BIN)/kg-targets card $(DEMO)/test --data-root $(DEMO)/data --out $(DEMO)/report/card.html
+
+test: $(INSTALLED) ## Every test (no network, no GPU needed)
+	@$(BIN)/python -m pytest $(ARGS)
+
+targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data] [OUT=build/name] [ONTOLOGY=] [SCORER=] [ARGS=]
+	@[ -n "$(DATASET)" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
+	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(DATA_ROOT)
+	$(BIN)/kg-targets build $(DATASET) --split $(SPLIT) --data-root $(DATA_ROOT) --out $(OUT) --ontology '$(ONTOLOGY)' --scorer $(SCORER) --extractor $(EXTRACTOR) $(ARGS)
+
+card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
+	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
+	$(BIN)/kg-targets card $(STORE) --out $(STORE)/../report/card-$(notdir $(STORE)).html $(if $(filter command line environment,$(origin DATA_ROOT)),--data-root $(DATA_ROOT))
+
+lint: $(INSTALLED) ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean: ## Remove what was built (not .venv, not your data)
+	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,78 @@
+"""The concept graph: image –has_attribute→ CUI –is_a→ CUI, held as sparse matrices.
+
+Source: NB-CLIP supplement (nodes and edges); hops are our own option, see docs/methods.md#graph. Three settings of the
+paper's ablation are reached from here: the full graph, ``has_attribute`` only (``ontology=None``), and noise (a scorer).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from kg_targets.ontology import Ontology
+
+Edge = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class ConceptGraph:
+    """Images, the concepts their captions assert, and everything those concepts are.
+
+    Shapes: N images, C concepts (asserted ones and their ancestors).
+    """
+
+    concepts: list[str]
+    """CUIs in ascending order; the column order of every matrix here and of sparse factors."""
+    has_attribute: sparse.csr_array
+    """float64 [N, C]: 1 where the image's caption asserts the concept (negated mentions do not assert)."""
+    closure: sparse.csr_array
+    """float64 [C, C]: 1 where the column is the row's concept itself or, for asserted concepts, one of its ancestors."""
+    edges: list[Edge]
+    """(child, relation, parent) between concepts of the graph, sorted."""
+
+    @property
+    def images(self) -> int:
+        """N, the number of images."""
+        return int(self.has_attribute.shape[0])
+
+    @classmethod
+    def build(
+        cls, asserted: Sequence[Sequence[str]], ontology: Ontology | None, max_hops: int | None = None
+    ) -> "ConceptGraph":
+        """Graph of the images' concepts with their ancestors.
+
+        Args:
+            asserted: for each image, the CUIs its caption asserts; order and repetition do not matter.
+            ontology: where ``is_a`` comes from; ``None`` keeps ``has_attribute`` only ("UMLS without ontology").
+            max_hops: longest ``is_a`` path followed, in edges; ``None`` takes the whole ancestor closure.
+        """
+        used = sorted({cui for cuis in asserted for cui in cuis})
+        if ontology is None:
+            concepts, hops, edges = used, sparse.eye_array(len(used), format="csr"), []
+        else:
+            concepts, hops = ontology.ancestor_matrix(used, max_hops=max_hops)
+            edges = list(ontology.edges(concepts))
+        column = {cui: index for index, cui in enumerate(concepts)}
+        return cls(concepts, _incidence(asserted, column), _closure(used, concepts, hops), edges)
+
+
+def _incidence(asserted: Sequence[Sequence[str]], column: dict[str, int]) -> sparse.csr_array:
+    rows = [sorted({column[cui] for cui in cuis}) for cuis in asserted]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    indices = np.fromiter((index for row in rows for index in row), dtype=np.int64, count=int(indptr[-1]))
+    shape = (len(rows), len(column))
+    return sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
+
+
+def _closure(used: list[str], concepts: list[str], hops: sparse.csr_array) -> sparse.csr_array:
+    """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts themselves get their own column only."""
+    placed = np.searchsorted(concepts, used)
+    rest = np.setdiff1d(np.arange(len(concepts)), placed)
+    pairs = hops.tocoo()
+    rows = np.concatenate([placed[pairs.row], rest]).astype(np.int64)
+    columns = np.concatenate([pairs.col, rest]).astype(np.int64)
+    shape = (len(concepts), len(concepts))
+    closure = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+    closure.sort_indices()
+    return closure

@@ -1,0 +1,1 @@
+"""Looking at targets: explanations, neighbourhoods, plots and the target card."""

@@ -1,0 +1,88 @@
+"""One image–caption pair, the checks every reader applies to it, and the count of what was skipped and why."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+
+from kg_targets.errors import DataError, ManifestError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An image with its caption, as every data set is read."""
+
+    image_id: str
+    """Unique within the split."""
+    image_path: str
+    """Relative to the data root, with forward slashes; empty where the data set has no images here."""
+    caption: str
+    group_id: str
+    """Case or patient; images that share it are not independent. Defaults to the image's own id."""
+    licence: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Label name to value; an empty value means that the label is missing."""
+    cuis: tuple[str, ...] = ()
+    """Concepts that the data set itself ships."""
+
+
+@dataclass
+class ReadReport:
+    """Counts of rows read and skipped; a skipped row is always reported, never silent."""
+
+    read: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Reason to number of rows."""
+    first: dict[str, str] = field(default_factory=dict)
+    """Reason to the first place where it happened."""
+
+    def skip(self, reason: str, where: str) -> None:
+        """Count one row as skipped for ``reason``; ``where`` is kept for the first one."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        self.first.setdefault(reason, where)
+
+    def lines(self) -> list[str]:
+        """One line per reason, for people."""
+        return [f"skipped {n:,} row(s): {reason} (first: {self.first[reason]})" for reason, n in self.skipped.items()]
+
+
+def unusable_text(text: str) -> str | None:
+    """Why a field cannot be kept: NUL bytes or bytes that were not UTF-8 (read as lone surrogates); else ``None``."""
+    if "\0" in text:
+        return "contains a NUL byte"
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        return "is not valid UTF-8"
+    return None
+
+
+def safe_relative_path(path: str, where: str) -> str:
+    """``path`` with forward slashes, if it stays inside the data root.
+
+    Raises:
+        ManifestError: the path is absolute or climbs out with ``..``; nothing outside the root is ever opened.
+    """
+    posix = path.replace("\\", "/")
+    pure = PurePosixPath(posix)
+    if pure.is_absolute() or PureWindowsPath(path).drive or ".." in pure.parts:
+        raise ManifestError(f"{where}: image path {path!r} points outside the data root: use a path relative to it")
+    return str(pure) if posix else ""
+
+
+def unique_records(records: Iterator[tuple[str, Record]], report: ReadReport) -> Iterator[Record]:
+    """Pass records on, counting them, and stop at the first id seen twice.
+
+    Args:
+        records: pairs of (place, record).
+
+    Raises:
+        DataError: two rows have the same image id: one of them would silently win otherwise.
+    """
+    seen: dict[str, str] = {}
+    for where, record in records:
+        if record.image_id in seen:
+            raise DataError(
+                f"{where}: image id {record.image_id!r} was already given at {seen[record.image_id]}: "
+                "ids must be unique within a split, remove or rename one of them"
+            )
+        seen[record.image_id] = where
+        report.read += 1
+        yield record

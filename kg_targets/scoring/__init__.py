@@ -1,0 +1,20 @@
+"""Scorers turn a concept graph into one factor per image; the similarity of two images is their factors' product.
+
+Each file here begins with what its scorer believes about similarity. N×N is never formed: see ``neighbors`` and the
+target store's ``block``.
+"""
+
+from collections.abc import Callable
+
+from kg_targets.scoring import identity, noise, ontology, permuted
+from kg_targets.scoring.factors import Factors, ScoringInput
+from kg_targets.scoring.statistics import ConceptStatistics
+
+SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
+    "ontology": ontology.score,
+    "noise": noise.score,
+    "permuted": permuted.score,
+    "identity": identity.score,
+}
+
+__all__ = ["SCORERS", "ConceptStatistics", "Factors", "ScoringInput"]

@@ -1,0 +1,45 @@
+"""What a scorer is given and what it returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from kg_targets.graph import ConceptGraph
+from kg_targets.scoring.statistics import ConceptStatistics
+
+
+@dataclass(frozen=True)
+class ScoringInput:
+    """Everything a scorer may look at."""
+
+    graph: ConceptGraph
+    statistics: ConceptStatistics
+    """Counts on the fit split, reused unchanged for every other split."""
+    image_ids: list[str]
+    """Length N, in the row order of the graph."""
+    seed: int = 0
+    """For the scorers that draw random numbers."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One unit vector K_i per known image; a row of zeros for an image about which nothing is known."""
+
+    matrix: sparse.csr_array | NDArray[np.float32]
+    """float32 [N, D]: sparse over concepts, or dense."""
+    known: NDArray[np.bool_]
+    """[N]; unknown images are similar to themselves only."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the columns are concepts (sparse) or abstract dimensions (dense)."""
+        return sparse.issparse(self.matrix)
+
+
+def normalise_rows(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Rows scaled to L2 norm 1; rows of zeros stay zeros. float64 [R, D] → float64 [R, D]."""
+    norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
+    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return sparse.csr_array(sparse.diags_array(scale) @ matrix)

@@ -1,0 +1,29 @@
+"""Belief: two images are alike as far as what their captions assert is alike, rare things counting more.
+
+    v_c = norm(Σ_{a ∈ {c} ∪ Anc(c)} IC(a)·e_a)      a concept is itself and everything it is a kind of
+    u_i = Σ_{c ∈ i} idf(c)·v_c                      an image is its concepts
+    K_i = norm(u_i),  S_ij = K_i·K_j ∈ [0, 1]
+
+Sibling findings share ancestors and come out close, unrelated ones do not. Exact, deterministic, sparse, additive over
+concepts (so it can be explained), and inductive: new images need no retraining. Without ontology edges, v_c = e_c.
+Source: docs/methods.md#ontology-scorer (our reconstruction of the knowledge graph's similarity, training-free).
+"""
+
+import numpy as np
+from scipy import sparse
+
+from kg_targets.scoring.factors import Factors, ScoringInput, normalise_rows
+
+
+def score(data: ScoringInput) -> Factors:
+    """Sparse factors over concepts, float32 [N, C]; an image without any weighted concept is unknown."""
+    graph = data.graph
+    ic = data.statistics.information_content(graph.concepts)
+    idf = data.statistics.inverse_document_frequency(graph.concepts)
+    concept_vectors = normalise_rows(sparse.csr_array(graph.closure @ sparse.diags_array(ic)))  # [C, C]
+    weighted = graph.has_attribute @ sparse.diags_array(idf)  # [N, C]
+    factors = normalise_rows(sparse.csr_array(weighted @ concept_vectors))
+    factors.eliminate_zeros()
+    factors.sort_indices()
+    known = np.diff(factors.indptr) > 0
+    return Factors(sparse.csr_array(factors, dtype=np.float32), known)

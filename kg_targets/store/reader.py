@@ -1,0 +1,282 @@
+"""Opens a target store and answers the questions training and notebooks ask of it."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from kg_targets.errors import StoreError
+from kg_targets.store import schema
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from kg_targets.inspect.explain import Explanation
+
+
+class TargetStore:
+    """A folder of soft targets, opened read-only; columns are read when they are first used.
+
+    What is stored is one factor per image. The similarities of a batch are computed when the batch is known::
+
+        store = TargetStore.open("build/demo/train")
+        S = store.block([3, 14, 15])          # float32 [3, 3]
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "TargetStore":
+        """Open the store in folder ``path``.
+
+        Raises:
+            StoreError: there is no store, it was written by a newer version, or a file is missing.
+        """
+        folder = Path(path)
+        try:
+            manifest = json.loads((folder / schema.MANIFEST).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StoreError(f"{folder} is not a target store (no {schema.MANIFEST}): run `kg-targets build`") from error
+        except ValueError as error:
+            raise StoreError(f"{folder / schema.MANIFEST} is damaged: build the store again") from error
+        if manifest.get("schema_version") != schema.SCHEMA_VERSION:
+            raise StoreError(
+                f"{folder} has store schema {manifest.get('schema_version')}, this version reads "
+                f"{schema.SCHEMA_VERSION}: build it again"
+            )
+        for entry in manifest["files"]:
+            if not (folder / entry["file"]).is_file():
+                raise StoreError(f"{folder / entry['file']} is missing: build the store again")
+        return cls(folder, manifest)
+
+    def __len__(self) -> int:
+        return int(self.manifest["rows"])
+
+    def __repr__(self) -> str:
+        return f"TargetStore({str(self.path)!r}, {self.dataset}/{self.split}, {len(self):,} images)"
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return str(self.manifest["dataset"])
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        return str(self.manifest["split"])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the store's content and configuration."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def threshold(self) -> float:
+        """θ of the ``evidence`` policy: p95 of the fit split's similarities between images of different cases."""
+        return float(self.manifest["similarity"]["fit_p95"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the label columns."""
+        return tuple(self.manifest["labels"])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of ``targets-*.parquet`` in row order.
+
+        Raises:
+            StoreError: the store has no such column, or a file is damaged.
+        """
+        files = [entry["file"] for entry in self.manifest["files"] if entry["file"].startswith("targets-")]
+        try:
+            return pa.concat_tables(
+                pq.read_table(self.path / file, columns=[name], partitioning=None) for file in files
+            ).column(name)
+        except KeyError as error:
+            raise StoreError(f"{self.path} has no column {name!r}") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StoreError(f"{self.path}: a shard cannot be read ({error}): build the store again") from error
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """Length N, in row order."""
+        return self._strings("image_id")
+
+    @cached_property
+    def image_paths(self) -> list[str]:
+        """Length N, relative to the data root."""
+        return self._strings("image_path")
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Length N."""
+        return self._strings("caption")
+
+    @cached_property
+    def group_ids(self) -> list[str]:
+        """Length N: case or patient of each image."""
+        return self._strings("group_id")
+
+    @cached_property
+    def licences(self) -> list[str]:
+        """Length N."""
+        return self._strings("licence")
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """bool [N]: whether anything is known about the image."""
+        return np.asarray(self.column("known").to_numpy(), dtype=bool)
+
+    @cached_property
+    def cuis(self) -> list[list[str]]:
+        """Length N: the concepts that each caption asserts, ascending."""
+        return list(self.column("cuis").to_pylist())
+
+    def label(self, name: str) -> list[str]:
+        """Length N; an empty string where the label is missing.
+
+        Raises:
+            StoreError: the data set has no such label.
+        """
+        if name not in self.labels:
+            raise StoreError(f"{self.path} has no label {name!r}: it has {', '.join(self.labels) or 'none'}")
+        return self._strings(f"label_{name}")
+
+    @cached_property
+    def concepts(self) -> pd.DataFrame:
+        """One row per concept of the graph: column index, cui, name, kind, counts, ic, idf."""
+        return pq.read_table(self.path / schema.CONCEPTS).to_pandas()
+
+    @cached_property
+    def is_a(self) -> pd.DataFrame:
+        """The graph's edges: child, relation, parent."""
+        return pq.read_table(self.path / schema.IS_A).to_pandas()
+
+    @cached_property
+    def mentions(self) -> pd.DataFrame:
+        """Every mention, negated ones included: image_id, cui, name, start, end, text, score, negated, source."""
+        files = [entry["file"] for entry in self.manifest["files"] if entry["file"].startswith("mentions-")]
+        return pa.concat_tables(pq.read_table(self.path / file) for file in files).to_pandas()
+
+    def cui_matrix(self) -> sparse.csr_array:
+        """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""
+        column = self.column("cuis").combine_chunks()
+        index = pd.Index(self.concepts["cui"]).get_indexer(column.values.to_pandas())
+        indptr = np.asarray(column.offsets.to_numpy(), dtype=np.int64)
+        shape = (len(self), len(self.concepts))
+        return sparse.csr_array((np.ones(len(index), np.float32), index, indptr), shape=shape)
+
+    @cached_property
+    def factors(self) -> sparse.csr_array | NDArray[np.float32]:
+        """float32 [N, D]: unit vectors K_i, sparse over ``concepts`` or dense; unknown images have zeros."""
+        dense = self.manifest["factors"]["dense"]
+        if dense is not None:
+            flat = self.column("factor").combine_chunks().flatten()
+            return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(self), dense)
+        index, value = self.column("factor_index").combine_chunks(), self.column("factor_value").combine_chunks()
+        parts = (value.flatten().to_numpy(), index.flatten().to_numpy(), index.offsets.to_numpy())
+        matrix = sparse.csr_array(parts, shape=(len(self), len(self.concepts)))
+        matrix.has_sorted_indices = True
+        return matrix
+
+    def block(self, rows: ArrayLike, cols: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Similarities S_ij = K_i·K_j of a batch.
+
+        Args:
+            rows: R row numbers, in any order, repeats allowed.
+            cols: C row numbers; ``rows`` again if left out.
+
+        Returns:
+            float32 [R, C], symmetric, in [−1, 1]; 1 where ``rows[i] == cols[j]``; 0 elsewhere for unknown images.
+
+        Raises:
+            StoreError: a row number is out of range.
+        """
+        left = self._row_numbers(rows)
+        right = left if cols is None else self._row_numbers(cols)
+        left_factors = self.factors[left]
+        # One array on both sides lets BLAS use its symmetric product; sparse products are symmetric term by term.
+        right_factors = left_factors if cols is None else self.factors[right]
+        product = left_factors @ right_factors.T
+        block = np.asarray(product.toarray() if sparse.issparse(product) else product, dtype=np.float32)
+        np.clip(block, -1.0, 1.0, out=block)
+        block[left[:, None] == right[None, :]] = 1.0
+        return block
+
+    def neighbors(self, image_id: str, k: int = 10) -> pd.DataFrame:
+        """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by row.
+
+        Raises:
+            StoreError: no such image, or more neighbours asked for than the store keeps.
+        """
+        kept = int(self.manifest["config"]["top_k"])
+        if not 0 < k <= kept:
+            raise StoreError(f"k must be between 1 and {kept}, the neighbours this store keeps; got {k}")
+        row = self.row(image_id)
+        rows, scores = self._neighbor_lists
+        found = np.asarray(rows[row].as_py()[:k], dtype=np.int64)
+        return pd.DataFrame(
+            {
+                "image_id": [self.image_ids[index] for index in found],
+                "score": np.asarray(scores[row].as_py()[:k], dtype=np.float32),
+                "caption": [self.captions[index] for index in found],
+                "group_id": [self.group_ids[index] for index in found],
+            }
+        )
+
+    def row(self, image_id: str) -> int:
+        """Row number of an image.
+
+        Raises:
+            StoreError: no such image.
+        """
+        row = self._row_of.get(image_id)
+        if row is None:
+            raise StoreError(f"{self.path} has no image {image_id!r}; its first is {self.image_ids[0]!r}")
+        return row
+
+    def explain(self, first: str, second: str) -> "Explanation":
+        """Why two images are as similar as they are: shared concepts, each one's share, ``is_a`` paths.
+
+        Raises:
+            StoreError: one of the images is not in the store.
+        """
+        from kg_targets.inspect.explain import explain
+
+        return explain(self, first, second)
+
+    def to_networkx(self, image_id: str, hops: int = 2) -> "nx.MultiDiGraph":
+        """The image's neighbourhood in the concept graph, ``hops`` edges deep; see ``kg_targets.inspect.network``.
+
+        Raises:
+            StoreError: no such image.
+        """
+        from kg_targets.inspect.network import neighbourhood
+
+        return neighbourhood(self, image_id, hops)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+    @cached_property
+    def _neighbor_lists(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        return self.column("neighbor_rows"), self.column("neighbor_scores")
+
+    def _strings(self, name: str) -> list[str]:
+        return list(self.column(name).to_pylist())
+
+    def _row_numbers(self, rows: ArrayLike | Sequence[int]) -> NDArray[np.int64]:
+        numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
+            raise StoreError(f"row numbers must be between 0 and {len(self) - 1}; got {numbers.min()}–{numbers.max()}")
+        return numbers

@@ -1,0 +1,61 @@
+"""Checks a store end to end: files against their checksums, and the invariants that training relies on."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kg_targets.errors import StoreError
+from kg_targets.store.reader import TargetStore
+from kg_targets.store.writer import fingerprint
+
+_SAMPLE = 512
+
+
+def verify_store(path: str | Path, seed: int = 0) -> list[str]:
+    """Every check made, in words, in the order made.
+
+    Raises:
+        StoreError: the first check that fails, naming the file or the row.
+    """
+    store = TargetStore.open(path)
+    return [*_files(store), *_rows(store), *_blocks(store, seed)]
+
+
+def _files(store: TargetStore) -> Iterator[str]:
+    if fingerprint(store.manifest) != store.fingerprint:
+        raise StoreError(f"{store.path}/manifest.json was changed after the build: build the store again")
+    for entry in store.manifest["files"]:
+        file = store.path / entry["file"]
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+                raise StoreError(f"{file} does not match its checksum: the file is damaged, build the store again")
+    yield f"{len(store.manifest['files'])} files match their checksums"
+
+
+def _rows(store: TargetStore) -> Iterator[str]:
+    rows = store.column("row").to_numpy()
+    if not np.array_equal(rows, np.arange(len(store))):
+        raise StoreError(f"{store.path}: rows are not numbered 0 to {len(store) - 1} in order: build the store again")
+    if len(set(store.image_ids)) != len(store):
+        raise StoreError(f"{store.path}: image ids are not unique: build the store again")
+    yield f"{len(store):,} rows in order with unique image ids"
+
+
+def _blocks(store: TargetStore, seed: int) -> Iterator[str]:
+    rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:_SAMPLE])
+    block = store.block(rows)
+    unknown = ~store.known[rows]
+    outside = block - np.eye(len(rows), dtype=np.float32)
+    checks = {
+        "is not finite": np.isfinite(block).all(),
+        "is not symmetric": np.array_equal(block, block.T),
+        "has values outside [-1, 1]": np.abs(block).max(initial=0.0) <= 1.0,
+        "has a diagonal that is not 1": np.array_equal(np.diag(block), np.ones(len(rows), np.float32)),
+        "gives unknown images relatives": not outside[unknown].any() and not outside[:, unknown].any(),
+    }
+    for problem, passed in checks.items():
+        if not passed:
+            raise StoreError(f"{store.path}: the similarity block of {len(rows)} sampled rows {problem}")
+    yield f"block of {len(rows)} sampled rows: finite, symmetric, in [-1, 1], diagonal 1, unknown rows isolated"

@@ -1,0 +1,216 @@
+"""`kg-targets build`: one data set's captions → one target store per split.
+
+Stage one reads and extracts shard by shard, in a pool of processes. Stage two makes the graph and the factors, which
+need every image's concepts but none of its text. Stage three finds neighbours and writes the shards.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import kg_targets
+from kg_targets.concepts import EXTRACTORS
+from kg_targets.errors import ConfigError, DataError, StoreError
+from kg_targets.graph import ConceptGraph
+from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.ontology import Ontology, load_ontology
+from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
+from kg_targets.store import StoreWriter, TargetStore
+from pipelines.config import BuildConfig
+from pipelines.executors import map_in_order
+from pipelines.extract_stage import ShardInput, ShardResult, extract_shard, initialise, mentions_file
+from pipelines.similarity import off_diagonal_quantiles
+from pipelines.stopwatch import Stopwatch, progress
+from pipelines.write_stage import write_concepts, write_targets
+
+Say = Callable[[str], None]
+
+
+def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
+    """Build every split asked for, the fit split first; a split whose store is up to date is left alone.
+
+    Args:
+        say: receives one line at a time for the person watching.
+
+    Returns:
+        The stores, in the order built.
+
+    Raises:
+        KGTargetsError: an option, a file or a row is not as it must be; nothing half-written is left.
+    """
+    manifest = Manifest.load(config.dataset)
+    if config.extractor not in EXTRACTORS:
+        raise ConfigError(f"--extractor {config.extractor} is not one of {', '.join(sorted(EXTRACTORS))}")
+    wanted = list(manifest.splits) if config.split == "all" else [config.split]
+    for split in wanted:
+        manifest.split_file(split, config.data_root)
+    ontology = load_ontology(config.ontology)
+    say(f"ontology: {ontology.release}")
+    order = [manifest.fit_split, *(split for split in wanted if split != manifest.fit_split)]
+    fitted: TargetStore | None = None
+    stores = []
+    for split in order:
+        store = _SplitBuild(config, manifest, split, ontology, fitted, say).run()
+        fitted = store if split == manifest.fit_split else fitted
+        stores.append(store)
+    return stores
+
+
+class _SplitBuild:
+    """One split's way through the stages."""
+
+    def __init__(
+        self,
+        config: BuildConfig,
+        manifest: Manifest,
+        split: str,
+        ontology: Ontology,
+        fitted: TargetStore | None,
+        say: Say,
+    ) -> None:
+        self.config, self.manifest, self.split = config, manifest, split
+        self.ontology, self.fitted, self.say = ontology, fitted, say
+        self.target = config.out / split
+        self.read = ReadReport()
+        self.watch = Stopwatch()
+
+    def run(self) -> TargetStore:
+        """Build the split's store, or open it if it is up to date."""
+        inputs = self._inputs()
+        if not self.config.force and _is_current(self.target, inputs):
+            self.say(f"{self.target}: up to date")
+            return TargetStore.open(self.target)
+        with StoreWriter(self.target) as writer:
+            shards = self._extract(writer)
+            graph, statistics, factors = self._score(shards)
+            manifest = self._write(writer, shards, graph, statistics, factors)
+            writer.finish({**manifest, "inputs": inputs}, {"stages": self.watch.stages})
+        store = TargetStore.open(self.target)
+        self._summarise(store)
+        return store
+
+    def _inputs(self) -> dict[str, Any]:
+        """Everything that the store's content follows from."""
+        return {
+            "captions_sha256": self.manifest.split_digest(self.split, self.config.data_root),
+            "config": self.config.stored(),
+            "ontology_fingerprint": self.ontology.fingerprint,
+            "fitted_on": self.fitted.fingerprint if self.fitted else None,
+            "code_sha256": _code_digest(),
+        }
+
+    def _extract(self, writer: StoreWriter) -> list[ShardResult]:
+        with self.watch.stage("extract"):
+            results = map_in_order(
+                extract_shard,
+                self._shards(writer.folder),
+                self.config.worker_count,
+                initialise,
+                (self.config.extractor, self.ontology),
+            )
+            expected = self.manifest.splits[self.split].expected_rows
+            total = None if expected is None else -(-expected // self.config.rows_per_shard)
+            shards = list(progress(results, total, f"{self.split}: captions → concepts", "shard"))
+        for line in self.read.lines():
+            self.say(f"{self.split}: {line}")
+        if not self.read.read:
+            source = self.manifest.split_file(self.split, self.config.data_root)
+            raise DataError(f"{source} has no usable row: a store needs at least one caption")
+        for shard in shards:
+            writer.adopt(mentions_file(shard.index), shard.mentions)
+        return shards
+
+    def _shards(self, folder: Path) -> Iterator[ShardInput]:
+        records = self.manifest.records(self.split, self.config.data_root, self.read)
+        index = 0
+        while chunk := list(islice(records, self.config.rows_per_shard)):
+            yield ShardInput(index, chunk, folder)
+            index += 1
+
+    def _score(self, shards: list[ShardResult]) -> tuple[ConceptGraph, ConceptStatistics, Factors]:
+        with self.watch.stage("graph"):
+            ontology = self.ontology if self.config.use_ontology else None
+            graph = ConceptGraph.build(
+                [cuis for shard in shards for cuis in shard.cuis], ontology, self.config.max_hops
+            )
+        with self.watch.stage("factors"):
+            statistics = ConceptStatistics.fit(graph) if self.fitted is None else _statistics_of(self.fitted)
+            image_ids = [image_id for shard in shards for image_id in shard.image_ids]
+            factors = SCORERS[self.config.scorer](ScoringInput(graph, statistics, image_ids, self.config.seed))
+        return graph, statistics, factors
+
+    def _write(
+        self,
+        writer: StoreWriter,
+        shards: list[ShardResult],
+        graph: ConceptGraph,
+        statistics: ConceptStatistics,
+        factors: Factors,
+    ) -> dict[str, Any]:
+        with self.watch.stage("neighbours and shards"):
+            labels = write_targets(writer, shards, factors, self.config)
+            write_concepts(writer, graph, statistics, self.ontology)
+        with self.watch.stage("quantiles"):
+            groups = [group for shard in shards for group in shard.group_ids]
+            quantiles = off_diagonal_quantiles(factors, groups)
+        return {
+            "dataset": self.manifest.name,
+            "split": self.split,
+            "rows": graph.images,
+            "labels": labels,
+            "licence": self.manifest.licence,
+            "code_version": kg_targets.__version__,
+            "config": self.config.stored(),
+            "ontology": {"release": self.ontology.release, "fingerprint": self.ontology.fingerprint},
+            "factors": {"dense": None if factors.is_sparse else int(factors.matrix.shape[1])},
+            "fit": {"split": self.manifest.fit_split, "captions": statistics.captions},
+            "similarity": {
+                "quantiles": quantiles,
+                "fit_p95": quantiles["p95"] if self.fitted is None else self.fitted.threshold,
+            },
+            "skipped_rows": self.read.skipped,
+            "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
+        }
+
+    def _summarise(self, store: TargetStore) -> None:
+        from kg_targets.inspect.summary import summary_lines
+
+        seconds = sum(stage["seconds"] for stage in self.watch.stages.values())
+        peak = max(stage["peak_mib"] for stage in self.watch.stages.values())
+        self.say(f"{self.target}: {len(store):,} images in {seconds:.1f} s, peak memory {peak:,.0f} MiB")
+        for line in summary_lines(store):
+            self.say(f"  {line}")
+
+
+def _is_current(target: Path, inputs: dict[str, Any]) -> bool:
+    try:
+        store = TargetStore.open(target)
+    except StoreError:
+        return False
+    return bool(_digest(store.manifest.get("inputs")) == _digest(inputs))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _code_digest() -> str:
+    """sha256 of the library's own code and tables, so that a store made by other code is never taken as up to date."""
+    folder = Path(kg_targets.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".tsv")):
+        digest.update(f"{file.relative_to(folder).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _statistics_of(store: TargetStore) -> ConceptStatistics:
+    concepts = store.concepts
+    return ConceptStatistics(
+        captions=store.manifest["fit"]["captions"],
+        asserted=dict(zip(concepts["cui"], concepts["fit_asserted"].tolist(), strict=True)),
+        covered=dict(zip(concepts["cui"], concepts["fit_covered"].tolist(), strict=True)),
+    )

@@ -1,0 +1,156 @@
+"""``kg-targets``: the command line of the offline half.
+
+Errors are one line on standard error and exit code 2; Ctrl-C leaves nothing half-written and exits with 130.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import types
+import typing
+from pathlib import Path
+
+import kg_targets
+from kg_targets.errors import KGTargetsError
+from pipelines.config import BuildConfig
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except KGTargetsError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: nothing half-written was left\n")
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; keep Python from complaining again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kg-targets", description="Soft image–text similarity targets from medical knowledge."
+    )
+    parser.add_argument("--version", action="version", version=f"kg-targets {kg_targets.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_build(commands.add_parser("build", help="captions → target stores, one per split"))
+
+    command = commands.add_parser("datasets", help="list the data sets that have a manifest")
+    command.set_defaults(run=_datasets)
+
+    command = commands.add_parser("check", help="what of a data set is present, what is missing, where to get it")
+    command.add_argument("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
+    command.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data set (default: data)")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("demo-data", help="generate the embedded demo data")
+    command.add_argument("--out", type=Path, default=Path("build/demo/data"), help="default: build/demo/data")
+    command.add_argument("--images", type=int, default=2000, help="number of images, ≥ 20 (default: 2000)")
+    command.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    command.set_defaults(run=_demo_data)
+
+    command = commands.add_parser("verify", help="checksums and invariants of a store")
+    command.add_argument("store", type=Path, help="folder of a store, such as build/demo/train")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("explain", help="why two images are similar, or one image's neighbours")
+    command.add_argument("store", type=Path, help="folder of a store")
+    command.add_argument("image", help="image id")
+    command.add_argument("other", nargs="?", help="second image id; without it the nearest neighbours are explained")
+    command.add_argument("-k", type=int, default=3, help="neighbours to explain (default: 3)")
+    command.set_defaults(run=_explain)
+
+    command = commands.add_parser("card", help="one HTML page that shows what a store holds")
+    command.add_argument("store", type=Path, help="folder of a store")
+    command.add_argument("--out", type=Path, required=True, help="HTML file to write")
+    command.add_argument("--data-root", type=Path, default=None, help="folder of the images, to show them on the page")
+    command.set_defaults(run=_card)
+    return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    """One option per field of `BuildConfig`, with its doc line, unit and default."""
+    hints = typing.get_type_hints(BuildConfig)
+    for field in dataclasses.fields(BuildConfig):
+        text = f"{field.metadata['help']} (default: {field.default})"
+        if field.name == "dataset":
+            parser.add_argument("dataset", help=field.metadata["help"])
+        elif field.name == "use_ontology":
+            parser.add_argument("--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges")
+        elif hints[field.name] is bool:
+            parser.add_argument(f"--{field.name.replace('_', '-')}", action="store_true", help=field.metadata["help"])
+        else:
+            kind = hints[field.name]
+            if isinstance(kind, types.UnionType):
+                kind = next(part for part in typing.get_args(kind) if part is not type(None))
+            option = f"--{field.name.replace('_', '-')}"
+            parser.add_argument(option, type=kind, default=field.default, help=text)
+    parser.set_defaults(run=_build)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _build(options: argparse.Namespace) -> None:
+    from pipelines.build import build_data_set
+
+    names = [field.name for field in dataclasses.fields(BuildConfig)]
+    build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
+
+
+def _datasets(options: argparse.Namespace) -> None:
+    from kg_targets.manifest import known_data_sets
+
+    for manifest in known_data_sets():
+        _say(f"{manifest.name:<12} {', '.join(manifest.splits):<28} {manifest.licence:<12} {manifest.title}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from pipelines.check import check_lines
+
+    for line in check_lines(options.dataset, options.data_root):
+        _say(line)
+
+
+def _demo_data(options: argparse.Namespace) -> None:
+    from pipelines.demo import write_demo
+
+    summary = write_demo(options.out, images=options.images, seed=options.seed, workers=len(os.sched_getaffinity(0)))
+    _say(str(summary))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from kg_targets.store import verify_store
+
+    for line in verify_store(options.store):
+        _say(f"ok: {line}")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from kg_targets.store import TargetStore
+
+    store = TargetStore.open(options.store)
+    others = [options.other] if options.other else store.neighbors(options.image, options.k)["image_id"].tolist()
+    if not others:
+        _say(f"{options.image} has no neighbours: nothing is known about it, or nothing is like it")
+    for other in others:
+        _say(f"{store.explain(options.image, other)}\n")
+
+
+def _card(options: argparse.Namespace) -> None:
+    from kg_targets.inspect.card import write_card
+
+    _say(f"wrote {write_card(options.store, options.out, options.data_root)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""`kg-targets build` as a person uses it: exit codes, one-line errors, second runs, Ctrl-C, nothing half-written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from tests.builds import CAPTIONS, build, write_split
+
+pytestmark = pytest.mark.e2e
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def data(folder: Path) -> Path:
+    for split in ("train", "dev", "test"):
+        write_split(folder / "data", split, CAPTIONS)
+    return folder / "data"
+
+
+def test_all_splits_are_built_fit_split_first_and_a_second_run_skips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("build", "demo", "--data-root", data(tmp_path), "--out", tmp_path / "out")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dev", "test", "train"]
+    assert "most frequent" in out and "captions with a concept" in out
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0 and out.count("up to date") == 3
+    for command in (("verify",), ("explain",)):
+        extra = ("train000",) if command == ("explain",) else ()
+        code, out, err = run(capsys, *command, tmp_path / "out" / "train", *extra)
+        assert code == 0 and out and not err
+
+
+def test_changed_captions_or_options_build_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = data(tmp_path)
+    arguments = ("build", "demo", "--split", "train", "--data-root", folder, "--out", tmp_path / "out")
+    run(capsys, *arguments)
+    assert "up to date" not in run(capsys, *arguments, "--no-ontology")[1]
+    write_split(folder, "train", CAPTIONS[:3])
+    assert "out/train: 3 images" in run(capsys, *arguments, "--no-ontology")[1]
+
+
+def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
+    from pipelines.build import build_data_set
+    from pipelines.config import BuildConfig
+
+    folder = data(tmp_path)
+    write_split(folder, "dev", [CAPTIONS[0]] * 5)
+    config = BuildConfig(dataset="demo", split="dev", data_root=folder, out=tmp_path / "out", workers=1)
+    train, dev = build_data_set(config, lambda line: None)
+    shared = train.concepts.merge(dev.concepts, on="cui")
+    assert len(shared) > 2
+    assert shared["ic_x"].tolist() == shared["ic_y"].tolist() and shared["idf_x"].tolist() == shared["idf_y"].tolist()
+    assert train.threshold == dev.threshold
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("build", "nothing"), "data set 'nothing' is not one of"),
+        (("build", "demo", "--split", "val"), "split 'val' is not one of train, dev, test"),
+        (("build", "demo", "--scorer", "magic"), "--scorer magic is not one of"),
+        (("build", "demo", "--extractor", "magic"), "--extractor magic is not one of"),
+        (("build", "demo", "--ontology", "magic"), "no source magic"),
+        (("build", "demo", "--top-k", "0"), "--top-k must be between"),
+        (("build", "demo", "--max-hops", "2", "--no-ontology"), "contradict each other"),
+        (("verify", "nowhere"), "is not a target store"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    extra = ("--data-root", data(tmp_path), "--out", tmp_path / "out") if arguments[0] == "build" else ()
+    code, _, err = run(capsys, *arguments, *extra)
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err.replace("'magic'", "magic")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["", "image_id,filepath,caption\n", "image_id,filepath,caption\n,x.png,CT\n"])
+def test_a_split_without_a_usable_row_leaves_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    folder = data(tmp_path)
+    (folder / "train.csv").write_text(content)
+    code, _, err = run(capsys, "build", "demo", "--data-root", folder, "--out", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_a_duplicate_id_found_late_leaves_the_earlier_store_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = build(tmp_path)
+    path = tmp_path / "data" / "train.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
+    code, _, err = run(capsys, "build", "demo", "--data-root", tmp_path / "data", "--out", tmp_path / "out")
+    assert code == 2 and "already given" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
+    assert build(tmp_path / "again").fingerprint == before.fingerprint
+
+
+def test_cuis_of_the_data_set_that_the_ontology_lacks_are_counted_and_left_out(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    (folder / "train.csv").write_text(
+        "image_id,filepath,caption,cuis\na,a.png,CT of the chest,C9999999|C0817096\nb,b.png,MRI,not-a-cui\n"
+    )
+    from pipelines.build import build_data_set
+    from pipelines.config import BuildConfig
+
+    said: list[str] = []
+    config = BuildConfig(
+        dataset="demo", split="train", data_root=folder, out=tmp_path / "out", workers=1, extractor="union"
+    )
+    store = build_data_set(config, said.append)[0]
+    assert store.manifest["unknown_cuis"]["C9999999"] == 1
+    assert any("C9999999" in line for line in said)
+    assert "C9999999" not in store.cuis[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> None:
+    folder = tmp_path / "data"
+    for split in ("train", "dev", "test"):
+        write_split(folder, split, CAPTIONS * 20_000)
+    command = ["-m", "pipelines.cli", "build", "demo", "--data-root", folder, "--out", tmp_path / "out"]
+    arguments = [sys.executable, *map(str, command), "--workers", str(workers), "--rows-per-shard", "500"]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out" / ".train.partial").glob("mentions-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted: nothing half-written was left\n"
+    assert not list((tmp_path / "out").iterdir())

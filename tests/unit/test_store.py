@@ -1,0 +1,158 @@
+"""The store's invariants, on stores built by the real pipeline from generated captions."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kg_targets.errors import StoreError
+from kg_targets.store import TargetStore, verify_store
+from tests.builds import CAPTIONS, build
+
+ANY_SCORER = pytest.mark.parametrize("scorer", ["ontology", "noise", "permuted", "identity"])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
+    return build(tmp_path_factory.mktemp("store"), CAPTIONS * 3, rows_per_shard=5)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(captions=st.lists(st.sampled_from(CAPTIONS), min_size=1, max_size=10), scorer=st.sampled_from(["ontology", "noise", "permuted", "identity"]))
+def test_any_store_keeps_row_order_symmetry_diagonal_range_and_isolated_unknowns(
+    tmp_path: Path, captions: list[str], scorer: str
+) -> None:
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    store = build(tmp_path, captions, scorer=scorer, rows_per_shard=3)
+    assert store.captions == captions
+    assert store.column("row").to_pylist() == list(range(len(captions)))
+    block = store.block(range(len(store)))
+    assert block.dtype == np.float32 and np.array_equal(block, block.T)
+    assert np.array_equal(np.diag(block), np.ones(len(store)))
+    assert np.abs(block).max() <= 1.0
+    off_diagonal = block - np.eye(len(store))
+    assert not off_diagonal[~store.known].any() and not off_diagonal[:, ~store.known].any()
+    verify_store(store.path)
+
+
+@ANY_SCORER
+def test_same_inputs_give_the_same_bytes_with_one_and_two_workers(tmp_path: Path, scorer: str) -> None:
+    one = build(tmp_path / "one", CAPTIONS * 4, scorer=scorer, rows_per_shard=5, workers=1)
+    two = build(tmp_path / "two", CAPTIONS * 4, scorer=scorer, rows_per_shard=5, workers=2)
+
+    def digests(store: TargetStore) -> dict[str, str]:
+        files = [file for file in sorted(store.path.iterdir()) if file.name != "build_report.json"]
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+    assert digests(one) == digests(two)
+    assert one.fingerprint == two.fingerprint
+
+
+def test_shards_do_not_change_what_a_store_says(tmp_path: Path) -> None:
+    small = build(tmp_path / "small", CAPTIONS * 4, rows_per_shard=3)
+    large = build(tmp_path / "large", CAPTIONS * 4, rows_per_shard=100)
+    np.testing.assert_array_equal(small.block(range(len(small))), large.block(range(len(large))))
+    assert small.column("neighbor_rows").to_pylist() == large.column("neighbor_rows").to_pylist()
+
+
+def test_a_rectangular_block_is_the_matching_part_of_the_square_one(store: TargetStore) -> None:
+    full = store.block(range(len(store)))
+    rows, cols = [5, 3, 3, 0], [0, 3, 7]
+    np.testing.assert_array_equal(store.block(rows, cols), full[np.ix_(rows, cols)])
+
+
+def test_block_refuses_rows_that_do_not_exist(store: TargetStore) -> None:
+    with pytest.raises(StoreError, match="between 0 and"):
+        store.block([0, len(store)])
+
+
+def test_neighbours_are_the_best_of_the_block(store: TargetStore) -> None:
+    row = 0
+    block = store.block([row], range(len(store)))[0]
+    found = store.neighbors(store.image_ids[row], k=5)
+    others = np.delete(block, row)
+    np.testing.assert_allclose(found["score"], np.sort(others)[::-1][:5], atol=1e-6)
+    assert store.image_ids[row] not in found["image_id"].tolist()
+
+
+def test_explanation_shares_add_up_and_name_the_path(store: TargetStore) -> None:
+    explanation = store.explain("train000", "train001")
+    assert sum(concept.share for concept in explanation.shared) == pytest.approx(1.0)
+    assert explanation.similarity == pytest.approx(store.block([0], [1])[0, 0])
+    pleural = [concept for concept in explanation.shared if "leural" in concept.name]
+    assert pleural and len(pleural[0].first_path) > 1
+    assert "pleural" in str(explanation).lower() and "<table>" in explanation._repr_html_()
+
+
+def test_explanation_says_why_there_is_nothing_to_explain(store: TargetStore, tmp_path: Path) -> None:
+    assert "Nothing is known about train003" in store.explain("train000", "train003").note
+    assert "same image" in store.explain("train000", "train000").note
+    noise = build(tmp_path, scorer="noise")
+    assert "noise scorer" in noise.explain("train000", "train001").note
+
+
+def test_negated_mentions_are_kept_but_stay_out_of_the_graph(store: TargetStore) -> None:
+    mentions = store.mentions.set_index("image_id").loc["train001"]
+    effusion = mentions[mentions["text"] == "pleural effusion"].iloc[0]
+    assert effusion["negated"] and effusion["cui"] not in store.cuis[1]
+
+
+def test_mention_offsets_slice_the_caption_back(store: TargetStore) -> None:
+    caption = dict(zip(store.image_ids, store.captions, strict=True))
+    mentions = store.mentions
+    assert len(mentions) > 10
+    for mention in mentions.itertuples():
+        assert caption[mention.image_id][mention.start : mention.end] == mention.text
+
+
+def test_networkx_view_has_images_concepts_and_ancestors(store: TargetStore) -> None:
+    graph = store.to_networkx("train000", hops=2)
+    relations = {data["relation"] for *_, data in graph.edges(data=True)}
+    assert relations == {"has_attribute", "is_a"}
+    assert graph.nodes["train000"]["kind"] == "image"
+    assert all(data["name"] for _, data in graph.nodes(data=True))
+
+
+def test_shards_are_plain_parquet(store: TargetStore) -> None:
+    frame = pd.concat(pd.read_parquet(file) for file in sorted(store.path.glob("targets-*.parquet")))
+    assert frame["image_id"].tolist() == store.image_ids
+    assert {"row", "caption", "group_id", "licence", "label_region", "cuis", "known", "neighbor_rows"} <= set(frame)
+
+
+def test_cui_matrix_matches_the_lists(store: TargetStore) -> None:
+    matrix = store.cui_matrix()
+    cuis = store.concepts["cui"].to_numpy()
+    assert [sorted(cuis[matrix[[row]].indices]) for row in range(len(store))] == store.cuis
+
+
+def test_verify_notices_a_flipped_byte_and_a_missing_file(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    shard = store.path / "mentions-00000.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match="does not match its checksum"):
+        verify_store(store.path)
+    shard.unlink()
+    with pytest.raises(StoreError, match="is missing"):
+        TargetStore.open(store.path)
+
+
+def test_verify_notices_an_edited_manifest(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    manifest["similarity"]["fit_p95"] = 0.9
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="was changed"):
+        verify_store(store.path)
+
+
+def test_opening_a_folder_without_a_store_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="kg-targets build"):
+        TargetStore.open(tmp_path)
