@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-BLOCK = re.compile(r"(?:<!-- ci: skip, (?P<reason>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<code>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:<!-- ci: skip, (?P<reason>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<code>.*?)^```$", re.M | re.S
+)
 VENV = Path(".venv/bin").resolve()
 
 

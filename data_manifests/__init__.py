@@ -1,0 +1,1 @@
+"""One YAML per data set; see `kg_targets.manifest`."""

@@ -1,7 +1,7 @@
 """The concept graph: image –has_attribute→ CUI –is_a→ CUI, held as sparse matrices.
 
-Source: NB-CLIP supplement (nodes and edges); hops are our own option, see docs/methods.md#graph. Three settings of the
-paper's ablation are reached from here: the full graph, ``has_attribute`` only (``ontology=None``), and noise (a scorer).
+Source: NB-CLIP supplement (nodes and edges); hops are our own option, see docs/methods.md#graph. The paper's ablations
+are reached from here: the full graph, ``has_attribute`` only (``ontology=None``), and noise (a scorer).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class ConceptGraph:
     has_attribute: sparse.csr_array
     """float64 [N, C]: 1 where the image's caption asserts the concept (negated mentions do not assert)."""
     closure: sparse.csr_array
-    """float64 [C, C]: 1 where the column is the row's concept itself or, for asserted concepts, one of its ancestors."""
+    """float64 [C, C]: 1 where the column is the row's concept itself or, for asserted concepts, an ancestor."""
     edges: list[Edge]
     """(child, relation, parent) between concepts of the graph, sorted."""
 
@@ -66,7 +66,7 @@ def _incidence(asserted: Sequence[Sequence[str]], column: dict[str, int]) -> spa
 
 
 def _closure(used: list[str], concepts: list[str], hops: sparse.csr_array) -> sparse.csr_array:
-    """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts themselves get their own column only."""
+    """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts have their own column only."""
     placed = np.searchsorted(concepts, used)
     rest = np.setdiff1d(np.arange(len(concepts)), placed)
     pairs = hops.tocoo()

@@ -45,19 +45,45 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     manifest = Manifest.load(config.dataset)
     if config.extractor not in EXTRACTORS:
         raise ConfigError(f"--extractor {config.extractor} is not one of {', '.join(sorted(EXTRACTORS))}")
-    wanted = list(manifest.splits) if config.split == "all" else [config.split]
-    for split in wanted:
-        manifest.split_file(split, config.data_root)
-    ontology = load_ontology(config.ontology)
+    root = config.data_root or manifest.default_root
+    wanted = _wanted_splits(config, manifest, root, say)
+    fit_split = _fit_split(config, manifest, root, wanted, say)
+    ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
-    order = [manifest.fit_split, *(split for split in wanted if split != manifest.fit_split)]
     fitted: TargetStore | None = None
     stores = []
-    for split in order:
+    for split in [fit_split, *(split for split in wanted if split != fit_split)]:
         store = _SplitBuild(config, manifest, split, ontology, fitted, say).run()
-        fitted = store if split == manifest.fit_split else fitted
+        fitted = fitted or store
         stores.append(store)
     return stores
+
+
+def _wanted_splits(config: BuildConfig, manifest: Manifest, root: Path, say: Say) -> list[str]:
+    if config.split != "all":
+        manifest.split_file(config.split, root)
+        return [config.split]
+    present = manifest.present_splits(root)
+    if not present:
+        manifest.split_file(manifest.fit_split, root)
+    for split in manifest.splits:
+        if split not in present:
+            say(f"{split}: not present under {root}, left out")
+    return present
+
+
+def _fit_split(config: BuildConfig, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
+    """The split that statistics are fitted on: the one asked for, the data set's own, or the first that is there."""
+    if config.fit_split:
+        manifest.split_file(config.fit_split, root)
+        return config.fit_split
+    if manifest.fit_split in manifest.present_splits(root):
+        return manifest.fit_split
+    say(
+        f"{manifest.fit_split} is not present: IC and idf are fitted on {wanted[0]} instead, so these stores are not "
+        f"comparable with ones fitted on {manifest.fit_split} (--fit-split chooses another)"
+    )
+    return wanted[0]
 
 
 class _SplitBuild:
@@ -73,8 +99,9 @@ class _SplitBuild:
         say: Say,
     ) -> None:
         self.config, self.manifest, self.split = config, manifest, split
+        self.root = config.data_root or manifest.default_root
         self.ontology, self.fitted, self.say = ontology, fitted, say
-        self.target = config.out / split
+        self.target = (config.out or Path("build") / manifest.name) / split
         self.read = ReadReport()
         self.watch = Stopwatch()
 
@@ -96,7 +123,7 @@ class _SplitBuild:
     def _inputs(self) -> dict[str, Any]:
         """Everything that the store's content follows from."""
         return {
-            "captions_sha256": self.manifest.split_digest(self.split, self.config.data_root),
+            "captions_sha256": self.manifest.split_digest(self.split, self.root),
             "config": self.config.stored(),
             "ontology_fingerprint": self.ontology.fingerprint,
             "fitted_on": self.fitted.fingerprint if self.fitted else None,
@@ -112,22 +139,23 @@ class _SplitBuild:
                 initialise,
                 (self.config.extractor, self.ontology),
             )
-            expected = self.manifest.splits[self.split].expected_rows
+            expected = self.manifest.split_spec(self.split, self.root).expected_rows
             total = None if expected is None else -(-expected // self.config.rows_per_shard)
             shards = list(progress(results, total, f"{self.split}: captions → concepts", "shard"))
         for line in self.read.lines():
             self.say(f"{self.split}: {line}")
         if not self.read.read:
-            source = self.manifest.split_file(self.split, self.config.data_root)
+            source = self.manifest.split_file(self.split, self.root)
             raise DataError(f"{source} has no usable row: a store needs at least one caption")
         for shard in shards:
             writer.adopt(mentions_file(shard.index), shard.mentions)
         return shards
 
     def _shards(self, folder: Path) -> Iterator[ShardInput]:
-        records = self.manifest.records(self.split, self.config.data_root, self.read)
+        config = self.config
+        records = self.manifest.records(self.split, self.root, self.read, config.licence_set)
         index = 0
-        while chunk := list(islice(records, self.config.rows_per_shard)):
+        while chunk := list(islice(records, config.rows_per_shard)):
             yield ShardInput(index, chunk, folder)
             index += 1
 
@@ -140,7 +168,9 @@ class _SplitBuild:
         with self.watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if self.fitted is None else _statistics_of(self.fitted)
             image_ids = [image_id for shard in shards for image_id in shard.image_ids]
-            factors = SCORERS[self.config.scorer](ScoringInput(graph, statistics, image_ids, self.config.seed))
+            factors = SCORERS[self.config.scorer](
+                ScoringInput(graph, statistics, image_ids, self.config.seed)
+            )
         return graph, statistics, factors
 
     def _write(
@@ -167,7 +197,10 @@ class _SplitBuild:
             "config": self.config.stored(),
             "ontology": {"release": self.ontology.release, "fingerprint": self.ontology.fingerprint},
             "factors": {"dense": None if factors.is_sparse else int(factors.matrix.shape[1])},
-            "fit": {"split": self.manifest.fit_split, "captions": statistics.captions},
+            "fit": {
+                "split": self.fitted.split if self.fitted else self.split,
+                "captions": statistics.captions,
+            },
             "similarity": {
                 "quantiles": quantiles,
                 "fit_p95": quantiles["p95"] if self.fitted is None else self.fitted.threshold,

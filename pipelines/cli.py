@@ -13,7 +13,7 @@ from pathlib import Path
 
 import kg_targets
 from kg_targets.errors import KGTargetsError
-from pipelines.config import BuildConfig
+from pipelines.config import BuildConfig, field_docs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,9 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("datasets", help="list the data sets that have a manifest")
     command.set_defaults(run=_datasets)
 
-    command = commands.add_parser("check", help="what of a data set is present, what is missing, where to get it")
+    command = commands.add_parser(
+        "check", help="what of a data set is present, what is missing, where to get it"
+    )
     command.add_argument("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
-    command.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data set (default: data)")
+    command.add_argument("--data-root", type=Path, default=None, help="its folder (default: data/<data set>)")
     command.set_defaults(run=_check)
 
     command = commands.add_parser("demo-data", help="generate the embedded demo data")
@@ -63,29 +65,37 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("explain", help="why two images are similar, or one image's neighbours")
     command.add_argument("store", type=Path, help="folder of a store")
     command.add_argument("image", help="image id")
-    command.add_argument("other", nargs="?", help="second image id; without it the nearest neighbours are explained")
+    command.add_argument(
+        "other", nargs="?", help="second image id; without it the nearest neighbours are explained"
+    )
     command.add_argument("-k", type=int, default=3, help="neighbours to explain (default: 3)")
     command.set_defaults(run=_explain)
 
     command = commands.add_parser("card", help="one HTML page that shows what a store holds")
     command.add_argument("store", type=Path, help="folder of a store")
     command.add_argument("--out", type=Path, required=True, help="HTML file to write")
-    command.add_argument("--data-root", type=Path, default=None, help="folder of the images, to show them on the page")
+    command.add_argument(
+        "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
+    )
     command.set_defaults(run=_card)
     return parser
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     """One option per field of `BuildConfig`, with its doc line, unit and default."""
-    hints = typing.get_type_hints(BuildConfig)
+    hints, docs = typing.get_type_hints(BuildConfig), field_docs(BuildConfig)
     for field in dataclasses.fields(BuildConfig):
-        text = f"{field.metadata['help']} (default: {field.default})"
+        text = docs[field.name] + ("" if field.default is None else f" (default: {field.default})")
         if field.name == "dataset":
-            parser.add_argument("dataset", help=field.metadata["help"])
+            parser.add_argument("dataset", help=docs[field.name])
         elif field.name == "use_ontology":
-            parser.add_argument("--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges")
+            parser.add_argument(
+                "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
+            )
         elif hints[field.name] is bool:
-            parser.add_argument(f"--{field.name.replace('_', '-')}", action="store_true", help=field.metadata["help"])
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}", action="store_true", help=docs[field.name]
+            )
         else:
             kind = hints[field.name]
             if isinstance(kind, types.UnionType):
@@ -124,7 +134,9 @@ def _check(options: argparse.Namespace) -> None:
 def _demo_data(options: argparse.Namespace) -> None:
     from pipelines.demo import write_demo
 
-    summary = write_demo(options.out, images=options.images, seed=options.seed, workers=len(os.sched_getaffinity(0)))
+    summary = write_demo(
+        options.out, images=options.images, seed=options.seed, workers=len(os.sched_getaffinity(0))
+    )
     _say(str(summary))
 
 
@@ -139,7 +151,9 @@ def _explain(options: argparse.Namespace) -> None:
     from kg_targets.store import TargetStore
 
     store = TargetStore.open(options.store)
-    others = [options.other] if options.other else store.neighbors(options.image, options.k)["image_id"].tolist()
+    others = (
+        [options.other] if options.other else store.neighbors(options.image, options.k)["image_id"].tolist()
+    )
     if not others:
         _say(f"{options.image} has no neighbours: nothing is known about it, or nothing is like it")
     for other in others:

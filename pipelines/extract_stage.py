@@ -84,7 +84,11 @@ def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:
 
 
 def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Table:
-    flat = [(record.image_id, mention) for record, mentions in zip(records, found, strict=True) for mention in mentions]
+    flat = [
+        (record.image_id, mention)
+        for record, mentions in zip(records, found, strict=True)
+        for mention in mentions
+    ]
     columns = {
         field.name: [image_id for image_id, _ in flat]
         if field.name == "image_id"

@@ -30,7 +30,9 @@ def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[s
     return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
 
 
-def _pair_similarities(factors: Factors, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
+def _pair_similarities(
+    factors: Factors, left: NDArray[np.int64], right: NDArray[np.int64]
+) -> NDArray[np.float64]:
     matrix = factors.matrix
     parts = []
     for start in range(0, len(left), _CHUNK):

@@ -30,10 +30,14 @@ class Stopwatch:
 def peak_memory_mib() -> float:
     """Peak resident memory of this process and of its largest finished child, MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes on macOS, in KiB on Linux
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, children = (
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     return max(own, children) / unit
 
 
 def progress(items: Iterable[Item], total: int | None, description: str, unit: str) -> Iterator[Item]:
     """Pass items on under a progress bar with an estimate; silent where standard error is not a terminal."""
-    yield from tqdm(items, total=total, desc=description, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+    yield from tqdm(
+        items, total=total, desc=description, unit=unit, disable=not sys.stderr.isatty(), leave=False
+    )

@@ -39,7 +39,9 @@ def write_targets(
             **_neighbor_columns(found),
         }
         target = schema.target_columns(labels, dense)
-        writer.write(f"targets-{shard.index:05d}{schema.SUFFIX}", pa.table(columns).select(target.names).cast(target))
+        writer.write(
+            f"targets-{shard.index:05d}{schema.SUFFIX}", pa.table(columns).select(target.names).cast(target)
+        )
         staged.unlink()
         start += rows.num_rows
     return list(labels)
@@ -73,10 +75,12 @@ def write_concepts(
 
 
 def _factor_columns(factors: Factors, start: int, stop: int) -> dict[str, pa.Array]:
-    matrix = factors.matrix[start:stop]
-    if not sparse.issparse(matrix):
-        flat = pa.array(np.ascontiguousarray(matrix).ravel(), pa.float32())
-        return {"factor": pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])}
+    if not factors.is_sparse:
+        dense = np.ascontiguousarray(factors.matrix[start:stop])
+        return {
+            "factor": pa.FixedSizeListArray.from_arrays(pa.array(dense.ravel(), pa.float32()), dense.shape[1])
+        }
+    matrix = sparse.csr_array(factors.matrix[start:stop])
     offsets = pa.array(matrix.indptr, pa.int32())
     return {
         "factor_index": pa.ListArray.from_arrays(offsets, pa.array(matrix.indices, pa.int32())),

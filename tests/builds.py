@@ -47,4 +47,6 @@ def build(folder: Path, captions: Sequence[str] = CAPTIONS, **options: object) -
         write_split(folder / "data", split, captions)
     config = {"split": "train", "workers": 1, **options}
     said: list[str] = []
-    return build_data_set(BuildConfig(dataset="demo", data_root=folder / "data", out=folder / "out", **config), said.append)[0]
+    return build_data_set(
+        BuildConfig(dataset="demo", data_root=folder / "data", out=folder / "out", **config), said.append
+    )[0]

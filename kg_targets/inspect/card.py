@@ -31,7 +31,9 @@ class _Picture:
     detail: str = ""
 
 
-def write_card(store_path: str | Path, out: str | Path, data_root: str | Path | None = None, seed: int = 0) -> Path:
+def write_card(
+    store_path: str | Path, out: str | Path, data_root: str | Path | None = None, seed: int = 0
+) -> Path:
     """Write the page atomically.
 
     Args:
@@ -58,9 +60,14 @@ def write_card(store_path: str | Path, out: str | Path, data_root: str | Path | 
 def _content(store: TargetStore, root: Path | None, seed: int) -> dict[str, Any]:
     order_by = store.labels[:2]
     rows = sample_rows(store, 96, seed, order_by)
-    ticks = [" · ".join(values) for values in zip(*(_at(store.label(name), rows) for name in order_by), strict=True)]
+    ticks = [
+        " · ".join(values)
+        for values in zip(*(_at(store.label(name), rows) for name in order_by), strict=True)
+    ]
     top = store.concepts.sort_values(["images", "cui"], ascending=[False, True]).head(20)
-    title = f"{len(rows)} images of different cases" + (f", ordered by {', '.join(order_by)}" if order_by else "")
+    title = f"{len(rows)} images of different cases" + (
+        f", ordered by {', '.join(order_by)}" if order_by else ""
+    )
     return {
         "store": store,
         "manifest": store.manifest,
@@ -90,7 +97,12 @@ def _label_agreement(store: TargetStore) -> list[dict[str, Any]]:
                 chance.append((counts[values[row]] - 1) / max(1, len(store) - 1))
         if hits:
             result.append(
-                {"label": name, "queries": len(hits), "agree": float(np.mean(hits)), "chance": float(np.mean(chance))}
+                {
+                    "label": name,
+                    "queries": len(hits),
+                    "agree": float(np.mean(hits)),
+                    "chance": float(np.mean(chance)),
+                }
             )
     return result
 
@@ -108,7 +120,9 @@ def _examples(store: TargetStore, root: Path | None, seed: int) -> list[dict[str
         neighbors = []
         for other, score in zip(found["image_id"], found["score"], strict=True):
             shared = store.explain(query, other).shared[:3]
-            detail = f"S = {score:.2f}; " + ", ".join(f"{concept.name} {concept.share:.0%}" for concept in shared)
+            detail = f"S = {score:.2f}; " + ", ".join(
+                f"{concept.name} {concept.share:.0%}" for concept in shared
+            )
             neighbors.append(_picture(store, store.row(other), root, detail))
         examples.append({"query": _picture(store, int(row), root), "neighbors": neighbors})
         if len(examples) == EXAMPLES:

@@ -65,7 +65,8 @@ class Explanation:
             for concept in self.shared
         )
         head = "".join(
-            f"<th>{html.escape(name)}</th>" for name in ("share", "shared concept", "CUI", self.first, self.second)
+            f"<th>{html.escape(name)}</th>"
+            for name in ("share", "shared concept", "CUI", self.first, self.second)
         )
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
         captions = "".join(

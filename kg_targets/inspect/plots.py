@@ -1,4 +1,4 @@
-"""Figures of a store: similarity blocks and histograms. Each returns a matplotlib figure; the caller shows or saves it."""
+"""Figures of a store: similarity blocks and histograms, returned as matplotlib figures to show or save."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from kg_targets.store import TargetStore
 
 
-def sample_rows(store: "TargetStore", size: int = 96, seed: int = 0, order_by: Sequence[str] = ()) -> NDArray[np.int64]:
+def sample_rows(
+    store: "TargetStore", size: int = 96, seed: int = 0, order_by: Sequence[str] = ()
+) -> NDArray[np.int64]:
     """Random known rows, one image per case, sorted by the given labels so that structure shows as squares.
 
     Returns:
@@ -38,9 +40,8 @@ def block_figure(
     """
     figure = Figure(figsize=(width * len(blocks) + 1.2, width + 0.4), layout="constrained")
     axes = figure.subplots(1, len(blocks), squeeze=False)[0]
-    image = None
     for axis, (title, block) in zip(axes, blocks.items(), strict=True):
-        image = axis.imshow(block, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
+        axis.imshow(block, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -53,7 +54,7 @@ def block_figure(
             for start in starts[1:]:
                 axis.axhline(start - 0.5, color="white", linewidth=0.5)
                 axis.axvline(start - 0.5, color="white", linewidth=0.5)
-    figure.colorbar(image, ax=list(axes), shrink=0.8, label="similarity S")
+    figure.colorbar(axes[0].images[0], ax=list(axes), shrink=0.8, label="similarity S")
     return figure
 
 
@@ -65,7 +66,12 @@ def similarity_histogram(store: "TargetStore", size: int = 1024, seed: int = 0) 
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     axis = figure.subplots()
     axis.hist(values, bins=60, range=(min(0.0, float(values.min(initial=0.0))), 1.0), color="#4477aa")
-    axis.axvline(store.threshold, color="#cc3311", linewidth=1.2, label=f"θ = {store.threshold:.3f} (p95 of the fit split)")
+    axis.axvline(
+        store.threshold,
+        color="#cc3311",
+        linewidth=1.2,
+        label=f"θ = {store.threshold:.3f} (p95 of the fit split)",
+    )
     axis.set_yscale("log")
     axis.set_xlabel("similarity S between images of different cases")
     axis.set_ylabel("pairs (log scale)")

@@ -25,7 +25,11 @@ def coverage(store: "TargetStore") -> dict[str, float]:
     }
     stacked = np.stack(list(has.values()))
     shares = {group: float(mask.mean()) for group, mask in has.items()}
-    return {**shares, "any of them": float(stacked.any(axis=0).mean()), "all three": float(stacked.all(axis=0).mean())}
+    return {
+        **shares,
+        "any of them": float(stacked.any(axis=0).mean()),
+        "all three": float(stacked.all(axis=0).mean()),
+    }
 
 
 def summary_lines(store: "TargetStore", most_frequent: int = 8) -> list[str]:
@@ -36,11 +40,13 @@ def summary_lines(store: "TargetStore", most_frequent: int = 8) -> list[str]:
     quantiles = store.manifest["similarity"]["quantiles"]
     top = concepts.sort_values(["images", "cui"], ascending=[False, True]).head(most_frequent)
     lines = [
-        "captions with a concept: " + ", ".join(f"{group} {share:.1%}" for group, share in coverage(store).items()),
+        "captions with a concept: "
+        + ", ".join(f"{group} {share:.1%}" for group, share in coverage(store).items()),
         f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.is_a):,} edges",
         f"unknown images (no concept, identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
         "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
-        "most frequent: " + ", ".join(f"{name} {n:,}" for name, n in zip(top["name"], top["images"], strict=True)),
+        "most frequent: "
+        + ", ".join(f"{name} {n:,}" for name, n in zip(top["name"], top["images"], strict=True)),
     ]
     unknown_cuis = store.manifest["unknown_cuis"]
     if unknown_cuis:

@@ -2,31 +2,35 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kg_targets.errors import ManifestError
-from kg_targets.manifest.csv_reader import read_csv
-from kg_targets.manifest.record import ReadReport, Record, safe_relative_path, unique_records
+from kg_targets.manifest.readers import READERS, ReadRequest
+from kg_targets.manifest.record import ReadReport, Record, checked_records, safe_relative_path
 
 MANIFEST_FOLDER = Path(__file__).resolve().parents[2] / "data_manifests"
 
-Reader = Callable[[Path, str, ReadReport], Iterator[tuple[str, Record]]]
-READERS: dict[str, Reader] = {"csv": read_csv}
-"""Layout name to reader: (split's file, the set's licence, report) → (place, record) pairs."""
-
 
 class SplitSpec(BaseModel):
-    """Where one split's captions are."""
+    """Where one split's files are, relative to the data root."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    file: str = Field(min_length=1)
-    """Relative to the data root."""
+    files: dict[str, str] = Field(min_length=1)
+    """Role to path; ``captions`` is required, what else there may be depends on the layout."""
+    images: str = ""
+    """Folder of the images, for layouts whose rows name only an id."""
     expected_rows: int | None = Field(default=None, ge=1)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of the captions file."""
+
+    def named(self, split: str) -> "SplitSpec":
+        """The same spec with ``{split}`` filled in."""
+        files = {role: path.replace("{split}", split) for role, path in self.files.items()}
+        return self.model_copy(update={"files": files, "images": self.images.replace("{split}", split)})
 
 
 class Manifest(BaseModel):
@@ -35,14 +39,19 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str
-    format: Literal["csv"]
+    format: str
     licence: str
+    """Of the whole set; rows may state their own."""
     citation: str = ""
     how_to_get: str
     """One or two sentences for a person who does not have the files yet."""
     fit_split: str
     """Split on whose captions information content and idf are fitted; every other split reuses them."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """For the layout's reader."""
     splits: dict[str, SplitSpec] = Field(min_length=1)
+    any_split: SplitSpec | None = None
+    """Where a split that is not listed would be, with ``{split}`` in its paths; other folders are found by it."""
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Manifest":
@@ -63,43 +72,111 @@ class Manifest(BaseModel):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "(top level)"
             raise ManifestError(f"{path}: {key}: {first['msg']}") from error
-        if manifest.fit_split not in manifest.splits:
-            raise ManifestError(f"{path}: fit_split: {manifest.fit_split!r} is not one of {', '.join(manifest.splits)}")
-        for split, spec in manifest.splits.items():
-            safe_relative_path(spec.file, f"{path}: splits.{split}.file")
+        manifest._check(str(path))
         return manifest
 
-    def split_file(self, split: str, data_root: Path) -> Path:
+    def _check(self, where: str) -> None:
+        if self.format not in READERS:
+            raise ManifestError(f"{where}: format: {unknown_name('layout', self.format, list(READERS))}")
+        if self.fit_split not in self.splits:
+            raise ManifestError(
+                f"{where}: fit_split: {unknown_name('split', self.fit_split, list(self.splits))}"
+            )
+        named = {f"splits.{name}": spec for name, spec in self.splits.items()}
+        if self.any_split is not None:
+            named["any_split"] = self.any_split
+        for key, spec in named.items():
+            if "captions" not in spec.files:
+                raise ManifestError(f"{where}: {key}.files: captions is missing")
+            for role, path in spec.files.items():
+                safe_relative_path(path, f"{where}: {key}.files.{role}")
+            safe_relative_path(spec.images, f"{where}: {key}.images")
+
+    @property
+    def default_root(self) -> Path:
+        """Where the files are looked for when no data root is given: ``data/<name>``."""
+        return Path("data") / self.name
+
+    def present_splits(self, data_root: str | Path) -> list[str]:
+        """Splits whose captions are under ``data_root``: the listed ones in their order, then others by name."""
+        root = Path(data_root)
+        listed = [name for name, spec in self.splits.items() if (root / spec.files["captions"]).is_file()]
+        if self.any_split is None:
+            return listed
+        before, _, after = self.any_split.files["captions"].partition("{split}")
+        found = (
+            path.relative_to(root).as_posix() for path in root.glob(f"{before}*{after}") if path.is_file()
+        )
+        names = {path.removeprefix(before).removesuffix(after) for path in found}
+        return listed + sorted(name for name in names if name not in self.splits and "/" not in name)
+
+    def split_spec(self, split: str, data_root: str | Path) -> SplitSpec:
+        """The spec of a listed split, or of another one that is present.
+
+        Raises:
+            ManifestError: no such split.
+        """
+        if split in self.splits:
+            return self.splits[split]
+        present = self.present_splits(data_root)
+        if self.any_split is None or split not in present:
+            names = list(dict.fromkeys([*self.splits, *present]))
+            raise ManifestError(f"{self.name}: {unknown_name('split', split, names)}")
+        return self.any_split.named(split)
+
+    def split_file(self, split: str, data_root: str | Path) -> Path:
         """Path of the file that holds a split's captions.
 
         Raises:
             ManifestError: no such split, or the file is not there.
         """
-        if split not in self.splits:
-            raise ManifestError(f"{self.name}: {unknown_name('split', split, list(self.splits))}")
-        path = data_root / self.splits[split].file
+        path = Path(data_root) / self.split_spec(split, data_root).files["captions"]
         if not path.is_file():
             raise ManifestError(f"{path} does not exist. {self.how_to_get} Set DATA_ROOT if it is elsewhere.")
         return path
 
-    def records(self, split: str, data_root: str | Path, report: ReadReport | None = None) -> Iterator[Record]:
+    def records(
+        self,
+        split: str,
+        data_root: str | Path,
+        report: ReadReport | None = None,
+        licences: frozenset[str] | None = None,
+    ) -> Iterator[Record]:
         """Stream a split's records in the order of its file.
 
         Args:
             report: filled while reading: rows read, rows skipped by reason.
+            licences: keep only rows under these licences.
 
         Raises:
             ManifestError: the split or its file is missing or malformed.
-            DataError: two rows share an image id, or no row is usable.
+            DataError: two rows share an image id.
         """
         report = ReadReport() if report is None else report
-        path = self.split_file(split, Path(data_root))
-        return unique_records(READERS[self.format](path, self.licence, report), report)
+        self.split_file(split, data_root)
+        spec = self.split_spec(split, data_root)
+        files = {role: Path(data_root) / path for role, path in spec.files.items()}
+        request = ReadRequest(split, files, spec.images, self.licence, self.options, report)
+        return checked_records(READERS[self.format](request), licences, report)
 
     def split_digest(self, split: str, data_root: str | Path) -> str:
-        """sha256 of the split's caption file: decides whether an existing store is still up to date."""
-        with self.split_file(split, Path(data_root)).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        """sha256 over the split's files: decides whether an existing store is still up to date.
+
+        Raises:
+            ManifestError: the split's captions are missing.
+        """
+        self.split_file(split, data_root)
+        digest = hashlib.sha256(self.model_dump_json().encode())
+        for role, name in sorted(self.split_spec(split, data_root).files.items()):
+            path = Path(data_root) / name
+            digest.update(f"\n{role}:{file_sha256(path) if path.is_file() else 'absent'}".encode())
+        return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def known_data_sets() -> list[Manifest]:

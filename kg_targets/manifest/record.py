@@ -1,8 +1,8 @@
 """One image–caption pair, the checks every reader applies to it, and the count of what was skipped and why."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, field, replace
+from pathlib import PureWindowsPath
 
 from kg_targets.errors import DataError, ManifestError
 
@@ -42,7 +42,10 @@ class ReadReport:
 
     def lines(self) -> list[str]:
         """One line per reason, for people."""
-        return [f"skipped {n:,} row(s): {reason} (first: {self.first[reason]})" for reason, n in self.skipped.items()]
+        return [
+            f"skipped {n:,} row(s): {reason} (first: {self.first[reason]})"
+            for reason, n in self.skipped.items()
+        ]
 
 
 def unusable_text(text: str) -> str | None:
@@ -61,28 +64,37 @@ def safe_relative_path(path: str, where: str) -> str:
         ManifestError: the path is absolute or climbs out with ``..``; nothing outside the root is ever opened.
     """
     posix = path.replace("\\", "/")
-    pure = PurePosixPath(posix)
-    if pure.is_absolute() or PureWindowsPath(path).drive or ".." in pure.parts:
-        raise ManifestError(f"{where}: image path {path!r} points outside the data root: use a path relative to it")
-    return str(pure) if posix else ""
+    if posix.startswith("/") or ".." in posix.split("/") or PureWindowsPath(path).drive:
+        raise ManifestError(
+            f"{where}: image path {path!r} points outside the data root: use a path relative to it"
+        )
+    return posix
 
 
-def unique_records(records: Iterator[tuple[str, Record]], report: ReadReport) -> Iterator[Record]:
-    """Pass records on, counting them, and stop at the first id seen twice.
+def checked_records(
+    records: Iterator[tuple[str, Record]], licences: frozenset[str] | None, report: ReadReport
+) -> Iterator[Record]:
+    """What holds for every data set: paths stay inside the data root, ids are unique, licences are as asked for.
 
     Args:
         records: pairs of (place, record).
+        licences: the licences whose rows are kept; ``None`` keeps all.
 
     Raises:
+        ManifestError: an image path leaves the data root.
         DataError: two rows have the same image id: one of them would silently win otherwise.
     """
     seen: dict[str, str] = {}
     for where, record in records:
+        path = safe_relative_path(record.image_path, where)
         if record.image_id in seen:
             raise DataError(
                 f"{where}: image id {record.image_id!r} was already given at {seen[record.image_id]}: "
                 "ids must be unique within a split, remove or rename one of them"
             )
         seen[record.image_id] = where
+        if licences is not None and record.licence not in licences:
+            report.skip(f"licence {record.licence or 'not stated'!r} was not asked for", where)
+            continue
         report.read += 1
-        yield record
+        yield record if path == record.image_path else replace(record, image_path=path)

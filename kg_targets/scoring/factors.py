@@ -35,7 +35,7 @@ class Factors:
     @property
     def is_sparse(self) -> bool:
         """Whether the columns are concepts (sparse) or abstract dimensions (dense)."""
-        return sparse.issparse(self.matrix)
+        return bool(sparse.issparse(self.matrix))
 
 
 def normalise_rows(matrix: sparse.csr_array) -> sparse.csr_array:

@@ -22,14 +22,17 @@ Neighbors = tuple[NDArray[np.int32], NDArray[np.float32]]
 def nearest(factors: Factors, k: int, chunk_rows: int = 4096, threads: int = 1) -> Iterator[list[Neighbors]]:
     """For each chunk of rows, each row's (neighbour rows int32, scores float32), best first.
 
-    An image is not its own neighbour, and images of no similarity (≤ 1e-6) are nobody's: lists may be shorter than ``k``.
+    An image is not its own neighbour, and images of no similarity (≤ 1e-6) are
+    nobody's: lists may be shorter than ``k``.
     """
     if sparse.issparse(factors.matrix):
         return _nearest_sparse(sparse.csr_array(factors.matrix), k, chunk_rows, threads)
     return _nearest_dense(np.asarray(factors.matrix), k, chunk_rows)
 
 
-def _nearest_sparse(matrix: sparse.csr_array, k: int, chunk_rows: int, threads: int) -> Iterator[list[Neighbors]]:
+def _nearest_sparse(
+    matrix: sparse.csr_array, k: int, chunk_rows: int, threads: int
+) -> Iterator[list[Neighbors]]:
     images = matrix.shape[0]
     penalty = np.arange(images) * (TIE_RESOLUTION / max(images, 1))
     # An extra dimension carries the penalty through the product, so that the library's own heap breaks ties by row.

@@ -1,7 +1,8 @@
 """Belief: none. Every image gets a random direction: the paper's "noise" row, random vectors instead of knowledge.
 
 K_i is uniform on the sphere in 512 dimensions (the paper's embedding width), drawn from the image's id and the seed
-alone, so that it depends neither on row order nor on the split. Images without concepts stay unknown, as with knowledge.
+alone, so that it depends neither on row order nor on the split.
+Images without concepts stay unknown, as with knowledge.
 """
 
 import hashlib

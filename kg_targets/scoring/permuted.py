@@ -1,4 +1,4 @@
-"""Belief: the right similarities, about the wrong images. A control for the shape of soft targets without their meaning.
+"""Belief: the right similarities, about the wrong images. A control for soft targets without meaning.
 
 The ontology scorer's factors are handed on along one random cycle through the known images: the spectrum of S is
 untouched, no image keeps its own factor, and knowledge cannot help any more.

@@ -2,8 +2,8 @@
 
 IC(a) = −ln((n_a + 1)/(N + 1)), n_a = captions that assert a or a descendant of it, N = captions of the fit split.
 idf(c) = −ln((d_c + 1)/(N + 1)), d_c = captions that assert c itself.
-Source: docs/methods.md#ontology-scorer (our reconstruction; IC after Resnik 1995 with add-one smoothing). A concept that
-the fit split never saw gets the largest value, ln(N + 1); one that every caption has gets 0.
+Source: docs/methods.md#ontology-scorer (our reconstruction; IC after Resnik 1995 with add-one smoothing). A concept
+that the fit split never saw gets the largest value, ln(N + 1); one that every caption has gets 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,4 +49,6 @@ class ConceptStatistics:
 
     def _surprise(self, counts: list[int]) -> NDArray[np.float64]:
         # abs turns the −0.0 of a concept that every caption has into 0.0.
-        return np.abs(np.log((np.asarray(counts, dtype=np.float64) + 1.0) / (self.captions + 1.0)))
+        ratio = (np.asarray(counts, dtype=np.float64) + 1.0) / (self.captions + 1.0)
+        surprise: NDArray[np.float64] = np.abs(np.log(ratio))
+        return surprise

@@ -46,7 +46,9 @@ class TargetStore:
         try:
             manifest = json.loads((folder / schema.MANIFEST).read_text(encoding="utf-8"))
         except OSError as error:
-            raise StoreError(f"{folder} is not a target store (no {schema.MANIFEST}): run `kg-targets build`") from error
+            raise StoreError(
+                f"{folder} is not a target store (no {schema.MANIFEST}): run `kg-targets build`"
+            ) from error
         except ValueError as error:
             raise StoreError(f"{folder / schema.MANIFEST} is damaged: build the store again") from error
         if manifest.get("schema_version") != schema.SCHEMA_VERSION:
@@ -104,7 +106,9 @@ class TargetStore:
         except KeyError as error:
             raise StoreError(f"{self.path} has no column {name!r}") from error
         except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"{self.path}: a shard cannot be read ({error}): build the store again") from error
+            raise StoreError(
+                f"{self.path}: a shard cannot be read ({error}): build the store again"
+            ) from error
 
     @cached_property
     def image_ids(self) -> list[str]:
@@ -154,18 +158,18 @@ class TargetStore:
     @cached_property
     def concepts(self) -> pd.DataFrame:
         """One row per concept of the graph: column index, cui, name, kind, counts, ic, idf."""
-        return pq.read_table(self.path / schema.CONCEPTS).to_pandas()
+        return _frame(pq.read_table(self.path / schema.CONCEPTS))
 
     @cached_property
     def is_a(self) -> pd.DataFrame:
         """The graph's edges: child, relation, parent."""
-        return pq.read_table(self.path / schema.IS_A).to_pandas()
+        return _frame(pq.read_table(self.path / schema.IS_A))
 
     @cached_property
     def mentions(self) -> pd.DataFrame:
         """Every mention, negated ones included: image_id, cui, name, start, end, text, score, negated, source."""
         files = [entry["file"] for entry in self.manifest["files"] if entry["file"].startswith("mentions-")]
-        return pa.concat_tables(pq.read_table(self.path / file) for file in files).to_pandas()
+        return _frame(pa.concat_tables(pq.read_table(self.path / file) for file in files))
 
     def cui_matrix(self) -> sparse.csr_array:
         """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""
@@ -182,7 +186,10 @@ class TargetStore:
         if dense is not None:
             flat = self.column("factor").combine_chunks().flatten()
             return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(self), dense)
-        index, value = self.column("factor_index").combine_chunks(), self.column("factor_value").combine_chunks()
+        index, value = (
+            self.column("factor_index").combine_chunks(),
+            self.column("factor_value").combine_chunks(),
+        )
         parts = (value.flatten().to_numpy(), index.flatten().to_numpy(), index.offsets.to_numpy())
         matrix = sparse.csr_array(parts, shape=(len(self), len(self.concepts)))
         matrix.has_sorted_indices = True
@@ -207,7 +214,9 @@ class TargetStore:
         # One array on both sides lets BLAS use its symmetric product; sparse products are symmetric term by term.
         right_factors = left_factors if cols is None else self.factors[right]
         product = left_factors @ right_factors.T
-        block = np.asarray(product.toarray() if sparse.issparse(product) else product, dtype=np.float32)
+        block = np.asarray(
+            sparse.csr_array(product).toarray() if sparse.issparse(product) else product, np.float32
+        )
         np.clip(block, -1.0, 1.0, out=block)
         block[left[:, None] == right[None, :]] = 1.0
         return block
@@ -278,5 +287,12 @@ class TargetStore:
     def _row_numbers(self, rows: ArrayLike | Sequence[int]) -> NDArray[np.int64]:
         numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
-            raise StoreError(f"row numbers must be between 0 and {len(self) - 1}; got {numbers.min()}–{numbers.max()}")
+            raise StoreError(
+                f"row numbers must be between 0 and {len(self) - 1}; got {numbers.min()}–{numbers.max()}"
+            )
         return numbers
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

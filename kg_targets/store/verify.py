@@ -30,14 +30,18 @@ def _files(store: TargetStore) -> Iterator[str]:
         file = store.path / entry["file"]
         with file.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
-                raise StoreError(f"{file} does not match its checksum: the file is damaged, build the store again")
+                raise StoreError(
+                    f"{file} does not match its checksum: the file is damaged, build the store again"
+                )
     yield f"{len(store.manifest['files'])} files match their checksums"
 
 
 def _rows(store: TargetStore) -> Iterator[str]:
     rows = store.column("row").to_numpy()
     if not np.array_equal(rows, np.arange(len(store))):
-        raise StoreError(f"{store.path}: rows are not numbered 0 to {len(store) - 1} in order: build the store again")
+        raise StoreError(
+            f"{store.path}: rows are not numbered 0 to {len(store) - 1} in order: build the store again"
+        )
     if len(set(store.image_ids)) != len(store):
         raise StoreError(f"{store.path}: image ids are not unique: build the store again")
     yield f"{len(store):,} rows in order with unique image ids"

@@ -30,7 +30,9 @@ class StoreWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
         except OSError as error:
-            raise StoreError(f"{self.folder.parent} cannot be written ({error.strerror}): choose another OUT") from error
+            raise StoreError(
+                f"{self.folder.parent} cannot be written ({error.strerror}): choose another OUT"
+            ) from error
         return self
 
     def write(self, name: str, table: pa.Table) -> None:
@@ -43,7 +45,9 @@ class StoreWriter:
         try:
             schema.write_parquet(table, str(path))
         except OSError as error:
-            raise StoreError(f"{path} cannot be written ({error}): free some space or choose another OUT") from error
+            raise StoreError(
+                f"{path} cannot be written ({error}): free some space or choose another OUT"
+            ) from error
         self.adopt(name, table.num_rows)
 
     def adopt(self, name: str, rows: int) -> None:

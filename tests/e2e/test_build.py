@@ -27,10 +27,16 @@ def data(folder: Path) -> Path:
     return folder / "data"
 
 
-def test_all_splits_are_built_fit_split_first_and_a_second_run_skips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_splits_are_built_fit_split_first_and_a_second_run_skips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("build", "demo", "--data-root", data(tmp_path), "--out", tmp_path / "out")
     code, out, _ = run(capsys, *arguments)
-    assert code == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dev", "test", "train"]
+    assert code == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "dev",
+        "test",
+        "train",
+    ]
     assert "most frequent" in out and "captions with a concept" in out
     code, out, _ = run(capsys, *arguments)
     assert code == 0 and out.count("up to date") == 3
@@ -59,7 +65,10 @@ def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
     train, dev = build_data_set(config, lambda line: None)
     shared = train.concepts.merge(dev.concepts, on="cui")
     assert len(shared) > 2
-    assert shared["ic_x"].tolist() == shared["ic_y"].tolist() and shared["idf_x"].tolist() == shared["idf_y"].tolist()
+    assert (
+        shared["ic_x"].tolist() == shared["ic_y"].tolist()
+        and shared["idf_x"].tolist() == shared["idf_y"].tolist()
+    )
     assert train.threshold == dev.threshold
 
 
@@ -86,7 +95,9 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", ["", "image_id,filepath,caption\n", "image_id,filepath,caption\n,x.png,CT\n"])
+@pytest.mark.parametrize(
+    "content", ["", "image_id,filepath,caption\n", "image_id,filepath,caption\n,x.png,CT\n"]
+)
 def test_a_split_without_a_usable_row_leaves_no_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:

@@ -23,7 +23,9 @@ def test_every_shipped_manifest_loads() -> None:
 
 def test_records_keep_text_labels_and_groups(tmp_path: Path) -> None:
     records, report = read(tmp_path, HEADER + 'a,images/a.png,"CT, axial – 5 µm",case1,chest\n'.encode())
-    assert records == [Record("a", "images/a.png", "CT, axial – 5 µm", "case1", "CC0-1.0", {"region": "chest"})]
+    assert records == [
+        Record("a", "images/a.png", "CT, axial – 5 µm", "case1", "CC0-1.0", {"region": "chest"})
+    ]
     assert report.read == 1 and not report.skipped
 
 
@@ -53,14 +55,16 @@ def test_an_unusable_row_is_skipped_counted_and_placed(tmp_path: Path, row: byte
     assert "train.csv line 3" in report.lines()[0]
 
 
-@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "images/../../x.png", "C:\\x.png", "..\\x.png"])
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "images/../../x.png", "C:\\x.png", "..\\x.png"]
+)
 def test_a_path_that_leaves_the_data_root_stops_the_reading(tmp_path: Path, path: str) -> None:
     with pytest.raises(ManifestError, match="outside the data root"):
         read(tmp_path, HEADER + f"a,{path},CT,g,chest\n".encode())
 
 
 def test_a_duplicate_id_names_both_places(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="line 3: image id 'a' was already given at train.csv line 2"):
+    with pytest.raises(DataError, match=r"line 3: image id 'a' was already given at train.csv line 2"):
         read(tmp_path, HEADER + b"a,a.png,CT,g,chest\na,b.png,MRI,g,chest\n")
 
 
@@ -88,7 +92,7 @@ def test_a_misspelt_split_or_data_set_gets_a_suggestion() -> None:
     [
         ("format: csv", "formt: csv"),
         ("fit_split: train", "fit_split: training"),
-        ("file: train.csv", "file: ../train.csv"),
+        ("captions: train.csv", "captions: ../train.csv"),
         ("name: demo", "name: [demo"),
     ],
 )
@@ -97,5 +101,5 @@ def test_a_wrong_manifest_names_file_and_key(tmp_path: Path, change: str, messag
     assert change in source
     path = tmp_path / "mine.yaml"
     path.write_text(source.replace(change, message))
-    with pytest.raises(ManifestError, match="mine.yaml"):
+    with pytest.raises(ManifestError, match=r"mine\.yaml"):
         Manifest.load(path)

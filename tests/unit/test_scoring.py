@@ -21,7 +21,12 @@ def dense(factors: Factors) -> np.ndarray:
     return factors.matrix.toarray() if sparse.issparse(factors.matrix) else factors.matrix
 
 
-def scored(asserted: list[list[str]], scorer: str = "ontology", ontology: TinyOntology | None = HIERARCHY, seed: int = 0) -> Factors:
+def scored(
+    asserted: list[list[str]],
+    scorer: str = "ontology",
+    ontology: TinyOntology | None = HIERARCHY,
+    seed: int = 0,
+) -> Factors:
     graph = ConceptGraph.build(asserted, ontology)
     ids = [f"image{row}" for row in range(len(asserted))]
     return SCORERS[scorer](ScoringInput(graph, ConceptStatistics.fit(graph), ids, seed))
@@ -44,7 +49,9 @@ def reference_similarity(fit: list[list[str]], asserted: list[list[str]], with_e
         total: dict[str, float] = {}
         for cui in set(cuis):
             idf = surprise(sum(cui in caption for caption in fit))
-            concept = unit({a: surprise(sum(any(a in up(c) for c in caption) for caption in fit)) for a in up(cui)})
+            concept = unit(
+                {a: surprise(sum(any(a in up(c) for c in caption) for caption in fit)) for a in up(cui)}
+            )
             for a, value in concept.items():
                 total[a] = total.get(a, 0.0) + idf * value
         return unit(total)
@@ -57,11 +64,15 @@ def reference_similarity(fit: list[list[str]], asserted: list[list[str]], with_e
 
 @settings(max_examples=60, deadline=None)
 @given(fit=captions, asserted=captions, with_edges=st.booleans())
-def test_ontology_scorer_matches_the_formula(fit: list[list[str]], asserted: list[list[str]], with_edges: bool) -> None:
+def test_ontology_scorer_matches_the_formula(
+    fit: list[list[str]], asserted: list[list[str]], with_edges: bool
+) -> None:
     ontology = HIERARCHY if with_edges else None
     statistics = ConceptStatistics.fit(ConceptGraph.build(fit, ontology))
     graph = ConceptGraph.build(asserted, ontology)
-    factors = dense(SCORERS["ontology"](ScoringInput(graph, statistics, [str(i) for i in range(len(asserted))])))
+    factors = dense(
+        SCORERS["ontology"](ScoringInput(graph, statistics, [str(i) for i in range(len(asserted))]))
+    )
     expected = reference_similarity(fit, asserted, with_edges)
     np.testing.assert_allclose(factors.astype(np.float64) @ factors.T.astype(np.float64), expected, atol=2e-6)
 
@@ -120,8 +131,15 @@ def test_noise_follows_the_image_id_and_the_seed_but_not_the_row() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(asserted=captions, k=st.integers(1, 12), chunk=st.integers(1, 13), scorer=st.sampled_from(["ontology", "noise"]))
-def test_neighbours_are_exact_and_ties_go_to_the_lower_row(asserted: list[list[str]], k: int, chunk: int, scorer: str) -> None:
+@given(
+    asserted=captions,
+    k=st.integers(1, 12),
+    chunk=st.integers(1, 13),
+    scorer=st.sampled_from(["ontology", "noise"]),
+)
+def test_neighbours_are_exact_and_ties_go_to_the_lower_row(
+    asserted: list[list[str]], k: int, chunk: int, scorer: str
+) -> None:
     factors = scored(asserted, scorer)
     full = dense(factors).astype(np.float64) @ dense(factors).T.astype(np.float64)
     found = [pair for part in nearest(factors, k, chunk_rows=chunk) for pair in part]
@@ -136,7 +154,9 @@ def test_neighbours_are_exact_and_ties_go_to_the_lower_row(asserted: list[list[s
 def test_neighbours_do_not_depend_on_the_number_of_threads() -> None:
     generator = np.random.default_rng(0)
     asserted = [[CUIS[i] for i in generator.integers(0, 6, 3)] for _ in range(300)]
-    one, two = ([pair for part in nearest(scored(asserted), 16, 64, threads) for pair in part] for threads in (1, 2))
+    one, two = (
+        [pair for part in nearest(scored(asserted), 16, 64, threads) for pair in part] for threads in (1, 2)
+    )
     for left, right in zip(one, two, strict=True):
         np.testing.assert_array_equal(left[0], right[0])
         np.testing.assert_array_equal(left[1], right[1])

@@ -24,7 +24,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(captions=st.lists(st.sampled_from(CAPTIONS), min_size=1, max_size=10), scorer=st.sampled_from(["ontology", "noise", "permuted", "identity"]))
+@given(
+    captions=st.lists(st.sampled_from(CAPTIONS), min_size=1, max_size=10),
+    scorer=st.sampled_from(["ontology", "noise", "permuted", "identity"]),
+)
 def test_any_store_keeps_row_order_symmetry_diagonal_range_and_isolated_unknowns(
     tmp_path: Path, captions: list[str], scorer: str
 ) -> None:
@@ -122,7 +125,9 @@ def test_networkx_view_has_images_concepts_and_ancestors(store: TargetStore) -> 
 def test_shards_are_plain_parquet(store: TargetStore) -> None:
     frame = pd.concat(pd.read_parquet(file) for file in sorted(store.path.glob("targets-*.parquet")))
     assert frame["image_id"].tolist() == store.image_ids
-    assert {"row", "caption", "group_id", "licence", "label_region", "cuis", "known", "neighbor_rows"} <= set(frame)
+    assert {"row", "caption", "group_id", "licence", "label_region", "cuis", "known", "neighbor_rows"} <= set(
+        frame
+    )
 
 
 def test_cui_matrix_matches_the_lists(store: TargetStore) -> None:

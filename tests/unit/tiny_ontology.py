@@ -26,7 +26,9 @@ class TinyOntology:
         limit = 10**6 if max_hops is None else max_hops
         rows = [{node: hops for node, hops in self.distances(cui).items() if hops <= limit} for cui in cuis]
         nodes = sorted(set(cuis) | {node for row in rows for node in row})
-        dense = np.array([[row[node] + 1 if node in row else 0 for node in nodes] for row in rows], dtype=np.int32)
+        dense = np.array(
+            [[row[node] + 1 if node in row else 0 for node in nodes] for row in rows], dtype=np.int32
+        )
         return nodes, sparse.csr_array(dense.reshape(len(cuis), len(nodes)))
 
     def edges(self, nodes: Iterable[str]) -> list[tuple[str, str, str]]:

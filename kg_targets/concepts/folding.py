@@ -1,0 +1,127 @@
+"""Caption text folded for matching, code point by code point, so that offsets need no repair.
+
+Every code point maps to exactly one: lower case, accents dropped, dashes, slashes and white space to a blank, combining marks
+and zero-width characters to a sentinel. A second, rare step closes runs of blanks and removes sentinels; only then is
+a map of offsets needed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_left
+from dataclasses import dataclass
+
+_ZERO_WIDTH = "\u2060"  # stands for every code point that has no width
+_CJK_START = "\u2e80"  # from here on words are not separated by blanks
+_QUOTES = {"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00b4": "'", "\u201c": '"', "\u201d": '"'}
+
+
+class _FoldTable(dict[int, str]):
+    """A translation table that computes what it has not seen; at most one entry per code point of Unicode."""
+
+    def __init__(self, *, keep_case: bool) -> None:
+        super().__init__()
+        self._keep_case = keep_case
+
+    def __missing__(self, code: int) -> str:
+        folded = self[code] = _fold_code_point(chr(code), self._keep_case)
+        return folded
+
+
+def _fold_code_point(char: str, keep_case: bool) -> str:
+    """One code point for one code point: see the module's docstring."""
+    if char in _QUOTES:
+        return _QUOTES[char]
+    category = unicodedata.category(char)
+    if category == "Cs":  # a lone surrogate cannot cross into the automaton
+        return "\ufffd"
+    if category == "Mn" or category == "Cf":
+        return _ZERO_WIDTH
+    if category in ("Pd", "Zs", "Zl", "Zp") or char in "\t\n\v\f\r\x85\u2212/":
+        return " "
+    base = unicodedata.normalize("NFKD", char)
+    if len(base) > 1 and all(unicodedata.category(mark) == "Mn" for mark in base[1:]):
+        base = base[0]
+    char = base if len(base) == 1 else char
+    lowered = char if keep_case else char.lower()
+    return lowered if len(lowered) == 1 else char
+
+
+_LOWER = _FoldTable(keep_case=False)
+_CASED = _FoldTable(keep_case=True)
+
+
+class _BreakTable(dict[int, str]):
+    """Word characters stay, everything else becomes a blank; scripts written without blanks have no words."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        kept = self[code] = char if char.isalnum() and char < _CJK_START else " "
+        return kept
+
+
+_BREAKS = _BreakTable()
+
+
+def break_words(folded: str) -> str:
+    """Folded text with a blank for every character that belongs to no word."""
+    return folded.translate(_BREAKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A folded caption: ``text`` to compare with, ``search`` to search in, and the way back to the caption's offsets."""
+
+    text: str
+    origin: list[int] | None
+    """``origin[i]`` = offset in the caption of ``text[i]``; None where the two are the same."""
+    search: str
+    """``break_words(text)`` between two blanks, so that every word has a blank on either side."""
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Code-point span in the caption of ``text[start:end]``."""
+        if self.origin is None:
+            return start, end
+        return self.origin[start], self.origin[end - 1] + 1
+
+    def locate(self, start: int, end: int) -> tuple[int, int]:
+        """The way there: span in ``text`` of a code-point span in the caption."""
+        if self.origin is None:
+            return start, end
+        return bisect_left(self.origin, start), bisect_left(self.origin, end)
+
+
+def fold(caption: str) -> Folded:
+    """Fold a caption for matching; never fails, whatever the string holds."""
+    text = caption.translate(_LOWER)
+    origin = None
+    if "  " in text or _ZERO_WIDTH in text:
+        text, origin = _collapse(text)
+    return Folded(text, origin, f" {break_words(text)} ")
+
+
+def _collapse(text: str) -> tuple[str, list[int]]:
+    """Close runs of blanks and drop zero-width characters, keeping each survivor's offset."""
+    origin = []
+    previous = ""
+    for offset, char in enumerate(text):
+        if char != _ZERO_WIDTH and not (char == previous == " "):
+            origin.append(offset)
+            previous = char
+    return "".join([text[offset] for offset in origin]), origin
+
+
+def fold_alias(alias: str) -> str:
+    """An alias in the form in which it is searched for; equal to the folded text of the same wording."""
+    return _closed(alias.translate(_LOWER))
+
+
+def surface(text: str) -> str:
+    """Like :func:`fold_alias` but keeping upper and lower case, for abbreviations."""
+    return _closed(text.translate(_CASED))
+
+
+def _closed(text: str) -> str:
+    if "  " in text or _ZERO_WIDTH in text:
+        text, _ = _collapse(text)
+    return text.strip(" ")

@@ -1,0 +1,209 @@
+"""From an ontology's aliases to search patterns: which string means which concept, and what was decided where two do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kg_targets.concepts.folding import fold_alias, surface
+from kg_targets.concepts.mention import ConceptLike, ConceptSource
+from kg_targets.concepts.stop_list import StopList
+from kg_targets.concepts.variants import plural_suffix, variants
+
+_SHORT = 4
+_LONGEST_ACRONYM = 6
+# What a caption can say is absent. Places and ways of imaging stay: "no lesion in the liver" still shows a liver.
+_NEGATABLE_KINDS = frozenset({"finding", "device", "procedure", "contrast"})
+_PLACE_KINDS = frozenset({"region", "organ"})
+# Semantic types of places, of imaging and of quality, for concepts that come without a kind
+_PLACE_TYPES = frozenset("T017 T018 T021 T022 T023 T024 T025 T026 T029 T030 T031".split())
+_OTHER_TYPES = frozenset("T060 T077 T078 T079 T080 T081 T082".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """One reading of a pattern."""
+
+    cui: str
+    name: str
+    exact: str
+    """The wording with its upper and lower case where that matters (abbreviations), else ``""``."""
+    rank: tuple[int, int]
+    """Order of preference, smallest first: an alias before a derived spelling, then the ontology's preference."""
+    negatable: bool
+    """Absence can be said of it: findings, devices, procedures, contrast."""
+    place: bool
+    """A region or an organ: absent only when directly named so ("absent left kidney")."""
+    needs_name: bool = False
+    """A short abbreviation that counts only where the caption also spells the concept out."""
+
+
+class Hit(NamedTuple):
+    """A match on word boundaries, in offsets of the folded text."""
+
+    start: int
+    end: int
+    sense: Sense
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguity:
+    """A string that names several concepts, and the one chosen (``Ontology.alias_candidates`` gives the facts)."""
+
+    alias: str
+    chosen: str
+    others: tuple[str, ...]
+    rule: str
+    """Why: ``place`` (the others are none), ``own spelling`` (the others only share a plural or variant) or
+    ``ontology preference``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """Search patterns (folded, distinct, in a fixed order) and the readings of each, best first."""
+
+    patterns: list[str]
+    senses: list[tuple[Sense, ...]]
+    suffixes: list[str]
+    """Regular plural ending that may follow each pattern, ``""`` for none."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Aliases left out, counted by reason."""
+
+    def ambiguities(self) -> list[Ambiguity]:
+        """Every pattern with several concepts under equal conditions (case), and the decision."""
+        found = []
+        for pattern, senses in zip(self.patterns, self.senses, strict=True):
+            for exact in dict.fromkeys(sense.exact for sense in senses):
+                rivals = [sense for sense in senses if sense.exact == exact]
+                if len(rivals) > 1:
+                    others = tuple(rival.cui for rival in rivals[1:])
+                    found.append(Ambiguity(exact or pattern, rivals[0].cui, others, _rule(rivals)))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class LexiconOptions:
+    """Which concepts and which of their abbreviations take part."""
+
+    kinds: Collection[str] | None = None
+    """Only concepts of these kinds; None for all."""
+    semantic_types: Collection[str] | None = None
+    """Only concepts with at least one of these TUIs; None for all."""
+    trusted: Collection[str] | None = None
+    """CUIs whose abbreviations count by themselves. Those of other concepts, up to four characters long, count only in
+    captions that also spell the concept out. None trusts all."""
+
+
+def build_lexicon(ontology: ConceptSource, stop_list: StopList, options: LexiconOptions) -> Lexicon:
+    """Collect and decide all patterns of an ontology."""
+    aliases = list(ontology.aliases(by_preference=True))
+    names = _names(aliases)
+    senses: dict[str, dict[tuple[str, str], Sense]] = {}
+    skipped: Counter[str] = Counter()
+    derived: list[tuple[str, Sense]] = []
+    for position, (alias, cui, flagged) in enumerate(aliases):
+        folded = fold_alias(alias)
+        exact = exact_form(alias, flagged, names[cui])
+        concept = ontology[cui]
+        reason = _skip_reason(folded, concept, names[cui], options)
+        if not reason and stop_list.stops(folded, cui, bool(exact)):
+            reason = "stop list"
+        if reason:
+            skipped[reason] += 1
+            continue
+        negatable, place = roles(concept)
+        doubtful = bool(exact) and len(exact) <= _SHORT and options.trusted is not None and cui not in options.trusted
+        _add(senses, folded, Sense(cui, concept.name, exact, (0, position), negatable, place, doubtful))
+        if not exact:
+            variant = Sense(cui, concept.name, "", (1, position), negatable, place)
+            derived.extend((form, variant) for form in variants(folded) if not stop_list.stops(form, cui, False))
+    for form, variant in derived:
+        _add(senses, form, variant)
+    patterns = sorted(senses)
+    ordered = [tuple(sorted(senses[pattern].values(), key=_preference)) for pattern in patterns]
+    return Lexicon(patterns, ordered, [plural_suffix(p) for p in patterns], dict(sorted(skipped.items())))
+
+
+def _preference(sense: Sense) -> tuple[bool, bool, tuple[int, int]]:
+    """An abbreviation in its own case first; a place before a finding: "skin" is no short name of its neoplasms."""
+    return not sense.exact, not sense.place, sense.rank
+
+
+def _names(aliases: Iterable[tuple[str, str, bool]]) -> dict[str, set[str]]:
+    names: dict[str, set[str]] = {}
+    for alias, cui, _ in aliases:
+        names.setdefault(cui, set()).add(fold_alias(alias))
+    return names
+
+
+def exact_form(alias: str, flagged: bool, names: Collection[str]) -> str:
+    """The wording of an abbreviation, whose case counts; ``""`` for an ordinary alias.
+
+    An abbreviation is flagged by the ontology, or a short word without lower case (CT, T2WI, LUL), or the initials of
+    another name of its concept: some sources lower-case their acronyms ("lad", "soft", "child"), and everyday words
+    must not link to rare diseases.
+    """
+    if flagged or (len(alias) <= _SHORT and alias.isalnum() and alias.isupper()):
+        return surface(alias)
+    if len(alias) <= _LONGEST_ACRONYM and alias.isalpha():
+        folded = fold_alias(alias)
+        if any(_spells(folded, name) for name in names):
+            return alias.upper()
+    return ""
+
+
+def _spells(acronym: str, name: str) -> bool:
+    """Whether all letters of an acronym, or all but one from four on, are initials of a name's words, in order."""
+    words = name.replace("'", "").split(" ")
+    if len(words) < 2 or acronym[0] != words[0][:1] or acronym in words:
+        return False
+    needed = len(acronym) - (len(acronym) >= _SHORT)
+    initials = iter(word[:1] for word in words)
+    matched = 0
+    remaining = list(initials)
+    for letter in acronym:
+        if letter in remaining:
+            del remaining[: remaining.index(letter) + 1]
+            matched += 1
+    return matched >= needed
+
+
+def _skip_reason(folded: str, concept: ConceptLike, names: Collection[str], options: LexiconOptions) -> str:
+    """Why an alias takes no part, ``""`` if it does."""
+    if len(folded) < 2:
+        return "one character"
+    if not any(char.isalpha() for char in folded):
+        return "no letter"
+    if " " not in folded and f"{folded} syndrome" in names:
+        return "first word of a syndrome"
+    if options.kinds is not None and concept.kind not in options.kinds:
+        return "kind"
+    if options.semantic_types is not None and not set(concept.semantic_types) & set(options.semantic_types):
+        return "semantic type"
+    return ""
+
+
+def roles(concept: ConceptLike) -> tuple[bool, bool]:
+    """``(negatable, place)`` of a concept, from its kind, else from its semantic types, else from its sources."""
+    if concept.kind:
+        return concept.kind in _NEGATABLE_KINDS, concept.kind in _PLACE_KINDS
+    types = set(concept.semantic_types)
+    place = bool(types & _PLACE_TYPES) or any(source.startswith("UBERON") for source in concept.sources)
+    return not place and not (types and types <= _OTHER_TYPES), place
+
+
+def _add(senses: dict[str, dict[tuple[str, str], Sense]], pattern: str, sense: Sense) -> None:
+    """Keep the best-ranked sense per (pattern, CUI, wording)."""
+    held = senses.setdefault(pattern, {})
+    key = (sense.cui, sense.exact)
+    if key not in held or sense.rank < held[key].rank:
+        held[key] = sense
+
+
+def _rule(rivals: Sequence[Sense]) -> str:
+    """What decided between the first two readings."""
+    if rivals[0].place and not rivals[1].place:
+        return "place"
+    return "own spelling" if rivals[0].rank[0] < rivals[1].rank[0] else "ontology preference"

@@ -1,0 +1,108 @@
+"""What a reader is asked for, and the file access that every reader shares."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kg_targets.errors import ManifestError
+from kg_targets.manifest.record import ReadReport, unusable_text
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """One split of one data set."""
+
+    split: str
+    files: dict[str, Path]
+    """Role to path; ``captions`` is always there, others are optional and may be absent on disk."""
+    images: str
+    """Folder of the split's images relative to the data root; may be empty."""
+    licence: str
+    """The data set's own, for rows that state none."""
+    options: dict[str, str]
+    """The manifest's options for this layout."""
+    report: ReadReport
+
+    def optional(self, role: str) -> Path | None:
+        """Path of a file that may be absent, or ``None`` where it is."""
+        path = self.files.get(role)
+        return path if path is not None and path.is_file() else None
+
+
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, line) of a text file, without line ends; bytes that are not UTF-8 become lone surrogates.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    try:
+        stream = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read ({error.strerror}): check the data root") from error
+    with stream:
+        for number, line in enumerate(stream, start=1):
+            yield f"{path.name} line {number}", line.rstrip("\r\n")
+
+
+def csv_rows(
+    path: Path, required: tuple[str, ...], report: ReadReport
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place, row) of a CSV file with a header; rows that cannot be used are counted in ``report`` and skipped.
+
+    Raises:
+        ManifestError: the file cannot be read, is empty, or lacks a required column.
+    """
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        stream = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read ({error.strerror}): check the data root") from error
+    with stream:
+        rows = csv.reader(stream)
+        header = next(rows, None)
+        if header is None:
+            raise ManifestError(f"{path} is empty: its first line must name the columns {','.join(required)}")
+        missing = [name for name in required if name not in header]
+        if missing:
+            raise ManifestError(
+                f"{path}: column {missing[0]!r} is missing; the header has {','.join(header)}"
+            )
+        for row in rows:
+            where = f"{path.name} line {rows.line_num}"
+            if not row:
+                continue
+            if len(row) != len(header):
+                report.skip(f"has not {len(header)} columns", where)
+                continue
+            named = dict(zip(header, row, strict=True))
+            problem = next(
+                ((key, why) for key, value in named.items() if (why := unusable_text(value))), None
+            )
+            if problem is not None:
+                report.skip(f"{problem[0]} {problem[1]}", where)
+                continue
+            yield where, named
+
+
+def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of a JSON-lines file; lines that are no JSON object are counted in ``report`` and skipped.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    for where, line in lines(path):
+        if not line.strip():
+            continue
+        why = unusable_text(line)
+        try:
+            value = None if why else json.loads(line)
+        except ValueError:
+            why = "is not valid JSON"
+        if why or not isinstance(value, dict):
+            report.skip(why or "is not a JSON object", where)
+            continue
+        yield where, value

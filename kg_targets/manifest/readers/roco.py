@@ -1,0 +1,55 @@
+"""ROCO (v1): ``captions.txt``, tab-separated, with ``cuis.txt`` and ``licences.txt`` beside it where they are present.
+
+Images of one article belong together, so the article (PMC id, from ``licences.txt``) is the group.
+"""
+
+from collections.abc import Iterator
+
+from kg_targets.manifest.readers.request import ReadRequest, csv_rows, lines
+from kg_targets.manifest.record import Record, unusable_text
+
+
+def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
+    """Stream one split.
+
+    Raises:
+        ManifestError: a file cannot be read, or ``licences.txt`` has other columns.
+    """
+    cuis = _cuis(request)
+    articles = _articles(request)
+    for where, line in lines(request.files["captions"]):
+        image_id, tab, caption = line.partition("\t")
+        image_id, caption = image_id.strip(), caption.strip()
+        why = unusable_text(line) or ("" if tab and image_id else "is not `id<TAB>caption`")
+        if why:
+            request.report.skip(f"caption line {why}", where)
+            continue
+        article, licence = articles.get(image_id, ("", ""))
+        yield (
+            where,
+            Record(
+                image_id=image_id,
+                image_path=f"{request.images}/{image_id}.jpg",
+                caption=caption,
+                group_id=article or image_id,
+                licence=licence or request.licence,
+                cuis=cuis.get(image_id, ()),
+            ),
+        )
+
+
+def _cuis(request: ReadRequest) -> dict[str, tuple[str, ...]]:
+    path = request.optional("cuis")
+    if path is None:
+        return {}
+    rows = (line.split("\t") for _, line in lines(path))
+    return {row[0].strip(): tuple(cui.strip() for cui in row[1:] if cui.strip()) for row in rows}
+
+
+def _articles(request: ReadRequest) -> dict[str, tuple[str, str]]:
+    """Image id to (PMC id of its article, licence)."""
+    path = request.optional("licences")
+    if path is None:
+        return {}
+    rows = csv_rows(path, ("ROCO_ID", "PMC_ID", "CC"), request.report)
+    return {row["ROCO_ID"]: (row["PMC_ID"].partition("_")[0], row["CC"]) for _, row in rows}

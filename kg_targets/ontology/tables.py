@@ -1,0 +1,165 @@
+"""The three tables that every source is read into, and the builder that fills them row by row.
+
+``names``: one row per concept, name and vocabulary. ``terms``: one row per concept and source term.
+``edges``: one row per asserted relation, ends that no concept carries included (a merge may bring them). CUIs
+are stored as their number (int32): the whole Metathesaurus, 4 M concepts, then needs 16 MB for them instead
+of hundreds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from kg_targets.ontology.concept import parse_cui
+
+IS_A = "is_a"
+PART_OF = "part_of"
+SAME_AS = "same_as"
+"""Both CUIs stand on one source term; kept in both directions, and followed wherever ``is_a`` is."""
+RELATIONS = (IS_A, PART_OF, SAME_AS)
+
+PREFERRED, SYNONYM = 0, 5
+"""Ranks of a name within its source, best first; UMLS grades its preferred names with those between."""
+
+NAMES = pa.schema(
+    [
+        ("cui", pa.int32()),
+        ("layer", pa.uint8()),
+        ("rank", pa.uint8()),
+        ("abbreviation", pa.bool_()),
+        ("asserted", pa.bool_()),
+        ("source", pa.string()),
+        ("text", pa.string()),
+    ]
+)
+TERMS = pa.schema(
+    [
+        ("cui", pa.int32()),
+        ("layer", pa.uint8()),
+        ("source", pa.string()),
+        ("term", pa.string()),
+        ("kind", pa.string()),
+        ("semantic_types", pa.string()),
+    ]
+)
+EDGES = pa.schema([("child", pa.int32()), ("parent", pa.int32()), ("relation", pa.string())])
+SCHEMAS = {"names": NAMES, "terms": TERMS, "edges": EDGES}
+
+_FLUSH_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything read from a source, before it is resolved.
+
+    Attributes:
+        release: which release of what, for people to read.
+        names, terms, edges: Arrow tables with the schemas of this module.
+        skipped: rows left out, by reason.
+        self_loops: edges to themselves that were dropped before.
+    """
+
+    release: str
+    names: pa.Table
+    terms: pa.Table
+    edges: pa.Table
+    skipped: dict[str, int] = field(default_factory=dict)
+    self_loops: int = 0
+
+
+def looks_like_abbreviation(text: str) -> bool:
+    """Whether a name must be matched case-sensitively: one short token with more capitals than small letters.
+
+    Sources mostly do not mark them, and lower-casing ``ALL``, ``AIDS`` or ``AS`` would link everyday words.
+    """
+    if len(text) > 8 or any(character.isspace() for character in text):
+        return False
+    upper = sum(character.isupper() for character in text)
+    lower = sum(character.islower() for character in text)
+    return upper > lower and len(text) > 1
+
+
+class _Rows:
+    """Columns that grow by row and turn into Arrow chunks on the way: Python objects never pile up."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[tuple[object, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, *row: object) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = zip(*self._rows, strict=True) if self._rows else ([] for _ in self._schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=self._schema)
+
+
+class TableBuilder:
+    """Fills `Tables`; takes CUIs as they are written, counts what it refuses, never raises on a row."""
+
+    def __init__(self) -> None:
+        self._names, self._terms, self._edges = _Rows(NAMES), _Rows(TERMS), _Rows(EDGES)
+        self.skipped: Counter[str] = Counter()
+
+    def cui(self, text: str, where: str) -> int | None:
+        """Read a CUI; a malformed one gives None and is counted under ``where``, the name of the file."""
+        number = parse_cui(text)
+        if number is None:
+            self.skipped[f"{where}: malformed CUI"] += 1
+        return number
+
+    def add_name(
+        self,
+        cui: int,
+        text: str,
+        source: str,
+        *,
+        rank: int = SYNONYM,
+        abbreviation: bool = False,
+        asserted: bool = False,
+    ) -> None:
+        """Add a name; runs of white space become one space, an empty name is ignored."""
+        text = " ".join(text.split())
+        if text:
+            self._names.add(
+                cui, 0, rank, abbreviation or looks_like_abbreviation(text), asserted, source, text
+            )
+
+    def add_term(
+        self, cui: int, source: str, term: str = "", *, kind: str = "", semantic_types: Iterable[str] = ()
+    ) -> None:
+        """Say which term of which vocabulary the concept comes from, and what that term is."""
+        self._terms.add(cui, 0, source, term, kind, "|".join(sorted(set(semantic_types))))
+
+    def add_edge(self, child: int, parent: int, relation: str = IS_A) -> None:
+        """Add ``child relation parent``; self-loops are counted later and dropped."""
+        self._edges.add(child, parent, relation)
+
+    def add_equivalents(self, cuis: Sequence[int]) -> None:
+        """Declare the CUIs that one term carries together to be the same thing.
+
+        They are tied to the smallest of them in both directions (linear in their number; one term of DOID
+        carries 18).
+        """
+        first, *others = sorted(set(cuis)) or [0]
+        for other in others:
+            self._edges.add(first, other, SAME_AS)
+            self._edges.add(other, first, SAME_AS)
+
+    def build(self, release: str) -> Tables:
+        """Close the builder."""
+        skipped = {reason: count for reason, count in self.skipped.items() if count}
+        return Tables(release, self._names.table(), self._terms.table(), self._edges.table(), skipped)

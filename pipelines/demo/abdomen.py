@@ -1,0 +1,231 @@
+"""The abdomen: axial CT and T2-weighted MR of one slice, and a plain radiograph (ultrasound: see there)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.demo.canvas import Array, Canvas, Point, ramp
+from pipelines.demo.chest import draw_vertebra
+from pipelines.demo.study import Case, Series
+
+_TISSUE = {
+    # Brightness by tissue: CT after contrast medium; T2 with bright water and dark, flowing blood.
+    "ct": {
+        "fat": 0.13,
+        "muscle": 0.47,
+        "liver": 0.6,
+        "spleen": 0.66,
+        "kidney": 0.78,
+        "blood": 0.86,
+        "water": 0.31,
+        "bile": 0.32,
+        "bowel": 0.5,
+        "gas": 0.0,
+        "bone": 1.0,
+        "tumour": 0.38,
+        "rim": 0.8,
+        "stone": 1.15,
+        "canal": 0.42,
+    },
+    "t2": {
+        "fat": 0.72,
+        "muscle": 0.2,
+        "liver": 0.36,
+        "spleen": 0.56,
+        "kidney": 0.62,
+        "blood": 0.08,
+        "water": 1.0,
+        "bile": 1.0,
+        "bowel": 0.5,
+        "gas": 0.02,
+        "bone": 0.42,
+        "tumour": 0.68,
+        "rim": 0.56,
+        "stone": 0.04,
+        "canal": 0.95,
+    },
+}
+
+
+def draw_abdomen(canvas: Canvas, case: Case, series: Series) -> Point | None:
+    """Draw an abdomen as CT, MR or radiograph; return the centre of the finding, if any."""
+    c = canvas.local(wide=case.habitus)
+    if series.modality == "x-ray":
+        return _radiograph(c, case)
+    tissue = _TISSUE["ct" if series.modality == "ct" else "t2"]
+    c.paint(c.ellipse((0, 0), 0.95, 0.72), tissue["fat"])
+    c.paint(c.ellipse((0, 0), 0.86, 0.63), tissue["muscle"])
+    c.paint(c.ellipse((0, -0.02), 0.8, 0.57), 0.9 * tissue["fat"])
+    _back(c, tissue)
+    cavity = c.ellipse((0, -0.02), 0.8, 0.57)
+    if case.finding == "ascites":
+        c.paint(cavity * ramp(c.y - 0.42, 0.05) * (1 - c.ellipse((0, 0.42), 0.34, 0.34)), tissue["water"])
+    _bowel(c, case, tissue)
+    liver = _liver(c, case, tissue)
+    _spleen(c, case, tissue)
+    spots = {side: _kidney(c, case, side, tissue) for side in (-1, 1)}
+    spot = _liver_lesion(c, case, liver, tissue)
+    if case.finding in ("renal cyst", "kidney stone", "hydronephrosis"):
+        spot = spots[case.side]
+    c.pixels[...] += (0.03 if series.modality == "ct" else 0.02) * c.noise(0.8)
+    if case.finding == "ascites":
+        return (0.62, 0.0)
+    return {"splenomegaly": (0.55, 0.1), "bowel obstruction": (0.1, -0.25)}.get(case.finding, spot)
+
+
+def _back(c: Canvas, tissue: dict[str, float]) -> None:
+    """Spine, psoas and back muscles, aorta and inferior vena cava."""
+    for side in (-1, 1):
+        c.paint(c.ellipse((side * 0.24, 0.54), 0.22, 0.11), tissue["muscle"])
+        c.paint(c.ellipse((side * 0.2, 0.3), 0.075, 0.11), tissue["muscle"])
+    draw_vertebra(c, (0, 0.3), tissue["bone"], tissue["canal"])
+    c.paint(c.ellipse((0.06, 0.13), 0.065, 0.065), tissue["blood"])
+    c.paint(c.ellipse((-0.11, 0.13), 0.075, 0.05), 0.93 * tissue["blood"])
+
+
+def _liver(c: Canvas, case: Case, tissue: dict[str, float]) -> Array:
+    """Liver with its vessels at the patient's right (image left), and the gallbladder; returns its mask."""
+    shrink = 0.86 if case.finding == "ascites" else 1.0
+    right = c.ellipse((-0.47, -0.05), 0.33 * shrink, 0.47 * shrink, angle=0.2)
+    left = c.ellipse((-0.14, -0.3), 0.4 * shrink, 0.19 * shrink, angle=-0.12)
+    liver = np.maximum(right, left)
+    c.paint(liver, tissue["liver"])
+    for path in (
+        [(-0.2, -0.02), (-0.4, -0.1), (-0.6, -0.2)],
+        [(-0.38, -0.1), (-0.58, 0.08)],
+        [(-0.2, -0.1), (-0.15, -0.3)],
+    ):
+        c.paint(0.6 * c.stroke(path, 0.028) * liver, 0.9 * tissue["blood"])
+    c.paint(c.ellipse((-0.26, -0.02), 0.075, 0.095, angle=0.3), tissue["bile"])
+    if case.finding == "gallstones":
+        for dx, dy in ((-0.015, 0.035), (0.03, 0.03), (-0.03, -0.01)):
+            c.paint(c.ellipse((-0.26 + dx, -0.02 + dy), 0.03, 0.03), tissue["stone"])
+    return liver
+
+
+def _spleen(c: Canvas, case: Case, tissue: dict[str, float]) -> None:
+    if case.finding == "splenomegaly":
+        grow = 1 + 0.3 * case.severity
+        c.paint(c.ellipse((0.52, 0.06), 0.23 * grow, 0.42, angle=-0.25), tissue["spleen"])
+    else:
+        c.paint(c.ellipse((0.63, 0.16), 0.11, 0.24, angle=0.25), tissue["spleen"])
+
+
+def _bowel(c: Canvas, case: Case, tissue: dict[str, float]) -> None:
+    """Stomach and loops with gas above fluid; dilated loops where the bowel is obstructed."""
+    dilated = case.finding == "bowel obstruction"
+    loops = [((0.38, -0.26), 0.26, 0.17)] if not dilated else []
+    spots = [(0.14, -0.12), (0.36, 0.02), (0.08, 0.02), (0.5, -0.04)]
+    if dilated:
+        spots = [(0.12, -0.38), (0.42, -0.28), (0.16, -0.1), (0.5, 0.0), (0.3, -0.02)]
+    for x, y in spots:
+        r = (0.15 + 0.03 * case.severity) if dilated else c.rng.uniform(0.06, 0.09)
+        loops.append(((x, y), r * 1.15, r))
+    for (x, y), rx, ry in loops:
+        inner = c.ellipse((x, y), rx - 0.03, ry - 0.03)
+        c.paint(c.ellipse((x, y), rx, ry), tissue["bowel"])
+        c.paint(inner, 0.5 * (tissue["water"] + tissue["bowel"]))
+        c.paint(inner * ramp(c.y - (y - 0.1 * ry), 0.02), tissue["gas"])
+
+
+def _kidney(c: Canvas, case: Case, side: int, tissue: dict[str, float]) -> Point:
+    """One kidney with cortex, medulla and fatty sinus; returns the place of a finding in it."""
+    ill = side == case.side
+    f = c.local((side * 0.4, 0.28), wide=side)
+    f.paint(f.ellipse((0, 0), 0.14, 0.17, angle=0.3), tissue["kidney"])
+    f.paint(f.ellipse((-0.03, 0), 0.08, 0.1, angle=0.3), 0.85 * tissue["kidney"])
+    f.paint(f.ellipse((-0.07, -0.01), 0.06, 0.06), tissue["fat"])
+    if ill and case.finding == "hydronephrosis":
+        grow = 1 + 0.35 * case.severity
+        f.paint(f.ellipse((-0.06, 0), 0.1 * grow, 0.085 * grow), tissue["water"])
+        for angle in (-0.9, 0.0, 0.9):
+            f.paint(
+                f.ellipse((0.03 * grow * np.cos(angle), 0.1 * grow * np.sin(angle)), 0.05, 0.045),
+                tissue["water"],
+            )
+    elif ill and case.finding == "renal cyst":
+        r = 0.1 + 0.04 * case.severity
+        f.paint(f.ellipse((0.1, -0.05), r, r), tissue["water"])
+        return (side * 0.5, 0.23)
+    elif ill and case.finding == "kidney stone":
+        r = 0.04 + 0.015 * case.severity
+        f.paint(f.ellipse((-0.045, 0.0), 1.2 * r, r), tissue["stone"])
+        return (side * 0.355, 0.28)
+    return (side * 0.38, 0.28)
+
+
+def _liver_lesion(c: Canvas, case: Case, liver: Array, tissue: dict[str, float]) -> Point | None:
+    at = (-0.56, -0.12 + 0.1 * float(c.rng.uniform()))
+    if case.finding == "liver mass":
+        r = 0.16 + 0.05 * case.severity
+        c.paint(c.blob(at, r, rough=0.25) * liver, tissue["rim"])
+        c.paint(c.blob(at, r * 0.82, rough=0.25, soft=0.05) * liver, tissue["tumour"])
+        c.paint(c.blob(at, r * 0.3, rough=0.3, soft=0.06) * liver, 0.7 * tissue["tumour"])
+        return at
+    if case.finding == "hepatic cyst":
+        r = 0.11 + 0.06 * case.severity
+        c.paint(c.ellipse(at, r, r) * liver, tissue["water"])
+        return at
+    return (-0.26, -0.02) if case.finding == "gallstones" else None
+
+
+# ── plain radiograph ──────────────────────────────────────────────────────────────────────────────
+
+
+def _radiograph(c: Canvas, case: Case) -> Point | None:
+    body = c.column(
+        [-1.4, -0.4, 0.2, 0.6, 1.4], [-0.82, -0.8, -0.76, -0.82, -0.9], [0.82, 0.8, 0.76, 0.82, 0.9], soft=0.1
+    )
+    c.paint(body, 0.42)
+    c.add(c.ellipse((-0.42, -0.55), 0.42, 0.4, soft=0.25), 0.1)  # liver
+    for side in (-1, 1):
+        c.add(c.ellipse((side * 0.4, -0.12), 0.13, 0.24, angle=-side * 0.2, soft=0.06), 0.07)  # kidneys
+        c.add(c.column([-0.3, 0.1, 0.6], *_sorted_edges(side), soft=0.06), 0.06)  # psoas
+    draw_lumbar_column(c)
+    for side in (-1, 1):
+        c.add(c.ellipse((side * 0.55, 0.78), 0.36, 0.34, angle=side * 0.5, soft=0.04), 0.16)  # iliac wings
+        c.add(c.ring((side * 0.55, 0.78), 0.36, 0.34, 0.03, angle=side * 0.5), 0.12)
+        for k in range(3):
+            y = -0.85 + 0.2 * k
+            c.add(c.stroke([(side * 0.12, y), (side * 0.5, y + 0.02), (side * 0.78, y + 0.2)], 0.05), 0.09)
+    if case.finding == "bowel obstruction":
+        return _dilated_loops(c)
+    for _ in range(7):
+        at = (c.rng.uniform(-0.5, 0.55), c.rng.uniform(-0.25, 0.65))
+        c.add(c.blob(at, c.rng.uniform(0.04, 0.09), rough=0.5, soft=0.06), -0.16)
+    if case.finding == "kidney stone":
+        at = (case.side * 0.38, -0.12)
+        c.add(c.blob(at, 0.06 + 0.02 * case.severity, rough=0.25), 0.5)
+        return at
+    return None
+
+
+def _sorted_edges(side: int) -> tuple[list[float], list[float]]:
+    inner, outer = [0.1, 0.12, 0.2], [0.14, 0.26, 0.4]
+    return (inner, outer) if side > 0 else ([-v for v in outer], [-v for v in inner])
+
+
+def draw_lumbar_column(c: Canvas) -> None:
+    """Draw the lumbar spine from the front: boxes of bone with pedicles, and the sacrum below."""
+    for k in range(7):
+        y = -0.92 + 0.22 * k
+        waist = [0.14, 0.115, 0.14]
+        c.add(c.column([y - 0.085, y, y + 0.085], [-w for w in waist], waist), 0.26)
+        for side in (-1, 1):
+            c.add(c.ring((side * 0.085, y - 0.02), 0.025, 0.035, 0.018), 0.12)
+            c.add(c.stroke([(side * 0.13, y), (side * 0.24, y - 0.02)], 0.035), 0.14)
+        c.add(c.stroke([(0, y), (0, y + 0.07)], 0.03), 0.1)
+    c.add(c.column([0.6, 0.8, 1.1], [-0.22, -0.18, -0.05], [0.22, 0.18, 0.05], soft=0.05), 0.22)
+
+
+def _dilated_loops(c: Canvas) -> Point:
+    """Stacked sausages of gas with a thin bright wall and folds that cross them."""
+    for k, y in enumerate((-0.3, -0.08, 0.14, 0.36)):
+        reach = c.rng.uniform(0.36, 0.5)
+        ends = [(-reach, y + 0.06), (0.0, y - 0.03), (reach, y + 0.05)]
+        c.add(c.stroke(ends, 0.19), 0.1)
+        lumen = c.stroke(ends, 0.16)
+        c.add(lumen, -0.36)
+        folds = ramp(0.75 - np.cos(2 * np.pi * (c.x / 0.09 + 0.3 * k)), 0.4)
+        c.add(lumen * folds, 0.14)
+    return (0.2, 0.02)

@@ -1,0 +1,139 @@
+"""Which patients exist: findings per region, the series that can show them, and the split by case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.demo.study import Case, Series
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A finding in a region, and what can be drawn of it."""
+
+    region: str
+    finding: str
+    series: tuple[Series, ...]
+    """Series that show the finding."""
+    sided: bool = False
+    """Whether the finding (or the limb) has a side."""
+    zoned: bool = False
+    """Whether it lies in an upper or lower lobe."""
+    weight: float = 1.0
+    """Relative number of cases."""
+
+
+def _series(modality: str, *views: str) -> tuple[Series, ...]:
+    return tuple(Series(modality, view) for view in views)
+
+
+_CHEST = _series("x-ray", "frontal") + _series("ct", "soft", "lung")
+_LUNG = _series("x-ray", "frontal", "frontal") + _series("ct", "soft", "lung")
+_HEAD = _series("ct", "axial", "axial") + _series("mri", "t1", "t2", "flair")
+_AXIAL = _series("ct", "axial") + _series("mri", "t2")
+_LIVER = _AXIAL + _series("ultrasound", "liver")
+_RENAL = _AXIAL + _series("ultrasound", "kidney")
+_FILM = _series("x-ray", "frontal")
+_MAMMO = _series("mammography", "oblique", "craniocaudal")
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe("chest", "normal", _CHEST, weight=1.6),
+    Recipe("chest", "pleural effusion", _LUNG, sided=True, weight=1.4),
+    Recipe("chest", "pneumothorax", _LUNG, sided=True, weight=1.4),
+    Recipe("chest", "pneumonia", _LUNG, sided=True, zoned=True, weight=1.4),
+    Recipe("chest", "pulmonary nodule", _LUNG, sided=True, zoned=True, weight=1.2),
+    Recipe("chest", "lung mass", _LUNG, sided=True, zoned=True, weight=1.2),
+    Recipe("chest", "cardiomegaly", _CHEST, weight=1.2),
+    Recipe("head", "normal", _HEAD, weight=1.4),
+    Recipe("head", "brain tumour", _HEAD + _series("mri", "t1c"), sided=True, weight=1.4),
+    Recipe("head", "intracerebral haemorrhage", _HEAD, sided=True, weight=1.2),
+    Recipe("head", "subdural haematoma", _HEAD, sided=True),
+    Recipe("head", "cerebral infarction", _HEAD + _series("mri", "dwi"), sided=True, weight=1.4),
+    Recipe("head", "hydrocephalus", _HEAD),
+    Recipe("abdomen", "normal", _LIVER + _RENAL[2:] + _FILM, weight=1.4),
+    Recipe("abdomen", "liver mass", _LIVER, weight=1.2),
+    Recipe("abdomen", "hepatic cyst", _LIVER),
+    Recipe("abdomen", "renal cyst", _RENAL, sided=True),
+    Recipe("abdomen", "kidney stone", _series("ct", "axial") + _RENAL[2:] + _FILM, sided=True),
+    Recipe("abdomen", "hydronephrosis", _RENAL, sided=True),
+    Recipe("abdomen", "ascites", _LIVER),
+    Recipe("abdomen", "gallstones", _LIVER, weight=0.8),
+    Recipe("abdomen", "splenomegaly", _AXIAL, weight=0.8),
+    Recipe("abdomen", "bowel obstruction", _FILM + _series("ct", "axial"), weight=0.8),
+    Recipe("spine", "normal", _series("mri", "t1", "t2") + _series("x-ray", "lateral"), weight=0.8),
+    Recipe("spine", "fracture", _series("mri", "t1", "t2") + _series("x-ray", "lateral")),
+    Recipe("spine", "disc herniation", _series("mri", "t1", "t2", "t2")),
+    Recipe("pelvis", "normal", _FILM, weight=0.6),
+    Recipe("pelvis", "fracture", _FILM, sided=True, weight=0.8),
+    Recipe("pelvis", "osteoarthritis", _FILM, sided=True, weight=0.8),
+    Recipe("knee", "normal", _series("x-ray", "frontal", "lateral") + _series("mri", "t1", "pd"), sided=True),
+    Recipe(
+        "knee", "fracture", _series("x-ray", "frontal", "lateral") + _series("mri", "t1", "pd"), sided=True
+    ),
+    Recipe("knee", "joint effusion", _series("x-ray", "lateral") + _series("mri", "t1", "pd"), sided=True),
+    Recipe("knee", "osteoarthritis", _FILM, sided=True, weight=0.8),
+    Recipe("hand", "normal", _FILM, sided=True, weight=0.8),
+    Recipe("hand", "fracture", _FILM, sided=True),
+    Recipe("hand", "osteoarthritis", _FILM, sided=True, weight=0.8),
+    Recipe("breast", "normal", _MAMMO, sided=True, weight=0.8),
+    Recipe("breast", "breast mass", _MAMMO, sided=True),
+    Recipe("breast", "microcalcifications", _MAMMO, sided=True, weight=0.8),
+)
+
+_WEIGHTS = np.array([recipe.weight for recipe in RECIPES]) / sum(recipe.weight for recipe in RECIPES)
+
+
+def plan_case(seed: int, index: int) -> tuple[Case, tuple[Series, ...]]:
+    """Return case ``index`` of the demo and its 1 to 4 series; depends on ``seed`` and ``index`` only."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    recipe = RECIPES[int(rng.choice(len(RECIPES), p=_WEIGHTS))]
+    case = Case(
+        index=index,
+        region=recipe.region,
+        finding=recipe.finding,
+        laterality=("left", "right")[int(rng.integers(2))] if recipe.sided else "",
+        zone=("upper", "lower")[int(rng.integers(2))] if recipe.zoned else "",
+        severity=float(rng.uniform()),
+        habitus=float(rng.uniform(0.92, 1.08)),
+        age=int(rng.integers(20, 89)),
+        sex="female" if recipe.region == "breast" else ("female", "male")[int(rng.integers(2))],
+    )
+    count = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.22, 0.13]))
+    order = [recipe.series[k] for k in rng.permutation(len(recipe.series))]
+    return case, tuple((order * 4)[:count])
+
+
+def plan_cases(seed: int, images: int) -> list[tuple[Case, tuple[Series, ...]]]:
+    """Return the first cases that together have exactly ``images`` images (the last case is cut to fit)."""
+    cases: list[tuple[Case, tuple[Series, ...]]] = []
+    total = 0
+    while total < images:
+        case, series = plan_case(seed, len(cases))
+        series = series[: images - total]
+        cases.append((case, series))
+        total += len(series)
+    return cases
+
+
+def split_cases(cases: list[tuple[Case, tuple[Series, ...]]], seed: int) -> list[str]:
+    """Return ``train``, ``dev`` or ``test`` for every case: about 70, 10 and 20 % of each finding's cases.
+
+    Cases of one region and finding are shuffled and spread evenly over (0, 1); places below 0.7 are train,
+    those below 0.8 dev. The even spread keeps rare findings present in every split.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, len(cases), 1]))
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row, (case, _) in enumerate(cases):
+        groups.setdefault((case.region, case.finding), []).append(row)
+    place = np.zeros(len(cases))
+    for rows in groups.values():
+        place[rng.permutation(rows)] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
+    ranked = np.argsort(place, kind="stable")
+    sizes = np.array([len(cases[row][1]) for row in ranked])
+    before = (np.cumsum(sizes) - sizes) / sizes.sum()
+    names = [""] * len(cases)
+    for row, share in zip(ranked, before, strict=True):
+        names[int(row)] = "train" if share < 0.7 else "dev" if share < 0.8 else "test"
+    return names

@@ -1,0 +1,120 @@
+"""The head in axial slices: CT and five MR sequences of one anatomy, told apart by tables of brightness."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.demo.canvas import Array, Canvas, Point, ramp
+from pipelines.demo.study import Case, Series
+
+_TISSUE = {
+    # Brightness of each tissue: CT by density, MR by relaxation times (T1: fat bright, water dark; T2: water
+    # bright; FLAIR: T2 with free water suppressed; DWI: only restricted diffusion is bright).
+    "ct": {"scalp": 0.3, "bone": 1.0, "csf": 0.2, "grey": 0.5, "white": 0.43, "vessel": 0.52},
+    "t1": {"scalp": 0.95, "bone": 0.06, "csf": 0.1, "grey": 0.42, "white": 0.63, "vessel": 0.1},
+    "t1c": {"scalp": 0.95, "bone": 0.06, "csf": 0.1, "grey": 0.42, "white": 0.6, "vessel": 0.95},
+    "t2": {"scalp": 0.6, "bone": 0.04, "csf": 0.97, "grey": 0.58, "white": 0.4, "vessel": 0.1},
+    "flair": {"scalp": 0.55, "bone": 0.04, "csf": 0.05, "grey": 0.6, "white": 0.46, "vessel": 0.1},
+    "dwi": {"scalp": 0.1, "bone": 0.03, "csf": 0.06, "grey": 0.42, "white": 0.36, "vessel": 0.1},
+}
+
+_LESION = {
+    # Brightness of (tumour core, its rim, oedema, fresh blood, infarct) on each kind of image.
+    "ct": {"core": 0.55, "rim": 0.68, "oedema": 0.3, "blood": 0.88, "infarct": 0.27, "subdural": 0.84},
+    "t1": {"core": 0.32, "rim": 0.36, "oedema": 0.4, "blood": 0.85, "infarct": 0.3, "subdural": 0.88},
+    "t1c": {"core": 0.25, "rim": 1.0, "oedema": 0.4, "blood": 0.8, "infarct": 0.3, "subdural": 0.88},
+    "t2": {"core": 0.78, "rim": 0.62, "oedema": 0.88, "blood": 0.14, "infarct": 0.85, "subdural": 0.8},
+    "flair": {"core": 0.75, "rim": 0.9, "oedema": 0.92, "blood": 0.2, "infarct": 0.9, "subdural": 0.9},
+    "dwi": {"core": 0.5, "rim": 0.6, "oedema": 0.45, "blood": 0.15, "infarct": 1.0, "subdural": 0.6},
+}
+
+_RX, _RY = 0.64, 0.8  # inner table of the skull
+
+
+def draw_head(canvas: Canvas, case: Case, series: Series) -> Point | None:
+    """Draw an axial slice through the lateral ventricles; return the centre of the finding, if any."""
+    view = "ct" if series.modality == "ct" else series.view
+    tissue, lesion = _TISSUE[view], _LESION[view]
+    c = canvas.local(wide=case.habitus)
+    c.paint(c.ellipse((0, 0), _RX + 0.13, _RY + 0.13), tissue["scalp"])
+    c.paint(c.ellipse((0, 0), _RX + 0.085, _RY + 0.085), tissue["bone"])
+    c.paint(c.ellipse((0, 0), _RX, _RY), tissue["csf"])
+    brain = c.ellipse((0, 0), _RX - 0.025, _RY - 0.025)
+    _cortex(c, brain, tissue)
+    spot = _parenchymal_lesion(c, case, brain, lesion)
+    _ventricles(c, case, tissue)
+    if case.finding == "subdural haematoma":
+        spot = _subdural(c, case, brain, lesion)
+    c.paint(c.stroke([(0, -_RY), (0, -0.4)], 0.012), tissue["vessel"])  # falx, front and back
+    c.paint(c.stroke([(0, 0.42), (0, _RY)], 0.014), tissue["vessel"])
+    c.pixels[...] += (0.025 if view == "ct" else 0.015) * c.noise(0.8)
+    return spot
+
+
+def _cortex(c: Canvas, brain: Array, tissue: dict[str, float]) -> None:
+    """White matter, a folded ribbon of grey matter with dark or bright sulci, and the deep grey nuclei."""
+    depth = 1 - c.radius((0, 0), _RX - 0.02, _RY - 0.02)
+    folds = c.noise(3.0)
+    c.paint(brain, tissue["grey"])
+    c.paint(ramp(0.14 + 0.045 * folds - depth, 0.05) * brain, tissue["white"])
+    sulci = ramp(np.abs(folds) - 0.22, 0.25) * ramp(depth - 0.17, 0.08) * brain
+    c.paint(0.75 * sulci, tissue["csf"])
+    c.paint(ramp(np.abs(c.x) - 0.012, 0.015) * ramp(0.34 - np.abs(c.y), 0.03) * brain, tissue["csf"])
+    for side in (-1, 1):
+        c.paint(
+            c.ellipse((side * 0.13, 0.12), 0.09, 0.13, angle=-side * 0.4, soft=0.05), tissue["grey"]
+        )  # thalamus
+        c.paint(
+            c.ellipse((side * 0.27, -0.04), 0.055, 0.17, angle=side * 0.25, soft=0.05), tissue["grey"]
+        )  # putamen
+
+
+def _ventricles(c: Canvas, case: Case, tissue: dict[str, float]) -> None:
+    wide = 2.3 + 0.9 * case.severity if case.finding == "hydrocephalus" else 1.0
+    long = 1.3 if case.finding == "hydrocephalus" else 1.0
+    push = 0.0
+    if case.finding in ("brain tumour", "intracerebral haemorrhage", "subdural haematoma"):
+        push = -case.side * (0.03 + 0.05 * case.severity)  # midline shift away from the mass
+    for side in (-1, 1):
+        near = side * 0.045 * wide + push
+        c.paint(
+            c.ellipse((near + side * 0.02, -0.22), 0.045 * wide, 0.16 * long, angle=-side * 0.42),
+            tissue["csf"],
+        )
+        c.paint(
+            c.ellipse((near + side * 0.14, 0.28), 0.04 * wide, 0.15 * long, angle=-side * 0.5), tissue["csf"]
+        )
+        if wide > 1:
+            c.paint(c.ellipse((near + side * 0.04, 0.02), 0.04 * wide, 0.3, angle=-side * 0.2), tissue["csf"])
+    c.paint(c.ellipse((push, 0.1), 0.014 * wide, 0.1), tissue["csf"])  # third ventricle
+
+
+def _parenchymal_lesion(c: Canvas, case: Case, brain: Array, lesion: dict[str, float]) -> Point | None:
+    s, size, rng = case.side, case.severity, c.rng
+    if case.finding == "brain tumour":
+        at, r = (s * 0.34, -0.26 + rng.normal(0, 0.015)), 0.14 + 0.06 * size
+        c.paint(c.blob(at, r * 1.65, rough=0.5, soft=0.1) * brain, lesion["oedema"])
+        c.paint(c.blob(at, r, rough=0.16), lesion["rim"])
+        c.paint(c.blob(at, r * 0.66, rough=0.25, soft=0.05), lesion["core"])
+        return at
+    if case.finding == "intracerebral haemorrhage":
+        at, r = (s * 0.3, 0.02 + rng.normal(0, 0.015)), 0.13 + 0.06 * size
+        c.paint(c.blob(at, r * 1.35, rough=0.2, soft=0.06) * brain, lesion["oedema"])
+        c.paint(c.blob(at, r, rough=0.3), lesion["blood"])
+        return at
+    if case.finding == "cerebral infarction":
+        theta = np.arctan2(c.y - 0.0, s * c.x)  # a wedge of the middle cerebral artery's territory
+        half = 0.5 + 0.25 * size
+        wedge = ramp(np.abs(theta - 0.15) - half + 0.05 * c.noise(4.0), 0.15) * ramp(0.28 - s * c.x, 0.06)
+        c.paint(0.92 * wedge * brain, lesion["infarct"])
+        return (s * 0.45, 0.08)
+    return (0.0, -0.2) if case.finding == "hydrocephalus" else None
+
+
+def _subdural(c: Canvas, case: Case, brain: Array, lesion: dict[str, float]) -> Point:
+    """A crescent along the inner table of one side."""
+    thick = 0.12 + 0.09 * case.severity
+    inner = c.ellipse((-case.side * thick, 0), _RX - 0.01, _RY + 0.03)
+    crescent = c.ellipse((0, 0), _RX - 0.01, _RY - 0.01) * (1 - inner) * ramp(-case.side * c.x, 0.05)
+    c.paint(crescent, lesion["subdural"])
+    return (case.side * (_RX - 0.08), 0.0)

@@ -1,0 +1,199 @@
+"""Writes the demo data set: pictures, one CSV per split, a README and a marker, in one atomic rename."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kg_targets.errors import DataError
+from pipelines.demo.captions import compose_caption
+from pipelines.demo.cases import plan_cases, split_cases
+from pipelines.demo.picture import draw_picture
+from pipelines.demo.study import Case, Series
+
+VERSION = "1"
+"""Version of the generator; raised whenever the same seed gives other bytes."""
+
+SPLITS = ("train", "dev", "test")
+COLUMNS = (
+    "image_id", "filepath", "caption", "cuis", "group_id", "licence",
+    "label_modality", "label_region", "label_finding", "label_laterality",
+)  # fmt: skip
+
+_MIN_IMAGES = 20
+_CASES_PER_JOB = 16
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """What a demo data set consists of; also the content of its ``demo.json``."""
+
+    seed: int
+    version: str
+    images: int
+    cases: int
+    splits: dict[str, int]
+    """Images per split."""
+    created: bool = True
+    """False if a complete data set was already there."""
+
+
+Progress = Callable[[int, int], None]
+Job = tuple[int, list[tuple[int, Case, tuple[Series, ...]]], Path]
+
+
+def write_demo(
+    root: Path, *, images: int = 2000, seed: int = 0, workers: int = 1, progress: Progress | None = None
+) -> DemoSummary:
+    """Write the demo data set to ``root``, or return at once if the same one is already there.
+
+    The bytes depend on ``images``, ``seed`` and `VERSION` only, not on ``workers``. Everything is written
+    to a sibling folder first and renamed at the end: an interruption leaves ``root`` as it was.
+
+    Args:
+        root: folder of the data set; a demo data set of another seed or size in it is replaced.
+        images: number of images, at least 20.
+        seed: any non-negative integer.
+        workers: number of processes.
+        progress: called with (images done, images in all) after every few cases.
+    Raises:
+        DataError: ``images`` or ``seed`` is out of range, or ``root`` holds something else than demo data.
+    """
+    if images < _MIN_IMAGES or seed < 0:
+        raise DataError(
+            f"demo data: images={images}, seed={seed}: ask for {_MIN_IMAGES} images or more, seed 0 or more"
+        )
+    cases = plan_cases(seed, images)
+    splits = split_cases(cases, seed)
+    counts = {
+        name: sum(len(c[1]) for c, s in zip(cases, splits, strict=True) if s == name) for name in SPLITS
+    }
+    summary = DemoSummary(seed, VERSION, images, len(cases), counts)
+    if _is_complete(root, summary):
+        return DemoSummary(seed, VERSION, images, len(cases), counts, created=False)
+    partial = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / "images").mkdir(parents=True)
+        rows = _draw_all(_jobs(seed, cases, partial), images, workers, progress)
+        _write_tables(partial, rows, splits)
+        (partial / "README.txt").write_text(_readme(summary), encoding="utf-8")
+        (partial / "demo.json").write_text(_marker(summary), encoding="utf-8")
+        _swap_in(partial, root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return summary
+
+
+def _is_complete(root: Path, summary: DemoSummary) -> bool:
+    """Whether ``root`` holds exactly this data set; a folder that is no demo data set at all is refused."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    marker = root / "demo.json"
+    if not marker.is_file():
+        raise DataError(f"{root} exists and is not a demo data set: choose another folder, or move it away")
+    return marker.read_text(encoding="utf-8") == _marker(summary)
+
+
+def _jobs(seed: int, cases: list[tuple[Case, tuple[Series, ...]]], folder: Path) -> Iterator[Job]:
+    """Cut the cases into jobs; each case carries the number of its first image."""
+    first, numbered = 0, []
+    for case, series in cases:
+        numbered.append((first, case, series))
+        first += len(series)
+    for start in range(0, len(numbered), _CASES_PER_JOB):
+        yield seed, numbered[start : start + _CASES_PER_JOB], folder
+
+
+def _draw_all(jobs: Iterator[Job], images: int, workers: int, progress: Progress | None) -> list[list[str]]:
+    rows: list[list[str]] = []
+
+    def collect(results: Iterator[list[list[str]]]) -> None:
+        for part in results:
+            rows.extend(part)
+            if progress is not None:
+                progress(len(rows), images)
+
+    if workers <= 1:
+        collect(map(_run_job, jobs))
+        return rows
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        collect(pool.map(_run_job, jobs))
+    finally:
+        pool.shutdown(
+            wait=True, cancel_futures=True
+        )  # waits, so that no late picture lands in a removed folder
+    return rows
+
+
+def _run_job(job: Job) -> list[list[str]]:
+    """Draw and save the pictures of some cases; return their table rows."""
+    seed, cases, folder = job
+    rows = []
+    for first, case, series in cases:
+        rng = np.random.default_rng(np.random.SeedSequence([seed, case.index, 1]))
+        for number, one in enumerate(series, start=first):
+            pixels, arrow = draw_picture(case, one, rng, arrow=bool(rng.random() < 0.25))
+            caption = compose_caption(case, one, rng, arrow=arrow).text
+            image_id = f"demo_{number:06d}"
+            Image.fromarray(pixels).save(folder / "images" / f"{image_id}.png", compress_level=6)
+            labels = [one.modality, case.region, case.finding, case.laterality]
+            rows.append(
+                [
+                    image_id,
+                    f"images/{image_id}.png",
+                    caption,
+                    "",
+                    f"case_{case.index:05d}",
+                    "CC0-1.0",
+                    *labels,
+                ]
+            )
+    return rows
+
+
+def _write_tables(folder: Path, rows: Sequence[list[str]], splits: Sequence[str]) -> None:
+    group = COLUMNS.index("group_id")
+    for name in SPLITS:
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(COLUMNS)
+            table.writerows(
+                row for row in sorted(rows) if splits[int(row[group].removeprefix("case_"))] == name
+            )
+
+
+def _marker(summary: DemoSummary) -> str:
+    content = asdict(summary)
+    del content["created"]
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _readme(summary: DemoSummary) -> str:
+    splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
+    return (
+        "Demo data: drawings that look like radiology, with captions. No patient, no photograph.\n"
+        f"{summary.images} images of {summary.cases} invented cases, split by case: {splits}.\n"
+        f"Generator version {summary.version}, seed {summary.seed}; the same seed gives the same bytes.\n"
+        "Drawn and written by a program; given to the public domain (CC0-1.0). Not for medical use.\n"
+    )
+
+
+def _swap_in(partial: Path, root: Path) -> None:
+    """Put the finished folder in place of ``root``; an older demo data set there is removed last."""
+    old = root.with_name(f".{root.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if root.exists():
+        root.rename(old)
+    partial.rename(root)
+    shutil.rmtree(old, ignore_errors=True)

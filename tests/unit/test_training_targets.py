@@ -1,0 +1,146 @@
+"""Target policies against float64 loops, and the promises they make about who receives mass."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from training.errors import ConfigError, ShapeError
+from training.nb_clip.targets import (
+    POLICIES,
+    Pairs,
+    bind_policy,
+    evidence_policy,
+    fixed_mass_policy,
+    pair_structure,
+    softmax_policy,
+)
+
+Array = NDArray[np.float64]
+PARAMETERS = {"temperature": 0.3, "alpha": 0.6, "threshold": 0.2, "saturation": 1.5}
+
+
+def reference(name: str, similarity: Array, pairs: Pairs) -> Array:
+    """The policy in float64, row by row, straight from methods.md §1.4."""
+    targets = np.zeros_like(similarity)
+    for i in range(similarity.shape[0]):
+        positive = int(pairs.positive[i].nonzero().item())
+        others = [j for j in range(similarity.shape[1]) if pairs.relatives[i, j]]
+        s = similarity[i]
+        if name == "softmax":
+            weights = {j: np.exp(s[j] / PARAMETERS["temperature"]) for j in [positive, *others]}
+            for j, weight in weights.items():
+                targets[i, j] = weight / sum(weights.values())
+            continue
+        if name == "fixed_mass":
+            weights = {j: np.exp(s[j] / PARAMETERS["temperature"]) for j in others}
+            mass = 1 - PARAMETERS["alpha"] if others else 0.0
+        else:
+            weights = {
+                j: max(s[j] - PARAMETERS["threshold"], 0) / (1 - PARAMETERS["threshold"]) for j in others
+            }
+            mass = (1 - PARAMETERS["alpha"]) * min(1.0, sum(weights.values()) / PARAMETERS["saturation"])
+        targets[i, positive] = 1 - mass
+        for j, weight in weights.items():
+            if mass > 0:
+                targets[i, j] = mass * weight / sum(weights.values())
+    return targets
+
+
+def apply(name: str, similarity: Array, pairs: Pairs | None = None) -> torch.Tensor:
+    return bind_policy(name, **PARAMETERS)(torch.tensor(similarity, dtype=torch.float32), pairs=pairs)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> tuple[Array, Pairs]:
+    rows, ahead, behind = draw(st.integers(1, 6)), draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    columns = ahead + rows + behind
+    similarity = rng.uniform(-1, 1, (rows, columns)).round(3)
+    pairs = pair_structure(
+        torch.tensor(similarity),
+        offset=ahead,
+        known_rows=torch.tensor(rng.random(rows) < 0.8),
+        known_columns=torch.tensor(rng.random(columns) < 0.8),
+        excluded=torch.tensor(rng.random((rows, columns)) < 0.2),
+    )
+    return similarity, pairs
+
+
+@pytest.mark.parametrize("name", ["softmax", "fixed_mass", "evidence"])
+@given(case=blocks())
+@settings(max_examples=60, deadline=None)
+def test_policies_equal_their_formulas_at_any_offset_and_rows_sum_to_one(
+    name: str, case: tuple[Array, Pairs]
+) -> None:
+    similarity, pairs = case
+    targets = apply(name, similarity, pairs)
+    assert targets.dtype == torch.float32
+    np.testing.assert_allclose(targets.numpy(), reference(name, similarity, pairs), atol=2e-6)
+    np.testing.assert_allclose(targets.sum(dim=1).numpy(), 1, atol=1e-5)
+    assert (targets[~(pairs.positive | pairs.relatives)] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["softmax", "fixed_mass", "evidence"])
+def test_unknown_images_get_the_identity_and_receive_no_soft_mass(name: str) -> None:
+    similarity = np.full((4, 4), 0.9)
+    known = torch.tensor([True, True, False, True])
+    pairs = pair_structure(torch.tensor(similarity), known_rows=known, known_columns=known)
+    targets = apply(name, similarity, pairs)
+    assert targets[2].tolist() == [0, 0, 1, 0]
+    assert targets[[0, 1, 3], 2].tolist() == [0, 0, 0]
+    assert (targets[0, [1, 3]] > 0).all()
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_pairs_of_one_case_receive_no_mass(name: str) -> None:
+    similarity = np.full((3, 3), 0.9)
+    same_case = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    targets = apply(name, similarity, pair_structure(torch.tensor(similarity), excluded=same_case))
+    assert targets[0, 1] == targets[1, 0] == 0
+    assert (targets.diagonal() > 0).all()
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_a_row_without_relatives_is_the_identity(name: str) -> None:
+    similarity = np.eye(3)
+    nobody = pair_structure(torch.tensor(similarity), known_rows=torch.zeros(3, dtype=torch.bool))
+    assert torch.equal(apply(name, similarity, nobody), torch.eye(3))
+
+
+def test_text_to_image_targets_come_from_the_transpose_of_an_asymmetric_similarity() -> None:
+    similarity = np.random.default_rng(0).uniform(0, 1, (5, 5))
+    np.fill_diagonal(similarity, 1)
+    image_text, text_image = apply("evidence", similarity), apply("evidence", similarity.T)
+    pairs = pair_structure(torch.tensor(similarity))
+    np.testing.assert_allclose(text_image.numpy(), reference("evidence", similarity.T, pairs), atol=2e-6)
+    assert not torch.allclose(text_image, image_text.T, atol=1e-3)
+    np.testing.assert_allclose(text_image.sum(dim=1).numpy(), 1, atol=1e-6)
+
+
+def test_evidence_keeps_the_true_pair_between_alpha_and_one_at_any_batch_size() -> None:
+    for batch in (2, 64, 512):
+        similarity = torch.full((batch, batch), 0.95)
+        diagonal = evidence_policy(similarity, threshold=0.2, alpha=0.7).diagonal()
+        assert (diagonal >= 0.7 - 1e-6).all() and (diagonal < 1).all()
+    assert (
+        softmax_policy(torch.full((512, 512), 0.5)).diagonal().max() < 0.01
+    )  # a temperature is not a policy
+
+
+def test_fixed_mass_stays_finite_at_a_tiny_temperature() -> None:
+    similarity = torch.tensor([[1.0, 0.9, -1.0], [0.9, 1.0, 0.1], [-1.0, 0.1, 1.0]])
+    targets = fixed_mass_policy(similarity, alpha=0.7, temperature=1e-4)
+    assert torch.isfinite(targets).all()
+    torch.testing.assert_close(targets[0], torch.tensor([0.7, 0.3, 0.0]))
+
+
+def test_wrong_shapes_and_names_are_named() -> None:
+    with pytest.raises(ShapeError, match="does not fit"):
+        pair_structure(torch.zeros(3, 5), offset=3)
+    with pytest.raises(ShapeError, match="mask of shape"):
+        pair_structure(torch.zeros(3, 5), known_columns=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ConfigError, match='"hard" is not one of softmax'):
+        bind_policy("hard", **PARAMETERS)

@@ -1,0 +1,1 @@
+"""Training and evaluation: models that learn from target stores."""

@@ -1,0 +1,102 @@
+"""A run's folder: what is written, in which order, and how one tells that it is finished.
+
+OUTPUT/config.yaml        the resolved configuration
+OUTPUT/log.jsonl          one line per logged step and per epoch
+OUTPUT/tensorboard/       events
+OUTPUT/checkpoint/        open_clip model: create_model("local-dir:OUTPUT/checkpoint")
+OUTPUT/metrics.json       the chosen epoch and its measures
+OUTPUT/finished.json      written last: key of (configuration, stores); its presence means finished
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from training.config import TrainConfig
+from training.errors import CheckpointError
+from training.nb_clip.model import OPEN_CLIP_CONFIG
+
+FINISHED = "finished.json"
+CHECKPOINT = "checkpoint"
+WEIGHTS = "open_clip_model.safetensors"
+
+
+def run_key(config: TrainConfig, fingerprints: list[str]) -> str:
+    """sha256 over what decides the result: the configuration (less output and log) and the stores."""
+    content: dict[str, Any] = asdict(config)
+    for name in ("output", "overwrite", "log"):
+        del content[name]
+    # A store is named by its content: moving it does not make another run.
+    for name in ("train_store", "dev_store", "data_root"):
+        del content["data"][name]
+    text = json.dumps([content, fingerprints], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_finished(output: Path, key: str, *, overwrite: bool = False) -> bool:
+    """Whether OUTPUT already holds this very run; a finished other run is protected.
+
+    Raises:
+        CheckpointError: OUTPUT holds another finished run and ``overwrite`` is not set, or is not a run folder.
+    """
+    marker = output / FINISHED
+    if not marker.is_file():
+        if output.exists() and not (output / "config.yaml").is_file() and any(output.iterdir()):
+            raise CheckpointError(f"{output} is not empty and is not a training run: choose another --output")
+        return False
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))["key"]
+    except (ValueError, KeyError):
+        found = None
+    if found == key and (output / CHECKPOINT / WEIGHTS).is_file():
+        return True
+    if not overwrite:
+        raise CheckpointError(
+            f"{output} holds a finished run of another configuration or target store: "
+            "choose another --output, or --overwrite true to replace it"
+        )
+    return False
+
+
+def start_run(output: Path, resolved_yaml: str) -> None:
+    """An empty run folder with its config; what an unfinished or replaced run left there goes away."""
+    (output / FINISHED).unlink(missing_ok=True)  # first, so that a crash below leaves an unfinished run
+    if output.exists():
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+    (output / "config.yaml").write_text(resolved_yaml, encoding="utf-8")
+
+
+def save_checkpoint(output: Path, model: nn.Module, open_clip_config: dict[str, Any]) -> None:
+    """Write OUTPUT/checkpoint for open_clip; the previous one stays until the new one is whole."""
+    fresh, current, old = (output / f"{CHECKPOINT}{suffix}" for suffix in (".new", "", ".old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, fresh / WEIGHTS, metadata={"format": "pt"})
+    write_json(fresh / OPEN_CLIP_CONFIG, open_clip_config)
+    shutil.rmtree(old, ignore_errors=True)
+    if current.exists():
+        os.replace(current, old)
+    os.replace(fresh, current)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_run(output: Path, key: str, metrics: dict[str, Any]) -> None:
+    """Write the measures, then the marker."""
+    write_json(output / "metrics.json", metrics)
+    write_json(output / FINISHED, {"key": key})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file by atomic rename."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

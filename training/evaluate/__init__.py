@@ -1,0 +1,1 @@
+"""Image retrieval with a trained model: what is found, how sure that is, and what it looks like."""

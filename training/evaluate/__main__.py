@@ -1,0 +1,171 @@
+"""Evaluate runs: ``python -m training.evaluate --store STORE --data-root DIR --run RUN [--run RUN …] --out DIR``."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kg_targets.store import TargetStore
+from training.data.dataset import CaptionedImages
+from training.engine.checkpoint import CHECKPOINT, FINISHED, write_json
+from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.evaluate.features import RetrievalSet, encode_images
+from training.evaluate.metrics import label_codes
+from training.evaluate.pictures import choose_queries, contact_sheet, target_block
+from training.evaluate.report import (
+    CUI_DEPTHS,
+    Run,
+    as_json,
+    as_markdown,
+    as_text,
+    label_sets,
+    make_report,
+    measure_chance,
+    measure_run,
+)
+from training.evaluate.retrieval import rank_images
+from training.nb_clip.model import load_clip
+
+PROTOCOL = (
+    "image to image; every image queries all others of the split, its own case excluded; chance is the expectation "
+    "of a random order"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser("python -m training.evaluate", description=__doc__)
+    command.add_argument("--store", required=True, help="target store of the split to evaluate")
+    command.add_argument(
+        "--data-root", required=True, help="folder that the store's image paths are relative to"
+    )
+    command.add_argument(
+        "--run", action="append", required=True, help="run folder; repeat it, the first is the baseline"
+    )
+    command.add_argument(
+        "--out", required=True, help="folder for retrieval.json, retrieval.md and two pictures"
+    )
+    command.add_argument(
+        "--labels", help="comma-separated, a+b for a conjunction (default: each, and modality+region)"
+    )
+    command.add_argument(
+        "--projected", action="store_true", help="features after the projection (default: before it)"
+    )
+    command.add_argument("--queries", type=int, default=8, help="queries on the contact sheet (default 8)")
+    command.add_argument("--draws", type=int, default=2000, help="bootstrap samples (default 2000)")
+    command.add_argument("--max-broken", type=int, default=0, help="unreadable images to skip (default 0)")
+    command.add_argument(
+        "--seed", type=int, default=0, help="of bootstrap, sign flips and shown queries (default 0)"
+    )
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate, print the table, write the report; 2 for a user's error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    options = parser().parse_args(arguments)
+    try:
+        evaluate(options)
+    except KGTargetsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Everything that the command does.
+
+    Raises:
+        KGTargetsError: a store, a run or an image is not usable.
+    """
+    store, root, out = TargetStore.open(options.store), Path(options.data_root), Path(options.out)
+    labels = label_sets(store.labels, options.labels.split(",") if options.labels else None)
+    runs = []
+    for path in _run_names(options.run).items():
+        run, rows = encode_run(*path, store=store, root=root, options=options)
+        runs.append(run)
+    data = RetrievalSet.of(store, rows)
+    report = make_report(
+        header=_header(store, data, runs, options),
+        data=data,
+        scores={run.name: measure_run(run.features, data, labels) for run in runs},
+        chance=measure_chance(data, labels),
+        draws=options.draws,
+        seed=options.seed,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "retrieval.json", as_json(report))
+    (out / "retrieval.md").write_text(as_markdown(report), encoding="utf-8")
+    shown = labels[-1] if labels else ()
+    codes = label_codes(*(data.label(name) for name in shown)) if shown else data.cases
+    orders = {run.name: rank_images(run.features, data.cases, max(CUI_DEPTHS)) for run in runs}
+    queries = choose_queries(codes, min(options.queries, len(codes)), options.seed)
+    agreement = (
+        f"green: same {' and '.join(shown)}; amber: one of them; red: neither" if shown else "no labels"
+    )
+    title = (
+        f"{store.dataset}/{store.split}: random queries and the first 5 found, own case excluded; {agreement}"
+    )
+    contact_sheet(out / "contact_sheet.png", data, root, orders, queries, shown, title)
+    order_by = next((name for name in ("region", "finding") if name in store.labels), None)
+    target_block(
+        out / "target_block.png", store, order_by or next(iter(store.labels), None), seed=options.seed
+    )
+    sys.stdout.write(as_text(report))
+    for name in ("retrieval.json", "retrieval.md", "contact_sheet.png", "target_block.png"):
+        sys.stdout.write(f"wrote {out / name}\n")
+
+
+def encode_run(
+    name: str, path: Path, *, store: TargetStore, root: Path, options: argparse.Namespace
+) -> tuple[Run, Any]:
+    """Features of a finished run on the store's images, and the store rows that could be read.
+
+    Raises:
+        CheckpointError: the folder holds no finished run.
+    """
+    if not (path / FINISHED).is_file():
+        raise CheckpointError(
+            f"{path} is not a finished training run (no {FINISHED}): train it with training/run.py"
+        )
+    started = time.monotonic()
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    clip = load_clip(f"local-dir:{path / CHECKPOINT}")
+    images = CaptionedImages(store, root, clip, max_broken=options.max_broken)
+    features = encode_images(clip.model, clip, images, projected=options.projected)
+    sys.stderr.write(f"{name}: {len(images):,} images encoded in {time.monotonic() - started:.1f} s\n")
+    return Run(name, int(config["seed"]), features), images.rows
+
+
+def _run_names(paths: Sequence[str]) -> dict[str, Path]:
+    """Run folders by their last path part.
+
+    Raises:
+        ConfigError: two folders have the same last part.
+    """
+    names = {Path(path).name: Path(path) for path in paths}
+    if len(names) < len(paths):
+        raise ConfigError(f"--run: two of {', '.join(paths)} have the same folder name; rename one")
+    return names
+
+
+def _header(
+    store: TargetStore, data: RetrievalSet, runs: Sequence[Run], options: argparse.Namespace
+) -> dict[str, Any]:
+    return {
+        "data": f"{store.dataset}, split {store.split}, {len(data.rows):,} images of {len(set(data.cases)):,} cases",
+        "protocol": PROTOCOL,
+        "features": "after the projection" if options.projected else "before the projection",
+        "training seeds": ", ".join(f"{run.name} {run.seed}" for run in runs),
+        "intervals": f"95 %, percentile bootstrap over cases, {options.draws} draws, seed {options.seed}; "
+        "p: paired sign-flip test over cases, 10,000 flips",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

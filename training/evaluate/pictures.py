@@ -1,0 +1,156 @@
+"""Pictures to look at: what each run finds for a few queries, and what a batch's targets look like."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from kg_targets.store import TargetStore
+from training.evaluate.features import RetrievalSet
+from training.nb_clip.targets import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
+from training.nb_clip.task import case_codes
+
+RIGHT, PART, WRONG, QUERY = "#2a9d4a", "#e0a100", "#c8352b", "#222222"
+
+
+def choose_queries(labels: NDArray[np.int64], count: int, seed: int = 0) -> list[int]:
+    """Queries of as many different labels as possible, drawn by seed; never chosen by how well a run does."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(np.flatnonzero(labels >= 0))
+    _, first = np.unique(labels[shuffled], return_index=True)
+    distinct = shuffled[np.sort(first)]
+    rest = shuffled[~np.isin(shuffled, distinct)]
+    return [int(row) for row in np.concatenate([distinct, rest])[:count]]
+
+
+def contact_sheet(
+    path: Path,
+    data: RetrievalSet,
+    data_root: Path,
+    orders: Mapping[str, NDArray[np.int64]],
+    queries: Sequence[int],
+    labels: Sequence[str],
+    title: str,
+    depth: int = 5,
+) -> None:
+    """Draw one row per query: the query, then each run's first ``depth`` images.
+
+    Args:
+        path: PNG to write.
+        data: images; ``orders`` and ``queries`` count in its rows.
+        data_root: folder of the images.
+        orders: run name to ranked rows ``[N, >= depth]``.
+        queries: rows to show.
+        labels: a frame is green where all of them agree with the query, amber where some do, red where none does.
+        title: one line above.
+        depth: images per run.
+    """
+    matplotlib.use("Agg")
+    values = [data.label(name) for name in labels]
+    columns = 1 + len(orders) * (depth + 0.35)
+    figure = Figure(figsize=(1.18 * columns + 0.2, 1.52 * len(queries) + 0.75), facecolor="white")
+    grid = figure.add_gridspec(
+        len(queries),
+        1 + len(orders) * (depth + 1),
+        width_ratios=[1, *([0.35] + [1] * depth) * len(orders)],
+        left=0.005, right=0.995, bottom=0.02, top=1 - 0.72 / (1.52 * len(queries) + 0.75), wspace=0.06, hspace=0.34,
+    )  # fmt: skip
+    figure.text(0.005, 0.995, title, va="top", fontsize=9)
+    for line, query in enumerate(queries):
+        _panel(
+            figure.add_subplot(grid[line, 0]),
+            data,
+            data_root,
+            query,
+            QUERY,
+            _caption(values, query),
+            "query" if line == 0 else "",
+        )
+        for number, (name, order) in enumerate(orders.items()):
+            for place, row in enumerate(order[query, :depth]):
+                axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
+                if row < 0:
+                    axes.axis("off")
+                    continue
+                agree = sum(value[row] == value[query] for value in values)
+                colour = RIGHT if agree == len(values) else PART if agree else WRONG
+                head = name if line == 0 and place == 0 else ""
+                _panel(axes, data, data_root, int(row), colour, _caption(values, int(row)), head)
+    figure.savefig(path, dpi=110)
+
+
+def _panel(axes, data: RetrievalSet, data_root: Path, row: int, colour: str, caption: str, head: str) -> None:  # type: ignore[no-untyped-def]
+    with Image.open(data_root / data.store.image_paths[data.rows[row]]) as image:
+        axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2.6)
+    axes.set_xlabel(caption, fontsize=6.2, labelpad=2.5)
+    if head:
+        axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4)
+
+
+def _caption(values: Sequence[Sequence[str]], row: int) -> str:
+    text = " · ".join(value[row] or "–" for value in values)
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
+def target_block(path: Path, store: TargetStore, label: str | None, batch: int = 64, seed: int = 0) -> None:
+    """Draw one batch's similarity S and its targets P under three policies, rows ordered by a label.
+
+    Args:
+        path: PNG to write.
+        store: targets; the batch is drawn by ``seed``, at most one image per case.
+        label: label to order by; store order when None.
+        batch: images, fewer if the store has fewer cases.
+        seed: of the draw.
+    """
+    matplotlib.use("Agg")
+    shuffled = np.random.default_rng(seed).permutation(len(store))
+    _, first = np.unique(case_codes(store.group_ids)[shuffled], return_index=True)
+    rows = np.sort(shuffled[np.sort(first)][:batch])
+    names = store.label(label) if label else [""] * len(store)
+    rows = np.array(sorted(rows, key=lambda row: (names[row], row)))
+    similarity = torch.from_numpy(store.block(rows))
+    known = torch.as_tensor(store.known[rows])
+    pairs = pair_structure(similarity, 0, known, known)
+    panels = {
+        "softmax, τ = 1": softmax_policy(similarity, 1.0, pairs=pairs),
+        "fixed_mass, α = 0.7, τ = 0.05": fixed_mass_policy(similarity, pairs=pairs),
+        f"evidence, θ = {store.threshold:.2f}, α = 0.7": evidence_policy(
+            similarity, store.threshold, pairs=pairs
+        ),
+    }
+    figure = Figure(figsize=(16, 4.9), facecolor="white", layout="constrained")
+    axes = figure.subplots(1, 4)
+    shown = axes[0].imshow(similarity, cmap="viridis", vmin=0, vmax=1)
+    axes[0].set_title(f"similarity S\n{len(rows)} images, one per case", fontsize=10)
+    figure.colorbar(shown, ax=axes[0], shrink=0.75)
+    for place, (title, target) in zip(axes[1:], panels.items(), strict=True):
+        shown = place.imshow(target.clamp(min=1e-4), cmap="magma", norm=LogNorm(1e-4, 1))
+        place.set_title(f"targets P: {title}\nmean diagonal {target.diagonal().mean():.2f}", fontsize=10)
+    figure.colorbar(shown, ax=axes[-1], shrink=0.75, label="probability (log)")
+    _mark_groups(axes, [names[row] for row in rows])
+    figure.suptitle(
+        f"{store.dataset}/{store.split}: what a batch is taught" + (f", ordered by {label}" if label else "")
+    )
+    figure.savefig(path, dpi=100)
+
+
+def _mark_groups(axes, names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]
+    """Name each run of equal labels at its middle; labels only on the first panel."""
+    ends = [i for i in range(1, len(names) + 1) if i == len(names) or names[i] != names[i - 1]]
+    starts = [0, *ends[:-1]]
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    for index, place in enumerate(axes):
+        place.set_xticks([])
+        place.set_yticks(middles if index == 0 and names[0] else [])
+        if index == 0 and names[0]:
+            place.set_yticklabels([names[start] for start in starts], fontsize=7)

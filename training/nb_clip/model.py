@@ -1,0 +1,148 @@
+"""The two towers by open_clip: building, what has to be remembered to load them again, and features.
+
+open_clip is used through ``create_model_and_transforms``, ``get_tokenizer``, ``get_model_config``,
+``add_model_config`` and ``local-dir:`` only.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from training.errors import CheckpointError, ConfigError
+
+MODEL_CONFIGS = Path(__file__).parent / "model_configs"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A model with all that belongs to it."""
+
+    model: nn.Module
+    """Called with (image, text) it returns image_features, text_features (L2-normalised) and logit_scale."""
+    preprocess: Callable[[Image.Image], Tensor]
+    """open_clip's evaluation transform: PIL image to float32 [3, size, size]."""
+    tokenizer: Callable[[list[str]], Tensor]
+    """Captions to int64 [N, context_length]."""
+    config: dict[str, Any]
+    """Content of open_clip_config.json: model_cfg and preprocess_cfg."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Per-channel mean of the preprocessing, [3, 1, 1]."""
+        return torch.tensor(self.config["preprocess_cfg"]["mean"]).view(3, 1, 1)
+
+    @property
+    def std(self) -> Tensor:
+        """Per-channel standard deviation of the preprocessing, [3, 1, 1]."""
+        return torch.tensor(self.config["preprocess_cfg"]["std"]).view(3, 1, 1)
+
+
+def load_clip(name: str, pretrained: str | None = None) -> Clip:
+    """Build a model by name, with random weights unless ``pretrained`` or ``local-dir:`` brings some.
+
+    Args:
+        name: architecture shipped here, built into open_clip, or ``local-dir:PATH``.
+        pretrained: open_clip weights tag or file.
+
+    Raises:
+        ConfigError: there is no such architecture or weights.
+        CheckpointError: a ``local-dir:`` folder is not a model.
+    """
+    _register_model_configs()
+    model_cfg = _model_config(name)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # open_clip warns on the root logger that random weights are random
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=pretrained, output_dict=True
+        )
+    except (RuntimeError, ValueError, FileNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f'model.name "{name}", model.pretrained "{pretrained}": {reason[:300]}') from error
+    finally:
+        root.setLevel(level)
+    preprocess_cfg = {key: _plain(value) for key, value in dict(model.visual.preprocess_cfg).items()}
+    return Clip(
+        model=model,
+        preprocess=preprocess,
+        tokenizer=open_clip.get_tokenizer(name),
+        config={"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg},
+    )
+
+
+@cache
+def _register_model_configs() -> None:
+    open_clip.add_model_config(MODEL_CONFIGS)
+
+
+def _model_config(name: str) -> dict[str, Any]:
+    """The architecture as JSON; open_clip's ``local-dir:`` needs it beside the weights."""
+    if name.startswith("local-dir:"):
+        path = Path(name.removeprefix("local-dir:")) / OPEN_CLIP_CONFIG
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path.parent} is not an open_clip model folder: {path.name} is missing or damaged"
+            ) from error
+    config = open_clip.get_model_config(name)
+    if config is None:
+        shipped = ", ".join(sorted(path.stem for path in MODEL_CONFIGS.glob("*.json")))
+        raise ConfigError(f'model.name: open_clip has no architecture "{name}"; shipped here: {shipped}')
+    return dict(config)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def image_features(model: nn.Module, images: Tensor, *, projected: bool = False) -> Tensor:
+    """L2-normalised image features, ``[B, 3, H, W]`` to float32 ``[B, D]``.
+
+    Args:
+        model: an open_clip model in eval mode.
+        images: preprocessed images.
+        projected: False gives the features *before* the projection into the space shared with text, which
+            image to image retrieval uses (methods.md §1.5, C). What that is depends on the tower: a ViT's
+            pooled token (after ``ln_post``, before ``proj``); timm's pooled trunk output; for open_clip's
+            ResNet, whose attention pool *is* its projection, the average over positions of the last feature
+            map. Other towers have no such place and give the projected features.
+    """
+    visual: Any = model.visual
+    features: Tensor = visual(images) if projected else _before_projection(visual, images)
+    return nn.functional.normalize(features.float(), dim=-1)
+
+
+def _before_projection(visual: Any, images: Tensor) -> Tensor:
+    if hasattr(visual, "attnpool"):
+        captured: list[Tensor] = []
+        handle = visual.attnpool.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
+        try:
+            visual(images)
+        finally:
+            handle.remove()
+        return captured[0].mean(dim=(2, 3))  # [B, C, h, w] -> [B, C]
+    if hasattr(visual, "trunk"):
+        trunk: Tensor = visual.trunk(images)
+        return trunk
+    projection = getattr(visual, "proj", None)
+    if isinstance(projection, nn.Parameter):
+        visual.proj = None
+        try:
+            pooled: Tensor = visual(images)
+        finally:
+            visual.proj = projection
+        return pooled
+    features: Tensor = visual(images)
+    return features

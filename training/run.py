@@ -1,0 +1,47 @@
+"""Train NB-CLIP: ``accelerate launch training/run.py --config training/configs/nb_clip_demo.yaml [--field value]``."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+# Run as a script, Python puts this folder first: its data/ and config.py would shadow top-level packages.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+if str(_HERE.parent) not in sys.path:
+    sys.path.insert(0, str(_HERE.parent))
+
+from training.config import TrainConfig  # noqa: E402
+from training.errors import KGTargetsError  # noqa: E402
+from training.options import build, help_text, read_options, to_yaml  # noqa: E402
+
+COMMAND = "accelerate launch training/run.py"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the configuration, train, and return the exit code: 0 done or already done, 2 for a user's error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if "--help" in given or "-h" in given:
+        sys.stdout.write(help_text(TrainConfig, COMMAND) + "\n")
+        return 0
+    try:
+        config = build(TrainConfig, read_options(TrainConfig, [a for a in given if a != "--print_config"]))
+        if "--print_config" in given:
+            sys.stdout.write(to_yaml(config))
+            return 0
+        from training.engine.loop import train  # torch and open_clip take seconds to load: not for --help
+
+        if not train(config):
+            sys.stderr.write(f"{config.output} already holds this finished run: nothing to do\n")
+    except KGTargetsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the unfinished run will start over\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
