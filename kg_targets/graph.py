@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.ontology import Ontology
@@ -54,7 +55,7 @@ class ConceptGraph:
             concepts, hops = ontology.ancestor_matrix(used, max_hops=max_hops)
             edges = list(ontology.edges(concepts))
         column = {cui: index for index, cui in enumerate(concepts)}
-        return cls(concepts, _incidence(asserted, column), _closure(used, concepts, hops), edges)
+        return cls(concepts, _incidence(asserted, column), _closure(used, concepts, hops, edges), edges)
 
 
 def _incidence(asserted: Sequence[Sequence[str]], column: dict[str, int]) -> sparse.csr_array:
@@ -65,14 +66,32 @@ def _incidence(asserted: Sequence[Sequence[str]], column: dict[str, int]) -> spa
     return sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
 
 
-def _closure(used: list[str], concepts: list[str], hops: sparse.csr_array) -> sparse.csr_array:
-    """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts have their own column only."""
+def _closure(
+    used: list[str], concepts: list[str], hops: sparse.csr_array, edges: list[Edge]
+) -> sparse.csr_array:
+    """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts have their own column only.
+
+    CUIs that mean the same (``same_as``) share the column of the first of them, so that a term to which its source gave
+    eighteen CUIs does not count eighteen times.
+    """
     placed = np.searchsorted(concepts, used)
     rest = np.setdiff1d(np.arange(len(concepts)), placed)
     pairs = hops.tocoo()
     rows = np.concatenate([placed[pairs.row], rest]).astype(np.int64)
-    columns = np.concatenate([pairs.col, rest]).astype(np.int64)
+    columns = _representatives(concepts, edges)[np.concatenate([pairs.col, rest])]
+    rows, columns = np.unique(np.stack([rows, columns]), axis=1)
     shape = (len(concepts), len(concepts))
     closure = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
     closure.sort_indices()
     return closure
+
+
+def _representatives(concepts: list[str], edges: list[Edge]) -> NDArray[np.int64]:
+    """For each concept, the first column of its group of equal meaning; int64 [C]."""
+    pairs = [(child, parent) for child, relation, parent in edges if relation == "same_as"]
+    ends = np.searchsorted(concepts, np.asarray(pairs, dtype=str).reshape(-1, 2))
+    shape = (len(concepts), len(concepts))
+    links = sparse.csr_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=shape)
+    _, group = sparse.csgraph.connected_components(links, directed=False)
+    _, first = np.unique(group, return_index=True)
+    return np.asarray(first[group], dtype=np.int64)

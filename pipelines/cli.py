@@ -11,6 +11,8 @@ import types
 import typing
 from pathlib import Path
 
+from tqdm import tqdm
+
 import kg_targets
 from kg_targets.errors import KGTargetsError
 from pipelines.config import BuildConfig, field_docs
@@ -134,10 +136,21 @@ def _check(options: argparse.Namespace) -> None:
 def _demo_data(options: argparse.Namespace) -> None:
     from pipelines.demo import write_demo
 
-    summary = write_demo(
-        options.out, images=options.images, seed=options.seed, workers=len(os.sched_getaffinity(0))
-    )
-    _say(str(summary))
+    bar = tqdm(total=options.images, desc="drawing", unit="image", disable=not sys.stderr.isatty(), leave=False)
+
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        workers = len(os.sched_getaffinity(0))
+        summary = write_demo(
+            options.out, images=options.images, seed=options.seed, workers=workers, progress=advance
+        )
+    splits = ", ".join(f"{split} {count:,}" for split, count in summary.splits.items())
+    state = "written" if summary.created else "up to date"
+    counts = f"{summary.images:,} images of {summary.cases:,} cases ({splits})"
+    _say(f"{options.out}: {state}, {counts}, seed {summary.seed}")
 
 
 def _verify(options: argparse.Namespace) -> None:

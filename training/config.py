@@ -158,7 +158,7 @@ class TrainConfig:
     """Replace a finished run of another configuration in OUTPUT instead of refusing."""
     seed: int = 0
     """Seed of weights, order and augmentation, >= 0."""
-    select: str = "cui@10"
+    select: str = "cui@50"
     """Dev measure that chooses the epoch to keep: cui@K, or p@K on all label columns together."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

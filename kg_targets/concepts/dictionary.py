@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from ahocorasick_rs import AhoCorasick, Implementation
 
+from kg_targets.concepts.abbreviations import with_definitions
 from kg_targets.concepts.folding import Folded, break_words, fold, surface
 from kg_targets.concepts.lexicon import Ambiguity, Hit, Lexicon, LexiconOptions, Sense, build_lexicon
 from kg_targets.concepts.mention import ConceptSource, Mention
@@ -78,9 +79,7 @@ class DictionaryExtractor:
         for index, (start, end, sense) in enumerate(hits):
             start, end = folded.span(start, end)
             text = caption[start:end]
-            mentions.append(
-                Mention(sense.cui, sense.name, start, end, text, 1.0, index in absent, self.name)
-            )
+            mentions.append(Mention(sense.cui, sense.name, start, end, text, 1.0, index in absent, self.name))
         return mentions
 
     def _hits(self, caption: str, folded: Folded) -> list[Hit]:
@@ -108,6 +107,8 @@ class DictionaryExtractor:
             if sense is not None:
                 hits.append(Hit(start, end, sense))
                 doubtful = doubtful or sense.needs_name
+        if hits:
+            hits = with_definitions(caption, folded, hits)
         if doubtful:
             spelled_out = {hit.sense.cui for hit in hits if not hit.sense.needs_name}
             hits = [hit for hit in hits if not hit.sense.needs_name or hit.sense.cui in spelled_out]

@@ -126,7 +126,8 @@ def evaluate(
         precision_by_type={}
         if types is None
         else _by_type(
-            [types.get(p.cui, "") for _, p in pairs], [types.get(p.cui, "") for found in located for p in found]
+            [types.get(p.cui, "") for _, p in pairs],
+            [types.get(p.cui, "") for found in located for p in found],
         ),
         concepts=Rate(sum(g.cui == p.cui for g, p in named), len(named)),
         negation=Rate(sum(g.negated == p.negated for g, p in pairs), len(pairs)),
@@ -163,16 +164,20 @@ def _negated_counts(pairs: Sequence[Pair]) -> tuple[int, int, int]:
     return both, sum(p.negated for _, p in pairs), sum(g.negated for g, _ in pairs)
 
 
-def _agreement(
-    counts: Sequence[tuple[int, int, int]], resamples: int, rng: np.random.Generator
-) -> Agreement:
+def _agreement(counts: Sequence[tuple[int, int, int]], resamples: int, rng: np.random.Generator) -> Agreement:
     """``counts`` per caption: matched, predicted, gold."""
     table = np.asarray(counts, dtype=np.int64).reshape(-1, 3)
     matched, predicted, gold = (int(n) for n in table.sum(axis=0))
-    draws = rng.integers(0, len(table), size=(resamples, len(table))) if len(table) else np.zeros((0, 0), dtype=int)
+    draws = (
+        rng.integers(0, len(table), size=(resamples, len(table)))
+        if len(table)
+        else np.zeros((0, 0), dtype=int)
+    )
     sums = table[draws].sum(axis=1)  # [resamples, 3]
     scores = 2 * sums[:, 0] / np.maximum(sums[:, 1] + sums[:, 2], 1)
-    low, high = (float(q) for q in np.quantile(scores, [0.025, 0.975])) if len(scores) else (math.nan, math.nan)
+    low, high = (
+        (float(q) for q in np.quantile(scores, [0.025, 0.975])) if len(scores) else (math.nan, math.nan)
+    )
     f1 = 2 * matched / (predicted + gold) if predicted + gold else math.nan
     return Agreement(Rate(matched, predicted), Rate(matched, gold), f1, (low, high))
 
@@ -182,7 +187,9 @@ def _by_type(hits: Sequence[str], everything: Sequence[str]) -> dict[str, Rate]:
     return {kind: Rate(found[kind], total[kind]) for kind in sorted(total)}
 
 
-def _discrepancies(caption: GoldCaption, found: Sequence[Mention], pairs: Sequence[Pair]) -> list[Discrepancy]:
+def _discrepancies(
+    caption: GoldCaption, found: Sequence[Mention], pairs: Sequence[Pair]
+) -> list[Discrepancy]:
     items = []
     paired = {id(g) for g, _ in pairs}, {id(p) for _, p in pairs}
     for g in caption.mentions:
@@ -195,7 +202,9 @@ def _discrepancies(caption: GoldCaption, found: Sequence[Mention], pairs: Sequen
         if (g.start, g.end) != (p.start, p.end):
             items.append(Discrepancy(caption.id, "boundary", g.text, p.text, caption.text))
         if g.cui and g.cui != p.cui:
-            items.append(Discrepancy(caption.id, "concept", f"{g.text} {g.cui}", f"{p.cui} ({p.name})", caption.text))
+            items.append(
+                Discrepancy(caption.id, "concept", f"{g.text} {g.cui}", f"{p.cui} ({p.name})", caption.text)
+            )
         if g.negated != p.negated:
             sides = [("not " if side else "") + g.text for side in (g.negated, p.negated)]
             items.append(Discrepancy(caption.id, "negation", sides[0], sides[1], caption.text))

@@ -1,8 +1,8 @@
 """Caption text folded for matching, code point by code point, so that offsets need no repair.
 
-Every code point maps to exactly one: lower case, accents dropped, dashes, slashes and white space to a blank, combining marks
-and zero-width characters to a sentinel. A second, rare step closes runs of blanks and removes sentinels; only then is
-a map of offsets needed.
+Every code point maps to exactly one: lower case, accents dropped, dashes, slashes and white space to a blank,
+combining marks and zero-width characters to a sentinel. A second, rare step closes runs of blanks and removes
+sentinels; only then is a map of offsets needed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def break_words(folded: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A folded caption: ``text`` to compare with, ``search`` to search in, and the way back to the caption's offsets."""
+    """A folded caption: ``text`` to compare with, ``search`` to search in, and the way back to its offsets."""
 
     text: str
     origin: list[int] | None

@@ -1,4 +1,4 @@
-"""From an ontology's aliases to search patterns: which string means which concept, and what was decided where two do."""
+"""From an ontology's aliases to search patterns: which string means which concept, and the choice where two do."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _LONGEST_ACRONYM = 6
 _NEGATABLE_KINDS = frozenset({"finding", "device", "procedure", "contrast"})
 _PLACE_KINDS = frozenset({"region", "organ"})
 # Semantic types of places, of imaging and of quality, for concepts that come without a kind
-_PLACE_TYPES = frozenset("T017 T018 T021 T022 T023 T024 T025 T026 T029 T030 T031".split())
-_OTHER_TYPES = frozenset("T060 T077 T078 T079 T080 T081 T082".split())
+_PLACE_TYPES = frozenset(
+    ["T017", "T018", "T021", "T022", "T023", "T024", "T025", "T026", "T029", "T030", "T031"]
+)
+_OTHER_TYPES = frozenset(["T060", "T077", "T078", "T079", "T080", "T081", "T082"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,18 @@ def build_lexicon(ontology: ConceptSource, stop_list: StopList, options: Lexicon
             skipped[reason] += 1
             continue
         negatable, place = roles(concept)
-        doubtful = bool(exact) and len(exact) <= _SHORT and options.trusted is not None and cui not in options.trusted
+        doubtful = (
+            bool(exact)
+            and len(exact) <= _SHORT
+            and options.trusted is not None
+            and cui not in options.trusted
+        )
         _add(senses, folded, Sense(cui, concept.name, exact, (0, position), negatable, place, doubtful))
         if not exact:
             variant = Sense(cui, concept.name, "", (1, position), negatable, place)
-            derived.extend((form, variant) for form in variants(folded) if not stop_list.stops(form, cui, False))
+            derived.extend(
+                (form, variant) for form in variants(folded) if not stop_list.stops(form, cui, False)
+            )
     for form, variant in derived:
         _add(senses, form, variant)
     patterns = sorted(senses)

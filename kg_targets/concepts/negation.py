@@ -24,7 +24,9 @@ _CLAUSE_BREAK = re.compile(r":|\([a-h]\)(?!,| or\b| nor\b| and\b)|\u2014")
 _CLOSED = re.compile(r"\s*(?:$|[.;,)!?])")
 _BEHIND_COLON = re.compile(r":\s*$")
 _NUMBERED = re.compile(r"\.? ?\d")  # "No. 5", "case no 2"
-_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|seen|noted|identified|found|detected|visible|visuali[sz]ed)\b")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|seen|noted|identified|found|detected|visible|visuali[sz]ed)\b"
+)
 _CONJUNCTION = re.compile(r"\b(?:or|nor|and)\b")
 _LATER_OR = re.compile(r", ?n?or\b")
 _FUNCTION_WORD = re.compile(
@@ -159,8 +161,8 @@ class _Scope:
                 break
             if "place" in other.roles:
                 places.append(other)
-            elif not other.roles & {"stop_forward", "unchanged"}:
-                limit = other.end
+            elif not other.roles & {"stop_forward", "unchanged"} and not self.text.startswith(",", other.end):
+                limit = other.end  # a comma behind it ends a clause of its own: "seen before, has resolved"
                 break
         for broken in _CLAUSE_BREAK.finditer(self.text, limit, end):
             limit = broken.end()
@@ -173,9 +175,10 @@ class _Scope:
         while comma >= 0:
             if _CONJUNCTION.search(self.text, comma + 1, end):  # "A, B and C were not seen"
                 return self._first_item(limit, comma)
-            if self._between(comma + 1, end):
+            if self._between(comma + 1, end) or self.text[comma + 1 : end].strip():
                 return comma + 1
-            comma = self.text.rfind(",", limit, comma)  # "the effusion, seen before, has resolved"
+            end = self.text.rfind(",", limit, comma)  # "the effusion, seen before, has resolved"
+            comma = self.text.rfind(",", limit, max(end, limit))
         return limit
 
     def _first_item(self, limit: int, comma: int) -> int:
@@ -195,9 +198,9 @@ class _Scope:
             hit = self.hits[index]
             if not hit.sense.negatable:
                 continue
-            if any(reach <= place.start < hit.start and self._locates(place, start, chosen) for place in places) and not (
-                chosen and _CONJUNCTION.search(self.text, reach, hit.start)
-            ):
+            if any(
+                reach <= place.start < hit.start and self._locates(place, start, chosen) for place in places
+            ) and not (chosen and _CONJUNCTION.search(self.text, reach, hit.start)):
                 continue
             chosen.add(index)
             reach = hit.end
@@ -208,7 +211,11 @@ class _Scope:
         if chosen:
             return True
         words = self.text[start : place.start]
-        return self.text[place.start : place.end] != "of the" and bool(words.strip()) and not _EVIDENCE.search(words)
+        return (
+            self.text[place.start : place.end] != "of the"
+            and bool(words.strip())
+            and not _EVIDENCE.search(words)
+        )
 
     def _words(self, start: int, end: int) -> int:
         return len(self.text[start:end].split())

@@ -32,9 +32,13 @@ class ProvidedExtractor:
             ExtractionError: no CUIs are given, or not one list for each caption.
         """
         if provided is None:
-            raise ExtractionError("extractor provided: this data set ships no CUIs; use the dictionary extractor")
+            raise ExtractionError(
+                "extractor provided: this data set ships no CUIs; use the dictionary extractor"
+            )
         if len(provided) != len(captions):
-            raise ExtractionError(f"extractor provided: {len(captions)} captions but {len(provided)} lists of CUIs")
+            raise ExtractionError(
+                f"extractor provided: {len(captions)} captions but {len(provided)} lists of CUIs"
+            )
         return [[self._mention(cui) for cui in sorted(set(cuis)) if self._wanted(cui)] for cuis in provided]
 
     def _wanted(self, cui: str) -> bool:
@@ -62,9 +66,12 @@ class UnionExtractor:
     def extract(
         self, captions: Sequence[str], provided: Sequence[Sequence[str]] | None = None
     ) -> list[list[Mention]]:
-        """The united mentions of each caption in reading order; equal place and CUI count once, first extractor first."""
+        """The united mentions of each caption in reading order; equal place and CUI count once, first wins."""
         results = [extractor.extract(captions, provided) for extractor in self._extractors]
-        return [_unite([mention for found in caption for mention in found]) for caption in zip(*results, strict=True)]
+        return [
+            _unite([mention for found in caption for mention in found])
+            for caption in zip(*results, strict=True)
+        ]
 
 
 def _unite(mentions: list[Mention]) -> list[Mention]:

@@ -1,12 +1,12 @@
 """The paper's recipe: a scispaCy pipeline finds mentions, scispaCy's linker gives each its UMLS concept.
 
 Abbreviations are resolved to their long forms, mentions of one character dropped, candidates below the score threshold
-dropped, and of the rest the first (best) is taken. Negation is ours. 2-3 orders of magnitude slower than the dictionary.
+dropped, and of the rest the first (best) is taken. Negation is ours. Hundreds of times slower than the dictionary.
 
 scispaCy is optional (the ``[scispacy]`` extra) and loaded when the extractor is made. Its trained models are not on
 the package registry; users install them by URL. The linker is one of scispaCy's own, by name ("umls": downloads about
-1 GB once), or any knowledge base as JSON lines (``concept_id, canonical_name, aliases, types, definition``), for which an
-exact tf-idf index is built in memory (scispaCy's own index builder refuses to run on Python >= 3.11).
+1 GB once), or any knowledge base as JSON lines (``concept_id, canonical_name, aliases, types, definition``), for which
+an exact tf-idf index is built in memory (scispaCy's own index builder refuses to run on Python >= 3.11).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kg_targets.concepts.folding import fold
 from kg_targets.concepts.lexicon import Hit, Sense, roles
@@ -126,7 +127,11 @@ class ScispacyExtractor:
         return roles(_KnowledgeBaseConcept(cui, tuple(self._linker.kb.cui_to_entity[cui].types)))
 
     def _name(self, cui: str) -> str:
-        return self._ontology[cui].name if cui in self._ontology else str(self._linker.kb.cui_to_entity[cui].canonical_name)
+        return (
+            self._ontology[cui].name
+            if cui in self._ontology
+            else str(self._linker.kb.cui_to_entity[cui].canonical_name)
+        )
 
 
 class _KnowledgeBaseConcept:
@@ -150,7 +155,9 @@ class ExactIndex:
     def __init__(self, vectors: Any) -> None:
         self._transposed = vectors.T.tocsr()
 
-    def knnQueryBatch(self, queries: Any, k: int, **_: Any) -> list[tuple[np.ndarray, np.ndarray]]:  # noqa: N802
+    def knnQueryBatch(  # noqa: N802 - scispaCy's name
+        self, queries: Any, k: int, **_: Any
+    ) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """Per query the ``k`` nearest rows and their cosine distances, nearest first, ties by row."""
         found = []
         for start in range(0, queries.shape[0], _ROWS_AT_ONCE):
@@ -188,8 +195,8 @@ def _load_linker(knowledge_base: str | Path, abbreviations: bool) -> Any:
             return linking.EntityLinker(linker_name=str(knowledge_base), resolve_abbreviations=abbreviations)
         except (OSError, KeyError, ValueError) as error:
             raise ExtractionError(
-                f"extractor scispacy: linker {knowledge_base!r} is neither a path ending in .jsonl nor one of scispaCy's "
-                f"that could be loaded or downloaded ({type(error).__name__})"
+                f"extractor scispacy: linker {knowledge_base!r} is neither a path ending in .jsonl nor one of "
+                f"scispaCy's that could be loaded or downloaded ({type(error).__name__})"
             ) from error
     generator = _import("scispacy.candidate_generation").CandidateGenerator
     kb = _read_knowledge_base(knowledge_base)
@@ -198,7 +205,9 @@ def _load_linker(knowledge_base: str | Path, abbreviations: bool) -> Any:
         analyzer="char_wb", ngram_range=(3, 3), dtype=np.float32
     )
     index = ExactIndex(vectorizer.fit_transform(aliases))
-    candidates = generator(ann_index=index, tfidf_vectorizer=vectorizer, ann_concept_aliases_list=aliases, kb=kb)
+    candidates = generator(
+        ann_index=index, tfidf_vectorizer=vectorizer, ann_concept_aliases_list=aliases, kb=kb
+    )
     return linking.EntityLinker(
         candidate_generator=candidates, resolve_abbreviations=abbreviations, filter_for_definitions=False
     )

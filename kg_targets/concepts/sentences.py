@@ -16,11 +16,58 @@ _STOP = re.compile(
 )
 _LAST_WORD = re.compile(r"([^\s(\[]*)$")
 _ABBREVIATIONS = frozenset(
-    "fig figs approx ca cf vs e.g eg i.e ie etc dr mr mrs prof no nos nr resp incl ref refs st al max min vol pat pt "
-    "yr yrs wk mo hr sec ant post lat med sup inf art dept".split()
+    [
+        "fig",
+        "figs",
+        "approx",
+        "ca",
+        "cf",
+        "vs",
+        "e.g",
+        "eg",
+        "i.e",
+        "ie",
+        "etc",
+        "dr",
+        "mr",
+        "mrs",
+        "prof",
+        "no",
+        "nos",
+        "nr",
+        "resp",
+        "incl",
+        "ref",
+        "refs",
+        "st",
+        "al",
+        "max",
+        "min",
+        "vol",
+        "pat",
+        "pt",
+        "yr",
+        "yrs",
+        "wk",
+        "mo",
+        "hr",
+        "sec",
+        "ant",
+        "post",
+        "lat",
+        "med",
+        "sup",
+        "inf",
+        "art",
+        "dept",
+    ]
 )
-_NEEDS_NUMBER = frozenset("no nos nr fig figs ref refs".split())  # "No. 5" but "... there was no."
-_MAY_END = frozenset("etc al yr yrs wk mo hr sec".split())  # end a sentence before a capital letter
+_NEEDS_NUMBER = frozenset(
+    ["no", "nos", "nr", "fig", "figs", "ref", "refs"]
+)  # "No. 5" but "... there was no."
+_MAY_END = frozenset(
+    ["etc", "al", "yr", "yrs", "wk", "mo", "hr", "sec"]
+)  # end a sentence before a capital letter
 
 
 def boundaries(caption: str) -> list[int]:

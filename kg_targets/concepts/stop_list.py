@@ -56,8 +56,12 @@ class StopList:
         except (OSError, UnicodeDecodeError) as error:
             raise ExtractionError(f"{path}: cannot be read as a UTF-8 stop list ({error})") from error
         if not rows or rows[0] != _COLUMNS:
-            raise ExtractionError(f"{path}: the first line must be the header {' '.join(_COLUMNS)}, tab-separated")
-        return cls(tuple(_entry(path, number, row) for number, row in enumerate(rows[1:], start=2) if any(row)))
+            raise ExtractionError(
+                f"{path}: the first line must be the header {' '.join(_COLUMNS)}, tab-separated"
+            )
+        return cls(
+            tuple(_entry(path, number, row) for number, row in enumerate(rows[1:], start=2) if any(row))
+        )
 
     def __or__(self, other: StopList) -> StopList:
         return StopList(tuple(dict.fromkeys(self.entries + other.entries)))

@@ -1,9 +1,18 @@
 """The phrases of ``negation_triggers.tsv``, found in folded text in one pass.
 
-Roles: ``before`` (what follows is absent), ``before_any`` (the same, also of a place named directly: "absent left
-kidney"), ``next`` (only the very next word), ``after`` and ``after_any`` (what precedes is absent), ``after_end`` and
-``after_colon`` (the same, at a clause's end or behind a colon), ``none`` (looks like a negation and is not), ``unchanged`` (what is
-denied is a change, not the finding), ``stop`` and ``stop_forward`` (ends a scope), ``place`` (begins "in the liver").
+Roles:
+    before         what follows is absent
+    before_any     the same, also a place named directly: "absent left kidney"
+    next           only the very next word is absent: "non-contrast"
+    after          what precedes is absent
+    after_any      the same, also a place named directly: "the left kidney is absent"
+    after_end      like ``after`` where a clause ends: "... is not."
+    after_colon    like ``after`` behind a colon: "Effusion: none."
+    none           looks like a negation and is not: "not only"
+    unchanged      what is denied is a change, not the finding: "no change in"
+    stop           ends every scope: "but"
+    stop_forward   ends the scope of what stands before it: "which"
+    place          begins an indication of place: "in", "around"
 """
 
 from __future__ import annotations
@@ -19,10 +28,8 @@ from kg_targets.concepts.spans import without_overlap
 from kg_targets.errors import ExtractionError
 
 SHIPPED = Path(__file__).with_name("negation_triggers.tsv")
-_ROLES = frozenset(
-    "before before_any next after after_any after_end after_colon none unchanged stop stop_forward place".split()
-)
-_NEGATING = frozenset("before before_any next after after_any after_end after_colon".split())
+_NEGATING = frozenset(["before", "before_any", "next", "after", "after_any", "after_end", "after_colon"])
+_ROLES = _NEGATING | {"none", "unchanged", "stop", "stop_forward", "place"}
 
 
 class Trigger(NamedTuple):
@@ -69,7 +76,9 @@ class TriggerTable:
         roles: dict[str, frozenset[str]] = {}
         for number, row in enumerate(rows[1:], start=2):
             if len(row) != 2 or row[1] not in _ROLES or not fold_alias(row[0]):
-                raise ExtractionError(f"{path}:{number}: needs a phrase and one role of {', '.join(sorted(_ROLES))}")
+                raise ExtractionError(
+                    f"{path}:{number}: needs a phrase and one role of {', '.join(sorted(_ROLES))}"
+                )
             phrase = fold_alias(row[0])
             roles[phrase] = roles.get(phrase, frozenset()) | {row[1]}
         return cls(roles)

@@ -64,10 +64,38 @@ _SPELLING = tuple(
     )
 )
 _PREFIXES = frozenset(
-    "anti cardio endo extra hydro hyper hypo infra inter intra micro mid multi non para peri post pre pseudo retro "
-    "semi sub supra trans ultra un".split()
+    [
+        "anti",
+        "cardio",
+        "endo",
+        "extra",
+        "hydro",
+        "hyper",
+        "hypo",
+        "infra",
+        "inter",
+        "intra",
+        "micro",
+        "mid",
+        "multi",
+        "non",
+        "para",
+        "peri",
+        "post",
+        "pre",
+        "pseudo",
+        "retro",
+        "semi",
+        "sub",
+        "supra",
+        "trans",
+        "ultra",
+        "un",
+    ]
 )
-_JOINED_PREFIX = re.compile(rf"\b({'|'.join(p for p in sorted(_PREFIXES) if len(p) > 3)})(?=[a-z]{{{_MIN_STEM}}})")
+_JOINED_PREFIX = re.compile(
+    rf"\b({'|'.join(p for p in sorted(_PREFIXES) if len(p) > 3)})(?=[a-z]{{{_MIN_STEM}}})"
+)
 _WORDS_CACHED = 1 << 18  # aliases repeat their words: each is respelled once
 
 

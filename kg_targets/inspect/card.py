@@ -20,6 +20,7 @@ from kg_targets.store import TargetStore
 EXAMPLES = 6
 NEIGHBORS = 4
 _THUMBNAIL = 160
+_MOST_TICKS = 16
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,10 @@ def write_card(
 
 
 def _content(store: TargetStore, root: Path | None, seed: int) -> dict[str, Any]:
-    order_by = store.labels[:2]
+    agreement = _label_agreement(store)
+    order_by = _ordering(store, agreement)
     rows = sample_rows(store, 96, seed, order_by)
-    ticks = [
-        " · ".join(values)
-        for values in zip(*(_at(store.label(name), rows) for name in order_by), strict=True)
-    ]
+    ticks = [store.label(order_by[0])[row] for row in rows] if order_by else []
     top = store.concepts.sort_values(["images", "cui"], ascending=[False, True]).head(20)
     title = f"{len(rows)} images of different cases" + (
         f", ordered by {', '.join(order_by)}" if order_by else ""
@@ -77,8 +76,15 @@ def _content(store: TargetStore, root: Path | None, seed: int) -> dict[str, Any]
         "histogram": _data_address(similarity_histogram(store, seed=seed)),
         "concepts": top.to_dict("records"),
         "examples": _examples(store, root, seed),
-        "agreement": _label_agreement(store),
+        "agreement": agreement,
     }
+
+
+def _ordering(store: TargetStore, agreement: list[dict[str, Any]]) -> list[str]:
+    """The two labels of few values that neighbours agree on most, beyond chance: those whose squares show."""
+    few = [line for line in agreement if 2 <= len(set(store.label(line["label"]))) <= _MOST_TICKS]
+    few.sort(key=lambda line: (line["chance"] - line["agree"], line["label"]))
+    return [str(line["label"]) for line in few[:2]]
 
 
 def _label_agreement(store: TargetStore) -> list[dict[str, Any]]:
@@ -155,6 +161,3 @@ def _data_address(figure: Figure) -> str:
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
-
-def _at(values: list[str], rows: Any) -> list[str]:
-    return [values[row] for row in rows]

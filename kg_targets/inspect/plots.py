@@ -38,7 +38,7 @@ def block_figure(
         tick_labels: length B, shown where the value changes (rows must be sorted by it).
         width: inches per block.
     """
-    figure = Figure(figsize=(width * len(blocks) + 1.2, width + 0.4), layout="constrained")
+    figure = Figure(figsize=(width * len(blocks) + 1.2, 0.9 * width), layout="constrained")
     axes = figure.subplots(1, len(blocks), squeeze=False)[0]
     for axis, (title, block) in zip(axes, blocks.items(), strict=True):
         axis.imshow(block, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")

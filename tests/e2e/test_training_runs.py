@@ -175,7 +175,7 @@ def test_checkpoint_is_a_plain_open_clip_model_with_the_resolved_config_beside_i
     assert torch.isfinite(model.encode_image(picture[None])).all()
     assert open_clip.get_tokenizer(f"local-dir:{output / 'checkpoint'}")(["a"]).shape == (1, 24)
     assert yaml.safe_load((output / "config.yaml").read_text())["optim"]["epochs"] == 2
-    assert json.loads((output / "metrics.json").read_text())["selected_by"] == "dev cui@10"
+    assert json.loads((output / "metrics.json").read_text())["selected_by"] == "dev cui@50"
     assert not list(output.glob("checkpoint.*"))
 
 

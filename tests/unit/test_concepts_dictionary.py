@@ -5,11 +5,11 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from tests.unit.concepts_fakes import FakeConcept, FakeOntology
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kg_targets.concepts import EXTRACTORS, DictionaryExtractor, StopList
+from tests.unit.concepts_fakes import FakeConcept, FakeOntology
 
 ONTOLOGY = FakeOntology(
     [
@@ -58,13 +58,28 @@ def found(caption: str, extractor: DictionaryExtractor = EXTRACTOR) -> list[tupl
         ("\U0001f600CT\U0001f600", "C0040405", "CT"),
     ],
 )
-def test_variants_of_an_alias_are_found_with_the_captions_own_wording(caption: str, cui: str, text: str) -> None:
+def test_variants_of_an_alias_are_found_with_the_captions_own_wording(
+    caption: str, cui: str, text: str
+) -> None:
     assert found(caption) == [(cui, text)]
 
 
 @pytest.mark.parametrize(
     "caption",
-    ["", " ", "...!?", "ct", "show us the way", "CTS", "lunge", "slung", "pleural. Effusive", "fluct", "a\x00b", "\ud800"],
+    [
+        "",
+        " ",
+        "...!?",
+        "ct",
+        "show us the way",
+        "CTS",
+        "lunge",
+        "slung",
+        "pleural. Effusive",
+        "fluct",
+        "a\x00b",
+        "\ud800",
+    ],
 )
 def test_other_words_and_other_case_are_no_mentions(caption: str) -> None:
     assert found(caption) == []
@@ -75,7 +90,10 @@ def test_words_divided_by_punctuation_are_not_one_name() -> None:
 
 
 def test_the_longest_match_wins_without_overlap() -> None:
-    assert found("left lung with pleural effusion") == [("C0225730", "left lung"), ("C0032227", "pleural effusion")]
+    assert found("left lung with pleural effusion") == [
+        ("C0225730", "left lung"),
+        ("C0032227", "pleural effusion"),
+    ]
 
 
 def test_a_longer_match_that_fails_its_boundary_does_not_hide_a_shorter_one() -> None:
@@ -88,7 +106,10 @@ def test_abbreviations_count_only_in_their_own_case() -> None:
 
 def test_the_ontologys_order_decides_an_ambiguous_alias_and_can_be_inspected() -> None:
     ontology = FakeOntology(
-        [FakeConcept("C0000002", "Fundus A", "finding", ("dome",)), FakeConcept("C0000001", "B", "finding", ("dome",))]
+        [
+            FakeConcept("C0000002", "Fundus A", "finding", ("dome",)),
+            FakeConcept("C0000001", "B", "finding", ("dome",)),
+        ]
     )
     extractor = DictionaryExtractor(ontology)
     assert found("the dome", extractor) == [("C0000002", "dome")]
@@ -107,7 +128,35 @@ def test_untrusted_short_abbreviations_need_the_spelled_out_name_in_the_caption(
     ontology = FakeOntology([FakeConcept("C1", "Spinal muscular atrophy", "finding", (), ("SMA",))])
     extractor = DictionaryExtractor(ontology, trusted=())
     assert found("SMA stenosis", extractor) == []
-    assert found("Spinal muscular atrophy (SMA)", extractor) == [("C1", "Spinal muscular atrophy"), ("C1", "SMA")]
+    assert found("Spinal muscular atrophy (SMA)", extractor) == [
+        ("C1", "Spinal muscular atrophy"),
+        ("C1", "SMA"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["portal vein (PV). PV", "PV = portal vein; PV", "PV, portal vein; PV", "the PV (portal vein) PV"],
+)
+def test_an_abbreviation_means_what_the_caption_says_it_means(caption: str) -> None:
+    ontology = FakeOntology(
+        [
+            FakeConcept("C1", "Pemphigus vulgaris", "finding", (), ("PV",)),
+            FakeConcept("C2", "Portal vein", "organ"),
+        ]
+    )
+    extractor = DictionaryExtractor(ontology)
+    assert found("PV", extractor) == [("C1", "PV")]
+    assert {cui for cui, _ in found(caption, extractor)} == {"C2"}
+    assert len(found(caption, extractor)) == 3
+
+
+def test_a_figure_letter_or_a_foreign_abbreviation_is_no_definition() -> None:
+    ontology = FakeOntology([FakeConcept("C2", "Portal vein", "organ")])
+    assert (
+        found("portal vein (P), portal vein (XV), XV and P", DictionaryExtractor(ontology))
+        == [("C2", "portal vein")] * 2
+    )
 
 
 def test_stop_list_kinds_and_semantic_types_leave_concepts_out() -> None:
@@ -144,8 +193,36 @@ def test_the_registry_builds_extractors_by_name() -> None:
 
 
 _PIECES = st.sampled_from(
-    ["pleural", "effusion", "Left", "lung", "CT", "US", "no", "without", " ", "  ", "-", ",", ".", "\u00e9", "e\u0301"]
-    + ["\u0130", "\u00df", "\ud83d", "\u200b", "\x00", "\n", "is absent", "but", "(a)", ":", "\u4e2d", "\U0001f600", "s"]
+    [
+        "pleural",
+        "effusion",
+        "Left",
+        "lung",
+        "CT",
+        "US",
+        "no",
+        "without",
+        " ",
+        "  ",
+        "-",
+        ",",
+        ".",
+        "é",
+        "é",
+        "İ",
+        "ß",
+        "�",
+        "\u200b",
+        "\x00",
+        "\n",
+        "is absent",
+        "but",
+        "(a)",
+        ":",
+        "中",
+        "😀",
+        "s",
+    ]
 )
 
 

@@ -40,7 +40,11 @@ CAPTION = GoldCaption(
 def test_spans_concepts_and_polarity_are_counted_as_by_hand() -> None:
     predicted = [mention("bowel", "C9"), mention("ischemia", "C1", negated=True), mention("CT", "C3")]
     result = evaluate([CAPTION], [predicted], {"C9": "organ", "C1": "finding", "C3": "modality"})
-    assert (result.exact.precision.successes, result.exact.precision.total, result.exact.recall.total) == (1, 3, 3)
+    assert (result.exact.precision.successes, result.exact.precision.total, result.exact.recall.total) == (
+        1,
+        3,
+        3,
+    )
     assert result.overlap.f1 == pytest.approx(4 / 6)
     assert (result.concepts.successes, result.concepts.total) == (1, 2)
     assert result.negation.value == 1.0
@@ -78,7 +82,10 @@ def test_the_shipped_gold_set_is_large_consistent_and_split_in_halves() -> None:
         assert all(m.start >= end for m, end in zip(caption.mentions, ends, strict=False))
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"id": 1, "text": "abc", "mentions": [{"start": 0, "end": 2, "text": "x"}]}', "\ufeff"])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", '{"id": 1, "text": "abc", "mentions": [{"start": 0, "end": 2, "text": "x"}]}', "\ufeff"],
+)
 def test_a_malformed_gold_file_names_its_line_or_its_emptiness(tmp_path: Path, line: str) -> None:
     path = tmp_path / "gold.jsonl"
     path.write_text(line + "\n", encoding="utf-8")

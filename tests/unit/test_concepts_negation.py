@@ -18,7 +18,10 @@ FINDINGS = ["fracture", "pneumothorax", "effusion", "mass", "edema", "hematoma",
 ONTOLOGY = FakeOntology(
     [FakeConcept(f"C{index:07d}", name, "finding") for index, name in enumerate(FINDINGS)]
     + [FakeConcept(f"C1{index:06d}", name, "organ") for index, name in enumerate(["kidney", "liver", "lung"])]
-    + [FakeConcept("C2000000", "CT", "modality", (), ("CT",)), FakeConcept("C3000000", "contrast", "contrast")]
+    + [
+        FakeConcept("C2000000", "CT", "modality", (), ("CT",)),
+        FakeConcept("C3000000", "contrast", "contrast"),
+    ]
     + [FakeConcept("C4000000", "drain", "device")]
 )
 EXTRACTOR = DictionaryExtractor(ONTOLOGY, StopList())
@@ -49,6 +52,10 @@ def denied(caption: str) -> list[str]:
         ("complete resolution of the hematoma", ["hematoma"]),
         ("Fracture, swelling and effusion are not seen", ["fracture", "swelling", "effusion"]),
         ("mass; pneumothorax is not.", ["pneumothorax"]),
+        ("The effusion, seen before, has resolved", ["effusion"]),
+        ("After the hematoma, the shunt is no longer visible", []),
+        ("Swelling on other images (not shown)", []),
+        ("no leakage around the edema", []),
         ("Pneumothorax: none", ["pneumothorax"]),
         ("neither fracture nor effusion", ["fracture", "effusion"]),
         ("CT without contrast", ["contrast"]),
@@ -107,8 +114,12 @@ def test_sentences_end_where_a_reader_ends_them(caption: str, parts: list[str]) 
 
 def test_negation_of_gold_mentions_is_right_nearly_always() -> None:
     captions = read_jsonl(GOLD, "tune")
-    wordings = {m.text: {"anatomy": "organ"}.get(m.type, m.type) for caption in captions for m in caption.mentions}
-    ontology = FakeOntology([FakeConcept(f"C{i:07d}", text, kind) for i, (text, kind) in enumerate(wordings.items())])
+    wordings = {
+        m.text: {"anatomy": "organ"}.get(m.type, m.type) for caption in captions for m in caption.mentions
+    }
+    ontology = FakeOntology(
+        [FakeConcept(f"C{i:07d}", text, kind) for i, (text, kind) in enumerate(wordings.items())]
+    )
     extractor = DictionaryExtractor(ontology, StopList())
     right = total = 0
     for caption, mentions in zip(captions, extractor.extract([c.text for c in captions]), strict=True):

@@ -16,7 +16,9 @@ ONTOLOGY = FakeOntology(
 
 
 def test_provided_cuis_have_no_place_in_the_text_and_count_once() -> None:
-    (mentions,) = ProvidedExtractor(ONTOLOGY).extract(["x"], [["C0032227", "C9999999", "C0032227", "C1837463"]])
+    (mentions,) = ProvidedExtractor(ONTOLOGY).extract(
+        ["x"], [["C0032227", "C9999999", "C0032227", "C1837463"]]
+    )
     assert [(m.cui, m.name, m.start, m.end, m.text, m.negated, m.source) for m in mentions] == [
         ("C0032227", "Pleural effusion", -1, -1, "", False, "provided"),
         ("C9999999", "C9999999", -1, -1, "", False, "provided"),
@@ -48,7 +50,9 @@ def test_a_union_counts_equal_mentions_once() -> None:
 
 def test_stop_lists_are_read_united_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "stop.tsv"
-    path.write_text("alias\tcui\treason\nlung\t\tour reason\n\tC0032227\tnoise\nliver\tC1\tonly this pair\n", "utf-8")
+    path.write_text(
+        "alias\tcui\treason\nlung\t\tour reason\n\tC0032227\tnoise\nliver\tC1\tonly this pair\n", "utf-8"
+    )
     stop = StopList.read(path) | StopList.shipped()
     assert stop.stops("lung", "C0024109", is_abbreviation=False)
     assert not stop.stops("lung", "C0024109", is_abbreviation=True)

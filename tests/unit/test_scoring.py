@@ -1,6 +1,7 @@
 """Statistics, scorers and neighbours against references written here, independently, in plain float64 Python."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -160,3 +161,16 @@ def test_neighbours_do_not_depend_on_the_number_of_threads() -> None:
     for left, right in zip(one, two, strict=True):
         np.testing.assert_array_equal(left[0], right[0])
         np.testing.assert_array_equal(left[1], right[1])
+
+
+def test_concepts_of_equal_meaning_share_one_column() -> None:
+    class WithEquals(TinyOntology):
+        def edges(self, nodes: Iterable[str]) -> list[tuple[str, str, str]]:
+            twins = [("C0000001", "same_as", "C0000002"), ("C0000002", "same_as", "C0000001")]
+            return sorted([*super().edges(nodes), *twins])
+
+    twins = WithEquals({"C0000001": ["C0000002", "C0000009"], "C0000002": ["C0000001", "C0000009"]})
+    graph = ConceptGraph.build([["C0000001"], ["C0000002"], []], twins)
+    assert graph.closure.toarray().tolist() == [[1, 0, 1], [1, 0, 1], [0, 0, 1]]
+    factors = dense(SCORERS["ontology"](ScoringInput(graph, ConceptStatistics.fit(graph), ["a", "b", "c"])))
+    np.testing.assert_allclose(factors @ factors.T, [[1, 1, 0], [1, 1, 0], [0, 0, 0]], atol=1e-6)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from kg_targets.store import TargetStore
@@ -101,13 +102,11 @@ def evaluate(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "retrieval.json", as_json(report))
     (out / "retrieval.md").write_text(as_markdown(report), encoding="utf-8")
-    shown = labels[-1] if labels else ()
+    shown = _sheet_labels(store.labels)
     codes = label_codes(*(data.label(name) for name in shown)) if shown else data.cases
     orders = {run.name: rank_images(run.features, data.cases, max(CUI_DEPTHS)) for run in runs}
     queries = choose_queries(codes, min(options.queries, len(codes)), options.seed)
-    agreement = (
-        f"green: same {' and '.join(shown)}; amber: one of them; red: neither" if shown else "no labels"
-    )
+    agreement = f"green: same {', '.join(shown)}; amber: some of them; red: none" if shown else "no labels"
     title = (
         f"{store.dataset}/{store.split}: random queries and the first 5 found, own case excluded; {agreement}"
     )
@@ -135,11 +134,19 @@ def encode_run(
         )
     started = time.monotonic()
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     clip = load_clip(f"local-dir:{path / CHECKPOINT}")
+    clip.model.to(device)
     images = CaptionedImages(store, root, clip, max_broken=options.max_broken)
-    features = encode_images(clip.model, clip, images, projected=options.projected)
+    features = encode_images(clip.model, clip, images, projected=options.projected, device=device)
     sys.stderr.write(f"{name}: {len(images):,} images encoded in {time.monotonic() - started:.1f} s\n")
     return Run(name, int(config["seed"]), features), images.rows
+
+
+def _sheet_labels(available: Sequence[str]) -> tuple[str, ...]:
+    """At most three labels to judge pictures by: the familiar ones where they exist."""
+    familiar = tuple(name for name in ("modality", "region", "finding") if name in available)
+    return familiar or tuple(available[:3])
 
 
 def _run_names(paths: Sequence[str]) -> dict[str, Path]:

@@ -97,7 +97,7 @@ def label_codes(*columns: Sequence[str]) -> IntArray:
     """One integer per distinct combination of labels; −1 where any of them is missing (an empty string)."""
     combined = np.array(["\x1f".join(values) for values in zip(*columns, strict=True)], dtype=object)
     missing = np.array([not all(values) for values in zip(*columns, strict=True)], dtype=bool)
-    codes = np.unique(combined, return_inverse=True)[1].astype(np.int64)
+    codes: IntArray = np.unique(combined, return_inverse=True)[1].astype(np.int64)
     codes[missing] = -1
     return codes
 

@@ -54,12 +54,12 @@ def contact_sheet(
     matplotlib.use("Agg")
     values = [data.label(name) for name in labels]
     columns = 1 + len(orders) * (depth + 0.35)
-    figure = Figure(figsize=(1.18 * columns + 0.2, 1.52 * len(queries) + 0.75), facecolor="white")
+    figure = Figure(figsize=(1.18 * columns + 0.2, 1.64 * len(queries) + 0.75), facecolor="white")
     grid = figure.add_gridspec(
         len(queries),
         1 + len(orders) * (depth + 1),
         width_ratios=[1, *([0.35] + [1] * depth) * len(orders)],
-        left=0.005, right=0.995, bottom=0.02, top=1 - 0.72 / (1.52 * len(queries) + 0.75), wspace=0.06, hspace=0.34,
+        left=0.005, right=0.995, bottom=0.02, top=1 - 0.72 / (1.64 * len(queries) + 0.75), wspace=0.06, hspace=0.42,
     )  # fmt: skip
     figure.text(0.005, 0.995, title, va="top", fontsize=9)
     for line, query in enumerate(queries):
@@ -98,8 +98,9 @@ def _panel(axes, data: RetrievalSet, data_root: Path, row: int, colour: str, cap
 
 
 def _caption(values: Sequence[Sequence[str]], row: int) -> str:
-    text = " · ".join(value[row] or "–" for value in values)
-    return text if len(text) <= 24 else text[:23] + "…"
+    parts = [value[row] or "–" for value in values]
+    lines = [" · ".join(parts[:2]), *parts[2:]]
+    return "\n".join(line if len(line) <= 24 else line[:23] + "…" for line in lines)
 
 
 def target_block(path: Path, store: TargetStore, label: str | None, batch: int = 64, seed: int = 0) -> None:
@@ -128,7 +129,7 @@ def target_block(path: Path, store: TargetStore, label: str | None, batch: int =
             similarity, store.threshold, pairs=pairs
         ),
     }
-    figure = Figure(figsize=(16, 4.9), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(16, 4.4), facecolor="white", layout="constrained")
     axes = figure.subplots(1, 4)
     shown = axes[0].imshow(similarity, cmap="viridis", vmin=0, vmax=1)
     axes[0].set_title(f"similarity S\n{len(rows)} images, one per case", fontsize=10)

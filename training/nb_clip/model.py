@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -115,9 +115,8 @@ def image_features(model: nn.Module, images: Tensor, *, projected: bool = False)
         images: preprocessed images.
         projected: False gives the features *before* the projection into the space shared with text, which
             image to image retrieval uses (methods.md §1.5, C). What that is depends on the tower: a ViT's
-            pooled token (after ``ln_post``, before ``proj``); timm's pooled trunk output; for open_clip's
-            ResNet, whose attention pool *is* its projection, the average over positions of the last feature
-            map. Other towers have no such place and give the projected features.
+            pooled token (after ``ln_post``, before ``proj``), the attention-pooled vector of open_clip's ResNet
+            (before ``c_proj``), timm's pooled trunk output. Other towers give the projected features.
     """
     visual: Any = model.visual
     features: Tensor = visual(images) if projected else _before_projection(visual, images)
@@ -126,23 +125,24 @@ def image_features(model: nn.Module, images: Tensor, *, projected: bool = False)
 
 def _before_projection(visual: Any, images: Tensor) -> Tensor:
     if hasattr(visual, "attnpool"):
-        captured: list[Tensor] = []
-        handle = visual.attnpool.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
-        try:
-            visual(images)
-        finally:
-            handle.remove()
-        return captured[0].mean(dim=(2, 3))  # [B, C, h, w] -> [B, C]
+        projection = visual.attnpool.c_proj
+        width = projection.in_features
+        unprojected = nn.Linear(width, width, bias=True).to(projection.weight)
+        nn.init.eye_(unprojected.weight)
+        nn.init.zeros_(unprojected.bias)
+        return _with_part(visual.attnpool, "c_proj", unprojected, visual, images)
     if hasattr(visual, "trunk"):
-        trunk: Tensor = visual.trunk(images)
-        return trunk
-    projection = getattr(visual, "proj", None)
-    if isinstance(projection, nn.Parameter):
-        visual.proj = None
-        try:
-            pooled: Tensor = visual(images)
-        finally:
-            visual.proj = projection
-        return pooled
-    features: Tensor = visual(images)
-    return features
+        return cast(Tensor, visual.trunk(images))
+    if isinstance(getattr(visual, "proj", None), nn.Parameter):
+        return _with_part(visual, "proj", None, visual, images)
+    return cast(Tensor, visual(images))
+
+
+def _with_part(owner: Any, name: str, part: nn.Module | None, tower: Any, images: Tensor) -> Tensor:
+    """The tower's output while one of its parts is exchanged."""
+    original = getattr(owner, name)
+    setattr(owner, name, part)
+    try:
+        return cast(Tensor, tower(images))
+    finally:
+        setattr(owner, name, original)

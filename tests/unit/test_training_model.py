@@ -1,0 +1,45 @@
+"""Where image features are taken, and what makes a model loadable again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.errors import CheckpointError, ConfigError
+from training.nb_clip.model import image_features, load_clip
+
+
+@pytest.mark.parametrize("name", ["demo-resnet", "test-vit"])
+def test_features_before_the_projection_become_the_embedding_when_projected(name: str) -> None:
+    clip = load_clip(name)
+    clip.model.eval()
+    visual = clip.model.visual
+    images = torch.randn(
+        2, 3, *visual.image_size if isinstance(visual.image_size, tuple) else [visual.image_size] * 2
+    )
+    with torch.no_grad():
+        before = image_features(clip.model, images)
+        after = image_features(clip.model, images, projected=True)
+        # Directions are all that unit features keep, so compare the projection of the direction up to its bias.
+        if name == "demo-resnet":
+            visual.attnpool.c_proj.bias.zero_()
+            after = image_features(clip.model, images, projected=True)
+            projected = visual.attnpool.c_proj(before)
+        else:
+            projected = before @ visual.proj
+    torch.testing.assert_close(torch.nn.functional.normalize(projected, dim=-1), after, atol=1e-5, rtol=1e-4)
+    assert before.shape[1] == {"demo-resnet": 768, "test-vit": 32}[name]
+
+
+def test_taking_features_leaves_the_model_as_it_was() -> None:
+    clip = load_clip("demo-resnet")
+    names = list(clip.model.state_dict())
+    image_features(clip.model.eval(), torch.randn(1, 3, 64, 64))
+    assert list(clip.model.state_dict()) == names
+
+
+def test_unknown_architecture_and_broken_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shipped here: demo-resnet, test-vit"):
+        load_clip("no-such-model")
+    with pytest.raises(CheckpointError, match=r"open_clip_config\.json is missing or damaged"):
+        load_clip(f"local-dir:{tmp_path}")
