@@ -12,10 +12,12 @@ import re
 
 from kg_targets.concepts.folding import Folded
 from kg_targets.concepts.lexicon import Hit, Sense
+from kg_targets.concepts.spans import without_overlap
 
 _SHORT = r"([A-Z][A-Za-z0-9]{1,7})"
 _BEHIND = re.compile(rf"\s*[(\[]{_SHORT}[)\],;]")  # portal vein (PV)
 _BEFORE = re.compile(rf"(?<![A-Za-z0-9]){_SHORT}\s*[=:,(\u2013-]\s*$")  # PV = portal vein
+_CLOSED = re.compile(r"\s*(?:$|[.,;:)\]\n])")
 _REACH = 16  # code points in which a short form and its sign can stand before a long form
 _SIGNS = re.compile(r"[(\[=:,\u2013-]\s?[A-Z][A-Za-z0-9]|[A-Z]\s?[=:,(\u2013-]")
 
@@ -25,7 +27,7 @@ def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]
     if not _SIGNS.search(caption):
         return hits
     defined: dict[str, Sense] = {}
-    for hit in hits:
+    for hit in without_overlap(hits):  # "pulmonary artery", not the "pulmonary" in it
         if hit.end - hit.start > 3 and not hit.sense.exact:
             for short in _short_forms(caption, *folded.span(hit.start, hit.end)):
                 defined.setdefault(short, hit.sense)
@@ -45,7 +47,8 @@ def _short_forms(caption: str, start: int, end: int) -> list[str]:
     found = []
     if behind := _BEHIND.match(caption, end):
         found.append(behind.group(1))
-    if before := _BEFORE.search(caption[max(0, start - _REACH) : start]):
+    before = _BEFORE.search(caption[max(0, start - _REACH) : start])
+    if before and _CLOSED.match(caption, end):  # "AD, abdominal diameter" does not define the abdomen
         found.append(before.group(1))
     return [short for short in found if fits(short, caption[start:end])]
 

@@ -1,4 +1,4 @@
-"""The seed's files keep what docs/seed-ontology.md promises: read with ``csv`` alone, no other room can hide a fault."""
+"""The seed's files keep what docs/seed-ontology.md promises: read with ``csv``, no other room can hide a fault."""
 
 from __future__ import annotations
 
@@ -216,6 +216,21 @@ def test_the_demo_vocabulary_is_verified() -> None:
         plain film; CT; MRI; T1; T2; FLAIR; ultrasound; axial; coronal; sagittal; lateral view; AP; posteroanterior;
         chest; head; brain; abdomen; knee; hand; spine; pelvis; left; right; bilateral"""
     assert not [term for term in re.split(r";\s*", needed.strip()) if term not in owned]
+
+
+@pytest.mark.parametrize(
+    ("compound", "owner"),
+    [
+        ("femoral head", "C0015811"),
+        ("pancreatic head", "C0030274"),
+        ("sagittal sinus", "C0042449"),
+        ("fat suppressed", MRI),
+    ],
+)
+def test_compounds_whose_parts_would_assert_something_wrong_are_aliases_themselves(
+    compound: str, owner: str
+) -> None:
+    assert [cui for cui in VERIFIED if compound in aliases(BY_CUI[cui])] == [owner]
 
 
 def test_the_document_lists_exactly_the_concepts_of_the_file(tool: ModuleType) -> None:

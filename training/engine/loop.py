@@ -148,8 +148,14 @@ class Trainer:
             values = self._step(self.images.batch(positions), step)
             tracker.advance(self.config.data.batch_size)
             if tracker.due(step):
-                tracker.step(step, {name: float(value) for name, value in values.items()})
+                tracker.step(step, self._over_processes(values))
         return step
+
+    def _over_processes(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Each process measures its own rows; the log tells their mean."""
+        local = torch.stack([value.to(self.accelerator.device).float() for value in values.values()])
+        mean = self.accelerator.reduce(local, reduction="mean").tolist()
+        return dict(zip(values, mean, strict=True))
 
     def _step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         """One optimizer step; the measurements it returns stay on the device until they are logged."""

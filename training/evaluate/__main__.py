@@ -87,8 +87,8 @@ def evaluate(options: argparse.Namespace) -> None:
     store, root, out = TargetStore.open(options.store), Path(options.data_root), Path(options.out)
     labels = label_sets(store.labels, options.labels.split(",") if options.labels else None)
     runs = []
-    for path in _run_names(options.run).items():
-        run, rows = encode_run(*path, store=store, root=root, options=options)
+    for name, path in _run_names(options.run).items():
+        run, rows = encode_run(name, path, store=store, root=root, options=options)
         runs.append(run)
     data = RetrievalSet.of(store, rows)
     report = make_report(

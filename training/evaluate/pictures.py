@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -51,7 +51,6 @@ def contact_sheet(
         title: one line above.
         depth: images per run.
     """
-    matplotlib.use("Agg")
     values = [data.label(name) for name in labels]
     columns = 1 + len(orders) * (depth + 0.35)
     figure = Figure(figsize=(1.18 * columns + 0.2, 1.64 * len(queries) + 0.75), facecolor="white")
@@ -63,29 +62,23 @@ def contact_sheet(
     )  # fmt: skip
     figure.text(0.005, 0.995, title, va="top", fontsize=9)
     for line, query in enumerate(queries):
-        _panel(
-            figure.add_subplot(grid[line, 0]),
-            data,
-            data_root,
-            query,
-            QUERY,
-            _caption(values, query),
-            "query" if line == 0 else "",
-        )
+        first = figure.add_subplot(grid[line, 0])
+        _panel(first, data, data_root, query, QUERY, _caption(values, query), "" if line else "query")
         for number, (name, order) in enumerate(orders.items()):
             for place, row in enumerate(order[query, :depth]):
                 axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
                 if row < 0:
                     axes.axis("off")
                     continue
-                agree = sum(value[row] == value[query] for value in values)
-                colour = RIGHT if agree == len(values) else PART if agree else WRONG
                 head = name if line == 0 and place == 0 else ""
+                colour = _agreement(values, query, int(row))
                 _panel(axes, data, data_root, int(row), colour, _caption(values, int(row)), head)
     figure.savefig(path, dpi=110)
 
 
-def _panel(axes, data: RetrievalSet, data_root: Path, row: int, colour: str, caption: str, head: str) -> None:  # type: ignore[no-untyped-def]
+def _panel(
+    axes: Axes, data: RetrievalSet, data_root: Path, row: int, colour: str, caption: str, head: str
+) -> None:
     with Image.open(data_root / data.store.image_paths[data.rows[row]]) as image:
         axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])
@@ -95,6 +88,14 @@ def _panel(axes, data: RetrievalSet, data_root: Path, row: int, colour: str, cap
     axes.set_xlabel(caption, fontsize=6.2, labelpad=2.5)
     if head:
         axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4)
+
+
+def _agreement(values: Sequence[Sequence[str]], query: int, row: int) -> str:
+    """Colour of a frame: do all labels agree, some, or none; neutral without labels."""
+    if not values:
+        return QUERY
+    agree = sum(value[row] == value[query] for value in values)
+    return RIGHT if agree == len(values) else PART if agree else WRONG
 
 
 def _caption(values: Sequence[Sequence[str]], row: int) -> str:
@@ -113,7 +114,6 @@ def target_block(path: Path, store: TargetStore, label: str | None, batch: int =
         batch: images, fewer if the store has fewer cases.
         seed: of the draw.
     """
-    matplotlib.use("Agg")
     shuffled = np.random.default_rng(seed).permutation(len(store))
     _, first = np.unique(case_codes(store.group_ids)[shuffled], return_index=True)
     rows = np.sort(shuffled[np.sort(first)][:batch])
@@ -145,7 +145,7 @@ def target_block(path: Path, store: TargetStore, label: str | None, batch: int =
     figure.savefig(path, dpi=100)
 
 
-def _mark_groups(axes, names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]
+def _mark_groups(axes: Sequence[Axes], names: Sequence[str]) -> None:
     """Name each run of equal labels at its middle; labels only on the first panel."""
     ends = [i for i in range(1, len(names) + 1) if i == len(names) or names[i] != names[i - 1]]
     starts = [0, *ends[:-1]]

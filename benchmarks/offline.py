@@ -1,0 +1,162 @@
+"""Figures of the offline half, each beside a peer or a limit measured in the same run.
+
+    python benchmarks/offline.py --captions ../shared/data/roco/validation/radiology/captions.txt \
+        --ontology "seed|tsv:../shared/data/ontologies"
+
+Without ``--captions`` the generated captions of the demo are used, with the seed ontology. Timings are medians of
+``--repeats`` runs on one thread unless said otherwise; trust the ratios, not the seconds.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ahocorasick_rs import AhoCorasick, Implementation
+from machine import describe
+from scipy import sparse
+from sparse_dot_topn import sp_matmul_topn
+
+from kg_targets.concepts import EXTRACTORS
+from kg_targets.graph import ConceptGraph
+from kg_targets.manifest import Manifest
+from kg_targets.ontology import Ontology, load_ontology
+from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.scoring.neighbors import nearest
+
+NEIGHBORS = 64
+
+
+def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+    """Median wall seconds of ``repeats`` calls after one warm-up call."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def read_captions(path: Path | None) -> tuple[str, list[str]]:
+    """(description, captions) of a tab-separated caption file, or of the demo."""
+    if path is None:
+        records = Manifest.load("demo").records("train", "build/demo/data")
+        return "demo train, generated", [record.caption for record in records]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return f"{path.parts[-3]}/{path.name}", [line.partition("\t")[2].strip() for line in lines if line]
+
+
+def extraction(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, Any]:
+    """Captions per second of the whole extractor, beside the bare automaton over the same aliases and texts."""
+    start = time.perf_counter()
+    extractor = EXTRACTORS["dictionary"](ontology, {})
+    build = time.perf_counter() - start
+    aliases = sorted({alias.lower() for alias, _, _ in ontology.aliases()})
+    bare = AhoCorasick(aliases, implementation=Implementation.ContiguousNFA, store_patterns=False)
+    lowered = [caption.lower() for caption in captions]
+    whole = median_seconds(lambda: extractor.extract(captions), repeats)
+    limit = median_seconds(
+        lambda: [bare.find_matches_as_indexes(text, overlapping=True) for text in lowered], repeats
+    )
+    return {
+        "aliases": len(aliases),
+        "captions": len(captions),
+        "build_seconds": round(build, 2),
+        "captions_per_second": round(len(captions) / whole),
+        "bare_automaton_captions_per_second": round(len(captions) / limit),
+        "share_of_bare_automaton": round(limit / whole, 3),
+    }
+
+
+def scored_graph(
+    ontology: Ontology, captions: list[str], rows: int
+) -> tuple[ConceptGraph, ConceptStatistics, list[str]]:
+    """Graph of ``rows`` images whose concepts are those of captions drawn with replacement, two merged into one."""
+    found = EXTRACTORS["dictionary"](ontology, {}).extract(captions)
+    cuis = [sorted({mention.cui for mention in mentions if not mention.negated}) for mentions in found]
+    generator = np.random.default_rng(0)
+    pairs = generator.integers(0, len(cuis), (rows, 2))
+    # Two captions are merged so that rows differ: with repeated captions every score would be tied with many others.
+    asserted = [sorted({*cuis[a], *cuis[b]}) for a, b in pairs]
+    graph = ConceptGraph.build(asserted, ontology)
+    return graph, ConceptStatistics.fit(graph), [str(row) for row in range(rows)]
+
+
+def scoring(ontology: Ontology, captions: list[str], rows: int, threads: int) -> dict[str, Any]:
+    """Ontology scorer and exact top-64 with ties by row, beside sparse_dot_topn alone on the finished factors."""
+    graph, fitted, ids = scored_graph(ontology, captions, rows)
+    start = time.perf_counter()
+    factors = SCORERS["ontology"](ScoringInput(graph, fitted, ids))
+    score_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    found = sum(len(chunk) for chunk in nearest(factors, NEIGHBORS, threads=threads))
+    top_seconds = time.perf_counter() - start
+    matrix = sparse.csr_matrix(factors.matrix)
+    transposed = sparse.csr_matrix(matrix.T)
+    start = time.perf_counter()
+    sp_matmul_topn(matrix, transposed, top_n=NEIGHBORS, threshold=0.0, sort=True, n_threads=threads)
+    peer_seconds = time.perf_counter() - start
+    return {
+        "rows": found,
+        "nnz_per_row": round(matrix.nnz / rows, 1),
+        "threads": threads,
+        "scorer_seconds": round(score_seconds, 2),
+        "top64_seconds": round(top_seconds, 2),
+        "sparse_dot_topn_alone_seconds": round(peer_seconds, 2),
+        "ratio_to_sparse_dot_topn": round((score_seconds + top_seconds) / peer_seconds, 2),
+    }
+
+
+def blocks(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, Any]:
+    """Milliseconds for a batch's B×B block from sparse factors, beside the dense product of the same rows."""
+    graph, fitted, ids = scored_graph(ontology, captions, 8192)
+    matrix = sparse.csr_array(SCORERS["ontology"](ScoringInput(graph, fitted, ids)).matrix)
+    generator = np.random.default_rng(0)
+    result: dict[str, Any] = {"nnz_per_row": round(matrix.nnz / matrix.shape[0], 1), "columns": matrix.shape[1]}
+    for size in (256, 1024):
+        rows = generator.permutation(matrix.shape[0])[:size]
+        dense = matrix[rows].toarray()
+
+        def block(rows: np.ndarray = rows) -> np.ndarray:
+            left = matrix[rows]
+            return (left @ left.T).toarray()
+
+        result[f"block_{size}_ms"] = round(1e3 * median_seconds(block, 5 * repeats), 2)
+        result[f"dense_product_{size}_ms"] = round(
+            1e3 * median_seconds(lambda dense=dense: dense @ dense.T, 5 * repeats), 2
+        )
+    return result
+
+
+def main() -> None:
+    """Measure, print, and write ``benchmarks/results/offline.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--captions", type=Path, default=None)
+    parser.add_argument("--ontology", default="seed")
+    parser.add_argument("--rows", type=int, default=65_536)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "offline.json")
+    options = parser.parse_args()
+    data, captions = read_captions(options.captions)
+    ontology = load_ontology(options.ontology, ".cache/kg_targets")
+    result = {
+        "machine": describe(),
+        "captions": data,
+        "ontology": ontology.release,
+        "extraction": extraction(ontology, captions, options.repeats),
+        "scoring": scoring(ontology, captions, options.rows, options.threads),
+        "blocks": blocks(ontology, captions, options.repeats),
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    options.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
