@@ -80,6 +80,20 @@ def _parser() -> argparse.ArgumentParser:
         "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
     )
     command.set_defaults(run=_card)
+
+    command = commands.add_parser("evaluate-targets", help="score stores without training, side by side")
+    command.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
+    command.add_argument("--json", type=Path, default=None, help="file for everything, captions included")
+    command.add_argument("--markdown", type=Path, default=None, help="file for the tables, without captions")
+    command.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
+    command.add_argument("--bootstrap", type=int, default=2000, help="samples per interval (default: 2000)")
+    command.add_argument(
+        "--batch-sizes", default="128,256,512,1024", help="images per batch (default: 128,256,512,1024)"
+    )
+    command.add_argument(
+        "--neighbors", type=int, default=30, help="images that vote for a hidden concept (default: 30)"
+    )
+    command.set_defaults(run=_evaluate_targets)
     return parser
 
 
@@ -177,6 +191,19 @@ def _card(options: argparse.Namespace) -> None:
     from kg_targets.inspect.card import write_card
 
     _say(f"wrote {write_card(options.store, options.out, options.data_root)}")
+
+
+def _evaluate_targets(options: argparse.Namespace) -> None:
+    from pipelines.evaluate_targets import EvaluationSettings, evaluate_targets
+    from pipelines.evaluate_targets.settings import parse_batch_sizes
+
+    settings = EvaluationSettings(
+        seed=options.seed,
+        bootstrap=options.bootstrap,
+        batch_sizes=parse_batch_sizes(options.batch_sizes),
+        neighbors=options.neighbors,
+    )
+    evaluate_targets(options.stores, settings, _say, options.json, options.markdown)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,7 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
     if not criteria:
         return Section("agreement", TITLE, ["left out: the data set has no label column with values"])
     codes = list(criteria.values())
-    scores = [
-        label_agreement(store.factors, subjects.cases, codes, DEPTHS) for store in subjects.stores
-    ]
+    scores = [label_agreement(store.factors, subjects.cases, codes, DEPTHS) for store in subjects.stores]
     chance = [agreement_by_chance(code, subjects.cases, DEPTHS) for code in codes]
     measured = [
         measure(
@@ -153,7 +151,8 @@ def _relevant(codes: IntArray, cases: IntArray) -> tuple[IntArray, IntArray]:
 
 def _sizes(groups: IntArray, counted: NDArray[np.bool_]) -> IntArray:
     inverse = np.unique(groups, return_inverse=True)[1].ravel()
-    return np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
+    sizes: IntArray = np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
+    return sizes
 
 
 def _empty(images: int, depths: Sequence[int]) -> Scores:

@@ -42,10 +42,6 @@ class HiddenConcepts:
     unanswerable: int
     """Questions not asked because no image of another case asserts the concept."""
 
-    def frequency(self, cases: IntArray, questions: IntArray) -> NDArray[np.float64]:
-        """How many images of other cases assert each concept, float64 [questions, V]."""
-        return _elsewhere(self.asserted, cases, self.rows[questions])
-
 
 def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     """Choose, for each image and group of kinds, one concept to hide, at random.
@@ -61,16 +57,11 @@ def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     kinds = _kinds(stores, cuis)
     groups = {name: np.flatnonzero(np.isin(kinds, members) & in_use) for name, members in GROUPS.items()}
     rows, hidden, names = _choose(asserted, related, groups, np.random.default_rng([seed, 2]))
-    others = np.concatenate(
-        [np.zeros(0)]
-        + [
-            _elsewhere(asserted, subjects.cases, rows[start : start + 512])[
-                np.arange(len(rows[start : start + 512])), hidden[start : start + 512]
-            ]
-            for start in range(0, len(rows), 512)
-        ]
-    )
-    kept = others > 0
+    kept = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), 512):
+        span = slice(start, min(start + 512, len(rows)))
+        elsewhere = images_of_other_cases(asserted, subjects.cases, rows[span])
+        kept[span] = elsewhere[np.arange(len(elsewhere)), hidden[span]] > 0
     unanswerable = int((~kept).sum())
     return HiddenConcepts(
         cuis, asserted, related, groups, rows[kept], hidden[kept], names[kept], unanswerable
@@ -90,6 +81,14 @@ def factors_without(store: TargetStore, questions: HiddenConcepts) -> Factors:
     visible = sparse.csr_array(own - own.multiply(taken))
     visible.eliminate_zeros()
     return rescore(store, visible)
+
+
+def images_of_other_cases(asserted: sparse.csr_array, cases: IntArray, rows: IntArray) -> NDArray[np.float64]:
+    """For each image in ``rows``, how many images outside its case assert each concept, float64 [rows, V]."""
+    wanted, index = np.unique(cases[rows], return_inverse=True)
+    member = sparse.csr_array((cases[None, :] == wanted[:, None]).astype(np.float64))
+    within = (member @ asserted).toarray()
+    return np.asarray(np.asarray(asserted.sum(axis=0)).ravel()[None, :] - within[index.ravel()])
 
 
 def _choose(
@@ -115,14 +114,6 @@ def _choose(
 def _leaves_something(own: IntArray, related: sparse.csr_array, hidden: int) -> bool:
     taken = related.indices[related.indptr[hidden] : related.indptr[hidden + 1]]
     return not np.isin(own, taken).all()
-
-
-def _elsewhere(asserted: sparse.csr_array, cases: IntArray, rows: IntArray) -> NDArray[np.float64]:
-    """For each row's image, how many images outside its case assert each concept, float64 [rows, V]."""
-    wanted, index = np.unique(cases[rows], return_inverse=True)
-    member = sparse.csr_array((cases[None, :] == wanted[:, None]).astype(np.float64))
-    within = (member @ asserted).toarray()
-    return np.asarray(asserted.sum(axis=0)).ravel()[None, :] - within[index.ravel()]
 
 
 def _asserted_by_all(stores: Sequence[TargetStore], cuis: list[str]) -> sparse.csr_array:

@@ -7,7 +7,8 @@ similarity-weighted votes of the k nearest images of other cases:
 
 Candidates are the concepts of the hidden one's group that the image does not assert anyway (the "filtered" ranking of
 link prediction; Bordes et al. 2013). hit@m and MRR are expected values over the orders of tied concepts; images that
-tie at the k-th place each vote with their probability of being in. Baseline: concepts by their frequency in other cases.
+tie at the k-th place each vote with their probability of being in. The last column, *frequency*, ranks concepts by how
+many images of other cases assert them: what a store that knows nothing about the image in hand reaches.
 """
 
 import numpy as np
@@ -15,7 +16,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.store import TargetStore
-from pipelines.evaluate_targets.hiding import HiddenConcepts, factors_without, hide_concepts
+from pipelines.evaluate_targets.hiding import (
+    HiddenConcepts,
+    factors_without,
+    hide_concepts,
+    images_of_other_cases,
+)
 from pipelines.evaluate_targets.report import Section, Table
 from pipelines.evaluate_targets.rescore import is_additive, recomputation_error
 from pipelines.evaluate_targets.settings import HITS, EvaluationSettings
@@ -27,7 +33,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 TITLE = "Hidden concepts recovered from neighbours"
-METRICS = (*(f"hit@{m}" for m in HITS), "MRR")
+METRICS = {**{f"hit@{m}": m for m in HITS}, "MRR": 0}
+"""Metric to the rank it looks down to; 0 for all ranks."""
 _TOLERANCE = 1e-6
 _CHUNK = 512
 
@@ -40,36 +47,36 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
             return Section("recovery", TITLE, [f"left out: {reason}; build the store again"])
     questions = hide_concepts(subjects, settings.seed)
     if not len(questions.rows):
-        return Section("recovery", TITLE, ["left out: no image has a concept that could be hidden and found again"])
+        return Section(
+            "recovery", TITLE, ["left out: no image has a concept that could be hidden and found again"]
+        )
     cases = subjects.cases
-    scores = [
-        _per_question(store_votes(store, questions, cases, settings.neighbors), questions)
-        for store in subjects.stores
-    ]
-    baseline = _per_question(_frequency_votes(questions, cases), questions)
+    scores = [store_scores(store, questions, cases, settings.neighbors) for store in subjects.stores]
+    scores.append(frequency_scores(questions, cases))
     measured = [
         measure(
             group,
             metric,
             [score[metric][asked] for score in scores],
-            baseline[metric][asked],
+            None,
             cases[questions.rows[asked]],
             settings,
         )
-        for group in questions.groups
+        for group, members in questions.groups.items()
         if (asked := questions.names == group).any()
-        for metric in METRICS
+        for metric, depth in METRICS.items()
+        if depth < len(members)  # among five concepts, hit@5 is 1 for everyone
     ]
     lines = _lines(subjects, questions, settings)
-    header = ["hidden", "metric ×100", "frequency", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1))]
+    header = ["hidden", "metric ×100", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1)), "frequency"]
     data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
     measures = [row.as_json() for row in measured]
     return Section(
         "recovery",
         TITLE,
         lines,
-        Table(header, cells(measured), left=2),
-        data={**data, "neighbors": settings.neighbors, "measures": measures},
+        Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
+        data={**data, "neighbors": settings.neighbors, "last_column": "frequency", "measures": measures},
     )
 
 
@@ -80,27 +87,68 @@ def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSe
     )
     lines = [
         f"questions: {groups}; {questions.unanswerable:,} not asked: the concept occurs in no other case",
-        f"votes of the {settings.neighbors} nearest images of other cases; a concept's is_a relatives are hidden with it",
+        f"votes of the {settings.neighbors} nearest images of other cases; is_a relatives are hidden with a concept",
     ]
     fixed = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if not is_additive(store)]
     if fixed:
-        lines.append(f"{', '.join(fixed)}: not derived from the image's own concepts, so its stored neighbours vote")
+        lines.append(
+            f"{', '.join(fixed)}: not derived from the image's own concepts, so its stored neighbours vote"
+        )
     return lines
 
 
-def store_votes(
+def store_scores(
     store: TargetStore, questions: HiddenConcepts, cases: IntArray, neighbors: int
-) -> FloatArray:
-    """Votes for every concept in answer to every question, float32-sized rows computed chunk by chunk, [Q, V]."""
-    votes = sparse.lil_array((0, 0))
-    parts = []
+) -> dict[str, FloatArray]:
+    """hit@m and MRR of every question by the votes of the nearest images, float64 [Q] each."""
+    scores = _empty(questions)
     for span, block in similarity_chunks(factors_without(store, questions), store.factors):
-        rows = questions.rows[span]
-        block[cases[rows, None] == cases[None, :]] = -np.inf
-        weights = np.zeros_like(block)
-        for weight, line in zip(weights, block, strict=True):
-            ranking = best_with_ties(line, neighbors)
-            share = ranking.inclusion(neighbors)
-            weight[ranking.columns] = share * np.maximum(line[ranking.columns], 0.0)
-        parts.append(sparse.csr_array(weights) @ questions.asserted)
-    return votes if not parts else sparse.vstack(parts, format="csr")
+        block[cases[questions.rows[span], None] == cases[None, :]] = -np.inf
+        votes = (_voters(block, neighbors) @ questions.asserted).toarray()
+        _score(scores, span, votes, questions)
+    return scores
+
+
+def frequency_scores(questions: HiddenConcepts, cases: IntArray) -> dict[str, FloatArray]:
+    """The same for concepts ranked by how many images of other cases assert them."""
+    scores = _empty(questions)
+    for start in range(0, len(questions.rows), _CHUNK):
+        span = slice(start, min(start + _CHUNK, len(questions.rows)))
+        _score(
+            scores, span, images_of_other_cases(questions.asserted, cases, questions.rows[span]), questions
+        )
+    return scores
+
+
+def _voters(block: FloatArray, neighbors: int) -> sparse.csr_array:
+    """Each row's vote weights: similarity × probability of being among the nearest, float64 [chunk, N], sparse."""
+    columns, weights, counts = [np.zeros(0, np.int64)], [np.zeros(0)], [0]
+    for line in block:
+        ranking = best_with_ties(line, neighbors)
+        columns.append(ranking.columns)
+        weights.append(ranking.inclusion(neighbors) * np.maximum(line[ranking.columns], 0.0))
+        counts.append(len(ranking.columns))
+    parts = (np.concatenate(weights), np.concatenate(columns), np.cumsum(counts))
+    return sparse.csr_array(parts, shape=block.shape)
+
+
+def _score(scores: dict[str, FloatArray], span: slice, votes: FloatArray, questions: HiddenConcepts) -> None:
+    """Rank the hidden concepts of a chunk of questions by ``votes``, float64 [chunk, V]."""
+    each = np.arange(len(votes))
+    hidden = questions.hidden[span]
+    candidates = questions.asserted[questions.rows[span]].toarray() == 0
+    for group, members in questions.groups.items():
+        outside = np.setdiff1d(np.arange(votes.shape[1]), members)
+        candidates[np.ix_(questions.names[span] == group, outside)] = False
+    candidates[each, hidden] = True
+    lead = votes - votes[each, hidden][:, None]
+    better = ((lead > _TOLERANCE) & candidates).sum(axis=1)
+    tied = ((np.abs(lead) <= _TOLERANCE) & candidates).sum(axis=1)  # the hidden concept itself included
+    for m in HITS:
+        scores[f"hit@{m}"][span] = np.clip((m - better) / tied, 0.0, 1.0)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, votes.shape[1] + 1))])
+    scores["MRR"][span] = (harmonic[better + tied] - harmonic[better]) / tied
+
+
+def _empty(questions: HiddenConcepts) -> dict[str, FloatArray]:
+    return {metric: np.zeros(len(questions.rows)) for metric in METRICS}

@@ -18,7 +18,9 @@ class Table:
 
     def text(self) -> list[str]:
         """Aligned lines for a terminal."""
-        widths = [max(len(row[column]) for row in (self.header, *self.rows)) for column in range(len(self.header))]
+        widths = [
+            max(len(row[column]) for row in (self.header, *self.rows)) for column in range(len(self.header))
+        ]
         return [
             "  ".join(
                 cell.ljust(width) if column < self.left else cell.rjust(width)

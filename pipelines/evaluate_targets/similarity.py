@@ -8,6 +8,7 @@ Najork 2008, "Computing information retrieval performance measures efficiently i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from kg_targets.scoring.neighbors import TIE_RESOLUTION
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Factors = sparse.csr_array | NDArray[np.float32]
+Factors: TypeAlias = "sparse.csr_array | NDArray[np.float32]"
+"""Unit vectors, or zeros for unknown images; sparse over concepts or dense."""
 
 _CHUNK_BYTES = 32 * 2**20
 

@@ -67,9 +67,7 @@ def measure(
 
 def significant(measured: Sequence[Measured], level: float = 0.05) -> list[list[bool]]:
     """Which comparisons stay below ``level`` after Holm's correction over all of a section's, [measure][store]."""
-    p_values = [
-        math.nan if item is None else item.p_value for row in measured for item in row.against_first
-    ]
+    p_values = [math.nan if item is None else item.p_value for row in measured for item in row.against_first]
     flags = [p < level for p in holm(p_values)]
     width = len(measured[0].against_first) if measured else 0
     return [flags[start : start + width] for start in range(0, len(flags), width)] if width else []
