@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import kg_targets
-from kg_targets.errors import KGTargetsError
+from kg_targets.errors import ConfigError, KGTargetsError
 from pipelines.config import BuildConfig, field_docs
 
 
@@ -80,6 +80,23 @@ def _parser() -> argparse.ArgumentParser:
         "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
     )
     command.set_defaults(run=_card)
+
+    command = commands.add_parser("evaluate-concepts", help="count how well captions are read")
+    command.add_argument(
+        "dataset", nargs="?", help="data set whose labels are compared with what its captions name"
+    )
+    command.add_argument(
+        "--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set"
+    )
+    command.add_argument(
+        "--split", default=None, help="split of the data set (default: all) or of the gold file"
+    )
+    command.add_argument("--data-root", type=Path, default=None, help="default: data/<data set>")
+    command.add_argument("--ontology", default="seed", help="as for build (default: seed)")
+    command.add_argument("--extractor", default="dictionary", help="as for build (default: dictionary)")
+    command.add_argument("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    command.set_defaults(run=_evaluate_concepts)
 
     command = commands.add_parser("evaluate-targets", help="score stores without training, side by side")
     command.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
@@ -150,7 +167,9 @@ def _check(options: argparse.Namespace) -> None:
 def _demo_data(options: argparse.Namespace) -> None:
     from pipelines.demo import write_demo
 
-    bar = tqdm(total=options.images, desc="drawing", unit="image", disable=not sys.stderr.isatty(), leave=False)
+    bar = tqdm(
+        total=options.images, desc="drawing", unit="image", disable=not sys.stderr.isatty(), leave=False
+    )
 
     def advance(done: int, total: int) -> None:
         bar.total = total
@@ -191,6 +210,29 @@ def _card(options: argparse.Namespace) -> None:
     from kg_targets.inspect.card import write_card
 
     _say(f"wrote {write_card(options.store, options.out, options.data_root)}")
+
+
+def _evaluate_concepts(options: argparse.Namespace) -> None:
+    from kg_targets.manifest import Manifest
+    from kg_targets.ontology import load_ontology
+    from pipelines.evaluate_concepts import gold_lines, label_lines
+    from pipelines.extract_stage import make_extractor
+
+    if (options.dataset is None) == (options.gold is None):
+        raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate-concepts medpix")
+    ontology = load_ontology(options.ontology, BuildConfig.cache)
+    extractor = make_extractor(options.extractor, ontology)
+    if options.gold is not None:
+        for line in gold_lines(options.gold, options.split, extractor, options.errors, options.seed):
+            _say(line)
+        return
+    manifest = Manifest.load(options.dataset)
+    root = options.data_root or manifest.default_root
+    splits = [options.split] if options.split else manifest.present_splits(root) or [manifest.fit_split]
+    for split in splits:
+        records = list(manifest.records(split, root))
+        for line in label_lines(manifest, split, records, extractor, ontology, options.errors):
+            _say(line)
 
 
 def _evaluate_targets(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention
+from kg_targets.errors import ConfigError
 from kg_targets.manifest import Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
@@ -44,9 +45,21 @@ _ontology: Ontology
 def initialise(name: str, ontology: Ontology) -> None:
     """Prepare this process: build the extractor once, for all the shards it will see."""
     global _extractor, _ontology
+    _extractor, _ontology = make_extractor(name, ontology), ontology
+
+
+def make_extractor(name: str, ontology: Ontology) -> Extractor:
+    """The extractor of that name as builds use it.
+
+    Raises:
+        ConfigError: no extractor has that name.
+        ExtractionError: it needs something that is not installed.
+    """
+    if name not in EXTRACTORS:
+        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
     # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count by themselves.
     options = {"trusted": frozenset(Ontology.seed().cuis)} if name in ("dictionary", "union") else {}
-    _extractor, _ontology = EXTRACTORS[name](ontology, options), ontology
+    return EXTRACTORS[name](ontology, options)
 
 
 def extract_shard(shard: ShardInput) -> ShardResult:

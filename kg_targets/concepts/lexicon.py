@@ -105,10 +105,11 @@ def build_lexicon(ontology: ConceptSource, stop_list: StopList, options: Lexicon
     senses: dict[str, dict[tuple[str, str], Sense]] = {}
     skipped: Counter[str] = Counter()
     derived: list[tuple[str, Sense]] = []
+    concepts = {cui: ontology[cui] for cui in names}
     for position, (alias, cui, flagged) in enumerate(aliases):
         folded = fold_alias(alias)
         exact = exact_form(alias, flagged, names[cui])
-        concept = ontology[cui]
+        concept = concepts[cui]
         reason = _skip_reason(folded, concept, names[cui], options)
         if not reason and stop_list.stops(folded, cui, bool(exact)):
             reason = "stop list"

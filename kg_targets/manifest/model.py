@@ -49,6 +49,8 @@ class Manifest(BaseModel):
     """Split on whose captions information content and idf are fitted; every other split reuses them."""
     options: dict[str, str] = Field(default_factory=dict)
     """For the layout's reader."""
+    label_concepts: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
+    """Label name to value to the CUIs that mean this value; only for evaluation."""
     splits: dict[str, SplitSpec] = Field(min_length=1)
     any_split: SplitSpec | None = None
     """Where a split that is not listed would be, with ``{split}`` in its paths; other folders are found by it."""

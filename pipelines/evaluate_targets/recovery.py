@@ -71,12 +71,13 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
     header = ["hidden", "metric ×100", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1)), "frequency"]
     data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
     measures = [row.as_json() for row in measured]
+    columns = [*(str(store.path) for store in subjects.stores), "frequency"]
     return Section(
         "recovery",
         TITLE,
         lines,
         Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
-        data={**data, "neighbors": settings.neighbors, "last_column": "frequency", "measures": measures},
+        data={**data, "neighbors": settings.neighbors, "columns": columns, "measures": measures},
     )
 
 

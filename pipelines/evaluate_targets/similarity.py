@@ -40,7 +40,7 @@ def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slic
     for start in range(0, rows, chunk):
         part = queries[start : start + chunk].astype(np.float64)
         # Sparse times dense gives the dense block directly, without the indices of a sparse product.
-        dense = part.toarray() if sparse.issparse(part) else part
+        dense = part if isinstance(part, np.ndarray) else part.toarray()
         yield (
             slice(start, start + dense.shape[0]),
             np.ascontiguousarray(np.asarray(right @ np.ascontiguousarray(dense.T)).T),
