@@ -1,0 +1,167 @@
+"""Readers of the data sets' own layouts, on generated copies of those layouts, and on the real files where present."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kg_targets.errors import DataError, ManifestError
+from kg_targets.manifest import Manifest, ReadReport, Record
+
+
+def read(name: str, split: str, root: Path) -> tuple[list[Record], ReadReport]:
+    report = ReadReport()
+    return list(Manifest.load(name).records(split, root, report)), report
+
+
+def roco(root: Path, split: str, captions: bytes, cuis: str = "", licences: str = "") -> Path:
+    folder = root / split / "radiology"
+    folder.mkdir(parents=True)
+    (folder / "captions.txt").write_bytes(captions)
+    if cuis:
+        (folder / "cuis.txt").write_text(cuis)
+    if licences:
+        (folder / "licences.txt").write_text(licences)
+    return root
+
+
+def test_roco_joins_captions_concepts_and_articles(tmp_path: Path) -> None:
+    roco(
+        tmp_path,
+        "validation",
+        b"ROCO_1\t A CT scan.\r\nROCO_2\t An MRI.\nROCO_3\t\n",
+        "ROCO_1\t\tC0040405\tC0817096\nROCO_2\n",
+        "ROCO_ID,PMC_ID,CC\nROCO_1,PMC11_fig1.jpg,CC BY\nROCO_2,PMC11_fig2.jpg,CC BY-NC\n",
+    )
+    records, report = read("roco", "validation", tmp_path)
+    assert [record.caption for record in records] == ["A CT scan.", "An MRI.", ""]
+    assert records[0].cuis == ("C0040405", "C0817096") and records[1].cuis == ()
+    assert [record.group_id for record in records] == ["PMC11", "PMC11", "ROCO_3"]
+    assert [record.licence for record in records][:2] == ["CC BY", "CC BY-NC"]
+    assert records[0].image_path == "validation/radiology/images/ROCO_1.jpg"
+    assert not report.skipped
+
+
+def test_roco_finds_split_folders_that_its_manifest_does_not_list(tmp_path: Path) -> None:
+    roco(tmp_path, "train_slice", b"ROCO_9\t CT\n")
+    manifest = Manifest.load("roco")
+    assert manifest.present_splits(tmp_path) == ["train_slice"]
+    assert [record.image_id for record in manifest.records("train_slice", tmp_path)] == ["ROCO_9"]
+    with pytest.raises(ManifestError, match="did you mean 'train_slice'"):
+        manifest.split_file("train_slic", tmp_path)
+
+
+def test_roco_skips_and_counts_broken_lines(tmp_path: Path) -> None:
+    roco(tmp_path, "test", b"ROCO_1\t CT\nno tab here\nROCO_2\t bad \xff byte\n\t no id\nROCO_3\t nul \x00\n")
+    records, report = read("roco", "test", tmp_path)
+    assert [record.image_id for record in records] == ["ROCO_1"]
+    assert sum(report.skipped.values()) == 4
+    assert "captions.txt line 2" in report.lines()[0]
+
+
+def test_an_id_cannot_lead_out_of_the_data_root(tmp_path: Path) -> None:
+    roco(tmp_path, "test", b"../../../secret\t CT\n")
+    with pytest.raises(ManifestError, match="outside the data root"):
+        read("roco", "test", tmp_path)
+
+
+def test_the_licence_filter_keeps_what_was_asked_for_and_counts_the_rest(tmp_path: Path) -> None:
+    licences = "ROCO_ID,PMC_ID,CC\nROCO_1,PMC1_a,CC BY\nROCO_2,PMC2_a,NO-CC CODE\n"
+    roco(tmp_path, "test", b"ROCO_1\t CT\nROCO_2\t MRI\nROCO_3\t X-ray\n", licences=licences)
+    report = ReadReport()
+    records = list(Manifest.load("roco").records("test", tmp_path, report, frozenset({"CC BY"})))
+    assert [record.image_id for record in records] == ["ROCO_1"]
+    assert sum(report.skipped.values()) == 2
+
+
+def test_roco_v2_joins_captions_and_concepts(tmp_path: Path) -> None:
+    (tmp_path / "valid_captions.csv").write_text('ID,Caption\nROCOv2_1,"CT, axial"\nROCOv2_2,MRI\n')
+    (tmp_path / "valid_concepts.csv").write_text("ID,CUIs\nROCOv2_1,C0040405;C0817096\n")
+    records, _ = read("roco_v2", "valid", tmp_path)
+    assert records[0].caption == "CT, axial" and records[0].cuis == ("C0040405", "C0817096")
+    assert records[1].cuis == () and records[1].image_path == "valid/ROCOv2_2.jpg"
+
+
+def test_roco_v2_names_a_missing_column(tmp_path: Path) -> None:
+    (tmp_path / "test_captions.csv").write_text("id,text\nx,y\n")
+    with pytest.raises(ManifestError, match="column 'ID' is missing"):
+        read("roco_v2", "test", tmp_path)
+
+
+def medpix(root: Path) -> Path:
+    image = {
+        "Type": "CT",
+        "U_id": "MPX1",
+        "image": "MPX1_synpic1",
+        "Description": {"Caption": "Axial  CT\nshows it.", "Plane": None},
+        "Location Category": "Head",
+    }
+    case = {
+        "U_id": "MPX1",
+        "Case": {"Title": "A title", "Findings": "Some findings.", "Case Diagnosis": None},
+    }
+    (root / "descriptions_dev.jsonl").write_text(json.dumps(image) + "\n{broken\n[1]\n" + '{"image": "x"}\n')
+    (root / "data_dev.jsonl").write_text(json.dumps(case) + "\n")
+    return root
+
+
+def test_medpix_reads_captions_labels_and_cases(tmp_path: Path) -> None:
+    records, report = read("medpix", "dev", medpix(tmp_path))
+    labels = {"modality": "CT", "organ": "Head", "plane": ""}
+    licence = "none stated (research use, keep private)"
+    assert records == [
+        Record("MPX1_synpic1", "images/MPX1_synpic1.jpg", "Axial CT shows it.", "MPX1", licence, labels)
+    ]
+    assert sum(report.skipped.values()) == 3
+
+
+def test_medpix_case_appends_what_the_case_was_about(tmp_path: Path) -> None:
+    records, _ = read("medpix_case", "dev", medpix(tmp_path))
+    assert records[0].caption == "Axial CT shows it. A title. Some findings."
+    (tmp_path / "data_dev.jsonl").unlink()
+    with pytest.raises(ManifestError, match=r"data_dev\.jsonl does not exist"):
+        read("medpix_case", "dev", tmp_path)
+
+
+def test_vqa_rad_gathers_the_questions_of_an_image(tmp_path: Path) -> None:
+    item = {"image_name": "synpic1.jpg", "image_organ": "HEAD", "question": "Is it CT?", "answer": "Yes"}
+    (tmp_path / "trainset.json").write_text(
+        json.dumps([item, {**item, "question": "Where?", "answer": 3}, {}])
+    )
+    records, report = read("vqa_rad", "train", tmp_path)
+    assert [record.caption for record in records] == ["Is it CT? Yes. Where? 3."]
+    assert records[0].image_id == "synpic1" and report.skipped == {"has no image_name": 1}
+    (tmp_path / "trainset.json").write_text("{}")
+    with pytest.raises(ManifestError, match="JSON list"):
+        read("vqa_rad", "train", tmp_path)
+
+
+def test_a_caption_of_a_megabyte_is_read_whole(tmp_path: Path) -> None:
+    text = "CT of the chest. " * 62_000
+    roco(tmp_path, "test", f"ROCO_1\t {text}\n".encode())
+    assert len(read("roco", "test", tmp_path)[0][0].caption) > 1_000_000
+
+
+def test_duplicate_ids_within_a_split_stop_and_across_splits_do_not(tmp_path: Path) -> None:
+    roco(tmp_path, "test", b"ROCO_1\t CT\n")
+    roco(tmp_path, "train", b"ROCO_1\t CT\nROCO_1\t MRI\n")
+    assert len(read("roco", "test", tmp_path)[0]) == 1
+    with pytest.raises(DataError, match="already given"):
+        read("roco", "train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "split", "rows"),
+    [
+        ("roco", "roco", "validation", 8180),
+        ("roco", "roco", "train_slice", 17752),
+        ("medpix", "medpix", "train", 1653),
+        ("medpix_case", "medpix", "test", 200),
+        ("vqa_rad", "vqa_rad", "train", 314),
+    ],
+)
+def test_real_files_are_read_without_a_skip(
+    shared_data: Path, name: str, folder: str, split: str, rows: int
+) -> None:
+    records, report = read(name, split, shared_data / folder)
+    assert len(records) == rows and not report.skipped
