@@ -44,12 +44,13 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 	echo "2/5  Soft targets: captions -> concepts -> graph -> factors"
 	$(BIN)/kg-targets build demo --data-root $(DEMO)/data --out $(DEMO)
 	echo "3/5  Training NB-CLIP twice, without and with knowledge"
-	$(LAUNCH) training/run.py --config $(CONFIG) --loss.name info_nce --run.output $(DEMO)/runs/infonce
-	$(LAUNCH) training/run.py --config $(CONFIG) --run.output $(DEMO)/runs/sm
+	$(LAUNCH) training/run.py --config $(CONFIG) --loss.name info_nce --output $(DEMO)/runs/infonce --overwrite true
+	$(LAUNCH) training/run.py --config $(CONFIG) --output $(DEMO)/runs/sm --overwrite true
 	echo "4/5  Evaluation on the test split"
 	$(BIN)/python -m training.evaluate --store $(DEMO)/test --data-root $(DEMO)/data --run $(DEMO)/runs/infonce --run $(DEMO)/runs/sm --out $(DEMO)/report
 	echo "5/5  Target card"
 	$(BIN)/kg-targets card $(DEMO)/test --data-root $(DEMO)/data --out $(DEMO)/report/card.html
+	echo "Done. Look at $(DEMO)/report/: card.html, contact_sheet.png, target_block.png, retrieval.md; and at notebooks/."
 
 test: $(INSTALLED) ## Every test (no network, no GPU needed)
 	@$(BIN)/python -m pytest $(ARGS)

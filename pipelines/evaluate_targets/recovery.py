@@ -5,10 +5,11 @@ similarity-weighted votes of the k nearest images of other cases:
 
     votes(c) = Σ_{j ∈ top-k} max(S_ij, 0)·[j asserts c]
 
-Candidates are the concepts of the hidden one's group that the image does not assert anyway (the "filtered" ranking of
-link prediction; Bordes et al. 2013). hit@m and MRR are expected values over the orders of tied concepts; images that
-tie at the k-th place each vote with their probability of being in. The last column, *frequency*, ranks concepts by how
-many images of other cases assert them: what a store that knows nothing about the image in hand reaches.
+Concepts with equal votes (most have none) are ordered by frequency, the number of images of other cases that assert
+them. So a store that knows nothing (``identity``) scores exactly what the last column, *frequency*, does, and the
+difference is what a store adds. What still ties is not ordered: hit@m and MRR are expected values over the orders, and
+images that tie at the k-th place each vote with their probability of being in. Candidates are the concepts of the
+hidden one's group that the image does not assert anyway ("filtered" ranking; Bordes et al. 2013).
 """
 
 import numpy as np
@@ -26,7 +27,7 @@ from pipelines.evaluate_targets.report import Section, Table
 from pipelines.evaluate_targets.rescore import is_additive, recomputation_error
 from pipelines.evaluate_targets.settings import HITS, EvaluationSettings
 from pipelines.evaluate_targets.similarity import best_with_ties, similarity_chunks
-from pipelines.evaluate_targets.statistics import cells, measure
+from pipelines.evaluate_targets.statistics import Measured, cells, measure
 from pipelines.evaluate_targets.subjects import Subjects
 
 FloatArray = NDArray[np.float64]
@@ -50,10 +51,26 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
         return Section(
             "recovery", TITLE, ["left out: no image has a concept that could be hidden and found again"]
         )
+    measured = _measured(subjects, questions, settings)
+    header = ["hidden", "metric ×100", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1)), "frequency"]
+    data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
+    measures = [row.as_json() for row in measured]
+    columns = [*(str(store.path) for store in subjects.stores), "frequency"]
+    return Section(
+        "recovery",
+        TITLE,
+        _lines(subjects, questions, settings),
+        Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
+        data={**data, "neighbors": settings.neighbors, "columns": columns, "measures": measures},
+    )
+
+
+def _measured(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSettings) -> list[Measured]:
+    """Every group and metric, for the stores and, last, for frequency."""
     cases = subjects.cases
     scores = [store_scores(store, questions, cases, settings.neighbors) for store in subjects.stores]
     scores.append(frequency_scores(questions, cases))
-    measured = [
+    return [
         measure(
             group,
             metric,
@@ -67,18 +84,6 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
         for metric, depth in METRICS.items()
         if depth < len(members)  # among five concepts, hit@5 is 1 for everyone
     ]
-    lines = _lines(subjects, questions, settings)
-    header = ["hidden", "metric ×100", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1)), "frequency"]
-    data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
-    measures = [row.as_json() for row in measured]
-    columns = [*(str(store.path) for store in subjects.stores), "frequency"]
-    return Section(
-        "recovery",
-        TITLE,
-        lines,
-        Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
-        data={**data, "neighbors": settings.neighbors, "columns": columns, "measures": measures},
-    )
 
 
 def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSettings) -> list[str]:
@@ -88,7 +93,8 @@ def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSe
     )
     lines = [
         f"questions: {groups}; {questions.unanswerable:,} not asked: the concept occurs in no other case",
-        f"votes of the {settings.neighbors} nearest images of other cases; is_a relatives are hidden with a concept",
+        f"votes of the {settings.neighbors} nearest images of other cases, equal votes by frequency; "
+        "a concept's is_a relatives are hidden with it",
     ]
     fixed = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if not is_additive(store)]
     if fixed:
@@ -106,18 +112,17 @@ def store_scores(
     for span, block in similarity_chunks(factors_without(store, questions), store.factors):
         block[cases[questions.rows[span], None] == cases[None, :]] = -np.inf
         votes = (_voters(block, neighbors) @ questions.asserted).toarray()
-        _score(scores, span, votes, questions)
+        _score(scores, span, votes, questions, cases)
     return scores
 
 
 def frequency_scores(questions: HiddenConcepts, cases: IntArray) -> dict[str, FloatArray]:
-    """The same for concepts ranked by how many images of other cases assert them."""
+    """The same where nobody votes: concepts ranked by how many images of other cases assert them."""
     scores = _empty(questions)
     for start in range(0, len(questions.rows), _CHUNK):
         span = slice(start, min(start + _CHUNK, len(questions.rows)))
-        _score(
-            scores, span, images_of_other_cases(questions.asserted, cases, questions.rows[span]), questions
-        )
+        votes = np.zeros((span.stop - span.start, len(questions.cuis)))
+        _score(scores, span, votes, questions, cases)
     return scores
 
 
@@ -133,18 +138,21 @@ def _voters(block: FloatArray, neighbors: int) -> sparse.csr_array:
     return sparse.csr_array(parts, shape=block.shape)
 
 
-def _score(scores: dict[str, FloatArray], span: slice, votes: FloatArray, questions: HiddenConcepts) -> None:
-    """Rank the hidden concepts of a chunk of questions by ``votes``, float64 [chunk, V]."""
-    each = np.arange(len(votes))
-    hidden = questions.hidden[span]
+def _score(
+    scores: dict[str, FloatArray], span: slice, votes: FloatArray, questions: HiddenConcepts, cases: IntArray
+) -> None:
+    """Rank the hidden concepts of a chunk of questions by ``votes``, float64 [chunk, V], then by frequency."""
+    each, hidden = np.arange(len(votes)), questions.hidden[span]
     candidates = questions.asserted[questions.rows[span]].toarray() == 0
     for group, members in questions.groups.items():
         outside = np.setdiff1d(np.arange(votes.shape[1]), members)
         candidates[np.ix_(questions.names[span] == group, outside)] = False
     candidates[each, hidden] = True
-    lead = votes - votes[each, hidden][:, None]
-    better = ((lead > _TOLERANCE) & candidates).sum(axis=1)
-    tied = ((np.abs(lead) <= _TOLERANCE) & candidates).sum(axis=1)  # the hidden concept itself included
+    frequency = images_of_other_cases(questions.asserted, cases, questions.rows[span])
+    lead, more = votes - votes[each, hidden][:, None], frequency - frequency[each, hidden][:, None]
+    level = np.abs(lead) <= _TOLERANCE
+    better = (((lead > _TOLERANCE) | (level & (more > 0))) & candidates).sum(axis=1)
+    tied = (level & (more == 0) & candidates).sum(axis=1)  # the hidden concept itself included
     for m in HITS:
         scores[f"hit@{m}"][span] = np.clip((m - better) / tied, 0.0, 1.0)
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, votes.shape[1] + 1))])

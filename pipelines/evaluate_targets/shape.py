@@ -43,34 +43,17 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
         f"means over {settings.batches} random batches of B images of different cases; softmax(τ), "
         f"fixed_mass(α {_ALPHA}, τ_o {_RELATIVE_TEMPERATURE}), evidence(the store's θ, α {_ALPHA}, m₀ {_SATURATION:g})"
     )
-    rows: list[list[str]] = []
-    data: list[dict[str, Any]] = []
-    for size in sizes:
-        batches = _batches(subjects.cases, size, settings)
-        for number, (store, targets) in enumerate(zip(subjects.stores, policies, strict=True), 1):
-            blocks = [(store.block(batch), store.known[batch]) for batch in batches]
-            for name, target in targets.items():
-                found = np.array([target_statistics(target(*block)) for block in blocks])
-                mean, spread = found.mean(axis=0), found.std(axis=0, ddof=1 if len(found) > 1 else 0)
-                rows.append([name, f"[{number}]", f"{size:,}", *_cells(mean)])
-                entry = {"policy": name, "store": number, "batch_size": size}
-                summary = {
-                    key: {"mean": float(m), "sd_of_batches": float(s)}
-                    for key, m, s in zip(_STATISTICS, mean, spread, strict=True)
-                }
-                data.append({**entry, **summary})
-    order = sorted(range(len(rows)), key=lambda index: (list(policies[0]).index(rows[index][0]), index))
-    header = [
-        "policy",
-        "store",
-        "B",
-        "diagonal mass",
-        "effective positives",
-        "entropy, nats",
-        "no relatives %",
+    blunt = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if store.threshold >= 1.0]
+    if blunt:
+        lines.append(f"evidence left out for {', '.join(blunt)}: θ is 1, and no similarity exceeds it")
+    rows = [
+        {"policy": name, "store": number, "batch_size": size, **_summary(store, target, batches)}
+        for size in sizes
+        for batches in [_batches(subjects.cases, size, settings)]
+        for number, (store, targets) in enumerate(zip(subjects.stores, policies, strict=True), 1)
+        for name, target in targets.items()
     ]
-    table = Table(header, [rows[index] for index in order], left=2)
-    return Section("shape", TITLE, lines, table, data={"batches": settings.batches, "rows": data})
+    return Section("shape", TITLE, lines, _table(rows), data={"batches": settings.batches, "rows": rows})
 
 
 def target_statistics(targets: FloatArray) -> FloatArray:
@@ -87,6 +70,36 @@ def target_statistics(targets: FloatArray) -> FloatArray:
     diagonal = np.diagonal(targets)
     alone = targets.sum(axis=1) - diagonal < 1e-6
     return np.array([diagonal.mean(), np.exp(entropy).mean(), entropy.mean(), alone.mean()])
+
+
+def _summary(store: TargetStore, target: Target, batches: list[IntArray]) -> dict[str, Any]:
+    """Mean and standard deviation over batches of every statistic."""
+    found = np.array([target_statistics(target(store.block(b), store.known[b])) for b in batches])
+    spread = found.std(axis=0, ddof=1) if len(found) > 1 else np.zeros(len(_STATISTICS))
+    return {
+        name: {"mean": float(mean), "sd_of_batches": float(sd)}
+        for name, mean, sd in zip(_STATISTICS, found.mean(axis=0), spread, strict=True)
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Policy by policy; within one, batch size by batch size, the stores below one another."""
+    names = list(dict.fromkeys(row["policy"] for row in rows))
+    header = [
+        "policy",
+        "store",
+        "B",
+        "diagonal mass",
+        "effective positives",
+        "entropy, nats",
+        "% no relatives",
+    ]
+    lines = []
+    for row in sorted(rows, key=lambda row: names.index(row["policy"])):
+        diagonal, positives, entropy, alone = (row[name]["mean"] for name in _STATISTICS)
+        numbers = [f"{diagonal:.3f}", f"{positives:.2f}", f"{entropy:.2f}", f"{100 * alone:.1f}"]
+        lines.append([row["policy"], f"[{row['store']}]", f"{row['batch_size']:,}", *numbers])
+    return Table(header, lines, left=2)
 
 
 def _policies(store: TargetStore) -> dict[str, Target]:
@@ -137,7 +150,3 @@ def _batches(cases: IntArray, size: int, settings: EvaluationSettings) -> list[I
         first = np.unique(cases[shuffled], return_index=True)[1]  # a random image of every case
         batches.append(shuffled[generator.permutation(first)[:size]])
     return batches
-
-
-def _cells(mean: FloatArray) -> list[str]:
-    return [f"{mean[0]:.3f}", f"{mean[1]:.2f}", f"{mean[2]:.2f}", f"{100 * mean[3]:.1f}"]

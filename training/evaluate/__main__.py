@@ -1,6 +1,8 @@
 """Evaluate runs: ``python -m training.evaluate --store STORE --data-root DIR --run RUN [--run RUN …] --out DIR``."""
 
 import argparse
+import hashlib
+import json
 import logging
 import sys
 import time
@@ -32,6 +34,8 @@ from training.evaluate.report import (
 from training.evaluate.retrieval import rank_images
 from training.nb_clip.model import load_clip
 
+TABLE = "retrieval.txt"
+OUTPUTS = ("retrieval.json", "retrieval.md", TABLE, "contact_sheet.png", "target_block.png")
 PROTOCOL = (
     "image to image; every image queries all others of the split, its own case excluded; chance is the expectation "
     "of a random order"
@@ -86,8 +90,13 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     store, root, out = TargetStore.open(options.store), Path(options.data_root), Path(options.out)
     labels = label_sets(store.labels, options.labels.split(",") if options.labels else None)
+    folders = _run_names(options.run)
+    key = _key(store, folders, options)
+    if _is_current(out, key):
+        sys.stdout.write(f"{(out / TABLE).read_text(encoding='utf-8')}{out}: up to date\n")
+        return
     runs = []
-    for name, path in _run_names(options.run).items():
+    for name, path in folders.items():
         run, rows = encode_run(name, path, store=store, root=root, options=options)
         runs.append(run)
     data = RetrievalSet.of(store, rows)
@@ -100,8 +109,9 @@ def evaluate(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "retrieval.json", as_json(report))
+    (out / "retrieval.json").unlink(missing_ok=True)
     (out / "retrieval.md").write_text(as_markdown(report), encoding="utf-8")
+    (out / TABLE).write_text(as_text(report), encoding="utf-8")
     shown = _sheet_labels(store.labels)
     codes = label_codes(*(data.label(name) for name in shown)) if shown else data.cases
     orders = {run.name: rank_images(run.features, data.cases, max(CUI_DEPTHS)) for run in runs}
@@ -115,8 +125,10 @@ def evaluate(options: argparse.Namespace) -> None:
     target_block(
         out / "target_block.png", store, order_by or next(iter(store.labels), None), seed=options.seed
     )
+    # Written last: it says that everything else is there.
+    write_json(out / "retrieval.json", {**as_json(report), "key": key})
     sys.stdout.write(as_text(report))
-    for name in ("retrieval.json", "retrieval.md", "contact_sheet.png", "target_block.png"):
+    for name in OUTPUTS:
         sys.stdout.write(f"wrote {out / name}\n")
 
 
@@ -141,6 +153,25 @@ def encode_run(
     features = encode_images(clip.model, clip, images, projected=options.projected, device=device)
     sys.stderr.write(f"{name}: {len(images):,} images encoded in {time.monotonic() - started:.1f} s\n")
     return Run(name, int(config["seed"]), features), images.rows
+
+
+def _key(store: TargetStore, folders: dict[str, Path], options: argparse.Namespace) -> str:
+    """Tells one evaluation from another: store, finished runs and options."""
+    digest = hashlib.sha256(store.fingerprint.encode())
+    for name, path in folders.items():
+        marker = path / FINISHED
+        digest.update(f"\n{name}\n{marker.read_text() if marker.is_file() else ''}".encode())
+    chosen = {name: value for name, value in vars(options).items() if name not in ("out", "run", "store")}
+    digest.update(json.dumps(chosen, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _is_current(out: Path, key: str) -> bool:
+    try:
+        written = json.loads((out / "retrieval.json").read_text(encoding="utf-8")).get("key")
+    except (OSError, ValueError):
+        return False
+    return bool(written == key) and all((out / name).is_file() for name in OUTPUTS)
 
 
 def _sheet_labels(available: Sequence[str]) -> tuple[str, ...]:
