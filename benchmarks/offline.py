@@ -117,7 +117,10 @@ def blocks(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, A
     graph, fitted, ids = scored_graph(ontology, captions, 8192)
     matrix = sparse.csr_array(SCORERS["ontology"](ScoringInput(graph, fitted, ids)).matrix)
     generator = np.random.default_rng(0)
-    result: dict[str, Any] = {"nnz_per_row": round(matrix.nnz / matrix.shape[0], 1), "columns": matrix.shape[1]}
+    result: dict[str, Any] = {
+        "nnz_per_row": round(matrix.nnz / matrix.shape[0], 1),
+        "columns": matrix.shape[1],
+    }
     for size in (256, 1024):
         rows = generator.permutation(matrix.shape[0])[:size]
         dense = matrix[rows].toarray()

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kg_targets
-from kg_targets.concepts import EXTRACTORS
-from kg_targets.errors import ConfigError, DataError, StoreError
+from kg_targets.errors import DataError, StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import Manifest, ReadReport
 from kg_targets.ontology import Ontology, load_ontology
@@ -23,6 +22,7 @@ from kg_targets.store import StoreWriter, TargetStore
 from pipelines.config import BuildConfig
 from pipelines.executors import map_in_order
 from pipelines.extract_stage import ShardInput, ShardResult, extract_shard, initialise, mentions_file
+from pipelines.extractors import make_extractor
 from pipelines.similarity import off_diagonal_quantiles
 from pipelines.stopwatch import Stopwatch, progress
 from pipelines.write_stage import write_concepts, write_targets
@@ -43,9 +43,10 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
         KGTargetsError: an option, a file or a row is not as it must be; nothing half-written is left.
     """
     manifest = Manifest.load(config.dataset)
-    if config.extractor not in EXTRACTORS:
-        raise ConfigError(f"--extractor {config.extractor} is not one of {', '.join(sorted(EXTRACTORS))}")
     root = config.data_root or manifest.default_root
+    make_extractor(
+        config.extractor, Ontology.seed(), config.extractor_options
+    )  # a wrong option fails at once
     wanted = _wanted_splits(config, manifest, root, say)
     fit_split = _fit_split(config, manifest, root, wanted, say)
     ontology = load_ontology(config.ontology, config.cache)
@@ -131,17 +132,18 @@ class _SplitBuild:
         }
 
     def _extract(self, writer: StoreWriter) -> list[ShardResult]:
+        config = self.config
         with self.watch.stage("extract"):
             results = map_in_order(
                 extract_shard,
                 self._shards(writer.folder),
-                self.config.worker_count,
+                config.worker_count,
                 initialise,
-                (self.config.extractor, self.ontology),
+                (config.extractor, config.extractor_options, self.ontology, config.keep_unknown_cuis),
             )
             expected = self.manifest.split_spec(self.split, self.root).expected_rows
             total = None if expected is None else -(-expected // self.config.rows_per_shard)
-            shards = list(progress(results, total, f"{self.split}: captions → concepts", "shard"))
+            shards = list(progress(results, total, f"{self.split}: captions → concepts", " shard"))
         for line in self.read.lines():
             self.say(f"{self.split}: {line}")
         if not self.read.read:
@@ -212,9 +214,14 @@ class _SplitBuild:
     def _summarise(self, store: TargetStore) -> None:
         from kg_targets.inspect.summary import summary_lines
 
-        seconds = sum(stage["seconds"] for stage in self.watch.stages.values())
-        peak = max(stage["peak_mib"] for stage in self.watch.stages.values())
+        stages = self.watch.stages
+        seconds = sum(stage["seconds"] for stage in stages.values())
+        peak = max(stage["peak_mib"] for stage in stages.values())
         self.say(f"{self.target}: {len(store):,} images in {seconds:.1f} s, peak memory {peak:,.0f} MiB")
+        each = (
+            f"{name} {stage['seconds']:.1f} s {stage['peak_mib']:,.0f} MiB" for name, stage in stages.items()
+        )
+        self.say(f"  stages (seconds, peak memory so far): {', '.join(each)}")
         for line in summary_lines(store):
             self.say(f"  {line}")
 

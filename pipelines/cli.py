@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data-root", type=Path, default=None, help="default: data/<data set>")
     command.add_argument("--ontology", default="seed", help="as for build (default: seed)")
     command.add_argument("--extractor", default="dictionary", help="as for build (default: dictionary)")
+    command.add_argument("--extractor-options", default="", help="as for build")
     command.add_argument("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
     command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     command.set_defaults(run=_evaluate_concepts)
@@ -216,12 +217,12 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.manifest import Manifest
     from kg_targets.ontology import load_ontology
     from pipelines.evaluate_concepts import gold_lines, label_lines
-    from pipelines.extract_stage import make_extractor
+    from pipelines.extractors import make_extractor
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate-concepts medpix")
     ontology = load_ontology(options.ontology, BuildConfig.cache)
-    extractor = make_extractor(options.extractor, ontology)
+    extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:
         for line in gold_lines(options.gold, options.split, extractor, options.errors, options.seed):
             _say(line)

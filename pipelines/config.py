@@ -28,6 +28,10 @@ class BuildConfig:
     """Where concepts and is_a come from; sources are merged with |."""
     extractor: str = "dictionary"
     """How captions become concepts."""
+    extractor_options: str = ""
+    """For the extractor: key=value pairs separated by commas, such as kinds=finding|organ,stop_list=mine.tsv."""
+    keep_unknown_cuis: bool = False
+    """Keep CUIs that the ontology lacks, as concepts without ancestors; otherwise they are counted and left out."""
     scorer: str = "ontology"
     """How concepts become similarities: ontology, noise, permuted or identity."""
     use_ontology: bool = True

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from kg_targets.concepts import EXTRACTORS, Extractor, Mention
-from kg_targets.errors import ConfigError
+from kg_targets.concepts import Extractor, Mention
 from kg_targets.manifest import Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
+from pipelines.extractors import make_extractor
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,19 @@ class ShardResult:
     mentions: int
     negated: int
     unknown_cuis: Counter[str]
-    """CUIs that the data set ships but the ontology does not have; they stay out of the graph."""
+    """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
 
 
 _extractor: Extractor
 _ontology: Ontology
+_keep_unknown: bool
 
 
-def initialise(name: str, ontology: Ontology) -> None:
+def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool) -> None:
     """Prepare this process: build the extractor once, for all the shards it will see."""
-    global _extractor, _ontology
-    _extractor, _ontology = make_extractor(name, ontology), ontology
-
-
-def make_extractor(name: str, ontology: Ontology) -> Extractor:
-    """The extractor of that name as builds use it.
-
-    Raises:
-        ConfigError: no extractor has that name.
-        ExtractionError: it needs something that is not installed.
-    """
-    if name not in EXTRACTORS:
-        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
-    # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count by themselves.
-    options = {"trusted": frozenset(Ontology.seed().cuis)} if name in ("dictionary", "union") else {}
-    return EXTRACTORS[name](ontology, options)
+    global _extractor, _ontology, _keep_unknown
+    _extractor, _ontology = make_extractor(name, ontology, options), ontology
+    _keep_unknown = keep_unknown
 
 
 def extract_shard(shard: ShardInput) -> ShardResult:
@@ -95,7 +83,7 @@ def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:
     asserted = {mention.cui for mention in mentions if not mention.negated}
     missing = {cui for cui in asserted if cui not in _ontology}
     unknown.update(missing)
-    return sorted(asserted - missing)
+    return sorted(asserted if _keep_unknown else asserted - missing)
 
 
 def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Table:
@@ -114,7 +102,7 @@ def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Tabl
 
 
 def _row_table(records: list[Record]) -> pa.Table:
-    labels = sorted({name for record in records for name in record.labels})
+    labels = list(dict.fromkeys(name for record in records for name in record.labels))
     columns = {
         name: [getattr(record, name) for record in records]
         for name in ("image_id", "image_path", "caption", "group_id", "licence")

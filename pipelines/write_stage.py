@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from kg_targets.graph import ConceptGraph
-from kg_targets.ontology import Ontology
+from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
 from kg_targets.scoring.neighbors import Neighbors, nearest
 from kg_targets.store import StoreWriter, schema
@@ -52,7 +52,7 @@ def write_concepts(
 ) -> None:
     """Write ``concepts.parquet`` (in the order of factor columns) and ``is_a.parquet``."""
     cuis = graph.concepts
-    known = [ontology[cui] for cui in cuis]
+    known = [ontology[cui] if cui in ontology else Concept(cui, name=cui) for cui in cuis]
     table = pa.table(
         {
             "concept": np.arange(len(cuis), dtype=np.int32),

@@ -118,9 +118,8 @@ def _examples(store: TargetStore, root: Path | None, seed: int) -> list[dict[str
     examples = []
     for row in candidates:
         query = store.image_ids[row]
-        groups = store.group_ids
-        found = store.neighbors(query, k=min(32, int(store.manifest["config"]["top_k"])))
-        found = found[found["group_id"] != groups[row]].drop_duplicates("group_id").head(NEIGHBORS)
+        kept = int(store.manifest["config"]["top_k"])
+        found = store.neighbors(query, kept, exclude_case=True).drop_duplicates("group_id").head(NEIGHBORS)
         if len(found) < NEIGHBORS:
             continue
         neighbors = []
@@ -160,4 +159,3 @@ def _data_address(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-

@@ -59,15 +59,10 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td style='text-align:right'>{concept.share:.1%}</td><td>{html.escape(concept.name)}</td>"
-            f"<td><code>{concept.cui}</code></td><td>{html.escape(' → '.join(concept.first_path))}</td>"
-            f"<td>{html.escape(' → '.join(concept.second_path))}</td></tr>"
-            for concept in self.shared
+            _html_row("td", f"{c.share:.1%}", c.name, c.cui, _short(c.first_path), _short(c.second_path))
+            for c in self.shared
         )
-        head = "".join(
-            f"<th>{html.escape(name)}</th>"
-            for name in ("share", "shared concept", "CUI", self.first, self.second)
-        )
+        head = _html_row("th", "share", "shared concept", "CUI", self.first, self.second)
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
         captions = "".join(
             f"<p><b>{html.escape(image)}</b>: {html.escape(caption)}</p>"
@@ -142,3 +137,17 @@ def _path(store: "TargetStore", asserted: tuple[str, ...], target: str) -> list[
 def _paths(concept: SharedConcept) -> str:
     climbed = [path for path in (concept.first_path, concept.second_path) if len(path) > 1]
     return "".join(f"\n            via {' → '.join(path)}" for path in dict.fromkeys(climbed))
+
+
+def _short(path: tuple[str, ...]) -> str:
+    """Where a path starts and how it ends: the steps between are on the rows above."""
+    return " → ".join(path if len(path) <= 3 else (path[0], "…", path[-2], path[-1]))
+
+
+def _html_row(tag: str, *cells: str) -> str:
+    # Notebooks align cells to the right unless told otherwise.
+    return (
+        "<tr>"
+        + "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells)
+        + "</tr>"
+    )

@@ -49,7 +49,11 @@ def block_figure(
         starts = [i for i, name in enumerate(tick_labels) if i == 0 or name != tick_labels[i - 1]]
         stops = [*starts[1:], len(tick_labels)]
         middles = [(start + stop - 1) / 2 for start, stop in zip(starts, stops, strict=True)]
-        axes[0].set_yticks(middles, [tick_labels[start] for start in starts], fontsize=8)
+        # A group narrower than its label's line of text goes without, so that labels do not overlap.
+        rows_per_line = 0.016 * 5.2 / width * len(tick_labels)
+        wide = [index for index in range(len(starts)) if stops[index] - starts[index] >= rows_per_line]
+        names = [tick_labels[starts[index]] for index in wide]
+        axes[0].set_yticks([middles[index] for index in wide], names, fontsize=8)
         for axis in axes:
             for start in starts[1:]:
                 axis.axhline(start - 0.5, color="white", linewidth=0.5)

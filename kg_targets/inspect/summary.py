@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from kg_targets.store import TargetStore
@@ -38,18 +39,25 @@ def summary_lines(store: "TargetStore", most_frequent: int = 8) -> list[str]:
     asserted = int((concepts["images"] > 0).sum())
     unknown = int((~store.known).sum())
     quantiles = store.manifest["similarity"]["quantiles"]
-    top = concepts.sort_values(["images", "cui"], ascending=[False, True]).head(most_frequent)
+    ordered = concepts.sort_values(["images", "cui"], ascending=[False, True])
+    findings = ordered[(ordered["kind"] == "finding") & (ordered["images"] > 0)]
     lines = [
         "captions with a concept: "
         + ", ".join(f"{group} {share:.1%}" for group, share in coverage(store).items()),
         f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.is_a):,} edges",
         f"unknown images (no concept, identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
         "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
-        "most frequent: "
-        + ", ".join(f"{name} {n:,}" for name, n in zip(top["name"], top["images"], strict=True)),
+        f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
+        f"most frequent findings: {_listed(findings.head(most_frequent))}",
     ]
     unknown_cuis = store.manifest["unknown_cuis"]
     if unknown_cuis:
         listed = ", ".join(f"{cui} ×{count:,}" for cui, count in list(unknown_cuis.items())[:5])
         lines.append(f"CUIs given by the data set that the ontology does not have (left out): {listed}")
     return lines
+
+
+def _listed(concepts: pd.DataFrame) -> str:
+    return ", ".join(
+        f"{name} {count:,}" for name, count in zip(concepts["name"], concepts["images"], strict=True)
+    )

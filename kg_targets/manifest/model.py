@@ -45,6 +45,8 @@ class Manifest(BaseModel):
     citation: str = ""
     how_to_get: str
     """One or two sentences for a person who does not have the files yet."""
+    data_root: str = ""
+    """Where the files are looked for when no data root is given; empty for ``data/<name>``."""
     fit_split: str
     """Split on whose captions information content and idf are fitted; every other split reuses them."""
     options: dict[str, str] = Field(default_factory=dict)
@@ -96,8 +98,8 @@ class Manifest(BaseModel):
 
     @property
     def default_root(self) -> Path:
-        """Where the files are looked for when no data root is given: ``data/<name>``."""
-        return Path("data") / self.name
+        """Where the files are looked for when no data root is given."""
+        return Path(self.data_root) if self.data_root else Path("data") / self.name
 
     def present_splits(self, data_root: str | Path) -> list[str]:
         """Splits whose captions are under ``data_root``: the listed ones in their order, then others by name."""

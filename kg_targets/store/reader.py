@@ -221,8 +221,11 @@ class TargetStore:
         block[left[:, None] == right[None, :]] = 1.0
         return block
 
-    def neighbors(self, image_id: str, k: int = 10) -> pd.DataFrame:
+    def neighbors(self, image_id: str, k: int = 10, exclude_case: bool = False) -> pd.DataFrame:
         """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by row.
+
+        Args:
+            exclude_case: leave out images of the same case; then fewer than ``k`` of the kept neighbours may remain.
 
         Raises:
             StoreError: no such image, or more neighbours asked for than the store keeps.
@@ -232,11 +235,16 @@ class TargetStore:
             raise StoreError(f"k must be between 1 and {kept}, the neighbours this store keeps; got {k}")
         row = self.row(image_id)
         rows, scores = self._neighbor_lists
-        found = np.asarray(rows[row].as_py()[:k], dtype=np.int64)
+        pairs = [
+            (other, score)
+            for other, score in zip(rows[row].as_py(), scores[row].as_py(), strict=True)
+            if not (exclude_case and self.group_ids[other] == self.group_ids[row])
+        ][:k]
+        found = [other for other, _ in pairs]
         return pd.DataFrame(
             {
                 "image_id": [self.image_ids[index] for index in found],
-                "score": np.asarray(scores[row].as_py()[:k], dtype=np.float32),
+                "score": np.asarray([score for _, score in pairs], dtype=np.float32),
                 "caption": [self.captions[index] for index in found],
                 "group_id": [self.group_ids[index] for index in found],
             }

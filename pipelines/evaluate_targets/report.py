@@ -53,15 +53,19 @@ class Section:
     data: dict[str, Any] = field(default_factory=dict)
     """Everything, for JSON."""
 
-    def text(self) -> str:
+    def text(self, number: int) -> str:
         """The section for a terminal."""
         table = self.table.text() if self.table else []
-        return "\n".join([self.title, *(f"  {line}" for line in (*self.lines, *table, *self.private)), ""])
+        return "\n".join(
+            [f"{number}. {self.title}", *(f"  {line}" for line in (*self.lines, *table, *self.private)), ""]
+        )
 
-    def markdown(self) -> str:
+    def markdown(self, number: int) -> str:
         """The section in Markdown, without captions."""
         table = ["", *self.table.markdown()] if self.table else []
-        return "\n".join([f"## {self.title}", "", *(f"- {line}" for line in self.lines), *table, ""])
+        return "\n".join(
+            [f"## {number}. {self.title}", "", *(f"- {line}" for line in self.lines), *table, ""]
+        )
 
 
 def to_json(content: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def evaluate_targets(
     for number, make in enumerate(SECTIONS, 1):
         section = make(subjects, settings)
         sections.append(section)
-        say(f"{number}. {section.text()}")
+        say(section.text(number))
     content = {
         "dataset": subjects.reference.dataset,
         "split": subjects.reference.split,
@@ -68,7 +68,15 @@ def evaluate_targets(
         "sections": {section.name: {"notes": list(section.lines), **section.data} for section in sections},
     }
     title = f"# Targets of {subjects.reference.dataset}/{subjects.reference.split}, scored without training"
-    markdown = "\n".join([title, "", *(f"- {line}" for line in head), "", *(s.markdown() for s in sections)])
+    markdown = "\n".join(
+        [
+            title,
+            "",
+            *(f"- {line}" for line in head),
+            "",
+            *(section.markdown(number) for number, section in enumerate(sections, 1)),
+        ]
+    )
     _write(json_file, to_json(content))
     _write(markdown_file, markdown)
     return content

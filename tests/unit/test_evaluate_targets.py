@@ -205,7 +205,7 @@ def test_settings_out_of_range_name_their_option(options: dict[str, object]) -> 
 def test_a_section_keeps_captions_out_of_markdown_and_nan_out_of_json() -> None:
     table = Table(["a|b", "n"], [["x", "1"], ["long", "22"]])
     section = Section("s", "Title", ["note"], table, private=["a caption"], data={"x": math.nan, "y": (1,)})
-    assert "a caption" in section.text() and "a caption" not in section.markdown()
+    assert "a caption" in section.text(1) and "a caption" not in section.markdown(1)
     assert table.text() == ["a|b    n", "x      1", "long  22"]
-    assert section.markdown().splitlines()[4:6] == ["| a\\|b | n |", "| --- | ---: |"]
+    assert section.markdown(1).splitlines()[4:6] == ["| a\\|b | n |", "| --- | ---: |"]
     assert json.loads(to_json(section.data)) == {"x": None, "y": [1]}
