@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := train,scispacy,notebooks,dev
 INSTALLED := $(VENV)/.installed
+CORE := .venv-core
+CORE_INSTALLED := $(CORE)/.installed
 
 DATASET ?=
 SPLIT ?= all
@@ -52,8 +54,15 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 	$(BIN)/kg-targets card $(DEMO)/test --data-root $(DEMO)/data --out $(DEMO)/report/card.html
 	echo "Done. Look at $(DEMO)/report/: card.html, contact_sheet.png, target_block.png, retrieval.md; and at notebooks/."
 
-test: $(INSTALLED) ## Every test (no network, no GPU needed)
+$(CORE_INSTALLED): pyproject.toml constraints-core.txt
+	@[ -x $(CORE)/bin/python ] || $(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout hypothesis
+	touch $@
+
+test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the core again without torch on numpy 2
 	@$(BIN)/python -m pytest $(ARGS)
+	echo "The core without torch and spaCy, on numpy 2:"
+	$(CORE)/bin/python -m pytest --quiet --ignore-glob='*training*' --ignore-glob='*notebook*' $(ARGS)
 
 targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data] [OUT=build/name] [ONTOLOGY=] [SCORER=] [ARGS=]
 	@[ -n "$(DATASET)" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }

@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kg_targets.store import TargetStore
 from pipelines import cli
+from pipelines.build import build_data_set
+from pipelines.config import BuildConfig
 from tests.builds import CAPTIONS, build, write_split
 
 pytestmark = pytest.mark.e2e
@@ -25,6 +29,11 @@ def data(folder: Path) -> Path:
     for split in ("train", "dev", "test"):
         write_split(folder / "data", split, CAPTIONS)
     return folder / "data"
+
+
+def build_from(folder: Path, out: Path, said: list[str] | None = None, **options: Any) -> TargetStore:
+    config = BuildConfig(dataset="demo", split="train", data_root=folder, out=out, workers=1, **options)
+    return build_data_set(config, (said if said is not None else []).append)[0]
 
 
 def test_all_splits_are_built_fit_split_first_and_a_second_run_skips(
@@ -56,9 +65,6 @@ def test_changed_captions_or_options_build_again(tmp_path: Path, capsys: pytest.
 
 
 def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
-    from pipelines.build import build_data_set
-    from pipelines.config import BuildConfig
-
     folder = data(tmp_path)
     write_split(folder, "dev", [CAPTIONS[0]] * 5)
     config = BuildConfig(dataset="demo", split="dev", data_root=folder, out=tmp_path / "out", workers=1)
@@ -125,14 +131,8 @@ def test_cuis_of_the_data_set_that_the_ontology_lacks_are_counted_and_left_out(t
     (folder / "train.csv").write_text(
         "image_id,filepath,caption,cuis\na,a.png,CT of the chest,C9999999|C0817096\nb,b.png,MRI,not-a-cui\n"
     )
-    from pipelines.build import build_data_set
-    from pipelines.config import BuildConfig
-
     said: list[str] = []
-    config = BuildConfig(
-        dataset="demo", split="train", data_root=folder, out=tmp_path / "out", workers=1, extractor="union"
-    )
-    store = build_data_set(config, said.append)[0]
+    store = build_from(folder, tmp_path / "out", said, extractor="union")
     assert store.manifest["unknown_cuis"]["C9999999"] == 1
     assert any("C9999999" in line for line in said)
     assert "C9999999" not in store.cuis[0]
@@ -155,3 +155,28 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
     assert process.returncode == 130
     assert err == "interrupted: nothing half-written was left\n"
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_extractor_options_reach_the_extractor_and_wrong_ones_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("build", "demo", "--split", "train", "--data-root", data(tmp_path), "--out", tmp_path / "out")
+    assert run(capsys, *common, "--extractor-options", "kinds=finding")[0] == 0
+    kinds = set(TargetStore.open(tmp_path / "out" / "train").concepts.query("images > 0")["kind"])
+    assert kinds == {"finding"}
+    for wrong, message in {
+        "kinds": "is not key=value",
+        "colour=red": "do not fit --extractor dictionary",
+    }.items():
+        code, _, err = run(capsys, *common, "--extractor-options", wrong)
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_cuis_the_ontology_lacks_can_be_kept_as_lone_concepts(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    (folder / "train.csv").write_text(
+        "image_id,filepath,caption,cuis\na,a.png,one,C9999999\nb,b.png,two,C9999999\nc,c.png,three,\n"
+    )
+    store = build_from(folder, tmp_path / "out", extractor="provided", keep_unknown_cuis=True)
+    assert store.cuis == [["C9999999"], ["C9999999"], []]
+    assert store.block([0, 1, 2]).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]

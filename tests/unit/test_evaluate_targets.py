@@ -138,6 +138,8 @@ def test_identity_and_uniform_targets_have_their_known_statistics() -> None:
     assert shape.target_statistics(np.eye(5)) == pytest.approx([1.0, 1.0, 0.0, 1.0])
     uniform = np.full((4, 4), 0.25)
     assert shape.target_statistics(uniform) == pytest.approx([0.25, 4.0, math.log(4), 0.0])
+    mixed = np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert shape.target_statistics(mixed) == pytest.approx([0.75, (1 + 2) / 2, math.log(2) / 2, 0.5])
 
 
 def test_batches_hold_one_image_of_each_case() -> None:

@@ -48,8 +48,9 @@ def test_pairs_within_and_between_cases_are_what_they_say() -> None:
 
 @pytest.mark.parametrize("count", [3, 50])
 def test_most_similar_pairs_are_the_greedy_choice_with_each_image_once(
-    store: TargetStore, count: int
+    store: TargetStore, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipelines.evaluate_targets.similarity._CHUNK_BYTES", 1)  # one row at a time
     cases = Subjects((store,)).cases
     best, identical = pairs.survey(store, cases)
     found = pairs.most_similar_pairs(store, cases, best, count, seed=0)

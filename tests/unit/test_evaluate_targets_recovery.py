@@ -133,6 +133,9 @@ def test_every_question_hides_a_concept_with_its_relatives_and_leaves_something(
     subjects = Subjects((flat, store))  # the relatives are known to the second store only
     questions = hiding.hide_concepts(subjects, seed=0)
     closure = reference_ancestors(store)
+    for index, cui in enumerate(questions.cuis):
+        related = {questions.cuis[column] for column in questions.related[[index]].indices}
+        assert related == closure[cui] | {other for other in closure if cui in closure[other]}
     concepts = flat.concepts["cui"].tolist()
     unit = hiding.factors_without(flat, questions)
     assert len(set(zip(questions.rows.tolist(), questions.names.tolist(), strict=True))) == len(
@@ -147,6 +150,14 @@ def test_every_question_hides_a_concept_with_its_relatives_and_leaves_something(
             hidden in cuis and flat.group_ids[other] != flat.group_ids[row]
             for other, cuis in enumerate(flat.cuis)
         )
+
+
+def test_a_concept_of_one_case_only_is_counted_and_not_asked_for(tmp_path: Path) -> None:
+    captions = ["CT of the liver.", "CT of the liver.", "CT of the brain.", "MRI of the brain."]  # two cases
+    questions = hiding.hide_concepts(Subjects((build(tmp_path, captions),)), seed=0)
+    # Only CT occurs in both cases: liver, brain and MRI have nobody to vote for them.
+    names = dict(zip(questions.rows.tolist(), questions.names.tolist(), strict=True))
+    assert names == {0: "modality", 1: "modality", 2: "modality"} and questions.unanswerable == 5
 
 
 def test_frequency_ranks_concepts_by_images_of_other_cases(store: TargetStore) -> None:
