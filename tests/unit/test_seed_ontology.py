@@ -241,3 +241,13 @@ def test_the_document_lists_exactly_the_concepts_of_the_file(tool: ModuleType) -
     assert tool.generated_block(CONCEPTS) in tool.DOC.read_text(encoding="utf-8"), (
         "run tools/seed_sources.py --write"
     )
+
+
+def test_no_edge_between_verified_concepts_is_implied_by_others() -> None:
+    up = parents(verified_only=True)
+    for child, direct in up.items():
+        for parent in direct:
+            others = set().union(
+                *({other} | ancestors(other, up) for other in direct if other != parent), set()
+            )
+            assert parent not in others, f"{child} is_a {parent} follows from other edges"
