@@ -34,7 +34,7 @@ setup: $(INSTALLED) ## Create .venv and install everything into it (once)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(PYTHON) -c 'import sys; sys.exit((3, 11) <= sys.version_info < (3, 13) and 0 or "error: make setup needs Python 3.11 or 3.12, this is %d.%d: set PYTHON=python3.12" % sys.version_info[:2])' || exit 2
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "error: make setup needs Python 3.11 or 3.12, this is %d.%d: set PYTHON=python3.12" % sys.version_info[:2])' || exit 2
 	echo "Installing into $(VENV) (several minutes and about 6 GB the first time) ..."
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
