@@ -78,7 +78,7 @@ def _closure(
     rest = np.setdiff1d(np.arange(len(concepts)), placed)
     pairs = hops.tocoo()
     rows = np.concatenate([placed[pairs.row], rest]).astype(np.int64)
-    columns = _representatives(concepts, edges)[np.concatenate([pairs.col, rest])]
+    columns = representatives(concepts, edges)[np.concatenate([pairs.col, rest])]
     rows, columns = np.unique(np.stack([rows, columns]), axis=1)
     shape = (len(concepts), len(concepts))
     closure = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
@@ -86,7 +86,7 @@ def _closure(
     return closure
 
 
-def _representatives(concepts: list[str], edges: list[Edge]) -> NDArray[np.int64]:
+def representatives(concepts: list[str], edges: list[Edge]) -> NDArray[np.int64]:
     """For each concept, the first column of its group of equal meaning; int64 [C]."""
     pairs = [(child, parent) for child, relation, parent in edges if relation == "same_as"]
     ends = np.searchsorted(concepts, np.asarray(pairs, dtype=str).reshape(-1, 2))

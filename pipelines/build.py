@@ -170,9 +170,8 @@ class _SplitBuild:
         with self.watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if self.fitted is None else _statistics_of(self.fitted)
             image_ids = [image_id for shard in shards for image_id in shard.image_ids]
-            factors = SCORERS[self.config.scorer](
-                ScoringInput(graph, statistics, image_ids, self.config.seed)
-            )
+            data = ScoringInput(graph, statistics, image_ids, self.config.shrinkage, self.config.seed)
+            factors = SCORERS[self.config.scorer](data)
         return graph, statistics, factors
 
     def _write(

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class BuildConfig:
     """Follow is_a edges; without them only the captions' own concepts count."""
     max_hops: int | None = None
     """Longest is_a path followed, in edges, ≥ 1; None for no limit."""
+    shrinkage: float = 0.0
+    """λ of the ontology scorer, nats, ≥ 0: above 0, images of which little is known are less similar to others."""
     top_k: int = 64
     """Neighbours kept per image, 1–1024."""
     rows_per_shard: int = 4096
@@ -67,6 +70,8 @@ class BuildConfig:
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"--{name.replace('_', '-')} must be between {low} and {high}")
+        if not 0.0 <= self.shrinkage < math.inf:
+            raise ConfigError("--shrinkage must be a number of at least 0")
         if self.max_hops is not None and self.max_hops < 1:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"

@@ -71,7 +71,7 @@ class DictionaryExtractor:
 
     def _extract(self, caption: str) -> list[Mention]:
         folded = fold(caption)
-        hits = without_overlap(self._hits(caption, folded))
+        hits = [hit for hit in without_overlap(self._hits(caption, folded)) if hit.sense.cui]
         if not hits:
             return []
         absent = self._rules.absent(caption, folded, hits) if self._rules is not None else frozenset()

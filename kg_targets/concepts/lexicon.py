@@ -29,6 +29,7 @@ class Sense:
     """One reading of a pattern."""
 
     cui: str
+    """Empty for a stopped phrase, which takes its place in the text and yields no mention."""
     name: str
     exact: str
     """The wording with its upper and lower case where that matters (abbreviations), else ``""``."""
@@ -131,6 +132,8 @@ def build_lexicon(ontology: ConceptSource, stop_list: StopList, options: Lexicon
             )
     for form, variant in derived:
         _add(senses, form, variant)
+    for phrase in stop_list.phrases():
+        _add(senses, phrase, Sense("", phrase, "", (2, 0), False, False))
     patterns = sorted(senses)
     ordered = [tuple(sorted(senses[pattern].values(), key=_preference)) for pattern in patterns]
     return Lexicon(patterns, ordered, [plural_suffix(p) for p in patterns], dict(sorted(skipped.items())))

@@ -1,4 +1,7 @@
-"""Aliases and CUIs that must not be matched, each with its reason."""
+"""Aliases and CUIs that must not be matched, each with its reason.
+
+A stopped alias of several words is matched all the same, and yields nothing: "mass effect" then is no mass.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,10 @@ class StopList:
         if cui in self._cuis or (folded_alias, cui) in self._pairs:
             return True
         return folded_alias in self._aliases and not is_abbreviation
+
+    def phrases(self) -> list[str]:
+        """Folded aliases of several words that stand for no concept and whose words must not yield one either."""
+        return sorted(alias for alias in self._aliases if " " in alias)
 
     def stops_cui(self, cui: str) -> bool:
         """Whether a CUI must not be used, whatever its wording (also when a data set ships it)."""

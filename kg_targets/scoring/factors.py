@@ -19,6 +19,8 @@ class ScoringInput:
     """Counts on the fit split, reused unchanged for every other split."""
     image_ids: list[str]
     """Length N, in the row order of the graph."""
+    shrinkage: float = 0.0
+    """λ ≥ 0 of the ontology scorer, nats: evidence below which an image counts as little known."""
     seed: int = 0
     """For the scorers that draw random numbers."""
 
@@ -38,8 +40,8 @@ class Factors:
         return bool(sparse.issparse(self.matrix))
 
 
-def normalise_rows(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Rows scaled to L2 norm 1; rows of zeros stay zeros. float64 [R, D] → float64 [R, D]."""
-    norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
+def normalise_rows(matrix: sparse.csr_array, shrinkage: float = 0.0) -> sparse.csr_array:
+    """Rows u scaled to u/√(‖u‖² + shrinkage²), norm 1 without shrinkage; rows of zeros stay zeros. float64 [R, D]."""
+    norms = np.sqrt(matrix.multiply(matrix).sum(axis=1) + shrinkage**2)
     scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     return sparse.csr_array(sparse.diags_array(scale) @ matrix)

@@ -6,6 +6,9 @@
 
 Sibling findings share ancestors and come out close, unrelated ones do not. Exact, deterministic, sparse, additive over
 concepts (so it can be explained), and inductive: new images need no retraining. Without ontology edges, v_c = e_c.
+
+Cosine ignores how much is known: two captions that say "CT" and nothing else come out identical. With shrinkage λ > 0,
+K_i = u_i/√(‖u_i‖² + λ²), so that little evidence gives little similarity (to others; S_ii stays 1).
 Source: docs/methods.md#ontology-scorer (our reconstruction of the knowledge graph's similarity, training-free).
 """
 
@@ -22,7 +25,7 @@ def score(data: ScoringInput) -> Factors:
     idf = data.statistics.inverse_document_frequency(graph.concepts)
     concept_vectors = normalise_rows(sparse.csr_array(graph.closure @ sparse.diags_array(ic)))  # [C, C]
     weighted = graph.has_attribute @ sparse.diags_array(idf)  # [N, C]
-    factors = normalise_rows(sparse.csr_array(weighted @ concept_vectors))
+    factors = normalise_rows(sparse.csr_array(weighted @ concept_vectors), data.shrinkage)
     factors.eliminate_zeros()
     factors.sort_indices()
     known = np.diff(factors.indptr) > 0

@@ -181,7 +181,7 @@ class TargetStore:
 
     @cached_property
     def factors(self) -> sparse.csr_array | NDArray[np.float32]:
-        """float32 [N, D]: unit vectors K_i, sparse over ``concepts`` or dense; unknown images have zeros."""
+        """float32 [N, D]: K_i, of norm 1 (less with shrinkage), sparse over ``concepts`` or dense; unknown images have zeros."""
         dense = self.manifest["factors"]["dense"]
         if dense is not None:
             flat = self.column("factor").combine_chunks().flatten()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from kg_targets.graph import ConceptGraph
+from kg_targets.graph import ConceptGraph, representatives
 from kg_targets.ontology.closure import ParentLists, ancestor_hops
 from kg_targets.scoring import ConceptStatistics, ScoringInput, ontology
 from kg_targets.store import TargetStore
@@ -37,8 +37,20 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
         covered=dict(zip(names, concepts["fit_covered"].tolist(), strict=True)),
     )
     edges = is_a_edges(store) if config["use_ontology"] else []
-    graph = ConceptGraph(names, asserted, ancestors(names, edges, config["max_hops"]), edges=[])
-    return sparse.csr_array(ontology.score(ScoringInput(graph, statistics, image_ids=[])).matrix)
+    closure = _shared_columns(store, names, ancestors(names, edges, config["max_hops"]))
+    graph = ConceptGraph(names, asserted, closure, edges=[])
+    data = ScoringInput(graph, statistics, image_ids=[], shrinkage=config["shrinkage"])
+    return sparse.csr_array(ontology.score(data).matrix)
+
+
+def _shared_columns(store: TargetStore, names: list[str], closure: sparse.csr_array) -> sparse.csr_array:
+    """The closure with one column for CUIs of equal meaning, as the graph has it."""
+    edges = list(store.is_a[["child", "relation", "parent"]].itertuples(index=False, name=None))
+    first = representatives(names, edges)
+    pairs = closure.tocoo()
+    merged = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=closure.shape)
+    merged.data[:] = 1.0
+    return merged
 
 
 def recomputation_error(store: TargetStore) -> float:

@@ -236,3 +236,18 @@ def test_mentions_slice_back_stay_in_order_and_never_overlap_whatever_the_captio
         assert mention.start >= reach
         reach = mention.end
     assert EXTRACTOR.extract([caption])[0] == mentions
+
+
+def test_a_stopped_phrase_takes_its_words_with_it_and_plurals_too() -> None:
+    ontology = FakeOntology(
+        [FakeConcept("C0000001", "Mass", "finding"), FakeConcept("C0000002", "Head", "region")]
+    )
+    extractor = DictionaryExtractor(ontology)
+    found = extractor.extract(
+        ["Mass effect on the head.", "A mass (arrow heads) of the head.", "Mass, effect unclear."]
+    )
+    assert [[mention.text for mention in mentions] for mentions in found] == [
+        ["head"],
+        ["mass", "head"],
+        ["Mass"],
+    ]

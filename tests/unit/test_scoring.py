@@ -30,7 +30,7 @@ def scored(
 ) -> Factors:
     graph = ConceptGraph.build(asserted, ontology)
     ids = [f"image{row}" for row in range(len(asserted))]
-    return SCORERS[scorer](ScoringInput(graph, ConceptStatistics.fit(graph), ids, seed))
+    return SCORERS[scorer](ScoringInput(graph, ConceptStatistics.fit(graph), ids, seed=seed))
 
 
 def reference_similarity(fit: list[list[str]], asserted: list[list[str]], with_edges: bool) -> np.ndarray:
@@ -174,3 +174,18 @@ def test_concepts_of_equal_meaning_share_one_column() -> None:
     assert graph.closure.toarray().tolist() == [[1, 0, 1], [1, 0, 1], [0, 0, 1]]
     factors = dense(SCORERS["ontology"](ScoringInput(graph, ConceptStatistics.fit(graph), ["a", "b", "c"])))
     np.testing.assert_allclose(factors @ factors.T, [[1, 1, 0], [1, 1, 0], [0, 0, 0]], atol=1e-6)
+
+
+def test_shrinkage_makes_little_evidence_less_similar_and_none_of_it_changes_nothing() -> None:
+    asserted = [["C0000001"], ["C0000001"], ["C0000001", "C0000003"], ["C0000001", "C0000003"], [], []]
+    graph = ConceptGraph.build(asserted, HIERARCHY)
+    statistics, ids = ConceptStatistics.fit(graph), [str(row) for row in range(6)]
+
+    def block(shrinkage: float) -> np.ndarray:
+        factors = dense(SCORERS["ontology"](ScoringInput(graph, statistics, ids, shrinkage)))
+        return factors @ factors.T
+
+    plain, shrunk = block(0.0), block(1.0)
+    assert plain[0, 1] == pytest.approx(1.0) and plain[2, 3] == pytest.approx(1.0)
+    assert shrunk[0, 1] < shrunk[2, 3] < 1.0
+    np.testing.assert_array_equal(shrunk[4:], 0.0)
