@@ -145,7 +145,14 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
         write_split(folder, split, CAPTIONS * 20_000)
     command = ["-m", "pipelines.cli", "build", "demo", "--data-root", folder, "--out", tmp_path / "out"]
     arguments = [sys.executable, *map(str, command), "--workers", str(workers), "--rows-per-shard", "500"]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        arguments,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A background job of a script inherits an ignored Ctrl-C; a person's shell does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out" / ".train.partial").glob("mentions-*")):
         assert process.poll() is None and time.monotonic() < deadline
