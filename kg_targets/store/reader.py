@@ -15,6 +15,7 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
+from kg_targets.store.product import gram
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -181,7 +182,7 @@ class TargetStore:
 
     @cached_property
     def factors(self) -> sparse.csr_array | NDArray[np.float32]:
-        """float32 [N, D]: K_i, of norm 1 (less with shrinkage), sparse over ``concepts`` or dense; unknown images have zeros."""
+        """float32 [N, D]: K_i, norm 1 (less with shrinkage), sparse over ``concepts`` or dense; zeros where unknown."""
         dense = self.manifest["factors"]["dense"]
         if dense is not None:
             flat = self.column("factor").combine_chunks().flatten()
@@ -203,23 +204,31 @@ class TargetStore:
             cols: C row numbers; ``rows`` again if left out.
 
         Returns:
-            float32 [R, C], symmetric, in [−1, 1]; 1 where ``rows[i] == cols[j]``; 0 elsewhere for unknown images.
+            float32 [R, C], symmetric (to 1e-6), in [−1, 1]; 1 where ``rows[i] == cols[j]``; 0 elsewhere for unknown images.
 
         Raises:
             StoreError: a row number is out of range.
         """
         left = self._row_numbers(rows)
-        right = left if cols is None else self._row_numbers(cols)
-        left_factors = self.factors[left]
-        # One array on both sides lets BLAS use its symmetric product; sparse products are symmetric term by term.
-        right_factors = left_factors if cols is None else self.factors[right]
-        product = left_factors @ right_factors.T
-        block = np.asarray(
-            sparse.csr_array(product).toarray() if sparse.issparse(product) else product, np.float32
-        )
-        np.clip(block, -1.0, 1.0, out=block)
+        if cols is None:
+            block = self._products(self.factors[left], None)
+            np.clip(block, -1.0, 1.0, out=block)
+            np.fill_diagonal(block, 1.0)
+            if len(np.unique(left)) == len(left):
+                return block
+            right = left
+        else:
+            right = self._row_numbers(cols)
+            block = self._products(self.factors[left], self.factors[right])
+            np.clip(block, -1.0, 1.0, out=block)
         block[left[:, None] == right[None, :]] = 1.0
         return block
+
+    def _products(self, left: Any, right: Any) -> NDArray[np.float32]:
+        if sparse.issparse(left):
+            return gram(left, right)
+        product = left @ (left if right is None else right).T
+        return np.asarray(product, dtype=np.float32)
 
     def neighbors(self, image_id: str, k: int = 10, exclude_case: bool = False) -> pd.DataFrame:
         """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by row.

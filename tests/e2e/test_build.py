@@ -153,12 +153,16 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
         # A background job of a script inherits an ignored Ctrl-C; a person's shell does not.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out" / ".train.partial").glob("mentions-*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "out" / ".train.partial").glob("mentions-*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert err == "interrupted: nothing half-written was left\n"
     assert not list((tmp_path / "out").iterdir())

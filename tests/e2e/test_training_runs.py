@@ -266,7 +266,7 @@ def test_evaluation_compares_runs_and_writes_tables_and_pictures(
     content = json.loads((report / "retrieval.json").read_text())
     assert content["runs"]["sm"]["measures"]["CUI@5"]["queries"] == 11  # one image has no concept
     assert {path.name for path in report.iterdir()} == {
-        "retrieval.json", "retrieval.md", "contact_sheet.png", "target_block.png",
+        "retrieval.json", "retrieval.md", "retrieval.txt", "contact_sheet.png", "target_block.png",
     }  # fmt: skip
 
 

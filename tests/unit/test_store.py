@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import TargetStore, verify_store
+from kg_targets.store.product import gram
 from tests.builds import CAPTIONS, build
 
 ANY_SCORER = pytest.mark.parametrize("scorer", ["ontology", "noise", "permuted", "identity"])
@@ -36,7 +38,7 @@ def test_any_store_keeps_row_order_symmetry_diagonal_range_and_isolated_unknowns
     assert store.captions == captions
     assert store.column("row").to_pylist() == list(range(len(captions)))
     block = store.block(range(len(store)))
-    assert block.dtype == np.float32 and np.array_equal(block, block.T)
+    assert block.dtype == np.float32 and np.allclose(block, block.T, rtol=0, atol=1e-6)
     assert np.array_equal(np.diag(block), np.ones(len(store)))
     assert np.abs(block).max() <= 1.0
     off_diagonal = block - np.eye(len(store))
@@ -67,7 +69,26 @@ def test_shards_do_not_change_what_a_store_says(tmp_path: Path) -> None:
 def test_a_rectangular_block_is_the_matching_part_of_the_square_one(store: TargetStore) -> None:
     full = store.block(range(len(store)))
     rows, cols = [5, 3, 3, 0], [0, 3, 7]
-    np.testing.assert_array_equal(store.block(rows, cols), full[np.ix_(rows, cols)])
+    np.testing.assert_allclose(store.block(rows, cols), full[np.ix_(rows, cols)], atol=1e-6)
+    repeated = store.block([3, 5, 3])
+    assert repeated[0, 2] == repeated[2, 0] == 1.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 40), others=st.integers(0, 40), fill=st.floats(0, 1), seed=st.integers(0, 2**16))
+def test_products_of_full_and_empty_columns_match_float64(
+    size: int, others: int, fill: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    share = generator.random(30) ** 3 * fill  # a few full columns, many nearly empty ones
+    left, right = (
+        sparse.csr_array(generator.random((n, 30)) * (generator.random((n, 30)) < share), dtype=np.float32)
+        for n in (size, others)
+    )
+    expected = left.toarray().astype(np.float64) @ right.toarray().astype(np.float64).T
+    np.testing.assert_allclose(gram(left, right), expected, atol=1e-5)
+    own = left.toarray().astype(np.float64)
+    np.testing.assert_allclose(gram(left), own @ own.T, atol=1e-5)
 
 
 def test_block_refuses_rows_that_do_not_exist(store: TargetStore) -> None:
