@@ -204,7 +204,7 @@ class TargetStore:
             cols: C row numbers; ``rows`` again if left out.
 
         Returns:
-            float32 [R, C], symmetric (to 1e-6), in [−1, 1]; 1 where ``rows[i] == cols[j]``; 0 elsewhere for unknown images.
+            float32 [R, C], symmetric (to 1e-6), in [−1, 1]; 1 where ``rows[i] == cols[j]``, else 0 for unknown images.
 
         Raises:
             StoreError: a row number is out of range.
