@@ -25,7 +25,7 @@ DEMO := build/demo
 CONFIG := training/configs/nb_clip_demo.yaml
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets card lint clean
+.PHONY: help setup demo test targets card bench lint clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -72,6 +72,10 @@ targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data
 card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
 	$(BIN)/kg-targets card $(STORE) --out $(STORE)/../report/card-$(notdir $(STORE)).html $(if $(filter command line environment,$(origin DATA_ROOT)),--data-root $(DATA_ROOT))
+
+bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
+	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data
+	$(BIN)/python benchmarks/offline.py --out build/bench.json $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
