@@ -56,8 +56,18 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     for split in [fit_split, *(split for split in wanted if split != fit_split)]:
         store = _SplitBuild(config, manifest, split, ontology, fitted, say).run()
         fitted = fitted or store
+        for other in stores:
+            _report_overlap(other, store, say)
         stores.append(store)
     return stores
+
+
+def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
+    """Images or cases in two splits are a leak that a person must know of; some data sets are published so."""
+    images = len(set(first.image_ids) & set(second.image_ids))
+    cases = len(set(first.group_ids) & set(second.group_ids))
+    if images or cases:
+        say(f"warning: {images:,} image ids and {cases:,} cases are in both {first.split} and {second.split}")
 
 
 def _wanted_splits(config: BuildConfig, manifest: Manifest, root: Path, say: Say) -> list[str]:

@@ -191,3 +191,13 @@ def test_cuis_the_ontology_lacks_can_be_kept_as_lone_concepts(tmp_path: Path) ->
     store = build_from(folder, tmp_path / "out", extractor="provided", keep_unknown_cuis=True)
     assert store.cuis == [["C9999999"], ["C9999999"], []]
     assert store.block([0, 1, 2]).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_images_that_are_in_two_splits_are_reported(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    lines = (folder / "train.csv").read_text().splitlines()
+    (folder / "dev.csv").write_text("\n".join([lines[0], lines[1], lines[3]]) + "\n")
+    said: list[str] = []
+    config = BuildConfig(dataset="demo", split="dev", data_root=folder, out=tmp_path / "out", workers=1)
+    build_data_set(config, said.append)
+    assert "warning: 2 image ids and 2 cases are in both train and dev" in said

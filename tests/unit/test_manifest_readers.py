@@ -1,11 +1,14 @@
 """Readers of the data sets' own layouts, on generated copies of those layouts, and on the real files where present."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kg_targets.errors import DataError, ManifestError
+from kg_targets.errors import DataError, KGTargetsError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport, Record
 
 
@@ -165,3 +168,54 @@ def test_real_files_are_read_without_a_skip(
 ) -> None:
     records, report = read(name, split, shared_data / folder)
     assert len(records) == rows and not report.skipped
+
+
+FILES = {
+    "csv": ("demo", "train", ["train.csv"]),
+    "roco": ("roco", "test", [f"test/radiology/{name}.txt" for name in ("captions", "cuis", "licences")]),
+    "roco_v2": ("roco_v2", "test", ["test_captions.csv", "test_concepts.csv"]),
+    "medpix": ("medpix_case", "dev", ["descriptions_dev.jsonl", "data_dev.jsonl"]),
+    "vqa_rad": ("vqa_rad", "test", ["testset.json"]),
+}
+PIECES = [
+    b"image_id,filepath,caption\n",
+    b"ID,Caption\n",
+    b"ID,CUIs\n",
+    b"ROCO_ID,PMC_ID,CC\n",
+    b"ROCO_1\t CT\n",
+]
+PIECES += [
+    b'{"U_id": 1, "image": 2, "Description": {"Caption": 3}}\n',
+    b'[{"image_name": 5}]',
+    b"\xff",
+    b"\x00",
+    b'"',
+]
+PIECES += [b"a,b,c\n", b"../x\t y\n", b"\r\n", b"\t", b",", b"[", b"{}\n", "é\n".encode(), b"\xef\xbb\xbf"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    layout=st.sampled_from(sorted(FILES)),
+    contents=st.lists(st.lists(st.sampled_from(PIECES)), min_size=3, max_size=3),
+)
+def test_no_content_of_a_file_makes_a_reader_crash(layout: str, contents: list[list[bytes]]) -> None:
+    name, split, files = FILES[layout]
+    with tempfile.TemporaryDirectory() as folder:
+        for file, pieces in zip(files, contents, strict=False):
+            path = Path(folder) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(pieces))
+        try:
+            records, _ = read(name, split, Path(folder))
+        except KGTargetsError:
+            return
+        for record in records:
+            texts = (
+                record.image_id,
+                record.image_path,
+                record.caption,
+                record.group_id,
+                *record.labels.values(),
+            )
+            assert all(isinstance(text, str) for text in texts) and record.image_id

@@ -23,7 +23,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     cases = _cases(request)
     for where, row in json_lines(request.files["captions"], request.report):
         description = row.get("Description")
-        image_id, case_id = row.get("image"), row.get("U_id")
+        image_id, case_id = _text(row.get("image")), _text(row.get("U_id"))
         if not isinstance(description, dict) or not image_id or not case_id:
             request.report.skip("lacks image, U_id or Description", where)
             continue
@@ -61,10 +61,13 @@ def _cases(request: ReadRequest) -> dict[str, str]:
             f"{path} does not exist: it holds the case text that `text: caption_and_case` asks for"
         )
     result = {}
-    for _, row in json_lines(path, request.report):
-        case: dict[str, Any] = row.get("Case") or {}
+    for where, row in json_lines(path, request.report):
+        case: Any = row.get("Case")
+        if not isinstance(case, dict):
+            request.report.skip("has no Case", where)
+            continue
         parts = [_text(case.get(field)).rstrip(".") for field in _CASE_FIELDS]
-        result[str(row.get("U_id"))] = " ".join(f"{part}." for part in parts if part)
+        result[_text(row.get("U_id"))] = " ".join(f"{part}." for part in parts if part)
     return result
 
 

@@ -28,7 +28,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     organs: dict[str, str] = {}
     for number, item in enumerate(questions):
         name = item.get("image_name") if isinstance(item, dict) else None
-        if not name:
+        if not isinstance(name, str) or not name:
             request.report.skip("has no image_name", f"{path.name} item {number}")
             continue
         texts.setdefault(name, []).append(f"{item.get('question', '')} {item.get('answer', '')}.")
