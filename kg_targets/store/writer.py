@@ -26,6 +26,10 @@ class StoreWriter:
         self._shards: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
+        if self.target.exists() and not (self.target / schema.MANIFEST).is_file():
+            raise StoreError(
+                f"{self.target} exists and is not a target store: it will not be replaced, choose another OUT"
+            )
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)

@@ -179,6 +179,15 @@ def test_verify_notices_an_edited_manifest(tmp_path: Path) -> None:
         verify_store(store.path)
 
 
+def test_a_folder_that_is_not_a_store_is_never_replaced(tmp_path: Path) -> None:
+    precious = tmp_path / "out" / "train" / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    with pytest.raises(StoreError, match="will not be replaced"):
+        build(tmp_path)
+    assert precious.read_text() == "mine"
+
+
 def test_opening_a_folder_without_a_store_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="kg-targets build"):
         TargetStore.open(tmp_path)
