@@ -14,7 +14,7 @@ CORE_INSTALLED := $(CORE)/.installed
 
 DATASET ?=
 SPLIT ?= all
-DATA_ROOT ?= $(if $(filter demo,$(DATASET)),build/demo/data,data)
+DATA_ROOT ?=
 OUT ?= build/$(DATASET)
 ONTOLOGY ?= seed
 SCORER ?= ontology
@@ -64,14 +64,14 @@ test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the cor
 	echo "The core without torch and spaCy, on numpy 2:"
 	$(CORE)/bin/python -m pytest --quiet --ignore-glob='*training*' --ignore-glob='*notebook*' $(ARGS)
 
-targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data] [OUT=build/name] [ONTOLOGY=] [SCORER=] [ARGS=]
+targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [ARGS=]
 	@[ -n "$(DATASET)" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
-	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(DATA_ROOT)
-	$(BIN)/kg-targets build $(DATASET) --split $(SPLIT) --data-root $(DATA_ROOT) --out $(OUT) --ontology '$(ONTOLOGY)' --scorer $(SCORER) --extractor $(EXTRACTOR) $(ARGS)
+	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
+	$(BIN)/kg-targets build $(DATASET) --split $(SPLIT) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) --out $(OUT) --ontology '$(ONTOLOGY)' --scorer $(SCORER) --extractor $(EXTRACTOR) $(ARGS)
 
 card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
-	$(BIN)/kg-targets card $(STORE) --out $(STORE)/../report/card-$(notdir $(STORE)).html $(if $(filter command line environment,$(origin DATA_ROOT)),--data-root $(DATA_ROOT))
+	$(BIN)/kg-targets card $(STORE) --out $(STORE)/../report/card-$(notdir $(STORE)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data

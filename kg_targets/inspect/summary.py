@@ -53,7 +53,8 @@ def summary_lines(store: "TargetStore", most_frequent: int = 8) -> list[str]:
     unknown_cuis = store.manifest["unknown_cuis"]
     if unknown_cuis:
         listed = ", ".join(f"{cui} ×{count:,}" for cui, count in list(unknown_cuis.items())[:5])
-        lines.append(f"CUIs given by the data set that the ontology does not have (left out): {listed}")
+        fate = "kept without ancestors" if store.manifest["config"]["keep_unknown_cuis"] else "left out"
+        lines.append(f"CUIs that the ontology does not have ({fate}): {listed}")
     return lines
 
 
