@@ -16,13 +16,14 @@ import kg_targets
 from kg_targets.errors import DataError, StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.manifest.model import file_sha256
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
 from pipelines.config import BuildConfig
 from pipelines.executors import map_in_order
 from pipelines.extract_stage import ShardInput, ShardResult, extract_shard, initialise, mentions_file
-from pipelines.extractors import make_extractor
+from pipelines.extractors import make_extractor, option_file_digests
 from pipelines.similarity import off_diagonal_quantiles
 from pipelines.stopwatch import Stopwatch, progress
 from pipelines.write_stage import write_concepts, write_targets
@@ -44,15 +45,18 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     """
     manifest = Manifest.load(config.dataset)
     root = config.data_root or manifest.default_root
-    make_extractor(
-        config.extractor, Ontology.seed(), config.extractor_options
-    )  # a wrong option fails at once
+    # A wrong option fails here, before anything is read.
+    make_extractor(config.extractor, Ontology.seed(), config.extractor_options)
     wanted = _wanted_splits(config, manifest, root, say)
     fit_split = _fit_split(config, manifest, root, wanted, say)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
+    for line in ontology.report.lines():
+        say(f"  {line}")
+    if config.use_ontology and not ontology.report.edges.get("is_a"):
+        say("warning: the ontology has no is_a edge: every concept stands alone (UMLS: try umls-broad:DIR)")
     fitted: TargetStore | None = None
-    stores = []
+    stores: list[TargetStore] = []
     for split in [fit_split, *(split for split in wanted if split != fit_split)]:
         store = _SplitBuild(config, manifest, split, ontology, fitted, say).run()
         fitted = fitted or store
@@ -139,6 +143,7 @@ class _SplitBuild:
             "ontology_fingerprint": self.ontology.fingerprint,
             "fitted_on": self.fitted.fingerprint if self.fitted else None,
             "code_sha256": _code_digest(),
+            "option_files": option_file_digests(self.config.extractor_options),
         }
 
     def _extract(self, writer: StoreWriter) -> list[ShardResult]:
@@ -158,7 +163,12 @@ class _SplitBuild:
             self.say(f"{self.split}: {line}")
         if not self.read.read:
             source = self.manifest.split_file(self.split, self.root)
-            raise DataError(f"{source} has no usable row: a store needs at least one caption")
+            reasons = "; ".join(self.read.lines()[:3])
+            raise DataError(f"{source} has no usable row: a store needs at least one caption. {reasons}")
+        if config.extractor == "provided" and not any(shard.provided for shard in shards):
+            raise DataError(
+                f"{self.manifest.name}/{self.split} ships no CUIs: use --extractor dictionary or union"
+            )
         for shard in shards:
             writer.adopt(mentions_file(shard.index), shard.mentions)
         return shards
@@ -206,7 +216,11 @@ class _SplitBuild:
             "licence": self.manifest.licence,
             "code_version": kg_targets.__version__,
             "config": self.config.stored(),
-            "ontology": {"release": self.ontology.release, "fingerprint": self.ontology.fingerprint},
+            "ontology": {
+                "release": self.ontology.release,
+                "fingerprint": self.ontology.fingerprint,
+                "report": self.ontology.report.lines(),
+            },
             "factors": {"dense": None if factors.is_sparse else int(factors.matrix.shape[1])},
             "fit": {
                 "split": self.fitted.split if self.fitted else self.split,
@@ -233,6 +247,10 @@ class _SplitBuild:
         self.say(f"  stages (seconds, peak memory so far): {', '.join(each)}")
         for line in summary_lines(store):
             self.say(f"  {line}")
+        if not store.known.any():
+            self.say(
+                f"warning: nothing is known about any image of {self.split}: training on it is plain InfoNCE"
+            )
 
 
 def _is_current(target: Path, inputs: dict[str, Any]) -> bool:
@@ -240,7 +258,9 @@ def _is_current(target: Path, inputs: dict[str, Any]) -> bool:
         store = TargetStore.open(target)
     except StoreError:
         return False
-    return bool(_digest(store.manifest.get("inputs")) == _digest(inputs))
+    if _digest(store.manifest.get("inputs")) != _digest(inputs):
+        return False
+    return all(file_sha256(target / entry["file"]) == entry["sha256"] for entry in store.manifest["files"])
 
 
 def _digest(value: Any) -> str:
@@ -248,11 +268,14 @@ def _digest(value: Any) -> str:
 
 
 def _code_digest() -> str:
-    """sha256 of the library's own code and tables, so that a store made by other code is never taken as up to date."""
-    folder = Path(kg_targets.__file__).parent
+    """sha256 of the code and tables that make stores, so that one made by other code is never taken as up to date."""
+    library, stages = Path(kg_targets.__file__).parent, Path(__file__).parent
+    files = [path for path in library.rglob("*") if path.suffix in (".py", ".tsv")] + list(
+        stages.glob("*.py")
+    )
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".tsv")):
-        digest.update(f"{file.relative_to(folder).as_posix()}\n".encode() + file.read_bytes())
+    for file in sorted(files):
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """``kg-targets``: the command line of the offline half.
 
 Errors are one line on standard error and exit code 2; Ctrl-C leaves nothing half-written and exits with 130.
+Only light modules are imported at the top: what takes time to import is imported where Ctrl-C is already caught.
 """
 
 import argparse
@@ -9,19 +10,19 @@ import os
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any, NoReturn
 
 import kg_targets
 from kg_targets.errors import ConfigError, KGTargetsError
-from pipelines.config import BuildConfig, field_docs
+from pipelines.machine import available_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         options.run(options)
         sys.stdout.flush()
     except KGTargetsError as error:
@@ -36,8 +37,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are errors like all others: one line, which names the command whose help tells more."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: see {self.prog} --help")
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:  # type: ignore[override]
+        # A subcommand's parser would hand what it does not know to the main one, whose help does not list it.
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kg-targets", description="Soft image–text similarity targets from medical knowledge."
     )
     parser.add_argument("--version", action="version", version=f"kg-targets {kg_targets.__version__}")
@@ -117,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     """One option per field of `BuildConfig`, with its doc line, unit and default."""
+    from pipelines.config import BuildConfig, field_docs
+
     hints, docs = typing.get_type_hints(BuildConfig), field_docs(BuildConfig)
     for field in dataclasses.fields(BuildConfig):
         text = docs[field.name] + ("" if field.default is None else f" (default: {field.default})")
@@ -146,6 +165,7 @@ def _say(line: str) -> None:
 
 def _build(options: argparse.Namespace) -> None:
     from pipelines.build import build_data_set
+    from pipelines.config import BuildConfig
 
     names = [field.name for field in dataclasses.fields(BuildConfig)]
     build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
@@ -166,6 +186,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _demo_data(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from pipelines.demo import write_demo
 
     bar = tqdm(
@@ -177,9 +199,12 @@ def _demo_data(options: argparse.Namespace) -> None:
         bar.update(done - bar.n)
 
     with bar:
-        workers = len(os.sched_getaffinity(0))
         summary = write_demo(
-            options.out, images=options.images, seed=options.seed, workers=workers, progress=advance
+            options.out,
+            images=options.images,
+            seed=options.seed,
+            workers=available_cores(),
+            progress=advance,
         )
     splits = ", ".join(f"{split} {count:,}" for split, count in summary.splits.items())
     state = "written" if summary.created else "up to date"
@@ -216,6 +241,7 @@ def _card(options: argparse.Namespace) -> None:
 def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.manifest import Manifest
     from kg_targets.ontology import load_ontology
+    from pipelines.config import BuildConfig
     from pipelines.evaluate_concepts import gold_lines, label_lines
     from pipelines.extractors import make_extractor
 
@@ -224,7 +250,9 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     ontology = load_ontology(options.ontology, BuildConfig.cache)
     extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:
-        for line in gold_lines(options.gold, options.split, extractor, options.errors, options.seed):
+        for line in gold_lines(
+            options.gold, options.split, extractor, ontology, options.errors, options.seed
+        ):
             _say(line)
         return
     manifest = Manifest.load(options.dataset)
@@ -232,7 +260,7 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     splits = [options.split] if options.split else manifest.present_splits(root) or [manifest.fit_split]
     for split in splits:
         records = list(manifest.records(split, root))
-        for line in label_lines(manifest, split, records, extractor, ontology, options.errors):
+        for line in label_lines(manifest, split, records, extractor, ontology, options.errors, options.seed):
             _say(line)
 
 

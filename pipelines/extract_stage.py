@@ -32,6 +32,8 @@ class ShardResult:
     group_ids: list[str]
     cuis: list[list[str]]
     """For each image, the CUIs its caption asserts, ascending."""
+    provided: int
+    """CUIs that the data set ships for these images."""
     mentions: int
     negated: int
     unknown_cuis: Counter[str]
@@ -63,6 +65,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         image_ids=[record.image_id for record in shard.records],
         group_ids=[record.group_id for record in shard.records],
         cuis=cuis,
+        provided=sum(len(record.cuis) for record in shard.records),
         mentions=sum(len(mentions) for mentions in found),
         negated=sum(mention.negated for mentions in found for mention in mentions),
         unknown_cuis=unknown,

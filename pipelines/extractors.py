@@ -1,14 +1,33 @@
 """The extractor that a build asks for, with the options given on the command line."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kg_targets.concepts import EXTRACTORS, Extractor, StopList
 from kg_targets.errors import ConfigError
+from kg_targets.manifest.model import file_sha256
 from kg_targets.ontology import Ontology
 
 _DICTIONARIES = ("dictionary", "union")
+KINDS = frozenset(
+    (
+        "contrast",
+        "device",
+        "finding",
+        "laterality",
+        "modality",
+        "organ",
+        "plane",
+        "procedure",
+        "qualifier",
+        "region",
+        "sequence",
+        "view",
+    )
+)
+"""What a concept may be; see docs/seed-ontology.md."""
 
 
 def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extractor:
@@ -28,8 +47,17 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
     if "stop_list" in chosen:
         chosen["stop_list"] = StopList.shipped() | StopList.read(str(chosen["stop_list"]))
     if name in _DICTIONARIES:
+        unknown = set(chosen.get("kinds", ())) - KINDS
+        if unknown:
+            raise ConfigError(
+                f"--extractor-options: kinds={sorted(unknown)[0]} is not one of {', '.join(sorted(KINDS))}"
+            )
         # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count by themselves.
         chosen.setdefault("trusted", frozenset(Ontology.seed().cuis))
+    if name == "provided" and set(chosen) - {"stop_list"}:
+        raise ConfigError(
+            f"--extractor-options {options!r} do not fit --extractor provided: it has only stop_list"
+        )
     try:
         return EXTRACTORS[name](ontology, chosen)
     except TypeError as error:
@@ -37,6 +65,12 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
         raise ConfigError(
             f"--extractor-options {options!r} do not fit --extractor {name}: {reason}"
         ) from error
+
+
+def option_file_digests(options: str) -> dict[str, str]:
+    """sha256 of every file that an option names, by option: a stop list or knowledge base that changes counts."""
+    named = {key: Path(value) for key, value in parse_options(options).items() if isinstance(value, str)}
+    return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
 
 
 def parse_options(text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from training.errors import ConfigError
 
 POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity")
-LOSS_NAMES = ("semantic_matching", "info_nce")
+LOSS_NAMES = ("semantic_matching", "info_nce", "mse", "sigmoid")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -66,20 +66,23 @@ class LossConfig:
     """The training objective."""
 
     name: str = "semantic_matching"
-    """semantic_matching (soft targets by the policy) or info_nce (CLIP's baseline; ignores the policy)."""
+    """semantic_matching (soft targets by the policy), info_nce (CLIP's baseline), mse or sigmoid (similarities)."""
     mask_same_case: bool = True
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
+    init_bias: float = -10.0
+    """Sigmoid: learnable bias of the logits at the start, in [-100, 100]; a model that has one keeps its own."""
 
     def __post_init__(self) -> None:
         _one_of("loss.name", self.name, LOSS_NAMES)
+        _within("loss.init_bias", self.init_bias, -100, 100)
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """How similarities become target probabilities (training/nb_clip/targets.py)."""
+    """How similarities become targets (training/nb_clip/targets.py); info_nce ignores all of it."""
 
     name: str = "evidence"
-    """softmax, fixed_mass, evidence or identity."""
+    """softmax, fixed_mass, evidence or identity; semantic_matching only, as are the next four fields."""
     temperature: float = 1.0
     """Temperature of softmax and fixed_mass, units of similarity, > 0."""
     alpha: float = 0.7
@@ -88,12 +91,18 @@ class PolicyConfig:
     """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
     saturation: float = 1.0
     """Evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+    identity_mix_start: float = 0.0
+    """Weight w of the identity in soft targets, (1 - w)*P + w*I, at the first step, in [0, 1]; 0: no mix."""
+    identity_mix_share: float = 0.25
+    """Share of the optimizer steps over which that weight falls linearly to 0, in (0, 1]."""
 
     def __post_init__(self) -> None:
         _one_of("policy.name", self.name, POLICY_NAMES)
         _within("policy.temperature", self.temperature, 1e-6, None)
         _within("policy.alpha", self.alpha, 1e-6, 1)
         _within("policy.saturation", self.saturation, 1e-6, None)
+        _within("policy.identity_mix_start", self.identity_mix_start, 0, 1)
+        _within("policy.identity_mix_share", self.identity_mix_share, 1e-6, 1)
         if self.threshold is not None:
             _within("policy.threshold", self.threshold, -1, 0.999999)
 
@@ -158,6 +167,8 @@ class TrainConfig:
     """Replace a finished run of another configuration in OUTPUT instead of refusing."""
     seed: int = 0
     """Seed of weights, order and augmentation, >= 0."""
+    threads: int = 0
+    """CPU threads per process, in [0, 1024]; 0: all available cores, shared by the machine's processes."""
     select: str = "cui@50"
     """Dev measure that chooses the epoch to keep: cui@K, or p@K on all label columns together."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -169,6 +180,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _within("seed", self.seed, 0, 2**31 - 1)
+        _within("threads", self.threads, 0, 1024)
         for name, value in (
             ("output", self.output),
             ("data.train_store", self.data.train_store),

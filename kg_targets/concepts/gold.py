@@ -60,14 +60,20 @@ def _read(path: str | Path) -> Iterator[GoldCaption]:
         if line.strip():
             try:
                 yield _caption(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ExtractionError(f"{path}:{number}: not a gold caption: {error!r}") from error
+            except json.JSONDecodeError as error:
+                raise ExtractionError(f"{path}:{number}: not valid JSON: {error}") from error
+            except (ValueError, TypeError) as error:
+                raise ExtractionError(f"{path}:{number}: not a gold caption: {error}") from error
 
 
-def _caption(row: Mapping[str, Any]) -> GoldCaption:
+def _caption(row: Any) -> GoldCaption:
+    _require(row, ("id", "text", "mentions"), "the caption")
     text = row["text"]
+    if not isinstance(text, str) or not isinstance(row["mentions"], list):
+        raise TypeError("'text' must be a string and 'mentions' a list")
     mentions = []
-    for item in row["mentions"]:
+    for place, item in enumerate(row["mentions"], start=1):
+        _require(item, ("start", "end", "text"), f"mention {place}")
         mention = GoldMention(
             int(item["start"]),
             int(item["end"]),
@@ -81,3 +87,11 @@ def _caption(row: Mapping[str, Any]) -> GoldCaption:
             raise ValueError(f"offsets {mention.start}:{mention.end} do not give {mention.text!r}")
         mentions.append(mention)
     return GoldCaption(str(row["id"]), text, tuple(mentions), str(row.get("split", "")))
+
+
+def _require(item: Any, keys: tuple[str, ...], what: str) -> None:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"{what} is not a JSON object with the keys {', '.join(keys)}")
+    missing = [key for key in keys if key not in item]
+    if missing:
+        raise ValueError(f"{what} lacks the key {', '.join(map(repr, missing))}")

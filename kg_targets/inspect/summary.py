@@ -39,8 +39,8 @@ def summary_lines(store: "TargetStore", most_frequent: int = 8) -> list[str]:
     asserted = int((concepts["images"] > 0).sum())
     unknown = int((~store.known).sum())
     quantiles = store.manifest["similarity"]["quantiles"]
-    ordered = concepts.sort_values(["images", "cui"], ascending=[False, True])
-    findings = ordered[(ordered["kind"] == "finding") & (ordered["images"] > 0)]
+    ordered = concepts[concepts["images"] > 0].sort_values(["images", "cui"], ascending=[False, True])
+    findings = ordered[ordered["kind"] == "finding"]
     lines = [
         "captions with a concept: "
         + ", ".join(f"{group} {share:.1%}" for group, share in coverage(store).items()),

@@ -1,10 +1,13 @@
 """One image–caption pair, the checks every reader applies to it, and the count of what was skipped and why."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PureWindowsPath
 
 from kg_targets.errors import DataError, ManifestError
+
+_CUI = re.compile(r"[Cc]\d{7}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class ReadReport:
     read: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason to number of rows."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was noticed about rows that were kept, to its count."""
     first: dict[str, str] = field(default_factory=dict)
     """Reason to the first place where it happened."""
 
@@ -40,12 +45,18 @@ class ReadReport:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 
+    def note(self, what: str, where: str) -> None:
+        """Count something a person should know of a row that is kept; ``where`` is kept for the first one."""
+        self.notes[what] = self.notes.get(what, 0) + 1
+        self.first.setdefault(what, where)
+
     def lines(self) -> list[str]:
         """One line per reason, for people."""
-        return [
+        skipped = [
             f"skipped {n:,} row(s): {reason} (first: {self.first[reason]})"
             for reason, n in self.skipped.items()
         ]
+        return skipped + [f"{n:,} × {what} (first: {self.first[what]})" for what, n in self.notes.items()]
 
 
 def unusable_text(text: str) -> str | None:
@@ -97,4 +108,9 @@ def checked_records(
             report.skip(f"licence {record.licence or 'not stated'!r} was not asked for", where)
             continue
         report.read += 1
-        yield record if path == record.image_path else replace(record, image_path=path)
+        cuis = tuple(cui.upper() for cui in record.cuis if _CUI.fullmatch(cui))
+        for _ in range(len(record.cuis) - len(cuis)):
+            report.note("shipped CUI is malformed (not C and seven digits), left out", where)
+        if path != record.image_path or cuis != record.cuis:
+            record = replace(record, image_path=path, cuis=cuis)
+        yield record

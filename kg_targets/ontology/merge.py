@@ -6,10 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from kg_targets.ontology.bridge import bridged
 from kg_targets.ontology.ontology import Ontology
-from kg_targets.ontology.tables import EDGES, Tables
+from kg_targets.ontology.tables import EDGES, SAME_AS, Tables
+
+_FUSED = "equal-meaning link to a concept that the sources before keep apart from another of its group"
 
 
 def united(left: Ontology, right: Ontology) -> Ontology:
@@ -19,20 +22,51 @@ def united(left: Ontology, right: Ontology) -> Ontology:
     each other.
     """
     first, second = left.tables(), right.tables()
+    second_edges, kept_apart = _without_fusions(second.edges, first)
     offset = max(_layers(first.names), _layers(first.terms))
     return Ontology.from_tables(
         Tables(
             release=f"{first.release} | {second.release}",
             names=pa.concat_tables([first.names, _shifted(second.names, offset)]),
             terms=pa.concat_tables([first.terms, _shifted(second.terms, offset)]),
-            edges=pa.concat_tables([first.edges, second.edges]),
+            edges=pa.concat_tables([first.edges, second_edges]),
             skipped={
-                reason: first.skipped.get(reason, 0) + second.skipped.get(reason, 0)
-                for reason in {**first.skipped, **second.skipped}
+                reason: count
+                for reason in {**first.skipped, **second.skipped, _FUSED: 0}
+                if (
+                    count := sum(
+                        part.get(reason, 0) for part in (first.skipped, second.skipped, {_FUSED: kept_apart})
+                    )
+                )
             },
             self_loops=first.self_loops + second.self_loops,
         )
     )
+
+
+def _without_fusions(edges: pa.Table, first: Tables) -> tuple[pa.Table, int]:
+    """``edges`` without the ``same_as`` links that would make one concept of two that ``first`` knows apart.
+
+    Cross-references are generous: one term of a disease ontology may carry the CUIs of "aneurysm" and of "vascular
+    disease". In a group with two or more concepts of ``first``, these leave the group; the others stay united.
+
+    Returns:
+        The edges kept, and the number of concepts that left a group.
+    """
+    own = np.unique(first.names["cui"].to_numpy())
+    child, parent = edges["child"].to_numpy(), edges["parent"].to_numpy()
+    same = pc.equal(edges["relation"], SAME_AS).to_numpy()
+    cuis = np.unique(np.concatenate([child[same], parent[same]]))
+    ends = np.searchsorted(cuis, child[same]), np.searchsorted(cuis, parent[same])
+    links = sparse.csr_array((np.ones(int(same.sum())), ends), shape=(len(cuis), len(cuis)))
+    group = (
+        sparse.csgraph.connected_components(links, directed=False)[1] if len(cuis) else np.zeros(0, np.int64)
+    )
+    known = np.isin(cuis, own)
+    crowded = np.bincount(group[known], minlength=len(cuis) + 1) > 1
+    leaving = cuis[known & crowded[group]]
+    dropped = same & (np.isin(child, leaving) | np.isin(parent, leaving))
+    return edges.filter(pa.array(~dropped)), len(leaving)
 
 
 def restricted(ontology: Ontology, keep: npt.NDArray[np.bool_]) -> Ontology:

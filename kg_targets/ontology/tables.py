@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from kg_targets.ontology.concept import parse_cui
+from kg_targets.ontology.modifiers import with_qualifiers
 
 IS_A = "is_a"
 PART_OF = "part_of"
@@ -162,4 +163,6 @@ class TableBuilder:
     def build(self, release: str) -> Tables:
         """Close the builder."""
         skipped = {reason: count for reason, count in self.skipped.items() if count}
-        return Tables(release, self._names.table(), self._terms.table(), self._edges.table(), skipped)
+        edges = self._edges.table()
+        terms = with_qualifiers(self._terms.table(), edges)
+        return Tables(release, self._names.table(), terms, edges, skipped)

@@ -1,7 +1,8 @@
 """Belief: the right similarities, about the wrong images. A control for soft targets without meaning.
 
 The ontology scorer's factors are handed on along one random cycle through the known images: the spectrum of S is
-untouched, no image keeps its own factor, and knowledge cannot help any more.
+untouched, no image keeps its own factor, and knowledge cannot help any more. Images are permuted, not cases: the
+near-identical factors of one case end up in different cases, so similarities between cases are higher than before.
 """
 
 import numpy as np

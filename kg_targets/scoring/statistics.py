@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.graph import ConceptGraph
+from kg_targets.graph import ConceptGraph, representatives
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class ConceptStatistics:
         direct = np.asarray(graph.has_attribute.sum(axis=0)).astype(np.int64)
         reached = graph.has_attribute @ graph.closure
         covered = np.bincount(reached.indices[reached.data > 0], minlength=len(graph.concepts))
+        # CUIs of equal meaning share the column, and so the count, of the first of them.
+        covered = covered[representatives(graph.concepts, graph.edges)]
         names = graph.concepts
         return cls(
             captions=graph.images,

@@ -52,11 +52,9 @@ class TargetStore:
             ) from error
         except ValueError as error:
             raise StoreError(f"{folder / schema.MANIFEST} is damaged: build the store again") from error
-        if manifest.get("schema_version") != schema.SCHEMA_VERSION:
-            raise StoreError(
-                f"{folder} has store schema {manifest.get('schema_version')}, this version reads "
-                f"{schema.SCHEMA_VERSION}: build it again"
-            )
+        problem = schema.manifest_problem(manifest)
+        if problem:
+            raise StoreError(f"{folder / schema.MANIFEST} {problem}: build the store again")
         for entry in manifest["files"]:
             if not (folder / entry["file"]).is_file():
                 raise StoreError(f"{folder / entry['file']} is missing: build the store again")
@@ -99,17 +97,27 @@ class TargetStore:
         Raises:
             StoreError: the store has no such column, or a file is damaged.
         """
-        files = [entry["file"] for entry in self.manifest["files"] if entry["file"].startswith("targets-")]
-        try:
-            return pa.concat_tables(
-                pq.read_table(self.path / file, columns=[name], partitioning=None) for file in files
-            ).column(name)
-        except KeyError as error:
-            raise StoreError(f"{self.path} has no column {name!r}") from error
-        except (pa.ArrowInvalid, OSError) as error:
+        tables = [self._read(entry["file"], [name]) for entry in self._shards("targets-")]
+        column = pa.concat_tables(tables).column(name)
+        if len(column) != len(self):
             raise StoreError(
-                f"{self.path}: a shard cannot be read ({error}): build the store again"
-            ) from error
+                f"{self.path}: shards hold {len(column):,} rows, not {len(self):,}: build the store again"
+            )
+        return column
+
+    def _shards(self, prefix: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.manifest["files"] if entry["file"].startswith(prefix)]
+
+    def _read(self, file: str, columns: list[str] | None = None) -> pa.Table:
+        path = self.path / file
+        try:
+            table = pq.read_table(path, columns=columns, partitioning=None)
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"{path} cannot be read ({reason}): build the store again") from error
+        if columns and table.num_columns != len(columns):
+            raise StoreError(f"{path} has no column {columns[0]!r}")
+        return table
 
     @cached_property
     def image_ids(self) -> list[str]:
@@ -159,18 +167,17 @@ class TargetStore:
     @cached_property
     def concepts(self) -> pd.DataFrame:
         """One row per concept of the graph: column index, cui, name, kind, counts, ic, idf."""
-        return _frame(pq.read_table(self.path / schema.CONCEPTS))
+        return _frame(self._read(schema.CONCEPTS))
 
     @cached_property
     def is_a(self) -> pd.DataFrame:
         """The graph's edges: child, relation, parent."""
-        return _frame(pq.read_table(self.path / schema.IS_A))
+        return _frame(self._read(schema.IS_A))
 
     @cached_property
     def mentions(self) -> pd.DataFrame:
         """Every mention, negated ones included: image_id, cui, name, start, end, text, score, negated, source."""
-        files = [entry["file"] for entry in self.manifest["files"] if entry["file"].startswith("mentions-")]
-        return _frame(pa.concat_tables(pq.read_table(self.path / file) for file in files))
+        return _frame(pa.concat_tables([self._read(entry["file"]) for entry in self._shards("mentions-")]))
 
     def cui_matrix(self) -> sparse.csr_array:
         """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""

@@ -1,7 +1,15 @@
 """Columns and files of a target store; readable with plain pyarrow, pandas, DuckDB or HF datasets."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from kg_targets.errors import StoreError
 
 SCHEMA_VERSION = 1
 
@@ -70,6 +78,63 @@ def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:
     )
 
 
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "split": str,
+    "rows": int,
+    "labels": list,
+    "config": dict,
+    "factors": dict,
+    "fit": dict,
+    "similarity": dict,
+    "files": list,
+    "fingerprint": str,
+}
+_PLAIN_NAME = re.compile(r"[a-z_]+(-[0-9]+)?\.parquet")
+
+
+def manifest_problem(manifest: Any) -> str:
+    """What is wrong with the content of a ``manifest.json``, in words; empty if nothing is.
+
+    File names are plain: nothing outside the store's own folder is ever opened.
+    """
+    if not isinstance(manifest, dict) or "schema_version" not in manifest:
+        return "is not a store's manifest"
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        return f"has store schema {manifest['schema_version']!r}, this version reads {SCHEMA_VERSION}"
+    for key, kind in _NEEDED.items():
+        if not isinstance(manifest.get(key), kind):
+            return f"lacks a usable {key!r}"
+    if not isinstance(manifest["similarity"].get("fit_p95"), float):
+        return "lacks a usable 'similarity.fit_p95'"
+    for entry in manifest["files"]:
+        name = entry.get("file") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or "sha256" not in entry:
+            return f"names a file that is none of the store's: {name!r}"
+    return ""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a full disk or a folder without permission into one line.
+
+    Raises:
+        StoreError: the block could not write ``path``.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise StoreError(
+            f"{path} cannot be written ({reason}): free some space or choose another OUT"
+        ) from error
+
+
 def write_parquet(table: pa.Table, path: str) -> None:
-    """Write one file with fixed settings, so that the same rows give the same bytes."""
-    pq.write_table(table, path, compression="zstd", version="2.6", use_dictionary=True, store_schema=True)
+    """Write one file with fixed settings, so that the same rows give the same bytes.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    with writing(Path(path)):
+        pq.write_table(table, path, compression="zstd", version="2.6", use_dictionary=True, store_schema=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store.reader import TargetStore
@@ -45,6 +46,47 @@ def _rows(store: TargetStore) -> Iterator[str]:
     if len(set(store.image_ids)) != len(store):
         raise StoreError(f"{store.path}: image ids are not unique: build the store again")
     yield f"{len(store):,} rows in order with unique image ids"
+    if sparse.issparse(store.factors) and store.manifest["config"]["scorer"] != "identity":
+        filled = np.diff(sparse.csr_array(store.factors).indptr) > 0
+        if not np.array_equal(filled, store.known):
+            raise StoreError(
+                f"{store.path}: known does not say which images have factors: build the store again"
+            )
+    unnamed = {cui for cuis in store.cuis for cui in cuis} - set(store.concepts["cui"])
+    if unnamed:
+        raise StoreError(
+            f"{store.path}: {min(unnamed)} is asserted but not in concepts.parquet: build the store again"
+        )
+    yield "known images have factors, asserted concepts are listed"
+    yield _mentions(store)
+    yield _neighbors(store)
+
+
+def _mentions(store: TargetStore) -> str:
+    captions = dict(zip(store.image_ids, store.captions, strict=True))
+    placed = store.mentions[store.mentions["start"] >= 0]
+    columns = (placed[name].tolist() for name in ("image_id", "start", "end", "text"))
+    for image_id, start, end, text in zip(*columns, strict=True):
+        if captions.get(image_id, "")[start:end] != text:
+            raise StoreError(
+                f"{store.path}: a mention of {image_id} does not slice its caption: build it again"
+            )
+    return f"{len(placed):,} mentions slice their captions"
+
+
+def _neighbors(store: TargetStore, sample: int = 64) -> str:
+    """Stored neighbours of some rows against the block of those rows with all others."""
+    rows = np.linspace(0, len(store) - 1, min(sample, len(store))).astype(int)
+    lists, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
+    for row in np.unique(rows):
+        found = np.asarray(lists[int(row)].as_py(), dtype=np.int64)
+        similarity = store.block([row], range(len(store)))[0]
+        expected = np.sort(np.delete(similarity, row))[::-1][: len(found)]
+        if not np.allclose(scores[int(row)].as_py(), expected, atol=1e-5):
+            raise StoreError(
+                f"{store.path}: the neighbours of row {row} are not its nearest: build the store again"
+            )
+    return f"neighbours of {len(np.unique(rows))} rows are their nearest"
 
 
 def _blocks(store: TargetStore, seed: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Writes a store shard by shard into a hidden folder and shows it only when it is whole, by one rename."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,69 +18,87 @@ from kg_targets.store import schema
 class StoreWriter:
     """Context manager: everything is written beside ``target`` and renamed on success, removed on any failure.
 
-    A killed process (``kill -9``) leaves a hidden ``.<name>.partial`` folder, which the next build replaces.
+    The hidden ``.<name>.partial`` folder is locked while it is written, so that two builds into one place cannot mix.
+    A killed process (``kill -9``) leaves it behind, unlocked, and the next build empties and uses it.
+
+    Raises:
+        StoreError: the target is no store, another build is writing it, or the disk is full or not writable.
     """
 
     def __init__(self, target: str | Path) -> None:
         self.target = Path(target)
         self.folder = self.target.parent / f".{self.target.name}.partial"
-        self._shards: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, dict[str, Any]] = {}
+        self._made_parent = False
+        self._lock = -1
 
     def __enter__(self) -> Self:
         if self.target.exists() and not (self.target / schema.MANIFEST).is_file():
             raise StoreError(
                 f"{self.target} exists and is not a target store: it will not be replaced, choose another OUT"
             )
-        try:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise StoreError(
-                f"{self.folder.parent} cannot be written ({error.strerror}): choose another OUT"
-            ) from error
+        self._made_parent = not self.target.parent.exists()
+        with schema.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder, os.O_RDONLY)
+        if not _locked(self._lock, self.folder):
+            os.close(self._lock)
+            raise StoreError(f"another build is writing {self.target}: wait for it, or choose another OUT")
+        with schema.writing(self.folder):
+            for left_over in self.folder.iterdir():
+                left_over.unlink()
         return self
 
     def write(self, name: str, table: pa.Table) -> None:
-        """Write one Parquet file and record its rows and checksum.
-
-        Raises:
-            StoreError: the disk is full or the folder cannot be written.
-        """
-        path = self.folder / name
-        try:
-            schema.write_parquet(table, str(path))
-        except OSError as error:
-            raise StoreError(
-                f"{path} cannot be written ({error}): free some space or choose another OUT"
-            ) from error
+        """Write one Parquet file and record its rows and checksum."""
+        schema.write_parquet(table, str(self.folder / name))
         self.adopt(name, table.num_rows)
 
     def adopt(self, name: str, rows: int) -> None:
         """Record a file that someone else (a worker process) has already written into ``folder``."""
-        with (self.folder / name).open("rb") as stream:
+        with schema.writing(self.folder / name), (self.folder / name).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._shards[name] = {"rows": rows, "sha256": digest}
+        self._files[name] = {"rows": rows, "sha256": digest}
 
     def finish(self, manifest: dict[str, Any], report: dict[str, Any]) -> None:
         """Write ``manifest.json`` (same inputs, same bytes) and ``build_report.json`` (times, memory)."""
-        shards = [{"file": name, **self._shards[name]} for name in sorted(self._shards)]
-        content = {"schema_version": schema.SCHEMA_VERSION, **manifest, "files": shards}
+        files = [{"file": name, **self._files[name]} for name in sorted(self._files)]
+        content = {"schema_version": schema.SCHEMA_VERSION, **manifest, "files": files}
         content["fingerprint"] = fingerprint(content)
-        (self.folder / schema.MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        (self.folder / schema.REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+        with schema.writing(self.folder):
+            (self.folder / schema.REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+            (self.folder / schema.MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
+        try:
+            if kind is None:
+                self._show()
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                if self._made_parent and not any(self.target.parent.iterdir()):
+                    self.target.parent.rmdir()
+        finally:
+            os.close(self._lock)
+
+    def _show(self) -> None:
         retired = self.target.parent / f".{self.target.name}.old"
-        shutil.rmtree(retired, ignore_errors=True)
-        if self.target.exists():
-            os.replace(self.target, retired)
-        os.replace(self.folder, self.target)
-        shutil.rmtree(retired, ignore_errors=True)
+        with schema.writing(self.target):
+            shutil.rmtree(retired, ignore_errors=True)
+            if self.target.exists():
+                os.replace(self.target, retired)
+            os.replace(self.folder, self.target)
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def _locked(descriptor: int, folder: Path) -> bool:
+    """Take the lock of an open folder, unless another process has it or has just renamed the folder away."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.stat(folder).st_ino == os.fstat(descriptor).st_ino
+    except OSError:
+        return False
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:

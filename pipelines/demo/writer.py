@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +60,8 @@ def write_demo(
     """Write the demo data set to ``root``, or return at once if the same one is already there.
 
     The bytes depend on ``images``, ``seed`` and `VERSION` only, not on ``workers``. Everything is written
-    to a sibling folder first and renamed at the end: an interruption leaves ``root`` as it was.
+    to a sibling folder of a name of its own and renamed at the end: an interruption leaves ``root`` as it was,
+    and of several runs at once the first to finish is the one that is kept.
 
     Args:
         root: folder of the data set; a demo data set of another seed or size in it is replaced.
@@ -66,7 +70,8 @@ def write_demo(
         workers: number of processes.
         progress: called with (images done, images in all) after every few cases.
     Raises:
-        DataError: ``images`` or ``seed`` is out of range, or ``root`` holds something else than demo data.
+        DataError: ``images`` or ``seed`` is out of range, ``root`` holds something else than demo data, or it cannot
+            be written.
     """
     if images < _MIN_IMAGES or seed < 0:
         raise DataError(
@@ -78,30 +83,41 @@ def write_demo(
         name: sum(len(c[1]) for c, s in zip(cases, splits, strict=True) if s == name) for name in SPLITS
     }
     summary = DemoSummary(seed, VERSION, images, len(cases), counts)
-    if _is_complete(root, summary):
-        return DemoSummary(seed, VERSION, images, len(cases), counts, created=False)
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    target = Path(os.path.realpath(root))  # has a name and a parent, also where ``root`` is "." or a link
     try:
-        (partial / "images").mkdir(parents=True)
-        rows = _draw_all(_jobs(seed, cases, partial), images, workers, progress)
-        _write_tables(partial, rows, splits)
-        (partial / "README.txt").write_text(_readme(summary), encoding="utf-8")
-        (partial / "demo.json").write_text(_marker(summary), encoding="utf-8")
-        _swap_in(partial, root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return summary
+        if _is_complete(target, summary):
+            return replace(summary, created=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        try:
+            fresh = partial / "new"  # below the temporary folder, which nobody else may read
+            (fresh / "images").mkdir(parents=True)
+            rows = _draw_all(_jobs(seed, cases, fresh), images, workers, progress)
+            _write_tables(fresh, rows, splits)
+            (fresh / "README.txt").write_text(_readme(summary), encoding="utf-8")
+            (fresh / "demo.json").write_bytes(_marker(summary))
+            return replace(summary, created=_swap_in(fresh, target, partial / "old", summary))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{root}: demo data cannot be written there ({error.strerror or error}): choose another folder"
+        ) from error
 
 
 def _is_complete(root: Path, summary: DemoSummary) -> bool:
     """Whether ``root`` holds exactly this data set; a folder that is no demo data set at all is refused."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    try:
+        names = os.listdir(root)
+        if "demo.json" in names:
+            return (root / "demo.json").read_bytes() == _marker(summary)
+    except FileNotFoundError:  # not there yet, or another run is just replacing it
         return False
-    marker = root / "demo.json"
-    if not marker.is_file():
+    except NotADirectoryError:
+        names = [root.name]
+    if names and os.path.lexists(root):
         raise DataError(f"{root} exists and is not a demo data set: choose another folder, or move it away")
-    return marker.read_text(encoding="utf-8") == _marker(summary)
+    return False
 
 
 def _jobs(seed: int, cases: list[tuple[Case, tuple[Series, ...]]], folder: Path) -> Iterator[Job]:
@@ -173,10 +189,10 @@ def _write_tables(folder: Path, rows: Sequence[list[str]], splits: Sequence[str]
             )
 
 
-def _marker(summary: DemoSummary) -> str:
+def _marker(summary: DemoSummary) -> bytes:
     content = asdict(summary)
     del content["created"]
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _readme(summary: DemoSummary) -> str:
@@ -189,11 +205,34 @@ def _readme(summary: DemoSummary) -> str:
     )
 
 
-def _swap_in(partial: Path, root: Path) -> None:
-    """Put the finished folder in place of ``root``; an older demo data set there is removed last."""
-    old = root.with_name(f".{root.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if root.exists():
-        root.rename(old)
-    partial.rename(root)
-    shutil.rmtree(old, ignore_errors=True)
+def _swap_in(fresh: Path, root: Path, old: Path, summary: DemoSummary) -> bool:
+    """Put the finished folder in place of ``root``, an older demo data set there in ``old``.
+
+    Returns:
+        False if another run has meanwhile put the same data set there; that one stays.
+    """
+    while not _renamed(fresh, root):
+        if _is_complete(root, summary):
+            return False
+        try:
+            shutil.rmtree(old, ignore_errors=True)
+            root.rename(old)
+            if _renamed(fresh, root):
+                break
+        except FileNotFoundError:
+            continue  # another run has moved it away
+        finally:
+            if old.exists() and not root.exists():
+                old.rename(root)  # interrupted in between: as it was
+    return True
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Rename a folder; False if a folder with content is in the way."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True

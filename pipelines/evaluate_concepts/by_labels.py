@@ -5,18 +5,20 @@ such a concept, something that is a kind of it, or a part of it. Labels describe
 them, so recall has a ceiling below 1; precision is what extraction answers for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kg_targets.concepts.evaluate import Rate
 from kg_targets.concepts.mention import Extractor
 from kg_targets.errors import ManifestError
 from kg_targets.manifest import Manifest, Record
 from kg_targets.ontology import Ontology
-from pipelines.evaluate_concepts.by_gold import rate_text
+from training.evaluate.bootstrap import case_interval
 
 RELATIONS = ("is_a", "part_of")
+DRAWS = 2000
+"""Bootstrap samples of cases per interval."""
 
 
 def label_lines(
@@ -26,8 +28,11 @@ def label_lines(
     extractor: Extractor,
     ontology: Ontology,
     errors: int,
+    seed: int,
 ) -> Iterator[str]:
     """Lines for a person, one table per label that the manifest ties to concepts.
+
+    Images of one case are not independent, so the intervals come from a percentile bootstrap that resamples cases.
 
     Raises:
         ManifestError: the manifest ties no label to concepts.
@@ -40,13 +45,16 @@ def label_lines(
     asserted = [
         sorted({m.cui for m in mentions if not m.negated and m.cui in ontology}) for mentions in found
     ]
-    cases = len({record.group_id for record in records})
-    yield f"{manifest.name}/{split}: {len(records):,} captions of {cases:,} cases; 95 % Wilson intervals over captions"
+    groups, cases = np.unique([record.group_id for record in records], return_inverse=True)
+    yield (
+        f"{manifest.name}/{split}: {len(records):,} captions of {len(groups):,} cases; 95 % intervals: "
+        f"percentile bootstrap over cases ({DRAWS:,} draws, seed {seed})"
+    )
     reached = _with_ancestors(asserted, ontology)
     for label, values in manifest.label_concepts.items():
         named = [{value for value, cuis in values.items() if above & set(cuis)} for above in reached]
         given = [record.labels.get(label, "") for record in records]
-        yield from _label_table(label, list(values), given, named)
+        yield from _label_table(label, list(values), given, named, cases, seed)
         wrong = [
             row
             for row, value in enumerate(given)
@@ -57,20 +65,38 @@ def label_lines(
             yield f"    {records[row].image_id}: label {given[row]!r}, text names {sorted(named[row])}: {caption}"
 
 
-def _label_table(label: str, values: list[str], given: list[str], named: list[set[str]]) -> Iterator[str]:
+def _label_table(
+    label: str,
+    values: list[str],
+    given: list[str],
+    named: list[set[str]],
+    cases: NDArray[np.int64],
+    seed: int,
+) -> Iterator[str]:
+    def share(rows: list[int], right: Callable[[int], bool]) -> str:
+        return _share_text([right(row) for row in rows], cases[rows], seed)
+
     rows = [row for row, value in enumerate(given) if value in values]
-    right = Rate(sum(given[row] in named[row] for row in rows), len(rows))
     speaking = [row for row in rows if named[row]]
-    precise = Rate(sum(given[row] in named[row] for row in speaking), len(speaking))
-    only = [row for row in rows if len(named[row]) == 1]
-    exact = Rate(sum(named[row] == {given[row]} for row in only), len(only))
+    only = [row for row in speaking if len(named[row]) == 1]
     yield f"  {label}: {len(rows):,} labelled captions"
-    yield f"    text names the label's value                    {rate_text(right)}"
-    yield f"    … of those that name any value                  {rate_text(precise)}"
-    yield f"    … of those that name exactly one                {rate_text(exact)}"
+    for title, chosen in (
+        ("text names the label's value", rows),
+        ("… of those that name any value", speaking),
+        ("… of those that name exactly one", only),
+    ):
+        yield f"    {title:<47} {share(chosen, lambda row: given[row] in named[row])}"
     for value in values:
         own = [row for row in rows if given[row] == value]
-        yield f"    {value:<32} recall           {rate_text(Rate(sum(value in named[row] for row in own), len(own)))}"
+        yield f"    {value:<32} recall           {share(own, lambda row: given[row] in named[row])}"
+
+
+def _share_text(right: list[bool], cases: NDArray[np.int64], seed: int) -> str:
+    """``0.954 [0.931, 0.970] (520/545)``, the interval from resampled cases."""
+    if not right:
+        return "–"
+    share = case_interval(np.asarray(right, dtype=np.float64), cases, DRAWS, seed)
+    return f"{share.mean:.3f} [{share.low:.3f}, {share.high:.3f}] ({sum(right):,}/{len(right):,})"
 
 
 def _with_ancestors(asserted: list[list[str]], ontology: Ontology) -> list[set[str]]:

@@ -111,7 +111,7 @@ def test_a_split_without_a_usable_row_leaves_no_store(
     (folder / "train.csv").write_text(content)
     code, _, err = run(capsys, "build", "demo", "--data-root", folder, "--out", tmp_path / "out")
     assert code == 2 and err.count("\n") == 1
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_duplicate_id_found_late_leaves_the_earlier_store_as_it_was(
@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert err == "interrupted: nothing half-written was left\n"
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_extractor_options_reach_the_extractor_and_wrong_ones_are_named(
@@ -201,3 +201,52 @@ def test_images_that_are_in_two_splits_are_reported(tmp_path: Path) -> None:
     config = BuildConfig(dataset="demo", split="dev", data_root=folder, out=tmp_path / "out", workers=1)
     build_data_set(config, said.append)
     assert "warning: 2 image ids and 2 cases are in both train and dev" in said
+
+
+def test_an_edited_stop_list_builds_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop_list = tmp_path / "stop.tsv"
+    stop_list.write_text("alias\tcui\treason\n")
+    options = ("--extractor-options", f"stop_list={stop_list}")
+    common = (
+        "build",
+        "demo",
+        "--split",
+        "train",
+        "--data-root",
+        data(tmp_path),
+        "--out",
+        tmp_path / "out",
+        *options,
+    )
+    run(capsys, *common)
+    before = TargetStore.open(tmp_path / "out" / "train").cuis
+    stop_list.write_text("alias\tcui\treason\npleural effusion\t\ttest\npleural effusions\t\ttest\n")
+    assert "up to date" not in run(capsys, *common)[1]
+    assert TargetStore.open(tmp_path / "out" / "train").cuis != before
+
+
+def test_provided_needs_cuis_and_an_all_unknown_store_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = data(tmp_path)
+    common = ("build", "demo", "--split", "train", "--data-root", folder, "--out", tmp_path / "out")
+    code, _, err = run(capsys, *common, "--extractor", "provided")
+    assert code == 2 and "ships no CUIs" in err and not (tmp_path / "out").exists()
+    write_split(folder, "train", ["nothing medical here"] * 3)
+    code, out, _ = run(capsys, *common)
+    assert code == 0 and "warning: nothing is known about any image" in out
+
+
+def test_how_the_ontology_was_read_is_said_and_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = build_from(data(tmp_path), tmp_path / "out", said)
+    assert any("edges: " in line and "is_a" in line for line in said)
+    assert any("cycles" in line for line in store.manifest["ontology"]["report"])
+
+
+def test_a_licence_that_no_row_has_names_those_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("build", "demo", "--split", "train", "--data-root", data(tmp_path), "--out", tmp_path / "out")
+    code, _, err = run(capsys, *common, "--licences", "CC-BY")
+    assert code == 2 and "CC0-1.0" in err and err.count("\n") == 1

@@ -128,11 +128,10 @@ def test_medpix_case_appends_what_the_case_was_about(tmp_path: Path) -> None:
 
 def test_vqa_rad_gathers_the_questions_of_an_image(tmp_path: Path) -> None:
     item = {"image_name": "synpic1.jpg", "image_organ": "HEAD", "question": "Is it CT?", "answer": "Yes"}
-    (tmp_path / "trainset.json").write_text(
-        json.dumps([item, {**item, "question": "Where?", "answer": 3}, {}])
-    )
+    more = [{"question": "Where?", "answer": 3}, {"question": "Is there a fracture?", "answer": "No"}]
+    (tmp_path / "trainset.json").write_text(json.dumps([item, *({**item, **change} for change in more), {}]))
     records, report = read("vqa_rad", "train", tmp_path)
-    assert [record.caption for record in records] == ["Is it CT? Yes. Where? 3."]
+    assert [record.caption for record in records] == ["Is it CT? Where? 3."]
     assert records[0].image_id == "synpic1" and report.skipped == {"has no image_name": 1}
     (tmp_path / "trainset.json").write_text("{}")
     with pytest.raises(ManifestError, match="JSON list"):
@@ -219,3 +218,38 @@ def test_no_content_of_a_file_makes_a_reader_crash(layout: str, contents: list[l
                 *record.labels.values(),
             )
             assert all(isinstance(text, str) for text in texts) and record.image_id
+
+
+def test_shipped_cuis_are_put_in_capitals_and_malformed_ones_counted(tmp_path: Path) -> None:
+    roco(
+        tmp_path,
+        "test",
+        b"ROCO_1\t CT\nROCO_2\t MRI\n",
+        "ROCO_1\tc0040405\tC004\nROCO_2\tC0024485\nROCO_1\tC0817096\n",
+    )
+    records, report = read("roco", "test", tmp_path)
+    assert [record.cuis for record in records] == [("C0040405", "C0817096"), ("C0024485",)]
+    assert any(
+        "1 × shipped CUI is malformed" in line and "captions.txt line 1" in line for line in report.lines()
+    )
+    assert any("repeated in cuis.txt" in line for line in report.lines())
+
+
+def test_missing_licences_are_said_because_articles_are_then_unknown(tmp_path: Path) -> None:
+    roco(tmp_path, "test", b"ROCO_1\t CT\n")
+    assert any("case of its own" in line for line in read("roco", "test", tmp_path)[1].lines())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('ID,Caption\nx,"never closed\ny,z\n', "line 3 is not valid CSV"),
+        ("ID,Caption,Caption\nx,a,b\n", "column 'Caption' is there twice"),
+    ],
+)
+def test_csv_that_would_lose_rows_or_columns_stops_the_reading(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "test_captions.csv").write_text(content)
+    with pytest.raises(ManifestError, match=message):
+        read("roco_v2", "test", tmp_path)

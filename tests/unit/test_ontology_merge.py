@@ -204,10 +204,40 @@ edges = st.lists(st.tuples(cuis, cuis, st.just("HP")))
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.tuples(rows, edges)] * 3))
-def test_merging_is_associative(tmp_path_factory, parts):
+def test_merging_is_associative_where_each_term_has_one_cui(tmp_path_factory, parts):
+    parts = [
+        ([(cui, source, cui, *names) for cui, source, _, *names in rows], edges) for rows, edges in parts
+    ]
     a, b, c = (Ontology.from_tsv(*write_tsv(tmp_path_factory.mktemp("part"), *part)) for part in parts)
     left, right = (a | b) | c, a | (b | c)
     assert left.fingerprint == right.fingerprint
     assert left.report == right.report
     assert set(left.cuis) == {*a.cuis, *b.cuis, *c.cuis}
     assert all(left.name(cui) == a.name(cui) for cui in a.cuis)
+
+
+def test_concepts_that_the_left_side_keeps_apart_are_not_made_one_by_the_right(tmp_path):
+    left = Ontology.from_tsv(
+        *write_tsv(
+            tmp_path / "left",
+            [("C0000001", "HP", "HP:1", "aneurysm", ""), ("C0000002", "HP", "HP:2", "vascular disease", "")],
+            [("C0000001", "C0000002", "HP")],
+        )
+    )
+    one_term = [(cui, "DOID", "DOID:9", "aneurysm", "") for cui in ("C0000001", "C0000002", "C0000003")]
+    right = Ontology.from_tsv(*write_tsv(tmp_path / "right", one_term, []))
+    assert right.equivalents("C0000001") == ["C0000002", "C0000003"]
+    merged = left | right
+    assert merged.equivalents("C0000001") == merged.equivalents("C0000002") == []
+    assert merged.ancestors("C0000001") == ["C0000002"]
+    assert any("keep apart" in reason for reason in merged.report.skipped)
+
+
+def test_hpo_modifiers_are_qualifiers_and_no_findings(tmp_path):
+    rows = [
+        ("C0000001", "HP", "HP:0012823", "clinical modifier", ""),
+        ("C0000002", "HP", "HP:0012828", "severe", ""),
+        ("C0000003", "HP", "HP:0002202", "pleural effusion", ""),
+    ]
+    ontology = Ontology.from_tsv(*write_tsv(tmp_path / "hpo", rows, [("C0000002", "C0000001", "HP")]))
+    assert [ontology[cui].kind for cui in ontology.cuis] == ["qualifier", "qualifier", "finding"]

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from kg_targets.errors import StoreError
-from kg_targets.store import TargetStore, verify_store
+from kg_targets.store import StoreWriter, TargetStore, verify_store
 from kg_targets.store.product import gram
 from tests.builds import CAPTIONS, build
 
@@ -191,3 +193,72 @@ def test_a_folder_that_is_not_a_store_is_never_replaced(tmp_path: Path) -> None:
 def test_opening_a_folder_without_a_store_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="kg-targets build"):
         TargetStore.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: [], "is not a store's manifest"),
+        (lambda m: {"schema_version": 1}, "lacks a usable 'dataset'"),
+        (lambda m: {**m, "similarity": {}}, "fit_p95"),
+        (lambda m: {**m, "schema_version": 99}, "has store schema 99"),
+        (
+            lambda m: {**m, "files": [{**m["files"][0], "file": "../../secret.parquet"}]},
+            "none of the store's",
+        ),
+        (
+            lambda m: {**m, "files": [{**m["files"][0], "file": "targets-/../../x.parquet"}]},
+            "none of the store's",
+        ),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_one_line_and_opens_nothing_outside(
+    tmp_path: Path, change: Callable[[Any], Any], message: str
+) -> None:
+    path = build(tmp_path).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(change(manifest)))
+    with pytest.raises(StoreError, match=message):
+        TargetStore.open(path)
+
+
+@pytest.mark.parametrize("file", ["targets-00000.parquet", "mentions-00000.parquet", "concepts.parquet"])
+def test_a_truncated_file_is_named_and_the_next_build_mends_it(tmp_path: Path, file: str) -> None:
+    path = build(tmp_path).path
+    content = (path / file).read_bytes()
+    (path / file).write_bytes(content[: len(content) // 2])
+    store = TargetStore.open(path)
+    with pytest.raises(StoreError, match=file):
+        _ = (store.captions, store.mentions, store.concepts)
+    assert (build(tmp_path).path / file).read_bytes() == content
+
+
+def test_row_counts_that_disagree_are_noticed(tmp_path: Path) -> None:
+    path = build(tmp_path).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "rows": 99}))
+    with pytest.raises(StoreError, match="hold 8 rows, not 99"):
+        _ = TargetStore.open(path).known
+
+
+def test_two_builds_into_one_place_cannot_mix(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "train"), pytest.raises(StoreError, match="another build is writing"):
+        StoreWriter(tmp_path / "train").__enter__()
+
+
+def test_what_a_killed_build_left_behind_is_replaced(tmp_path: Path) -> None:
+    left_over = tmp_path / "out" / ".train.partial" / "mentions-00009.parquet"
+    left_over.parent.mkdir(parents=True)
+    left_over.write_text("half")
+    assert not (build(tmp_path).path / left_over.name).exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        build(tmp_path)
+    assert not (tmp_path / "out").exists()

@@ -150,3 +150,4 @@ def test_registry_computes_the_named_losses() -> None:
     assert LOSSES["semantic_matching"].compute(batch) == semantic_matching_loss(z_i2t, z_t2i, p_i2t, p_t2i)
     assert LOSSES["info_nce"].compute(batch) == info_nce_loss(z_i2t, z_t2i, 2)
     assert LOSSES["semantic_matching"].soft and not LOSSES["info_nce"].soft
+    assert LOSSES["semantic_matching"].targets == "policy" and LOSSES["info_nce"].targets == "pairs"

@@ -43,3 +43,12 @@ def test_unknown_architecture_and_broken_folder_are_named(tmp_path: Path) -> Non
         load_clip("no-such-model")
     with pytest.raises(CheckpointError, match=r"open_clip_config\.json is missing or damaged"):
         load_clip(f"local-dir:{tmp_path}")
+
+
+def test_weights_without_a_logit_bias_get_the_one_asked_for_and_not_open_clips_zero(tmp_path: Path) -> None:
+    plain = load_clip("test-vit")
+    torch.save(plain.model.state_dict(), tmp_path / "weights.pt")
+    clip = load_clip("test-vit", str(tmp_path / "weights.pt"), logit_bias=-10.0)
+    assert clip.model.logit_bias.item() == -10.0 and clip.model.logit_bias.requires_grad
+    assert clip.config["model_cfg"]["init_logit_bias"] == -10.0
+    assert plain.model.logit_bias is None and "init_logit_bias" not in plain.config["model_cfg"]

@@ -10,9 +10,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from training.config import LossConfig, PolicyConfig
+from training.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.errors import ConfigError
-from training.nb_clip.losses import semantic_matching_loss
+from training.nb_clip.losses import mse_loss, semantic_matching_loss, sigmoid_loss
 from training.nb_clip.targets import evidence_policy, pair_structure
 from training.nb_clip.task import NBClipTask, TargetBuilder, case_codes
 
@@ -65,7 +65,7 @@ def test_a_later_process_gets_the_same_targets_as_its_rows_of_the_whole_batch() 
     assert torch.equal(part.mask, whole.mask[3:])
 
 
-@pytest.mark.parametrize("loss", ["semantic_matching", "info_nce"])
+@pytest.mark.parametrize("loss", LOSS_NAMES)
 def test_pairs_of_one_case_are_masked_in_every_method(loss: str) -> None:
     store = fake_store(cases=8)  # images 0 and 8 share a case, 1 and 9 too
     rows = torch.tensor([0, 8, 5])
@@ -98,16 +98,30 @@ def test_a_threshold_that_leaves_no_room_is_an_error() -> None:
 class Passthrough(nn.Module):
     """Returns its inputs as features."""
 
+    def __init__(self, bias: float | None = None) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor(5.0))
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
+
     def forward(self, image: Tensor, text: Tensor) -> dict[str, Tensor]:
-        return {"image_features": image, "text_features": text, "logit_scale": torch.tensor(5.0)}
+        output = {"image_features": image, "text_features": text, "logit_scale": self.logit_scale}
+        return output if self.logit_bias is None else {**output, "logit_bias": self.logit_bias}
+
+
+def unit_features() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(nn.functional.normalize(torch.randn(4, 6, generator=generator), dim=-1) for _ in range(2))  # type: ignore[return-value]
+
+
+def make_task(store: FakeStore, loss: str = "semantic_matching") -> NBClipTask:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return NBClipTask(builder(store, loss), LossConfig(name=loss), Accelerator())
 
 
 def test_step_scores_the_policy_targets_and_reports_what_they_are_like() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
     store = fake_store(cases=10)
-    task = NBClipTask(builder(store), LossConfig(), Accelerator())
-    generator = torch.Generator().manual_seed(0)
-    image, text = (nn.functional.normalize(torch.randn(4, 6, generator=generator), dim=-1) for _ in range(2))
+    task = make_task(store)
+    image, text = unit_features()
     rows = torch.tensor([5, 3, 2, 6])
     loss, values = task.step(Passthrough(), image, text, rows)
     block = torch.from_numpy(store.block(rows.numpy()))
@@ -120,3 +134,63 @@ def test_step_scores_the_policy_targets_and_reports_what_they_are_like() -> None
         (i2t.diagonal().mean() + t2i.diagonal().mean()).item() / 2
     )
     assert values["kl"] <= values["loss"] and values["positives"] >= 1 and values["entropy"] >= 0
+
+
+def test_mse_compares_unscaled_cosines_and_sigmoid_biased_logits_with_the_stores_similarities() -> None:
+    store = fake_store(cases=10)
+    image, text = unit_features()
+    rows = torch.tensor([5, 3, 2, 6])  # 3 is unknown
+    similarity = torch.from_numpy(store.block(rows.numpy()))
+    similarity[1], similarity[:, 1] = torch.eye(4)[1], torch.eye(4)[1]
+    cosines = image @ text.T
+    loss, values = make_task(store, "mse").step(Passthrough(), image, text, rows)
+    assert loss.item() == pytest.approx(mse_loss(cosines, similarity).item(), rel=1e-6)
+    assert "logit_bias" not in values
+    model = Passthrough(-3.0)
+    loss, values = make_task(store, "sigmoid").step(model, image, text, rows)
+    assert loss.item() == pytest.approx(sigmoid_loss(5 * cosines - 3, similarity).item(), rel=1e-6)
+    nn.init.zeros_(model.logit_bias)  # type: ignore[arg-type]  # an optimizer's step must not change what is logged
+    assert values["logit_bias"] == -3 and values["kl"] >= 0
+    # A batch row of similarities tells what it would be as a distribution.
+    assert values["diagonal"].item() == pytest.approx(
+        ((1 / similarity.sum(0)).mean() + (1 / similarity.sum(1)).mean()).item() / 2
+    )
+
+
+@pytest.mark.parametrize("loss", ["semantic_matching", "mse", "sigmoid"])
+def test_identity_mix_of_one_turns_soft_targets_into_the_true_pairs(loss: str) -> None:
+    rows = torch.tensor([5, 3, 2, 6])
+    make = builder(fake_store(), loss)
+    for targets in (make(rows, rows, 0, 1.0).i2t, make(rows, rows, 0, 1.0).t2i):
+        assert torch.equal(targets, torch.eye(4))
+    half, none = make(rows, rows, 0, 0.5), make(rows, rows, 0)
+    torch.testing.assert_close(half.i2t, 0.5 * none.i2t + 0.5 * torch.eye(4))
+    torch.testing.assert_close(half.t2i, 0.5 * none.t2i + 0.5 * torch.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("loss", "trained"),
+    [
+        ("semantic_matching", ["logit_scale"]),
+        ("info_nce", ["logit_scale"]),
+        ("mse", []),
+        ("sigmoid", ["logit_scale", "logit_bias"]),
+    ],
+)
+def test_scale_and_bias_that_a_loss_ignores_are_frozen_so_that_ddp_does_not_wait_for_them(
+    loss: str, trained: list[str]
+) -> None:
+    model = Passthrough(-10.0)
+    task = make_task(fake_store(), loss)
+    task.freeze_unused(model)
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == trained
+    image, text = unit_features()
+    image.requires_grad_()
+    task.step(model, image, text, torch.tensor([5, 3, 2, 6]))[0].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == (name in trained)
+
+
+def test_sigmoid_on_a_model_without_a_bias_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="needs a model with a logit bias"):
+        make_task(fake_store(), "sigmoid").step(Passthrough(), *unit_features(), torch.tensor([5, 3, 2, 6]))

@@ -13,16 +13,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from kg_targets.store import TargetStore
 from training.config import TrainConfig
+from training.data.content import image_digest
 from training.data.dataset import Batch, CaptionedImages
 from training.data.sampler import EpochBatches
 from training.data.transforms import Augmentation
 from training.engine.checkpoint import finish_run, is_finished, run_key, save_checkpoint, start_run
 from training.engine.schedule import make_optimizer, make_schedule
 from training.engine.selection import Selector
+from training.engine.threads import resolve_threads
 from training.engine.tracking import Tracker
 from training.errors import DataError
 from training.evaluate.features import RetrievalSet, encode_images
+from training.folders import writing
+from training.nb_clip.losses import LOSSES
 from training.nb_clip.model import Clip, load_clip
+from training.nb_clip.targets import identity_weight
 from training.nb_clip.task import NBClipTask, TargetBuilder
 from training.options import to_yaml
 
@@ -39,7 +44,12 @@ def train(config: TrainConfig) -> bool:
     store = TargetStore.open(config.data.train_store)
     dev_store = TargetStore.open(config.data.dev_store) if config.data.dev_store else None
     output = Path(config.output)
-    key = run_key(config, [s.fingerprint for s in (store, dev_store) if s is not None])
+    threads = resolve_threads(config.threads)
+    root = Path(config.data.data_root)
+    stores = [s for s in (store, dev_store) if s is not None]
+    key = run_key(
+        config, [text for s in stores for text in (s.fingerprint, image_digest(root, s.image_paths))], threads
+    )
     if is_finished(output, key, overwrite=config.overwrite):
         return False
 
@@ -50,13 +60,16 @@ def train(config: TrainConfig) -> bool:
         log_with="tensorboard" if config.log.tensorboard else None,
         project_dir=config.output,
     )
-    clip = load_clip(config.model.name, config.model.pretrained)
+    torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
+    bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
+    clip = load_clip(config.model.name, config.model.pretrained, logit_bias=bias)
     trainer = Trainer(config, accelerator, clip, store, dev_store)
     if accelerator.is_main_process:
         start_run(output, to_yaml(config))
     accelerator.wait_for_everyone()
     if config.log.tensorboard:
-        accelerator.init_trackers("tensorboard")
+        with writing(output, "--output"):
+            accelerator.init_trackers("tensorboard")
     metrics = trainer.run()
     accelerator.end_training()
     if accelerator.is_main_process:
@@ -100,6 +113,7 @@ class Trainer:
         all_steps = self.batches.steps * config.optim.epochs
         self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
         self.task = NBClipTask(TargetBuilder(store, config.loss, config.policy), config.loss, accelerator)
+        self.task.freeze_unused(clip.model)
         optimizer = make_optimizer(clip.model, config.optim)
         # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
         channels_last = clip.model.to(memory_format=torch.channels_last)
@@ -117,6 +131,7 @@ class Trainer:
             "steps": self.total_steps,
             "images": len(self.images),
             "broken_images": len(self.images.broken),
+            "threads": torch.get_num_threads(),
             "selected_by": f"dev {self.selector.name}" if self.selector else "last epoch",
         }
         best = -math.inf
@@ -164,7 +179,10 @@ class Trainer:
         pixels = batch.pixels.to(device).float() / 255.0
         pixels = self.augment(pixels, torch.Generator().manual_seed(seed))
         images = (pixels - self.clip.mean.to(device)) / self.clip.std.to(device)
-        loss, values = self.task.step(self.model, images, batch.tokens.to(device), batch.rows.to(device))
+        policy = self.config.policy
+        mix = identity_weight(step, self.total_steps, policy.identity_mix_start, policy.identity_mix_share)
+        tokens, rows = batch.tokens.to(device), batch.rows.to(device)
+        loss, values = self.task.step(self.model, images, tokens, rows, mix)
         if not torch.isfinite(loss):
             ids = [self.images.store.image_ids[row] for row in batch.rows[:5].tolist()]
             raise DataError(
@@ -197,7 +215,8 @@ class Trainer:
 
     def _introduction(self) -> str:
         config = self.config
-        target = config.policy.name if config.loss.name == "semantic_matching" else "true pairs"
+        kind = LOSSES[config.loss.name].targets
+        target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
         skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "

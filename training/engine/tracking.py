@@ -9,6 +9,8 @@ from types import TracebackType
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from training.folders import writing
+
 
 class Tracker:
     """Writes OUTPUT/log.jsonl, trackers and the progress display; silent off the main process."""
@@ -20,7 +22,9 @@ class Tracker:
         self._interactive = sys.stderr.isatty()
         self._started = self._last_time = time.monotonic()
         self._images = 0
-        self._log = (output / "log.jsonl").open("a", encoding="utf-8") if self._main else None
+        self._output = output
+        with writing(output, "--output"):
+            self._log = (output / "log.jsonl").open("a", encoding="utf-8") if self._main else None
         self._bar = tqdm(
             total=total_steps, unit="step", disable=not (self._main and self._interactive), leave=False
         )
@@ -76,6 +80,7 @@ class Tracker:
 
     def _record(self, line: dict[str, float], tracked: dict[str, float], step: int) -> None:
         if self._log is not None:
-            self._log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + "\n")
-            self._log.flush()
+            with writing(self._output, "--output"):
+                self._log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + "\n")
+                self._log.flush()
         self._accelerator.log(tracked, step=step)

@@ -1,5 +1,6 @@
 """Pictures to look at: what each run finds for a few queries, and what a batch's targets look like."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def _agreement(values: Sequence[Sequence[str]], query: int, row: int) -> str:
 def _caption(values: Sequence[Sequence[str]], row: int) -> str:
     parts = [value[row] or "–" for value in values]
     lines = [" · ".join(parts[:2]), *parts[2:]]
-    return "\n".join(line if len(line) <= 24 else line[:23] + "…" for line in lines)
+    # What fits below a panel at this font size: 22 characters a line, four lines.
+    wrapped = [textwrap.wrap(line, 22, max_lines=2, placeholder=" …") for line in lines]
+    return "\n".join(part for pieces in wrapped for part in pieces)
 
 
 def target_block(path: Path, store: TargetStore, label: str | None, batch: int = 64, seed: int = 0) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import ConfigError
 from training.evaluate.bootstrap import Comparison, Interval, case_interval, compare, holm
 from training.evaluate.features import RetrievalSet
 from training.evaluate.metrics import (
@@ -39,8 +40,16 @@ def label_sets(available: Sequence[str], wanted: Sequence[str] | None) -> list[t
     """Label combinations to measure: those asked for (``modality+region``), else each label and the paper's pair.
 
     Without a request the conjunction is modality+region where both exist, otherwise all labels together.
+
+    Raises:
+        ConfigError: a label asked for is not in the store.
     """
     if wanted:
+        for name in "+".join(wanted).split("+"):
+            if name not in available:
+                raise ConfigError(
+                    f'--labels: the store has no label "{name}"; it has {", ".join(available) or "none at all"}'
+                )
         return [tuple(name.split("+")) for name in wanted]
     pair = tuple(name for name in ("modality", "region") if name in available)
     conjunction = pair if len(pair) == 2 else tuple(available)

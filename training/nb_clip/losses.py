@@ -4,16 +4,27 @@
 |---------------------|-------------------------------------------------------------------|---------------|
 | `semantic_matching` | ½ mean_i[−Σ_j P^i2t_ij log σ(z^i2t)_ij] + ½ the same for text→image | NB-CLIP, SM   |
 | `info_nce`          | the same with P = identity                                        | CLIP baseline |
+| `mse`               | Σ_ij (cos_ij − S_ij)² / B²                                        | NB-CLIP, MSE  |
+| `sigmoid`           | Σ_ij BCE(scale·cos_ij + bias, clamp(S_ij, 0, 1)) / B              | NB-CLIP, Sigmoid |
 
-σ is the softmax over a row. All logits and targets are ``[B_local, B_global]``: a process scores its own
-images (texts) against everybody's texts (images), and its row i's positive stands in column ``offset + i``.
+σ is the softmax over a row. The first two compare distributions over a row, the last two single pairs with the
+graded similarity S; those see each (image i, text j) once, so they need the image→text block only.
+
+All logits and targets are ``[B_local, B_global]``: a process scores its own images (texts) against everybody's
+texts (images), and its row i's positive stands in column ``offset + i``.
 
 A **mask** (bool, same shape, True = excluded) removes pairs that are neither positives nor fair negatives,
-such as two images of one case. A masked pair is counted by nobody: it leaves the softmax and gets no target.
+such as two images of one case. A masked pair is counted by nobody: it leaves the softmax or the sum and gets no
+target.
+
+**Several processes**: DDP averages gradients over ranks, so each loss is a sum over local rows divided by a number
+that is the same on every rank (B_local, or B_local·B_global; never the count of unmasked pairs, which differs from
+rank to rank). The average over ranks is then the loss of the whole batch, exactly.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -81,6 +92,53 @@ def info_nce_loss(
     return 0.5 * (image_to_text + text_to_image)
 
 
+def mse_loss(cosines: Tensor, similarities: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Squared error between the model's cosines and the graded similarities, the MSE loss of NB-CLIP.
+
+    L = Σ_ij (cos_ij − S_ij)² / (B_local·B_global), which is the mean over B² where nothing is masked. A masked pair
+    adds 0 and stays in the divisor, so that the other pairs weigh the same whoever shares their batch.
+
+    Args:
+        cosines: Î_local·T̂_globalᵀ, **not** scaled by exp(logit_scale), ``[B_local, B_global]``.
+        similarities: S[images_local, texts_global], same shape; 1 at the true pair.
+        mask: excluded pairs, bool, same shape.
+
+    Returns:
+        Scalar float32.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    _check_shapes(cosines, similarities)
+    squared = (cosines.float() - similarities.float()).square()
+    return _unmasked_sum(squared, mask) / cosines.numel()
+
+
+def sigmoid_loss(logits: Tensor, similarities: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of every pair against its graded similarity, the Sigmoid loss of NB-CLIP.
+
+    L = Σ_ij −[t_ij ln σ(z_ij) + (1 − t_ij) ln(1 − σ(z_ij))] / B_local, t = clamp(S, 0, 1), σ the logistic function;
+    with t = identity it is SigLIP's loss (Zhai et al. 2023, Eq. 1 without its ±1 notation).
+
+    Args:
+        logits: z = exp(logit_scale)·Î_local·T̂_globalᵀ + logit_bias, ``[B_local, B_global]``.
+        similarities: S[images_local, texts_global], same shape; 1 at the true pair.
+        mask: excluded pairs, bool, same shape.
+
+    Returns:
+        Scalar float32, nats per image.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    _check_shapes(logits, similarities)
+    logits = logits.float()
+    # softplus(z) − t·z is F.binary_cross_entropy_with_logits, which computes (1 − t)·z + softplus(−z) instead: that
+    # cancels at z ≪ 0, where a bias of −10 puts nearly every pair, and loses three digits.
+    pairwise = torch.nn.functional.softplus(logits) - similarities.float().clamp(0.0, 1.0) * logits
+    return _unmasked_sum(pairwise, mask) / len(logits)
+
+
 def kl_to_targets(logits: Tensor, targets: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """KL(P ‖ softmax(z)), averaged over rows: how far the model still is, whatever the targets' own entropy.
 
@@ -121,6 +179,13 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits.float().masked_fill(mask, _MASKED_LOGIT)
 
 
+def _unmasked_sum(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return values.sum()
+    _check_shapes(values, mask)
+    return values.masked_fill(mask, 0.0).sum()
+
+
 def _check_shapes(first: Tensor, second: Tensor) -> None:
     if first.shape != second.shape or first.dim() != 2:
         raise ShapeError(
@@ -133,8 +198,11 @@ class ContrastiveBatch:
     """What every contrastive loss may look at; tensors are ``[B_local, B_global]``."""
 
     logits_i2t: Tensor
+    """z of images_local × texts_global: scale·cos (+ bias where ``Loss.biased``), plain cos unless ``Loss.scaled``."""
     logits_t2i: Tensor
+    """The same of texts_local × images_global."""
     targets_i2t: Tensor
+    """What ``Loss.targets`` names: a distribution over each row, or a similarity for each pair."""
     targets_t2i: Tensor
     offset: int
     mask: Tensor | None
@@ -142,10 +210,20 @@ class ContrastiveBatch:
 
 @dataclass(frozen=True)
 class Loss:
-    """A member of the family: the function, and whether it needs a policy's soft targets or just pairs."""
+    """A member of the family: the function, and what it wants to be fed with."""
 
     compute: Callable[[ContrastiveBatch], Tensor]
-    soft: bool
+    targets: Literal["pairs", "policy", "similarity"]
+    """The true pairs alone, the policy's distribution P over each row, or the graded similarity S itself."""
+    scaled: bool = True
+    """Logits are multiplied by exp(logit_scale); otherwise they are cosines and the scale is not trained."""
+    biased: bool = False
+    """Logits get the model's learnable ``logit_bias``."""
+
+    @property
+    def soft(self) -> bool:
+        """Whether the store's similarities are asked for."""
+        return self.targets != "pairs"
 
 
 LOSSES: dict[str, Loss] = {
@@ -153,7 +231,15 @@ LOSSES: dict[str, Loss] = {
         lambda b: semantic_matching_loss(
             b.logits_i2t, b.logits_t2i, b.targets_i2t, b.targets_t2i, mask=b.mask
         ),
-        soft=True,
+        targets="policy",
     ),
-    "info_nce": Loss(lambda b: info_nce_loss(b.logits_i2t, b.logits_t2i, b.offset, mask=b.mask), soft=False),
+    "info_nce": Loss(
+        lambda b: info_nce_loss(b.logits_i2t, b.logits_t2i, b.offset, mask=b.mask), targets="pairs"
+    ),
+    "mse": Loss(
+        lambda b: mse_loss(b.logits_i2t, b.targets_i2t, mask=b.mask), targets="similarity", scaled=False
+    ),
+    "sigmoid": Loss(
+        lambda b: sigmoid_loss(b.logits_i2t, b.targets_i2t, mask=b.mask), targets="similarity", biased=True
+    ),
 }

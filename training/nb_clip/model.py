@@ -6,6 +6,7 @@ open_clip is used through ``create_model_and_transforms``, ``get_tokenizer``, ``
 
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,12 +16,18 @@ from typing import Any, cast
 import open_clip
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from training.errors import CheckpointError, ConfigError
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+# What open_clip lets through when a file that it takes for weights is something else; StopIteration: an empty dict.
+_LOAD_ERRORS = (
+    RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, StopIteration, SafetensorError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,14 @@ class Clip:
         return torch.tensor(self.config["preprocess_cfg"]["std"]).view(3, 1, 1)
 
 
-def load_clip(name: str, pretrained: str | None = None) -> Clip:
+def load_clip(name: str, pretrained: str | None = None, *, logit_bias: float | None = None) -> Clip:
     """Build a model by name, with random weights unless ``pretrained`` or ``local-dir:`` brings some.
 
     Args:
         name: architecture shipped here, built into open_clip, or ``local-dir:PATH``.
         pretrained: open_clip weights tag or file.
+        logit_bias: give a model without a logit bias a learnable one that starts here, as the sigmoid loss needs;
+            a model that has one (SigLIP, or a run of ours with that loss) keeps its own.
 
     Raises:
         ConfigError: there is no such architecture or weights.
@@ -62,16 +71,27 @@ def load_clip(name: str, pretrained: str | None = None) -> Clip:
     model_cfg = _model_config(name)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # open_clip warns on the root logger that random weights are random
+    # open_clip warns on the root logger that random weights are random, and logs there what it then raises.
+    root.setLevel(logging.CRITICAL)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained, output_dict=True
+            name, pretrained=pretrained, output_dict=True, weights_only=True
         )
-    except (RuntimeError, ValueError, FileNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f'model.name "{name}", model.pretrained "{pretrained}": not a file of weights; it takes .safetensors or '
+            "a torch state_dict, and no other pickled object is loaded"
+        ) from error
+    except _LOAD_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f'model.name "{name}", model.pretrained "{pretrained}": {reason[:300]}') from error
     finally:
         root.setLevel(level)
+    if logit_bias is not None and getattr(model, "logit_bias", None) is None:
+        # Not by open_clip's init_logit_bias argument: it loads weights that have no bias as a bias of 0.
+        # The config still names it, so that open_clip builds the parameter when it loads our checkpoint.
+        model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale.data, logit_bias))
+        model_cfg["init_logit_bias"] = logit_bias
     preprocess_cfg = {key: _plain(value) for key, value in dict(model.visual.preprocess_cfg).items()}
     return Clip(
         model=model,

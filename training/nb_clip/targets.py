@@ -14,6 +14,9 @@ Soft mass may only reach a **relative**: a column other than the positive, whose
 excluded (same case), in a row whose image has concepts. A row without relatives gets the identity, under
 every policy. For text→image pass the similarity of [texts_local, images_global], which is Sᵀ of the global block:
 normalising rows and transposing do not commute, so P^t2i is never P^i2t transposed.
+
+The pairwise losses (`mse`, `sigmoid`) take no policy but S itself, with the same promises: `similarity_targets`.
+Either kind of target may be mixed with the identity in a run's first steps: `mix_identity`, `identity_weight`.
 """
 
 from collections.abc import Callable
@@ -153,6 +156,51 @@ def identity_policy(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor
     """P_ii = 1: the target of InfoNCE, float32, same shape as S."""
     pairs = pairs or pair_structure(similarity)
     return pairs.positive.float()
+
+
+def similarity_targets(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
+    """S as the pairwise losses compare with it: S_ii = 1 (methods.md §1.3), S_ij for relatives, 0 for everybody else.
+
+    An image without concepts thus has the identity as its row and as its column: nothing is known about it but its
+    own pair.
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        Targets in the range of S, float32, same shape.
+    """
+    pairs = pairs or pair_structure(similarity)
+    return torch.where(pairs.positive, 1.0, similarity.float() * pairs.relatives)
+
+
+def mix_identity(targets: Tensor, weight: float, *, pairs: Pairs) -> Tensor:
+    """(1 − w)·P + w·I, where I has its ones at the positives (R); rows of a distribution still sum to 1.
+
+    Args:
+        targets: P or S, float ``[B_local, B_global]``.
+        weight: w in [0, 1].
+        pairs: positives, bool, same shape.
+
+    Returns:
+        The mixture, float32, same shape.
+    """
+    return (1.0 - weight) * targets + weight * pairs.positive.float()
+
+
+def identity_weight(step: int, total_steps: int, start: float, share: float) -> float:
+    """w of a step: ``start`` at the first, falling linearly to 0 over ``share`` of the steps, then 0 (R).
+
+    w = start·max(0, 1 − (step − 1)/(share·total_steps))
+
+    Args:
+        step: optimizer step, counted from 1.
+        total_steps: optimizer steps of the whole run, at least 1.
+        start: w of the first step, in [0, 1].
+        share: share of the steps over which w falls to 0, in (0, 1].
+    """
+    return start * max(0.0, 1.0 - (step - 1) / (share * total_steps))
 
 
 def _relative_softmax(scores: Tensor, relatives: Tensor) -> Tensor:

@@ -62,17 +62,20 @@ def csv_rows(
     except OSError as error:
         raise ManifestError(f"{path} cannot be read ({error.strerror}): check the data root") from error
     with stream:
-        rows = csv.reader(stream)
-        header = next(rows, None)
+        rows = _until_broken(csv.reader(stream, strict=True), path)
+        _, header = next(rows, (0, None))
         if header is None:
             raise ManifestError(f"{path} is empty: its first line must name the columns {','.join(required)}")
+        twice = [name for name in header if header.count(name) > 1]
+        if twice:
+            raise ManifestError(f"{path}: column {twice[0]!r} is there twice: rename or remove one of them")
         missing = [name for name in required if name not in header]
         if missing:
             raise ManifestError(
                 f"{path}: column {missing[0]!r} is missing; the header has {','.join(header)}"
             )
-        for row in rows:
-            where = f"{path.name} line {rows.line_num}"
+        for number, row in rows:
+            where = f"{path.name} line {number}"
             if not row:
                 continue
             if len(row) != len(header):
@@ -86,6 +89,15 @@ def csv_rows(
                 report.skip(f"{problem[0]} {problem[1]}", where)
                 continue
             yield where, named
+
+
+def _until_broken(rows: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, row); a quote that is never closed would swallow all that follow, so it stops the reading."""
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise ManifestError(f"{path.name} line {rows.line_num} is not valid CSV: {error}") from error
 
 
 def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:

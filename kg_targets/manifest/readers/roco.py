@@ -42,14 +42,22 @@ def _cuis(request: ReadRequest) -> dict[str, tuple[str, ...]]:
     path = request.optional("cuis")
     if path is None:
         return {}
-    rows = (line.split("\t") for _, line in lines(path))
-    return {row[0].strip(): tuple(cui.strip() for cui in row[1:] if cui.strip()) for row in rows}
+    cuis: dict[str, tuple[str, ...]] = {}
+    for where, line in lines(path):
+        image_id, *given = (part.strip() for part in line.split("\t"))
+        if image_id in cuis:
+            request.report.note("image id is repeated in cuis.txt, its concepts are united", where)
+        cuis[image_id] = (*cuis.get(image_id, ()), *filter(None, given))
+    return cuis
 
 
 def _articles(request: ReadRequest) -> dict[str, tuple[str, str]]:
     """Image id to (PMC id of its article, licence)."""
     path = request.optional("licences")
     if path is None:
+        request.report.note(
+            "licences.txt is not there: every image counts as a case of its own", str(request.split)
+        )
         return {}
     rows = csv_rows(path, ("ROCO_ID", "PMC_ID", "CC"), request.report)
     return {row["ROCO_ID"]: (row["PMC_ID"].partition("_")[0], row["CC"]) for _, row in rows}

@@ -1,0 +1,36 @@
+"""Folders that a command writes to: found unusable before the work, and told on one line when they fail."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.errors import CheckpointError
+
+
+@contextmanager
+def writing(folder: Path, option: str) -> Iterator[None]:
+    """Turn the system's errors about ``folder``, given as ``option``, into one line.
+
+    Raises:
+        CheckpointError: the folder cannot be made, read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{option} {folder} cannot be written ({reason}): choose another folder") from error
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be written, before hours of work rather than after.
+
+    Raises:
+        CheckpointError: it, or what it would have to be made in, is a file or not writable.
+    """
+    with writing(folder, option):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise CheckpointError(f"{option} {folder}: {there} is a file, not a folder: choose another folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise CheckpointError(f"{option} {folder}: no permission to write in {there}: choose another folder")
