@@ -21,15 +21,6 @@ SEED = ROOT / "kg_targets" / "ontology" / "seed"
 DOC = ROOT / "docs" / "seed-ontology.md"
 BEGIN, END = "<!-- generated: tools/seed_sources.py -->", "<!-- end generated -->"
 ONTOLOGIES = {"DOID", "MONDO", "HP", "EFO", "UBERON"}
-DICOM_FILES = {
-    "41690749665",
-    "61998839285",
-    "17394527444",
-    "17300127181",
-    "17330686975",
-    "17133311306",
-    "17664919322",
-}
 
 
 def read_concepts() -> list[dict[str, str]]:
@@ -45,7 +36,7 @@ def lineage(source: str) -> str:
     """
     if source.startswith("ROCO("):
         return "ROCO"
-    if "dicom" in source.lower() or source.rpartition(":")[2] in DICOM_FILES:
+    if "dicom" in source.lower():
         return "DICOM"
     prefix = source.partition(":")[0]
     return prefix if prefix in ONTOLOGIES or prefix == "UMLS-sample" else source
@@ -53,9 +44,7 @@ def lineage(source: str) -> str:
 
 def short(source: str) -> str:
     """Shorten a source for the table; the TSV keeps it in full."""
-    return source.replace("github:bvdh/dicom-terminology-in-fhir:input/fsh/", "DICOM ").replace(
-        "public-code-index:", "pci:"
-    )
+    return source.replace("github:bvdh/dicom-terminology-in-fhir:input/fsh/", "DICOM ")
 
 
 def counts_table(rows: list[dict[str, str]]) -> list[str]:
@@ -89,7 +78,6 @@ def generated_block(rows: list[dict[str, str]]) -> str:
         "\n## Notes on single concepts\n",
         *notes,
         "\n## All concepts\n",
-        "`pci:N` is file N of the public code index.\n",
         *concept_table(rows),
         END,
     ]
