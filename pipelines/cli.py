@@ -7,10 +7,13 @@ Only light modules are imported at the top: what takes time to import is importe
 import argparse
 import dataclasses
 import os
+import signal
 import sys
+import threading
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,20 +24,50 @@ from pipelines.machine import available_cores
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    with _interrupts_noted() as interrupts:
+        try:
+            options = _parser().parse_args(arguments)
+            options.run(options)
+            sys.stdout.flush()
+        except KGTargetsError as error:
+            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            return 2
+        except KeyboardInterrupt:
+            return _interrupted()
+        except BrokenPipeError:
+            # The reader (`| head`) has seen enough; keep Python from complaining again when it closes the stream.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Exception:
+            if not interrupts:
+                raise
+            return _interrupted()
+        return 0
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """Note each Ctrl-C in the list: while C extensions are imported, it may surface as some other exception."""
+    seen: list[int] = []
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield seen  # someone else handles it, or it is ignored, as under nohup
+        return
+    signal.signal(signal.SIGINT, note)
     try:
-        options = _parser().parse_args(arguments)
-        options.run(options)
-        sys.stdout.flush()
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing half-written was left\n")
-        return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; keep Python from complaining again when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted: nothing half-written was left\n")
+    return 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,9 +76,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}: see {self.prog} --help")
 
-    def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # A subcommand's parser would hand what it does not know to the main one, whose help does not list it.
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:

@@ -4,13 +4,13 @@ import ast
 import dataclasses
 import inspect
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
 from kg_targets.scoring import SCORERS
+from pipelines.machine import available_cores
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class BuildConfig:
     @property
     def worker_count(self) -> int:
         """Number of processes to start."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or available_cores()
 
     def stored(self) -> dict[str, Any]:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""

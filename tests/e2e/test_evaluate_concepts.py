@@ -1,6 +1,7 @@
 """`kg-targets evaluate-concepts` on captions and labels whose counts are known by hand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,54 @@ def test_a_gold_file_gives_rates_with_intervals_and_lists_errors(capsys: pytest.
     out = capsys.readouterr().out
     assert code == 0 and "116 captions" in out
     assert "right polarity" in out and out.count(" in g0") == 2
+
+
+def test_intervals_of_labels_resample_cases_because_a_cases_images_repeat_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interval(images_per_case: int, seed: int = 0) -> tuple[float, float]:
+        rows = [
+            f"{case}_{image},p.png,{'CT of the chest.' if case % 2 else 'Follow-up.'},ct,c{case}"
+            for case in range(20)
+            for image in range(images_per_case)
+        ]
+        header = "image_id,filepath,caption,label_modality,group_id"
+        (tmp_path / "train.csv").write_text("\n".join([header, *rows]) + "\n")
+        arguments = ["evaluate-concepts", "demo", "--split", "train", "--data-root", str(tmp_path)]
+        assert cli.main([*arguments, "--seed", str(seed)]) == 0
+        out = capsys.readouterr().out
+        assert (
+            f"of 20 cases; 95 % intervals: percentile bootstrap over cases (2,000 draws, seed {seed})" in out
+        )
+        found = re.search(r"label's value +0\.500 \[([\d.]+), ([\d.]+)\]", out)
+        assert found
+        return float(found[1]), float(found[2])
+
+    single = interval(1)
+    assert 0.25 <= single[0] <= 0.35 and 0.65 <= single[1] <= 0.75  # binomial(20, 0.5): 0.30–0.70 and a step
+    assert interval(1) == single  # same seed, same interval
+    assert interval(10) == single  # repeating every image ten times teaches nothing new
+
+
+def test_precision_and_recall_are_given_per_semantic_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "CT of the lung and the liver."
+    marked = [("CT", "modality"), ("lung", "anatomy")]  # the liver was not marked: a spurious mention
+    mentions = [
+        {"start": text.index(t), "end": text.index(t) + len(t), "text": t, "type": kind, "negated": False}
+        for t, kind in marked
+    ]
+    path = tmp_path / "gold.jsonl"
+    path.write_text(json.dumps({"id": "g1", "text": text, "mentions": mentions}) + "\n")
+    assert cli.main(["evaluate-concepts", "--gold", str(path)]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out[out.index("by semantic type") :].splitlines()[1:]}
+    assert re.search(
+        r"precision 0\.500 \[0\.095, 0\.905\] \(1/2\) +recall 1\.000 .*\(1/1\)", lines["anatomy"]
+    )
+    assert "(1/1)" in lines["modality"] and "organ" not in lines
+    assert "1 disagreements (1 spurious); the first 1:" in out
 
 
 @pytest.mark.parametrize(

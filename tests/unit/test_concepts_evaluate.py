@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -91,3 +92,32 @@ def test_a_malformed_gold_file_names_its_line_or_its_emptiness(tmp_path: Path, l
     path.write_text(line + "\n", encoding="utf-8")
     with pytest.raises(ExtractionError, match=r"gold\.jsonl"):
         read_jsonl(path)
+
+
+def gold_line(**changes: object) -> str:
+    item = {"start": 0, "end": 2, "text": "CT", "type": "modality", "negated": False, **changes}
+    row = {"id": "g1", "text": "CT", "mentions": [{k: v for k, v in item.items() if v is not None}]}
+    return json.dumps(row)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"not valid JSON"),
+        ("[]", r"the caption is not a JSON object with the keys id, text, mentions"),
+        ('{"id": "g1", "mentions": []}', r"the caption lacks the key 'text'$"),
+        ("{}", r"the caption lacks the key 'id', 'text', 'mentions'$"),
+        ('{"id": "g1", "text": 5, "mentions": []}', r"'text' must be a string"),
+        ('{"id": "g1", "text": "CT", "mentions": [7]}', r"mention 1 is not a JSON object"),
+        (gold_line(start=None), r"mention 1 lacks the key 'start'$"),
+        (gold_line(end=1), r"offsets 0:1 do not give 'CT'"),
+    ],
+)
+def test_a_wrong_gold_line_is_told_in_words_with_file_and_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    path = tmp_path / "gold.jsonl"
+    path.write_text(gold_line() + "\n\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(ExtractionError, match=r"gold\.jsonl:3: .*" + message) as caught:
+        read_jsonl(path)
+    assert "KeyError" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kg_targets.errors import DataError
-from pipelines.demo import COLUMNS, SPLITS, write_demo
+from pipelines.demo import COLUMNS, SPLITS, DemoSummary, write_demo, writer
 from pipelines.demo.captions import compose_caption
 from pipelines.demo.cases import RECIPES, plan_case, plan_cases, split_cases
 from pipelines.demo.picture import draw_picture
@@ -171,6 +171,78 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             write_demo(tmp_path / "data", images=_SMALL, workers=workers, progress=interrupt)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_runs_at_once_the_later_sees_the_earliers_folder_as_up_to_date(
+    tmp_path: Path, demo: Path
+) -> None:
+    inner: list[DemoSummary] = []
+
+    def another_run_finishes_first(done: int, total: int) -> None:
+        if not inner:
+            inner.append(write_demo(tmp_path / "data", images=_SMALL, seed=3))
+
+    outer = write_demo(tmp_path / "data", images=_SMALL, seed=3, progress=another_run_finishes_first)
+    assert inner[0].created and not outer.created
+    assert _digests(tmp_path / "data") == _digests(demo)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_of_two_runs_with_different_seeds_the_last_to_finish_is_whole(tmp_path: Path, demo: Path) -> None:
+    inner: list[DemoSummary] = []
+
+    def another_run_finishes_first(done: int, total: int) -> None:
+        if not inner:
+            inner.append(write_demo(tmp_path / "data", images=_SMALL, seed=4))
+
+    assert write_demo(tmp_path / "data", images=_SMALL, seed=3, progress=another_run_finishes_first).created
+    assert _digests(tmp_path / "data") == _digests(demo)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_interruption_while_an_older_set_is_replaced_leaves_the_older_one(
+    tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    write_demo(root, images=_SMALL, seed=3)
+    rename, calls = writer._renamed, []
+
+    def interrupted_the_second_time(source: Path, target: Path) -> bool:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(writer, "_renamed", interrupted_the_second_time)
+    with pytest.raises(KeyboardInterrupt):
+        write_demo(root, images=_SMALL, seed=4)
+    assert _digests(root) == _digests(demo)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_others_may_read_the_data_set_as_they_may_any_new_folder(tmp_path: Path, demo: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    assert demo.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_present_folder_is_a_place_like_any_other(
+    tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert write_demo(Path("."), images=_SMALL, seed=3).created
+    assert _digests(tmp_path / "here") == _digests(demo)
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for place in (tmp_path / "file" / "data", tmp_path / "file" / "deep" / "data"):
+        with pytest.raises(DataError, match=r"cannot be written there|not a demo data set") as caught:
+            write_demo(place, images=_SMALL)
+        assert "\n" not in str(caught.value) and "choose another folder" in str(caught.value)
+    with pytest.raises(DataError, match="not a demo data set"):
+        write_demo(tmp_path / "file", images=_SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_progress_counts_up_to_all_images(tmp_path: Path) -> None:
