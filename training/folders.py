@@ -19,7 +19,9 @@ def writing(folder: Path, option: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{option} {folder} cannot be written ({reason}): choose another folder") from error
+        raise CheckpointError(
+            f"{option} {folder} cannot be written ({reason}): choose another folder"
+        ) from error
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -31,6 +33,10 @@ def check_writable(folder: Path, option: str) -> None:
     with writing(folder, option):
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir():
-            raise CheckpointError(f"{option} {folder}: {there} is a file, not a folder: choose another folder")
+            raise CheckpointError(
+                f"{option} {folder}: {there} is a file, not a folder: choose another folder"
+            )
         if not os.access(there, os.W_OK | os.X_OK):
-            raise CheckpointError(f"{option} {folder}: no permission to write in {there}: choose another folder")
+            raise CheckpointError(
+                f"{option} {folder}: no permission to write in {there}: choose another folder"
+            )

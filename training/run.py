@@ -1,6 +1,7 @@
 """Train NB-CLIP: ``accelerate launch training/run.py --config training/configs/nb_clip_demo.yaml [--field value]``."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
 from training.config import TrainConfig  # noqa: E402
+from training.engine.threads import resolve_threads  # noqa: E402
 from training.errors import KGTargetsError  # noqa: E402
 from training.options import build, help_text, read_options, to_yaml  # noqa: E402
 
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--print_config" in given:
             sys.stdout.write(to_yaml(config))
             return 0
+        # For numpy's BLAS, which reads it once, when it is loaded; torch is told again in the loop.
+        os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
         from training.engine.loop import train  # torch and open_clip take seconds to load: not for --help
 
         if not train(config):

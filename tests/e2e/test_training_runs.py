@@ -75,7 +75,8 @@ def write_store(target: Path, data_root: Path, prefix: str, images: int = 16) ->
         writer.write(schema.CONCEPTS, pa.Table.from_pylist(concept_rows, schema=schema.CONCEPT_COLUMNS))
         manifest = {
             "dataset": "tiny", "split": prefix, "rows": images, "labels": list(labels),
-            "similarity": {"fit_p95": 0.5}, "factors": {"dense": 8}, "config": {"top_k": 8},
+            "fit": {"split": "train", "captions": 16}, "similarity": {"fit_p95": 0.5}, "factors": {"dense": 8},
+            "config": {"top_k": 8},
         }  # fmt: skip
         writer.finish(manifest, {})
     return target

@@ -1,12 +1,24 @@
 """Where image features are taken, and what makes a model loadable again."""
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from training.errors import CheckpointError, ConfigError
 from training.nb_clip.model import image_features, load_clip
+
+
+class Touch:
+    """An object that writes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
 
 
 @pytest.mark.parametrize("name", ["demo-resnet", "test-vit"])
@@ -52,3 +64,20 @@ def test_weights_without_a_logit_bias_get_the_one_asked_for_and_not_open_clips_z
     assert clip.model.logit_bias.item() == -10.0 and clip.model.logit_bias.requires_grad
     assert clip.config["model_cfg"]["init_logit_bias"] == -10.0
     assert plain.model.logit_bias is None and "init_logit_bias" not in plain.config["model_cfg"]
+
+
+def test_a_file_that_is_no_weights_is_one_error_and_nothing_in_it_is_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "text").write_text("hostname\n")
+    (tmp_path / "text.safetensors").write_text("hostname\n")
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Touch(str(tmp_path / "touched"))))
+    torch.save(Touch(str(tmp_path / "touched")), tmp_path / "evil_zip.pt")
+    torch.save({}, tmp_path / "nothing.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("text", "text.safetensors", "evil.pt", "evil_zip.pt", "nothing.pt", "list.pt", "absent.pt"):
+        with pytest.raises(ConfigError, match=r"model\.pretrained .*") as caught:
+            load_clip("test-vit", str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "touched").exists()
+    assert not caplog.records  # open_clip logs some of them as well, on the root logger

@@ -51,7 +51,9 @@ class CaptionedImages:
             self.rows = np.array(present, dtype=np.int64)
             self.broken = [str(path) for path in self._paths if not path.is_file()]
         if len(self.rows) < 2:
-            raise DataError(f"{store.path}: {len(self.rows)} readable image(s): a contrastive batch needs at least 2")
+            raise DataError(
+                f"{store.path}: {len(self.rows)} readable image(s): a contrastive batch needs at least 2"
+            )
         captions = store.captions
         self._tokens = clip.tokenizer([captions[row] for row in self.rows])
 
@@ -76,5 +78,8 @@ class CaptionedImages:
             try:
                 images.append(self._read(self._paths[row]))
             except (OSError, SyntaxError, ValueError) as error:
-                raise DataError(f"{self._paths[row]} cannot be read ({error}): data.in_memory true can skip it") from error
+                path = self._paths[row]
+                raise DataError(
+                    f"{path} cannot be read ({error}): data.in_memory true can skip it"
+                ) from error
         return torch.stack(images)

@@ -28,7 +28,9 @@ def resolve(data_root: Path, relative: str) -> Path:
     """
     inside = os.path.normpath(relative)
     if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
-        raise DataError(f'image path "{relative}" points outside the data root {data_root}: correct the data set')
+        raise DataError(
+            f'image path "{relative}" points outside the data root {data_root}: correct the data set'
+        )
     return data_root / inside
 
 
@@ -87,7 +89,9 @@ def load_images(
             f"{len(broken)} broken image(s), {max_broken} allowed (data.max_broken); the first: {broken[0]}"
         )
     if broken:
-        logger.warning("skipped %d of %d images that cannot be read: %s", len(broken), len(paths), "; ".join(broken[:3]))
+        logger.warning(
+            "skipped %d of %d images that cannot be read: %s", len(broken), len(paths), "; ".join(broken[:3])
+        )
     good = [(row, result) for row, result in enumerate(results) if isinstance(result, Tensor)]
     if not good:
         raise DataError(f"{data_root}: no image can be read")
@@ -98,7 +102,9 @@ def load_images(
     )
 
 
-def check_present(data_root: Path, relative_paths: Sequence[str], paths: Sequence[Path], max_broken: int) -> None:
+def check_present(
+    data_root: Path, relative_paths: Sequence[str], paths: Sequence[Path], max_broken: int
+) -> None:
     """Tell a wrong data root from a few missing files, before anything is decoded.
 
     Raises:

@@ -24,9 +24,13 @@ class EpochBatches:
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world_size:
-            raise ConfigError(f"data.batch_size {self.batch_size} is not a multiple of the {self.world_size} processes")
+            raise ConfigError(
+                f"data.batch_size {self.batch_size} is not a multiple of the {self.world_size} processes"
+            )
         if self.batch_size // self.world_size < 2 and self.world_size > 1:
-            raise ConfigError(f"data.batch_size {self.batch_size} leaves {self.world_size} processes one image each")
+            raise ConfigError(
+                f"data.batch_size {self.batch_size} leaves {self.world_size} processes one image each"
+            )
         if self.steps == 0:
             raise ConfigError(
                 f"data.batch_size {self.batch_size} exceeds the {self.images} images of data.train_store: reduce it"

@@ -60,7 +60,9 @@ def is_finished(output: Path, key: str, *, overwrite: bool = False) -> bool:
     with writing(output, "--output"):
         if not marker.is_file():
             if output.exists() and not (output / "config.yaml").is_file() and any(output.iterdir()):
-                raise CheckpointError(f"{output} is not empty and is not a training run: choose another --output")
+                raise CheckpointError(
+                    f"{output} is not empty and is not a training run: choose another --output"
+                )
             return False
         try:
             found = json.loads(marker.read_text(encoding="utf-8"))["key"]

@@ -4,7 +4,9 @@ import argparse
 import hashlib
 import json
 import logging
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 import yaml
 
 from kg_targets.store import TargetStore
+from training.data.content import image_digest
 from training.data.dataset import CaptionedImages
 from training.engine.checkpoint import CHECKPOINT, FINISHED, write_json
 from training.errors import CheckpointError, ConfigError, KGTargetsError
@@ -22,6 +25,7 @@ from training.evaluate.metrics import label_codes
 from training.evaluate.pictures import choose_queries, contact_sheet, target_block
 from training.evaluate.report import (
     CUI_DEPTHS,
+    Report,
     Run,
     as_json,
     as_markdown,
@@ -32,13 +36,15 @@ from training.evaluate.report import (
     measure_run,
 )
 from training.evaluate.retrieval import rank_images
+from training.folders import check_writable, writing
 from training.nb_clip.model import load_clip
 
 TABLE = "retrieval.txt"
-OUTPUTS = ("retrieval.json", "retrieval.md", TABLE, "contact_sheet.png", "target_block.png")
+RESULT = "retrieval.json"
+OUTPUTS = (RESULT, "retrieval.md", TABLE, "contact_sheet.png", "target_block.png")
 PROTOCOL = (
     "image to image; every image queries all others of the split, its own case excluded; chance is the expectation "
-    "of a random order"
+    "of a random order; P@K: labelled images only, a query without the label drops out of the mean"
 )
 
 
@@ -71,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate, print the table, write the report; 2 for a user's error."""
+    """Evaluate, print the table, write the report; 2 for a user's error, 130 when interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     options = parser().parse_args(arguments)
     try:
@@ -79,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: run the same command again\n")
+        return 130
     return 0
 
 
@@ -86,15 +95,18 @@ def evaluate(options: argparse.Namespace) -> None:
     """Everything that the command does.
 
     Raises:
-        KGTargetsError: a store, a run or an image is not usable.
+        KGTargetsError: an option, a store, a run, an image or the output folder is not usable.
     """
+    check_options(options)
     store, root, out = TargetStore.open(options.store), Path(options.data_root), Path(options.out)
     labels = label_sets(store.labels, options.labels.split(",") if options.labels else None)
     folders = _run_names(options.run)
-    key = _key(store, folders, options)
+    key = _key(store, folders, options, image_digest(root, store.image_paths))
     if _is_current(out, key):
         sys.stdout.write(f"{(out / TABLE).read_text(encoding='utf-8')}{out}: up to date\n")
         return
+    for path in folders.values():
+        check_finished(path)
     runs = []
     for name, path in folders.items():
         run, rows = encode_run(name, path, store=store, root=root, options=options)
@@ -108,28 +120,68 @@ def evaluate(options: argparse.Namespace) -> None:
         draws=options.draws,
         seed=options.seed,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "retrieval.json").unlink(missing_ok=True)
-    (out / "retrieval.md").write_text(as_markdown(report), encoding="utf-8")
-    (out / TABLE).write_text(as_text(report), encoding="utf-8")
+    with writing(out, "--out"):
+        write_outputs(out, report, data, runs, options, key)
+    sys.stdout.write(as_text(report))
+    for name in OUTPUTS:
+        sys.stdout.write(f"wrote {out / name}\n")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse what would fail only after all images are encoded.
+
+    Raises:
+        ConfigError: a number is out of range.
+        CheckpointError: ``--out`` cannot be written.
+    """
+    for name, low in (("queries", 1), ("draws", 1), ("max_broken", 0), ("seed", 0)):
+        value = getattr(options, name)
+        if value < low:
+            raise ConfigError(f"--{name.replace('_', '-')}: {value} must be at least {low}")
+    check_writable(Path(options.out), "--out")
+
+
+def write_outputs(
+    out: Path,
+    report: Report,
+    data: RetrievalSet,
+    runs: Sequence[Run],
+    options: argparse.Namespace,
+    key: str,
+) -> None:
+    """All of OUTPUTS, or none: they are made in a folder beside ``out`` and moved in once all are there."""
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".retrieval-", dir=out.absolute().parent) as made_in:
+        made = Path(made_in)
+        (made / "retrieval.md").write_text(as_markdown(report), encoding="utf-8")
+        (made / TABLE).write_text(as_text(report), encoding="utf-8")
+        draw_pictures(made, data, runs, options)
+        write_json(made / RESULT, {**as_json(report), "key": key})
+        out.mkdir(exist_ok=True)
+        # Away first and back last: its presence says that everything else is there and of the same evaluation.
+        (out / RESULT).unlink(missing_ok=True)
+        for name in sorted(OUTPUTS, key=lambda name: name == RESULT):
+            shutil.move(made / name, out / name)
+
+
+def draw_pictures(folder: Path, data: RetrievalSet, runs: Sequence[Run], options: argparse.Namespace) -> None:
+    """contact_sheet.png and target_block.png."""
+    store = data.store
     shown = _sheet_labels(store.labels)
     codes = label_codes(*(data.label(name) for name in shown)) if shown else data.cases
+    if not (codes >= 0).any():  # no image has all of the labels
+        codes = data.cases
     orders = {run.name: rank_images(run.features, data.cases, max(CUI_DEPTHS)) for run in runs}
     queries = choose_queries(codes, min(options.queries, len(codes)), options.seed)
     agreement = f"green: same {', '.join(shown)}; amber: some of them; red: none" if shown else "no labels"
     title = (
         f"{store.dataset}/{store.split}: random queries and the first 5 found, own case excluded; {agreement}"
     )
-    contact_sheet(out / "contact_sheet.png", data, root, orders, queries, shown, title)
+    contact_sheet(folder / "contact_sheet.png", data, Path(options.data_root), orders, queries, shown, title)
     order_by = next((name for name in ("region", "finding") if name in store.labels), None)
     target_block(
-        out / "target_block.png", store, order_by or next(iter(store.labels), None), seed=options.seed
+        folder / "target_block.png", store, order_by or next(iter(store.labels), None), seed=options.seed
     )
-    # Written last: it says that everything else is there.
-    write_json(out / "retrieval.json", {**as_json(report), "key": key})
-    sys.stdout.write(as_text(report))
-    for name in OUTPUTS:
-        sys.stdout.write(f"wrote {out / name}\n")
 
 
 def encode_run(
@@ -138,38 +190,54 @@ def encode_run(
     """Features of a finished run on the store's images, and the store rows that could be read.
 
     Raises:
-        CheckpointError: the folder holds no finished run.
+        CheckpointError: the folder's config or checkpoint is damaged.
     """
-    if not (path / FINISHED).is_file():
-        raise CheckpointError(
-            f"{path} is not a finished training run (no {FINISHED}): train it with training/run.py"
-        )
     started = time.monotonic()
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    seed = _seed(path / "config.yaml")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     clip = load_clip(f"local-dir:{path / CHECKPOINT}")
     clip.model.to(device)
     images = CaptionedImages(store, root, clip, max_broken=options.max_broken)
     features = encode_images(clip.model, clip, images, projected=options.projected, device=device)
     sys.stderr.write(f"{name}: {len(images):,} images encoded in {time.monotonic() - started:.1f} s\n")
-    return Run(name, int(config["seed"]), features), images.rows
+    return Run(name, seed, features), images.rows
 
 
-def _key(store: TargetStore, folders: dict[str, Path], options: argparse.Namespace) -> str:
-    """Tells one evaluation from another: store, finished runs and options."""
-    digest = hashlib.sha256(store.fingerprint.encode())
+def check_finished(path: Path) -> None:
+    """Refuse a folder without a finished run.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not (path / FINISHED).is_file():
+        raise CheckpointError(
+            f"{path} is not a finished training run (no {FINISHED}): train it with training/run.py"
+        )
+
+
+def _seed(config: Path) -> int:
+    try:
+        return int(yaml.safe_load(config.read_text(encoding="utf-8"))["seed"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{config} is missing or damaged: train the run again") from error
+
+
+def _key(store: TargetStore, folders: dict[str, Path], options: argparse.Namespace, images: str) -> str:
+    """Tells one evaluation from another: store, images, finished runs and options."""
+    digest = hashlib.sha256(f"{store.fingerprint}\n{images}".encode())
     for name, path in folders.items():
         marker = path / FINISHED
         digest.update(f"\n{name}\n{marker.read_text() if marker.is_file() else ''}".encode())
-    chosen = {name: value for name, value in vars(options).items() if name not in ("out", "run", "store")}
+    named_by_content = ("out", "run", "store", "data_root")
+    chosen = {name: value for name, value in vars(options).items() if name not in named_by_content}
     digest.update(json.dumps(chosen, sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def _is_current(out: Path, key: str) -> bool:
     try:
-        written = json.loads((out / "retrieval.json").read_text(encoding="utf-8")).get("key")
-    except (OSError, ValueError):
+        written = json.loads((out / RESULT).read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(written == key) and all((out / name).is_file() for name in OUTPUTS)
 

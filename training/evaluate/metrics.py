@@ -2,7 +2,7 @@
 
 P@K (S): the share of the first K images that have the query's label. The gallery holds labelled images only, and a
 query without the label has no P@K: it is NaN and drops out of the mean, so P@K of two labels may rest on different
-numbers of queries (the report gives each).
+numbers of queries (retrieval.json gives each).
 
 CUI@K (R): Σ_k n(q, r_k) divided by the largest value that any K images of the gallery could reach, where r_k is the
 k-th image found for query q and n(q, r) counts the concepts that the captions of both assert. The supplement does

@@ -54,12 +54,14 @@ def contact_sheet(
     """
     values = [data.label(name) for name in labels]
     columns = 1 + len(orders) * (depth + 0.35)
-    figure = Figure(figsize=(1.18 * columns + 0.2, 1.64 * len(queries) + 0.75), facecolor="white")
+    height = 1.64 * len(queries) + 1.1  # inches; the last row has captions too
+    figure = Figure(figsize=(1.18 * columns + 0.2, height), facecolor="white")
     grid = figure.add_gridspec(
         len(queries),
         1 + len(orders) * (depth + 1),
         width_ratios=[1, *([0.35] + [1] * depth) * len(orders)],
-        left=0.005, right=0.995, bottom=0.02, top=1 - 0.72 / (1.64 * len(queries) + 0.75), wspace=0.06, hspace=0.42,
+        left=0.005, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height,
+        wspace=0.06, hspace=0.42,
     )  # fmt: skip
     figure.text(0.005, 0.995, title, va="top", fontsize=9)
     for line, query in enumerate(queries):
