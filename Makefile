@@ -71,7 +71,7 @@ targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data
 
 card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
-	$(BIN)/kg-targets card $(STORE) --out $(STORE)/../report/card-$(notdir $(STORE)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	$(BIN)/kg-targets card $(STORE) --out $(dir $(STORE:/=))report/card-$(notdir $(STORE:/=)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import kg_targets
+from kg_targets.digest import file_sha256
 from kg_targets.errors import DataError, StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import Manifest, ReadReport
-from kg_targets.manifest.model import file_sha256
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
 from pipelines.config import BuildConfig
 from pipelines.executors import map_in_order
 from pipelines.extract_stage import ShardInput, ShardResult, extract_shard, initialise, mentions_file
-from pipelines.extractors import make_extractor, option_file_digests
+from pipelines.extractors import option_file_digests
 from pipelines.similarity import off_diagonal_quantiles
 from pipelines.stopwatch import Stopwatch, progress
 from pipelines.write_stage import write_concepts, write_targets
@@ -45,8 +45,6 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     """
     manifest = Manifest.load(config.dataset)
     root = config.data_root or manifest.default_root
-    # A wrong option fails here, before anything is read.
-    make_extractor(config.extractor, Ontology.seed(), config.extractor_options)
     wanted = _wanted_splits(config, manifest, root, say)
     fit_split = _fit_split(config, manifest, root, wanted, say)
     ontology = load_ontology(config.ontology, config.cache)

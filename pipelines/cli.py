@@ -165,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     """One option per field of `BuildConfig`, with its doc line, unit and default."""
-    from pipelines.config import BuildConfig, field_docs
+    from pipelines.config import BuildConfig
+    from training.options import field_docs
 
     hints, docs = typing.get_type_hints(BuildConfig), field_docs(BuildConfig)
     for field in dataclasses.fields(BuildConfig):

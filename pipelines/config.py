@@ -1,8 +1,6 @@
 """Options of a target build; every field is an option of ``kg-targets build`` with the same name."""
 
-import ast
 import dataclasses
-import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,19 +92,3 @@ class BuildConfig:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {"data_root", "out", "workers", "force", "split", "dataset", "cache"}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}
-
-
-def field_docs(config: type) -> dict[str, str]:
-    """The doc line under each field of a dataclass, by field name: what ``--help`` shows."""
-    body = ast.parse(inspect.getsource(config)).body[0]
-    if not isinstance(body, ast.ClassDef):
-        raise TypeError(f"{config} is not a class")
-    docs = {}
-    for field, doc in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(doc, ast.Expr)
-        ):
-            docs[field.target.id] = str(ast.literal_eval(doc.value))
-    return docs

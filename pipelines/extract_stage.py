@@ -10,7 +10,7 @@ from kg_targets.concepts import Extractor, Mention
 from kg_targets.manifest import Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
-from pipelines.extractors import make_extractor
+from pipelines.extractors import make_extractor, option_file_digests
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,23 @@ class ShardResult:
     provided: int
     """CUIs that the data set ships for these images."""
     mentions: int
-    negated: int
     unknown_cuis: Counter[str]
     """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
 
 
+_prepared: tuple[object, ...] = ()
 _extractor: Extractor
 _ontology: Ontology
 _keep_unknown: bool
 
 
 def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool) -> None:
-    """Prepare this process: build the extractor once, for all the shards it will see."""
-    global _extractor, _ontology, _keep_unknown
-    _extractor, _ontology = make_extractor(name, ontology, options), ontology
-    _keep_unknown = keep_unknown
+    """Prepare this process: build the extractor once, for all the shards and splits it will see."""
+    global _prepared, _extractor, _ontology, _keep_unknown
+    _ontology, _keep_unknown = ontology, keep_unknown
+    wanted = (name, options, option_file_digests(options), ontology.fingerprint)
+    if _prepared != wanted:
+        _extractor, _prepared = make_extractor(name, ontology, options), wanted
 
 
 def extract_shard(shard: ShardInput) -> ShardResult:
@@ -67,7 +69,6 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         cuis=cuis,
         provided=sum(len(record.cuis) for record in shard.records),
         mentions=sum(len(mentions) for mentions in found),
-        negated=sum(mention.negated for mentions in found for mention in mentions),
         unknown_cuis=unknown,
     )
 

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from kg_targets.concepts import EXTRACTORS, Extractor, StopList
+from kg_targets.digest import file_sha256
 from kg_targets.errors import ConfigError
-from kg_targets.manifest.model import file_sha256
 from kg_targets.ontology import Ontology
 
 _DICTIONARIES = ("dictionary", "union")

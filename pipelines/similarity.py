@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
 from kg_targets.scoring import Factors
+from kg_targets.scoring.factors import pair_similarities
 
 PAIRS = 1_000_000
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
-_CHUNK = 65_536
 
 
 def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[str, float]:
@@ -26,20 +24,5 @@ def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[s
         generator = np.random.default_rng(0)
         left, right = generator.choice(known, PAIRS), generator.choice(known, PAIRS)
         different = groups[left] != groups[right]
-        values = _pair_similarities(factors, left[different], right[different])
+        values = pair_similarities(factors.matrix, left[different], right[different])
     return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
-
-
-def _pair_similarities(
-    factors: Factors, left: NDArray[np.int64], right: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    matrix = factors.matrix
-    parts = []
-    for start in range(0, len(left), _CHUNK):
-        rows, columns = left[start : start + _CHUNK], right[start : start + _CHUNK]
-        if sparse.issparse(matrix):
-            products = matrix[rows].multiply(matrix[columns]).sum(axis=1)
-        else:
-            products = np.einsum("nd,nd->n", matrix[rows], matrix[columns])
-        parts.append(np.asarray(products, dtype=np.float64).ravel())
-    return np.concatenate(parts)

@@ -1,6 +1,6 @@
 """The errors that ``training`` raises for people; commands print one line and exit with code 2."""
 
-from kg_targets.errors import ConfigError, DataError, KGTargetsError
+from kg_targets.store import ConfigError, DataError, KGTargetsError
 
 __all__ = ["CheckpointError", "ConfigError", "DataError", "KGTargetsError", "ShapeError"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kg_targets.digest import file_sha256
 from kg_targets.errors import ManifestError
 from kg_targets.manifest.readers import READERS, ReadRequest
 from kg_targets.manifest.record import ReadReport, Record, checked_records, safe_relative_path
@@ -175,12 +176,6 @@ class Manifest(BaseModel):
             path = Path(data_root) / name
             digest.update(f"\n{role}:{file_sha256(path) if path.is_file() else 'absent'}".encode())
         return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def known_data_sets() -> list[Manifest]:

@@ -9,6 +9,8 @@ from scipy import sparse
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring.statistics import ConceptStatistics
 
+_PAIRS_AT_ONCE = 65_536
+
 
 @dataclass(frozen=True)
 class ScoringInput:
@@ -45,3 +47,18 @@ def normalise_rows(matrix: sparse.csr_array, shrinkage: float = 0.0) -> sparse.c
     norms = np.sqrt(matrix.multiply(matrix).sum(axis=1) + shrinkage**2)
     scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     return sparse.csr_array(sparse.diags_array(scale) @ matrix)
+
+
+def pair_similarities(
+    factors: sparse.csr_array | NDArray[np.float32], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """K_i·K_j of listed pairs of rows, float64 [P]; some pairs at a time, so that memory stays bounded."""
+    parts = [np.zeros(0)]
+    for start in range(0, len(left), _PAIRS_AT_ONCE):
+        rows, columns = left[start : start + _PAIRS_AT_ONCE], right[start : start + _PAIRS_AT_ONCE]
+        if sparse.issparse(factors):
+            products = factors[rows].astype(np.float64).multiply(factors[columns]).sum(axis=1)
+        else:
+            products = np.einsum("nd,nd->n", factors[rows].astype(np.float64), factors[columns])
+        parts.append(np.asarray(products, dtype=np.float64).ravel())
+    return np.concatenate(parts)

@@ -1,6 +1,5 @@
 """Writes a store shard by shard into a hidden folder and shows it only when it is whole, by one rename."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from kg_targets.digest import file_sha256
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
 
@@ -56,9 +56,8 @@ class StoreWriter:
 
     def adopt(self, name: str, rows: int) -> None:
         """Record a file that someone else (a worker process) has already written into ``folder``."""
-        with schema.writing(self.folder / name), (self.folder / name).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        self._files[name] = {"rows": rows, "sha256": digest}
+        with schema.writing(self.folder / name):
+            self._files[name] = {"rows": rows, "sha256": file_sha256(self.folder / name)}
 
     def finish(self, manifest: dict[str, Any], report: dict[str, Any]) -> None:
         """Write ``manifest.json`` (same inputs, same bytes) and ``build_report.json`` (times, memory)."""
@@ -94,6 +93,8 @@ class StoreWriter:
 
 def _locked(descriptor: int, folder: Path) -> bool:
     """Take the lock of an open folder, unless another process has it or has just renamed the folder away."""
+    import fcntl  # not on every system; reading a store must not need it
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.stat(folder).st_ino == os.fstat(descriptor).st_ino

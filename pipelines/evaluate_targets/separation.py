@@ -9,9 +9,9 @@ the cases of the same-case pairs; the sampled different-case pairs are held fixe
 import numpy as np
 from numpy.typing import NDArray
 
+from kg_targets.scoring.factors import pair_similarities
 from pipelines.evaluate_targets.report import Section, Table
 from pipelines.evaluate_targets.settings import EvaluationSettings
-from pipelines.evaluate_targets.similarity import pair_similarities
 from pipelines.evaluate_targets.statistics import cells, measure
 from pipelines.evaluate_targets.subjects import Subjects
 

@@ -47,19 +47,6 @@ def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slic
         )
 
 
-def pair_similarities(factors: Factors, left: IntArray, right: IntArray) -> FloatArray:
-    """K_i·K_j of listed pairs, float64 [P]."""
-    parts = [np.zeros(0)]
-    for start in range(0, len(left), 65_536):
-        rows, columns = left[start : start + 65_536], right[start : start + 65_536]
-        if sparse.issparse(factors):
-            products = factors[rows].astype(np.float64).multiply(factors[columns]).sum(axis=1)
-        else:
-            products = np.einsum("nd,nd->n", factors[rows].astype(np.float64), factors[columns])
-        parts.append(np.asarray(products, dtype=np.float64).ravel())
-    return np.concatenate(parts)
-
-
 @dataclass(frozen=True)
 class Ranking:
     """The best of one row; groups of ties are whole, so there may be more columns than asked for."""

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from kg_targets.concepts import Extractor
+from kg_targets.ontology import Ontology
 from kg_targets.store import TargetStore
-from pipelines import cli
+from pipelines import cli, extract_stage
 from pipelines.build import build_data_set
 from pipelines.config import BuildConfig
+from pipelines.extractors import make_extractor
 from tests.builds import CAPTIONS, build, write_split
 
 pytestmark = pytest.mark.e2e
@@ -252,3 +255,17 @@ def test_a_licence_that_no_row_has_names_those_there_are(
     common = ("build", "demo", "--split", "train", "--data-root", data(tmp_path), "--out", tmp_path / "out")
     code, _, err = run(capsys, *common, "--licences", "CC-BY")
     assert code == 2 and "CC0-1.0" in err and err.count("\n") == 1
+
+
+def test_the_extractor_is_made_once_for_all_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(name: str, ontology: Ontology, options: str = "") -> Extractor:
+        made.append(name)
+        return make_extractor(name, ontology, options)
+
+    monkeypatch.setattr(extract_stage, "make_extractor", counted)
+    monkeypatch.setattr(extract_stage, "_prepared", ())
+    config = BuildConfig(dataset="demo", data_root=data(tmp_path), out=tmp_path / "out", workers=1)
+    assert len(build_data_set(config, lambda line: None)) == 3
+    assert made == ["dictionary"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from scipy import sparse
 from kg_targets.errors import StoreError
 from kg_targets.store import StoreWriter, TargetStore, verify_store
 from kg_targets.store.product import gram
+from kg_targets.store.verify import _rows
 from tests.builds import CAPTIONS, build
 
 ANY_SCORER = pytest.mark.parametrize("scorer", ["ontology", "noise", "permuted", "identity"])
@@ -262,3 +265,19 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(StoreError, match="No space left on device"):
         build(tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows[:-1], lambda rows: []])
+def test_verify_notices_neighbours_that_are_missing(
+    tmp_path: Path, change: Callable[[list[int]], list[int]]
+) -> None:
+    path = build(tmp_path).path
+    shard = path / "targets-00000.parquet"
+    table = pq.read_table(shard)
+    for name in ("neighbor_rows", "neighbor_scores"):
+        field = table.schema.field(name)
+        values = [change(row) for row in table[name].to_pylist()]
+        table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
+    pq.write_table(table, shard)
+    with pytest.raises(StoreError, match="neighbours of row"):
+        list(_rows(TargetStore.open(path)))
