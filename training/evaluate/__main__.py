@@ -269,7 +269,7 @@ def _header(
         "features": "after the projection" if options.projected else "before the projection",
         "training seeds": ", ".join(f"{run.name} {run.seed}" for run in runs),
         "intervals": f"95 %, percentile bootstrap over cases, {options.draws} draws, seed {options.seed}; "
-        "p: paired sign-flip test over cases, 10,000 flips",
+        "p: paired sign-flip test over cases, 10,000 flips; one trained model per run, so training noise is in neither",
     }
 
 
