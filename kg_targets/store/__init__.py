@@ -1,11 +1,22 @@
 """The target store: what a caption set's knowledge says about which images are alike, in a folder of Parquet files."""
 
-from kg_targets.errors import ConfigError, DataError, KGTargetsError, StoreError
-from kg_targets.store.reader import TargetStore
-from kg_targets.store.schema import SCHEMA_VERSION
-from kg_targets.store.verify import verify_store
-from kg_targets.store.writer import StoreWriter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from kg_targets.errors import ConfigError, DataError, KGTargetsError, StoreError
+
+if TYPE_CHECKING:
+    from kg_targets.store.reader import TargetStore as TargetStore
+    from kg_targets.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
+    from kg_targets.store.verify import verify_store as verify_store
+    from kg_targets.store.writer import StoreWriter as StoreWriter
+
+_EXPORTS = {
+    "SCHEMA_VERSION": "kg_targets.store.schema",
+    "StoreWriter": "kg_targets.store.writer",
+    "TargetStore": "kg_targets.store.reader",
+    "verify_store": "kg_targets.store.verify",
+}
 __all__ = [
     "SCHEMA_VERSION",
     "ConfigError",
@@ -16,3 +27,10 @@ __all__ = [
     "TargetStore",
     "verify_store",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import numpy and Arrow on first use: who needs the errors only (a command that sets its threads) goes without."""
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'kg_targets.store' has no attribute {name!r}")
