@@ -21,9 +21,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tests.unit.test_training_task import FakeStore
-from training.config import LOSS_NAMES, LossConfig, PolicyConfig
+from training.clip.load import load_clip
+from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.nb_clip.losses import LOSSES
-from training.nb_clip.model import load_clip
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
 from training.run import main as run
 

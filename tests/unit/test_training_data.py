@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import OptimConfig, TrainConfig
+from training.config import TrainConfig
 from training.data.images import resolve
 from training.data.sampler import EpochBatches
 from training.data.transforms import Augmentation
+from training.engine.config import OptimConfig
 from training.engine.schedule import make_optimizer, make_schedule
 from training.errors import ConfigError, DataError
 from training.options import build, help_text, leaves, read_options, to_yaml

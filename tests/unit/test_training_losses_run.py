@@ -8,8 +8,8 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from tests.e2e.test_training_runs import arguments, write_store
-from training.config import LOSS_NAMES
-from training.nb_clip.model import load_clip
+from training.clip.load import load_clip
+from training.nb_clip.config import LOSS_NAMES
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from training.clip.features import image_features
+from training.clip.load import load_clip
 from training.errors import CheckpointError, ConfigError
-from training.nb_clip.model import image_features, load_clip
 
 
 class Touch:

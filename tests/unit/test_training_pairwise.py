@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from open_clip.loss import SigLipLoss
 
-from training.config import LOSS_NAMES
 from training.errors import ShapeError
+from training.nb_clip.config import LOSS_NAMES
 from training.nb_clip.losses import LOSSES, ContrastiveBatch, mse_loss, sigmoid_loss
 from training.nb_clip.targets import (
     bind_policy,

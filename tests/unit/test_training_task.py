@@ -10,8 +10,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from training.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.errors import ConfigError
+from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.nb_clip.losses import mse_loss, semantic_matching_loss, sigmoid_loss
 from training.nb_clip.targets import evidence_policy, pair_structure
 from training.nb_clip.task import NBClipTask, TargetBuilder, case_codes

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kg_targets.store import TargetStore
+from training.clip.load import Clip
 from training.data.images import check_present, load_images, read_uint8, resolve
 from training.errors import DataError
-from training.nb_clip.model import Clip
 
 
 @dataclass(frozen=True)

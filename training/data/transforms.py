@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of a random similarity transform and of brightness; units as in ``training.config.DataConfig``."""
+    """Ranges of a random similarity transform and of brightness; units as in ``training.data.config.DataConfig``."""
 
     rotation: float
     shift: float

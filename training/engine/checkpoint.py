@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from training.clip.load import OPEN_CLIP_CONFIG
 from training.config import TrainConfig
 from training.errors import CheckpointError
 from training.folders import check_writable, writing
-from training.nb_clip.model import OPEN_CLIP_CONFIG
 
 FINISHED = "finished.json"
 CHECKPOINT = "checkpoint"

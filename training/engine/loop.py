@@ -12,6 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from kg_targets.store import TargetStore
+from training.clip.load import Clip, load_clip
 from training.config import TrainConfig
 from training.data.content import image_digest
 from training.data.dataset import Batch, CaptionedImages
@@ -26,7 +27,6 @@ from training.errors import DataError
 from training.evaluate.features import RetrievalSet, encode_images
 from training.folders import writing
 from training.nb_clip.losses import LOSSES
-from training.nb_clip.model import Clip, load_clip
 from training.nb_clip.targets import identity_weight
 from training.nb_clip.task import NBClipTask, TargetBuilder
 from training.options import to_yaml

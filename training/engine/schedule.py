@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.config import OptimConfig
+from training.engine.config import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:

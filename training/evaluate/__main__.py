@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from kg_targets.store import TargetStore
+from training.clip.load import load_clip
 from training.data.content import image_digest
 from training.data.dataset import CaptionedImages
 from training.engine.checkpoint import CHECKPOINT, FINISHED, write_json
@@ -37,7 +38,6 @@ from training.evaluate.report import (
 )
 from training.evaluate.retrieval import rank_images
 from training.folders import check_writable, writing
-from training.nb_clip.model import load_clip
 
 TABLE = "retrieval.txt"
 RESULT = "retrieval.json"

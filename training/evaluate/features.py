@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
+from training.clip.features import image_features
+from training.clip.load import Clip
 from training.data.dataset import CaptionedImages
-from training.nb_clip.model import Clip, image_features
 from training.nb_clip.task import case_codes
 
 

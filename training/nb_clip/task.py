@@ -10,8 +10,8 @@ from open_clip.loss import gather_features
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from training.config import LossConfig, PolicyConfig
 from training.errors import ConfigError
+from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.losses import LOSSES, ContrastiveBatch, kl_to_targets, target_entropy
 from training.nb_clip.targets import (
     bind_policy,

@@ -1,0 +1,24 @@
+"""Range checks of configuration fields: what is wrong, named by the field as the user writes it."""
+
+from training.errors import ConfigError
+
+
+def within(name: str, value: float, low: float, high: float | None) -> None:
+    """Refuse a number outside [low, high] (NaN included); no upper bound if ``high`` is None.
+
+    Raises:
+        ConfigError: it is outside.
+    """
+    if not value >= low or (high is not None and not value <= high):
+        upper = "" if high is None else f" and at most {high:g}"
+        raise ConfigError(f"{name}: {value} must be at least {low:g}{upper}")
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not one of ``choices``.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in choices:
+        raise ConfigError(f'{name}: "{value}" is not one of {", ".join(choices)}')

@@ -1,0 +1,1 @@
+"""open_clip models: building them, loading them again, and their features."""

@@ -1,0 +1,54 @@
+"""The configuration of the objective: which loss, and how similarities become its targets."""
+
+from dataclasses import dataclass
+
+from training.checks import one_of, within
+
+POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity")
+LOSS_NAMES = ("semantic_matching", "info_nce", "mse", "sigmoid")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training objective."""
+
+    name: str = "semantic_matching"
+    """semantic_matching (soft targets by the policy), info_nce (CLIP's baseline), mse or sigmoid (similarities)."""
+    mask_same_case: bool = True
+    """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
+    init_bias: float = -10.0
+    """Sigmoid: learnable bias of the logits at the start, in [-100, 100]; a model that has one keeps its own."""
+
+    def __post_init__(self) -> None:
+        one_of("loss.name", self.name, LOSS_NAMES)
+        within("loss.init_bias", self.init_bias, -100, 100)
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How similarities become targets (training/nb_clip/targets.py); info_nce ignores all of it."""
+
+    name: str = "evidence"
+    """softmax, fixed_mass, evidence or identity; semantic_matching only, as are the next four fields."""
+    temperature: float = 1.0
+    """Temperature of softmax and fixed_mass, units of similarity, > 0."""
+    alpha: float = 0.7
+    """Probability the true pair keeps: exactly (fixed_mass) or at least (evidence), in (0, 1]."""
+    threshold: float | None = None
+    """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
+    saturation: float = 1.0
+    """Evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+    identity_mix_start: float = 0.0
+    """Weight w of the identity in soft targets, (1 - w)*P + w*I, at the first step, in [0, 1]; 0: no mix."""
+    identity_mix_share: float = 0.25
+    """Share of the optimizer steps over which that weight falls linearly to 0, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        one_of("policy.name", self.name, POLICY_NAMES)
+        within("policy.temperature", self.temperature, 1e-6, None)
+        within("policy.alpha", self.alpha, 1e-6, 1)
+        within("policy.saturation", self.saturation, 1e-6, None)
+        within("policy.identity_mix_start", self.identity_mix_start, 0, 1)
+        within("policy.identity_mix_share", self.identity_mix_share, 1e-6, 1)
+        if self.threshold is not None:
+            within("policy.threshold", self.threshold, -1, 0.999999)
