@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from training.config import TrainConfig
-from training.data.images import resolve
-from training.data.sampler import EpochBatches
+from training.data.paths import resolve
+from training.data.samplers.random import RandomSampler
 from training.data.transforms import Augmentation
 from training.engine.config import OptimConfig
 from training.engine.schedule import make_optimizer, make_schedule
@@ -24,7 +24,7 @@ def configure(*arguments: str) -> TrainConfig:
 
 
 def test_an_epoch_shows_each_image_at_most_once_and_another_epoch_another_order() -> None:
-    batches = EpochBatches(images=23, batch_size=5, seed=1)
+    batches = RandomSampler(images=23, batch_size=5, seed=1)
     first, second = (np.concatenate(list(batches.epoch(epoch))) for epoch in (1, 2))
     assert len(first) == len(set(first.tolist())) == 20
     assert first.tolist() != second.tolist()
@@ -32,17 +32,17 @@ def test_an_epoch_shows_each_image_at_most_once_and_another_epoch_another_order(
 
 
 def test_processes_share_out_the_very_batch_that_one_process_would_see() -> None:
-    whole = list(EpochBatches(40, 8, seed=2).epoch(3))
-    parts = [list(EpochBatches(40, 8, seed=2, rank=rank, world_size=2).epoch(3)) for rank in range(2)]
+    whole = list(RandomSampler(40, 8, seed=2).epoch(3))
+    parts = [list(RandomSampler(40, 8, seed=2, rank=rank, world_size=2).epoch(3)) for rank in range(2)]
     for step, batch in enumerate(whole):
         assert np.concatenate([part[step] for part in parts]).tolist() == batch.tolist()
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error() -> None:
     with pytest.raises(ConfigError, match="9 is not a multiple of the 2 processes"):
-        EpochBatches(40, 9, world_size=2)
+        RandomSampler(40, 9, world_size=2)
     with pytest.raises(ConfigError, match="exceeds the 4 images"):
-        EpochBatches(4, 8)
+        RandomSampler(4, 8)
 
 
 def test_augmentation_never_mirrors_an_image() -> None:
@@ -122,7 +122,7 @@ def test_flags_override_the_file_and_the_resolved_yaml_reads_back(tmp_path: Path
         ("--optim.epochs=1.5", "optim.epochs must be integer"),
         ("--optim.lr=fast", "optim.lr must be number"),
         ("--optim.lr=nan", "optim.lr: nan must be at least"),
-        ("--log.tensorboard=maybe", "log.tensorboard must be true/false"),
+        ("--data.in_memory=maybe", "data.in_memory must be true/false"),
         ("--seed", "--seed has no value"),
         ("seed=1", "is not an option"),
         ("--loss.name=mse2", '"mse2" is not one of semantic_matching, info_nce'),
@@ -156,3 +156,14 @@ def test_wrong_yaml_is_named_in_one_line(content: str, message: str, tmp_path: P
 def test_optional_fields_take_null_and_text_stays_text() -> None:
     config = configure("--optim.clip_norm=null", "--data.dev_store=7", "--output=007")
     assert config.optim.clip_norm is None and config.data.dev_store == "7" and config.output == "007"
+
+
+def test_a_slice_of_the_drawn_transforms_is_the_same_as_all_of_them() -> None:
+    images = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    augment = Augmentation(10, 0.1, 0.1, 0.1)
+    drawn = augment.draw(10, torch.Generator().manual_seed(5))
+    whole = augment.apply(images, drawn)
+    assert len(drawn) == 10 and len(drawn[2:5]) == 3
+    for part in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        torch.testing.assert_close(augment.apply(images[part], drawn[part]), whole[part], atol=1e-6, rtol=0)
+    assert torch.equal(augment(images, torch.Generator().manual_seed(5)), whole)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from training.checks import within
+from training.checks import one_of, within
+
+SAMPLER_NAMES = ("random", "case_aware", "neighbour_aware")
 
 
 @dataclass(frozen=True)
@@ -14,13 +16,21 @@ class DataConfig:
     dev_store: str | None = None
     """Folder of the development split's store, to choose the best epoch; null keeps the last epoch."""
     data_root: str = ""
-    """Folder that the store's image paths are relative to; required."""
+    """Images: folder that the store's paths are relative to, or Parquet file(s) or tar shard(s); required."""
     batch_size: int = 128
     """Images per optimizer step, summed over all processes; at least 2."""
+    sampler: str = "random"
+    """random; case_aware (images of a case spread over batches) or neighbour_aware (relatives meet in a batch)."""
+    neighbour_share: float = 0.5
+    """neighbour_aware: share of each batch drawn from the stored neighbours of the others, in [0, 0.9]."""
     in_memory: bool = True
     """Decode every image once, as uint8 (3 x size x size bytes each); false decodes at each use."""
+    workers: int = 2
+    """Threads per process that decode images ahead if in_memory is false, in [0, 256]; 0: in the training loop."""
+    prefetch: int = 2
+    """Batches that are decoded ahead of the one in use, in [1, 64]."""
     max_broken: int = 0
-    """Images that may be missing or unreadable, as a count; skipped and reported; more is an error."""
+    """Images that may be missing or unreadable, as a count per process; skipped and reported; more is an error."""
     rotation: float = 8.0
     """Augmentation: largest rotation, degrees, in [0, 180)."""
     shift: float = 0.06
@@ -32,6 +42,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         within("data.batch_size", self.batch_size, 2, None)
+        one_of("data.sampler", self.sampler, SAMPLER_NAMES)
+        within("data.neighbour_share", self.neighbour_share, 0, 0.9)
+        within("data.workers", self.workers, 0, 256)
+        within("data.prefetch", self.prefetch, 1, 64)
         within("data.max_broken", self.max_broken, 0, None)
         within("data.rotation", self.rotation, 0, 179.999)
         within("data.shift", self.shift, 0, 0.5)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from training.data.images import resolve
+from training.data.paths import resolve
 
 HASHED_BYTES = 200_000_000
 """Up to this many bytes in all, files are read; reading more would delay every start, so sizes have to do."""
+HASHED_ENDS = 1 << 20
+"""Bytes read at either end of a Parquet file or tar where the whole would be too much."""
 
 
 def image_digest(data_root: Path, relative_paths: Sequence[str], limit: int = HASHED_BYTES) -> str:
@@ -26,15 +28,24 @@ def image_digest(data_root: Path, relative_paths: Sequence[str], limit: int = HA
     Raises:
         DataError: a path points outside the data root.
     """
+    return _digest(data_root, relative_paths, limit, ends=0)
+
+
+def shard_digest(folder: Path, names: Sequence[str], limit: int = HASHED_BYTES) -> str:
+    """The same for Parquet files and tars; above ``limit``, their first and last ``HASHED_ENDS`` bytes are read."""
+    return _digest(folder, names, limit, ends=HASHED_ENDS)
+
+
+def _digest(root: Path, relative_paths: Sequence[str], limit: int, ends: int) -> str:
     names = sorted(set(relative_paths))
-    paths = [resolve(data_root, name) for name in names]
+    paths = [resolve(root, name) for name in names]
     sizes = [_size(path) for path in paths]
-    digest = hashlib.sha256()
-    if sum(size for size in sizes if size is not None) <= limit:
+    whole = sum(size for size in sizes if size is not None) <= limit
+    contents: list[str | None] = [""] * len(paths)
+    if whole or ends:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            contents = list(pool.map(_content, paths))
-    else:
-        contents = [""] * len(paths)
+            contents = list(pool.map(lambda path: _content(path, None if whole else ends), paths))
+    digest = hashlib.sha256()
     for line in zip(names, sizes, contents, strict=True):
         digest.update(repr(line).encode())
     return digest.hexdigest()
@@ -47,8 +58,14 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _content(path: Path) -> str | None:
+def _content(path: Path, ends: int | None) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as stream:
+            if ends is None:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.sha256(stream.read(ends))
+            stream.seek(max(ends, path.stat().st_size - ends))
+            digest.update(stream.read(ends))
+            return digest.hexdigest()
     except OSError:
         return None

@@ -1,9 +1,8 @@
 """A target store's images and captions, in memory or decoded at each use, by store row."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +11,16 @@ from torch import Tensor
 
 from kg_targets.store import TargetStore
 from training.clip.load import Clip
-from training.data.images import check_present, load_images, read_uint8, resolve
+from training.data.decode import BrokenImage
+from training.data.pixels import PixelTransform
+from training.data.sources.base import ImageSource
+from training.data.threads import for_each
 from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+NAMED = 3
+"""Broken images that a message names."""
 
 
 @dataclass(frozen=True)
@@ -31,55 +38,155 @@ class Batch:
 class CaptionedImages:
     """The image–caption pairs of one store.
 
+    Missing images are left out from the start; unreadable ones too if all are decoded then. Otherwise they are found
+    while training, and the loader puts others in their place (``training/data/loader.py``).
+
+    Args:
+        store: captions and targets.
+        source: its images.
+        clip: the model whose size and tokens to use.
+        in_memory: decode every image now and keep it; otherwise decode at each use.
+        max_broken: images that may be missing or unreadable, in all.
+        verify: if not in memory, decode every image once now all the same, so that ``rows`` are all readable: what
+            a gallery to search needs.
+
     Raises:
         DataError: images are missing or broken beyond ``max_broken``, or fewer than two are left.
     """
 
     def __init__(
-        self, store: TargetStore, data_root: Path, clip: Clip, *, in_memory: bool = True, max_broken: int = 0
+        self,
+        store: TargetStore,
+        source: ImageSource,
+        clip: Clip,
+        *,
+        in_memory: bool = True,
+        max_broken: int = 0,
+        verify: bool = False,
     ) -> None:
-        self.store = store
-        self._read = partial(read_uint8, preprocess=clip.preprocess, mean=clip.mean, std=clip.std)
-        self._paths = [resolve(data_root, relative) for relative in store.image_paths]
+        self.store, self.source = store, source
+        self.found: dict[int, str] = {}
+        """Images found broken since the start: store row to what is wrong."""
+        self._max_broken = max_broken
+        self._transform = PixelTransform(clip.preprocess, clip.mean, clip.std)
         self._pixels: Tensor | None = None
-        if in_memory:
-            table = load_images(data_root, store.image_paths, self._read, max_broken)
-            self.rows, self._pixels, self.broken = table.rows, table.pixels, table.broken
-        else:
-            check_present(data_root, store.image_paths, self._paths, max_broken)
-            present = [row for row, path in enumerate(self._paths) if path.is_file()]
-            self.rows = np.array(present, dtype=np.int64)
-            self.broken = [str(path) for path in self._paths if not path.is_file()]
+        self.rows = source.check_present(max_broken)
+        """Store rows in use, int64 [M], ascending."""
+        missing = np.setdiff1d(np.arange(len(store)), self.rows)
+        self._broken = [f"{source.name(row)} (missing)" for row in missing.tolist()]
+        if in_memory or verify:
+            self._decode_all(keep=in_memory)
         if len(self.rows) < 2:
             raise DataError(
                 f"{store.path}: {len(self.rows)} readable image(s): a contrastive batch needs at least 2"
             )
         captions = store.captions
-        self._tokens = clip.tokenizer([captions[row] for row in self.rows])
+        # Half the memory of int64, which models want.
+        self._tokens = clip.tokenizer([captions[row] for row in self.rows]).to(torch.int32)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def broken(self) -> list[str]:
+        """Images missing or found broken so far, each with where it is and what is wrong."""
+        return [*self._broken, *self.found.values()]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether images are decoded already."""
+        return self._pixels is not None
 
     def batch(self, positions: Sequence[int] | NDArray[np.int64]) -> Batch:
         """The pairs at ``positions`` of ``self.rows``.
 
         Raises:
-            DataError: an image that was there at the start cannot be read.
+            DataError: an image cannot be read now.
         """
-        index = torch.as_tensor(np.asarray(positions, dtype=np.int64))
-        rows = torch.as_tensor(self.rows)[index]
-        return Batch(rows, self._decode(index, rows), self._tokens[index])
-
-    def _decode(self, index: Tensor, rows: Tensor) -> Tensor:
+        index = np.asarray(positions, dtype=np.int64)
         if self._pixels is not None:
-            return self._pixels[index]
-        images = []
-        for row in rows.tolist():
+            return self.with_pixels(index, self._pixels[torch.as_tensor(index)])
+        pixels = self.empty(len(index))
+        out = pixels.numpy()
+
+        def fill(place: int) -> None:
+            out[place] = self.decode(int(index[place]))
+
+        try:
+            for_each(fill, self.by_locality(index))
+        except BrokenImage as error:
+            raise DataError(f"{error}: it cannot be skipped here; allow for it (data.max_broken)") from error
+        return self.with_pixels(index, pixels)
+
+    def with_pixels(self, positions: NDArray[np.int64], pixels: Tensor) -> Batch:
+        """A batch of images that are decoded already, uint8 [B, 3, S, S]."""
+        index = torch.as_tensor(positions)
+        return Batch(torch.as_tensor(self.rows)[index], pixels, self._tokens[index].long())
+
+    def empty(self, count: int) -> Tensor:
+        """Room for ``count`` images, uint8 [count, 3, S, S]."""
+        return torch.empty((count, *self._transform.shape), dtype=torch.uint8)
+
+    def by_locality(self, positions: NDArray[np.int64]) -> list[int]:
+        """Places 0 to B - 1 of ``positions`` in the order in which their images are cheap to read."""
+        return [int(place) for place in np.argsort(self.source.locality(self.rows[positions]), kind="stable")]
+
+    def decode(self, position: int) -> NDArray[np.uint8]:
+        """One image, uint8 [3, S, S].
+
+        Raises:
+            BrokenImage: it cannot be read, or was found broken before.
+        """
+        row = int(self.rows[position])
+        known = self.found.get(row)
+        if known is not None:
+            raise BrokenImage(known)
+        return self._transform(self.source.read(row))
+
+    def note_broken(self, position: int, problem: str) -> None:
+        """Count an image that was found broken, once.
+
+        Raises:
+            DataError: there are now more than ``max_broken``.
+        """
+        row = int(self.rows[position])
+        if row not in self.found:
+            self.found[row] = problem
+            logger.warning("skipped a broken image: %s", problem)
+            self._check_limit()
+
+    def _check_limit(self) -> None:
+        broken = self.broken
+        if len(broken) > self._max_broken:
+            raise DataError(
+                f"{len(broken)} broken image(s), {self._max_broken} allowed (data.max_broken); "
+                f"the first: {'; '.join(broken[:NAMED])}"
+            )
+
+    def _decode_all(self, keep: bool) -> None:
+        pixels = self.empty(len(self.rows) if keep else 0)
+        out = pixels.numpy()
+        problems: dict[int, str] = {}
+
+        def fill(position: int) -> None:
             try:
-                images.append(self._read(self._paths[row]))
-            except (OSError, SyntaxError, ValueError) as error:
-                path = self._paths[row]
-                raise DataError(
-                    f"{path} cannot be read ({error}): data.in_memory true can skip it"
-                ) from error
-        return torch.stack(images)
+                image = self.decode(position)
+            except BrokenImage as error:
+                problems[position] = str(error)
+                return
+            if keep:
+                out[position] = image
+
+        for_each(fill, self.by_locality(np.arange(len(self.rows))))
+        self._broken += [problems[position] for position in sorted(problems)]
+        self._check_limit()
+        if self._broken:
+            logger.warning(
+                "skipped %d of %d images that cannot be read: %s",
+                len(self._broken),
+                len(self.store),
+                "; ".join(self._broken[:NAMED]),
+            )
+        good = np.setdiff1d(np.arange(len(self.rows)), list(problems))
+        self._pixels = (pixels[torch.as_tensor(good)] if problems else pixels) if keep else None
+        self.rows = self.rows[good]

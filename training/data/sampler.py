@@ -1,51 +1,67 @@
-"""Which images make up which step: a pure function of (seed, epoch, step, rank), so that a run can be continued."""
+"""The registry of samplers: which images make up which step, so that a run can be continued at any of them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from training.errors import ConfigError
+from training.data.config import DataConfig
+from training.data.dataset import CaptionedImages
+from training.data.samplers.base import Sampler
+from training.data.samplers.case_aware import CaseAwareSampler
+from training.data.samplers.neighbour_aware import NeighbourAwareSampler, neighbour_table
+from training.data.samplers.random import RandomSampler
+
+__all__ = ["SAMPLERS", "Sampler", "make_sampler"]
 
 
-@dataclass(frozen=True)
-class EpochBatches:
-    """Shuffled batches of one epoch, split over processes; the images of a step do not depend on their number."""
+def _random(config: DataConfig, data: CaptionedImages, **common: Any) -> Sampler:
+    return RandomSampler(**common)
 
-    images: int
-    """Images in the data set."""
-    batch_size: int
-    """Images per step over all processes."""
-    seed: int = 0
-    rank: int = 0
-    world_size: int = 1
 
-    def __post_init__(self) -> None:
-        if self.batch_size % self.world_size:
-            raise ConfigError(
-                f"data.batch_size {self.batch_size} is not a multiple of the {self.world_size} processes"
-            )
-        if self.batch_size // self.world_size < 2 and self.world_size > 1:
-            raise ConfigError(
-                f"data.batch_size {self.batch_size} leaves {self.world_size} processes one image each"
-            )
-        if self.steps == 0:
-            raise ConfigError(
-                f"data.batch_size {self.batch_size} exceeds the {self.images} images of data.train_store: reduce it"
-            )
+def _case_aware(config: DataConfig, data: CaptionedImages, **common: Any) -> Sampler:
+    return CaseAwareSampler(cases=_cases(data), **common)
 
-    @property
-    def steps(self) -> int:
-        """Full batches in an epoch; the remainder sits out, another one each epoch."""
-        return self.images // self.batch_size
 
-    def epoch(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Positions of this process's images, int64 [batch_size / world_size], step by step."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(self.images, generator=generator).numpy()
-        local = self.batch_size // self.world_size
-        for step in range(self.steps):
-            start = step * self.batch_size + self.rank * local
-            yield order[start : start + local]
+def _neighbour_aware(config: DataConfig, data: CaptionedImages, **common: Any) -> Sampler:
+    table = neighbour_table(data.store.column("neighbor_rows"), data.rows, _cases(data))
+    return NeighbourAwareSampler(share=config.neighbour_share, neighbours=table, **common)
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "random": _random,
+    "case_aware": _case_aware,
+    "neighbour_aware": _neighbour_aware,
+}
+"""By ``data.sampler``."""
+
+
+def make_sampler(
+    config: DataConfig, images: CaptionedImages, seed: int, rank: int = 0, world_size: int = 1
+) -> Sampler:
+    """The configured sampler; what it plans is a function of (seed, epoch), and of the rank whose share it gives.
+
+    Raises:
+        ConfigError: the batch size does not fit the images or the processes.
+    """
+    return SAMPLERS[config.sampler](
+        config,
+        images,
+        images=len(images),
+        batch_size=config.batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def case_codes(group_ids: Sequence[str]) -> NDArray[np.int64]:
+    """One integer per case, from 0; an image without ``group_id`` is a case of its own. int64 [N]."""
+    codes: dict[str, int] = {}
+    names = (group or f"\0{row}" for row, group in enumerate(group_ids))
+    return np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
+
+
+def _cases(data: CaptionedImages) -> NDArray[np.int64]:
+    return case_codes(data.store.group_ids)[data.rows]

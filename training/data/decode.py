@@ -1,0 +1,119 @@
+"""From an image file's bytes to 8-bit grey or RGB, whatever kind of image it is.
+
+Kind                          becomes
+8-bit grey, RGB, CMYK, 1-bit  grey or RGB, as Pillow converts them
+palette, alpha                composed over black, the background of most medical images
+16-bit, 32-bit, float         grey, windowed to its own 0.5th to 99.5th percentile (training/data/window.py)
+several frames                the first one: later pages of a TIFF or MPO are often reduced copies
+DICOM                         grey or RGB (training/data/dicom.py)
+
+EXIF orientation is applied. Images of ordinary kinds stay as Pillow decodes them, to the bit.
+"""
+
+import io
+import struct
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from training.data.window import percentile_window, to_grey
+from training.errors import KGTargetsError
+
+MAX_BYTES = 1 << 30
+"""Larger files are not read: no image of a contrastive data set is, and a mistaken path may be."""
+MAX_PIXELS = 1 << 27
+"""134 million pixels of one frame; decoding needs up to 4 bytes for each. More counts as a decompression bomb."""
+MAX_ASPECT = 100
+"""Longer side over shorter side. Resizing the shorter side to the model's would make such an image huge."""
+
+_DEEP = ("I", "F")
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+class BrokenImage(Exception):  # noqa: N818 - it is counted; only too many of them are an error
+    """An image cannot be had; the message says which one and why, on one line."""
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """One image, mode L or RGB.
+
+    Args:
+        data: the file's content.
+        name: what to call it in messages.
+
+    Raises:
+        BrokenImage: it cannot be decoded, or is too large to be tried.
+        DataError: it is a DICOM file and pydicom is not installed.
+    """
+    try:
+        if is_dicom(data, name):
+            from training.data.dicom import decode_dicom
+
+            return check_shape(decode_dicom(data, name))
+        with Image.open(io.BytesIO(data)) as image:
+            check_shape(image)
+            image.load()
+            return _plain(_upright(image))
+    except (BrokenImage, KGTargetsError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:  # its own message holds an address, which differs from run to run
+        raise BrokenImage(f"{name} (not an image file)") from error
+    except Exception as error:
+        # Damaged bytes make decoders raise nearly anything, from struct.error to IndexError.
+        raise BrokenImage(f"{name} ({one_line(error)})") from error
+
+
+def is_dicom(data: bytes, name: str) -> bool:
+    """Whether the content is marked as DICOM, or is called so."""
+    return data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom"))
+
+
+def check_shape(image: Image.Image) -> Image.Image:
+    """The image itself.
+
+    Raises:
+        ValueError: its size is beyond what a file may ask to decode.
+    """
+    width, height = image.size
+    check_pixels(width, height)
+    return image
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse sizes that would fill the memory, here or when the image is resized.
+
+    Raises:
+        ValueError: they would.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, at most {MAX_PIXELS:,} are decoded")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"{width} x {height} pixels, one side is over {MAX_ASPECT} times the other")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message on one line, or its type if it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return image  # damaged EXIF says nothing about the pixels, which are there
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Mode L or RGB."""
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return image.copy() if image.readonly else image
+    if image.mode in _DEEP or image.mode.startswith("I;16"):
+        values = np.asarray(image, dtype=np.float64)
+        return Image.fromarray(to_grey(values, *percentile_window(values)))
+    if image.mode in _ALPHA or "transparency" in image.info:
+        grey = image.mode in ("L", "LA", "La")
+        coloured = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, coloured).convert("L" if grey else "RGB")
+    return image.convert("L" if image.mode == "1" else "RGB")

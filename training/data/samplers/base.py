@@ -1,0 +1,58 @@
+"""What every sampler keeps: a plan that depends on (seed, epoch) alone, shared out to processes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """Batches of one epoch. The images of a step do not depend on the number of processes; none is repeated."""
+
+    images: int
+    """Images in the data set."""
+    batch_size: int
+    """Images per step over all processes."""
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world_size:
+            raise ConfigError(
+                f"data.batch_size {self.batch_size} is not a multiple of the {self.world_size} processes"
+            )
+        if self.batch_size // self.world_size < 2 and self.world_size > 1:
+            raise ConfigError(
+                f"data.batch_size {self.batch_size} leaves {self.world_size} processes one image each"
+            )
+        if self.steps == 0:
+            raise ConfigError(
+                f"data.batch_size {self.batch_size} exceeds the {self.images} images of data.train_store: reduce it"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Full batches in an epoch; the remainder sits out, another one each epoch."""
+        return self.images // self.batch_size
+
+    def epoch(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Positions of this process's images, int64 [batch_size / world_size], step by step."""
+        local = self.batch_size // self.world_size
+        for batch in self.batches(epoch):
+            yield batch[self.rank * local : (self.rank + 1) * local]
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Positions of all processes' images, int64 [batch_size], step by step."""
+
+    def shuffled(self, epoch: int) -> tuple[NDArray[np.int64], torch.Generator]:
+        """A random order of all images, and the generator that further draws of the epoch come from."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.images, generator=generator).numpy(), generator

@@ -1,0 +1,48 @@
+"""Where images come from: a folder, Parquet files with image bytes, or tar shards. One file per kind, one line here."""
+
+from pathlib import Path
+
+from kg_targets.store import TargetStore
+from training.data.sources.base import ImageSource
+from training.data.sources.folder import FolderSource
+from training.data.sources.parquet import ParquetSource
+from training.data.sources.tar import TarSource
+from training.errors import DataError
+
+__all__ = ["SHARDED", "ImageSource", "open_source"]
+
+SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarSource}
+"""Sources that are told by the end of their files' names; everything else is a folder of image files."""
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_LOOKED_AT = 1000  # image paths that are looked for before a folder with shards counts as one
+
+
+def open_source(data_root: Path, store: TargetStore) -> ImageSource:
+    """The images of ``store``, by what ``data_root`` is: a file of a known kind, a folder of such files, or of images.
+
+    A folder that holds shards and, below it, image files of the store is a folder of image files.
+
+    Raises:
+        DataError: there is nothing of use at ``data_root``, or what is there is damaged.
+    """
+    if data_root.is_file():
+        source = SHARDED.get(data_root.suffix.lower())
+        if source is not None:
+            return source(data_root, store)
+        if data_root.name.lower().endswith(_COMPRESSED):
+            raise DataError(
+                f"{data_root} is compressed, which allows no random access: unpack it to a plain .tar"
+            )
+        raise DataError(
+            f"{data_root} is neither a folder nor one of {', '.join(SHARDED)}: give one as data root"
+        )
+    folder = FolderSource(data_root, store)
+    kinds = [suffix for suffix in SHARDED if next(data_root.rglob(f"*{suffix}"), None) is not None]
+    if not kinds or folder.holds_any(_LOOKED_AT):
+        return folder
+    if len(kinds) > 1:
+        raise DataError(
+            f"{data_root} holds {' and '.join(kinds)} files: give one of them, or its folder, as data root"
+        )
+    return SHARDED[kinds[0]](data_root, store)

@@ -1,0 +1,74 @@
+"""What every source of images offers: the image of a store row, and what names all of them."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kg_targets.store import TargetStore
+from training.data.decode import decode
+from training.errors import DataError
+
+
+class ImageSource(ABC):
+    """The images of one store, wherever they lie. Reading is safe from several threads."""
+
+    kind: ClassVar[str]
+    """What the data root is, for messages."""
+
+    def __init__(self, root: Path, store: TargetStore) -> None:
+        self.root, self.store = root, store
+
+    @abstractmethod
+    def present(self) -> NDArray[np.bool_]:
+        """bool [N]: whether there is something to read for a store row, without reading it."""
+
+    @abstractmethod
+    def name(self, row: int) -> str:
+        """What to call an image in messages, so that a person finds it."""
+
+    @abstractmethod
+    def encoded(self, row: int) -> bytes:
+        """The image file's content.
+
+        Raises:
+            BrokenImage: it cannot be read.
+        """
+
+    @abstractmethod
+    def digest(self) -> str:
+        """sha256 that tells these images from others; below a limit by content, above it by sizes."""
+
+    def locality(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [R]: rows with near numbers are cheaper to read one after the other."""
+        return rows
+
+    def read(self, row: int) -> Image.Image:
+        """The decoded image, mode L or RGB.
+
+        Raises:
+            BrokenImage: it cannot be read or decoded.
+            DataError: it is a DICOM file and pydicom is not installed.
+        """
+        return decode(self.encoded(row), self.name(row))
+
+    def check_present(self, max_broken: int) -> NDArray[np.int64]:
+        """Store rows that have an image, int64 [M]: tells a wrong data root from a few missing images.
+
+        Raises:
+            DataError: more are missing than ``max_broken``.
+        """
+        present = self.present()
+        missing = np.flatnonzero(~present)
+        if len(missing) > max_broken:
+            raise DataError(self._missing(missing))
+        return np.flatnonzero(present).astype(np.int64)
+
+    def _missing(self, rows: NDArray[np.int64]) -> str:
+        return (
+            f"{len(rows)} of {len(self.store)} images are not in {self.root} (the first: "
+            f"{self.store.image_ids[rows[0]]}): is it the data root that the target store was built from?"
+        )

@@ -1,0 +1,61 @@
+"""What Parquet files and tars have in common: several files, and an index from store rows to entries."""
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kg_targets.store import TargetStore
+from training.data.content import shard_digest
+from training.data.sources.base import ImageSource
+from training.data.sources.match import Match
+from training.errors import DataError
+
+
+class ShardedSource(ImageSource):
+    """Images inside files with one ending.
+
+    Raises:
+        DataError: there is no such file.
+    """
+
+    suffix: str
+    match: Match
+    """Set by the subclass once it has looked at its files."""
+
+    def __init__(self, root: Path, store: TargetStore) -> None:
+        super().__init__(root, store)
+        self.shards = [root] if root.is_file() else sorted(root.rglob(f"*{self.suffix}"))
+        if not self.shards:
+            raise DataError(f"{root} holds no {self.suffix} file: give another data root")
+        self._folder = root.parent if root.is_file() else root
+
+    def present(self) -> NDArray[np.bool_]:
+        """bool [N]: whether an entry is the row's."""
+        return np.asarray(self.match.entries >= 0)
+
+    def name(self, row: int) -> str:
+        """Where an image is, or its id if it is nowhere."""
+        entry = int(self.match.entries[row])
+        return self.place(entry) if entry >= 0 else self.store.image_ids[row]
+
+    @abstractmethod
+    def place(self, entry: int) -> str:
+        """Where an entry is."""
+
+    def locality(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [R]: entry numbers, in the order in which the files hold them."""
+        return self.match.entries[rows]
+
+    def digest(self) -> str:
+        """sha256 over names and sizes of the files and their content, or above a limit the ends of it."""
+        return shard_digest(self._folder, [os.path.relpath(path, self._folder) for path in self.shards])
+
+    def _missing(self, rows: NDArray[np.int64]) -> str:
+        return (
+            f"{len(rows)} of {len(self.store)} images are not in the {self.suffix} files of {self.root} by "
+            f"{self.match.by} (the first: {self.store.image_ids[rows[0]]}): is it the data root that the target "
+            "store was built from?"
+        )

@@ -1,0 +1,95 @@
+"""Images inside webdataset's tar shards, read where they lie: nothing is unpacked."""
+
+import posixpath
+import tarfile
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+from kg_targets.store import TargetStore
+from training.data.decode import MAX_BYTES, BrokenImage, one_line
+from training.data.paths import inside
+from training.data.sources.match import Key, base_name, match, sample_key, stem
+from training.data.sources.shards import ShardedSource
+from training.errors import DataError
+
+IMAGE_ENDINGS = frozenset(
+    ("bmp", "dcm", "dicom", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp")
+)
+"""Members with other endings are a sample's captions, labels or masks in another form."""
+
+
+class TarSource(ShardedSource):
+    """A ``.tar`` or a folder of them, indexed once: member name to (shard, offset, size), 20 bytes an image.
+
+    A member is a row's by its name (the store's ``image_path``), else by its base name, else by its ``image_id``: the
+    name without ending, or without anything after the first dot. Links, folders and devices are left aside.
+
+    Raises:
+        DataError: a shard is damaged, a member's name leads out of it, or a row has two members.
+    """
+
+    kind = "tar shards"
+    suffix = ".tar"
+
+    def __init__(self, root: Path, store: TargetStore) -> None:
+        super().__init__(root, store)
+        names: list[str] = []
+        self._shard, self._offset, self._size = array("i"), array("q"), array("q")
+        for number, path in enumerate(self.shards):
+            for name, offset, size in _members(path):
+                names.append(name)
+                self._shard.append(number)
+                self._offset.append(offset)
+                self._size.append(size)
+        paths = [posixpath.normpath(path) for path in store.image_paths]
+        keys = (
+            Key("image path", lambda: names, lambda: paths),
+            Key("base name", lambda: map(base_name, names), lambda: map(base_name, paths)),
+            Key("image_id", lambda: map(stem, names), lambda: store.image_ids),
+            Key("image_id", lambda: map(sample_key, names), lambda: store.image_ids),
+        )
+        self.match = match(keys, paths, str(root))
+        self._names = names
+
+    def place(self, entry: int) -> str:
+        """Shard and member."""
+        return f"{self.shards[self._shard[entry]]}: {self._names[entry]}"
+
+    def encoded(self, row: int) -> bytes:
+        """The member's content.
+
+        Raises:
+            BrokenImage: it cannot be read in full.
+        """
+        entry = int(self.match.entries[row])
+        size = self._size[entry]
+        if size > MAX_BYTES:
+            raise BrokenImage(f"{self.name(row)} ({size:,} bytes)")
+        try:
+            with self.shards[self._shard[entry]].open("rb", buffering=0) as stream:
+                stream.seek(self._offset[entry])
+                data = stream.read(size)
+        except OSError as error:
+            raise BrokenImage(f"{self.name(row)} ({error.strerror or one_line(error)})") from error
+        if len(data) < size:
+            raise BrokenImage(f"{self.name(row)} (the shard ends before it does)")
+        return data
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of every image in a shard.
+
+    Raises:
+        DataError: the shard is damaged or compressed, or a name leads out of it.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # it would remember every header of a large shard
+                name = inside(member.name, f"tar {path}")
+                ending = name.rsplit(".", 1)[-1].lower()
+                if member.isreg() and not member.issparse() and ending in IMAGE_ENDINGS:
+                    yield name, member.offset_data, member.size
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} is not a readable plain tar ({one_line(error)}): write it again") from error
