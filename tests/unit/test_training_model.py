@@ -52,7 +52,7 @@ def test_taking_features_leaves_the_model_as_it_was() -> None:
 
 
 def test_unknown_architecture_and_broken_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="shipped here: demo-resnet, test-vit"):
+    with pytest.raises(ConfigError, match="shipped here: demo-resnet, lite0-minilm"):
         load_clip("no-such-model")
     with pytest.raises(CheckpointError, match=r"open_clip_config\.json is missing or damaged"):
         load_clip(f"local-dir:{tmp_path}")

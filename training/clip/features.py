@@ -1,6 +1,6 @@
 """Features of an open_clip model, before or after the projection into the space that images and texts share."""
 
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,17 +12,31 @@ def image_features(model: nn.Module, images: Tensor, *, projected: bool = False)
         model: an open_clip model in eval mode.
         images: preprocessed images.
         projected: False gives the features *before* the projection into the space shared with text, which
-            image to image retrieval uses (methods.md §1.5, C). What that is depends on the tower: a ViT's
-            pooled token (after ``ln_post``, before ``proj``), the attention-pooled vector of open_clip's ResNet
-            (before ``c_proj``), timm's pooled trunk output. Other towers give the projected features.
+            image to image retrieval uses (methods.md §1.5, C). They are what the tower's last projection is applied
+            to: a ViT's pooled vector after ``ln_post`` (before ``proj``); the attention-pooled vector of open_clip's
+            ResNet (before ``c_proj``) and of timm towers with attention pooling; the pooled output of timm's trunk
+            (before ``head.proj``, ``head.mlp`` or the trunk's own classifier). A tower that ends without a
+            projection, such as SigLIP's, gives the same features either way.
     """
     visual: Any = model.visual
-    features: Tensor = visual(images) if projected else _before_projection(visual, images)
+    features = _first(visual(images)) if projected else _before_projection(visual, images)
     return nn.functional.normalize(features.float(), dim=-1)
+
+
+def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
+    """L2-normalised text features in the space shared with images, int64 ``[B, L]`` to float32 ``[B, D]``.
+
+    Args:
+        model: an open_clip model in eval mode.
+        tokens: what its tokenizer made of captions.
+    """
+    encoder: Any = model
+    return nn.functional.normalize(_first(encoder.encode_text(tokens)).float(), dim=-1)
 
 
 def _before_projection(visual: Any, images: Tensor) -> Tensor:
     if hasattr(visual, "attnpool"):
+        # The projection's weights are used without calling it: an identity in its place shows its input.
         projection = visual.attnpool.c_proj
         width = projection.in_features
         unprojected = nn.Linear(width, width, bias=True).to(projection.weight)
@@ -30,10 +44,35 @@ def _before_projection(visual: Any, images: Tensor) -> Tensor:
         nn.init.zeros_(unprojected.bias)
         return _with_part(visual.attnpool, "c_proj", unprojected, visual, images)
     if hasattr(visual, "trunk"):
-        return cast(Tensor, visual.trunk(images))
+        return _before_timm_projection(visual, images)
     if isinstance(getattr(visual, "proj", None), nn.Parameter):
         return _with_part(visual, "proj", None, visual, images)
-    return cast(Tensor, visual(images))
+    return _first(visual(images))
+
+
+def _before_timm_projection(visual: Any, images: Tensor) -> Tensor:
+    head = visual.head
+    for name in ("mlp", "proj"):
+        if hasattr(head, name):
+            return _input_of(getattr(head, name), visual, images)
+    if hasattr(head, "pool"):
+        pooled: Tensor = head.pool(visual.trunk(images), pre_logits=True)
+        return pooled
+    classifier = visual.trunk.get_classifier()
+    if isinstance(classifier, nn.Module) and not isinstance(classifier, nn.Identity):
+        return _input_of(classifier, visual, images)
+    return _first(visual(images))
+
+
+def _input_of(part: nn.Module, tower: Any, images: Tensor) -> Tensor:
+    """What reaches one of the tower's parts, ``[B, D]``."""
+    seen: list[Tensor] = []
+    handle = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        tower(images)
+    finally:
+        handle.remove()
+    return seen[-1].flatten(1)
 
 
 def _with_part(owner: Any, name: str, part: nn.Module | None, tower: Any, images: Tensor) -> Tensor:
@@ -41,6 +80,12 @@ def _with_part(owner: Any, name: str, part: nn.Module | None, tower: Any, images
     original = getattr(owner, name)
     setattr(owner, name, part)
     try:
-        return cast(Tensor, tower(images))
+        return _first(tower(images))
     finally:
         setattr(owner, name, original)
+
+
+def _first(output: Any) -> Tensor:
+    """The pooled features; towers configured to give their tokens as well return a pair."""
+    features: Tensor = output[0] if isinstance(output, tuple) else output
+    return features

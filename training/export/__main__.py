@@ -1,0 +1,109 @@
+"""Export a finished run: ``python -m training.export --run RUN --out DIR [--report retrieval.json]``."""
+
+import argparse
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from training.clip.load import load_clip
+from training.clip.save import write_model_folder
+from training.engine.checkpoint import write_json
+from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.export.card import model_card, without_folders
+from training.export.run import RunRecord, read_evaluation, read_run
+from training.folders import check_writable, replace_folder, writing
+
+RECORD = "export.json"
+"""What the card says, for machines; its presence marks a folder as an export of ours."""
+CARD = "README.md"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser("python -m training.export", description=__doc__)
+    command.add_argument("--run", required=True, help="finished run folder of training/run.py")
+    command.add_argument("--out", required=True, help="folder for the model; new, empty or an earlier export")
+    command.add_argument("--report", help="retrieval.json of an evaluation of this run, for the card")
+    command.add_argument(
+        "--report-run", help="the run's name in that report (default: the name of its folder)"
+    )
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export and say where; 2 for a user's error, 130 when interrupted."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    options = parser().parse_args(arguments)
+    try:
+        if options.report_run and not options.report:
+            raise ConfigError("--report-run needs --report: it names the run in that report")
+        export(
+            Path(options.run), Path(options.out), Path(options.report) if options.report else None,
+            options.report_run,
+        )  # fmt: skip
+    except KGTargetsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: run the same command again\n")
+        return 130
+    sys.stdout.write(f"wrote {options.out}: read {Path(options.out) / CARD} before you share it\n")
+    return 0
+
+
+def export(run: Path, out: Path, report: Path | None = None, report_run: str | None = None) -> None:
+    """Write the model folder with its card; nothing if anything is wrong.
+
+    Args:
+        run: finished run folder.
+        out: folder to write; a former export is replaced.
+        report: retrieval.json whose numbers the card shows.
+        report_run: the run's name there.
+
+    Raises:
+        KGTargetsError: the run, the report or the folder is not usable.
+    """
+    check_out(out, run)
+    record = read_run(run)
+    evaluation = read_evaluation(report, run, report_run) if report is not None else None
+    clip = load_clip(f"local-dir:{record.checkpoint}")
+    card = model_card(record, clip.config, evaluation)
+    place = out.resolve()
+    fresh, old = (place.with_name(f".{place.name}.{suffix}") for suffix in ("partial", "old"))
+    with writing(out, "--out"):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_model_folder(fresh, clip.model, clip)
+            (fresh / CARD).write_text(card, encoding="utf-8")
+            write_json(
+                fresh / RECORD, _record(record) | {"evaluation": asdict(evaluation) if evaluation else None}
+            )
+            replace_folder(fresh, place, old)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_out(out: Path, run: Path) -> None:
+    """Refuse a folder that holds something else, before the model is loaded.
+
+    Raises:
+        CheckpointError: it is not empty and no export, holds the run itself, or cannot be written.
+    """
+    check_writable(out, "--out")
+    if run.resolve().is_relative_to(out.resolve()):
+        raise CheckpointError(f"--out {out} holds the run itself: choose another folder")
+    with writing(out, "--out"):
+        if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+            raise CheckpointError(f"--out {out} is not empty and no export of ours: choose another folder")
+
+
+def _record(record: RunRecord) -> dict[str, object]:
+    return {"config": without_folders(record.config), "metrics": record.metrics, "data": record.data}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
