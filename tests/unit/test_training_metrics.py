@@ -11,13 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from training.evaluate.bootstrap import case_interval, compare, holm
-from training.evaluate.metrics import (
-    cui_overlap_at,
-    cui_overlap_by_chance,
-    label_codes,
-    precision_at,
-    precision_by_chance,
-)
+from training.evaluate.concepts import cui_by_chance, cui_overlap_at
+from training.evaluate.metrics import label_codes, precision_at, precision_by_chance
 from training.evaluate.retrieval import rank_images
 
 IntArray = NDArray[np.int64]
@@ -119,7 +114,7 @@ def test_chance_is_the_mean_over_many_random_orders() -> None:
         precision.append(precision_at(labelled, labels, [4])[4])
         overlap.append(cui_overlap_at(order, sparse.csr_array(cuis), cases, [4])[4])
     np.testing.assert_allclose(np.mean(precision, axis=0), precision_by_chance(labels, cases), atol=0.03)
-    expected = cui_overlap_by_chance(sparse.csr_array(cuis), cases, [4])[4]
+    expected = cui_by_chance(sparse.csr_array(cuis), cases, [4])["oracle"][4]
     np.testing.assert_allclose(np.mean(overlap, axis=0), expected, atol=0.03)
 
 
@@ -164,3 +159,37 @@ def test_sign_flip_p_value_equals_the_exact_one_over_all_assignments() -> None:
 def test_holm_steps_down_and_never_falls_below_a_smaller_p() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert math.isnan(holm([float("nan"), 0.01])[0]) and holm([float("nan"), 0.01])[1] == 0.01
+
+
+def test_balanced_mean_is_the_mean_of_class_means_and_its_interval_resamples_cases() -> None:
+    rng = np.random.default_rng(3)
+    classes = np.repeat([0, 1, 2], [200, 20, 8])
+    scores = (rng.random(228) < np.array([0.9, 0.5, 0.2])[classes]).astype(float)
+    cases = np.arange(228) // 2
+    interval = case_interval(scores, cases, draws=400, seed=5, strata=classes)
+    assert interval.mean == pytest.approx(np.mean([scores[classes == c].mean() for c in range(3)]))
+    draws = np.random.default_rng(5).multinomial(114, np.full(114, 1 / 114), size=400)
+    means = []
+    for draw in draws:
+        weight = draw[cases].astype(float)
+        parts = [
+            (weight * scores)[classes == c].sum() / weight[classes == c].sum()
+            for c in range(3)
+            if weight[classes == c].sum()
+        ]
+        means.append(np.mean(parts))
+    np.testing.assert_allclose([interval.low, interval.high], np.quantile(means, [0.025, 0.975]), atol=1e-12)
+
+
+def test_balanced_comparison_flips_what_each_case_adds_to_the_balanced_mean() -> None:
+    classes = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    difference = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.9, 0.8])
+    weights = np.where(classes == 0, 1 / 6, 1 / 2)
+    totals = [
+        abs(sum(s * w * d for s, w, d in zip(signs, weights, difference, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=8)
+    ]
+    exact = np.mean([total >= abs(weights @ difference) - 1e-12 for total in totals])
+    result = compare(difference, np.zeros(8), np.arange(8), flips=20_000, strata=classes)
+    assert result.p_value == pytest.approx(exact, abs=0.01)
+    assert result.difference.mean == pytest.approx((weights @ difference) / 2)

@@ -1,28 +1,26 @@
-"""Retrieval measures per query, as pure functions of ranked lists (methods.md §1.5).
+"""Retrieval measures of labels and pairs per query, as pure functions of ranked lists (methods.md §1.5).
 
-P@K (S): the share of the first K images that have the query's label. The gallery holds labelled images only, and a
+P@K (S): the share of the first K rows found that have the query's label. The gallery holds labelled rows only, and a
 query without the label has no P@K: it is NaN and drops out of the mean, so P@K of two labels may rest on different
-numbers of queries (retrieval.json gives each).
+numbers of queries (the report prints each).
 
-CUI@K (R): Σ_k n(q, r_k) divided by the largest value that any K images of the gallery could reach, where r_k is the
-k-th image found for query q and n(q, r) counts the concepts that the captions of both assert. The supplement does
-not define the measure. Ours counts each retrieved image's overlap (that of their union is another variant, *union
-coverage*), so the best K images are exactly those with the K largest overlaps, and a perfect ranking scores 1 at
-every K.
+Recall@K (R, usual for CLIP models): 1 where the query's own counterpart is among the first K, else 0.
 
-Lists hold −1 where the gallery had run out; K is then the number of images there are. A query with nothing to find
-(no label, or no gallery image that shares a concept) has no score: NaN.
+Lists hold −1 where the gallery had run out; K is then the number of rows there are. A query with nothing to find has
+no score: NaN. CUI@K is in ``training.evaluate.concepts``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
 
 IntArray = NDArray[np.int64]
-Scores = dict[int, NDArray[np.float64]]
+FloatArray = NDArray[np.float64]
+Scores = dict[int, FloatArray]
+"""For each K, float64 ``[N]``."""
 
 
 def precision_at(order: IntArray, labels: IntArray, depths: Sequence[int]) -> Scores:
@@ -30,7 +28,7 @@ def precision_at(order: IntArray, labels: IntArray, depths: Sequence[int]) -> Sc
 
     Args:
         order: ranked rows, int64 ``[N, >= max(depths)]``, −1 = none left.
-        labels: label code per image, −1 where missing; an unlabelled gallery image is a miss.
+        labels: label code per row, −1 where missing; an unlabelled gallery row is a miss.
         depths: the Ks.
 
     Returns:
@@ -41,58 +39,62 @@ def precision_at(order: IntArray, labels: IntArray, depths: Sequence[int]) -> Sc
     scores = {}
     for k in depths:
         found = present[:, :k].sum(axis=1)
-        scores[k] = _ratio(right[:, :k].sum(axis=1), np.where(labels >= 0, found, 0))
+        scores[k] = ratio(right[:, :k].sum(axis=1), np.where(labels >= 0, found, 0))
     return scores
 
 
-def precision_by_chance(labels: IntArray, cases: IntArray) -> NDArray[np.float64]:
-    """Expected P@K, at any K, of a gallery of all labelled images in random order; float64 ``[N]``."""
+def precision_by_chance(labels: IntArray, groups: IntArray) -> FloatArray:
+    """Expected P@K, at any K, of all labelled rows in random order, the query's group excluded; float64 ``[N]``."""
     labelled = labels >= 0
-    same_label = _sizes(labels, labelled)
-    pairs = np.unique(np.stack([cases, labels]), axis=1, return_inverse=True)[1].ravel()
-    relevant = same_label - _sizes(pairs, labelled)
-    gallery = labelled.sum() - _sizes(cases, labelled)
-    return _ratio(relevant, np.where(labelled, gallery, 0))
+    same_label = sizes(labels, labelled)
+    relevant = same_label - sizes(pair_codes(groups, labels), labelled)
+    gallery = labelled.sum() - sizes(groups, labelled)
+    return ratio(relevant, np.where(labelled, gallery, 0))
 
 
-def cui_overlap_at(
-    order: IntArray, cuis: sparse.csr_array, cases: IntArray, depths: Sequence[int], chunk: int = 512
-) -> Scores:
-    """Oracle-normalised CUI@K of every query.
+def recall_at(ranks: IntArray, depths: Sequence[int]) -> Scores:
+    """Recall@K of every query: whether its own counterpart stands at rank K or before.
 
     Args:
-        order: ranked rows, int64 ``[N, >= max(depths)]``, −1 = none left.
-        cuis: image × concept, 0 or 1, ``[N, C]``.
-        cases: case of each image; the oracle may not use the query's own case either.
+        ranks: of the counterpart, int64 ``[N]``, 1 is best; see ``training.evaluate.retrieval.pair_ranks``.
         depths: the Ks.
-        chunk: queries scored at a time.
-
-    Returns:
-        For each K, float64 ``[N]`` in [0, 1]; NaN where no gallery image shares a concept with the query.
     """
-    scores = {k: np.full(order.shape[0], np.nan) for k in depths}
-    for start, overlap in _overlaps(cuis, cases, chunk):
-        rows = slice(start, start + len(overlap))
-        retrieved = np.take_along_axis(overlap, np.maximum(order[rows], 0), axis=1) * (order[rows] >= 0)
-        best = -np.sort(-np.maximum(overlap, 0), axis=1)
-        for k in depths:
-            scores[k][rows] = _ratio(retrieved[:, :k].sum(axis=1), best[:, :k].sum(axis=1))
-    return scores
+    return {k: (ranks <= k).astype(np.float64) for k in depths}
 
 
-def cui_overlap_by_chance(
-    cuis: sparse.csr_array, cases: IntArray, depths: Sequence[int], chunk: int = 512
-) -> Scores:
-    """Expected CUI@K of a random order: K times the gallery's mean overlap, over the oracle's; float64 ``[N]``."""
-    scores = {k: np.full(cuis.shape[0], np.nan) for k in depths}
-    for start, overlap in _overlaps(cuis, cases, chunk):
-        rows = slice(start, start + len(overlap))
-        size = (overlap >= 0).sum(axis=1)
-        best = -np.sort(-np.maximum(overlap, 0), axis=1)
-        mean = np.maximum(overlap, 0).sum(axis=1) / np.maximum(size, 1)
-        for k in depths:
-            scores[k][rows] = _ratio(mean * np.minimum(size, k), best[:, :k].sum(axis=1))
-    return scores
+def recall_by_chance(captions: IntArray, groups: IntArray, depths: Sequence[int]) -> Scores:
+    """Expected Recall@K of a random order: 1 − C(G − R, K) / C(G, K).
+
+    G is the query's gallery (all rows of other groups, and its own), R the rows among them with its caption.
+
+    Args:
+        captions: code of each row's caption.
+        groups: case of each row, or its own row.
+        depths: the Ks.
+    """
+    everyone = np.ones(len(captions), dtype=bool)
+    gallery = len(captions) - sizes(groups, everyone) + 1
+    right = sizes(captions, everyone) - sizes(pair_codes(groups, captions), everyone) + 1
+    return {k: 1 - none_of(gallery, right, k) for k in depths}
+
+
+def none_of(gallery: ArrayLike, right: ArrayLike, k: int) -> FloatArray:
+    """Probability that K rows drawn without replacement hold none of the right ones: C(G − R, K) / C(G, K).
+
+    K counts only as far as the gallery reaches. From logarithms of factorials: exact to about 1e-9.
+
+    Args:
+        gallery: G, ``[P]``.
+        right: R, ``[P]``, at most G.
+        k: K.
+    """
+    size, relevant = (np.asarray(value, dtype=np.float64) for value in (gallery, right))
+    drawn = np.minimum(k, size)
+    wrong = size - relevant
+    possible = drawn <= wrong
+    wrong = np.where(possible, wrong, drawn)  # any value that the logarithms accept
+    log = gammaln(wrong + 1) - gammaln(wrong - drawn + 1) - gammaln(size + 1) + gammaln(size - drawn + 1)
+    return np.where(possible, np.exp(log), 0.0)
 
 
 def label_codes(*columns: Sequence[str]) -> IntArray:
@@ -104,23 +106,26 @@ def label_codes(*columns: Sequence[str]) -> IntArray:
     return codes
 
 
-def _overlaps(
-    cuis: sparse.csr_array, cases: IntArray, chunk: int
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Start row and chunk of |C_q ∩ C_r|, float32 ``[chunk, N]``, −1 where r is of q's case."""
-    transposed = cuis.T.tocsr()
-    for start in range(0, cuis.shape[0], chunk):
-        overlap = (cuis[start : start + chunk] @ transposed).toarray()
-        overlap[cases[start : start + chunk, None] == cases[None, :]] = -1
-        yield start, overlap
+def caption_codes(captions: Sequence[str]) -> IntArray:
+    """One integer per distinct caption; letter case and white space do not make another caption."""
+    plain = [" ".join(caption.split()).casefold() for caption in captions]
+    codes: IntArray = np.unique(np.array(plain, dtype=object), return_inverse=True)[1].astype(np.int64)
+    return codes
 
 
-def _sizes(codes: IntArray, counted: NDArray[np.bool_]) -> IntArray:
-    """For each image, how many counted images share its code."""
+def pair_codes(first: IntArray, second: IntArray) -> IntArray:
+    """One integer per distinct pair of codes."""
+    codes: IntArray = np.unique(np.stack([first, second]), axis=1, return_inverse=True)[1].ravel()
+    return codes
+
+
+def sizes(codes: IntArray, counted: NDArray[np.bool_]) -> IntArray:
+    """For each row, how many counted rows share its code."""
     _, inverse = np.unique(codes, return_inverse=True)
-    sizes: IntArray = np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
-    return sizes
+    number: IntArray = np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
+    return number
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
+    """``part / whole``, NaN where ``whole`` is 0; float64 ``[N]``."""
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from kg_targets.store import TargetStore
+from training.data.decode import BrokenImage
+from training.data.sources import ImageSource
+from training.errors import DataError
 from training.evaluate.features import RetrievalSet
+from training.nb_clip.rows import case_codes
 from training.nb_clip.targets import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
-from training.nb_clip.task import case_codes
 
 RIGHT, PART, WRONG, QUERY = "#2a9d4a", "#e0a100", "#c8352b", "#222222"
 
@@ -33,7 +35,7 @@ def choose_queries(labels: NDArray[np.int64], count: int, seed: int = 0) -> list
 def contact_sheet(
     path: Path,
     data: RetrievalSet,
-    data_root: Path,
+    source: ImageSource,
     orders: Mapping[str, NDArray[np.int64]],
     queries: Sequence[int],
     labels: Sequence[str],
@@ -45,11 +47,11 @@ def contact_sheet(
     Args:
         path: PNG to write.
         data: images; ``orders`` and ``queries`` count in its rows.
-        data_root: folder of the images.
+        source: where the images are read.
         orders: run name to ranked rows ``[N, >= depth]``.
         queries: rows to show.
         labels: a frame is green where all of them agree with the query, amber where some do, red where none does.
-        title: one line above.
+        title: above, one or two lines.
         depth: images per run.
     """
     values = [data.label(name) for name in labels]
@@ -63,10 +65,10 @@ def contact_sheet(
         left=0.005, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height,
         wspace=0.06, hspace=0.42,
     )  # fmt: skip
-    figure.text(0.005, 0.995, title, va="top", fontsize=9)
+    sheet_title(figure, title)
     for line, query in enumerate(queries):
         first = figure.add_subplot(grid[line, 0])
-        _panel(first, data, data_root, query, QUERY, _caption(values, query), "" if line else "query")
+        panel(first, data, source, query, QUERY, _caption(values, query), "" if line else "query")
         for number, (name, order) in enumerate(orders.items()):
             for place, row in enumerate(order[query, :depth]):
                 axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
@@ -74,26 +76,44 @@ def contact_sheet(
                     axes.axis("off")
                     continue
                 head = name if line == 0 and place == 0 else ""
-                colour = _agreement(values, query, int(row))
-                _panel(axes, data, data_root, int(row), colour, _caption(values, int(row)), head)
+                colour = agreement(values, query, int(row))
+                panel(axes, data, source, int(row), colour, _caption(values, int(row)), head)
     figure.savefig(path, dpi=110)
 
 
-def _panel(
-    axes: Axes, data: RetrievalSet, data_root: Path, row: int, colour: str, caption: str, head: str
+def sheet_title(figure: Figure, title: str) -> None:
+    """Write a title above, wrapped to the figure's width."""
+    width = int(15 * figure.get_figwidth())  # characters of this size in an inch
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
+    figure.text(0.005, 0.995, "\n".join(lines), va="top", fontsize=9, parse_math=False)
+
+
+def panel(
+    axes: Axes, data: RetrievalSet, source: ImageSource, row: int, colour: str, caption: str, head: str
 ) -> None:
-    with Image.open(data_root / data.store.image_paths[data.rows[row]]) as image:
-        axes.imshow(np.asarray(image.convert("L")), cmap="gray", vmin=0, vmax=255)
+    """One image in a frame of ``colour``, with a caption below and a heading above.
+
+    Raises:
+        DataError: the image cannot be read any more.
+    """
+    try:
+        image = source.read(int(data.rows[row]))
+    except BrokenImage as error:
+        raise DataError(f"{error}: it could be read before; are the images being changed?") from error
+    grey = image.mode == "L"
+    axes.imshow(
+        np.asarray(image), cmap="gray" if grey else None, vmin=0 if grey else None, vmax=255 if grey else None
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=2.6)
-    axes.set_xlabel(caption, fontsize=6.2, labelpad=2.5)
+    axes.set_xlabel(caption, fontsize=6.2, labelpad=2.5, parse_math=False)
     if head:
-        axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4)
+        axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4, parse_math=False)
 
 
-def _agreement(values: Sequence[Sequence[str]], query: int, row: int) -> str:
+def agreement(values: Sequence[Sequence[str]], query: int, row: int) -> str:
     """Colour of a frame: do all labels agree, some, or none; neutral without labels."""
     if not values:
         return QUERY
@@ -159,4 +179,5 @@ def _mark_groups(axes: Sequence[Axes], names: Sequence[str]) -> None:
         place.set_xticks([])
         place.set_yticks(middles if index == 0 and names[0] else [])
         if index == 0 and names[0]:
-            place.set_yticklabels([names[start] for start in starts], fontsize=7)
+            shown = [textwrap.shorten(names[start], 30, placeholder=" …") for start in starts]
+            place.set_yticklabels(shown, fontsize=7, parse_math=False)

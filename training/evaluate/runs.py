@@ -1,0 +1,95 @@
+"""The runs under evaluation: finished training runs, alone or as one configuration trained from several seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.engine.checkpoint import FINISHED
+from training.errors import CheckpointError, ConfigError
+
+CHANCE = "chance"
+"""Name of the column that no run may have."""
+_NOT_COMPARED = ("output", "overwrite", "resume", "log", "threads", "seed")
+"""Fields of a run's config that may differ between the seeds of one group."""
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """One configuration under a name, trained once or from several seeds."""
+
+    name: str
+    folders: tuple[Path, ...]
+    seeds: tuple[int, ...]
+    """Of the folders, in their order."""
+
+
+def read_groups(arguments: Sequence[str]) -> list[RunGroup]:
+    """Run groups from the command line: ``FOLDER``, or ``NAME=FOLDER,FOLDER,…`` for several seeds.
+
+    Raises:
+        ConfigError: two groups have the same name, or the runs of a group differ in more than the seed.
+        CheckpointError: a folder has no finished run, or its config is damaged.
+    """
+    named: dict[str, tuple[Path, ...]] = {}
+    for argument in arguments:
+        name, folders = _split(argument)
+        if name in named:
+            raise ConfigError(
+                f'--run: two of {", ".join(arguments)} have the name "{name}": rename one with NAME=FOLDER'
+            )
+        if name in ("", CHANCE):
+            raise ConfigError(f'--run: "{name}" is no name for a run: write NAME=FOLDER')
+        named[name] = folders
+    return [_group(name, folders) for name, folders in named.items()]
+
+
+def _split(argument: str) -> tuple[str, tuple[Path, ...]]:
+    name, equals, folders = argument.partition("=")
+    if not equals or Path(argument).is_dir():
+        return Path(argument).resolve().name, (Path(argument),)
+    if not all(folders.split(",")):
+        raise ConfigError(f"--run: {argument} names an empty folder: write NAME=FOLDER,FOLDER")
+    return name, tuple(Path(folder) for folder in folders.split(","))
+
+
+def _group(name: str, folders: tuple[Path, ...]) -> RunGroup:
+    for folder in folders:
+        if not (folder / FINISHED).is_file():
+            raise CheckpointError(
+                f"{folder} is not a finished training run (no {FINISHED}): train it with training/run.py"
+            )
+    configs = [_config(folder / "config.yaml") for folder in folders]
+    seeds = tuple(config["seed"] for config in configs)
+    first = _flat(configs[0])
+    for folder, config in zip(folders[1:], configs[1:], strict=True):
+        other = _flat(config)
+        differing = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
+        if differing:
+            raise ConfigError(
+                f"--run: {name}: {folders[0]} and {folder} differ in {differing[0]} ({first.get(differing[0])} and "
+                f"{other.get(differing[0])}): one group holds runs of one configuration that differ in the seed"
+            )
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--run: {name}: two runs have the same seed ({', '.join(map(str, seeds))})")
+    return RunGroup(name, folders, seeds)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return {**config, "seed": int(config["seed"])}
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: train the run again") from error
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted field to value, without the fields that may differ."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if not prefix and key in _NOT_COMPARED:
+            continue
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
