@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from tests.unit.test_training_task import FakeStore
 from training.clip.load import load_clip
+from training.errors import ShapeError
 from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.nb_clip.losses import LOSSES
+from training.nb_clip.rows import gather_rows
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
 from training.run import main as run
 
@@ -58,16 +60,18 @@ def asymmetric_store() -> FakeStore:
     )
 
 
-def gradients(accelerator: Accelerator, loss: str) -> tuple[list[dict[str, Tensor]], list[Any]]:
+def gradients(
+    accelerator: Accelerator, loss: str, micro_batch: int | None = None
+) -> tuple[list[dict[str, Tensor]], list[Any]]:
     """This process's gradients after each of the two batches, and what its target builder was asked for.
 
     The second batch matters: only there does DDP complain about a parameter that got no gradient before.
     """
     torch.manual_seed(0)
-    config = LossConfig(name=loss)
+    config = LossConfig(name=loss, micro_batch=micro_batch)
     clip = load_clip("test-vit", logit_bias=-3.0 if LOSSES[loss].biased else None)
     builder = RecordingBuilder(asymmetric_store(), config, PolicyConfig())
-    task = NBClipTask(builder, config, accelerator)
+    task = NBClipTask(config, accelerator)
     task.freeze_unused(clip.model)
     model: nn.Module = accelerator.prepare(clip.model)
     generator = torch.Generator().manual_seed(1)
@@ -77,9 +81,13 @@ def gradients(accelerator: Accelerator, loss: str) -> tuple[list[dict[str, Tenso
     for batch in BATCHES:
         share = len(batch) // accelerator.num_processes
         rows = torch.tensor(batch[accelerator.process_index * share :][:share])
-        value, _ = task.step(model, images[rows], tokens[rows], rows, identity_mix=0.1)
+        offset = share * accelerator.process_index
+        targets = builder(rows, gather_rows(accelerator, rows, share), offset, 0.1)
         model.zero_grad()
-        accelerator.backward(value)
+        pixels = images[rows]
+        task.backward(
+            model, lambda start, stop, pixels=pixels: pixels[start:stop], tokens[rows], targets, offset
+        )
         parameters = accelerator.unwrap_model(model).named_parameters()
         collected.append({name: p.grad.clone() for name, p in parameters if p.grad is not None})
     return collected, builder.calls
@@ -90,14 +98,22 @@ def run_arguments(folder: Path) -> list[str]:
     return [
         f"--data.train_store={folder / 'train'}", f"--data.data_root={folder / 'data'}",
         f"--output={folder / 'run'}", "--model.name=test-vit", "--data.batch_size=8", "--optim.max_steps=2",
-        "--log.tensorboard=false", "--loss.name=sigmoid", "--loss.init_bias=-7",
+        "--log.trackers=none", "--loss.name=sigmoid", "--loss.init_bias=-7",
     ]  # fmt: skip
 
 
 def work(folder: Path) -> None:
     """What each process under torchrun does."""
     accelerator = Accelerator()
-    result = {loss: gradients(accelerator, loss) for loss in LOSS_NAMES}
+    result: dict[str, Any] = {
+        name: gradients(accelerator, loss, micro_batch)
+        for loss in LOSS_NAMES
+        for name, micro_batch in ((loss, None), (f"{loss} in micro-batches", 2))
+    }
+    try:
+        gather_rows(accelerator, torch.arange(3 + accelerator.process_index), 4)
+    except ShapeError as error:
+        result["unequal"] = str(error)
     torch.save(result, folder / f"rank{accelerator.process_index}.pt")
     sys.exit(run(run_arguments(folder)))
 
@@ -154,14 +170,15 @@ def test_every_process_sees_all_ids_in_rank_order_and_its_own_offset(
 
 
 @pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("passes", ["", " in micro-batches"])
 def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(
-    loss: str, ranks: list[dict[str, Any]]
+    loss: str, passes: str, ranks: list[dict[str, Any]]
 ) -> None:
     alone, _ = gradients(Accelerator(cpu=True), loss)
     for step, expected in enumerate(alone):
         norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm().item()
         for result in ranks:
-            actual = result[loss][0][step]
+            actual = result[loss + passes][0][step]
             assert actual.keys() == expected.keys()
             total = torch.cat([(actual[name] - expected[name]).flatten() for name in expected]).norm().item()
             assert total <= TOLERANCE * norm
@@ -169,6 +186,11 @@ def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(
                 # A parameter whose gradient is but rounding (a key bias, say) is held to the whole gradient's size.
                 size = max(gradient.norm().item(), 1e-2 * norm)
                 assert (actual[name] - gradient).norm().item() <= TOLERANCE * size, name
+
+
+def test_unequal_shares_of_a_batch_are_an_error_on_every_process(ranks: list[dict[str, Any]]) -> None:
+    for result in ranks:
+        assert result["unequal"].startswith("the processes hold 3, 4 images of this batch, not 4 each")
 
 
 def test_a_run_of_two_processes_saves_the_learnt_bias_of_the_sigmoid_loss_for_open_clip(

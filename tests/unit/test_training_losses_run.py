@@ -71,9 +71,36 @@ def test_identity_mix_starts_at_the_true_pairs_and_ends_at_the_policys_targets(
     assert mixed[0] == 1.0 and mixed[2:] == plain[2:] and plain[0] < mixed[1] < 1.0
 
 
+def test_a_run_in_micro_batches_has_the_curve_of_the_run_on_whole_batches(
+    world: Path, tmp_path: Path
+) -> None:
+    """Three steps with augmentation: each slice of the batch has to be moved as the whole batch moves it."""
+    assert run(arguments(world, tmp_path / "whole", "--optim.max_steps=3")) == 0
+    AcceleratorState._reset_state(reset_partial_state=True)
+    pieces = ("--loss.micro_batch=3", "--optim.max_steps=3")
+    assert run(arguments(world, tmp_path / "pieces", *pieces)) == 0
+    whole, pieces_log = log(tmp_path / "whole"), log(tmp_path / "pieces")
+    assert len(whole) == len(pieces_log) == 3
+    for expected, found in zip(whole, pieces_log, strict=True):
+        for name in ("loss", "kl", "logit_scale", "diagonal"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_micro_batches_of_a_model_with_batch_norm_need_it_frozen_and_nothing_is_begun_before(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--model.name=demo-resnet", "--loss.micro_batch=4", "--optim.max_steps=1")
+    assert run(arguments(world, tmp_path / "run", *flags)) == 2
+    assert "--model.freeze_batch_norm=true or --loss.micro_batch=null" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert run(arguments(world, tmp_path / "run", *flags, "--model.freeze_batch_norm=true")) == 0
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
+        ("--loss.micro_batch=0", "loss.micro_batch: 0 must be at least 1"),
         (
             "--policy.identity_mix_start=1.5",
             "policy.identity_mix_start: 1.5 must be at least 0 and at most 1",

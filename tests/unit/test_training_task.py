@@ -1,5 +1,6 @@
 """From store rows to targets and loss: the way ids and similarities travel through a step."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -10,11 +11,12 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from training.errors import ConfigError
+from training.errors import ConfigError, ShapeError
 from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.nb_clip.losses import mse_loss, semantic_matching_loss, sigmoid_loss
+from training.nb_clip.rows import case_codes, gather_rows
 from training.nb_clip.targets import evidence_policy, pair_structure
-from training.nb_clip.task import NBClipTask, TargetBuilder, case_codes
+from training.nb_clip.task import NBClipTask, TargetBuilder
 
 
 class FakeStore:
@@ -113,27 +115,48 @@ def unit_features() -> tuple[Tensor, Tensor]:
     return tuple(nn.functional.normalize(torch.randn(4, 6, generator=generator), dim=-1) for _ in range(2))  # type: ignore[return-value]
 
 
-def make_task(store: FakeStore, loss: str = "semantic_matching") -> NBClipTask:
+def make_task(loss: str = "semantic_matching", **fields: Any) -> NBClipTask:
     AcceleratorState._reset_state(reset_partial_state=True)
-    return NBClipTask(builder(store, loss), LossConfig(name=loss), Accelerator())
+    return NBClipTask(LossConfig(name=loss, **fields), Accelerator(cpu=True))
 
 
-def test_step_scores_the_policy_targets_and_reports_what_they_are_like() -> None:
+def backward(
+    model: nn.Module, store: FakeStore, rows: Tensor, loss: str = "semantic_matching", measured: bool = True
+) -> dict[str, Tensor]:
+    image, text = unit_features()
+    image.requires_grad_()
+    targets = builder(store, loss)(rows, rows, 0)
+    return make_task(loss).backward(
+        model, lambda start, stop: image[start:stop], text, targets, 0, measured=measured
+    )
+
+
+def test_backward_scores_the_policy_targets_and_reports_what_they_are_like() -> None:
     store = fake_store(cases=10)
-    task = make_task(store)
     image, text = unit_features()
     rows = torch.tensor([5, 3, 2, 6])
-    loss, values = task.step(Passthrough(), image, text, rows)
+    model = Passthrough()
+    values = backward(model, store, rows)
     block = torch.from_numpy(store.block(rows.numpy()))
     known = torch.from_numpy(store.known)[rows]
     pairs = pair_structure(block, 0, known, known)
     i2t, t2i = (evidence_policy(s, store.threshold, pairs=pairs) for s in (block, block.T))
-    expected = semantic_matching_loss(5 * image @ text.T, 5 * text @ image.T, i2t, t2i)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    scale = torch.tensor(5.0, requires_grad=True)
+    expected = semantic_matching_loss(scale * image @ text.T, scale * text @ image.T, i2t, t2i)
+    expected.backward()
+    assert values["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(model.logit_scale.grad, scale.grad)
     assert values["diagonal"].item() == pytest.approx(
         (i2t.diagonal().mean() + t2i.diagonal().mean()).item() / 2
     )
     assert values["kl"] <= values["loss"] and values["positives"] >= 1 and values["entropy"] >= 0
+
+
+def test_what_only_the_log_needs_is_computed_only_when_asked_for() -> None:
+    rows = torch.tensor([5, 3, 2, 6])
+    assert set(backward(Passthrough(), fake_store(), rows, measured=False)) == {"loss", "logit_scale"}
+    sigmoid = backward(Passthrough(-3.0), fake_store(), rows, "sigmoid", measured=False)
+    assert set(sigmoid) == {"loss", "logit_scale", "logit_bias"}
 
 
 def test_mse_compares_unscaled_cosines_and_sigmoid_biased_logits_with_the_stores_similarities() -> None:
@@ -143,14 +166,15 @@ def test_mse_compares_unscaled_cosines_and_sigmoid_biased_logits_with_the_stores
     similarity = torch.from_numpy(store.block(rows.numpy()))
     similarity[1], similarity[:, 1] = torch.eye(4)[1], torch.eye(4)[1]
     cosines = image @ text.T
-    loss, values = make_task(store, "mse").step(Passthrough(), image, text, rows)
-    assert loss.item() == pytest.approx(mse_loss(cosines, similarity).item(), rel=1e-6)
+    values = backward(Passthrough(), store, rows, "mse")
+    assert values["loss"].item() == pytest.approx(mse_loss(cosines, similarity).item(), rel=1e-6)
     assert "logit_bias" not in values
     model = Passthrough(-3.0)
-    loss, values = make_task(store, "sigmoid").step(model, image, text, rows)
-    assert loss.item() == pytest.approx(sigmoid_loss(5 * cosines - 3, similarity).item(), rel=1e-6)
+    values = backward(model, store, rows, "sigmoid")
+    assert values["loss"].item() == pytest.approx(sigmoid_loss(5 * cosines - 3, similarity).item(), rel=1e-6)
     nn.init.zeros_(model.logit_bias)  # type: ignore[arg-type]  # an optimizer's step must not change what is logged
-    assert values["logit_bias"] == -3 and values["kl"] >= 0
+    nn.init.zeros_(model.logit_scale)
+    assert values["logit_bias"] == -3 and values["logit_scale"] == 5 and values["kl"] >= 0
     # A batch row of similarities tells what it would be as a distribution.
     assert values["diagonal"].item() == pytest.approx(
         ((1 / similarity.sum(0)).mean() + (1 / similarity.sum(1)).mean()).item() / 2
@@ -181,16 +205,57 @@ def test_scale_and_bias_that_a_loss_ignores_are_frozen_so_that_ddp_does_not_wait
     loss: str, trained: list[str]
 ) -> None:
     model = Passthrough(-10.0)
-    task = make_task(fake_store(), loss)
-    task.freeze_unused(model)
+    make_task(loss).freeze_unused(model)
     assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == trained
-    image, text = unit_features()
-    image.requires_grad_()
-    task.step(model, image, text, torch.tensor([5, 3, 2, 6]))[0].backward()
+    backward(model, fake_store(), torch.tensor([5, 3, 2, 6]), loss)
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (name in trained)
 
 
 def test_sigmoid_on_a_model_without_a_bias_is_an_error() -> None:
     with pytest.raises(ConfigError, match="needs a model with a logit bias"):
-        make_task(fake_store(), "sigmoid").step(Passthrough(), *unit_features(), torch.tensor([5, 3, 2, 6]))
+        backward(Passthrough(), fake_store(), torch.tensor([5, 3, 2, 6]), "sigmoid")
+
+
+def test_targets_of_another_batch_are_an_error() -> None:
+    image, text = unit_features()
+    rows = torch.tensor([5, 3, 2])
+    targets = builder(fake_store())(rows, rows, 0)
+    with pytest.raises(ShapeError, match=r"targets are \[3, 3\], not \[4, 4\]"):
+        make_task().backward(Passthrough(), lambda start, stop: image[start:stop], text, targets, 0)
+
+
+def test_rows_that_are_not_the_agreed_share_are_an_error_before_features_are_gathered() -> None:
+    accelerator = make_task().accelerator
+    assert gather_rows(accelerator, torch.tensor([7, 5]), 2).tolist() == [7, 5]
+    for rows in (torch.tensor([7]), torch.tensor([7, 5, 3])):
+        with pytest.raises(ShapeError, match=rf"hold {len(rows)} images of this batch, not 2 each"):
+            gather_rows(accelerator, rows, 2)
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+def test_a_batch_of_unknown_images_and_a_batch_of_one_train_on_the_true_pairs_and_stay_finite(
+    loss: str,
+) -> None:
+    store = fake_store(unknown=tuple(range(10)))
+    rows = torch.tensor([5, 3, 2, 6])
+    assert torch.equal(builder(store, loss)(rows, rows, 0).i2t, torch.eye(4))
+    assert all(value.isfinite() for value in backward(Passthrough(-3.0), store, rows, loss).values())
+    one = builder(fake_store(), loss)(rows[:1], rows[:1], 0)
+    assert one.i2t.tolist() == one.t2i.tolist() == [[1.0]]
+    image, text = unit_features()
+    image.requires_grad_()
+    values = make_task(loss).backward(Passthrough(-3.0), lambda start, stop: image[:1], text[:1], one, 0)
+    assert all(value.isfinite() for value in values.values()) and bool(image.grad.isfinite().all())  # type: ignore[union-attr]
+
+
+def test_targets_built_in_threads_are_those_built_one_after_another() -> None:
+    make = builder(fake_store(images=200, cases=150))
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randperm(200, generator=generator)[:64] for _ in range(32)]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda rows: make(rows, rows, 0, 0.1), batches))
+    for rows, found in zip(batches, together, strict=True):
+        expected = make(rows, rows, 0, 0.1)
+        assert torch.equal(found.i2t, expected.i2t) and torch.equal(found.t2i, expected.t2i)
+        assert found.mask is not None and expected.mask is not None and torch.equal(found.mask, expected.mask)

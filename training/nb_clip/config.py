@@ -18,10 +18,17 @@ class LossConfig:
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
     init_bias: float = -10.0
     """Sigmoid: learnable bias of the logits at the start, in [-100, 100]; a model that has one keeps its own."""
+    micro_batch: int | None = None
+    """Images per forward pass and process, >= 1, same gradient in less memory; null: the whole local batch at once."""
+    device_factors_mb: int = 2048
+    """On a GPU: memory for the store's factors, MB, >= 0; if they need more, the CPU computes the similarities."""
 
     def __post_init__(self) -> None:
         one_of("loss.name", self.name, LOSS_NAMES)
         within("loss.init_bias", self.init_bias, -100, 100)
+        if self.micro_batch is not None:
+            within("loss.micro_batch", self.micro_batch, 1, None)
+        within("loss.device_factors_mb", self.device_factors_mb, 0, None)
 
 
 @dataclass(frozen=True)

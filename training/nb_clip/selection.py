@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import ConfigError
+from training.evaluate.concepts import cui_overlap_at
 from training.evaluate.features import RetrievalSet
-from training.evaluate.metrics import cui_overlap_at, label_codes, precision_at
+from training.evaluate.metrics import label_codes, precision_at
 from training.evaluate.retrieval import rank_images
 
 

@@ -1,18 +1,21 @@
-"""One NB-CLIP step: gather features and row numbers, turn similarities into targets, take the loss."""
+"""One NB-CLIP step: row numbers to targets; features of all processes and targets to loss and gradients."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
-from open_clip.loss import gather_features
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from training.errors import ConfigError
+from training.errors import ConfigError, ShapeError
+from training.nb_clip.accumulate import first_pass, refuse_batch_norm, second_pass, slices
+from training.nb_clip.blocks import make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES, ContrastiveBatch, kl_to_targets, target_entropy
+from training.nb_clip.gather import gather_features
+from training.nb_clip.losses import LOSSES, ContrastiveBatch
+from training.nb_clip.measure import measure
+from training.nb_clip.rows import case_codes
 from training.nb_clip.targets import (
     bind_policy,
     identity_policy,
@@ -36,14 +39,25 @@ class Targets:
 class TargetBuilder:
     """From row numbers to targets, by the store's similarity and the chosen policy.
 
+    It talks to no other process and keeps nothing between calls, so that a thread can prepare the next step's targets.
+
+    Args:
+        store: similarities, cases, and which images are known.
+        loss: what kind of targets it wants.
+        policy: how similarities become distributions.
+        device: where targets are computed and returned; a GPU keeps the store's factors, where they fit.
+
     Raises:
         ConfigError: the store suggests a threshold that the policy cannot use.
     """
 
-    def __init__(self, store: TargetStore, loss: LossConfig, policy: PolicyConfig) -> None:
-        self.store = store
-        self.known = torch.as_tensor(store.known)
-        self.cases = torch.as_tensor(case_codes(store.group_ids)) if loss.mask_same_case else None
+    def __init__(
+        self,
+        store: TargetStore,
+        loss: LossConfig,
+        policy: PolicyConfig,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
+    ) -> None:
         threshold = store.threshold if policy.threshold is None else policy.threshold
         self.kind = LOSSES[loss.name].targets
         if self.kind == "policy" and policy.name == "evidence" and not -1.0 <= threshold < 1.0:
@@ -55,6 +69,10 @@ class TargetBuilder:
             if self.kind == "similarity"
             else bind_policy(policy.name, policy.temperature, policy.alpha, threshold, policy.saturation)
         )
+        self.device = device
+        self.known = torch.as_tensor(store.known)
+        self.cases = torch.as_tensor(case_codes(store.group_ids)) if loss.mask_same_case else None
+        self.blocks = None if self.kind == "pairs" else make_blocks(store, device, loss.device_factors_mb)
 
     def __call__(
         self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
@@ -66,51 +84,48 @@ class TargetBuilder:
             rows_global: store rows of all processes in rank order, int64 ``[B_global]``.
             offset: rank · B_local.
             identity_mix: weight of the identity in soft targets, in [0, 1].
+
+        Returns:
+            Targets on ``device``; ``t2i`` is the same tensor as ``i2t`` where S is symmetric.
         """
         local, everyone = rows_local.cpu(), rows_global.cpu()
         mask = self._same_case(local, everyone, offset)
-        if self.kind == "pairs":
-            plain = pair_structure(torch.empty(len(local), len(everyone)), offset)
-            identity = identity_policy(plain.positive, pairs=plain)
+        if self.blocks is None:
+            shape = torch.empty(len(local), len(everyone), device=self.device)
+            identity = identity_policy(shape, pairs=pair_structure(shape, offset))
             return Targets(identity, identity, mask)
-        image_text = torch.from_numpy(self.store.block(local.numpy(), everyone.numpy()))
         # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.
-        if len(local) == len(everyone):
-            text_image = image_text.T
-        else:
-            text_image = torch.from_numpy(self.store.block(everyone.numpy(), local.numpy())).T
-        pairs = pair_structure(image_text, offset, self.known[local], self.known[everyone], mask)
+        image_text, text_image = self.blocks(local, everyone)
+        known_rows, known_columns = self.known[local].to(self.device), self.known[everyone].to(self.device)
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
-        i2t, t2i = self.grade(image_text, pairs=pairs), self.grade(text_image, pairs=pairs)
-        if identity_mix > 0.0:
-            i2t, t2i = (mix_identity(targets, identity_mix, pairs=pairs) for targets in (i2t, t2i))
-        return Targets(i2t, t2i, mask)
+        pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
+
+        def graded(similarity: Tensor) -> Tensor:
+            targets = self.grade(similarity, pairs=pairs)
+            return mix_identity(targets, identity_mix, pairs=pairs) if identity_mix > 0.0 else targets
+
+        i2t = graded(image_text)
+        return Targets(i2t, i2t if text_image is image_text else graded(text_image), mask)
 
     def _same_case(self, local: Tensor, everyone: Tensor, offset: int) -> Tensor | None:
+        """Pairs of one case other than the true ones, bool ``[B_local, B_global]``; None if there are none."""
         if self.cases is None:
             return None
-        same = self.cases[local][:, None] == self.cases[everyone][None, :]
-        index = torch.arange(len(local))
-        same[index, index + offset] = False
-        return same if bool(same.any()) else None
-
-
-def case_codes(group_ids: list[str]) -> NDArray[np.int64]:
-    """One integer per case; an image without ``group_id`` is a case of its own. int64 [N]."""
-    names = [group or f"\0{row}" for row, group in enumerate(group_ids)]
-    codes: NDArray[np.int64] = np.unique(np.array(names, dtype=object), return_inverse=True)[1].astype(
-        np.int64
-    )
-    return codes
+        rows, columns = self.cases[local], self.cases[everyone]
+        if len(set(columns.tolist())) == len(columns):
+            return None  # the usual batch: no mask to compute, and none for the loss to look at
+        same: Tensor = rows.to(self.device)[:, None] == columns.to(self.device)[None, :]
+        same.diagonal(offset).fill_(False)
+        return same
 
 
 class NBClipTask:
-    """Computes the loss of a batch, and what a log line tells about it."""
+    """Takes the loss of a batch back to the model's parameters, and says what a log line tells about it."""
 
-    def __init__(self, targets: TargetBuilder, loss: LossConfig, accelerator: Accelerator) -> None:
-        self.targets = targets
+    def __init__(self, loss: LossConfig, accelerator: Accelerator) -> None:
         self.loss = LOSSES[loss.name]
         self.accelerator = accelerator
+        self.micro_batch = loss.micro_batch
 
     def freeze_unused(self, model: nn.Module) -> None:
         """Freeze the scale or bias that this loss does not look at: DDP waits for every trained parameter's gradient.
@@ -123,50 +138,88 @@ class NBClipTask:
             if parameter is not None and not used:
                 parameter.requires_grad_(False)
 
-    def step(
-        self, model: nn.Module, images: Tensor, tokens: Tensor, rows: Tensor, identity_mix: float = 0.0
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and measurements of this process's share of a batch.
+    def backward(
+        self,
+        model: nn.Module,
+        images: Callable[[int, int], Tensor],
+        tokens: Tensor,
+        targets: Targets,
+        offset: int,
+        *,
+        measured: bool = True,
+    ) -> dict[str, Tensor]:
+        """Add the gradient of the global batch's loss to the parameters, in micro-batches where they are asked for.
 
         Args:
-            model: returns image_features, text_features ``[B_local, D]`` (unit length), logit_scale (already
+            model: returns image_features, text_features ``[B, D]`` (unit length), logit_scale (already
                 exponentiated) and, where the loss is biased, logit_bias.
-            images: float32 ``[B_local, 3, S, S]``, normalised.
+            images: start, stop to that slice of the local batch, float32 ``[stop − start, 3, S, S]``, normalised;
+                asked twice for each micro-batch, and must give the same.
             tokens: int64 ``[B_local, context_length]``.
-            rows: store rows, int64 ``[B_local]``.
-            identity_mix: weight of the identity in soft targets, in [0, 1].
+            targets: ``[B_local, B_global]``; B_local is the same on every process.
+            offset: rank · B_local.
+            measured: also return what ``measure`` tells, for a step that is logged.
 
         Returns:
-            The scalar loss, and scalars to log: loss, kl, diagonal, positives, entropy, logit_scale, logit_bias.
+            Detached scalars of this process's rows: loss, logit_scale, logit_bias if the loss has one, and, where
+            measured, kl, diagonal, positives, entropy. If the loss is not finite, the gradients are of no use.
 
         Raises:
-            ConfigError: the loss needs a logit bias and the model has none.
+            ConfigError: the loss needs a logit bias and the model has none, or micro-batches would change the
+                gradient because of a BatchNorm in training mode.
+            ShapeError: targets are not those of this batch.
         """
-        output = model(images, tokens)
+        size, processes = len(tokens), self.accelerator.num_processes
+        if targets.i2t.shape != (size, size * processes):
+            raise ShapeError(
+                f"targets are {list(targets.i2t.shape)}, not [{size}, {size * processes}]: each of {processes} "
+                "processes needs the same number of images"
+            )
+
+        def encode(start: int, stop: int) -> dict[str, Tensor]:
+            output: dict[str, Tensor] = model(images(start, stop), tokens[start:stop])
+            return output
+
+        parts = slices(size, self.micro_batch)
+        if len(parts) == 1:
+            loss, values = self._score(encode(0, size), targets, offset, measured)
+            self.accelerator.backward(loss)
+            return values
+        refuse_batch_norm(model)
+        features, states = first_pass(encode, parts, self.accelerator.device)
+        loss, values = self._score(features, targets, offset, measured)
+        if bool(torch.isfinite(loss)):
+            torch.autograd.backward(
+                loss
+            )  # not the accelerator's: to the features only, in float32, which needs no scaling
+            second_pass(self.accelerator, model, encode, parts, states, features)
+        return values
+
+    def _score(
+        self, output: dict[str, Tensor], targets: Targets, offset: int, measured: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of this process's rows against everybody's, and what to log."""
+        device = output["image_features"].device
         # Losses are float32 even under bf16: a softmax over B columns needs the mantissa.
-        with torch.autocast(device_type=images.device.type, enabled=False):
+        with torch.autocast(device_type=device.type, enabled=False):
             image, text = output["image_features"].float(), output["text_features"].float()
             scale, bias = output["logit_scale"].float(), self._bias(output)
-            all_image, all_text = self._gather(image, text)
-            rows_global = self.accelerator.gather(rows)
-            offset = self.accelerator.process_index * len(rows)
-            targets = self.targets(rows, rows_global, offset, identity_mix)
+            all_image, all_text = gather_features(image, text)
             batch = ContrastiveBatch(
                 logits_i2t=self._logits(image, all_text, scale, bias),  # [B_local, B_global]
                 logits_t2i=self._logits(text, all_image, scale, bias),
-                targets_i2t=targets.i2t.to(image.device),
-                targets_t2i=targets.t2i.to(image.device),
+                targets_i2t=targets.i2t.to(device),
+                targets_t2i=targets.t2i.to(device),
                 offset=offset,
-                mask=None if targets.mask is None else targets.mask.to(image.device),
+                mask=None if targets.mask is None else targets.mask.to(device),
             )
             loss = self.loss.compute(batch)
-        values = {
-            "loss": loss.detach(),
-            **measure(batch, distributions=self.loss.targets != "similarity"),
-            "logit_scale": scale.detach(),
-        }
+            values = {"loss": loss.detach()}
+            if measured:
+                values |= measure(batch, distributions=self.loss.targets != "similarity")
+        # Copies: a bias is the parameter itself, and the optimizer moves it before the log reads it.
+        values["logit_scale"] = scale.detach().clone()
         if bias is not None:
-            # A copy: this is the parameter itself, and the optimizer moves it before the log reads it.
             values["logit_bias"] = bias.detach().clone()
         return loss, values
 
@@ -185,43 +238,3 @@ class NBClipTask:
                 "loss.name sigmoid needs a model with a logit bias: build it by load_clip(logit_bias=…)"
             )
         return output["logit_bias"].float()
-
-    def _gather(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Everybody's features with their gradient (``accelerator.gather`` would lose it silently)."""
-        if self.accelerator.num_processes == 1:
-            return image, text
-        gathered: tuple[Tensor, Tensor] = gather_features(
-            image,
-            text,
-            local_loss=True,
-            gather_with_grad=True,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-        )
-        return gathered
-
-
-@torch.no_grad()
-def measure(batch: ContrastiveBatch, *, distributions: bool = True) -> dict[str, Tensor]:
-    """KL to the targets, mean diagonal mass, effective positives exp(H) and entropy H, over both directions.
-
-    Args:
-        batch: logits and targets of a step.
-        distributions: False where targets are similarities; they are then read as clamp(S, 0, 1) over its row sum.
-    """
-    kl, diagonal, positives, entropy = [], [], [], []
-    for logits, targets in ((batch.logits_i2t, batch.targets_i2t), (batch.logits_t2i, batch.targets_t2i)):
-        if not distributions:
-            graded = targets.clamp(0.0, 1.0)
-            targets = graded / graded.sum(dim=-1, keepdim=True)  # the positive's 1 keeps the sum above 0
-        spread = target_entropy(targets)
-        kl.append(kl_to_targets(logits, targets, mask=batch.mask))
-        diagonal.append(targets.diagonal(batch.offset).mean())
-        positives.append(spread.exp().mean())
-        entropy.append(spread.mean())
-    return {
-        "kl": torch.stack(kl).mean(),
-        "diagonal": torch.stack(diagonal).mean(),
-        "positives": torch.stack(positives).mean(),
-        "entropy": torch.stack(entropy).mean(),
-    }
