@@ -6,10 +6,10 @@ the group that it reads.
 
 from dataclasses import dataclass, field
 
-from training.checks import within
+from training.checks import one_of, within
 from training.clip.config import ModelConfig
 from training.data.config import DataConfig
-from training.engine.config import LogConfig, OptimConfig
+from training.engine.config import RESUME, LogConfig, OptimConfig, SaveConfig
 from training.errors import ConfigError
 from training.nb_clip.config import LossConfig, PolicyConfig
 
@@ -21,7 +21,9 @@ class TrainConfig:
     output: str = ""
     """Folder of the run: config.yaml, log.jsonl, checkpoint/, metrics.json; required."""
     overwrite: bool = False
-    """Replace a finished run of another configuration in OUTPUT instead of refusing."""
+    """Replace a run of another configuration in OUTPUT instead of refusing."""
+    resume: str = "auto"
+    """An unfinished run in OUTPUT: auto continues it or starts, never starts over, must fails if there is none."""
     seed: int = 0
     """Seed of weights, order and augmentation, >= 0."""
     threads: int = 0
@@ -34,10 +36,14 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
 
     def __post_init__(self) -> None:
         within("seed", self.seed, 0, 2**31 - 1)
         within("threads", self.threads, 0, 1024)
+        one_of("resume", self.resume, RESUME)
+        if self.overwrite and self.resume == "must":
+            raise ConfigError("overwrite true and resume must contradict each other: drop one")
         for name, value in (
             ("output", self.output),
             ("data.train_store", self.data.train_store),
@@ -52,8 +58,16 @@ class TrainConfig:
         measure, _, depth = self.select.partition("@")
         if measure not in ("cui", "p") or not depth.isdigit() or int(depth) < 1:
             raise ConfigError(f'select: "{self.select}" is not cui@K or p@K with K >= 1, such as cui@10')
-        soft = self.loss.name == "semantic_matching"
-        if soft and self.policy.name == "identity":
+        self._check_across()
+
+    def _check_across(self) -> None:
+        """Contradictions between fields of different groups."""
+        if self.loss.name == "semantic_matching" and self.policy.name == "identity":
             raise ConfigError(
                 "loss.name semantic_matching with policy.name identity is info_nce: set --loss.name info_nce"
+            )
+        if self.loss.micro_batch is not None and self.loss.micro_batch > self.data.batch_size:
+            raise ConfigError(
+                f"loss.micro_batch {self.loss.micro_batch} exceeds data.batch_size {self.data.batch_size}: "
+                "leave loss.micro_batch out, or lower it"
             )

@@ -1,6 +1,7 @@
 """Folders that a command writes to: found unusable before the work, and told on one line when they fail."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,3 +41,21 @@ def check_writable(folder: Path, option: str) -> None:
             raise CheckpointError(
                 f"{option} {folder}: no permission to write in {there}: choose another folder"
             )
+
+
+def replace_folder(fresh: Path, current: Path, old: Path) -> None:
+    """Let ``fresh`` take the place of ``current``; until it does, ``current`` or ``old`` is the former one, whole.
+
+    Args:
+        fresh: a complete folder beside ``current``.
+        current: what it replaces; need not exist.
+        old: name under which the former one stays for the moment between the two renames.
+
+    Raises:
+        OSError: the folders cannot be moved.
+    """
+    if current.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(current, old)
+    os.replace(fresh, current)
+    shutil.rmtree(old, ignore_errors=True)

@@ -21,7 +21,7 @@ COMMAND = "accelerate launch training/run.py"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the configuration, train, and return the exit code: 0 done or already done, 2 for a user's error."""
+    """Read the configuration, train, and return the exit code: 0 done, 2 for a user's error, 130 or 143 for a stop."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if "--help" in given or "-h" in given:
@@ -34,17 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         # For numpy's BLAS, which reads it once, when it is loaded; torch is told again in the loop.
         os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
-        from training.engine.loop import train  # torch and open_clip take seconds to load: not for --help
+        from training.nb_clip.train import train  # torch and open_clip take seconds to load: not for --help
 
-        if not train(config):
-            sys.stderr.write(f"{config.output} already holds this finished run: nothing to do\n")
+        return train(config, lambda line: sys.stderr.write(line + "\n"))
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the unfinished run will start over\n")
+        sys.stderr.write(
+            "interrupted: the same command continues from the last saved state, if there is one\n"
+        )
         return 130
-    return 0
 
 
 if __name__ == "__main__":

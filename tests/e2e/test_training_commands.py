@@ -61,7 +61,7 @@ def test_wrong_evaluation_options_are_found_before_anything_is_encoded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluation, "encode_run", None)
+    monkeypatch.setattr(evaluation, "evaluate_runs", None)
     assert evaluate(world, tmp_path / "out", *extra) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1

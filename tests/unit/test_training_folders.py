@@ -14,8 +14,8 @@ from training.data.content import image_digest
 from training.engine.checkpoint import finish_run, run_key, start_run
 from training.engine.threads import resolve_threads
 from training.errors import CheckpointError, ConfigError, DataError
+from training.evaluate.measures import label_sets
 from training.evaluate.pictures import _caption
-from training.evaluate.report import label_sets
 from training.folders import check_writable
 
 NAMES = ["a.png", "b.png"]

@@ -1,8 +1,10 @@
-"""The configuration of the optimizer and of what is reported."""
+"""The configuration of the optimizer, of what is reported and of how often a run is saved."""
 
 from dataclasses import dataclass
 
 from training.checks import within
+
+RESUME = ("auto", "never", "must")
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,25 @@ class LogConfig:
 
     every: int = 10
     """Optimizer steps between log lines (files and trackers), at least 1."""
-    tensorboard: bool = True
-    """Write TensorBoard events below OUTPUT/tensorboard."""
+    trackers: str = "tensorboard"
+    """Comma-separated trackers of accelerate (tensorboard, wandb, mlflow, ...); none writes OUTPUT/log.jsonl only."""
 
     def __post_init__(self) -> None:
         within("log.every", self.every, 1, None)
+
+    @property
+    def tracker_names(self) -> list[str]:
+        """The trackers asked for, each once."""
+        names = [name.strip() for name in self.trackers.split(",")]
+        return [name for name in dict.fromkeys(names) if name not in ("", "none")]
+
+
+@dataclass(frozen=True)
+class SaveConfig:
+    """When the state of a run is saved, from which it continues after a kill; it is gone once the run is finished."""
+
+    every: int = 0
+    """Optimizer steps between saved states, >= 0; 0: at the end of each epoch only."""
+
+    def __post_init__(self) -> None:
+        within("save.every", self.every, 0, None)

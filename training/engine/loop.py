@@ -1,224 +1,203 @@
-"""The training loop: one configuration in, one finished run folder out."""
+"""The training loop: steps, epochs, saved states and the log of a run, whatever it trains.
+
+A run is continued identically after a kill at any moment: everything random is a function of (seed, epoch, step, rank),
+and what the next step depends on is in OUTPUT/state (training/engine/state.py).
+"""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch import nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from kg_targets.store import TargetStore
-from training.clip.load import Clip, load_clip
 from training.config import TrainConfig
-from training.data.content import image_digest
-from training.data.dataset import Batch, CaptionedImages
-from training.data.sampler import EpochBatches
-from training.data.transforms import Augmentation
-from training.engine.checkpoint import finish_run, is_finished, run_key, save_checkpoint, start_run
-from training.engine.schedule import make_optimizer, make_schedule
-from training.engine.selection import Selector
-from training.engine.threads import resolve_threads
+from training.engine.signals import StopRequest
+from training.engine.state import Progress, load_state, save_state
 from training.engine.tracking import Tracker
 from training.errors import DataError
-from training.evaluate.features import RetrievalSet, encode_images
-from training.folders import writing
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.targets import identity_weight
-from training.nb_clip.task import NBClipTask, TargetBuilder
-from training.options import to_yaml
+
+B = TypeVar("B")
 
 
-def train(config: TrainConfig) -> bool:
-    """Run one training as configured.
+class Task(Protocol[B]):
+    """What a run trains, as the loop sees it."""
 
-    Returns:
-        False if OUTPUT already held this run and nothing was done.
+    model: nn.Module
+    """Prepared by accelerate; so is the optimizer."""
+    optimizer: Optimizer
+    schedule: LRScheduler
+    total_steps: int
+    """Optimizer steps of the whole run."""
+    images_per_step: int
+    """Over all processes."""
+    measure: str | None
+    """Name of the dev measure that chooses the epoch to keep; None keeps the last."""
 
-    Raises:
-        KGTargetsError: the configuration, a store, the images or OUTPUT are not usable.
-    """
-    store = TargetStore.open(config.data.train_store)
-    dev_store = TargetStore.open(config.data.dev_store) if config.data.dev_store else None
-    output = Path(config.output)
-    threads = resolve_threads(config.threads)
-    root = Path(config.data.data_root)
-    stores = [s for s in (store, dev_store) if s is not None]
-    key = run_key(
-        config, [text for s in stores for text in (s.fingerprint, image_digest(root, s.image_paths))], threads
-    )
-    if is_finished(output, key, overwrite=config.overwrite):
-        return False
+    def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[B]:
+        """This process's batches of an epoch after the first ``skip``; ``first_step`` is the step of the next one."""
+        ...
 
-    set_seed(config.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.model.precision == "bf16" else "no",
-        log_with="tensorboard" if config.log.tensorboard else None,
-        project_dir=config.output,
-    )
-    torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
-    bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
-    clip = load_clip(config.model.name, config.model.pretrained, logit_bias=bias)
-    trainer = Trainer(config, accelerator, clip, store, dev_store)
-    if accelerator.is_main_process:
-        start_run(output, to_yaml(config))
-    accelerator.wait_for_everyone()
-    if config.log.tensorboard:
-        with writing(output, "--output"):
-            accelerator.init_trackers("tensorboard")
-    metrics = trainer.run()
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        finish_run(output, key, metrics)
-    return True
+    def backward(self, batch: B, step: int, measured: bool) -> dict[str, Tensor]:
+        """Accumulate the step's gradients; scalars to log, ``loss`` among them, the rest if ``measured``."""
+        ...
+
+    def after_step(self) -> None:
+        """Keep parameters in their bounds."""
+        ...
+
+    def ids(self, batch: B) -> list[str]:
+        """Names of a batch's examples, for an error."""
+        ...
+
+    def score(self) -> float:
+        """The dev measure of the model as it is; the same on every process."""
+        ...
+
+    def save(self, output: Path) -> None:
+        """Write the model as the one chosen so far."""
+        ...
+
+    def waited(self) -> float:
+        """Seconds that steps have waited for data so far."""
+        ...
+
+    def data_state(self) -> Any:
+        """What reading the data has changed, as JSON values; of this process."""
+        ...
+
+    def load_data_state(self, state: Any) -> None:
+        """Take a data state back."""
+        ...
 
 
-class Trainer:
-    """Holds what a run needs from step to step."""
+class Loop(Generic[B]):
+    """Runs a task from wherever its folder says it is to the end, or to a request to stop."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        accelerator: Accelerator,
-        clip: Clip,
-        store: TargetStore,
-        dev_store: TargetStore | None,
-    ) -> None:
-        self.config, self.accelerator, self.clip = config, accelerator, clip
-        data = config.data
-        root = Path(data.data_root)
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, task: Task[B], key: str) -> None:
+        self.config, self.accelerator, self.task, self.key = config, accelerator, task, key
+        self.output = Path(config.output)
+        self.progress = Progress()
 
-        def load(source: TargetStore) -> CaptionedImages:
-            return CaptionedImages(source, root, clip, in_memory=data.in_memory, max_broken=data.max_broken)
+    def restore(self) -> None:
+        """Go on from the saved state.
 
-        self.images = load(store)
-        self.batches = EpochBatches(
-            len(self.images),
-            data.batch_size,
-            config.seed,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
-        self.augment = Augmentation(data.rotation, data.shift, data.zoom, data.brightness)
-        self.dev_images = load(dev_store) if dev_store else None
-        self.selector = (
-            Selector(config.select, RetrievalSet.of(dev_store, self.dev_images.rows))
-            if dev_store and self.dev_images
-            else None
-        )
-        all_steps = self.batches.steps * config.optim.epochs
-        self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
-        self.task = NBClipTask(TargetBuilder(store, config.loss, config.policy), config.loss, accelerator)
-        self.task.freeze_unused(clip.model)
-        optimizer = make_optimizer(clip.model, config.optim)
-        # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
-        channels_last = clip.model.to(memory_format=torch.channels_last)
-        self.model: nn.Module = accelerator.prepare(channels_last)
-        self.optimizer: AdamW = accelerator.prepare(optimizer)
-        self.schedule: LambdaLR = make_schedule(optimizer, config.optim, self.total_steps)
+        Raises:
+            CheckpointError: it is damaged or does not fit.
+        """
+        state = load_state(self.output, self.accelerator.num_processes)
+        self.accelerator.unwrap_model(self.task.model).load_state_dict(state.model)
+        for name, part in self._stateful().items():
+            part.load_state_dict(state.optimizer[name])
+        self.task.load_data_state(state.data[self.accelerator.process_index])
+        self.progress = state.progress
 
-    def run(self) -> dict[str, Any]:
-        """All epochs; OUTPUT/checkpoint holds the best (with a dev store) or the last one.
+    def run(self, tracker: Tracker, stop: StopRequest) -> bool:
+        """All steps that are left.
 
         Returns:
-            What metrics.json records.
+            False if a request to stop ended it; the state is saved.
+
+        Raises:
+            DataError: the loss is not finite; images cannot be read.
+            CheckpointError: OUTPUT cannot be written.
         """
-        metrics: dict[str, Any] = {
-            "steps": self.total_steps,
-            "images": len(self.images),
-            "broken_images": len(self.images.broken),
-            "threads": torch.get_num_threads(),
-            "selected_by": f"dev {self.selector.name}" if self.selector else "last epoch",
-        }
-        best = -math.inf
-        step = 0
-        with Tracker(
-            self.accelerator, Path(self.config.output), self.total_steps, self.config.log.every
-        ) as tracker:
-            tracker.say(self._introduction())
-            for epoch in range(1, self.config.optim.epochs + 1):
-                step = self._epoch(epoch, step, tracker)
-                score = self._score(epoch, step, tracker)
-                if score is None or score > best:
-                    best = -math.inf if score is None else score
-                    metrics.update(epoch=epoch, step=step)
-                    if score is not None:
-                        metrics[f"dev_{self.config.select}"] = round(score, 6)
-                    if self.accelerator.is_main_process and (score is not None or step >= self.total_steps):
-                        self._save()
-                if step >= self.total_steps:
+        progress, total = self.progress, self.task.total_steps
+        while progress.step < total:
+            batches = self.task.batches(progress.epoch, progress.step_in_epoch, progress.step + 1)
+            for batch in batches:
+                progress.step += 1
+                progress.step_in_epoch += 1
+                self._step(batch, tracker)
+                if progress.step >= total:
                     break
-        return metrics
+                if self._asked_to_stop(stop):
+                    self._save_state()
+                    return False
+                every = self.config.save.every
+                if every and progress.step % every == 0:
+                    self._save_state()
+            self._end_epoch(tracker)
+            progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+            self._save_state()
+        return True
 
-    def _epoch(self, epoch: int, step: int, tracker: Tracker) -> int:
-        self.model.train()
-        for positions in self.batches.epoch(epoch):
-            if step >= self.total_steps:
-                break
-            step += 1
-            values = self._step(self.images.batch(positions), step)
-            tracker.advance(self.config.data.batch_size)
-            if tracker.due(step):
-                tracker.step(step, self._over_processes(values))
-        return step
+    def _step(self, batch: B, tracker: Tracker) -> None:
+        config, accelerator, step = self.config.optim, self.accelerator, self.progress.step
+        measured = tracker.due(step)
+        seed = (self.config.seed * 1_000_003 + step) * 4096 + accelerator.process_index
+        torch.manual_seed(seed)  # dropout's draws too are a function of the step
+        values = self.task.backward(batch, step, measured)
+        if not torch.isfinite(values["loss"]):
+            raise DataError(
+                f"step {step}: the loss is {values['loss'].item()}; lower optim.lr; images "
+                f"{', '.join(self.task.ids(batch))}"
+            )
+        if config.clip_norm is not None:
+            accelerator.clip_grad_norm_(self.task.model.parameters(), config.clip_norm)
+        values["lr"] = torch.tensor(self.task.schedule.get_last_lr()[0])
+        self.task.optimizer.step()
+        if not accelerator.optimizer_step_was_skipped:  # fp16: the scaler found an overflow and halves itself
+            self.task.schedule.step()
+        self.task.optimizer.zero_grad()
+        self.task.after_step()
+        tracker.advance(self.task.images_per_step)
+        if measured:
+            tracker.step(step, self._over_processes(values), self.task.waited())
 
-    def _over_processes(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Each process measures its own rows; the log tells their mean."""
         local = torch.stack([value.to(self.accelerator.device).float() for value in values.values()])
         mean = self.accelerator.reduce(local, reduction="mean").tolist()
         return dict(zip(values, mean, strict=True))
 
-    def _step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
-        """One optimizer step; the measurements it returns stay on the device until they are logged."""
-        device = self.accelerator.device
-        seed = (self.config.seed * 1_000_003 + step) * 4096 + self.accelerator.process_index
-        pixels = batch.pixels.to(device).float() / 255.0
-        pixels = self.augment(pixels, torch.Generator().manual_seed(seed))
-        images = (pixels - self.clip.mean.to(device)) / self.clip.std.to(device)
-        policy = self.config.policy
-        mix = identity_weight(step, self.total_steps, policy.identity_mix_start, policy.identity_mix_share)
-        tokens, rows = batch.tokens.to(device), batch.rows.to(device)
-        loss, values = self.task.step(self.model, images, tokens, rows, mix)
-        if not torch.isfinite(loss):
-            ids = [self.images.store.image_ids[row] for row in batch.rows[:5].tolist()]
-            raise DataError(
-                f"step {step}: the loss is {loss.item()}; lower optim.lr; images {', '.join(ids)} …"
+    def _end_epoch(self, tracker: Tracker) -> None:
+        """Measure the epoch on dev and keep its model if it is the best, or the last where nothing is measured."""
+        progress = self.progress
+        last = progress.step >= self.task.total_steps
+        score = None
+        if self.task.measure is not None:
+            score = self.task.score()
+            tracker.epoch(progress.epoch, progress.step, {self.task.measure: score})
+        if score is None or score > (-math.inf if progress.best is None else progress.best):
+            progress.best = score
+            progress.metrics = {"epoch": progress.epoch, "step": progress.step}
+            if score is not None:
+                progress.metrics[f"dev_{self.task.measure}"] = round(score, 6)
+            if self.accelerator.is_main_process and (score is not None or last):
+                self.task.save(self.output)
+
+    def _asked_to_stop(self, stop: StopRequest) -> bool:
+        """Whether any process was asked; several agree on it only now and then, since that costs a reduction."""
+        asked = stop.signal is not None
+        if self.accelerator.num_processes == 1:
+            return asked
+        if self.progress.step % self.config.log.every:
+            return False
+        flag = torch.tensor(float(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item() > 0)
+
+    def _save_state(self) -> None:
+        if self.progress.step >= self.task.total_steps:
+            return  # what is left to do is to say that it is finished
+        data = gather_object([self.task.data_state()])
+        if self.accelerator.is_main_process:
+            save_state(
+                self.output,
+                self.key,
+                self.progress,
+                self.accelerator.unwrap_model(self.task.model),
+                {name: part.state_dict() for name, part in self._stateful().items()},
+                data,
             )
-        self.accelerator.backward(loss)
-        if self.config.optim.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.clip_norm)
-        values["lr"] = torch.tensor(self.schedule.get_last_lr()[0])
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
-        with torch.no_grad():
-            scale = self.accelerator.unwrap_model(self.model).logit_scale
-            scale.clamp_(0.0, math.log(self.config.optim.max_logit_scale))
-        return values
 
-    def _score(self, epoch: int, step: int, tracker: Tracker) -> float | None:
-        if self.selector is None or self.dev_images is None:
-            return None
-        model = self.accelerator.unwrap_model(self.model)
-        features = encode_images(model, self.clip, self.dev_images, device=self.accelerator.device)
-        score = self.selector(features)
-        tracker.epoch(epoch, step, {self.selector.name: score})
-        return score
-
-    def _save(self) -> None:
-        model = self.accelerator.unwrap_model(self.model)
-        save_checkpoint(Path(self.config.output), model, self.clip.config)
-
-    def _introduction(self) -> str:
-        config = self.config
-        kind = LOSSES[config.loss.name].targets
-        target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
-        skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
-        return (
-            f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
-            f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
-        )
+    def _stateful(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"optimizer": self.task.optimizer, "schedule": self.task.schedule}
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler
+        return parts

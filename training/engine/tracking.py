@@ -3,30 +3,84 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 from tqdm import tqdm
 
+from training.checks import one_of
+from training.config import TrainConfig
+from training.engine.checkpoint import LOG
+from training.errors import ConfigError
 from training.folders import writing
+
+_TOLD = (
+    ("loss", "loss", ".3f"),
+    ("kl", "KL", ".3f"),
+    ("diagonal", "diagonal", ".2f"),
+    ("positives", "positives", ".1f"),
+)
+"""Measurements that a line for people shows: name, text, format."""
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that accelerate does not know or whose package is absent, before anything is loaded.
+
+    Raises:
+        ConfigError: ``log.trackers`` names one.
+    """
+    known = [str(kind) for kind in LoggerType.list() if str(kind) != "all"]
+    available = {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}
+    for name in names:
+        one_of("log.trackers", name, (*known, "none"))
+        if name not in available:
+            raise ConfigError(f"log.trackers: {name} is not installed: pip install {name}, or leave it out")
+
+
+def start_trackers(accelerator: Accelerator, config: TrainConfig, done: int) -> None:
+    """Open the trackers of ``log.trackers``; a continued run goes on where it was saved.
+
+    Args:
+        accelerator: made with these trackers.
+        config: the run's.
+        done: optimizer steps done before.
+
+    Raises:
+        CheckpointError: OUTPUT cannot be written.
+    """
+    names = config.log.tracker_names
+    if not names:
+        return
+    options = {"tensorboard": {"purge_step": done + 1}} if done else {}
+    with writing(Path(config.output), "--output"):
+        accelerator.init_trackers("tensorboard", init_kwargs=options)  # for TensorBoard, the folder's name
 
 
 class Tracker:
     """Writes OUTPUT/log.jsonl, trackers and the progress display; silent off the main process."""
 
-    def __init__(self, accelerator: Accelerator, output: Path, total_steps: int, every: int) -> None:
+    def __init__(
+        self, accelerator: Accelerator, output: Path, total_steps: int, every: int, done: int = 0
+    ) -> None:
         self._accelerator = accelerator
-        self._total, self._every = total_steps, every
+        self._total, self._every, self._done = total_steps, every, done
         self._main = accelerator.is_main_process
         self._interactive = sys.stderr.isatty()
         self._started = self._last_time = time.monotonic()
-        self._images = 0
+        self._images, self._waited = 0, 0.0
         self._output = output
         with writing(output, "--output"):
-            self._log = (output / "log.jsonl").open("a", encoding="utf-8") if self._main else None
+            self._log = (output / LOG).open("a", encoding="utf-8") if self._main else None
         self._bar = tqdm(
-            total=total_steps, unit="step", disable=not (self._main and self._interactive), leave=False
+            total=total_steps,
+            initial=done,
+            unit="step",
+            disable=not (self._main and self._interactive),
+            leave=False,
         )
 
     def __enter__(self) -> "Tracker":
@@ -48,23 +102,31 @@ class Tracker:
         self._images += images
         self._bar.update(1)
 
-    def step(self, step: int, values: dict[str, float]) -> None:
-        """Log a step's measurements with the throughput since the last logged one."""
+    def step(self, step: int, values: dict[str, float], waited: float) -> None:
+        """Log a step's measurements, and since the last logged one the throughput and the share of time without data.
+
+        Args:
+            step: counted from 1.
+            values: measurements by name.
+            waited: seconds that steps have waited for data so far.
+        """
         now = time.monotonic()
-        values = {**values, "images_per_s": self._images / max(now - self._last_time, 1e-9)}
-        self._last_time, self._images = now, 0
+        passed = max(now - self._last_time, 1e-9)
+        values = {
+            **values,
+            "images_per_s": self._images / passed,
+            "data_wait": (waited - self._waited) / passed,
+        }
+        self._last_time, self._images, self._waited = now, 0, waited
         self._record(
             {"step": step, **values}, {f"train/{name}": value for name, value in values.items()}, step
         )
-        left = (now - self._started) / step * (self._total - step)
-        summary = (
-            f"step {step}/{self._total}  loss {values['loss']:.3f}  KL {values['kl']:.3f}  "
-            f"diagonal {values['diagonal']:.2f}  positives {values['positives']:.1f}  "
-            f"{values['images_per_s']:.0f} images/s"
-        )
-        self._bar.set_postfix_str(f"loss {values['loss']:.3f} KL {values['kl']:.3f}", refresh=False)
+        left = (now - self._started) / (step - self._done) * (self._total - step)
+        told = "  ".join(f"{text} {values[name]:{form}}" for name, text, form in _TOLD if name in values)
+        self._bar.set_postfix_str(told, refresh=False)
         if not self._interactive:
-            self.say(f"{summary}  {left:.0f} s left")
+            rate = f"{values['images_per_s']:.0f} images/s"
+            self.say(f"step {step}/{self._total}  {told}  {rate}  {left:.0f} s left")
 
     def epoch(self, epoch: int, step: int, values: dict[str, float]) -> None:
         """Log an epoch's development measures."""
