@@ -11,10 +11,11 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
+from training.data.cases import case_codes
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
 from training.nb_clip.losses import mse_loss, semantic_matching_loss, sigmoid_loss
-from training.nb_clip.rows import case_codes, gather_rows
+from training.nb_clip.rows import gather_rows
 from training.nb_clip.targets import evidence_policy, pair_structure
 from training.nb_clip.task import NBClipTask, TargetBuilder
 

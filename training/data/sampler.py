@@ -1,11 +1,12 @@
 """The registry of samplers: which images make up which step, so that a run can be continued at any of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.cases import case_codes
 from training.data.config import DataConfig
 from training.data.dataset import CaptionedImages
 from training.data.samplers.base import Sampler
@@ -54,13 +55,6 @@ def make_sampler(
         rank=rank,
         world_size=world_size,
     )
-
-
-def case_codes(group_ids: Sequence[str]) -> NDArray[np.int64]:
-    """One integer per case, from 0; an image without ``group_id`` is a case of its own. int64 [N]."""
-    codes: dict[str, int] = {}
-    names = (group or f"\0{row}" for row, group in enumerate(group_ids))
-    return np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
 
 
 def _cases(data: CaptionedImages) -> NDArray[np.int64]:

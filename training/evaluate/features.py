@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from kg_targets.store import TargetStore
 from training.clip.features import image_features, text_features
 from training.clip.load import Clip
+from training.data.cases import case_codes
 from training.data.dataset import CaptionedImages
 from training.evaluate.metrics import caption_codes
-from training.nb_clip.rows import case_codes
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]

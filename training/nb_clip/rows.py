@@ -1,9 +1,7 @@
-"""Store rows of a batch over all processes, and the case that each row belongs to."""
+"""Store rows of a batch over all processes."""
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import ShapeError
@@ -35,12 +33,3 @@ def gather_rows(accelerator: Accelerator, rows: Tensor, share: int) -> Tensor:
             "batch must divide evenly"
         )
     return gathered[:, 1:].reshape(-1)
-
-
-def case_codes(group_ids: list[str]) -> NDArray[np.int64]:
-    """One integer per case; an image without ``group_id`` is a case of its own. int64 [N]."""
-    names = [group or f"\0{row}" for row, group in enumerate(group_ids)]
-    codes: NDArray[np.int64] = np.unique(np.array(names, dtype=object), return_inverse=True)[1].astype(
-        np.int64
-    )
-    return codes

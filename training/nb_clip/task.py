@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
+from training.data.cases import case_codes
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.accumulate import first_pass, refuse_batch_norm, second_pass, slices
 from training.nb_clip.blocks import make_blocks
@@ -15,7 +16,6 @@ from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.gather import gather_features
 from training.nb_clip.losses import LOSSES, ContrastiveBatch
 from training.nb_clip.measure import measure
-from training.nb_clip.rows import case_codes
 from training.nb_clip.targets import (
     bind_policy,
     identity_policy,
