@@ -33,6 +33,7 @@ def step_figures(name: str, batch: int, accelerator: Accelerator, store: Synthet
         {
             "soft": lanes.ours("semantic_matching"),
             "info_nce": lanes.ours("info_nce"),
+            "info_nce_again": lanes.ours("info_nce"),
             "open_clip": lanes.open_clip(),
         },
         repeats,
@@ -49,6 +50,7 @@ def step_figures(name: str, batch: int, accelerator: Accelerator, store: Synthet
     return {
         "step_info_nce_ms": round(baseline, 1),
         "step_soft_to_info_nce": ratio(times, "soft", "info_nce"),
+        "step_info_nce_to_itself": ratio(times, "info_nce_again", "info_nce"),
         "step_soft_to_open_clip": ratio(times, "soft", "open_clip"),
         "parts": parts,
         "ratio_by_parts": round(1 + added / baseline, 4),

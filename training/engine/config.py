@@ -68,7 +68,10 @@ class SaveConfig:
     """When the state of a run is saved, from which it continues after a kill; it is gone once the run is finished."""
 
     every: int = 0
-    """Optimizer steps between saved states, >= 0; 0: at the end of each epoch only."""
+    """Optimizer steps between saved states, >= 0; 0: at the ends of epochs only."""
+    minutes: float = 1.0
+    """Least time between states saved at the ends of epochs, minutes, >= 0: short epochs would do little else."""
 
     def __post_init__(self) -> None:
         within("save.every", self.every, 0, None)
+        within("save.minutes", self.minutes, 0, None)

@@ -5,13 +5,14 @@ and what the next step depends on is in OUTPUT/state (training/engine/state.py).
 """
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -83,6 +84,7 @@ class Loop(Generic[B]):
         self.config, self.accelerator, self.task, self.key = config, accelerator, task, key
         self.output = Path(config.output)
         self.progress = Progress()
+        self._saved = time.monotonic()
 
     def restore(self) -> None:
         """Go on from the saved state.
@@ -121,10 +123,13 @@ class Loop(Generic[B]):
                     return False
                 every = self.config.save.every
                 if every and progress.step % every == 0:
+                    with tracker.paused():
+                        self._save_state()
+            with tracker.paused():
+                self._end_epoch(tracker)
+                progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+                if self.config.save.every or self._long_since_saved():
                     self._save_state()
-            self._end_epoch(tracker)
-            progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-            self._save_state()
         return True
 
     def _step(self, batch: B, tracker: Tracker) -> None:
@@ -182,6 +187,11 @@ class Loop(Generic[B]):
         flag = torch.tensor(float(asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum").item() > 0)
 
+    def _long_since_saved(self) -> bool:
+        """Whether ``save.minutes`` have passed, by the main process's clock."""
+        answer = [time.monotonic() - self._saved >= 60 * self.config.save.minutes]
+        return bool(broadcast_object_list(answer)[0])
+
     def _save_state(self) -> None:
         if self.progress.step >= self.task.total_steps:
             return  # what is left to do is to say that it is finished
@@ -195,6 +205,7 @@ class Loop(Generic[B]):
                 {name: part.state_dict() for name, part in self._stateful().items()},
                 data,
             )
+        self._saved = time.monotonic()
 
     def _stateful(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"optimizer": self.task.optimizer, "schedule": self.task.schedule}

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -101,6 +102,15 @@ class Tracker:
         """Count one step of ``images`` images over all processes."""
         self._images += images
         self._bar.update(1)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not the steps' own, such as a measurement on dev: no part of the throughput."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last_time += time.monotonic() - began
 
     def step(self, step: int, values: dict[str, float], waited: float) -> None:
         """Log a step's measurements, and since the last logged one the throughput and the share of time without data.
