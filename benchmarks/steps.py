@@ -68,7 +68,7 @@ class Lanes:
         self.accelerator, self.batch = accelerator, batch
         model = clip.model.to(memory_format=torch.channels_last)
         self.model: nn.Module = accelerator.prepare(model)
-        self.optimizer = accelerator.prepare(torch.optim.AdamW(clip.model.parameters(), lr=1e-6))
+        self.optimizer = accelerator.prepare(torch.optim.AdamW(clip.model.parameters(), lr=1e-6, fused=True))
         size = towers.visual.image_size
         size = size if isinstance(size, int) else size[0]
         context = open_clip.get_tokenizer(name).context_length

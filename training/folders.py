@@ -1,5 +1,6 @@
 """Folders that a command writes to: found unusable before the work, and told on one line when they fail."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.errors import CheckpointError
+
+_NEXT_TO_NOTHING = 1 << 24  # bytes
 
 
 @contextmanager
@@ -19,10 +22,34 @@ def writing(folder: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if _is_full(folder, error):
+            raise CheckpointError(
+                f"{option} {folder} cannot be written, the disk is full: free space and repeat the command"
+            ) from error
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{option} {folder} cannot be written ({reason}): choose another folder"
         ) from error
+
+
+def _is_full(folder: Path, error: OSError) -> bool:
+    """Whether there is no room left; safetensors and torch say so in words of their own, or not at all."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space" in str(error).lower():
+        return True
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return error.errno is None and shutil.disk_usage(there).free < _NEXT_TO_NOTHING
+
+
+@contextmanager
+def fresh_folder(folder: Path) -> Iterator[None]:
+    """An empty folder to write into, which goes away again if that fails."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def check_writable(folder: Path, option: str) -> None:

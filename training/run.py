@@ -32,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--print_config" in given:
             sys.stdout.write(to_yaml(config))
             return 0
+        # Without it, matrix products on a GPU vary from run to run.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # For numpy's BLAS, which reads it once, when it is loaded; torch is told again in the loop.
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # without it, products on a GPU vary from run to run
         os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
         from training.nb_clip.train import train  # torch and open_clip take seconds to load: not for --help
 

@@ -116,6 +116,12 @@ def test_every_direction_variant_and_task_in_one_report(
     pictures = {"contact_sheet.png", "image_to_text.png", "text_to_image.png", "target_block.png"}
     assert names == {"retrieval.json", "retrieval.md", "retrieval.txt", *pictures}
     measures = result(tmp_path / "out")["runs"]["sm"]["measures"]
+    assert len(measures) > 51 and f"over cases, {200 * (len(measures) - 1):,} flips" in text
+    keys = [json.loads((world / name / "finished.json").read_text())["key"] for name in FOLDERS]
+    assert [result(tmp_path / "out")["runs"][name]["keys"] for name in ("infonce", "sm")] == [
+        keys[:1],
+        keys[1:],
+    ]
     seeds = measures["CUI@5"]["seed_means"]
     assert len(seeds) == 2 and measures["CUI@5"]["mean"] == pytest.approx(np.mean(seeds))
     assert measures["CUI@5 hit share"]["queries"] == measures["CUI@5"]["queries"] == 11
@@ -155,6 +161,8 @@ def test_a_query_finds_its_sibling_only_if_images_are_excluded_instead_of_cases(
         (("--run=x={world}/sm0,{world}/infonce",), "differ in loss.name"),
         (("--run=x={world}/sm0,{world}/sm0",), "two runs have the same seed"),
         (("--run={world}/none",), "is not a finished training run"),
+        (("--draws=x",), "argument --draws: invalid int value: 'x' (--help lists the options)"),
+        (("--unknown=1",), "unrecognized arguments: --unknown=1"),
     ],
 )
 def test_wrong_options_are_one_line_before_anything_is_encoded(

@@ -14,6 +14,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from kg_targets.store import TargetStore
 from tests.e2e.test_training_runs import write_store
@@ -157,9 +158,49 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
             'no run "other"; it has run',
         ),
         (arguments(world, out, "--report-run", "run"), "--report-run needs --report"),
+        (arguments(world, out, "--report"), "argument --report: expected one argument"),
+        (["--out", str(out)], "the following arguments are required: --run"),
     ]
     for command, reason in cases:
         assert export(command) == 2
         error = capsys.readouterr().err
         assert reason in error and error.count("\n") == 1
         assert not out.exists() and not list(tmp_path.glob(".*"))
+
+
+def test_numbers_of_another_run_by_the_same_name_are_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, out = world / "report" / "retrieval.json", tmp_path / "model"
+    key = json.loads((world / "run" / "finished.json").read_text())["key"]
+    assert json.loads(report.read_text())["runs"]["run"]["keys"] == [key]
+    other = tmp_path / "run"
+    shutil.copytree(world / "run", other)
+    (other / "finished.json").write_text('{"key": "of a run trained anew"}')
+    command = ["--run", str(other), "--out", str(out), "--report", str(report)]
+    assert export(command) == 2
+    error = capsys.readouterr().err
+    assert f'"run" is another run there than {other}' in error and error.count("\n") == 1
+    assert not out.exists()
+    # By any name, a report that knows the run serves; one without keys, of an earlier version, does not.
+    content = json.loads(report.read_text())
+    content["runs"]["seeds"] = {**content["runs"]["run"], "keys": ["another seed", "of a run trained anew"]}
+    del content["runs"]["run"]["keys"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    command[-1] = str(tmp_path / "report.json")
+    assert export([*command, "--report-run", "run"]) == 2
+    assert export([*command, "--report-run", "seeds"]) == 0
+
+
+def test_weights_that_are_not_finite_are_not_exported(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world / "run", tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoint" / "open_clip_model.safetensors"
+    content = load_file(weights)
+    content["visual.proj"][0, 0] = torch.inf
+    save_file(content, weights, metadata={"format": "pt"})
+    assert export(["--run", str(tmp_path / "run"), "--out", str(tmp_path / "model")]) == 2
+    error = capsys.readouterr().err
+    assert "the weights visual.proj are not finite" in error and error.count("\n") == 1
+    assert not (tmp_path / "model").exists()

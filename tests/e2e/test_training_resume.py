@@ -224,8 +224,94 @@ def test_an_unfinished_run_of_another_configuration_is_protected(
     other = options(world, output, "--seed=7", "--optim.max_steps=1")
     assert run(other) == 2
     error = capsys.readouterr().err
-    assert "holds an unfinished run (saved after step 5)" in error and "--overwrite true" in error
+    assert "holds an unfinished run of another configuration" in error and "--overwrite true" in error
+    assert run([*other, "--resume=never"]) == 2 and (output / STATE).is_dir()
+    (output / "thesis.tex").write_text("not ours")
     assert run([*other, "--overwrite=true"]) == 0
+    assert (output / "thesis.tex").read_text() == "not ours"
+
+
+def test_a_folder_with_a_config_of_something_else_is_no_run_folder(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("somebody: else's")
+    (tmp_path / "thesis.tex").write_text("not ours")
+    for extra in ((), ("--overwrite=true",), ("--resume=never",)):
+        assert run([*options(world, tmp_path), *extra]) == 2
+        assert "is not empty and is not a training run" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "thesis.tex"]
+
+
+def test_a_disk_without_room_is_one_line_and_leaves_no_half_written_files(
+    world: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    command = f"{limit}; sys.argv[0] = 'run.py'; from training.run import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", command, *options(world, output)],
+        cwd=REPOSITORY,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --output ") and "Traceback" not in done.stderr
+    assert {path.name for path in output.iterdir()} == {"run.json", "config.yaml", "data.json", "log.jsonl"}
+
+
+def test_a_run_outlives_neither_its_launcher_nor_its_work(world: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--cpu", "--num_processes", "1",
+                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    process = subprocess.Popen(
+        [
+            *launcher,
+            "training/run.py",
+            *options(world, output, "--optim.epochs=2000", "--save.every=0", "--save.minutes=9"),
+        ],
+        cwd=REPOSITORY,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_steps(process, output, 3)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    deadline = time.monotonic() + 60
+    while not (output / STATE / "state.json").is_file():
+        assert time.monotonic() < deadline, "the process goes on without its launcher"
+        time.sleep(0.05)
+    assert 3 <= json.loads((output / STATE / "state.json").read_text())["progress"]["step"] < 4000
+
+
+def test_two_processes_that_were_killed_continue_identically(world: Path, tmp_path: Path) -> None:
+    def launched(output: Path) -> "subprocess.Popen[str]":
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        return subprocess.Popen(
+            [*torchrun, "training/run.py", *options(world, output, "--threads=1", "--optim.epochs=6")],
+            cwd=REPOSITORY,
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    assert launched(whole).communicate(timeout=120) and (whole / FINISHED).is_file()
+    process = launched(output)
+    wait_for_steps(process, output, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (output / FINISHED).exists()
+    assert launched(output).communicate(timeout=120) and (output / FINISHED).is_file()
+    assert losses(output) == losses(whole) and len(losses(output)) == 12
+    weights = f"{CHECKPOINT}/{WEIGHTS}"
+    assert (output / weights).read_bytes() == (whole / weights).read_bytes()
+    # BatchNorm apart, which this model has not, one process takes the same steps up to rounding.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert run(options(world, tmp_path / "alone", "--threads=1", "--optim.epochs=6")) == 0
+    assert losses(tmp_path / "alone")[0] == pytest.approx(losses(whole)[0], abs=2e-6)
+    assert losses(tmp_path / "alone") == pytest.approx(losses(whole), rel=1e-2)
 
 
 def test_there_must_be_something_to_continue_if_it_is_asked_for(

@@ -39,7 +39,7 @@ def write_run(folder: Path, seed: int, **changes: Any) -> Path:
         **changes,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "finished.json").write_text("{}")
+    (folder / "finished.json").write_text(json.dumps({"key": f"key of {folder.name}"}))
     return folder
 
 
@@ -48,6 +48,7 @@ def test_runs_are_named_by_folder_or_by_hand_and_grouped_by_seed(tmp_path: Path)
     alone, grouped = read_groups([str(a), f"both={b},{c}"])
     assert (alone.name, alone.seeds) == ("a", (0,))
     assert (grouped.name, grouped.folders, grouped.seeds) == ("both", (b, c), (1, 2))
+    assert grouped.keys == ("key of b", "key of c")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_runs_are_named_by_folder_or_by_hand_and_grouped_by_seed(tmp_path: Path)
         (["chance={a}"], '"chance" is no name for a run'),
         (["{nowhere}"], "is not a finished training run"),
         (["both={a},{damaged}"], "config.yaml is missing or damaged"),
+        (["{keyless}"], "finished.json is missing or damaged"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_one_line(
@@ -70,6 +72,8 @@ def test_runs_that_cannot_be_compared_are_one_line(
     folders["other"] = write_run(tmp_path / "other", 1, loss={"name": "mse"})
     folders["damaged"] = write_run(tmp_path / "damaged", 3)
     (folders["damaged"] / "config.yaml").write_text("seed: [")
+    folders["keyless"] = write_run(tmp_path / "keyless", 4)
+    (folders["keyless"] / "finished.json").write_text("{}")
     folders["nowhere"] = tmp_path / "nowhere"
     with pytest.raises((ConfigError, CheckpointError)) as error:
         read_groups([argument.format(**folders) for argument in arguments])
@@ -96,6 +100,7 @@ def report(draws: int = 200) -> tuple[Report, dict[str, list[np.ndarray]], np.nd
         draws=draws,
         seed=0,
         primary="CUI@50",
+        keys={"one": ("a",), "three": ("b", "c", "d")},
     )
     return made, values, cases
 
@@ -132,9 +137,38 @@ def test_a_report_prints_queries_and_spread_and_is_strict_json(tmp_path: Path) -
     content = json.loads((tmp_path / "out" / RESULT).read_text(), parse_constant=refuse)
     assert content["runs"]["chance"]["measures"]["CUI@50"]["mean"] is None
     assert len(content["runs"]["three"]["measures"]["CUI@50"]["seed_means"]) == 3
+    assert content["runs"]["three"]["keys"] == ["b", "c", "d"] and "keys" not in content["runs"]["chance"]
     assert is_current(tmp_path / "out", "key") and not is_current(tmp_path / "out", "other")
     (tmp_path / "out" / "retrieval.txt").unlink()
     assert not is_current(tmp_path / "out", "key")
+
+
+def test_the_table_says_how_many_comparisons_of_all_runs_are_corrected_together() -> None:
+    rng = np.random.default_rng(0)
+    unscored = np.full(30, np.nan)
+
+    def measures() -> Measures:
+        names = ("CUI@50", "CUI@5", "finding P@5")
+        return {name: Scored(rng.random(30), "a") for name in names} | {"lost P@5": Scored(unscored, "a")}
+
+    def head(*runs: str) -> str:
+        made = make_report(
+            header={},
+            data=SimpleNamespace(cases=np.arange(30)),  # type: ignore[arg-type]
+            scores={run: [measures()] for run in runs},
+            chance=measures(),
+            draws=20,
+            seed=0,
+            primary="CUI@50",
+            keys={run: (run,) for run in runs},
+        )
+        corrected = [p for values in made.holm.values() for p in values.values() if not math.isnan(p)]
+        assert len(corrected) == 2 * (len(runs) - 1)
+        return as_text(made).splitlines()[0]
+
+    assert head("a", "b") == "* primary endpoint; Holm corrects all 2 other comparisons"
+    assert head("a", "b", "c", "d").endswith("corrects all 6 other comparisons of 3 runs together")
+    assert head("a") == "* primary endpoint"
 
 
 def test_a_class_is_the_mean_of_its_prompts_and_an_image_the_nearest_class() -> None:

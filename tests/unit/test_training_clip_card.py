@@ -35,7 +35,9 @@ def record(tmp_path: Any, train: dict[str, Any], dev: dict[str, Any] | None = No
         "data": {"train_store": "/secret/machine/store/train"},
     }
     metrics = {"steps": 120, "dev_cui@50": 0.7246, "chosen": {"epoch": 6}}
-    return RunRecord(tmp_path, config, metrics, {"train": train, **({"dev": dev} if dev else {})})
+    return RunRecord(
+        tmp_path, "key of a run", config, metrics, {"train": train, **({"dev": dev} if dev else {})}
+    )
 
 
 def front_matter(card: str) -> dict[str, Any]:

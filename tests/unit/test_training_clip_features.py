@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tests.unit import clip_fakes as fakes
-from training.clip.features import image_features, text_features
+from training.clip.features import image_features, image_features_both, text_features
 from training.clip.load import load_clip
 
 VIT = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
@@ -95,6 +95,7 @@ def test_the_projection_of_the_features_before_it_is_the_embedding(kind: str, tm
     with torch.no_grad():
         before = image_features(model, images)
         after = image_features(model, images, projected=True)
+        both = image_features_both(model, images)
         if kind == "timm-mlp":  # not linear: the features' own length is needed
             before_raw = visual.trunk(images)
             torch.testing.assert_close(normalize(before_raw, dim=-1), before)
@@ -104,8 +105,21 @@ def test_the_projection_of_the_features_before_it_is_the_embedding(kind: str, tm
     assert before.shape == (3, width) and after.shape[0] == 3
     torch.testing.assert_close(normalize(projected, dim=-1), after, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(before.norm(dim=-1), torch.ones(3))
+    assert torch.equal(both[0], before) and torch.equal(both[1], after)
     assert list(model.state_dict()) == names
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["vit-token", "vit-with-tokens", "timm-linear", "timm-mlp"])
+def test_both_kinds_of_features_come_from_one_pass_of_the_tower(kind: str, tmp_path: Path) -> None:
+    vision, _, _ = TOWERS[kind]
+    model = open_clip.create_model(fakes.register(tmp_path, f"both-{kind}", vision)).eval()
+    visual: Any = model.visual
+    passes: list[None] = []
+    visual.register_forward_hook(lambda *_: passes.append(None))
+    with torch.no_grad():
+        image_features_both(model, torch.randn(2, 3, vision["image_size"], vision["image_size"]))
+    assert len(passes) == 1
 
 
 def test_text_features_are_the_unit_embeddings_that_the_model_itself_computes() -> None:

@@ -222,3 +222,13 @@ def test_a_file_that_vanishes_while_training_is_a_broken_image(
     for batch in rows(list(loader(data, 2).epoch(1)) + list(loader(data, 2).epoch(2))):
         assert 9 not in batch
     assert ["case009.png" in name for name in data.broken] == [True]
+
+
+def test_messages_name_the_option_of_the_command_that_reads(tmp_path: Path) -> None:
+    named = {"option": "--max-broken"}
+    with pytest.raises(DataError, match=r"^4 broken image\(s\), 1 allowed \(--max-broken\)"):
+        images(tmp_path / "a", BROKEN, max_broken=1, verify=True, **named)
+    with pytest.raises(DataError, match=r"allow for it \(--max-broken\)$"):
+        images(tmp_path / "a", **named).batch([BROKEN[0]])
+    with pytest.raises(DataError, match=r"allow for it \(data\.max_broken\)$"):
+        images(tmp_path / "a").batch([BROKEN[0]])

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(
 def test_the_systems_errors_while_writing_a_run_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"^--output .* cannot be written \(.*choose another folder$"):
-        start_run(tmp_path / "file" / "run", "")
+        start_run(tmp_path / "file" / "run", "key", "")
     with pytest.raises(CheckpointError, match="cannot be written"):
         finish_run(tmp_path / "gone", "key", {})
 

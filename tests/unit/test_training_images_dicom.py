@@ -158,6 +158,25 @@ def test_deflated_files_are_refused_since_nothing_bounds_their_size() -> None:
         decode(content(image), "x.dcm")
 
 
+@pytest.mark.parametrize("preamble", [True, False])
+def test_a_deflated_file_is_refused_unpacked_however_far_back_it_says_so(
+    preamble: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = dicom(VALUES)
+    image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    image.file_meta.FileMetaInformationVersion = bytes(5000)
+    data = content(image)
+    assert DeflatedExplicitVRLittleEndian.encode() not in data[:4096]
+    monkeypatch.setattr(pydicom.filereader.zlib, "decompress", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(BrokenImage, match=r"deflated transfer syntax is not read"):
+        decode(data if preamble else data[132:], "x.dcm")
+
+
+def test_the_uid_of_deflation_elsewhere_in_a_file_refuses_nothing() -> None:
+    image = dicom(VALUES, ImageComments=str(DeflatedExplicitVRLittleEndian))
+    np.testing.assert_array_equal(grey(image), grey(dicom(VALUES)))
+
+
 def test_text_called_dcm_is_a_broken_image() -> None:
     with pytest.raises(BrokenImage):
         decode(b"no DICOM at all", "x.dcm")

@@ -2,13 +2,14 @@
 
 import io
 import struct
+import subprocess
 import zlib
 
 import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from tests.images import encoded, png
 from training.data.decode import BrokenImage, decode
@@ -116,8 +117,8 @@ def test_the_first_of_several_frames_is_taken(kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "(not an image file)"),
-        (b"not an image", "(not an image file)"),
+        (b"", "(not an image file that is read: PNG, JPEG, "),
+        (b"not an image", " or DICOM)"),
         (png(3, (64, 64))[:60], ""),
         (png(3, (1, 400)), "one side is over 100 times the other"),
     ],
@@ -127,6 +128,28 @@ def test_broken_images_are_told_by_name_on_one_line(data: bytes, reason: str) ->
         decode(data, "somewhere/x.png")
     message = str(caught.value)
     assert message.startswith("somewhere/x.png (") and reason in message and "\n" not in message
+
+
+def test_postscript_starts_no_program_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.fromarray(RAMP), "EPS")
+    assert Image.open(io.BytesIO(data)).format == "EPS"
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program"))
+    with pytest.raises(BrokenImage, match=r"^x\.png \(not an image file that is read: PNG, .* or DICOM\)$"):
+        decode(data, "x.png")
+
+
+@pytest.mark.parametrize("kind", ["TGA", "ICO", "PCX", "SGI"])
+def test_formats_that_are_not_listed_are_refused(kind: str) -> None:
+    with pytest.raises(BrokenImage, match="not an image file that is read"):
+        decode(encoded(Image.fromarray(RAMP), kind), "x.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "MPO"])
+def test_formats_are_told_by_content_and_not_by_name(kind: str) -> None:
+    frames = {"save_all": True, "append_images": [Image.fromarray(RAMP)]} if kind == "MPO" else {}
+    found = np.asarray(decode(encoded(Image.fromarray(RAMP), kind, **frames), "x.webp").convert("L"))
+    assert np.abs(found.astype(int) - RAMP).max() <= (0 if kind != "MPO" else 12)
 
 
 def test_a_decompression_bomb_is_broken_before_it_is_decoded() -> None:

@@ -1,6 +1,7 @@
 """Folders, Parquet files and tars: the same image for the same store row, and clear errors where they disagree."""
 
 import io
+import os
 import re
 import tarfile
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kg_targets.store import StoreWriter
 from tests.images import plain_clip, plain_store, png, write_images
 from training.data.dataset import CaptionedImages
 from training.data.decode import BrokenImage
@@ -159,6 +161,47 @@ def test_a_folder_with_the_stores_images_is_a_folder_whatever_else_it_holds(tmp_
     assert open_source(tmp_path, store).kind == "folder"
 
 
+def test_target_stores_below_the_data_root_are_not_taken_for_its_shards(tmp_path: Path) -> None:
+    store = plain_store(COUNT)
+    with StoreWriter(tmp_path / "stores" / "dev") as writer:
+        writer.write("concepts.parquet", pa.table({"cui": ["a"]}))
+        writer.finish({}, {})
+    folder(tmp_path / "demo", store)
+    with pytest.raises(DataError, match=r"^12 of 12 images are not below") as caught:
+        CaptionedImages(store, open_source(tmp_path, store), plain_clip())
+    assert f"looked for at {tmp_path / store.image_paths[0]})" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    parquet(tmp_path / "shards", store)
+    (tmp_path / "shards" / "manifest.json").write_text('{"files": []}')  # a data set's own
+    source = open_source(tmp_path, store)
+    assert source.kind == "Parquet files" and source.check_present(0).tolist() == list(range(COUNT))
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[1", b"[" * 100_000, b"\xff", b"3", b'{"schema_version": 1}'])
+def test_a_manifest_of_something_else_hides_no_shards(manifest: bytes, tmp_path: Path) -> None:
+    store = plain_store(COUNT)
+    parquet(tmp_path, store)
+    (tmp_path / "data" / "manifest.json").write_bytes(manifest)
+    assert open_source(tmp_path, store).check_present(0).tolist() == list(range(COUNT))
+
+
+def test_a_folder_of_images_is_not_searched_for_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = plain_store(3)
+    folder(tmp_path, store)
+    monkeypatch.setattr(os, "walk", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("searched"))
+    assert open_source(tmp_path, store).kind == "folder"
+
+
+def test_images_missing_from_shards_are_named_with_their_path(tmp_path: Path) -> None:
+    store = plain_store(3)
+    path = write_tar(tmp_path / "x.tar", store.image_paths[:2], [png(0), png(1)])
+    with pytest.raises(DataError, match=rf"the first: img002, {re.escape(store.image_paths[2])}\)"):
+        CaptionedImages(store, open_source(path, store), plain_clip())
+
+
 def test_what_is_no_data_root_is_told_in_one_line(tmp_path: Path) -> None:
     store = plain_store(3)
     for name in ("a.tar.gz", "notes.txt"):
@@ -220,6 +263,31 @@ def test_a_tar_that_was_cut_off_is_named_or_lacks_images(ends: int, tmp_path: Pa
     path.write_bytes(path.read_bytes()[:ends])
     with pytest.raises(DataError, match=re.escape(str(path))):
         CaptionedImages(store, open_source(path, store), plain_clip())
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 512, bytes(512), bytes(8192)])
+def test_a_tar_damaged_in_the_middle_is_not_taken_for_a_short_one(damage: bytes, tmp_path: Path) -> None:
+    store = plain_store(COUNT)
+    path = write_tar(tmp_path / "x.tar", store.image_paths, [png(row) * 8 for row in range(COUNT)])
+    with tarfile.open(path) as archive:
+        header = archive.getmembers()[4].offset
+    content = bytearray(path.read_bytes())
+    content[header : header + len(damage)] = damage
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))} is damaged: .*byte {header:,} ") as caught:
+        CaptionedImages(store, open_source(path, store), plain_clip(), max_broken=COUNT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 50])
+def test_a_tar_may_end_with_any_number_of_zero_blocks(blocks: int, tmp_path: Path) -> None:
+    store = plain_store(3)
+    path = write_tar(tmp_path / "x.tar", store.image_paths, [png(row) for row in range(3)])
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    end = last.offset_data + (last.size + 511) // 512 * 512
+    path.write_bytes(path.read_bytes()[:end] + bytes(512 * blocks))
+    assert open_source(path, store).present().all()
 
 
 def test_several_captions_of_one_file_share_it(tmp_path: Path) -> None:

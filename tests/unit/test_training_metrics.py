@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.evaluate.bootstrap import case_interval, compare, holm
+from training.evaluate.bootstrap import Pair, case_interval, compare, compare_all, flips_for, holm
 from training.evaluate.concepts import cui_by_chance, cui_overlap_at
 from training.evaluate.metrics import label_codes, precision_at, precision_by_chance
 from training.evaluate.retrieval import rank_images
@@ -154,6 +154,47 @@ def test_sign_flip_p_value_equals_the_exact_one_over_all_assignments() -> None:
     result = compare(difference, np.zeros(8), cases, flips=20_000)
     assert result.p_value == pytest.approx(exact, abs=0.005)
     assert compare(np.zeros(8), np.zeros(8), cases).p_value == 1.0
+
+
+def test_many_tests_get_flips_enough_for_one_of_them_to_pass_holm() -> None:
+    assert flips_for(0) == flips_for(17) == flips_for(50) == 10_000
+    assert flips_for(500) == 100_000
+    clear, noise = np.ones(40), np.random.default_rng(0).choice([-1.0, 1.0], (499, 40))
+    pairs = [Pair(scores, np.zeros(40)) for scores in (clear, *noise)]
+
+    def corrected(flips: int) -> float:
+        return holm([result.p_value for result in compare_all(pairs, np.arange(40), 20, flips)])[0]
+
+    assert corrected(flips_for(500)) < 0.05 / 5
+    assert corrected(10_000 - 1) == pytest.approx(0.05)  # the least that is possible then
+
+
+def test_pairs_compared_together_get_what_each_gets_alone() -> None:
+    rng = np.random.default_rng(7)
+    cases = np.repeat(np.arange(20), 2)
+    classes = rng.integers(0, 3, 40)
+    pairs = [
+        Pair(rng.random(40) + shift, rng.random(40), strata)
+        for shift in (0.0, 0.1, 0.2)
+        for strata in (None, classes)
+    ]
+    for pair in pairs[:2]:  # other cases, so other flips
+        pair.scores[:4] = np.nan
+    pairs.append(Pair(np.full(40, np.nan), np.zeros(40)))
+    together = compare_all(pairs, cases, 50, 2500, seed=3)
+    for pair, result in zip(pairs[:-1], together[:-1], strict=True):
+        assert result == compare(pair.scores, pair.baseline, cases, 50, 2500, 3, pair.strata)
+        by_hand = pair.scores - pair.baseline
+        if pair.strata is None:
+            by_case = np.array([by_hand[cases == c].sum() for c in np.unique(cases[~np.isnan(by_hand)])])
+            draw = np.random.default_rng(4)
+            signs = np.concatenate(
+                [draw.integers(0, 2, (n, len(by_case)), np.int8) for n in (1000, 1000, 500)]
+            )
+            totals = np.abs((signs * 2.0 - 1) @ by_case)
+            extreme = int((totals >= abs(by_case.sum()) - 1e-9).sum())
+            assert result.p_value == (1 + extreme) / 2501
+    assert math.isnan(together[-1].p_value)
 
 
 def test_holm_steps_down_and_never_falls_below_a_smaller_p() -> None:

@@ -23,6 +23,24 @@ def image_features(model: nn.Module, images: Tensor, *, projected: bool = False)
     return nn.functional.normalize(features.float(), dim=-1)
 
 
+def image_features_both(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """``image_features`` before and after the projection, float32 ``[B, D]`` each, bit for bit.
+
+    The tower runs once where its projection can be seen from outside (open_clip's ViTs; timm towers with a head of
+    open_clip's); twice for ResNets, attention pooling of timm and a trunk's own classifier.
+    """
+    visual: Any = model.visual
+    part = _timm_head(visual)
+    if part is not None:
+        before, after = _input_and_output(part, visual, images)
+    elif isinstance(getattr(visual, "proj", None), nn.Parameter):
+        before = _before_projection(visual, images)
+        after = before @ visual.proj  # the last thing that open_clip's own forward does
+    else:
+        return image_features(model, images), image_features(model, images, projected=True)
+    return nn.functional.normalize(before.float(), dim=-1), nn.functional.normalize(after.float(), dim=-1)
+
+
 def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
     """L2-normalised text features in the space shared with images, int64 ``[B, L]`` to float32 ``[B, D]``.
 
@@ -51,28 +69,34 @@ def _before_projection(visual: Any, images: Tensor) -> Tensor:
 
 
 def _before_timm_projection(visual: Any, images: Tensor) -> Tensor:
+    part = _timm_head(visual)
+    if part is not None:
+        return _input_and_output(part, visual, images)[0]
     head = visual.head
-    for name in ("mlp", "proj"):
-        if hasattr(head, name):
-            return _input_of(getattr(head, name), visual, images)
     if hasattr(head, "pool"):
         pooled: Tensor = head.pool(visual.trunk(images), pre_logits=True)
         return pooled
     classifier = visual.trunk.get_classifier()
     if isinstance(classifier, nn.Module) and not isinstance(classifier, nn.Identity):
-        return _input_of(classifier, visual, images)
+        return _input_and_output(classifier, visual, images)[0]
     return _first(visual(images))
 
 
-def _input_of(part: nn.Module, tower: Any, images: Tensor) -> Tensor:
-    """What reaches one of the tower's parts, ``[B, D]``."""
+def _timm_head(visual: Any) -> nn.Module | None:
+    """The projection that open_clip puts behind a trunk of timm, if it did."""
+    head = getattr(visual, "head", None) if hasattr(visual, "trunk") else None
+    return next((getattr(head, name) for name in ("mlp", "proj") if hasattr(head, name)), None)
+
+
+def _input_and_output(part: nn.Module, tower: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What reaches one of the tower's parts, ``[B, D]``, and what the tower gives."""
     seen: list[Tensor] = []
     handle = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        tower(images)
+        output = _first(tower(images))
     finally:
         handle.remove()
-    return seen[-1].flatten(1)
+    return seen[-1].flatten(1), output
 
 
 def _with_part(owner: Any, name: str, part: nn.Module | None, tower: Any, images: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class CaptionedImages:
         max_broken: images that may be missing or unreadable, in all.
         verify: if not in memory, decode every image once now all the same, so that ``rows`` are all readable: what
             a gallery to search needs.
+        option: what ``max_broken`` is called where the user sets it, for messages.
 
     Raises:
         DataError: images are missing or broken beyond ``max_broken``, or fewer than two are left.
@@ -63,11 +64,12 @@ class CaptionedImages:
         in_memory: bool = True,
         max_broken: int = 0,
         verify: bool = False,
+        option: str = "data.max_broken",
     ) -> None:
         self.store, self.source = store, source
         self.found: dict[int, str] = {}
         """Images found broken since the start: store row to what is wrong."""
-        self._max_broken = max_broken
+        self._max_broken, self._option = max_broken, option
         self._transform = PixelTransform(clip.preprocess, clip.mean, clip.std)
         self._pixels: Tensor | None = None
         self.rows = source.check_present(max_broken)
@@ -89,7 +91,7 @@ class CaptionedImages:
 
     @property
     def broken(self) -> list[str]:
-        """Images missing or found broken so far, each with where it is and what is wrong."""
+        """Images missing or found broken so far by this process, each with where it is and what is wrong."""
         return [*self._broken, *self.found.values()]
 
     @property
@@ -115,7 +117,7 @@ class CaptionedImages:
         try:
             for_each(fill, self.by_locality(index))
         except BrokenImage as error:
-            raise DataError(f"{error}: it cannot be skipped here; allow for it (data.max_broken)") from error
+            raise DataError(f"{error}: it cannot be skipped here; allow for it ({self._option})") from error
         return self.with_pixels(index, pixels)
 
     def with_pixels(self, positions: NDArray[np.int64], pixels: Tensor) -> Batch:
@@ -159,7 +161,7 @@ class CaptionedImages:
         broken = self.broken
         if len(broken) > self._max_broken:
             raise DataError(
-                f"{len(broken)} broken image(s), {self._max_broken} allowed (data.max_broken); "
+                f"{len(broken)} broken image(s), {self._max_broken} allowed ({self._option}); "
                 f"the first: {'; '.join(broken[:NAMED])}"
             )
 

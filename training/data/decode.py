@@ -6,12 +6,14 @@ palette, alpha                composed over black, the background of most medica
 16-bit, 32-bit, float         grey, windowed to its own 0.5th to 99.5th percentile (training/data/window.py)
 several frames                the first one: later pages of a TIFF or MPO are often reduced copies
 DICOM                         grey or RGB (training/data/dicom.py)
+other formats                 refused, whatever the file is called (FORMATS)
 
 EXIF orientation is applied. Images of ordinary kinds stay as Pillow decodes them, to the bit.
 """
 
 import io
 import struct
+from functools import cache
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -25,6 +27,10 @@ MAX_PIXELS = 1 << 27
 """134 million pixels of one frame; decoding needs up to 4 bytes for each. More counts as a decompression bomb."""
 MAX_ASPECT = 100
 """Longer side over shorter side. Resizing the shorter side to the model's would make such an image huge."""
+
+FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+"""Pillow's names of the formats that are read. Left to itself it tells the format by content and tries dozens, some of
+which hand the bytes to other programs: EPS to Ghostscript."""
 
 _DEEP = ("I", "F")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -42,7 +48,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         name: what to call it in messages.
 
     Raises:
-        BrokenImage: it cannot be decoded, or is too large to be tried.
+        BrokenImage: it cannot be decoded, is of another format, or is too large to be tried.
         DataError: it is a DICOM file and pydicom is not installed.
     """
     try:
@@ -50,14 +56,16 @@ def decode(data: bytes, name: str) -> Image.Image:
             from training.data.dicom import decode_dicom
 
             return check_shape(decode_dicom(data, name))
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_shape(image)
             image.load()
             return _plain(_upright(image))
     except (BrokenImage, KGTargetsError, MemoryError):
         raise
     except UnidentifiedImageError as error:  # its own message holds an address, which differs from run to run
-        raise BrokenImage(f"{name} (not an image file)") from error
+        raise BrokenImage(
+            f"{name} (not an image file that is read: {', '.join(FORMATS)} or DICOM)"
+        ) from error
     except Exception as error:
         # Damaged bytes make decoders raise nearly anything, from struct.error to IndexError.
         raise BrokenImage(f"{name} ({one_line(error)})") from error
@@ -94,6 +102,13 @@ def check_pixels(width: int, height: int) -> None:
 def one_line(error: BaseException) -> str:
     """An exception's message on one line, or its type if it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that the installed Pillow can open by name."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ Grey        rescale slope and intercept (or the modality table); then the first 
 Colour      RGB, YBR and palette to RGB.
 Padding     black (PixelPaddingValue), and left out of the percentiles.
 Frames      the middle one: frames are slices or moments, and the first is often empty.
+Enhanced    rescale and window of functional groups (shared or per frame) are not read: the percentiles decide.
 Overlays, annotations and the patient's data are not looked at.
 """
 
@@ -29,7 +30,7 @@ logging.getLogger("pydicom").setLevel(logging.ERROR)
 
 MAX_PIXEL_BYTES = 1 << 30
 """Pixel data of one frame, decoded. More is not tried."""
-DEFLATED = b"1.2.840.10008.1.2.1.99"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 """The transfer syntax that packs the whole file: nothing in it bounds what unpacking would fill."""
 
 
@@ -38,7 +39,8 @@ def decode_dicom(data: bytes, name: str) -> Image.Image:
 
     Raises:
         DataError: pydicom is not installed.
-        ValueError: the file says that it has no pixels, or absurdly many; pydicom raises other errors of its own.
+        ValueError: the file is deflated, or says that it has no pixels or absurdly many; pydicom raises other errors
+            of its own.
     """
     try:
         from pydicom import dcmread
@@ -48,8 +50,7 @@ def decode_dicom(data: bytes, name: str) -> Image.Image:
         raise DataError(
             f"{name} is a DICOM file and pydicom is not installed: pip install 'kg-targets[dicom]'"
         ) from error
-    if DEFLATED in data[:4096]:
-        raise ValueError("the deflated transfer syntax is not read: convert the file")
+    _refuse_deflated(data)
     image = dcmread(io.BytesIO(data), force=True)
     frames = _check_size(image)
     values = pixel_array(image, index=frames // 2)
@@ -66,6 +67,23 @@ def decode_dicom(data: bytes, name: str) -> Image.Image:
         np.subtract(255, grey, out=grey)
     grey[padding] = 0
     return Image.fromarray(grey)
+
+
+def _refuse_deflated(data: bytes) -> None:
+    """Look at the file meta information before ``dcmread``, which unpacks a deflated file in full before anything else.
+
+    Raises:
+        ValueError: the file is deflated.
+    """
+    from pydicom import filereader
+
+    stream = io.BytesIO(data)
+    filereader.read_preamble(stream, force=True)
+    # The very function that dcmread decides by: its public form takes no stream, and a reading of our own could be
+    # made to differ from it.
+    meta = filereader._read_file_meta_info(stream)
+    if meta.get("TransferSyntaxUID") == DEFLATED:
+        raise ValueError("the deflated transfer syntax is not read: convert the file")
 
 
 def _check_size(image: Any) -> int:

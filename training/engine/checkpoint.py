@@ -1,12 +1,14 @@
 """A run's folder: what is written, in which order, and how one tells that it is finished.
 
+OUTPUT/run.json           written first: key of (configuration, stores, images, weights); names the folder a run's
 OUTPUT/config.yaml        the resolved configuration
+OUTPUT/data.json          facts about the data, for a model card
 OUTPUT/log.jsonl          one line per logged step and per epoch
 OUTPUT/tensorboard/       events
 OUTPUT/state/             what an unfinished run continues from (training/engine/state.py)
 OUTPUT/checkpoint/        open_clip model: create_model("local-dir:OUTPUT/checkpoint")
 OUTPUT/metrics.json       the chosen epoch and its measures
-OUTPUT/finished.json      written last: key of (configuration, stores, images); its presence means finished
+OUTPUT/finished.json      written last: the key again; its presence means finished
 """
 
 import hashlib
@@ -23,18 +25,24 @@ from torch import nn
 from training.clip.load import Clip
 from training.clip.save import WEIGHTS, write_model_folder
 from training.config import TrainConfig
-from training.engine.state import drop_state, saved_key
+from training.engine.state import STATE, drop_state, saved_key
 from training.errors import CheckpointError
-from training.folders import check_writable, replace_folder, writing
+from training.export.data import DATA_FACTS
+from training.folders import check_writable, fresh_folder, replace_folder, writing
 
 FINISHED = "finished.json"
 CHECKPOINT = "checkpoint"
 LOG = "log.jsonl"
-
+RUN = "run.json"
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+OURS = (RUN, CONFIG, DATA_FACTS, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}*", METRICS, FINISHED)
+"""What a run writes, as patterns: nothing else is ever removed from its folder."""
 
 NOT_THE_RESULT = ("output", "overwrite", "resume", "log", "save")
-"""Fields on which a run's result does not depend; paths are in the key by what they hold."""
+"""Fields on which a run's result does not depend."""
 NOT_THE_DATA = ("train_store", "dev_store", "data_root", "workers", "prefetch")
+"""Fields of ``data`` likewise; stores and images are in the key by what they hold."""
 
 
 def run_key(config: TrainConfig, fingerprints: list[str], threads: int) -> str:
@@ -42,7 +50,7 @@ def run_key(config: TrainConfig, fingerprints: list[str], threads: int) -> str:
 
     Args:
         config: the configuration.
-        fingerprints: of the stores and of the images they name.
+        fingerprints: of the stores, of the images they name and of local weights.
         threads: CPU threads per process, resolved; rounding depends on them.
     """
     content: dict[str, Any] = {**asdict(config), "threads": threads}
@@ -76,72 +84,98 @@ def how_to_start(output: Path, key: str, *, resume: str = "auto", overwrite: boo
             written, or there is nothing to continue and ``resume`` is must.
     """
     check_writable(output, "--output")
-    with writing(output, "--output"):
-        if output.exists() and not (output / "config.yaml").is_file() and any(output.iterdir()):
-            raise CheckpointError(f"{output} is not empty and is not a training run: choose another --output")
-        marker = output / FINISHED
-        finished = _finished_key(marker) if marker.is_file() else None
-    if finished == key and (output / CHECKPOINT / WEIGHTS).is_file():
-        return Start.FINISHED
-    saved = saved_key(output) if finished is None and resume != "never" else None
-    if saved is not None and saved[0] == key:
-        return Start.CONTINUE
-    if (finished is not None or saved is not None) and not overwrite:
-        kind = "a finished run" if saved is None else f"an unfinished run (saved after step {saved[1]:,})"
+    there = _key_of(output)
+    if there is not None and there != key and not overwrite:
+        kind = "a finished run" if (output / FINISHED).is_file() else "an unfinished run"
         raise CheckpointError(
             f"{output} holds {kind} of another configuration, target store, set of images or thread count: "
             "choose another --output, or --overwrite true to replace it"
         )
+    if there == key:
+        if (output / FINISHED).is_file() and (output / CHECKPOINT / WEIGHTS).is_file():
+            return Start.FINISHED
+        if resume != "never" and saved_key(output) == key:
+            return Start.CONTINUE
     if resume == "must":
         raise CheckpointError(f"{output} holds no unfinished run to continue: --resume auto starts one")
     return Start.FRESH
 
 
-def _finished_key(marker: Path) -> str:
-    try:
-        return str(json.loads(marker.read_text(encoding="utf-8"))["key"])
-    except (ValueError, KeyError, TypeError):
-        return "damaged"
+def _key_of(output: Path) -> str | None:
+    """Key of the run in ``output``, finished or not; None where there is nothing.
+
+    Raises:
+        CheckpointError: there is something that is not a run.
+    """
+    with writing(output, "--output"):
+        if not output.exists() or not any(output.iterdir()):
+            return None
+        for name in (RUN, FINISHED):
+            if (output / name).is_file():
+                try:
+                    return str(json.loads((output / name).read_text(encoding="utf-8"))["key"])
+                except (ValueError, KeyError, TypeError):
+                    return "damaged"
+    raise CheckpointError(f"{output} is not empty and is not a training run: choose another --output")
 
 
-def start_run(output: Path, resolved_yaml: str) -> None:
-    """An empty run folder with its config; what an unfinished or replaced run left there goes away.
+def start_run(output: Path, key: str, resolved_yaml: str) -> None:
+    """A run folder with its key and config; what a former run left there goes away, and nothing else.
 
     Raises:
         CheckpointError: the folder cannot be written; so in the functions below.
     """
     with writing(output, "--output"):
         (output / FINISHED).unlink(missing_ok=True)  # first, so that a crash below leaves an unfinished run
-        if output.exists():
-            shutil.rmtree(output)
-        output.mkdir(parents=True)
-        (output / "config.yaml").write_text(resolved_yaml, encoding="utf-8")
+        for pattern in OURS:
+            for path in output.glob(pattern):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / RUN, {"key": key})
+        (output / CONFIG).write_text(resolved_yaml, encoding="utf-8")
 
 
-def continue_run(output: Path, step: int) -> None:
-    """Take the log back to where the state was saved: what came after will be written again."""
+def continue_run(output: Path, step: int, epoch: int) -> None:
+    """Take the log back to where the state was saved: what came after will be written again.
+
+    Args:
+        output: the run's folder.
+        step: optimizer steps that the state has done.
+        epoch: the epoch it is in; those before are measured.
+    """
     log = output / LOG
     with writing(output, "--output"):
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        kept = "".join(line for line in lines if line.endswith("\n") and _is_past(line, log, step, epoch))
         partial = log.with_name(LOG + ".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
+        partial.write_text(kept, encoding="utf-8")
         os.replace(partial, log)
+
+
+def _is_past(line: str, log: Path, step: int, epoch: int) -> bool:
+    try:
+        entry = json.loads(line)
+        return bool(entry["step"] <= step and entry.get("epoch", 0) < epoch)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{log} is damaged: start the run over with --resume never") from error
 
 
 def save_checkpoint(output: Path, model: nn.Module, clip: Clip) -> None:
     """Write OUTPUT/checkpoint for open_clip; the previous one stays until the new one is whole."""
     fresh, current, old = (output / f"{CHECKPOINT}{suffix}" for suffix in (".new", "", ".old"))
     with writing(output, "--output"):
-        shutil.rmtree(fresh, ignore_errors=True)
-        write_model_folder(fresh, model, clip)
+        with fresh_folder(fresh):
+            write_model_folder(fresh, model, clip)
         replace_folder(fresh, current, old)
 
 
 def finish_run(output: Path, key: str, metrics: dict[str, Any]) -> None:
     """Write the measures, then the marker."""
     with writing(output, "--output"):
-        write_json(output / "metrics.json", metrics)
+        write_json(output / METRICS, metrics)
         write_json(output / FINISHED, {"key": key})
     drop_state(output)
 

@@ -16,7 +16,7 @@ class OptimConfig:
     max_steps: int | None = None
     """Stop after this many optimizer steps, at least 1; null runs all epochs."""
     lr: float = 1e-3
-    """Peak learning rate, > 0."""
+    """Peak learning rate, in (0, 100]."""
     warmup: float = 0.1
     """Share of the steps with linearly rising learning rate, in [0, 1)."""
     weight_decay: float = 0.1
@@ -34,7 +34,7 @@ class OptimConfig:
         within("optim.epochs", self.epochs, 1, None)
         if self.max_steps is not None:
             within("optim.max_steps", self.max_steps, 1, None)
-        within("optim.lr", self.lr, 1e-12, None)
+        within("optim.lr", self.lr, 1e-12, 100)
         within("optim.warmup", self.warmup, 0, 0.999)
         within("optim.weight_decay", self.weight_decay, 0, None)
         within("optim.beta1", self.beta1, 0, 0.999999)

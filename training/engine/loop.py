@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -138,13 +139,10 @@ class Loop(Generic[B]):
         seed = (self.config.seed * 1_000_003 + step) * 4096 + accelerator.process_index
         torch.manual_seed(seed)  # dropout's draws too are a function of the step
         values = self.task.backward(batch, step, measured)
-        if not torch.isfinite(values["loss"]):
-            raise DataError(
-                f"step {step}: the loss is {values['loss'].item()}; lower optim.lr; images "
-                f"{', '.join(self.task.ids(batch))}"
-            )
-        if config.clip_norm is not None:
-            accelerator.clip_grad_norm_(self.task.model.parameters(), config.clip_norm)
+        self._must_be_finite("loss", values["loss"], batch)
+        values["grad_norm"] = self._clip(config.clip_norm)
+        if accelerator.scaler is None:  # with one, an overflow is its business: it skips the step
+            self._must_be_finite("gradient's norm", values["grad_norm"], batch)
         values["lr"] = torch.tensor(self.task.schedule.get_last_lr()[0])
         self.task.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # fp16: the scaler found an overflow and halves itself
@@ -154,6 +152,28 @@ class Loop(Generic[B]):
         tracker.advance(self.task.images_per_step)
         if measured:
             tracker.step(step, self._over_processes(values), self.task.waited())
+
+    def _must_be_finite(self, what: str, value: Tensor, batch: B) -> None:
+        """Before the optimizer moves anything, on all processes or none.
+
+        Raises:
+            DataError: the value is not finite on some process; names the images of the whole batch.
+        """
+        broken = ~torch.isfinite(value.detach()).to(self.accelerator.device)
+        if bool(self.accelerator.reduce(broken.float(), reduction="sum") > 0):
+            images = ", ".join(gather_object(self.task.ids(batch)))
+            raise DataError(
+                f"step {self.progress.step}: the {what} is not finite; lower optim.lr, or look at the images {images}"
+            )
+
+    def _clip(self, limit: float | None) -> Tensor:
+        """Scale the gradients down to ``limit`` if their norm exceeds it; the norm before, a scalar."""
+        self.accelerator.unscale_gradients()
+        parameters = [p for p in self.task.model.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if limit is not None and bool(norm > limit):  # else no pass over the gradients to multiply them by 1
+            clip_grads_with_norm_(parameters, limit, norm)
+        return norm
 
     def _over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Each process measures its own rows; the log tells their mean."""

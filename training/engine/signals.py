@@ -1,9 +1,28 @@
 """A request to stop, taken note of when it comes and obeyed after the step: by SIGTERM (batch systems) or Ctrl-C."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+_LAUNCHERS = (b"accelerate", b"torchrun", b"torch.distributed")
+_PR_SET_PDEATHSIG = 1
+
+
+def follow_launcher() -> None:
+    """Get a SIGTERM when the launcher ends, on Linux: ``accelerate launch`` dies of one and leaves its child at work.
+
+    Only under a launcher: a process that its shell started in the background must outlive the shell.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    command = Path(f"/proc/{os.getppid()}/cmdline")
+    if command.is_file() and any(name in command.read_bytes() for name in _LAUNCHERS):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 class StopRequest:

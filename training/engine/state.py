@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from training.clip.save import saved_weights
 from training.errors import CheckpointError
-from training.folders import replace_folder, writing
+from training.folders import fresh_folder, replace_folder, writing
 
 STATE = "state"
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"
@@ -57,17 +57,14 @@ class State:
     """Data state of each process, by rank."""
 
 
-def saved_key(output: Path) -> tuple[str, int] | None:
-    """Key of the run whose state is saved in ``output``, and its step; None where nothing is saved.
+def saved_key(output: Path) -> str | None:
+    """Key of the run whose state is saved in ``output``; None where nothing is saved.
 
     Raises:
         CheckpointError: there is a state and it is damaged.
     """
     folder = _whole(output)
-    if folder is None:
-        return None
-    content = _description(folder)
-    return str(content["key"]), int(content["progress"]["step"])
+    return None if folder is None else str(_description(folder)["key"])
 
 
 def save_state(
@@ -85,23 +82,22 @@ def save_state(
     """
     with writing(output, "--output"):
         fresh = _beside(output, ".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        try:
-            save_file(saved_weights(model), fresh / _MODEL)
-        except SafetensorError as error:  # how a full disk comes out of safetensors
-            raise OSError(str(error)) from error
-        try:
-            torch.save(optimizer, fresh / _OPTIMIZER)
-        except RuntimeError as error:  # and out of torch
-            raise OSError(str(error)) from error
-        content = {
-            "key": key,
-            "progress": asdict(progress),
-            "data": data,
-            "sha256": {name: _digest(fresh / name) for name in (_MODEL, _OPTIMIZER)},
-        }
-        (fresh / _STATE).write_text(json.dumps(content), encoding="utf-8")
+        with fresh_folder(fresh):
+            try:
+                save_file(saved_weights(model), fresh / _MODEL)
+                torch.save(optimizer, fresh / _OPTIMIZER)
+            except (
+                SafetensorError,
+                RuntimeError,
+            ) as error:  # how a full disk comes out of safetensors and of torch
+                raise OSError(str(error)) from error
+            content = {
+                "key": key,
+                "progress": asdict(progress),
+                "data": data,
+                "sha256": {name: _digest(fresh / name) for name in (_MODEL, _OPTIMIZER)},
+            }
+            (fresh / _STATE).write_text(json.dumps(content), encoding="utf-8")
         replace_folder(fresh, output / STATE, _beside(output, ".old"))
 
 

@@ -4,9 +4,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -57,8 +59,21 @@ def start_trackers(accelerator: Accelerator, config: TrainConfig, done: int) -> 
     if not names:
         return
     options = {"tensorboard": {"purge_step": done + 1}} if done else {}
+    alone = names == [
+        "tensorboard"
+    ]  # for TensorBoard the project is a folder's name, and its config a folder more
     with writing(Path(config.output), "--output"):
-        accelerator.init_trackers("tensorboard", init_kwargs=options)  # for TensorBoard, the folder's name
+        accelerator.init_trackers(
+            "tensorboard" if alone else "kg-targets", None if alone else _flat(asdict(config)), options
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The configuration as trackers take it: dotted names to values."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 class Tracker:
@@ -91,7 +106,15 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        if self._log is not None:
+        if self._log is None:
+            return
+        if error is not None:
+            with suppress(
+                OSError
+            ):  # closing writes what is left: on a full disk, what failed is on its way already
+                self._log.close()
+            return
+        with writing(self._output, "--output"):
             self._log.close()
 
     def due(self, step: int) -> bool:
@@ -155,4 +178,5 @@ class Tracker:
             with writing(self._output, "--output"):
                 self._log.write(json.dumps({name: round(value, 6) for name, value in line.items()}) + "\n")
                 self._log.flush()
-        self._accelerator.log(tracked, step=step)
+        with writing(self._output, "--output"):
+            self._accelerator.log(tracked, step=step)

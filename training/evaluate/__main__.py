@@ -11,6 +11,7 @@ from kg_targets.store import TargetStore
 from training.data.sources import ImageSource, open_source
 from training.errors import KGTargetsError
 from training.evaluate import outputs
+from training.evaluate.arguments import ArgumentParser
 from training.evaluate.concepts import VARIANTS
 from training.evaluate.config import DIRECTIONS, EXCLUSIONS, FEATURES, IMAGE_TEXT, EvalConfig
 from training.evaluate.evaluation import Plan, RunResult, evaluate_runs, report_of
@@ -29,7 +30,7 @@ MAX_RUNS_SHOWN = 4
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = argparse.ArgumentParser("python -m training.evaluate", description=__doc__)
+    command = ArgumentParser("python -m training.evaluate", description=__doc__)
     add, several = command.add_argument, partial(command.add_argument, action="append")
     add("--store", required=True, help="target store of the split to evaluate")
     add("--data-root", required=True, help="where the images are: folder, Parquet files or tar shards")
@@ -59,9 +60,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, print the table, write the report; 2 for a user's error, 130 when interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    options = parser().parse_args(arguments)
     try:
-        evaluate(options)
+        evaluate(parser().parse_args(arguments))
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -20,6 +20,7 @@ from training.data.dataset import CaptionedImages
 from training.data.sources import ImageSource
 from training.engine.checkpoint import CHECKPOINT
 from training.errors import DataError
+from training.evaluate.bootstrap import flips_for
 from training.evaluate.config import EvalConfig, View
 from training.evaluate.features import Features, RetrievalSet, encode_spaces, encode_texts
 from training.evaluate.measures import (
@@ -133,7 +134,13 @@ class ModelReader:
             side = np.max(clip.config["preprocess_cfg"]["size"])
             small = len(self._store) * 3 * int(side) ** 2 <= IN_MEMORY
             images = CaptionedImages(
-                self._store, self._source, clip, in_memory=small, max_broken=broken, verify=broken > 0
+                self._store,
+                self._source,
+                clip,
+                in_memory=small,
+                max_broken=broken,
+                verify=broken > 0,
+                option="--max-broken",
             )
             self._images = (wanted, images)
         return self._images[1]
@@ -195,15 +202,19 @@ def evaluate_runs(
 
 def report_of(data: RetrievalSet, results: Sequence[RunResult], plan: Plan) -> Report:
     """Intervals, comparisons with the first run, and the protocol."""
-    config = plan.config
+    config, groups = plan.config, [result.group for result in results]
+    chance = measure_chance(data, plan.labels, config, plan.tasks)
+    flips = flips_for((len(groups) - 1) * (len(chance) - 1))
     return make_report(
-        header=header(data, [result.group for result in results], config, plan.tasks),
+        header=header(data, groups, config, plan.tasks, flips),
         data=data,
         scores={result.group.name: result.measures for result in results},
-        chance=measure_chance(data, plan.labels, config, plan.tasks),
+        chance=chance,
         draws=config.draws,
         seed=config.seed,
         primary=primary(config),
+        keys={group.name: group.keys for group in groups},
+        flips=flips,
     )
 
 

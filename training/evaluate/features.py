@@ -12,10 +12,11 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from training.clip.features import image_features, text_features
+from training.clip.features import image_features, image_features_both, text_features
 from training.clip.load import Clip
 from training.data.cases import case_codes
 from training.data.dataset import CaptionedImages
+from training.evaluate.config import AFTER, BEFORE
 from training.evaluate.metrics import caption_codes
 
 FloatArray = NDArray[np.float32]
@@ -113,8 +114,12 @@ def encode_spaces(
         for start in range(0, len(images), batch_size):
             batch = images.batch(range(start, min(start + batch_size, len(images))))
             inputs = normalise(batch.pixels, clip, device)
+            if len(parts) > 1:
+                features = dict(zip((BEFORE, AFTER), image_features_both(model, inputs), strict=True))
+            else:
+                features = {s: image_features(model, inputs, projected=s == AFTER) for s in parts}
             for space, found in parts.items():
-                found.append(image_features(model, inputs, projected=space == "after").cpu().numpy())
+                found.append(features[space].cpu().numpy())
     return {space: np.concatenate(found) for space, found in parts.items()}
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.engine.checkpoint import FINISHED, write_json
+from training.engine.checkpoint import write_json
 from training.evaluate.config import EvalConfig
 from training.evaluate.runs import RunGroup
 
@@ -24,6 +24,9 @@ BLOCK = "target_block.png"
 OUTPUTS = (RESULT, MARKDOWN, TABLE, IMAGES, TEXTS, FROM_TEXTS, BLOCK)
 """Everything that an evaluation may write; which pictures it does depends on its directions."""
 
+FORMAT = 2
+"""Of RESULT; an evaluation in another one is done again."""
+
 Writers = Mapping[str, Callable[[Path], None]]
 """File name to what writes the file at a path."""
 
@@ -32,10 +35,10 @@ def evaluation_key(
     store_fingerprint: str, images: str, groups: Sequence[RunGroup], config: EvalConfig
 ) -> str:
     """Tells one evaluation from another: store, images, finished runs and options, each by its content."""
-    digest = hashlib.sha256(f"{store_fingerprint}\n{images}".encode())
+    digest = hashlib.sha256(f"{FORMAT}\n{store_fingerprint}\n{images}".encode())
     for group in groups:
-        for folder in group.folders:
-            digest.update(f"\n{group.name}\n{(folder / FINISHED).read_text(encoding='utf-8')}".encode())
+        for run_key in group.keys:
+            digest.update(f"\n{group.name}\n{run_key}".encode())
     digest.update(json.dumps(asdict(config), sort_keys=True).encode())
     return digest.hexdigest()
 

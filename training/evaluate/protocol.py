@@ -12,7 +12,7 @@ from training.evaluate.zero_shot import Task
 
 
 def header(
-    data: RetrievalSet, groups: Sequence[RunGroup], config: EvalConfig, tasks: Sequence[Task]
+    data: RetrievalSet, groups: Sequence[RunGroup], config: EvalConfig, tasks: Sequence[Task], flips: int
 ) -> dict[str, Any]:
     """What the numbers below it rest on, one line each."""
     lines = {
@@ -31,7 +31,7 @@ def header(
             "always the most frequent class"
         )
     lines["training seeds"] = "; ".join(f"{g.name} {', '.join(map(str, g.seeds))}" for g in groups)
-    lines["intervals"] = _intervals(groups, config)
+    lines["intervals"] = _intervals(groups, config, flips)
     return lines
 
 
@@ -67,10 +67,10 @@ def _pairs(data: RetrievalSet, config: EvalConfig) -> str:
     )
 
 
-def _intervals(groups: Sequence[RunGroup], config: EvalConfig) -> str:
+def _intervals(groups: Sequence[RunGroup], config: EvalConfig, flips: int) -> str:
     text = (
         f"95 %, percentile bootstrap over cases, {config.draws} draws, seed {config.seed}; "
-        "p: paired sign-flip test over cases, 10,000 flips; "
+        f"p: paired sign-flip test over cases, {flips:,} flips; "
     )
     counts = {len(group.seeds) for group in groups}
     if counts == {1}:

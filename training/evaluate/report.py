@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluate.bootstrap import Comparison, Interval, case_interval, compare, holm
+from training.evaluate.bootstrap import (
+    MIN_FLIPS,
+    Comparison,
+    Interval,
+    Pair,
+    case_interval,
+    compare_all,
+    holm,
+)
 from training.evaluate.features import RetrievalSet
 from training.evaluate.measures import Measures, Scored
 from training.evaluate.runs import CHANCE
@@ -30,6 +38,14 @@ class Report:
     holm: dict[str, dict[str, float]]
     """Holm-corrected p values over all comparisons, the primary endpoint excepted."""
 
+    keys: Mapping[str, Sequence[str]]
+    """Run name to the key of each trained model."""
+
+    @property
+    def corrected(self) -> int:
+        """How many comparisons Holm's correction counts; one without a query in common is none."""
+        return sum(p == p for values in self.holm.values() for p in values.values())
+
     @property
     def runs(self) -> list[str]:
         """Names of the runs, the baseline first."""
@@ -49,6 +65,8 @@ def make_report(
     draws: int,
     seed: int,
     primary: str,
+    keys: Mapping[str, Sequence[str]],
+    flips: int = MIN_FLIPS,
 ) -> Report:
     """Bootstrap every measure and compare every run with the first.
 
@@ -62,6 +80,8 @@ def make_report(
         draws: bootstrap samples.
         seed: of bootstrap and sign flips.
         primary: the endpoint that Holm's correction leaves out.
+        keys: key of each run's trained models, kept with the numbers.
+        flips: random sign assignments of each test, see ``flips_for``.
     """
     means = {run: _mean_over_seeds(seeds) for run, seeds in scores.items()}
     intervals = {
@@ -69,20 +89,14 @@ def make_report(
         for run, measures in {CHANCE: chance, **means}.items()
     }
     baseline, *others = scores
-    comparisons = {
-        run: {
-            name: compare(
-                scored.values,
-                means[baseline][name].values,
-                data.cases,
-                draws,
-                seed=seed,
-                strata=scored.classes,
-            )
-            for name, scored in means[run].items()
-        }
-        for run in others
-    }
+    tested = [(run, name) for run in others for name in means[run]]
+    pairs = [
+        Pair(means[run][name].values, means[baseline][name].values, means[run][name].classes)
+        for run, name in tested
+    ]
+    comparisons: dict[str, dict[str, Comparison]] = {run: {} for run in others}
+    for (run, name), result in zip(tested, compare_all(pairs, data.cases, draws, flips, seed), strict=True):
+        comparisons[run][name] = result
     secondary = [(run, name) for run in others for name in means[run] if name != primary]
     corrected = holm([comparisons[run][name].p_value for run, name in secondary])
     table: dict[str, dict[str, float]] = {run: {} for run in others}
@@ -95,7 +109,7 @@ def make_report(
     sections: dict[str, list[str]] = {}
     for name, scored in chance.items():
         sections.setdefault(scored.section, []).append(name)
-    return Report(header, primary, sections, intervals, seed_means, comparisons, table)
+    return Report(header, primary, sections, intervals, seed_means, comparisons, table, keys)
 
 
 def interval(scored: Scored, data: RetrievalSet, draws: int, seed: int) -> Interval:

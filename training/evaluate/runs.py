@@ -1,5 +1,6 @@
 """The runs under evaluation: finished training runs, alone or as one configuration trained from several seeds."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class RunGroup:
     folders: tuple[Path, ...]
     seeds: tuple[int, ...]
     """Of the folders, in their order."""
+    keys: tuple[str, ...]
+    """Of the folders' finished.json: what tells one run from another, whatever its folder is called."""
 
 
 def read_groups(arguments: Sequence[str]) -> list[RunGroup]:
@@ -74,7 +77,20 @@ def _group(name: str, folders: tuple[Path, ...]) -> RunGroup:
             )
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--run: {name}: two runs have the same seed ({', '.join(map(str, seeds))})")
-    return RunGroup(name, folders, seeds)
+    return RunGroup(name, folders, seeds, tuple(finished_key(folder) for folder in folders))
+
+
+def finished_key(folder: Path) -> str:
+    """Key of a finished run.
+
+    Raises:
+        CheckpointError: its finished.json is missing or damaged.
+    """
+    path = folder / FINISHED
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: train the run again") from error
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "sections": report.sections,
         "runs": {
             run: {
+                **({"keys": list(report.keys[run])} if run != CHANCE else {}),
                 "measures": {
                     name: {**asdict(interval), **_seeds(report, run, name)}
                     for name, interval in measures.items()
@@ -99,9 +100,9 @@ def _seeds(report: Report, run: str, name: str) -> dict[str, Any]:
 
 def _header_lines(report: Report) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in report.header.items())
-    measures = sum(map(len, report.sections.values()))
     if report.comparisons:
-        yield f"* primary endpoint; Holm corrects the other {measures - 1} measures of each run"
+        runs = "" if len(report.comparisons) == 1 else f" of {len(report.comparisons)} runs together"
+        yield f"* primary endpoint; Holm corrects all {report.corrected} other comparisons{runs}"
     else:
         yield "* primary endpoint"
 

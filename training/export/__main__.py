@@ -1,6 +1,5 @@
 """Export a finished run: ``python -m training.export --run RUN --out DIR [--report retrieval.json]``."""
 
-import argparse
 import logging
 import shutil
 import sys
@@ -8,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training.clip.load import load_clip
+import torch
+
+from training.clip.load import Clip, load_clip
 from training.clip.save import write_model_folder
 from training.engine.checkpoint import write_json
 from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.evaluate.arguments import ArgumentParser
 from training.export.card import model_card, without_folders
 from training.export.run import RunRecord, read_evaluation, read_run
 from training.folders import check_writable, replace_folder, writing
@@ -21,9 +23,9 @@ RECORD = "export.json"
 CARD = "README.md"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ArgumentParser:
     """The command line."""
-    command = argparse.ArgumentParser("python -m training.export", description=__doc__)
+    command = ArgumentParser("python -m training.export", description=__doc__)
     command.add_argument("--run", required=True, help="finished run folder of training/run.py")
     command.add_argument("--out", required=True, help="folder for the model; new, empty or an earlier export")
     command.add_argument("--report", help="retrieval.json of an evaluation of this run, for the card")
@@ -36,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export and say where; 2 for a user's error, 130 when interrupted."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         if options.report_run and not options.report:
             raise ConfigError("--report-run needs --report: it names the run in that report")
         export(
@@ -68,8 +70,9 @@ def export(run: Path, out: Path, report: Path | None = None, report_run: str | N
     """
     check_out(out, run)
     record = read_run(run)
-    evaluation = read_evaluation(report, run, report_run) if report is not None else None
+    evaluation = read_evaluation(report, record, report_run) if report is not None else None
     clip = load_clip(f"local-dir:{record.checkpoint}")
+    check_weights(record, clip)
     card = model_card(record, clip.config, evaluation)
     place = out.resolve()
     fresh, old = (place.with_name(f".{place.name}.{suffix}") for suffix in ("partial", "old"))
@@ -99,6 +102,19 @@ def check_out(out: Path, run: Path) -> None:
     with writing(out, "--out"):
         if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
             raise CheckpointError(f"--out {out} is not empty and no export of ours: choose another folder")
+
+
+def check_weights(record: RunRecord, clip: Clip) -> None:
+    """Refuse a model that can only give NaN.
+
+    Raises:
+        CheckpointError: a weight, or a statistic of a BatchNorm, is not finite.
+    """
+    for name, values in clip.model.state_dict().items():
+        if not torch.isfinite(values).all():
+            raise CheckpointError(
+                f"{record.checkpoint}: the weights {name} are not finite: train the run again"
+            )
 
 
 def _record(record: RunRecord) -> dict[str, object]:

@@ -11,9 +11,8 @@ import yaml
 from kg_targets.store import TargetStore
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.evaluate.runs import CHANCE, finished_key
 from training.export.data import DATA_FACTS, FACTS, describe_data
-
-CHANCE = "chance"
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,8 @@ class RunRecord:
     """What a run folder says about itself."""
 
     folder: Path
+    key: str
+    """Of finished.json: tells this run from every other."""
     config: dict[str, Any]
     """The resolved configuration."""
     metrics: dict[str, Any]
@@ -72,24 +73,26 @@ def read_run(folder: Path) -> RunRecord:
         ) from error
     if not whole:
         raise CheckpointError(f"--run {folder}: {DATA_FACTS} is damaged: it lacks facts about the data")
-    return RunRecord(folder, config, metrics, facts if facts is not None else _from_stores(folder, names))
+    data = facts if facts is not None else _from_stores(folder, names)
+    return RunRecord(folder, finished_key(folder), config, metrics, data)
 
 
-def read_evaluation(path: Path, run: Path, name: str | None = None) -> Evaluation:
+def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Evaluation:
     """The numbers of one run in a ``retrieval.json``.
 
     Args:
         path: the report.
-        run: the run folder; its name is the run's name in the report.
+        run: the run; the name of its folder is its name in the report.
         name: the run's name in the report, if it is another one there.
 
     Raises:
-        ConfigError: there is no such report, or the run is not in it.
+        ConfigError: there is no such report, or the run is not in it, or another one is by its name.
     """
-    wanted = name or run.resolve().name
+    wanted = name or run.folder.resolve().name
     try:
         content = _json(path)
         runs = {key: dict(value["measures"]) for key, value in content["runs"].items()}
+        keys = {key: list(value.get("keys", ())) for key, value in content["runs"].items()}
         numbers = {
             key: {m: {part: entry[part] for part in ("mean", "low", "high")} for m, entry in measures.items()}
             for key, measures in runs.items()
@@ -102,6 +105,11 @@ def read_evaluation(path: Path, run: Path, name: str | None = None) -> Evaluatio
         known = ", ".join(key for key in numbers if key != CHANCE) or "none"
         raise ConfigError(
             f'--report {path} has no run "{wanted}"; it has {known}: name this run\'s by --report-run NAME'
+        )
+    if run.key not in keys[wanted]:
+        raise ConfigError(
+            f'--report {path}: "{wanted}" is another run there than {run.folder}, or it was trained anew since: '
+            "evaluate this run, or name it by --report-run NAME"
         )
     header = {key: str(value) for key, value in content.items() if isinstance(value, str) and key != "key"}
     return Evaluation(wanted, header, numbers[wanted], numbers.get(CHANCE, {}))

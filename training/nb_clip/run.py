@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,7 +26,7 @@ from training.data.sources import ImageSource
 from training.data.transforms import Augmentation
 from training.engine.checkpoint import save_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
 from training.evaluate.features import RetrievalSet, encode_images
 from training.nb_clip.accumulate import refuse_batch_norm, slices
 from training.nb_clip.losses import LOSSES
@@ -115,8 +117,11 @@ class NBClipRun:
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
         """Gradients of one step; the measurements it returns stay on the device until they are logged."""
         device, pixels = self.accelerator.device, batch.batch.pixels
-        seed = (self.config.seed * 1_000_003 + step) * 4096 + self.accelerator.process_index
-        drawn = self.augment.draw(len(pixels), torch.Generator().manual_seed(seed))
+        offset = self.accelerator.process_index * len(pixels)
+        # Drawn for the whole batch, so that an image is augmented alike whatever the number of processes.
+        seed = (self.config.seed * 1_000_003 + step) * 4096
+        everyone = self.augment.draw(self.config.data.batch_size, torch.Generator().manual_seed(seed))
+        drawn = everyone[offset : offset + len(pixels)]
 
         def images(start: int, stop: int) -> Tensor:
             part = pixels[start:stop].to(device).float() / 255.0
@@ -127,7 +132,7 @@ class NBClipRun:
             images,
             batch.batch.tokens.to(device),
             self._targets_of(batch),
-            self.accelerator.process_index * len(pixels),
+            offset,
             measured=measured,
         )
 
@@ -153,6 +158,8 @@ class NBClipRun:
             raise RuntimeError("there is no dev split to score")
         model = self.accelerator.unwrap_model(self.model)
         features = encode_images(model, self.clip, self.dev_images, device=self.accelerator.device)
+        if not np.isfinite(features).all():
+            raise DataError("the model's features on the dev split are not finite: lower optim.lr")
         return self.selector(features)
 
     def save(self, output: Path) -> None:
@@ -172,11 +179,11 @@ class NBClipRun:
         self.loader.load_state(state)
 
     def facts(self) -> dict[str, Any]:
-        """What metrics.json records of the run, whichever epoch was chosen."""
+        """What metrics.json records of the run, whichever epoch was chosen; every process has to ask."""
         return {
             "steps": self.total_steps,
             "images": len(self.images),
-            "broken_images": len(self.images.broken),
+            "broken_images": len(set(gather_object(self.images.broken))),
             "threads": torch.get_num_threads(),
             "selected_by": f"dev {self.measure}" if self.measure else "last epoch",
         }

@@ -188,7 +188,8 @@ class NBClipTask:
         refuse_batch_norm(model)
         features, states = first_pass(encode, parts, self.accelerator.device)
         loss, values = self._score(features, targets, offset, measured)
-        if bool(torch.isfinite(loss)):
+        # Several processes go on together whatever each one finds: those that wait for gradients would wait for ever.
+        if processes > 1 or bool(torch.isfinite(loss)):
             torch.autograd.backward(
                 loss
             )  # not the accelerator's: to the features only, in float32, which needs no scaling

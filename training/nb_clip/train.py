@@ -24,7 +24,7 @@ from training.engine.checkpoint import (
     write_json,
 )
 from training.engine.loop import Loop
-from training.engine.signals import StopRequest
+from training.engine.signals import StopRequest, follow_launcher
 from training.engine.threads import resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
 from training.export.data import DATA_FACTS, describe_data
@@ -47,6 +47,7 @@ def train(config: TrainConfig, say: Callable[[str], Any]) -> int:
     Raises:
         KGTargetsError: the configuration, a store, the images or OUTPUT are not usable.
     """
+    follow_launcher()
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
     root = Path(config.data.data_root)
@@ -61,6 +62,8 @@ def train(config: TrainConfig, say: Callable[[str], Any]) -> int:
 
     set_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Determinism's help to find bugs writes every new tensor once more: a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     accelerator = Accelerator(
         mixed_precision="no" if config.model.precision == "fp32" else config.model.precision,
         log_with=config.log.tracker_names or None,
@@ -82,9 +85,9 @@ def train(config: TrainConfig, say: Callable[[str], Any]) -> int:
     done = loop.progress.step
     if accelerator.is_main_process:
         if start is Start.CONTINUE:
-            continue_run(output, done)
+            continue_run(output, done, loop.progress.epoch)
         else:
-            start_run(output, to_yaml(config))
+            start_run(output, key, to_yaml(config))
             _record_data(output, splits)
     accelerator.wait_for_everyone()
     start_trackers(accelerator, config, done)
@@ -94,7 +97,9 @@ def train(config: TrainConfig, say: Callable[[str], Any]) -> int:
     ):
         tracker.say(task.introduction() + (f", continued after step {done:,}" if done else ""))
         complete = loop.run(tracker, stop)
-    accelerator.end_training()
+    facts = task.facts()  # while processes can still ask one another
+    with writing(output, "--output"):
+        accelerator.end_training()
     if not complete:
         if accelerator.is_main_process:
             say(
@@ -103,7 +108,7 @@ def train(config: TrainConfig, say: Callable[[str], Any]) -> int:
             )
         return 128 + (stop.signal or 0)
     if accelerator.is_main_process:
-        finish_run(output, key, {**task.facts(), **loop.progress.metrics})
+        finish_run(output, key, {**facts, **loop.progress.metrics})
     return 0
 
 

@@ -6,6 +6,7 @@ from kg_targets.store import TargetStore
 from training.data.sources.base import ImageSource
 from training.data.sources.folder import FolderSource
 from training.data.sources.parquet import ParquetSource
+from training.data.sources.shards import shards_below
 from training.data.sources.tar import TarSource
 from training.errors import DataError
 
@@ -15,13 +16,14 @@ SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarS
 """Sources that are told by the end of their files' names; everything else is a folder of image files."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_LOOKED_AT = 1000  # image paths that are looked for before a folder with shards counts as one
+_LOOKED_AT = 1000  # image paths that are looked for before a folder is searched for shards
 
 
 def open_source(data_root: Path, store: TargetStore) -> ImageSource:
     """The images of ``store``, by what ``data_root`` is: a file of a known kind, a folder of such files, or of images.
 
-    A folder that holds shards and, below it, image files of the store is a folder of image files.
+    A folder with image files of the store is a folder of image files, whatever else it holds; it is searched for shards
+    only if there are none. Target stores below it, Parquet files themselves, are left aside.
 
     Raises:
         DataError: there is nothing of use at ``data_root``, or what is there is damaged.
@@ -38,8 +40,10 @@ def open_source(data_root: Path, store: TargetStore) -> ImageSource:
             f"{data_root} is neither a folder nor one of {', '.join(SHARDED)}: give one as data root"
         )
     folder = FolderSource(data_root, store)
-    kinds = [suffix for suffix in SHARDED if next(data_root.rglob(f"*{suffix}"), None) is not None]
-    if not kinds or folder.holds_any(_LOOKED_AT):
+    if folder.holds_any(_LOOKED_AT):
+        return folder
+    kinds = [suffix for suffix in SHARDED if next(shards_below(data_root, suffix), None) is not None]
+    if not kinds:
         return folder
     if len(kinds) > 1:
         raise DataError(

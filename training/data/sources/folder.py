@@ -63,6 +63,6 @@ class FolderSource(ImageSource):
 
     def _missing(self, rows: NDArray[np.int64]) -> str:
         return (
-            f"{len(rows)} of {len(self.store)} images are not below {self.root} (the first: "
-            f"{self.store.image_paths[rows[0]]}): is it the data root that the target store was built from?"
+            f"{len(rows)} of {len(self.store)} images are not below {self.root} (the first was looked for at "
+            f"{self.name(int(rows[0]))}): is it the data root that the target store was built from?"
         )

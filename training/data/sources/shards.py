@@ -1,17 +1,23 @@
 """What Parquet files and tars have in common: several files, and an index from store rows to entries."""
 
+import json
 import os
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
+from kg_targets.store.schema import MANIFEST
 from training.data.content import shard_digest
 from training.data.sources.base import ImageSource
 from training.data.sources.match import Match
 from training.errors import DataError
+
+MAX_MANIFEST_BYTES = 16 << 20
+"""A target store's has some kilobytes; larger files are something else and not parsed."""
 
 
 class ShardedSource(ImageSource):
@@ -27,7 +33,7 @@ class ShardedSource(ImageSource):
 
     def __init__(self, root: Path, store: TargetStore) -> None:
         super().__init__(root, store)
-        self.shards = [root] if root.is_file() else sorted(root.rglob(f"*{self.suffix}"))
+        self.shards = [root] if root.is_file() else sorted(shards_below(root, self.suffix))
         if not self.shards:
             raise DataError(f"{root} holds no {self.suffix} file: give another data root")
         self._folder = root.parent if root.is_file() else root
@@ -56,6 +62,25 @@ class ShardedSource(ImageSource):
     def _missing(self, rows: NDArray[np.int64]) -> str:
         return (
             f"{len(rows)} of {len(self.store)} images are not in the {self.suffix} files of {self.root} by "
-            f"{self.match.by} (the first: {self.store.image_ids[rows[0]]}): is it the data root that the target "
-            "store was built from?"
+            f"{self.match.by} (the first: {self.store.image_ids[rows[0]]}, {self.store.image_paths[rows[0]]}): is it "
+            "the data root that the target store was built from?"
         )
+
+
+def shards_below(folder: Path, suffix: str) -> Iterator[Path]:
+    """Files with one ending at any depth, but for those of target stores, which are Parquet without images."""
+    for place, _, files in os.walk(folder):
+        if MANIFEST in files and _is_store(Path(place, MANIFEST)):
+            continue
+        yield from (Path(place, name) for name in files if name.endswith(suffix))
+
+
+def _is_store(manifest: Path) -> bool:
+    """Whether it is a target store's manifest, of whatever version, and not one of some data set."""
+    try:
+        if manifest.stat().st_size > MAX_MANIFEST_BYTES:
+            return False
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # what cannot be read says nothing about the files beside it
+    return isinstance(content, dict) and content.keys() >= {"schema_version", "fingerprint"}

@@ -77,6 +77,26 @@ class TarSource(ShardedSource):
         return data
 
 
+def _check_end(path: Path, end: int) -> None:
+    """Tell the end of a shard from a damaged header, which the tar reader takes for the end: zeros follow, or nothing.
+
+    Args:
+        path: the shard.
+        end: where the reader stopped, bytes from the start.
+
+    Raises:
+        DataError: something else follows.
+    """
+    with path.open("rb") as stream:
+        stream.seek(end)
+        while block := stream.read(1 << 20):
+            if block.count(0) < len(block):
+                raise DataError(
+                    f"{path} is damaged: what follows byte {end:,} is neither a member nor the end of the tar; write "
+                    "it again (tars joined into one file are not read: keep them apart)"
+                )
+
+
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of every image in a shard.
 
@@ -91,5 +111,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
                 ending = name.rsplit(".", 1)[-1].lower()
                 if member.isreg() and not member.issparse() and ending in IMAGE_ENDINGS:
                     yield name, member.offset_data, member.size
+            end = archive.offset
+        _check_end(path, end)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{path} is not a readable plain tar ({one_line(error)}): write it again") from error
