@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         # Without it, matrix products on a GPU vary from run to run.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # For numpy's BLAS, which reads it once, when it is loaded; torch is told again in the loop.
+        # numpy looks up similarities beside torch's work: its own threads would spin on torch's cores (5 % of a step).
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        # Read once, when the libraries are loaded; torch is told again in the loop.
         os.environ.setdefault(
             "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
         )  # without it, products on a GPU vary from run to run

@@ -61,9 +61,7 @@ def train(config: TrainConfig, say: Callable[[str], Any]) -> int:
         return 0
 
     set_seed(config.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Determinism's help to find bugs writes every new tensor once more: a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    be_deterministic()
     accelerator = Accelerator(
         mixed_precision="no" if config.model.precision == "fp32" else config.model.precision,
         log_with=config.log.tracker_names or None,
@@ -117,3 +115,10 @@ def _record_data(output: Path, splits: Sequence[Split]) -> None:
     facts = {name: describe_data(split.store) for name, split in zip(("train", "dev"), splits, strict=False)}
     with writing(output, "--output"):
         write_json(output / DATA_FACTS, facts)
+
+
+def be_deterministic() -> None:
+    """Let torch choose algorithms that give the same bits every time, where it has them."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Its help to find bugs writes every new tensor once more: a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,151 @@
+"""What the engine adds to a bare loop: its own steps and a bare loop's take turns on the same model.
+
+    python benchmarks/engine.py --store build/demo/train --data-root build/demo/data
+
+The engine's turn is all that a run does for a step: images and targets that were prepared ahead, augmentation,
+forward, soft-target loss, backward, gradient norm, optimizer, schedule. The bare turn is forward, open_clip's
+ClipLoss, backward and the same optimizer on one batch that lies in memory.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before numpy is loaded
+
+import torch
+from accelerate import Accelerator
+from machine import describe
+from open_clip.loss import ClipLoss
+from steps import PACKAGES
+
+from kg_targets.store import TargetStore
+from training.clip.load import build_clip
+from training.config import TrainConfig
+from training.data.sources import open_source
+from training.engine.loop import Loop
+from training.nb_clip.run import NBClipRun, Split, Step
+from training.nb_clip.train import be_deterministic
+from training.options import build, read_options
+
+WARM_UP = 3
+
+
+class Silent:
+    """A tracker that is never due: the log is no part of a step."""
+
+    def due(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def advance(self, images: int) -> None:
+        """Not counted."""
+
+    def paused(self) -> Any:
+        """Nothing to pause."""
+        return nullcontext()
+
+
+def batches(task: NBClipRun) -> Iterator[Step]:
+    """The batches of as many epochs as are asked for."""
+    epoch = 1
+    while True:
+        yield from task.batches(epoch, 0, 1)
+        epoch += 1
+
+
+def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, Any]:
+    """Median seconds of each turn, their ratio turn by turn, and the share of the time without data."""
+    fields = {
+        "output": "unused", "data.train_store": options.store, "data.data_root": options.data_root,
+        "data.batch_size": options.batch, "model.name": options.model, "optim.epochs": 1000, "log.trackers": "none",
+    }  # fmt: skip
+    config = build(TrainConfig, read_options(TrainConfig, [f"--{name}={v}" for name, v in fields.items()]))
+    be_deterministic()
+    store = TargetStore.open(options.store)
+    split = Split(store, open_source(Path(options.data_root), store))
+    task = NBClipRun(config, accelerator, build_clip(config.model), split, None)
+    loop: Loop[Step] = Loop(config, accelerator, task, "unused")
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-6, fused=True)
+    plain, steps, tracker = ClipLoss(), batches(task), Silent()
+    fixed = next(steps).batch
+    images = ((fixed.pixels.float() / 255 - task.clip.mean) / task.clip.std).to(accelerator.device)
+    tokens = fixed.tokens.to(accelerator.device)
+
+    def bare() -> None:
+        output = task.model(images, tokens)
+        accelerator.backward(plain(output["image_features"], output["text_features"], output["logit_scale"]))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def engine() -> None:
+        batch = next(steps)
+        loop.progress.step += 1
+        loop._step(batch, tracker)  # type: ignore[arg-type]
+
+    times: dict[str, list[float]] = {"bare": [], "engine": []}
+    lanes = [("bare", bare), ("engine", engine)]
+    waited, order = 0.0, random.Random(0)
+    for turn in range(WARM_UP + options.turns):
+        before = task.waited()
+        order.shuffle(lanes)
+        for name, step in lanes:
+            if accelerator.device.type == "cuda":
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            step()
+            if accelerator.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn >= WARM_UP:
+                times[name].append(time.perf_counter() - began)
+        if turn >= WARM_UP:
+            waited += task.waited() - before
+    ratios = [bare_s / engine_s for bare_s, engine_s in zip(times["bare"], times["engine"], strict=True)]
+    first, middle, third = statistics.quantiles(ratios, n=4)
+    return {
+        "model": options.model,
+        "batch": options.batch,
+        "bare_ms": round(1e3 * statistics.median(times["bare"]), 1),
+        "engine_ms": round(1e3 * statistics.median(times["engine"]), 1),
+        "throughput_to_bare_loop": {
+            "median": round(middle, 3), "quartile_1": round(first, 3), "quartile_3": round(third, 3),
+        },
+        "data_wait": round(waited / sum(times["engine"]), 4),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, show, and write ``benchmarks/results/engine.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", required=True, help="target store of the training split")
+    parser.add_argument("--data-root", required=True, help="its images")
+    parser.add_argument("--model", default="demo-resnet")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "engine.json")
+    options = parser.parse_args()
+    accelerator = Accelerator()
+    torch.set_num_threads(options.threads)
+    result = {
+        "machine": describe(PACKAGES),
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
+        "threads": options.threads,
+        "turns": options.turns,
+        **measure(options, accelerator),
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    options.out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
