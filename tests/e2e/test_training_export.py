@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from kg_targets.store import TargetStore
 from tests.e2e.test_training_runs import write_store
+from training.data.facts import describe_data
 from training.evaluate.__main__ import main as evaluate
 from training.export.__main__ import main as export
-from training.export.data import describe_data
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e

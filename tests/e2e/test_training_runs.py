@@ -19,6 +19,7 @@ from PIL import Image
 from kg_targets.store import StoreWriter, schema
 from training.engine.checkpoint import FINISHED
 from training.evaluate.__main__ import main as evaluate
+from training.nb_clip.run import NBClipRun, Step
 from training.run import main as run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
@@ -181,6 +182,36 @@ def test_checkpoint_is_a_plain_open_clip_model_with_the_resolved_config_beside_i
     assert yaml.safe_load((output / "config.yaml").read_text())["optim"]["epochs"] == 2
     assert json.loads((output / "metrics.json").read_text())["selected_by"] == "dev cui@50"
     assert not list(output.glob("checkpoint.*"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"), [("loss", "the loss is"), ("gradient", "the gradient's norm is")]
+)
+def test_what_is_not_finite_ends_the_run_before_any_weight_moves_and_names_the_images(
+    broken: str,
+    told: str,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original, weights = NBClipRun.backward, []
+
+    def backward(self: NBClipRun, batch: Step, step: int, measured: bool) -> dict[str, torch.Tensor]:
+        values = original(self, batch, step, measured)
+        if step == 2:
+            weights.extend((p, p.detach().clone()) for p in self.model.parameters())
+            if broken == "loss":
+                return values | {"loss": torch.tensor(float("nan"))}
+            next(p.grad for p in self.model.parameters() if p.grad is not None)[...] = float("inf")
+        return values
+
+    monkeypatch.setattr(NBClipRun, "backward", backward)
+    assert run(arguments(world, tmp_path / "run")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: step 2: {told} not finite; lower optim.lr") and error.count("train") == 8
+    assert weights and all(torch.equal(now, then) for now, then in weights)
+    assert not (tmp_path / "run" / FINISHED).exists()
 
 
 Damage = Callable[[Path], list[str]]

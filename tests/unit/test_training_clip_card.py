@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
+from training.data.facts import is_stated, unstated_images
 from training.export.card import model_card, without_folders
-from training.export.data import is_stated, unstated_images
 from training.export.run import Evaluation, RunRecord
 
 NATIVE: dict[str, Any] = {"model_cfg": {"text_cfg": {}}}

@@ -25,9 +25,9 @@ from torch import nn
 from training.clip.load import Clip
 from training.clip.save import WEIGHTS, write_model_folder
 from training.config import TrainConfig
+from training.data.facts import DATA_FACTS
 from training.engine.state import STATE, drop_state, saved_key
 from training.errors import CheckpointError
-from training.export.data import DATA_FACTS
 from training.folders import check_writable, fresh_folder, replace_folder, writing
 
 FINISHED = "finished.json"

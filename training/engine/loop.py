@@ -139,10 +139,8 @@ class Loop(Generic[B]):
         seed = (self.config.seed * 1_000_003 + step) * 4096 + accelerator.process_index
         torch.manual_seed(seed)  # dropout's draws too are a function of the step
         values = self.task.backward(batch, step, measured)
-        self._must_be_finite("loss", values["loss"], batch)
         values["grad_norm"] = self._clip(config.clip_norm)
-        if accelerator.scaler is None:  # with one, an overflow is its business: it skips the step
-            self._must_be_finite("gradient's norm", values["grad_norm"], batch)
+        self._must_be_finite(values["loss"], values["grad_norm"], batch)
         values["lr"] = torch.tensor(self.task.schedule.get_last_lr()[0])
         self.task.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # fp16: the scaler found an overflow and halves itself
@@ -153,14 +151,19 @@ class Loop(Generic[B]):
         if measured:
             tracker.step(step, self._over_processes(values), self.task.waited())
 
-    def _must_be_finite(self, what: str, value: Tensor, batch: B) -> None:
+    def _must_be_finite(self, loss: Tensor, norm: Tensor, batch: B) -> None:
         """Before the optimizer moves anything, on all processes or none.
 
         Raises:
-            DataError: the value is not finite on some process; names the images of the whole batch.
+            DataError: the loss or the gradient's norm is not finite on some process; names the whole batch's images.
         """
-        broken = ~torch.isfinite(value.detach()).to(self.accelerator.device)
-        if bool(self.accelerator.reduce(broken.float(), reduction="sum") > 0):
+        device, names = self.accelerator.device, ("loss", "gradient's norm")
+        # With a scaler (fp16) an overflow of the gradient is its business: it skips the step.
+        checked = [loss] if self.accelerator.scaler is not None else [loss, norm]
+        broken = torch.stack([~torch.isfinite(value.detach().to(device)) for value in checked])
+        found = self.accelerator.reduce(broken.float(), reduction="sum").tolist()
+        if any(found):
+            what = next(name for name, count in zip(names, found, strict=False) if count)
             images = ", ".join(gather_object(self.task.ids(batch)))
             raise DataError(
                 f"step {self.progress.step}: the {what} is not finite; lower optim.lr, or look at the images {images}"

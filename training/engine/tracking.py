@@ -59,9 +59,8 @@ def start_trackers(accelerator: Accelerator, config: TrainConfig, done: int) -> 
     if not names:
         return
     options = {"tensorboard": {"purge_step": done + 1}} if done else {}
-    alone = names == [
-        "tensorboard"
-    ]  # for TensorBoard the project is a folder's name, and its config a folder more
+    # For TensorBoard the project is a folder's name, and its config would be a folder more.
+    alone = names == ["tensorboard"]
     with writing(Path(config.output), "--output"):
         accelerator.init_trackers(
             "tensorboard" if alone else "kg-targets", None if alone else _flat(asdict(config)), options

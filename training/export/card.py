@@ -7,7 +7,7 @@ import yaml
 
 from training.clip.config import is_folder
 from training.clip.starts import LITE0, MINILM
-from training.export.data import is_stated, unstated_images
+from training.data.facts import is_stated, unstated_images
 from training.export.run import Evaluation, RunRecord
 
 NO_LICENCE = "no stated licence, do not publish weights"

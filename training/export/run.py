@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from kg_targets.store import TargetStore
+from training.data.facts import DATA_FACTS, FACTS, describe_data
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.errors import CheckpointError, ConfigError, KGTargetsError
 from training.evaluate.runs import CHANCE, finished_key
-from training.export.data import DATA_FACTS, FACTS, describe_data
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from training.data.sources import ImageSource
 from training.data.transforms import Augmentation
 from training.engine.checkpoint import save_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
-from training.errors import ConfigError, DataError
+from training.errors import DataError
 from training.evaluate.features import RetrievalSet, encode_images
 from training.nb_clip.accumulate import refuse_batch_norm, slices
 from training.nb_clip.losses import LOSSES
@@ -81,7 +81,6 @@ class NBClipRun:
         self.objective.freeze_unused(clip.model)
         if len(slices(data.batch_size // accelerator.num_processes, config.loss.micro_batch)) > 1:
             refuse_batch_norm(clip.model.train())  # here too: before OUTPUT is begun
-        _check_something_learns(clip.model)
         optimizer = make_optimizer(clip.model, config.optim)
         # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
         channels_last = clip.model.to(memory_format=torch.channels_last)
@@ -197,15 +196,6 @@ class NBClipRun:
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
-        )
-
-
-def _check_something_learns(model: nn.Module) -> None:
-    learning = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    if all(name in ("logit_scale", "logit_bias") for name in learning):
-        raise ConfigError(
-            "model.lock_image and model.lock_text leave nothing to train: unlock one, or some of its layers "
-            "(model.lock_image_unlocked_groups, model.lock_text_unlocked_layers)"
         )
 
 

@@ -13,6 +13,7 @@ from training.clip.config import check_precision
 from training.clip.digest import weights_digest
 from training.clip.load import build_clip
 from training.config import TrainConfig
+from training.data.facts import DATA_FACTS, describe_data
 from training.data.sources import open_source
 from training.engine.checkpoint import (
     Start,
@@ -27,7 +28,6 @@ from training.engine.loop import Loop
 from training.engine.signals import StopRequest, follow_launcher
 from training.engine.threads import resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
-from training.export.data import DATA_FACTS, describe_data
 from training.folders import writing
 from training.nb_clip.losses import LOSSES
 from training.nb_clip.run import NBClipRun, Split, Step
