@@ -66,6 +66,16 @@ class TrainConfig:
             raise ConfigError(
                 "loss.name semantic_matching with policy.name identity is info_nce: set --loss.name info_nce"
             )
+        if self.data.cached_views and not self.model.lock_image:
+            raise ConfigError(
+                "data.cached_views keeps what frozen layers of the image tower give: set --model.lock_image true, "
+                "with --model.lock_image_unlocked_groups for the layers that learn"
+            )
+        if self.policy.name == "same_case" and self.loss.mask_same_case:
+            raise ConfigError(
+                "policy.name same_case gives weight to the pairs that loss.mask_same_case takes out: "
+                "set --loss.mask_same_case false"
+            )
         if self.loss.micro_batch is not None and self.loss.micro_batch > self.data.batch_size:
             raise ConfigError(
                 f"loss.micro_batch {self.loss.micro_batch} exceeds data.batch_size {self.data.batch_size}: "

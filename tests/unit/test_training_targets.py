@@ -34,9 +34,12 @@ def reference(name: str, similarity: Array, pairs: Pairs) -> Array:
             for j, weight in weights.items():
                 targets[i, j] = weight / sum(weights.values())
             continue
-        if name == "fixed_mass":
-            weights = {j: np.exp(s[j] / PARAMETERS["temperature"]) for j in others}
+        if name in ("fixed_mass", "uniform", "same_case"):
+            scale = PARAMETERS["temperature"] if name == "fixed_mass" else np.inf
+            weights = {j: np.exp(s[j] / scale) for j in others}
             mass = 1 - PARAMETERS["alpha"] if others else 0.0
+        elif name == "identity":
+            weights, mass = {}, 0.0
         else:
             weights = {
                 j: max(s[j] - PARAMETERS["threshold"], 0) / (1 - PARAMETERS["threshold"]) for j in others

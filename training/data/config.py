@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from training.checks import one_of, within
+from training.errors import ConfigError
 
 SAMPLER_NAMES = ("random", "case_aware", "neighbour_aware")
 
@@ -40,7 +41,19 @@ class DataConfig:
     brightness: float = 0.15
     """Augmentation: largest change of contrast (relative) and offset (share of the range), in [0, 1)."""
 
+    cached_views: int = 0
+    """Augmented views per image that the frozen layers see, once, >= 0; 0: a new one at each step, nothing is kept."""
+    cache: str = ".cache/training"
+    """Folder for what the frozen layers made of views and captions; runs and folds share it."""
+
     def __post_init__(self) -> None:
+        within("data.cached_views", self.cached_views, 0, 1024)
+        if self.cached_views and not self.in_memory:
+            raise ConfigError(
+                "data.cached_views keeps features of all images in memory: set --data.in_memory true"
+            )
+        if not self.cache:
+            raise ConfigError("data.cache is empty: name a folder")
         within("data.batch_size", self.batch_size, 2, None)
         one_of("data.sampler", self.sampler, SAMPLER_NAMES)
         within("data.neighbour_share", self.neighbour_share, 0, 0.9)

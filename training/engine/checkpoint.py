@@ -20,8 +20,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from training.clip.load import Clip
 from training.clip.save import WEIGHTS, write_model_folder
 from training.config import TrainConfig
@@ -41,7 +39,7 @@ OURS = (RUN, CONFIG, DATA_FACTS, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}
 
 NOT_THE_RESULT = ("output", "overwrite", "resume", "log", "save")
 """Fields on which a run's result does not depend."""
-NOT_THE_DATA = ("train_store", "dev_store", "data_root", "workers", "prefetch")
+NOT_THE_DATA = ("train_store", "dev_store", "data_root", "workers", "prefetch", "cache")
 """Fields of ``data`` likewise; stores and images are in the key by what they hold."""
 
 
@@ -163,12 +161,12 @@ def _is_past(line: str, log: Path, step: int, epoch: int) -> bool:
         raise CheckpointError(f"{log} is damaged: start the run over with --resume never") from error
 
 
-def save_checkpoint(output: Path, model: nn.Module, clip: Clip) -> None:
+def save_checkpoint(output: Path, clip: Clip) -> None:
     """Write OUTPUT/checkpoint for open_clip; the previous one stays until the new one is whole."""
     fresh, current, old = (output / f"{CHECKPOINT}{suffix}" for suffix in (".new", "", ".old"))
     with writing(output, "--output"):
         with fresh_folder(fresh):
-            write_model_folder(fresh, model, clip)
+            write_model_folder(fresh, clip.model, clip)
         replace_folder(fresh, current, old)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from training.checks import one_of, within
 
-POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity")
+POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity", "uniform", "same_case")
 LOSS_NAMES = ("semantic_matching", "info_nce", "mse", "sigmoid")
 
 
@@ -36,11 +36,11 @@ class PolicyConfig:
     """How similarities become targets (training/nb_clip/targets.py); info_nce ignores all of it."""
 
     name: str = "evidence"
-    """softmax, fixed_mass, evidence or identity; semantic_matching only, as are the next four fields."""
+    """softmax, fixed_mass, evidence, identity, or a control, uniform or same_case; semantic_matching only."""
     temperature: float = 1.0
-    """Temperature of softmax and fixed_mass, units of similarity, > 0."""
+    """Temperature of softmax and fixed_mass, units of similarity, > 0; as all of policy, semantic_matching only."""
     alpha: float = 0.7
-    """Probability the true pair keeps: exactly (fixed_mass) or at least (evidence), in (0, 1]."""
+    """Probability the true pair keeps: exactly (fixed_mass, uniform, same_case) or at least (evidence), in (0, 1]."""
     threshold: float | None = None
     """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
     saturation: float = 1.0

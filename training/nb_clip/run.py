@@ -23,12 +23,12 @@ from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
 from training.data.sampler import make_sampler
 from training.data.sources import ImageSource
-from training.data.transforms import Augmentation
 from training.engine.checkpoint import save_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.errors import DataError
-from training.evaluate.features import RetrievalSet, encode_images
+from training.evaluate.features import RetrievalSet
 from training.nb_clip.accumulate import refuse_batch_norm, slices
+from training.nb_clip.inputs import make_inputs
 from training.nb_clip.losses import LOSSES
 from training.nb_clip.rows import gather_rows
 from training.nb_clip.selection import Selector
@@ -65,7 +65,6 @@ class NBClipRun:
             data, self.images, config.seed, accelerator.process_index, accelerator.num_processes
         )
         self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
-        self.augment = Augmentation(data.rotation, data.shift, data.zoom, data.brightness)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
         self.dev_images = _load(dev, clip, config, verify=True) if dev else None
         self.selector: Selector | None = None
@@ -81,14 +80,14 @@ class NBClipRun:
         self.objective.freeze_unused(clip.model)
         if len(slices(data.batch_size // accelerator.num_processes, config.loss.micro_batch)) > 1:
             refuse_batch_norm(clip.model.train())  # here too: before OUTPUT is begun
-        optimizer = make_optimizer(clip.model, config.optim)
         # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
-        channels_last = clip.model.to(memory_format=torch.channels_last)
-        self.model: nn.Module = accelerator.prepare(channels_last)
+        clip.model.to(memory_format=torch.channels_last)
+        self.inputs = make_inputs(config, clip, self.images, self.dev_images, accelerator)
+        optimizer = make_optimizer(self.inputs.learner, config.optim)
+        self.model: nn.Module = accelerator.prepare(self.inputs.learner)
         self.optimizer: Optimizer = accelerator.prepare(optimizer)
         self.schedule: LRScheduler = make_schedule(optimizer, config.optim, self.total_steps)
         self._waited = 0.0
-        self._mean, self._std = clip.mean.to(accelerator.device), clip.std.to(accelerator.device)
 
     def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
         """Batches of an epoch; the similarities of the next one are looked up while the former one trains."""
@@ -115,21 +114,11 @@ class NBClipRun:
 
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
         """Gradients of one step; the measurements it returns stay on the device until they are logged."""
-        device, pixels = self.accelerator.device, batch.batch.pixels
-        offset = self.accelerator.process_index * len(pixels)
-        # Drawn for the whole batch, so that an image is augmented alike whatever the number of processes.
-        seed = (self.config.seed * 1_000_003 + step) * 4096
-        everyone = self.augment.draw(self.config.data.batch_size, torch.Generator().manual_seed(seed))
-        drawn = everyone[offset : offset + len(pixels)]
-
-        def images(start: int, stop: int) -> Tensor:
-            part = pixels[start:stop].to(device).float() / 255.0
-            return (self.augment.apply(part, drawn[start:stop]) - self._mean) / self._std
-
+        offset = self.accelerator.process_index * len(batch.batch.rows)
         return self.objective.backward(
             self.model,
-            images,
-            batch.batch.tokens.to(device),
+            self.inputs.images(batch.batch, step, offset),
+            self.inputs.texts(batch.batch),
             self._targets_of(batch),
             offset,
             measured=measured,
@@ -153,17 +142,16 @@ class NBClipRun:
 
     def score(self) -> float:
         """Image→image retrieval on the dev split."""
-        if self.selector is None or self.dev_images is None:
+        if self.selector is None:
             raise RuntimeError("there is no dev split to score")
-        model = self.accelerator.unwrap_model(self.model)
-        features = encode_images(model, self.clip, self.dev_images, device=self.accelerator.device)
+        features = self.inputs.gallery(self.accelerator.unwrap_model(self.model))
         if not np.isfinite(features).all():
             raise DataError("the model's features on the dev split are not finite: lower optim.lr")
         return self.selector(features)
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint, for open_clip."""
-        save_checkpoint(output, self.accelerator.unwrap_model(self.model), self.clip)
+        save_checkpoint(output, self.clip)
 
     def waited(self) -> float:
         """Seconds that steps have waited for images or for targets."""

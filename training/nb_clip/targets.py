@@ -6,6 +6,8 @@
 | `fixed_mass` | P_ii = α; the others share 1 − α by softmax_{j≠i}(S_ij / τ_o)                      | R    |
 | `evidence`   | P_ii = 1 − (1 − α)·min(1, m_i/m₀); the others share the rest by similarity above θ | R    |
 | `identity`   | P_ii = 1, CLIP's own target                                                        | S    |
+| `uniform`    | P_ii = α, the others share 1 − α equally: label smoothing, a control               | R    |
+| `same_case`  | P_ii = α, the other images of the case share 1 − α equally: a control              | R    |
 
 (C: the authors' code, R: our reconstruction, S: the supplement.) Every policy is a pure function of S
 ``[B_local, B_global]`` whose row i has its positive in column ``offset + i``; P is float32 and rows sum to 1.
@@ -152,6 +154,23 @@ def evidence_policy(
     return torch.where(pairs.positive, 1.0 - softness, softness * shares)
 
 
+def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | None = None) -> Tensor:
+    """P_ii = α, the relatives share 1 − α equally, however similar they are: label smoothing (R).
+
+    The control for soft targets without knowledge. With the other images of the case as the only relatives it is the
+    control ``same_case``: several positives by the case number alone.
+
+    Args:
+        similarity: ``[B_local, B_global]``; only its shape matters.
+        alpha: the positive's probability, in (0, 1].
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        P, float32, same shape; rows without relatives are the identity.
+    """
+    return fixed_mass_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
+
+
 def identity_policy(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
     """P_ii = 1: the target of InfoNCE, float32, same shape as S."""
     pairs = pairs or pair_structure(similarity)
@@ -224,6 +243,8 @@ POLICIES: dict[str, Callable[..., Tensor]] = {
     "fixed_mass": fixed_mass_policy,
     "evidence": evidence_policy,
     "identity": identity_policy,
+    "uniform": uniform_policy,
+    "same_case": uniform_policy,  # its relatives are those of the case: see training.nb_clip.task
 }
 
 
@@ -238,6 +259,8 @@ def bind_policy(name: str, temperature: float, alpha: float, threshold: float, s
         "fixed_mass": {"alpha": alpha, "temperature": temperature},
         "evidence": {"threshold": threshold, "alpha": alpha, "saturation": saturation},
         "identity": {},
+        "uniform": {"alpha": alpha},
+        "same_case": {"alpha": alpha},
     }
     if name not in POLICIES:
         raise ConfigError(f'policy.name: "{name}" is not one of {", ".join(POLICIES)}')

@@ -17,6 +17,7 @@ from training.nb_clip.gather import gather_features
 from training.nb_clip.losses import LOSSES, ContrastiveBatch
 from training.nb_clip.measure import measure
 from training.nb_clip.targets import (
+    Pairs,
     bind_policy,
     identity_policy,
     mix_identity,
@@ -71,7 +72,9 @@ class TargetBuilder:
         )
         self.device = device
         self.known = torch.as_tensor(store.known)
-        self.cases = torch.as_tensor(case_codes(store.group_ids)) if loss.mask_same_case else None
+        self.by_case = self.kind == "policy" and policy.name == "same_case"
+        needed = loss.mask_same_case or self.by_case
+        self.cases = torch.as_tensor(case_codes(store.group_ids)) if needed else None
         self.blocks = None if self.kind == "pairs" else make_blocks(store, device, loss.device_factors_mb)
 
     def __call__(
@@ -89,7 +92,8 @@ class TargetBuilder:
             Targets on ``device``; ``t2i`` is the same tensor as ``i2t`` where S is symmetric.
         """
         local, everyone = rows_local.cpu(), rows_global.cpu()
-        mask = self._same_case(local, everyone, offset)
+        same = self._same_case(local, everyone, offset)
+        mask = None if self.by_case else same
         if self.blocks is None:
             shape = torch.empty(len(local), len(everyone), device=self.device)
             identity = identity_policy(shape, pairs=pair_structure(shape, offset))
@@ -99,6 +103,8 @@ class TargetBuilder:
         known_rows, known_columns = self.known[local].to(self.device), self.known[everyone].to(self.device)
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
         pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
+        if self.by_case:
+            pairs = Pairs(pairs.positive, torch.zeros_like(pairs.relatives) if same is None else same)
 
         def graded(similarity: Tensor) -> Tensor:
             targets = self.grade(similarity, pairs=pairs)

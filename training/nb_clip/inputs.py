@@ -1,0 +1,214 @@
+"""What the model is fed with: pixels, augmented anew at each step, or what frozen layers made of some views once.
+
+Everything random is drawn for the global batch from (seed, step), so that an image is seen alike whatever the number of
+processes.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.clip.cut import CutClip, cut
+from training.clip.features import image_features
+from training.clip.load import Clip
+from training.config import TrainConfig
+from training.data.bank import Bank, content_key, module_key
+from training.data.dataset import Batch, CaptionedImages
+from training.data.transforms import Augmentation
+from training.errors import ShapeError
+from training.evaluate.features import BATCH, encode_images
+
+
+class Inputs(Protocol):
+    """Where a step's tensors come from."""
+
+    learner: nn.Module
+    """The model that takes them, before it is prepared for several processes."""
+
+    def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
+        """start, stop to what the learner takes of that slice of a step's local batch; the same when asked again."""
+        ...
+
+    def texts(self, batch: Batch) -> Tensor:
+        """What the learner takes of its captions, ``[B_local, …]``."""
+        ...
+
+    def gallery(self, learner: nn.Module) -> NDArray[np.float32]:
+        """Unit features of the dev images before the projection, float32 ``[N, D]``."""
+        ...
+
+
+def make_inputs(
+    config: TrainConfig,
+    clip: Clip,
+    images: CaptionedImages,
+    dev: CaptionedImages | None,
+    accelerator: Accelerator,
+) -> Inputs:
+    """Pixels, or frozen features where ``data.cached_views`` asks for them.
+
+    Raises:
+        ConfigError: the model cannot be cut where it begins to learn.
+        DataError: cached features are damaged.
+        CheckpointError: ``data.cache`` cannot be written.
+    """
+    if config.data.cached_views:
+        return FrozenInputs(config, clip, images, dev, accelerator)
+    return PixelInputs(config, clip, dev, accelerator.device)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Of what a step draws for its images."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4096)
+
+
+def augmentation(config: TrainConfig) -> Augmentation:
+    """As configured."""
+    data = config.data
+    return Augmentation(data.rotation, data.shift, data.zoom, data.brightness)
+
+
+class PixelInputs:
+    """Pixels, augmented at each step; the whole model learns, as far as it is not frozen."""
+
+    def __init__(
+        self, config: TrainConfig, clip: Clip, dev: CaptionedImages | None, device: torch.device
+    ) -> None:
+        self.config, self.clip, self.dev, self.device = config, clip, dev, device
+        self.learner = clip.model
+
+    def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
+        """Augmented and normalised images, float32 ``[B, 3, S, S]``."""
+        augment, pixels = augmentation(self.config), batch.pixels
+        everyone = augment.draw(self.config.data.batch_size, step_generator(self.config.seed, step))
+        drawn = everyone[offset : offset + len(pixels)]
+        mean, std = self.clip.mean.to(self.device), self.clip.std.to(self.device)
+
+        def slice_of(start: int, stop: int) -> Tensor:
+            part = pixels[start:stop].to(self.device).float() / 255.0
+            return (augment.apply(part, drawn[start:stop]) - mean) / std
+
+        return slice_of
+
+    def texts(self, batch: Batch) -> Tensor:
+        """Tokens, int64 ``[B, L]``."""
+        return batch.tokens.to(self.device)
+
+    def gallery(self, learner: nn.Module) -> NDArray[np.float32]:
+        """By the whole model."""
+        if self.dev is None:
+            raise ShapeError("there is no dev split to encode")
+        return encode_images(learner, self.clip, self.dev, device=self.device)
+
+
+class FrozenInputs:
+    """What the frozen layers make of each image's views and of each caption, computed once and kept on disk.
+
+    Memory: images x views x size of one view's features, 2 bytes each.
+
+    Args:
+        config: the run's; ``data.cached_views`` >= 1.
+        clip: the model, frozen as configured.
+        images: to train on, in memory.
+        dev: the dev split, in memory; each image in one view, as it is.
+        accelerator: processes share the work; its device computes.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        clip: Clip,
+        images: CaptionedImages,
+        dev: CaptionedImages | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.clip, self.accelerator = config, clip, accelerator
+        clip.model.to(accelerator.device)
+        size = int(images.empty(0).shape[-1])
+        self._cut: CutClip = cut(clip.model, size)
+        self.learner = self._cut.learner
+        self._rows = torch.as_tensor(images.rows)
+        self._images = self._of_images(images, config.data.cached_views)
+        self._dev = None if dev is None else self._of_images(dev, 0)
+        self._texts = None if self._cut.text_part is None else self._of_texts(images, self._cut.text_part)
+
+    def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
+        """Frozen features of one view of each image, ``[B, …]``, float32."""
+        data = self.config.data
+        generator = step_generator(self.config.seed, step)
+        drawn = torch.randint(data.cached_views, (data.batch_size,), generator=generator)
+        views, places = drawn[offset : offset + len(batch.rows)], self._places(batch)
+
+        def slice_of(start: int, stop: int) -> Tensor:
+            return self._input(self._images[places[start:stop], views[start:stop]])
+
+        return slice_of
+
+    def texts(self, batch: Batch) -> Tensor:
+        """Frozen features ``[B, D]``, or tokens if the text tower learns."""
+        if self._texts is None:
+            return batch.tokens.to(self.accelerator.device)
+        return self._texts[self._places(batch)].to(self.accelerator.device).float()
+
+    @torch.no_grad()
+    def gallery(self, learner: nn.Module) -> NDArray[np.float32]:
+        """By the learning layers, of the dev images' frozen features."""
+        if self._dev is None:
+            raise ShapeError("there is no dev split to encode")
+        was_training = learner.training
+        learner.eval()
+        parts = [image_features(learner, self._input(part[:, 0])) for part in torch.split(self._dev, BATCH)]
+        learner.train(was_training)
+        return torch.cat(parts).cpu().numpy()
+
+    def _input(self, features: Tensor) -> Tensor:
+        """To the device, as float32, in the layout that convolutions want."""
+        moved = features.to(self.accelerator.device).float()
+        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+
+    def _places(self, batch: Batch) -> Tensor:
+        return torch.searchsorted(self._rows, batch.rows)
+
+    def _of_images(self, images: CaptionedImages, views: int) -> Tensor:
+        """Features of each image in augmented views, or as it is (0 views), float16 ``[N, max(views, 1), …]``."""
+        part, augment = self._cut.image_part, augmentation(self.config)
+        pixels = torch.cat([images.batch([position]).pixels for position in range(len(images))])
+        keys = [content_key(image) for image in pixels]
+        facts = {"views": views, "augmentation": asdict(augment) if views else {}}
+        facts |= {"mean": self.clip.mean.flatten().tolist(), "std": self.clip.std.flatten().tolist()}
+
+        @torch.no_grad()
+        def features(position: int) -> Tensor:
+            image = pixels[position : position + 1].float() / 255.0
+            if views:  # drawn from the image itself: every run and every fold sees the same views
+                seed = int.from_bytes(hashlib.sha256(keys[position].encode()).digest()[:7])
+                image = augment(image.expand(views, -1, -1, -1), torch.Generator().manual_seed(seed))
+            inputs = ((image - self.clip.mean) / self.clip.std).to(self.accelerator.device)
+            return torch.as_tensor(part(inputs.contiguous(memory_format=torch.channels_last)))
+
+        return self._filled(module_key(part, **facts), keys, features, "frozen image layers")
+
+    def _of_texts(self, images: CaptionedImages, part: nn.Module) -> Tensor:
+        tokens = torch.cat([images.batch([position]).tokens for position in range(len(images))])
+        keys = [content_key(caption) for caption in tokens]
+
+        @torch.no_grad()
+        def features(position: int) -> Tensor:
+            return torch.as_tensor(part(tokens[position : position + 1].to(self.accelerator.device)))[0]
+
+        return self._filled(module_key(part), keys, features, "frozen text layers")
+
+    def _filled(self, key: str, keys: list[str], compute: Callable[[int], Tensor], what: str) -> Tensor:
+        bank = Bank(Path(self.config.data.cache), key)
+        processes = self.accelerator.num_processes
+        bank.complete(keys, compute, what, slice(self.accelerator.process_index, None, processes))
+        self.accelerator.wait_for_everyone()
+        return bank.load(keys)
