@@ -18,6 +18,8 @@ class DataConfig:
     """Folder of the development split's store, to choose the best epoch; null keeps the last epoch."""
     data_root: str = ""
     """Images: folder that the store's paths are relative to, or Parquet file(s) or tar shard(s); required."""
+    case_share: float = 1.0
+    """Share of the training split's cases to train on, the same ones for every seed, in (0, 1]; a learning curve."""
     batch_size: int = 128
     """Images per optimizer step, summed over all processes; at least 2."""
     sampler: str = "random"
@@ -54,6 +56,7 @@ class DataConfig:
             )
         if not self.cache:
             raise ConfigError("data.cache is empty: name a folder")
+        within("data.case_share", self.case_share, 1e-6, 1)
         within("data.batch_size", self.batch_size, 2, None)
         one_of("data.sampler", self.sampler, SAMPLER_NAMES)
         within("data.neighbour_share", self.neighbour_share, 0, 0.9)

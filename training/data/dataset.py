@@ -49,6 +49,7 @@ class CaptionedImages:
         max_broken: images that may be missing or unreadable, in all.
         verify: if not in memory, decode every image once now all the same, so that ``rows`` are all readable: what
             a gallery to search needs.
+        rows: store rows to use, int64, ascending; None: all.
         option: what ``max_broken`` is called where the user sets it, for messages.
 
     Raises:
@@ -64,6 +65,7 @@ class CaptionedImages:
         in_memory: bool = True,
         max_broken: int = 0,
         verify: bool = False,
+        rows: NDArray[np.int64] | None = None,
         option: str = "data.max_broken",
     ) -> None:
         self.store, self.source = store, source
@@ -75,6 +77,8 @@ class CaptionedImages:
         self.rows = source.check_present(max_broken)
         """Store rows in use, int64 [M], ascending."""
         missing = np.setdiff1d(np.arange(len(store)), self.rows)
+        if rows is not None:
+            self.rows = np.intersect1d(self.rows, rows)
         self._broken = [f"{source.name(row)} (missing)" for row in missing.tolist()]
         if in_memory or verify:
             self._decode_all(keep=in_memory)

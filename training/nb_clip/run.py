@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kg_targets.store import TargetStore
 from training.clip.load import Clip
 from training.config import TrainConfig
+from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
 from training.data.sampler import make_sampler
@@ -60,7 +62,8 @@ class NBClipRun:
     ) -> None:
         self.config, self.accelerator, self.clip = config, accelerator, clip
         data = config.data
-        self.images = _load(train, clip, config)
+        share = rows_of_share(train.store.group_ids, data.case_share)
+        self.images = _load(train, clip, config, rows=share)
         self.sampler = make_sampler(
             data, self.images, config.seed, accelerator.process_index, accelerator.num_processes
         )
@@ -187,7 +190,13 @@ class NBClipRun:
         )
 
 
-def _load(split: Split, clip: Clip, config: TrainConfig, verify: bool = False) -> CaptionedImages:
+def _load(
+    split: Split,
+    clip: Clip,
+    config: TrainConfig,
+    verify: bool = False,
+    rows: NDArray[np.int64] | None = None,
+) -> CaptionedImages:
     data = config.data
     return CaptionedImages(
         split.store,
@@ -196,4 +205,5 @@ def _load(split: Split, clip: Clip, config: TrainConfig, verify: bool = False) -
         in_memory=data.in_memory,
         max_broken=data.max_broken,
         verify=verify,
+        rows=rows,
     )
