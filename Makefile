@@ -19,13 +19,14 @@ OUT ?= build/$(DATASET)
 ONTOLOGY ?= seed
 SCORER ?= ontology
 EXTRACTOR ?= dictionary
+JOBS ?=
 ARGS ?=
 
 DEMO := build/demo
 CONFIG := training/configs/nb_clip_demo.yaml
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets card bench lint clean
+.PHONY: help setup demo test targets tables card bench lint clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -72,6 +73,11 @@ targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data
 card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
 	$(BIN)/kg-targets card $(STORE) --out $(dir $(STORE:/=))report/card-$(notdir $(STORE:/=)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+
+tables: $(INSTALLED) ## Ablation tables by one command: DATASET=demo|medpix [DATA_ROOT=] [JOBS=] [ARGS="--only row --dry-run"]
+	@[ -n "$(DATASET)" ] || { echo "error: say which grid: make tables DATASET=demo (they are in pipelines/grids)" >&2; exit 2; }
+	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
+	$(BIN)/python -m pipelines.tables $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data

@@ -39,21 +39,26 @@ class ConceptGraph:
 
     @classmethod
     def build(
-        cls, asserted: Sequence[Sequence[str]], ontology: Ontology | None, max_hops: int | None = None
+        cls,
+        asserted: Sequence[Sequence[str]],
+        ontology: Ontology | None,
+        max_hops: int | None = None,
+        relations: Sequence[str] = ("is_a",),
     ) -> "ConceptGraph":
         """Graph of the images' concepts with their ancestors.
 
         Args:
             asserted: for each image, the CUIs its caption asserts; order and repetition do not matter.
             ontology: where ``is_a`` comes from; ``None`` keeps ``has_attribute`` only ("UMLS without ontology").
-            max_hops: longest ``is_a`` path followed, in edges; ``None`` takes the whole ancestor closure.
+            max_hops: longest path followed, in edges; ``None`` takes the whole ancestor closure.
+            relations: that lead to ancestors: ``is_a``, or ``part_of`` as well.
         """
         used = sorted({cui for cuis in asserted for cui in cuis})
         if ontology is None:
             concepts, hops, edges = used, sparse.eye_array(len(used), format="csr"), []
         else:
-            concepts, hops = ontology.ancestor_matrix(used, max_hops=max_hops)
-            edges = list(ontology.edges(concepts))
+            concepts, hops = ontology.ancestor_matrix(used, max_hops, relations)
+            edges = ontology.edges(concepts, relations)
         column = {cui: index for index, cui in enumerate(concepts)}
         return cls(concepts, _incidence(asserted, column), _closure(used, concepts, hops, edges), edges)
 

@@ -182,13 +182,19 @@ class _SplitBuild:
     def _score(self, shards: list[ShardResult]) -> tuple[ConceptGraph, ConceptStatistics, Factors]:
         with self.watch.stage("graph"):
             ontology = self.ontology if self.config.use_ontology else None
-            graph = ConceptGraph.build(
-                [cuis for shard in shards for cuis in shard.cuis], ontology, self.config.max_hops
-            )
+            asserted = [cuis for shard in shards for cuis in shard.cuis]
+            graph = ConceptGraph.build(asserted, ontology, self.config.max_hops, self.config.relations)
         with self.watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if self.fitted is None else _statistics_of(self.fitted)
             image_ids = [image_id for shard in shards for image_id in shard.image_ids]
-            data = ScoringInput(graph, statistics, image_ids, self.config.shrinkage, self.config.seed)
+            data = ScoringInput(
+                graph,
+                statistics,
+                image_ids,
+                shrinkage=self.config.shrinkage,
+                flat_ancestors=self.config.flat_ancestors,
+                seed=self.config.seed,
+            )
             factors = SCORERS[self.config.scorer](data)
         return graph, statistics, factors
 

@@ -108,6 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     command.set_defaults(run=_demo_data)
 
+    command = commands.add_parser("folds", help="cut a data set into cross-validation folds by whole cases")
+    command.add_argument("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
+    command.add_argument("--data-root", type=Path, default=None, help="its folder (default: data/<data set>)")
+    command.add_argument("--out", type=Path, required=True, help="folder for fold0/, fold1/, …")
+    command.add_argument(
+        "--test", required=True, help="splits whose cases are each tested once, such as train,test"
+    )
+    command.add_argument("--train-only", default="", help="splits that are in every train part, such as dev")
+    command.add_argument("--folds", type=int, default=5, help="number of folds, ≥ 2 (default: 5)")
+    command.add_argument("--seed", type=int, default=0, help="another seed, other folds (default: 0)")
+    command.set_defaults(run=_folds)
+
     command = commands.add_parser("verify", help="checksums and invariants of a store")
     command.add_argument("store", type=Path, help="folder of a store, such as build/demo/train")
     command.set_defaults(run=_verify)
@@ -242,6 +254,22 @@ def _demo_data(options: argparse.Namespace) -> None:
     state = "written" if summary.created else "up to date"
     counts = f"{summary.images:,} images of {summary.cases:,} cases ({splits})"
     _say(f"{options.out}: {state}, {counts}, seed {summary.seed}")
+
+
+def _folds(options: argparse.Namespace) -> None:
+    from kg_targets.manifest import Manifest
+    from kg_targets.manifest.folds import FoldConfig, write_folds
+
+    manifest = Manifest.load(options.dataset)
+    test, train_only = (
+        tuple(name.strip() for name in text.split(",") if name.strip())
+        for text in (options.test, options.train_only)
+    )
+    config = FoldConfig(test, train_only, options.folds, options.seed)
+    folds = write_folds(manifest, options.data_root or manifest.default_root, options.out, config)
+    for line in folds.lines:
+        _say(line)
+    _say(f"{folds.folder}: {'written' if folds.created else 'up to date, nothing to do'}")
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -35,8 +35,12 @@ class BuildConfig:
     """How concepts become similarities: ontology, noise, permuted or identity."""
     use_ontology: bool = True
     """Follow is_a edges; without them only the captions' own concepts count."""
+    part_of: bool = False
+    """Follow part_of edges like is_a: what is part of the lung is lung, too."""
     max_hops: int | None = None
     """Longest is_a path followed, in edges, ≥ 1; None for no limit."""
+    flat_ancestors: bool = False
+    """Weigh all ancestors of a concept alike instead of by their information content: idf alone."""
     shrinkage: float = 0.0
     """λ of the ontology scorer, nats, ≥ 0: above 0, images of which little is known are less similar to others."""
     top_k: int = 64
@@ -74,8 +78,18 @@ class BuildConfig:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"
             )
-        if self.max_hops is not None and not self.use_ontology:
-            raise ConfigError("--max-hops and --no-ontology contradict each other: drop one of them")
+        for option, given in (
+            ("--max-hops", self.max_hops is not None),
+            ("--part-of", self.part_of),
+            ("--flat-ancestors", self.flat_ancestors),
+        ):
+            if given and not self.use_ontology:
+                raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """That lead from a concept to its ancestors."""
+        return ("is_a", "part_of") if self.part_of else ("is_a",)
 
     @property
     def licence_set(self) -> frozenset[str] | None:

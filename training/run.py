@@ -37,9 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # numpy looks up similarities beside torch's work: its own threads would spin on torch's cores (5 % of a step).
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         # Read once, when the libraries are loaded; torch is told again in the loop.
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # without it, products on a GPU vary from run to run
         os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
         from training.nb_clip.train import train  # torch and open_clip take seconds to load: not for --help
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 
 def concept_hierarchy(store: "TargetStore") -> nx.DiGraph:
-    """Every edge that the closure follows (``is_a``, and ``same_as`` both ways), child → parent."""
-    edges = store.is_a[store.is_a["relation"].isin(["is_a", "same_as"])]
+    """Every edge that the closure follows, child → parent: ``is_a``, ``same_as`` both ways, ``part_of`` if built so."""
+    edges = store.is_a
     graph = nx.DiGraph()
     graph.add_edges_from(zip(edges["child"], edges["parent"], strict=True))
     return graph

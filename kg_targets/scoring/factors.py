@@ -23,6 +23,8 @@ class ScoringInput:
     """Length N, in the row order of the graph."""
     shrinkage: float = 0.0
     """λ ≥ 0 of the ontology scorer, nats: evidence below which an image counts as little known."""
+    flat_ancestors: bool = False
+    """Give every ancestor the same weight instead of its information content."""
     seed: int = 0
     """For the scorers that draw random numbers."""
 

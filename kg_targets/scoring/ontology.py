@@ -8,7 +8,8 @@ Sibling findings share ancestors and come out close, unrelated ones do not. Exac
 concepts (so it can be explained), and inductive: new images need no retraining. Without ontology edges, v_c = e_c.
 
 Cosine ignores how much is known: two captions that say "CT" and nothing else come out identical. With shrinkage λ > 0,
-K_i = u_i/√(‖u_i‖² + λ²), so that little evidence gives little similarity (to others; S_ii stays 1).
+K_i = u_i/√(‖u_i‖² + λ²), so that little evidence gives little similarity (to others; S_ii stays 1). With flat ancestors
+IC(a) is replaced by 1, and "thing" counts as much as "pleural effusion": the ablation of IC.
 Source: docs/methods.md#ontology-scorer (our reconstruction of the knowledge graph's similarity, training-free).
 """
 
@@ -22,6 +23,8 @@ def score(data: ScoringInput) -> Factors:
     """Sparse factors over concepts, float32 [N, C]; an image without any weighted concept is unknown."""
     graph = data.graph
     ic = data.statistics.information_content(graph.concepts)
+    if data.flat_ancestors:
+        ic = np.ones_like(ic)
     idf = data.statistics.inverse_document_frequency(graph.concepts)
     concept_vectors = normalise_rows(sparse.csr_array(graph.closure @ sparse.diags_array(ic)))  # [C, C]
     weighted = graph.has_attribute @ sparse.diags_array(idf)  # [N, C]

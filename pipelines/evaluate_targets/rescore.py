@@ -11,7 +11,6 @@ from kg_targets.scoring import ConceptStatistics, ScoringInput, ontology
 from kg_targets.store import TargetStore
 
 _ADDITIVE = ("ontology",)
-_IS_A = ("is_a", "same_as")
 
 
 def is_additive(store: TargetStore) -> bool:
@@ -39,7 +38,13 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
     edges = is_a_edges(store) if config["use_ontology"] else []
     closure = _shared_columns(store, names, ancestors(names, edges, config["max_hops"]))
     graph = ConceptGraph(names, asserted, closure, edges=[])
-    data = ScoringInput(graph, statistics, image_ids=[], shrinkage=config["shrinkage"])
+    data = ScoringInput(
+        graph,
+        statistics,
+        image_ids=[],
+        shrinkage=config["shrinkage"],
+        flat_ancestors=config["flat_ancestors"],
+    )
     return sparse.csr_array(ontology.score(data).matrix)
 
 
@@ -62,8 +67,7 @@ def recomputation_error(store: TargetStore) -> float:
 
 def is_a_edges(store: TargetStore) -> list[tuple[str, str]]:
     """(child, parent) of every edge that the closure follows."""
-    edges = store.is_a[store.is_a["relation"].isin(_IS_A)]
-    return list(zip(edges["child"].tolist(), edges["parent"].tolist(), strict=True))
+    return list(zip(store.is_a["child"].tolist(), store.is_a["parent"].tolist(), strict=True))
 
 
 def ancestors(

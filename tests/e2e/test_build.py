@@ -269,3 +269,25 @@ def test_the_extractor_is_made_once_for_all_splits(tmp_path: Path, monkeypatch: 
     config = BuildConfig(dataset="demo", data_root=data(tmp_path), out=tmp_path / "out", workers=1)
     assert len(build_data_set(config, lambda line: None)) == 3
     assert made == ["dictionary"]
+
+
+def test_part_of_leads_to_ancestors_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    captions = data(tmp_path)
+    plain = build_from(captions, tmp_path / "plain")
+    wide = build_from(captions, tmp_path / "wide", part_of=True)
+    assert set(plain.is_a["relation"]) <= {"is_a", "same_as"}
+    assert "part_of" in set(wide.is_a["relation"])
+    rows = list(range(len(wide)))
+    assert abs(wide.block(rows) - plain.block(rows)).max() > 0.01
+    left, right = wide.row("train000"), wide.row("train001")
+    assert wide.explain("train000", "train001").similarity == pytest.approx(
+        float(wide.block([left], [right])[0, 0]), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("option", ["--part-of", "--flat-ancestors"])
+def test_what_is_about_ancestors_contradicts_going_without(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(capsys, "build", "demo", "--data-root", data(tmp_path), "--no-ontology", option)
+    assert (code, error.count("\n")) == (2, 1) and option in error and "contradict" in error

@@ -35,7 +35,9 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
     return build(tmp_path_factory.mktemp("flat"), RICH * 2, use_ontology=False)
 
 
-@pytest.mark.parametrize("options", [{}, {"max_hops": 1}, {"use_ontology": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"max_hops": 1}, {"use_ontology": False}, {"part_of": True}, {"flat_ancestors": True}]
+)
 def test_recomputed_factors_of_unhidden_images_are_the_stored_ones(
     tmp_path: Path, options: dict[str, object]
 ) -> None:

@@ -1,7 +1,8 @@
 """Statistics, scorers and neighbours against references written here, independently, in plain float64 Python."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,7 +166,9 @@ def test_neighbours_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_concepts_of_equal_meaning_share_one_column() -> None:
     class WithEquals(TinyOntology):
-        def edges(self, nodes: Iterable[str]) -> list[tuple[str, str, str]]:
+        def edges(
+            self, nodes: Iterable[str], relations: Sequence[str] = ("is_a",)
+        ) -> list[tuple[str, str, str]]:
             twins = [("C0000001", "same_as", "C0000002"), ("C0000002", "same_as", "C0000001")]
             return sorted([*super().edges(nodes), *twins])
 
@@ -182,10 +185,21 @@ def test_shrinkage_makes_little_evidence_less_similar_and_none_of_it_changes_not
     statistics, ids = ConceptStatistics.fit(graph), [str(row) for row in range(6)]
 
     def block(shrinkage: float) -> np.ndarray:
-        factors = dense(SCORERS["ontology"](ScoringInput(graph, statistics, ids, shrinkage)))
+        factors = dense(SCORERS["ontology"](ScoringInput(graph, statistics, ids, shrinkage=shrinkage)))
         return factors @ factors.T
 
     plain, shrunk = block(0.0), block(1.0)
     assert plain[0, 1] == pytest.approx(1.0) and plain[2, 3] == pytest.approx(1.0)
     assert shrunk[0, 1] < shrunk[2, 3] < 1.0
     np.testing.assert_array_equal(shrunk[4:], 0.0)
+
+
+def test_flat_ancestors_count_alike_whatever_they_tell() -> None:
+    asserted = [["C0000001"], ["C0000002"], ["C0000003"], ["C0000003"], ["C0000003"], []]
+    graph = ConceptGraph.build(asserted, HIERARCHY)
+    data = ScoringInput(graph, ConceptStatistics.fit(graph), list("abcdef"), flat_ancestors=True)
+    factors = dense(SCORERS["ontology"](data))
+    # Each concept and its two ancestors weigh 1/3; two pleural diseases share two of them, the brain's only the root.
+    np.testing.assert_allclose((factors @ factors.T)[0, :3], [1, 2 / 3, 1 / 3], atol=1e-6)
+    by_content = dense(SCORERS["ontology"](replace(data, flat_ancestors=False)))
+    assert (by_content @ by_content.T)[0, 2] < 0.1  # the root tells little

@@ -21,7 +21,7 @@ class TinyOntology:
         return reached
 
     def ancestor_matrix(
-        self, cuis: Sequence[str], max_hops: int | None = None
+        self, cuis: Sequence[str], max_hops: int | None = None, relations: Sequence[str] = ("is_a",)
     ) -> tuple[list[str], sparse.csr_array]:
         limit = 10**6 if max_hops is None else max_hops
         rows = [{node: hops for node, hops in self.distances(cui).items() if hops <= limit} for cui in cuis]
@@ -31,7 +31,7 @@ class TinyOntology:
         )
         return nodes, sparse.csr_array(dense.reshape(len(cuis), len(nodes)))
 
-    def edges(self, nodes: Iterable[str]) -> list[tuple[str, str, str]]:
+    def edges(self, nodes: Iterable[str], relations: Sequence[str] = ("is_a",)) -> list[tuple[str, str, str]]:
         kept = set(nodes)
         return sorted((c, "is_a", p) for c in kept for p in self.parents.get(c, []) if p in kept)
 

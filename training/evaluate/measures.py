@@ -45,6 +45,30 @@ class Scored:
 Measures = dict[str, Scored]
 
 
+def mean_of(scored: Scored) -> float:
+    """Mean over the scored queries, or of the classes' means; NaN without a query."""
+    known = ~np.isnan(scored.values)
+    if not known.any():
+        return float("nan")
+    if scored.classes is None:
+        return float(scored.values[known].mean())
+    classes = scored.classes[known]
+    return float(np.mean([scored.values[known][classes == code].mean() for code in np.unique(classes)]))
+
+
+def mean_over_seeds(seeds: Sequence[Measures]) -> Measures:
+    """Each query's score averaged over models that differ in the seed.
+
+    A query has a score with every seed or with none: whether it has depends on labels, concepts and gallery only.
+    """
+    return {
+        name: Scored(
+            np.mean([measures[name].values for measures in seeds], axis=0), scored.section, scored.classes
+        )
+        for name, scored in seeds[0].items()
+    }
+
+
 def label_sets(available: Sequence[str], wanted: Sequence[str] | None) -> list[tuple[str, ...]]:
     """Label combinations to measure: those asked for (``modality+region``), else each label and the paper's pair.
 

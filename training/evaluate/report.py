@@ -16,7 +16,7 @@ from training.evaluate.bootstrap import (
     holm,
 )
 from training.evaluate.features import RetrievalSet
-from training.evaluate.measures import Measures, Scored
+from training.evaluate.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.evaluate.runs import CHANCE
 
 
@@ -83,7 +83,7 @@ def make_report(
         keys: key of each run's trained models, kept with the numbers.
         flips: random sign assignments of each test, see ``flips_for``.
     """
-    means = {run: _mean_over_seeds(seeds) for run, seeds in scores.items()}
+    means = {run: mean_over_seeds(seeds) for run, seeds in scores.items()}
     intervals = {
         run: {name: interval(scored, data, draws, seed) for name, scored in measures.items()}
         for run, measures in {CHANCE: chance, **means}.items()
@@ -103,7 +103,7 @@ def make_report(
     for (run, name), value in zip(secondary, corrected, strict=True):
         table[run][name] = value
     seed_means = {
-        run: {name: [_mean(measures[name]) for measures in seeds] for name in seeds[0]}
+        run: {name: [mean_of(measures[name]) for measures in seeds] for name in seeds[0]}
         for run, seeds in scores.items()
     }
     sections: dict[str, list[str]] = {}
@@ -115,23 +115,3 @@ def make_report(
 def interval(scored: Scored, data: RetrievalSet, draws: int, seed: int) -> Interval:
     """A measure's mean over queries, bootstrapped over cases."""
     return case_interval(scored.values, data.cases, draws, seed, scored.classes)
-
-
-def _mean_over_seeds(seeds: Sequence[Measures]) -> Measures:
-    # A query has a score with every seed or with none: whether it has depends on labels, concepts and gallery only.
-    return {
-        name: Scored(
-            np.mean([measures[name].values for measures in seeds], axis=0), scored.section, scored.classes
-        )
-        for name, scored in seeds[0].items()
-    }
-
-
-def _mean(scored: Scored) -> float:
-    known = ~np.isnan(scored.values)
-    if not known.any():
-        return float("nan")
-    if scored.classes is None:
-        return float(scored.values[known].mean())
-    classes = scored.classes[known]
-    return float(np.mean([scored.values[known][classes == code].mean() for code in np.unique(classes)]))

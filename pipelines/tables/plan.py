@@ -1,0 +1,336 @@
+"""The stages of a grid as lists of commands: what each needs, and how one tells that it need not be run again."""
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import kg_targets
+import training
+from kg_targets.errors import DataError
+from kg_targets.manifest import Manifest
+from kg_targets.manifest.folds import MANIFEST, FoldConfig
+from kg_targets.store import TargetStore
+from pipelines.tables.grid import Grid, Row, Variant
+from pipelines.tables.read_grid import as_arguments, training_config
+from training.clip.config import ModelConfig
+from training.clip.digest import weights_digest
+from training.data.sources import open_source
+from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
+
+SECONDS = "seconds.json"
+"""In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each}."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of a stage. Those that find out by themselves that nothing is to do are always run."""
+
+    stage: str
+    name: str
+    """Unique within the stage; also the path of its log."""
+    command: tuple[str, ...]
+    needs: tuple[Path, ...] = ()
+    """Files of earlier stages without which it cannot run."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> str:
+        """The command as a user can run it."""
+        return " ".join(
+            [*(f"{key}={value}" for key, value in self.environment.items()), shlex.join(self.command)]
+        )
+
+    def is_current(self) -> bool:
+        """Whether what it makes is there and up to date; only asked where all that it needs is there."""
+        return False
+
+    def begins(self) -> None:
+        """Called before its process is started."""
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        """Called after its process has ended.
+
+        Args:
+            seconds: that the process took.
+            finished: whether it did all of its work.
+        """
+
+
+@dataclass(frozen=True)
+class RunJob(Job):
+    """A training run; current by the key that training itself goes by."""
+
+    plan: "Plan" = field(kw_only=True)
+    row: Row = field(kw_only=True)
+    fold: str = field(kw_only=True)
+    seed: int = field(kw_only=True)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.plan.run_folder(self.row, self.fold, self.seed)
+
+    def start(self) -> Start:
+        """What ``training/run.py`` will find in the folder."""
+        plan, grid = self.plan, self.plan.grid
+        config = training_config(
+            grid.base, self.row.settings, f"--seed={self.seed}", f"--threads={plan.threads}"
+        )
+        parts = (grid.parts[0], grid.dev)
+        stores = [plan.store(self.row.store, self.fold, part) for part in parts if part is not None]
+        prints = [text for store in stores for text in _fingerprints(store, grid.data_root)]
+        key = run_key(config, [*prints, _weights(config.model)], plan.threads)
+        return how_to_start(self.folder, key, overwrite=True)
+
+    def is_current(self) -> bool:
+        """Whether this very run is finished."""
+        return self.start() is Start.FINISHED
+
+    def begins(self) -> None:
+        """Forget how long another run took here."""
+        if self.start() is not Start.CONTINUE:
+            (self.folder / SECONDS).unlink(missing_ok=True)
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        """Note the seconds, those of the parts of an interrupted run together."""
+        path = self.folder / SECONDS
+        if (self.folder / RUN).is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0
+            told = {
+                "seconds": round(before + seconds, 1),
+                "jobs": self.plan.jobs,
+                "threads": self.plan.threads,
+            }
+            write_json(path, told)
+
+
+@dataclass(frozen=True)
+class ScoreJob(Job):
+    """A score sheet; current by a key of everything that its figures follow from, kept under OUT/keys."""
+
+    plan: "Plan" = field(kw_only=True)
+    fold: str = field(kw_only=True)
+    run: RunJob | None = field(kw_only=True)
+    """The run that is scored; ``None`` for the random order."""
+
+    @property
+    def sheet(self) -> Path:
+        """The file it writes."""
+        return self.plan.out / self.stage / f"{self.name}.parquet"
+
+    @property
+    def _key_file(self) -> Path:
+        return self.plan.out / "keys" / self.stage / f"{self.name}.key"
+
+    def _key(self) -> str:
+        plan = self.plan
+        run = None if self.run is None else (self.run.folder / FINISHED).read_text(encoding="utf-8")
+        store = plan.store(plan.grid.evaluate_on, self.fold, plan.grid.parts[1])
+        prints = _fingerprints(store, plan.grid.data_root)
+        content = [_scoring_code(), plan.grid.evaluation_arguments, plan.threads, run, prints]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def is_current(self) -> bool:
+        """Whether the sheet was made from this run, which is current itself, with these options and this code."""
+        if self.run is not None and not self.run.is_current():
+            return False
+        there = self.sheet.is_file() and self._key_file.is_file()
+        return there and self._key_file.read_text(encoding="utf-8") == self._key()
+
+    def begins(self) -> None:
+        """From now on the former sheet is not this one's."""
+        self._key_file.unlink(missing_ok=True)
+        self.sheet.parent.mkdir(parents=True, exist_ok=True)
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        """Note what the sheet was made from."""
+        if finished:
+            self._key_file.parent.mkdir(parents=True, exist_ok=True)
+            self._key_file.write_text(self._key(), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid, where it is worked on, and with how much of the machine."""
+
+    grid: Grid
+    out: Path
+    jobs: int
+    """Commands at a time, ≥ 1."""
+    threads: int
+    """CPU threads of each, ≥ 1."""
+    only: tuple[str, ...] = ()
+    """Rows that are trained and scored; empty for all."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows asked for."""
+        return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
+
+    def stage(self, name: str) -> list[Job]:
+        """The jobs of the stage ``folds``, ``stores``, ``runs`` or ``scores``, in the order of the grid."""
+        makers: dict[str, Callable[[], Sequence[Job]]] = {
+            "folds": self._folds,
+            "stores": self._stores,
+            "runs": self._runs,
+            "scores": self._scores,
+        }
+        return list(makers[name]())
+
+    def store(self, variant: str, fold: str, part: str) -> Path:
+        """Folder of a target store."""
+        return self.out / "stores" / variant / fold / part
+
+    def run_folder(self, row: Row, fold: str, seed: int) -> Path:
+        """Folder of a training run."""
+        return self.out / "runs" / row.name / f"{fold}-s{seed}"
+
+    def _variants(self) -> list[Variant]:
+        used = {self.grid.evaluate_on, *(row.store for row in self.rows)}
+        return [variant for variant in self.grid.variants if variant.name in used]
+
+    def _fold_folder(self, dataset: str) -> Path:
+        return self.out / (
+            "folds" if dataset == self.grid.dataset else f"folds-{Manifest.load(dataset).name}"
+        )
+
+    def _folds(self) -> list[Job]:
+        split = self.grid.split
+        if not isinstance(split, FoldConfig):
+            return []
+        jobs = []
+        for dataset in dict.fromkeys([self.grid.dataset, *(variant.dataset for variant in self._variants())]):
+            options = ["--data-root", shown(self.grid.data_root), "--test", ",".join(split.test)]
+            options += ["--train-only", ",".join(split.train_only)] if split.train_only else []
+            options += ["--folds", str(split.count), "--seed", str(split.seed)]
+            folder = self._fold_folder(dataset)
+            command = (python(), "-m", "pipelines.cli", "folds", dataset, *options, "--out", shown(folder))
+            jobs.append(Job("folds", folder.name, command))
+        return jobs
+
+    def _stores(self) -> list[Job]:
+        jobs = []
+        for variant in self._variants():
+            for fold in self.grid.folds:
+                data, root, needs = variant.dataset, self.grid.data_root, []
+                if isinstance(self.grid.split, FoldConfig):
+                    root = self._fold_folder(variant.dataset) / fold
+                    needs = [root / MANIFEST]
+                    data = shown(needs[0])
+                options = ["--data-root", shown(root), *variant.arguments, "--workers", str(self.threads)]
+                out = ["--out", shown(self.out / "stores" / variant.name / fold)]
+                command = (python(), "-m", "pipelines.cli", "build", data, *options, *out)
+                jobs.append(Job("stores", f"{variant.name}/{fold}", command, tuple(needs)))
+        return jobs
+
+    def _runs(self) -> list[RunJob]:
+        return [
+            self._run(row, fold, seed)
+            for seed in self.grid.seeds
+            for fold in self.grid.folds
+            for row in self.rows
+        ]
+
+    def _run(self, row: Row, fold: str, seed: int) -> RunJob:
+        train = self.store(row.store, fold, self.grid.parts[0])
+        dev = None if self.grid.dev is None else self.store(row.store, fold, self.grid.dev)
+        own = {
+            "seed": seed,
+            "threads": self.threads,
+            "data.train_store": shown(train),
+            "data.dev_store": None if dev is None else shown(dev),
+            "data.data_root": shown(self.grid.data_root),
+            "log.trackers": "none",
+            "output": shown(self.run_folder(row, fold, seed)),
+            "overwrite": True,
+        }
+        script = shown(Path(training.__file__).parent / "run.py")
+        command = (
+            python(),
+            script,
+            "--config",
+            shown(self.grid.base),
+            *as_arguments({**row.settings, **own}),
+        )
+        needs = tuple(store / "manifest.json" for store in (train, dev) if store is not None)
+        return RunJob(
+            "runs", f"{row.name}/{fold}-s{seed}", command, needs, plan=self, row=row, fold=fold, seed=seed
+        )
+
+    def _scores(self) -> list[ScoreJob]:
+        jobs = [self._score(fold, None) for fold in self.grid.folds]
+        return jobs + [self._score(run.fold, run) for run in self._runs()]
+
+    def _score(self, fold: str, run: RunJob | None) -> ScoreJob:
+        store = self.store(self.grid.evaluate_on, fold, self.grid.parts[1])
+        name = f"chance/{fold}" if run is None else run.name
+        command = (
+            *(python(), "-m", "training.evaluate.scores", "--store", shown(store)),
+            *("--data-root", shown(self.grid.data_root)),
+            *(("--chance",) if run is None else ("--run", shown(run.folder))),
+            *("--out", shown(self.out / "scores" / f"{name}.parquet"), *self.grid.evaluation_arguments),
+        )
+        needs = [store / "manifest.json", *([] if run is None else [run.folder / FINISHED])]
+        threads = {"OMP_NUM_THREADS": str(self.threads)}
+        return ScoreJob("scores", name, command, tuple(needs), threads, plan=self, fold=fold, run=run)
+
+    def check_stores(self) -> None:
+        """Refuse variants that do not hold the same images of the same cases: their rows could not be compared.
+
+        Raises:
+            DataError: two variants differ; stores that are not there are left aside.
+            StoreError: a store is damaged.
+        """
+        for fold in self.grid.folds:
+            for part in self.grid.parts:
+                first = self.store(self.grid.evaluate_on, fold, part)
+                for variant in self._variants():
+                    other = self.store(variant.name, fold, part)
+                    if first.is_dir() and other.is_dir() and _images(first) != _images(other):
+                        raise DataError(
+                            f"{other} does not hold the images and cases of {first} in their order: give stores of "
+                            f"{variant.name} a data set that differs in its texts only"
+                        )
+
+
+def python() -> str:
+    """This interpreter, as a command."""
+    return shown(Path(sys.executable))
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative where it lies below the current folder."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@cache
+def _images(store: Path) -> tuple[list[str], list[str]]:
+    opened = TargetStore.open(store)
+    return opened.image_ids, opened.group_ids
+
+
+@cache
+def _fingerprints(store: Path, data_root: Path) -> tuple[str, str]:
+    """Of a store and of its images."""
+    opened = TargetStore.open(store)
+    return opened.fingerprint, open_source(data_root, opened).digest()
+
+
+@cache
+def _weights(model: ModelConfig) -> str:
+    return weights_digest(model)
+
+
+@cache
+def _scoring_code() -> str:
+    """Version, and sha256 of the code that scores: a sheet is made again in seconds, so newer code does it."""
+    files = sorted((Path(training.__file__).parent / "evaluate").glob("*.py"))
+    content = b"\n".join(file.name.encode() + file.read_bytes() for file in files)
+    return f"{kg_targets.__version__} {hashlib.sha256(content).hexdigest()}"

@@ -1,0 +1,335 @@
+"""Grids are read strictly, become the commands a user could type, and are run without one failure stopping others."""
+
+import io
+import json
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kg_targets.errors import ConfigError, DataError
+from kg_targets.manifest.folds import FoldConfig
+from pipelines.tables.__main__ import main
+from pipelines.tables.grid import GRIDS, Official
+from pipelines.tables.plan import Job, Plan
+from pipelines.tables.read_grid import as_arguments, read_grid, training_config
+from pipelines.tables.runner import MARKER, Runner, StoppedError, claimed
+from tests.builds import build
+from training.engine.signals import StopRequest
+
+
+def base() -> dict[str, Any]:
+    return {
+        "title": "Tiny",
+        "dataset": "demo",
+        "data_root": "data",
+        "base": "training/configs/nb_clip_demo.yaml",
+        "set": {"optim.epochs": 1},
+        "seeds": [0, 1],
+        "split": {"folds": {"count": 2, "test": ["train", "test"], "train_only": ["dev"]}},
+        "stores": {"ontology": {}, "none": {"no_ontology": True}, "unused": {"scorer": "noise"}},
+        "evaluate_on": "ontology",
+        "rows": {
+            "infonce": {"title": "InfoNCE", "store": "ontology", "set": {"loss.name": "info_nce"}},
+            "sm": {"title": "SM", "store": "none", "set": {"optim.epochs": 3, "optim.clip_norm": None}},
+        },
+        "tables": [{"title": "Table 1", "rows": ["infonce", "sm"], "baseline": "infonce"}],
+        "evaluation": {"features": ["before", "after"], "recall": False, "draws": 50},
+        "primary": {"row": "sm", "baseline": "infonce", "measure": "CUI@50"},
+        "secondary": ["CUI@10"],
+        "subsets": {"official test": "test"},
+    }
+
+
+def written(folder: Path, content: Any) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return str(path)
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """``base()`` with one value changed, or left out for ``...``; the key is dotted with slashes."""
+    content = base()
+    *groups, last = key.split("/")
+    place: Any = content
+    for group in groups:
+        place = place[int(group)] if isinstance(place, list) else place[group]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return content
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_grid_is_right_and_says_how_to_run_it(path: Path) -> None:
+    grid = read_grid(path.stem)
+    assert grid.name == path.stem and set(grid.rows) >= {"infonce", "noise", "none", "sm", "mse", "sigmoid"}
+    assert f"make tables DATASET={path.stem}" in path.read_text().split("title:")[0]
+
+
+def test_a_grid_is_read_with_the_defaults_of_its_rows(tmp_path: Path) -> None:
+    grid = read_grid(written(tmp_path, base()))
+    assert grid.name == "tiny" and grid.folds == ("fold0", "fold1") and grid.parts == ("train", "test")
+    assert grid.split == FoldConfig(("train", "test"), ("dev",), 2, 0)
+    assert grid.rows["infonce"].settings == {"optim.epochs": 1, "loss.name": "info_nce"}
+    assert grid.rows["sm"].settings == {"optim.epochs": 3, "optim.clip_norm": None}
+    assert [variant.name for variant in grid.variants] == ["ontology", "none"]
+    assert grid.stores["none"].arguments == ("--no-ontology",)
+    assert grid.evaluation.features == ("before", "after") and not grid.evaluation.recall
+    assert grid.evaluation_arguments == ("--features", "before,after", "--no-recall", "--draws", "50")
+    assert grid.data_root == Path("data") and read_grid(str(grid.path), Path("x")).data_root == Path("x")
+    config = training_config(grid.base, grid.rows["sm"].settings)
+    assert config.optim.epochs == 3 and config.optim.clip_norm is None
+
+
+def test_official_splits_are_one_fold_that_may_have_a_dev_split(tmp_path: Path) -> None:
+    content = changed("split", {"official": {"train": "train", "test": "dev"}}) | {"dev": "test"}
+    grid = read_grid(written(tmp_path, content))
+    assert (
+        grid.split == Official("train", "dev") and grid.folds == ("dev",) and grid.parts == ("train", "dev")
+    )
+    job = Plan(grid, tmp_path / "out", 1, 1).stage("runs")[0]
+    options = dict(zip(job.command[2::2], job.command[3::2], strict=True))
+    assert options["--data.dev_store"].endswith("out/stores/ontology/dev/test")
+    assert not Plan(grid, tmp_path / "out", 1, 1).stage("folds")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("titel", "x", "grid: key 'titel' is not one of title"),
+        ("primary", ..., "grid: primary is missing"),
+        ("dataset", "dmeo", "data set 'dmeo' is not one of"),
+        ("base", "no.yaml", "base: no.yaml does not exist"),
+        ("seeds", [0, 0], "seeds: give at least one, each once"),
+        ("seeds", ["a"], "seeds: expected a whole number"),
+        ("split", {}, "split: give either folds or official"),
+        ("split/folds/count", 1, "--folds 1 must be at least 2"),
+        ("split/folds/count", "2", "split.folds.count: expected a whole number"),
+        ("split", {"official": {"train": "a", "test": "a"}}, "the same split"),
+        ("dev", "dev", "dev: folds have no part to choose an epoch by"),
+        ("stores/none", {"scorr": "noise"}, "stores.none: key 'scorr' is not one of"),
+        ("stores/none", {"scorer": "nois"}, "stores.none: --scorer nois is not one of"),
+        ("stores/none", {"no_ontology": "yes please"}, "stores.none.no_ontology must be true or false"),
+        ("stores/none", {"max_hops": 1, "no_ontology": True}, "contradict each other"),
+        ("stores", {"a/b": {}}, '"a/b" cannot name a folder'),
+        ("evaluate_on", "onto", "evaluate_on: store 'onto' is not one of"),
+        ("rows/sm/store", "nothing", "rows.sm.store: store 'nothing' is not one of"),
+        ("rows/sm/set", {"los.name": "mse"}, 'rows.sm.set: "los.name" is not a config field (did you mean "loss.'),
+        ("rows/sm/set", {"loss.name": "mes"}, 'rows.sm.set: loss.name: "mes" is not one of'),
+        ("rows/sm/set", {"optim.epochs": "many"}, "rows.sm.set: optim.epochs must be integer"),
+        ("rows/sm/set", {"loss": {"name": "mse"}}, "write its fields as loss.name"),
+        ("rows/sm/set", {"seed": 3}, "seed is set by the grid's runner"),
+        ("rows/sm/paper", "smm", "rows.sm.paper: row of the paper 'smm' is not one of"),
+        ("rows/chance", {"title": "x", "store": "ontology"}, '"chance" is the name of the random order'),
+        ("rows/extra", {"title": "x", "store": "ontology"}, "rows.extra is in no table"),
+        ("tables/0/rows", ["infonce", "smm"], "tables.0.rows: row 'smm' is not one of infonce, sm"),
+        ("tables/0/baseline", "sm2", "tables.0.baseline: row of the table 'sm2' is not one of"),
+        ("primary/row", "best", "primary.row: row 'best' is not one of"),
+        ("evaluation/feature", ["before"], "evaluation: key 'feature' is not one of"),
+        ("evaluation/features", ["during"], 'evaluation: --features: "during" is not one of before, after'),
+        ("evaluation/draws", "many", "evaluation: argument --draws: invalid int value"),
+        ("rows", [], "rows: give at least one, by name"),
+        ("tables", "x", "tables: expected a list"),
+    ],
+)  # fmt: skip
+def test_whatever_is_wrong_is_told_on_one_line_before_anything_runs(
+    key: str, value: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, changed(key, value))
+    assert main([path, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_grids_and_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, broken = written(tmp_path, base()), tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    for arguments, message in (
+        (["dmo"], "grid 'dmo' is not one of demo, medpix (did you mean 'demo'?)"),
+        (["no.yaml"], "no.yaml cannot be read"),
+        ([str(broken)], "is not valid YAML"),
+        ([path, "--only", "sm,best"], "--only: row 'best' is not one of infonce, sm"),
+        ([path, "--jobs", "0"], "--jobs: 0 must be at least 1"),
+        ([path, "--threads", "0"], "--threads: 0 must be at least 1"),
+        ([path, "--stage", "all"], "argument --stage: invalid choice"),
+        ([path, "--data-root", str(tmp_path / "no")], "Set DATA_ROOT if it is elsewhere"),
+    ):
+        assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_commands_and_touches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, base())
+    monkeypatch.chdir(tmp_path)
+    assert main(["tiny.yaml", "--out", "out", "--only", "sm", "--dry-run", "--threads", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        "# folds: 1", "# stores: 4", "# runs: 4", "# scores: 6",
+        "# report: python -m pipelines.tables tiny.yaml --stage report",
+    ]  # fmt: skip
+    folds = next(line for line in lines if " folds demo " in line)
+    assert "--data-root data --test train,test --train-only dev --folds 2 --seed 0 --out out/folds" in folds
+    store = next(line for line in lines if "out/stores/none/fold1" in line)
+    assert "build out/folds/fold1/manifest.yaml --data-root out/folds/fold1 --no-ontology" in store
+    run = shlex.split(next(line for line in lines if "--output out/runs/sm/fold1-s1" in line))
+    options = dict(zip(run[2::2], run[3::2], strict=True))
+    assert (
+        run[1].endswith("training/run.py") and options["--data.train_store"] == "out/stores/none/fold1/train"
+    )
+    assert (options["--seed"], options["--threads"], options["--data.dev_store"]) == ("1", "2", "null")
+    assert options["--optim.clip_norm"] == "null" and options["--overwrite"] == "true"
+    score = next(line for line in lines if "--out out/scores/sm/fold1-s1.parquet" in line)
+    assert score.startswith("OMP_NUM_THREADS=2 ") and "--store out/stores/ontology/fold1/test" in score
+    assert [entry.name for entry in tmp_path.iterdir()] == [Path(path).name]
+
+
+def test_settings_are_written_as_the_command_line_reads_them() -> None:
+    settings = {
+        "optim.lr": 0.0005,
+        "optim.clip_norm": None,
+        "loss.mask_same_case": False,
+        "policy.name": "softmax",
+    }
+    words = as_arguments(settings)
+    assert words[1::2] == ["0.0005", "null", "false", "softmax"]
+
+
+def test_variants_over_other_images_are_refused(tmp_path: Path) -> None:
+    grid = read_grid(written(tmp_path, base()))
+    plan = Plan(grid, tmp_path / "out", 1, 1)
+    for variant, captions in (("ontology", ("CT of the chest.",) * 4), ("none", ("CT of the chest.",) * 6)):
+        store = build(tmp_path / variant, captions)
+        place = plan.store(variant, "fold0", "train")
+        place.parent.mkdir(parents=True)
+        Path(store.path).rename(place)
+    with pytest.raises(DataError, match="does not hold the images and cases of"):
+        plan.check_stores()
+
+
+@dataclass(frozen=True)
+class Noted(Job):
+    """A job whose ends are noted."""
+
+    current: bool = False
+
+    def is_current(self) -> bool:
+        return self.current
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        ENDED.append((self.name, finished))
+
+
+ENDED: list[tuple[str, bool]] = []
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def runner(out: Path, stop: StopRequest, screen: io.StringIO, jobs: int = 2) -> Any:
+    ENDED.clear()
+    lock = (out / MARKER).open("a+")
+    return Runner(out, jobs, lock.fileno(), stop, screen), lock
+
+
+def test_a_failing_job_is_told_by_its_last_error_and_stops_nobody(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    fail = "import sys; print('x'); sys.stderr.write('error: the disk is full\\nbye\\n'); sys.exit(2)"
+    jobs = [
+        Noted("runs", "bad/a", python(fail)),
+        Noted("runs", "good/b", python("import os; print(os.environ['MINE'])"), (), {"MINE": "3"}),
+        Noted("runs", "done/c", python("raise SystemExit(1)"), current=True),
+        Noted("runs", "lost/d", python("1"), (tmp_path / "nowhere",)),
+    ]  # fmt: skip
+    with StopRequest() as stop:
+        running, lock = runner(tmp_path, stop, screen)
+        with lock:
+            assert running.run("runs", jobs) == 2
+    said = screen.getvalue()
+    assert "runs: 1 of 4 up to date" in said and "1 left out" in said and "nowhere is not there" in said
+    assert f"bad/a failed: error: the disk is full (see {tmp_path}/logs/runs/bad/a.log)" in said
+    assert sorted(ENDED) == [("bad/a", False), ("good/b", True)]
+    assert (tmp_path / "logs/runs/good/b.log").read_text() == "3\n"
+
+
+def test_a_request_to_stop_ends_the_jobs_and_starts_no_others(tmp_path: Path) -> None:
+    screen, code = (
+        io.StringIO(),
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); time.sleep(60)",
+    )
+    jobs = [Noted("runs", f"job{number}", python(code)) for number in range(4)]
+    with StopRequest() as stop:
+        stop_later(stop)
+        running, lock = runner(tmp_path, stop, screen)
+        begun = time.monotonic()
+        with lock, pytest.raises(StoppedError) as caught:
+            running.run("runs", jobs)
+    assert caught.value.number == 15 and time.monotonic() - begun < 30
+    assert sorted(ENDED) == [("job0", False), ("job1", False)] and "failed" not in screen.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_what_is_running_and_a_pipe_one_line_for_each_job(tmp_path: Path) -> None:
+    for screen in (Terminal(), io.StringIO()):
+        with StopRequest() as stop:
+            running, lock = runner(tmp_path, stop, screen)
+            with lock:
+                assert (
+                    running.run("runs", [Noted("runs", f"job{number}", python("1")) for number in range(3)])
+                    == 0
+                )
+        said = screen.getvalue()
+        assert ("\r\x1b[Kruns 0/3, running: job0 0 s, job1 0 s" in said) is screen.isatty()
+        assert "runs 3/3: job" in said and ("\r" in said) is screen.isatty()
+        assert "left" in said.split("1/3")[-1].split("\n")[0]
+
+
+def stop_later(stop: StopRequest) -> None:
+    import threading
+
+    def note() -> None:
+        time.sleep(1)
+        stop.signal = 15
+
+    threading.Thread(target=note).start()
+
+
+def test_a_folder_belongs_to_one_grid_and_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tables.runner._OTHERS", 0.2)
+    out, said = tmp_path / "out", list[str]()
+    with (
+        claimed(out, "demo", said.append),
+        pytest.raises(ConfigError, match="another command is at work"),
+        claimed(out, "demo", said.append),
+    ):
+        pass
+    assert said == [f"{out}: jobs of another command are still at work, waiting for up to 0 s"]
+    assert json.loads((out / MARKER).read_text()) == {"grid": "demo"}
+    with claimed(out, "demo", said.append):
+        pass
+    with (
+        pytest.raises(ConfigError, match="holds the tables of another grid"),
+        claimed(out, "medpix", said.append),
+    ):
+        pass
+    (tmp_path / "thesis.txt").write_text("kept")
+    with pytest.raises(ConfigError, match="holds no tables"), claimed(tmp_path, "demo", said.append):
+        pass
