@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--only", help="rows to train and score, comma-separated (default: all); tests need all")
     add("--stage", choices=STAGES, help="only this stage (default: all of them)")
-    add("--docs", action="store_true", help=f"write the report to {DOCS}/<data set>.md, too")
+    add("--docs", action="store_true", help=f"write the report to {DOCS}/<grid>.md, too")
     add("--dry-run", action="store_true", help="print the commands instead of running them")
     return command
 
@@ -146,7 +146,7 @@ def _report(plan: Plan, options: argparse.Namespace) -> None:
             f"{len(stale)} of {len(jobs)} score sheets are missing or out of date (first: {stale[0].name}): "
             "the command without --stage report makes them"
         )
-    docs = DOCS / f"{Manifest.load(plan.grid.dataset).name}.md" if options.docs else None
+    docs = DOCS / f"{plan.grid.name}.md" if options.docs else None
     for path in write_report(plan.grid, plan.out, docs, plan.only or None):
         _say(f"wrote {shown(path)}")
 

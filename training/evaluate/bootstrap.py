@@ -57,7 +57,7 @@ def case_interval(
     sums, counts = _per_case(scores, cases, strata)
     if not len(sums):
         return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
-    weights = _weights(len(sums), draws, seed)
+    weights = case_weights(len(sums), draws, seed)
     means = np.concatenate(
         [
             _mean_of_classes(part @ sums, part @ counts)
@@ -164,7 +164,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 @lru_cache(maxsize=4)
-def _weights(cases: int, draws: int, seed: int) -> NDArray[np.uint16]:
+def case_weights(cases: int, draws: int, seed: int) -> NDArray[np.uint16]:
     """How often each bootstrap sample holds each case, ``[draws, cases]``; the measures of one report share it."""
     rng = np.random.default_rng(seed)
     weights = np.empty((draws, cases), dtype=np.uint16)

@@ -43,49 +43,58 @@ def evaluation_key(
     return digest.hexdigest()
 
 
-def is_current(out: Path, key: str) -> bool:
-    """Whether ``out`` holds this very evaluation with all its files."""
+def is_current(out: Path, key: str, result: str = RESULT) -> bool:
+    """Whether ``out`` holds this very evaluation, described in its file ``result``, with all its files."""
     try:
-        written = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        written = json.loads((out / result).read_text(encoding="utf-8"))
         return bool(written["key"] == key) and all((out / name).is_file() for name in written["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def write_outputs(out: Path, writers: Writers, result: dict[str, Any], key: str) -> list[str]:
-    """Write the files and RESULT: made in a folder beside ``out``, and moved in once all are there.
+def write_outputs(
+    out: Path,
+    writers: Writers,
+    result: dict[str, Any],
+    key: str,
+    name: str = RESULT,
+    ours: Sequence[str] = OUTPUTS,
+) -> list[str]:
+    """Write the files and the result's: made in a folder beside ``out``, and moved in once all are there.
 
     Args:
         out: folder, made if missing; files of ours from another evaluation go away, others stay.
-        writers: every file but RESULT.
-        result: content of RESULT.
+        writers: every file but the result's.
+        result: its content.
         key: see ``evaluation_key``.
+        name: of the result's file.
+        ours: every name that such an evaluation may write.
 
     Returns:
         The names written.
     """
-    names = [*writers, RESULT]
+    names = [*writers, name]
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".retrieval-", dir=out.absolute().parent) as made_in:
+    with tempfile.TemporaryDirectory(prefix=f".{Path(name).stem}-", dir=out.absolute().parent) as made_in:
         made = Path(made_in)
-        for name, write in writers.items():
-            write(made / name)
-        write_json(made / RESULT, {**_plain(result), "files": names, "key": key})
+        for file, write in writers.items():
+            write(made / file)
+        write_json(made / name, {**plain_values(result), "files": names, "key": key})
         out.mkdir(exist_ok=True)
         # Away first and back last: its presence says that everything else is there and of the same evaluation.
-        (out / RESULT).unlink(missing_ok=True)
-        for name in OUTPUTS:
-            if name not in names:
-                (out / name).unlink(missing_ok=True)
-        for name in names:
-            shutil.move(made / name, out / name)
+        (out / name).unlink(missing_ok=True)
+        for file in ours:
+            if file not in names:
+                (out / file).unlink(missing_ok=True)
+        for file in names:
+            shutil.move(made / file, out / file)
     return names
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """JSON has no NaN: a measure without a query is null."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: plain_values(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain_values(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -17,7 +17,7 @@ from training.errors import ConfigError, KGTargetsError
 from training.evaluate.arguments import ArgumentParser
 from training.evaluate.config import FEATURES
 from training.evaluate.options import add_store
-from training.evaluate.outputs import Writers
+from training.evaluate.outputs import Writers, is_current, write_outputs
 from training.evaluate.runs import read_groups
 from training.evaluate.spaces.changes import shown_labels
 from training.evaluate.spaces.config import SpacesConfig
@@ -26,11 +26,10 @@ from training.evaluate.spaces.files import (
     LOSSES,
     MARKDOWN,
     NAMES,
+    RESULT,
     SIMILARITY,
     WINS,
-    is_current,
     spaces_key,
-    write_files,
 )
 from training.evaluate.spaces.reading import Reading, read_spaces
 from training.evaluate.spaces.render import as_markdown
@@ -108,7 +107,7 @@ def compare_spaces(options: argparse.Namespace) -> None:
     source = open_source(Path(options.data_root), store)
     groups = [run.group for run in runs]
     key = spaces_key(store.fingerprint, targets.fingerprint, source.digest(), groups, config)
-    if is_current(out, key):
+    if is_current(out, key, RESULT):
         sys.stdout.write(f"{out}: up to date\n")
         return
     knowledge = describe_targets(targets, runs, config)
@@ -117,7 +116,8 @@ def compare_spaces(options: argparse.Namespace) -> None:
         reading = read_spaces(store, source, [*groups, *starts], config, _say)
     report = make_report(reading, knowledge, runs, config)
     with writing(out, "--out"):
-        write_files(out, _writers(reading, report, source, config), as_json(report), key)
+        writers = _writers(reading, report, source, config)
+        write_outputs(out, writers, as_json(report), key, RESULT, NAMES)
     for name in NAMES:
         sys.stdout.write(f"wrote {out / name}\n")
     sys.stdout.write(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate.bootstrap import _weights
+from training.evaluate.bootstrap import case_weights
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -57,7 +57,7 @@ class PairWeights:
     def __init__(self, first: IntArray, second: IntArray, draws: int, seed: int) -> None:
         cases, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
         self._first, self._second = np.split(codes, 2)
-        self._drawn = _weights(len(cases), draws, seed) if len(cases) else np.zeros((draws, 0), np.uint16)
+        self._drawn = case_weights(len(cases), draws, seed) if len(cases) else np.zeros((draws, 0), np.uint16)
 
     def __len__(self) -> int:
         return 1 + len(self._drawn)
