@@ -20,9 +20,9 @@ from training.errors import ConfigError, KGTargetsError
 from training.nb_clip.config import PolicyConfig
 from training.nb_clip.targets import Pairs, fixed_mass_policy, pair_structure
 
-ALPHA = 0.5
+ALPHA = 0.7
 """Mass that the true pair keeps: the best on dev of the values tried."""
-RELATIVES = 8.0
+RELATIVES = 7.0
 """Effective number of relatives, exp(entropy of the soft part), of the best setting on dev."""
 LEAST_RELATED = 0.05
 """Share of rows with a relative of any similarity below which soft targets are label smoothing."""
@@ -49,7 +49,7 @@ class Suggestion:
 def suggest_policy(store: TargetStore, batch_size: int, *, seed: int = 0) -> Suggestion:
     """A policy whose targets are as soft on this store as those that did best on MedPix.
 
-    ``fixed_mass`` with α = 0.5 and the τ at which exp(H), H the entropy of a row's soft part, is 8 on average over rows
+    ``fixed_mass`` with α = 0.7 and the τ at which exp(H), H the entropy of a row's soft part, is 7 on average over rows
     (or as near as the store's similarities allow); found by bisection, since exp(H) rises with τ.
 
     Args:
