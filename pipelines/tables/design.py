@@ -47,6 +47,8 @@ class Design:
     """The one test without correction."""
     secondary: tuple[str, ...]
     """Measures tested besides the primary one."""
+    against: tuple[str, ...] | None = None
+    """Rows that the primary row is tested against besides its baseline; ``None``: all others."""
     draws: int = 2000
     """Bootstrap samples, at least 1."""
     seed: int = 0
@@ -75,9 +77,10 @@ class Design:
 
     @property
     def against_controls(self) -> tuple[Contrast, ...]:
-        """The primary row against every other row but its own baseline."""
+        """The primary row against the rows of ``against``, but not its own baseline."""
         best, baseline = self.primary.contrast.row, self.primary.contrast.baseline
-        return tuple(Contrast(best, row) for row in self.rows if row not in (best, baseline))
+        others = self.rows if self.against is None else self.against
+        return tuple(Contrast(best, row) for row in others if row not in (best, baseline))
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:

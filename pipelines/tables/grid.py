@@ -92,6 +92,8 @@ class Grid:
     evaluation_arguments: tuple[str, ...]
     """``evaluation`` as command-line arguments."""
     primary: Comparison
+    against: tuple[str, ...] | None = None
+    """Rows that the primary row is tested against besides its baseline; ``None``: every other row."""
     secondary: tuple[str, ...] = ()
     """Further measures that are tested, with Holm's correction."""
     subsets: Mapping[str, str] = field(default_factory=dict)

@@ -118,10 +118,12 @@ def _tests(design: Design, results: Results) -> str:
         return (
             "none: only some of the grid's rows are here, and a smaller family would be corrected too little"
         )
+    rivals = "every other" if design.against is None else ", ".join(design.against)
+    against = f", and the primary row against {rivals}" if rivals else ""
     return (
         f"paired sign-flip test over cases, {results.flips:,} flips; one primary hypothesis without correction, Holm's "
-        f"correction over {len(design.family)} others (each row against its table's baseline, and the primary row "
-        f"against every other, in {', '.join(design.measures)}); all other measures are descriptive"
+        f"correction over {len(design.family)} others (each row against its table's baseline{against}, "
+        f"in {', '.join(design.measures)}); all other measures are descriptive"
     )
 
 

@@ -101,7 +101,7 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
         "tables",
         "primary",
     )
-    optional = ("data_root", "set", "evaluation", "secondary", "subsets", "dev")
+    optional = ("data_root", "set", "evaluation", "secondary", "against", "subsets", "dev")
     top = _mapping("grid", content, needed, optional)
     manifest = Manifest.load(_text("dataset", top["dataset"]))
     root = Path(_text("data_root", top["data_root"])) if "data_root" in top else manifest.default_root
@@ -146,10 +146,20 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
         evaluation=evaluation,
         evaluation_arguments=arguments,
         primary=primary,
+        against=_against(top.get("against"), rows),
         secondary=tuple(_text("secondary", name) for name in _list("secondary", top.get("secondary", []))),
         subsets={name: _text(f"subsets.{name}", to) for name, to in (top.get("subsets") or {}).items()},
         dev=None if dev is None else _text("dev", dev),
     )
+
+
+def _against(content: Any, rows: Mapping[str, Row]) -> tuple[str, ...] | None:
+    if content is None:
+        return None
+    names = tuple(_text("against", name) for name in _list("against", content))
+    for name in names:
+        _known("against", "row", name, rows)
+    return names
 
 
 def _split(content: Any) -> FoldConfig | Official:

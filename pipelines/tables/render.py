@@ -152,6 +152,8 @@ def _difference_cells(found: Difference) -> list[str]:
 
 def _controls(page: Page, results: Results, design: Design) -> list[str]:
     """The primary row against every other one; nothing where it is not shown."""
+    if not design.against_controls:
+        return []
     contrasts = (design.primary.contrast, *design.against_controls)
     lines = []
     for contrast in (one for one in contrasts if one in results.differences):
@@ -165,7 +167,7 @@ def _controls(page: Page, results: Results, design: Design) -> list[str]:
     head = [f"{page.rows[design.primary.contrast.row].title} −"]
     for measure in design.measures:
         head += [measure, "p", "p Holm"]
-    said = "The primary row against every other: differences in points, 95 % intervals."
+    said = "The primary row against the others: differences in points, 95 % intervals."
     return ["", "## Knowledge against controls", "", said, "", *Table(head, lines).markdown()]
 
 

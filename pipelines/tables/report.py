@@ -74,6 +74,7 @@ def design_of(grid: Grid) -> Design:
         tuple(TableDesign(table.rows, table.baseline) for table in grid.tables),
         Hypothesis(Contrast(primary.row, primary.baseline), primary.measure),
         grid.secondary,
+        grid.against,
         grid.evaluation.draws,
         grid.evaluation.seed,
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,15 @@ def holm_by_hand(p_values: list[float]) -> list[float]:
         [min(1.0, p_values[place] * (len(p_values) - rank)) for rank, place in enumerate(order)]
     )
     return adjusted.tolist()
+
+
+def test_a_grid_can_name_whom_the_primary_row_is_tested_against() -> None:
+    def pairs(against: tuple[str, ...] | None) -> set[frozenset[str]]:
+        return {one.contrast.pair for one in replace(DESIGN, against=against).family}
+
+    baselines = {frozenset(pair) for pair in (("noise", "infonce"), ("sm", "infonce"), ("sm", "other"))}
+    assert pairs(()) == baselines
+    assert pairs(("noise",)) == pairs(None) == baselines | {frozenset(("sm", "noise"))}
 
 
 def test_only_the_family_is_corrected_and_only_what_was_named_is_tested() -> None:
