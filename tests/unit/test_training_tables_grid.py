@@ -162,7 +162,10 @@ def test_unreadable_grids_and_options_are_told(tmp_path: Path, capsys: pytest.Ca
     path, broken = written(tmp_path, base()), tmp_path / "broken.yaml"
     broken.write_text("a: [")
     for arguments, message in (
-        (["dmo"], "grid 'dmo' is not one of demo, medpix (did you mean 'demo'?)"),
+        (
+            ["dmo"],
+            "grid 'dmo' is not one of demo, medpix, medpix_explore, medpix_search (did you mean 'demo'?)",
+        ),
         (["no.yaml"], "no.yaml cannot be read"),
         ([str(broken)], "is not valid YAML"),
         ([path, "--only", "sm,best"], "--only: row 'best' is not one of infonce, sm"),
