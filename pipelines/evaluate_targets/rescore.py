@@ -43,7 +43,7 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
         statistics,
         image_ids=[],
         shrinkage=config["shrinkage"],
-        flat_ancestors=config["flat_ancestors"],
+        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such field
     )
     return sparse.csr_array(ontology.score(data).matrix)
 

@@ -1,5 +1,6 @@
 """Frozen features on disk: computed once, shared, and never wrong without saying so."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,18 +40,42 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
     first = filled(tmp_path / "a", keys, calls, slice(0, None, 2))
     assert len(calls) == 3
     with pytest.raises(DataError, match="remove"):
-        first.load(keys)
+        first.load(keys)  # what the other process has not written yet
     filled(tmp_path / "a", keys, calls, slice(0, None, 2)), filled(tmp_path / "a", keys, calls)
     assert sorted(calls) == [0, 1, 2, 3, 4]
 
 
-def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
-    key = content_key(torch.tensor([1]))
-    bank = filled(tmp_path, [key], [])
-    (file,) = tmp_path.rglob("*.npy")
-    file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(DataError, match="it is only a cache"):
-        bank.load([key])
+def cut_off(content: bytes) -> bytes:
+    return content[:-3]
+
+
+def other_values(content: bytes) -> bytes:
+    return content[:-20] + bytes(4) + content[-16:]
+
+
+@pytest.mark.parametrize("damage", [cut_off, other_values, lambda content: b"", lambda content: b"x" * 200])
+def test_a_damaged_file_is_named_with_what_to_do(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    keys = [content_key(torch.tensor([number])) for number in (1, 2)]
+    bank = filled(tmp_path, keys, [])
+    (file,) = tmp_path.rglob(f"{keys[1]}.npy")
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=f"{keys[1]}.npy cannot be used .*: remove it, it is only a cache"):
+        bank.load(keys)
+
+
+def test_features_are_computed_on_one_thread_whatever_the_run_has(tmp_path: Path) -> None:
+    threads, seen = torch.get_num_threads(), []
+
+    def compute(position: int) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.zeros(1)
+
+    torch.set_num_threads(3)
+    try:
+        Bank(tmp_path, "c" * 64).complete(["k" * 64], compute, "numbers")
+        assert seen == [1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_folder_that_cannot_be_written_is_named_by_its_option(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_soft_mass_goes_to_as_many_relatives_as_promised_on_any_scale(scale: flo
     assert found.relatives == pytest.approx(RELATIVES, rel=0.15)
     whole = torch.as_tensor(similarities(256, scale))
     pairs = pair_structure(whole)
-    targets = fixed_mass_policy(whole, ALPHA, found.policy.temperature, pairs=pairs).double().numpy()
+    targets = fixed_mass_policy(whole, ALPHA, found.policy.used_temperature, pairs=pairs).double().numpy()
     if batch == 256:  # every batch is the whole store: the same number by hand
         soft = np.where(np.eye(256, dtype=bool), 0, targets) / (1 - ALPHA)
         entropy = -np.sum(np.where(soft > 0, soft * np.log(np.where(soft > 0, soft, 1)), 0), axis=1)
@@ -49,7 +49,9 @@ def test_soft_mass_goes_to_as_many_relatives_as_promised_on_any_scale(scale: flo
 
 
 def test_similarities_ten_times_smaller_get_a_temperature_ten_times_smaller() -> None:
-    wide, narrow = (suggest_policy(Store(similarities(128, s)), 128).policy.temperature for s in (1.0, 0.1))  # type: ignore[arg-type]
+    wide, narrow = (
+        suggest_policy(Store(similarities(128, s)), 128).policy.used_temperature for s in (1.0, 0.1)
+    )  # type: ignore[arg-type]
     assert narrow == pytest.approx(wide / 10, rel=0.05)
 
 

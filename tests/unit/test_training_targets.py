@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from training.errors import ConfigError, ShapeError
+from training.nb_clip.config import PolicyConfig
 from training.nb_clip.targets import (
     POLICIES,
     Pairs,
@@ -147,3 +148,11 @@ def test_wrong_shapes_and_names_are_named() -> None:
         pair_structure(torch.zeros(3, 5), known_columns=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ConfigError, match='"hard" is not one of softmax'):
         bind_policy("hard", **PARAMETERS)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("softmax", 1.0), ("fixed_mass", 0.05)])
+def test_each_policy_has_a_temperature_of_its_own(name: str, expected: float) -> None:
+    assert PolicyConfig(name=name).used_temperature == expected
+    assert PolicyConfig(name=name, temperature=0.3).used_temperature == 0.3
+    with pytest.raises(ConfigError, match=r"policy\.temperature: 0 must be at least"):
+        PolicyConfig(name=name, temperature=0)

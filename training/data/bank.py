@@ -1,15 +1,20 @@
 """Frozen features on disk, one file per image or caption, found again by what they were computed from.
 
 A file's name is the content's sha256 and its folder's name the sha256 of everything else that decides the features
-(weights, size, augmentation). So folds of one data set, and all runs with the same frozen layers, share the files. What
-is missing is computed; processes that compute the same thing at the same time write the same file, by atomic rename.
+(weights, size, augmentation, kind of device, versions). So folds of one data set, and all runs with the same frozen
+layers, share the files. What is missing is computed, always on one CPU thread, since rounding depends on their number;
+processes that compute the same thing at the same time write the same file, by atomic rename. A file is a NumPy array
+with a checksum behind it.
 """
 
 import hashlib
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,9 @@ from training.errors import DataError
 from training.folders import writing
 
 Compute = Callable[[int], Tensor]
+_PACKAGES = ("torch", "timm", "open_clip_torch", "transformers")
+"""Whose versions decide rounding."""
+_CHECKSUM = 16  # bytes
 
 
 def content_key(content: Tensor) -> str:
@@ -33,8 +41,10 @@ def content_key(content: Tensor) -> str:
 
 
 def module_key(module: nn.Module, **facts: Any) -> str:
-    """sha256 of a module's weights and of plain facts about what it is used for; torch's version decides rounding."""
-    digest = hashlib.sha256(json.dumps({**facts, "torch": torch.__version__}, sort_keys=True).encode())
+    """sha256 of a module's weights, the kind of device they are on, versions, and plain facts about its use."""
+    kind = next((value.device.type for value in module.parameters()), "cpu")
+    known = {**facts, "device": kind, "checksum": _CHECKSUM, **{name: version(name) for name in _PACKAGES}}
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for name, value in module.state_dict().items():
         digest.update(f"\n{name} {content_key(value.detach().cpu().contiguous())}".encode())
     return digest.hexdigest()
@@ -68,11 +78,12 @@ class Bank:
         place = {key: position for position, key in enumerate(keys)}
         # A share of all, not of the missing ones: which those are, others are changing at this moment.
         missing = [key for key in sorted(place)[share] if not self._path(key).is_file()]
-        for key in tqdm(missing, desc=what, unit="", disable=not sys.stderr.isatty(), leave=False):
-            values = compute(place[key]).detach().to(torch.float16).cpu().numpy()
-            if not np.isfinite(values).all():
-                raise DataError(f"{what}: the frozen layers give values that float16 cannot hold")
-            self._write(self._path(key), values)
+        with _one_thread():
+            for key in tqdm(missing, desc=what, unit="", disable=not sys.stderr.isatty(), leave=False):
+                values = compute(place[key]).detach().to(torch.float16).cpu().numpy()
+                if not np.isfinite(values).all():
+                    raise DataError(f"{what}: the frozen layers give values that float16 cannot hold")
+                self._write(self._path(key), values)
 
     def load(self, keys: Sequence[str]) -> Tensor:
         """Features in the order of ``keys``, float16 ``[N, …]``.
@@ -85,7 +96,7 @@ class Bank:
         for position, key in enumerate(keys):
             values = self._read(key)
             if values.shape != first.shape:
-                raise DataError(f"{self._path(key)} is damaged: remove {self.folder}, it is only a cache")
+                raise self._damaged(self._path(key), "another shape than the others")
             out[position] = values
         return torch.from_numpy(out)
 
@@ -95,17 +106,39 @@ class Bank:
     def _read(self, key: str) -> NDArray[np.float16]:
         path = self._path(key)
         try:
-            values = np.load(path, allow_pickle=False)
+            content = path.read_bytes()
+            values = np.load(io.BytesIO(content), allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{path} cannot be read ({error}): remove {self.folder}, it is only a cache"
-            ) from error
+            raise self._damaged(path, " ".join(str(error).split())) from error
+        if _checksum(content[:-_CHECKSUM]) != content[-_CHECKSUM:]:
+            raise self._damaged(path, "its checksum is wrong")
         return np.asarray(values, dtype=np.float16)
+
+    def _damaged(self, path: Path, problem: str) -> DataError:
+        return DataError(f"{path} cannot be used ({problem}): remove it, it is only a cache ({self._option})")
 
     def _write(self, path: Path, values: NDArray[np.float16]) -> None:
         with writing(self.folder, self._option):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.stem[:16]}.{os.getpid()}.part")
-            with part.open("wb") as stream:
-                np.save(stream, values, allow_pickle=False)
-            part.replace(path)
+            stream = io.BytesIO()
+            np.save(stream, values, allow_pickle=False)
+            try:
+                part.write_bytes(stream.getvalue() + _checksum(stream.getvalue()))
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_CHECKSUM]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

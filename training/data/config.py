@@ -19,7 +19,7 @@ class DataConfig:
     data_root: str = ""
     """Images: folder that the store's paths are relative to, or Parquet file(s) or tar shard(s); required."""
     case_share: float = 1.0
-    """Share of the training split's cases to train on, the same ones for every seed, in (0, 1]; a learning curve."""
+    """Share of the training split's cases to train on, the same for every seed, in (0, 1]; the store knows of all."""
     batch_size: int = 128
     """Images per optimizer step, summed over all processes; at least 2."""
     sampler: str = "random"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from training.checks import one_of, within
 
 POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity", "uniform", "same_case")
+TEMPERATURES = {"softmax": 1.0, "fixed_mass": 0.05}
 LOSS_NAMES = ("semantic_matching", "info_nce", "mse", "sigmoid")
 
 
@@ -37,8 +38,8 @@ class PolicyConfig:
 
     name: str = "evidence"
     """softmax, fixed_mass, evidence, identity, or a control, uniform or same_case; semantic_matching only."""
-    temperature: float = 1.0
-    """Temperature of softmax and fixed_mass, units of similarity, > 0; as all of policy, semantic_matching only."""
+    temperature: float | None = None
+    """Of softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
     alpha: float = 0.7
     """Probability the true pair keeps: exactly (fixed_mass, uniform, same_case) or at least (evidence), in (0, 1]."""
     threshold: float | None = None
@@ -52,10 +53,16 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         one_of("policy.name", self.name, POLICY_NAMES)
-        within("policy.temperature", self.temperature, 1e-6, None)
+        if self.temperature is not None:
+            within("policy.temperature", self.temperature, 1e-6, None)
         within("policy.alpha", self.alpha, 1e-6, 1)
         within("policy.saturation", self.saturation, 1e-6, None)
         within("policy.identity_mix_start", self.identity_mix_start, 0, 1)
         within("policy.identity_mix_share", self.identity_mix_share, 1e-6, 1)
         if self.threshold is not None:
             within("policy.threshold", self.threshold, -1, 0.999999)
+
+    @property
+    def used_temperature(self) -> float:
+        """The temperature, or the policy's own."""
+        return TEMPERATURES.get(self.name, 1.0) if self.temperature is None else self.temperature

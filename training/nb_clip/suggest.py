@@ -5,7 +5,6 @@ temperature itself: similarities of another ontology, extractor or batch size li
 would give targets that are nearly hard or nearly uniform (R, ours). A store of noise looks like one of knowledge here.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import Tensor
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.errors import ConfigError, KGTargetsError
+from training.evaluate.arguments import ArgumentParser
 from training.nb_clip.config import PolicyConfig
 from training.nb_clip.targets import Pairs, fixed_mass_policy, pair_structure
 
@@ -113,12 +113,12 @@ def _relatives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) -> floa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the policy as a block of a training config; 0, or 2 for a user's error."""
-    parser = argparse.ArgumentParser(prog="python -m training.nb_clip.suggest", description=__doc__)
+    parser = ArgumentParser("python -m training.nb_clip.suggest", description=__doc__)
     parser.add_argument("--store", required=True, help="folder of the training split's target store")
     parser.add_argument("--batch-size", type=int, default=128, help="images per step, over all processes")
     parser.add_argument("--seed", type=int, default=0, help="of the batches looked at")
-    given = parser.parse_args(arguments)
     try:
+        given = parser.parse_args(arguments)
         found = suggest_policy(TargetStore.open(given.store), given.batch_size, seed=given.seed)
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -133,7 +133,7 @@ def _as_yaml(found: Suggestion) -> str:
     policy = found.policy
     return (
         f"# {found.reason}\npolicy:\n  name: {policy.name}\n"
-        f"  alpha: {policy.alpha:g}\n  temperature: {policy.temperature:g}\n"
+        f"  alpha: {policy.alpha:g}\n  temperature: {policy.used_temperature:g}\n"
     )
 
 

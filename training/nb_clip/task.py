@@ -68,7 +68,7 @@ class TargetBuilder:
         self.grade = (
             similarity_targets
             if self.kind == "similarity"
-            else bind_policy(policy.name, policy.temperature, policy.alpha, threshold, policy.saturation)
+            else bind_policy(policy.name, policy.used_temperature, policy.alpha, threshold, policy.saturation)
         )
         self.device = device
         self.known = torch.as_tensor(store.known)
