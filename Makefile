@@ -75,10 +75,10 @@ card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=fol
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
 	$(BIN)/kg-targets card $(STORE) --out $(dir $(STORE:/=))report/card-$(notdir $(STORE:/=)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-tables: $(INSTALLED) ## Ablation tables: DATASET=demo|medpix [GRID=medpix_search] [DATA_ROOT=] [JOBS=] [ARGS="--only row --dry-run"]
+tables: $(INSTALLED) ## Ablation tables: DATASET=demo|medpix [GRID=medpix_search] [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --dry-run"]
 	@[ -n "$(DATASET)" ] || { echo "error: say which grid: make tables DATASET=demo (they are in pipelines/grids)" >&2; exit 2; }
 	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
-	$(BIN)/python -m pipelines.tables $(GRID) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+	$(BIN)/python -m pipelines.tables $(GRID) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -123,11 +124,13 @@ def write_folds(manifest: Manifest, data_root: Path, out: Path, config: FoldConf
     everything = tested + [record for split in config.train_only for record in records[split]]
     assigned = assign_cases(Counter(map(_case, tested)), config.count, config.seed)
     _refuse_foreign(out)
-    partial = out.parent / f".{out.name}.partial"
     with writing(out):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    partial = workplace / "new"
     try:
+        with writing(out):
+            partial.mkdir()  # with the usual permissions, which mkdtemp does not give
         folds = {}
         for number, name in enumerate(fold_names(config.count)):
             parts = {
@@ -146,9 +149,9 @@ def write_folds(manifest: Manifest, data_root: Path, out: Path, config: FoldConf
             (partial / MARKER).write_text(text, encoding="utf-8")
         created = not _is_current(out, text)
         if created:
-            _show(partial, out)
+            _show(partial, out, workplace / "old")
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(workplace, ignore_errors=True)
     sizes = (
         f"{name}: train {fold[TRAIN]['images']:,} images of {fold[TRAIN]['cases']:,} cases, "
         f"test {fold[TEST]['images']:,} of {fold[TEST]['cases']:,}"
@@ -266,27 +269,35 @@ def _refuse_foreign(out: Path) -> None:
     """Only a folder that holds folds and nothing else is ever replaced.
 
     Raises:
-        DataError: OUT is something else.
+        DataError: OUT is something else, or the command runs inside it.
     """
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise DataError(
+            f"--out {out}: a folder that the command runs in cannot be replaced: name one for the folds"
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MARKER).is_file():
         raise DataError(f"{out} exists and holds no folds: it will not be replaced, choose another --out")
     for path in sorted(out.iterdir()):
-        known = path.name == MARKER or (
-            path.is_dir()
-            and path.name.startswith("fold")
-            and {file.name for file in path.iterdir()} <= set(_FILES.values())
-        )
-        if not known:
-            raise DataError(f"{path} is not part of the folds: move it, or choose another --out than {out}")
+        if path.is_dir() and path.name.startswith("fold"):
+            foreign = [file for file in sorted(path.iterdir()) if file.name not in _FILES.values()]
+        else:
+            foreign = [path] if path.name != MARKER else []
+        if foreign:
+            raise DataError(
+                f"{foreign[0]} is not part of the folds: move it, or choose another --out than {out}"
+            )
 
 
-def _show(partial: Path, out: Path) -> None:
-    retired = out.parent / f".{out.name}.old"
+def _show(partial: Path, out: Path, retired: Path) -> None:
+    """Let ``partial`` take the place of ``out``, which stays as it was if that fails."""
     with writing(out):
-        shutil.rmtree(retired, ignore_errors=True)
-        if out.exists():
-            os.replace(out, retired)
-        os.replace(partial, out)
-        shutil.rmtree(retired, ignore_errors=True)
+        try:
+            if out.exists():
+                os.replace(out, retired)
+            os.replace(partial, out)
+        except BaseException:
+            if retired.exists() and not out.exists():
+                os.replace(retired, out)
+            raise

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kg_targets.manifest.folds import TEST, TRAIN, FoldConfig, fold_names
-from training.evaluate.config import EvalConfig
+
+if TYPE_CHECKING:
+    from training.evaluate.config import EvalConfig  # loads torch
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
 
@@ -88,7 +90,7 @@ class Grid:
     rows: Mapping[str, Row]
     """By name, in the order of the file."""
     tables: tuple[Table, ...]
-    evaluation: EvalConfig
+    evaluation: "EvalConfig"
     evaluation_arguments: tuple[str, ...]
     """``evaluation`` as command-line arguments."""
     primary: Comparison

@@ -6,23 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from kg_targets.manifest import Manifest
+from pipelines.tables.commands import command
 from pipelines.tables.design import Design, TableDesign
-from pipelines.tables.grid import GRIDS, Grid, Official
+from pipelines.tables.grid import Grid, Official
+from pipelines.tables.logs import Timing, softness, timing
 from pipelines.tables.paper import SOURCE, paper_row
-from pipelines.tables.plan import SECONDS
 from pipelines.tables.render import Page, RowText
 from pipelines.tables.results import Results
 from pipelines.tables.statistics import Sheets
-from training.errors import DataError
 
-
-def command(grid: Grid) -> str:
-    """What runs the grid, as a person would type it."""
-    shipped = grid.path.absolute().parent == GRIDS
-    return f"python -m pipelines.tables {grid.name if shipped else grid.path.name}"
+FEW = 2
+"""Degrees of freedom of training noise up to which a difference can look surer than it is."""
 
 
 def fingerprint(grid: Grid) -> str:
@@ -37,36 +33,37 @@ def page_of(grid: Grid, out: Path, design: Design, results: Results, sheets: She
     """Header, titles, times and commands of a report.
 
     Raises:
-        ConfigError: the grid names a row of the paper that does not exist.
-        DataError: a run's seconds are damaged.
+        ConfigError: the grid names a row of the paper that does not exist, or its file is gone.
     """
     facts = [
         sheet.facts for by_seed in sheets.values() for folds in by_seed.values() for sheet in folds.values()
     ]
-    times = {row: [_timing(out, *run) for run in runs_of(grid, [row])] for row in sheets}
+    runs = {row: [run_folder(out, *run) for run in runs_of(grid, [row])] for row in sheets}
+    times = {row: [timing(run) for run in folders] for row, folders in runs.items()}
     header = {
         "Data": f"{Manifest.load(grid.dataset).name}, {results.images:,} images of {results.cases:,} cases; "
         + _folds(grid, results),
         "Protocol": _protocol(grid, [float(one["gallery"]) for one in facts]),
-        "Training seeds": _seeds(grid),
-        "Intervals": f"95 %, percentile bootstrap over cases, {design.draws:,} draws: how sure the mean of these "
-        "trained models is over cases, not what other seeds or folds would give",
+        "Training seeds": _seeds(results),
+        **_floor(grid, design, results),
+        "Intervals": _intervals(design, results),
         "Tests": _tests(design, results),
-        "Time": _threads([one for row in times.values() for one in row]),
+        "Time": _time([one for row in times.values() for one in row]),
         "Versions": "; ".join(
             f"{name} {', '.join(sorted({str(one[name]) for one in facts}))}"
             for name in ("torch", "open_clip")
         ),
         "Grid": f"{grid.name}, {fingerprint(grid)[:16]}",
-        "Command": f"`{command(grid)}`",
+        "Command": f"`{command(grid, out, _threads([one for row in times.values() for one in row]))}`",
     }
     rows = {
         row: RowText(
             grid.rows[row].title,
             paper_row(row, grid.rows[row].paper),
-            f"{command(grid)} --only {row}",
-            median(one["seconds"] for one in times[row]),
+            f"{command(grid, out, _threads(times[row]))} --only {row}",
+            _median([one.seconds for one in times[row] if one]),
             len(times[row]),
+            softness(runs[row]),
         )
         for row in sheets
     }
@@ -80,12 +77,47 @@ def runs_of(grid: Grid, rows: Sequence[str]) -> Iterator[tuple[str, int, str]]:
     yield from ((row, seed, fold) for row in rows for seed in grid.seeds for fold in grid.folds)
 
 
-def _seeds(grid: Grid) -> str:
-    if len(grid.seeds) == 1:
-        return f"{grid.seeds[0]}; one model of each row and fold, so training noise is in nothing below"
+def run_folder(out: Path, row: str, seed: int, fold: str) -> Path:
+    """Of one training run."""
+    return out / "runs" / row / f"{fold}-s{seed}"
+
+
+def _seeds(results: Results) -> str:
+    if not results.repeated:
+        return f"{results.seeds[0]}; one model of each row and fold, so training noise is in nothing below"
     return (
-        f"{', '.join(map(str, grid.seeds))}; a query's score is averaged over them, ± is the standard deviation of the "
-        "seeds' means"
+        f"{', '.join(map(str, results.seeds))}; a query's score is averaged over them, ± is the standard deviation of "
+        "the seeds' means"
+    )
+
+
+def _floor(grid: Grid, design: Design, results: Results) -> dict[str, str]:
+    """How far trainings of one row lie apart; nothing with one seed, or where the primary rows are not shown."""
+    primary = design.primary
+    gaps = {
+        row: results.rows[row].seed_gap(primary.measure)
+        for row in (primary.contrast.row, primary.contrast.baseline)
+        if row in results.rows
+    }
+    said = [
+        f"{100 * gap:.1f} points ({grid.rows[row].title})" for row, gap in gaps.items() if gap is not None
+    ]
+    if not said:
+        return {}
+    return {
+        "A against A": f"two seeds of one row, over all folds, differ in {primary.measure} by up to "
+        f"{' and '.join(said)}: that much is training noise alone"
+    }
+
+
+def _intervals(design: Design, results: Results) -> str:
+    bootstrap = f"percentile bootstrap over cases, {design.draws:,} draws"
+    sure = "how sure the mean of these trained models is over cases, not what other seeds or folds would give"
+    if not results.repeated:
+        return f"95 %, {bootstrap}: {sure}"
+    return (
+        f"95 %; of means {bootstrap}: {sure}; of differences D ± t·SE, where SE holds other cases and other seeds, but "
+        "not other folds"
     )
 
 
@@ -120,28 +152,44 @@ def _tests(design: Design, results: Results) -> str:
         )
     rivals = "every other" if design.against is None else ", ".join(design.against)
     against = f", and the primary row against {rivals}" if rivals else ""
+    flips = f"paired sign-flip test over cases, {results.flips:,} flips"
+    test = f"{flips}, given these models: blind to training noise, so that another seed of the same row can pass it"
+    if results.repeated:
+        test = f"t test of D/SE{_warning(results)} (report.json has p given these models beside it: {flips})"
     return (
-        f"paired sign-flip test over cases, {results.flips:,} flips; one primary hypothesis without correction, Holm's "
+        f"{test}; one primary hypothesis without correction, Holm's "
         f"correction over {len(design.family)} others (each row against its table's baseline{against}, "
         f"in {', '.join(design.measures)}); all other measures are descriptive"
     )
 
 
-def _timing(out: Path, row: str, seed: int, fold: str) -> dict[str, Any]:
-    path = out / "runs" / row / f"{fold}-s{seed}" / SECONDS
-    try:
-        timing = json.loads(path.read_text(encoding="utf-8"))
-        return {name: float(timing[name]) for name in ("seconds", "jobs", "threads")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is missing or damaged: delete its folder and run the grid again") from error
-
-
-def _threads(times: Sequence[dict[str, float]]) -> str:
-    threads, jobs = ([int(one[name]) for one in times] for name in ("threads", "jobs"))
-    hours = sum(one["seconds"] for one in times) / 3600
+def _warning(results: Results) -> str:
+    degrees = len(results.folds) * (len(results.seeds) - 1)
+    if degrees > FEW:
+        return ""
     return (
-        f"{hours:.1f} hours of {len(times)} training runs, at most {_span(jobs)} at a time, CPU threads of each: "
-        f"{_span(threads)}"
+        f", to be read with care: {degrees} degree(s) of freedom of training noise are few, train more seeds"
+    )
+
+
+def _median(seconds: Sequence[float]) -> float | None:
+    return median(seconds) if seconds else None
+
+
+def _threads(times: Sequence[Timing | None]) -> int | None:
+    """What all runs had; ``None`` where they differ or nobody knows."""
+    found = {one.threads for one in times if one}
+    return found.pop() if len(found) == 1 else None
+
+
+def _time(times: Sequence[Timing | None]) -> str:
+    known = [one for one in times if one]
+    if not known:
+        return f"of {len(times)} training runs: not known"
+    lacking = f" (not known of {len(times) - len(known)} others)" if len(known) < len(times) else ""
+    return (
+        f"{sum(one.seconds for one in known) / 3600:.1f} hours of {len(known)} training runs{lacking}, at most "
+        f"{_span([one.jobs for one in known])} at a time, CPU threads of each: {_span([one.threads for one in known])}"
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import kg_targets
 import training
-from kg_targets.errors import DataError
+from kg_targets.errors import DataError, StoreError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import MANIFEST, FoldConfig
 from kg_targets.store import TargetStore
@@ -19,11 +20,15 @@ from pipelines.tables.grid import Grid, Row, Variant
 from pipelines.tables.read_grid import as_arguments, training_config
 from training.clip.config import ModelConfig
 from training.clip.digest import weights_digest
+from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
 
 SECONDS = "seconds.json"
-"""In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each}."""
+"""In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each};
+seconds are null while it is continued, and where a part of it was not timed."""
+_BEFORE = "seconds before"
+"""In the same file while a run is continued: those of its earlier parts."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +79,61 @@ class RunJob(Job):
         """Of the run."""
         return self.plan.run_folder(self.row, self.fold, self.seed)
 
-    def start(self) -> Start:
-        """What ``training/run.py`` will find in the folder."""
-        plan, grid = self.plan, self.plan.grid
-        config = training_config(
-            grid.base, self.row.settings, f"--seed={self.seed}", f"--threads={plan.threads}"
-        )
+    def config(self) -> TrainConfig:
+        """What ``training/run.py`` will make of the command, but for the places of stores, images and output."""
+        given = (f"--seed={self.seed}", f"--threads={self.plan.threads}")
+        return training_config(self.plan.grid.base, self.row.settings, *given)
+
+    def key(self) -> str:
+        """By which training knows this very run.
+
+        Raises:
+            KGTargetsError: a store is damaged, or its images are not there.
+        """
+        plan, grid, config = self.plan, self.plan.grid, self.config()
         parts = (grid.parts[0], grid.dev)
         stores = [plan.store(self.row.store, self.fold, part) for part in parts if part is not None]
         prints = [text for store in stores for text in _fingerprints(store, grid.data_root)]
-        key = run_key(config, [*prints, _weights(config.model)], plan.threads)
-        return how_to_start(self.folder, key, overwrite=True)
+        return run_key(config, [*prints, _weights(config.model)], plan.threads)
+
+    def start(self) -> Start:
+        """What ``training/run.py`` will find in the folder."""
+        return how_to_start(self.folder, self.key(), overwrite=True)
 
     def is_current(self) -> bool:
         """Whether this very run is finished."""
         return self.start() is Start.FINISHED
 
     def begins(self) -> None:
-        """Forget how long another run took here."""
-        if self.start() is not Start.CONTINUE:
-            (self.folder / SECONDS).unlink(missing_ok=True)
+        """Forget how long another run took here; what an unfinished one took is kept aside until this part ends.
+
+        Seconds of a part whose end nobody saw (its runner was killed) are unknown, and so is then the sum: null.
+        """
+        path = self.folder / SECONDS
+        if self.start() is Start.CONTINUE:
+            write_json(path, self._told(None) | {_BEFORE: _timing(path).get("seconds")})
+        else:
+            path.unlink(missing_ok=True)
 
     def ended(self, seconds: float, finished: bool) -> None:
         """Note the seconds, those of the parts of an interrupted run together."""
         path = self.folder / SECONDS
         if (self.folder / RUN).is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0
-            told = {
-                "seconds": round(before + seconds, 1),
-                "jobs": self.plan.jobs,
-                "threads": self.plan.threads,
-            }
-            write_json(path, told)
+            before = _timing(path).get(_BEFORE) if path.exists() else 0.0
+            whole = round(before + seconds, 1) if isinstance(before, (int, float)) else None
+            write_json(path, self._told(whole))
+
+    def _told(self, seconds: float | None) -> dict[str, Any]:
+        return {"seconds": seconds, "jobs": self.plan.jobs, "threads": self.plan.threads}
+
+
+def _timing(path: Path) -> dict[str, Any]:
+    """What ``SECONDS`` says; nothing if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -128,7 +156,7 @@ class ScoreJob(Job):
 
     def _key(self) -> str:
         plan = self.plan
-        run = None if self.run is None else (self.run.folder / FINISHED).read_text(encoding="utf-8")
+        run = None if self.run is None else (self.run.folder / FINISHED).read_bytes().decode(errors="replace")
         store = plan.store(plan.grid.evaluate_on, self.fold, plan.grid.parts[1])
         prints = _fingerprints(store, plan.grid.data_root)
         content = [_scoring_code(), plan.grid.evaluation_arguments, plan.threads, run, prints]
@@ -139,7 +167,7 @@ class ScoreJob(Job):
         if self.run is not None and not self.run.is_current():
             return False
         there = self.sheet.is_file() and self._key_file.is_file()
-        return there and self._key_file.read_text(encoding="utf-8") == self._key()
+        return there and self._key_file.read_bytes() == self._key().encode()
 
     def begins(self) -> None:
         """From now on the former sheet is not this one's."""
@@ -150,7 +178,7 @@ class ScoreJob(Job):
         """Note what the sheet was made from."""
         if finished:
             self._key_file.parent.mkdir(parents=True, exist_ok=True)
-            self._key_file.write_text(self._key(), encoding="utf-8")
+            self._key_file.write_bytes(self._key().encode())
 
 
 @dataclass(frozen=True)
@@ -176,7 +204,7 @@ class Plan:
         makers: dict[str, Callable[[], Sequence[Job]]] = {
             "folds": self._folds,
             "stores": self._stores,
-            "runs": self._runs,
+            "runs": self.runs,
             "scores": self._scores,
         }
         return list(makers[name]())
@@ -227,7 +255,8 @@ class Plan:
                 jobs.append(Job("stores", f"{variant.name}/{fold}", command, tuple(needs)))
         return jobs
 
-    def _runs(self) -> list[RunJob]:
+    def runs(self) -> list[RunJob]:
+        """The jobs of the stage ``runs``."""
         return [
             self._run(row, fold, seed)
             for seed in self.grid.seeds
@@ -263,7 +292,7 @@ class Plan:
 
     def _scores(self) -> list[ScoreJob]:
         jobs = [self._score(fold, None) for fold in self.grid.folds]
-        return jobs + [self._score(run.fold, run) for run in self._runs()]
+        return jobs + [self._score(run.fold, run) for run in self.runs()]
 
     def _score(self, fold: str, run: RunJob | None) -> ScoreJob:
         store = self.store(self.grid.evaluate_on, fold, self.grid.parts[1])
@@ -282,15 +311,15 @@ class Plan:
         """Refuse variants that do not hold the same images of the same cases: their rows could not be compared.
 
         Raises:
-            DataError: two variants differ; stores that are not there are left aside.
-            StoreError: a store is damaged.
+            DataError: two variants differ; stores that are missing or damaged are left to the jobs that need them.
         """
         for fold in self.grid.folds:
             for part in self.grid.parts:
                 first = self.store(self.grid.evaluate_on, fold, part)
                 for variant in self._variants():
                     other = self.store(variant.name, fold, part)
-                    if first.is_dir() and other.is_dir() and _images(first) != _images(other):
+                    one, two = _images(first), _images(other)
+                    if one is not None and two is not None and one != two:
                         raise DataError(
                             f"{other} does not hold the images and cases of {first} in their order: give stores of "
                             f"{variant.name} a data set that differs in its texts only"
@@ -311,9 +340,12 @@ def shown(path: Path) -> str:
 
 
 @cache
-def _images(store: Path) -> tuple[list[str], list[str]]:
-    opened = TargetStore.open(store)
-    return opened.image_ids, opened.group_ids
+def _images(store: Path) -> tuple[list[str], list[str]] | None:
+    try:
+        opened = TargetStore.open(store)
+        return opened.image_ids, opened.group_ids
+    except StoreError:
+        return None
 
 
 @cache

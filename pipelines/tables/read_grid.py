@@ -3,23 +3,20 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import FoldConfig
 from kg_targets.manifest.model import unknown_name
 from pipelines.config import BuildConfig
+from pipelines.tables.content import known, listed, load, mapping, names, number, text, truth, whole
 from pipelines.tables.grid import GRIDS, Comparison, Grid, Official, Row, Table, Variant
 from pipelines.tables.paper import paper_row
 from training.config import TrainConfig
 from training.evaluate.arguments import ArgumentParser
-from training.evaluate.config import EvalConfig
-from training.evaluate.options import add_measures, read_config
 from training.options import build, read_options
 
 REPOSITORY = GRIDS.parents[1]
@@ -35,21 +32,20 @@ RUNNERS = (
     "log.trackers",
 )
 """Training fields that the runner sets itself."""
-STORE_OPTIONS = (
-    "dataset",
-    "no_ontology",
-    "scorer",
-    "shrinkage",
-    "max_hops",
-    "part_of",
-    "flat_ancestors",
-    "ontology",
-    "extractor",
-    "extractor_options",
-    "seed",
-)
-FLAGS = ("no_ontology", "part_of", "flat_ancestors")
-"""Those of them that are given or not."""
+STORE_OPTIONS = {
+    "dataset": text,
+    "no_ontology": truth,
+    "scorer": text,
+    "shrinkage": number,
+    "max_hops": whole,
+    "part_of": truth,
+    "flat_ancestors": truth,
+    "ontology": text,
+    "extractor": text,
+    "extractor_options": text,
+    "seed": whole,
+}
+"""Options of `kg-targets build` that a variant may have, to what each must be; null leaves one out."""
 _PLACES = ("--output=run", "--data.train_store=train", "--data.data_root=data", "--data.dev_store=null")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CHANCE = "chance"
@@ -65,26 +61,26 @@ def read_grid(name_or_path: str, data_root: Path | None = None) -> Grid:
     Raises:
         ConfigError: no such grid, or something in it is wrong; the message names file and key.
     """
-    path = _find(name_or_path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    path = find_grid(name_or_path)
+    content = load(path)
     try:
         return _grid(path, content, data_root)
     except KGTargetsError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _find(name_or_path: str) -> Path:
+def find_grid(name_or_path: str) -> Path:
+    """The file of the grid of that name, or the path itself, which need not exist.
+
+    Raises:
+        ConfigError: it is neither a grid's name nor the path of a YAML file.
+    """
     if name_or_path.endswith((".yaml", ".yml")):
         return Path(name_or_path)
     path = GRIDS / f"{name_or_path}.yaml"
     if "/" in name_or_path or not path.is_file():
-        known = sorted(path.stem for path in GRIDS.glob("*.yaml"))
-        raise ConfigError(f"{unknown_name('grid', name_or_path, known)}; a path must end in .yaml")
+        known_grids = sorted(path.stem for path in GRIDS.glob("*.yaml"))
+        raise ConfigError(f"{unknown_name('grid', name_or_path, known_grids)}; a path must end in .yaml")
     return path
 
 
@@ -102,29 +98,29 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
         "primary",
     )
     optional = ("data_root", "set", "evaluation", "secondary", "against", "subsets", "dev")
-    top = _mapping("grid", content, needed, optional)
-    manifest = Manifest.load(_text("dataset", top["dataset"]))
-    root = Path(_text("data_root", top["data_root"])) if "data_root" in top else manifest.default_root
+    top = mapping("grid", content, needed, optional)
+    manifest = Manifest.load(text("dataset", top["dataset"]))
+    root = Path(text("data_root", top["data_root"])) if "data_root" in top else manifest.default_root
     split = _split(top["split"])
     stores = {
         name: _variant(name, options, top["dataset"])
         for name, options in _named("stores", top["stores"]).items()
     }
-    base = _base(_text("base", top["base"]))
+    base = _base(text("base", top["base"]))
     shared = _settings("set", top.get("set"))
     rows = {name: _row(name, row, shared) for name, row in _named("rows", top["rows"]).items()}
     for row in rows.values():
-        _known(f"rows.{row.name}.store", "store", row.store, stores)
+        known(f"rows.{row.name}.store", "store", row.store, stores)
         _check_training(f"rows.{row.name}.set", base, row.settings)
-    _known("evaluate_on", "store", top["evaluate_on"], stores)
-    evaluation, arguments = _evaluation(top.get("evaluation"))
-    primary = Comparison(**_mapping("primary", top["primary"], ("row", "baseline", "measure")))
-    for key in ("row", "baseline"):
-        _known(f"primary.{key}", "row", getattr(primary, key), rows)
-    tables = tuple(_table(number, table, rows) for number, table in enumerate(_list("tables", top["tables"])))
+    known("evaluate_on", "store", top["evaluate_on"], stores)
+    primary = _primary(top["primary"], rows)
+    tables = tuple(_table(place, table, rows) for place, table in enumerate(listed("tables", top["tables"])))
     for name in rows:
         if not any(name in table.rows for table in tables):
             raise ConfigError(f"rows.{name} is in no table: put it into one, or leave it out")
+    secondary = names("secondary", top.get("secondary", []))
+    if primary.measure in secondary:
+        raise ConfigError(f'secondary: "{primary.measure}" is the primary measure already: leave it out')
     dev = top.get("dev")
     if dev is not None and not isinstance(split, Official):
         raise ConfigError(
@@ -133,7 +129,7 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
     return Grid(
         name=path.stem,
         path=path,
-        title=_text("title", top["title"]),
+        title=text("title", top["title"]),
         dataset=top["dataset"],
         data_root=data_root or root,
         base=base,
@@ -143,81 +139,105 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
         evaluate_on=top["evaluate_on"],
         rows=rows,
         tables=tables,
-        evaluation=evaluation,
-        evaluation_arguments=arguments,
         primary=primary,
-        against=_against(top.get("against"), rows),
-        secondary=tuple(_text("secondary", name) for name in _list("secondary", top.get("secondary", []))),
-        subsets={name: _text(f"subsets.{name}", to) for name, to in (top.get("subsets") or {}).items()},
-        dev=None if dev is None else _text("dev", dev),
+        against=_against(top.get("against"), rows, primary),
+        secondary=secondary,
+        subsets=_subsets(top.get("subsets")),
+        dev=None if dev is None else text("dev", dev),
+        **_evaluation(top.get("evaluation")),
     )
 
 
-def _against(content: Any, rows: Mapping[str, Row]) -> tuple[str, ...] | None:
+def _primary(content: Any, rows: Mapping[str, Row]) -> Comparison:
+    given = mapping("primary", content, ("row", "baseline", "measure"))
+    for key in ("row", "baseline"):
+        known(f"primary.{key}", "row", given[key], rows)
+    if given["row"] == given["baseline"]:
+        raise ConfigError(f'primary: row and baseline are both "{given["row"]}": compare two rows')
+    return Comparison(given["row"], given["baseline"], text("primary.measure", given["measure"]))
+
+
+def _against(content: Any, rows: Mapping[str, Row], primary: Comparison) -> tuple[str, ...] | None:
     if content is None:
         return None
-    names = tuple(_text("against", name) for name in _list("against", content))
-    for name in names:
-        _known("against", "row", name, rows)
-    return names
+    rivals = names("against", content)
+    for name in rivals:
+        known("against", "row", name, rows)
+        if name in (primary.row, primary.baseline):
+            raise ConfigError(
+                f'against: "{name}" is in the primary comparison already: name rows that {primary.row} is tested '
+                "against besides"
+            )
+    return rivals
+
+
+def _subsets(content: Any) -> dict[str, str]:
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            "subsets: expected titles and splits, such as {cases of the official test split: test}"
+        )
+    return {text("subsets", title): text(f"subsets.{title}", split) for title, split in content.items()}
 
 
 def _split(content: Any) -> FoldConfig | Official:
-    kind = _mapping("split", content, (), ("folds", "official"))
+    kind = mapping("split", content, (), ("folds", "official"))
     if len(kind) != 1:
         raise ConfigError("split: give either folds or official")
     if "official" in kind:
-        official = Official(**_mapping("split.official", kind["official"], ("train", "test")))
+        given = mapping("split.official", kind["official"], ("train", "test"))
+        official = Official(*(text(f"split.official.{key}", given[key]) for key in ("train", "test")))
         if official.train == official.test:
             raise ConfigError("split.official: train and test are the same split")
         return official
-    folds = _mapping("split.folds", kind["folds"], ("count", "test"), ("seed", "train_only"))
-    for key in ("count", "seed"):
-        _whole(f"split.folds.{key}", folds.get(key, 0))
-    test, train_only = (
-        tuple(_text(f"split.folds.{key}", name) for name in _list(f"split.folds.{key}", folds.get(key, [])))
-        for key in ("test", "train_only")
-    )
-    return FoldConfig(test, train_only, folds["count"], folds.get("seed", 0))
+    folds = mapping("split.folds", kind["folds"], ("count", "test"), ("seed", "train_only"))
+    test, train_only = (names(f"split.folds.{key}", folds.get(key, [])) for key in ("test", "train_only"))
+    count, seed = (whole(f"split.folds.{key}", folds.get(key, 0)) for key in ("count", "seed"))
+    return FoldConfig(test, train_only, count, seed)
 
 
 def _variant(name: str, content: Any, dataset: str) -> Variant:
     where = f"stores.{name}"
-    options = _mapping(where, content or {}, (), STORE_OPTIONS)
+    given = mapping(where, {} if content is None else content, (), tuple(STORE_OPTIONS))
+    options = {
+        key: STORE_OPTIONS[key](f"{where}.{key}", value) for key, value in given.items() if value is not None
+    }
     dataset = str(options.pop("dataset", dataset))
     Manifest.load(dataset)
     fields: dict[str, Any] = {}
     arguments: list[str] = []
     for key, value in options.items():
-        if key in FLAGS:
-            if not isinstance(value, bool):
-                raise ConfigError(f'{where}.{key} must be true or false, got "{value}"')
-            fields |= {"use_ontology": not value} if key == "no_ontology" else {key: value}
+        fields |= {"use_ontology": not value} if key == "no_ontology" else {key: value}
+        if isinstance(value, bool):
             arguments += [f"--{key.replace('_', '-')}"] if value else []
         else:
-            fields[key] = value
             arguments += [f"--{key.replace('_', '-')}", str(value)]
     try:
         BuildConfig(dataset=dataset, **fields)
-    except (ConfigError, TypeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     return Variant(name, dataset, fields, tuple(arguments))
 
 
 def _row(name: str, content: Any, shared: Mapping[str, Any]) -> Row:
     where = f"rows.{name}"
-    row = _mapping(where, content, ("title", "store"), ("set", "paper"))
+    row = mapping(where, content, ("title", "store"), ("set", "paper"))
     if name == _CHANCE:
         raise ConfigError(f'rows: "{_CHANCE}" is the name of the random order: choose another')
-    paper_row(name, row.get("paper"))
+    paper = row.get("paper")
+    if paper is not None and paper is not False:
+        text(f"{where}.paper", paper)
+    paper_row(name, paper)
     settings = {**shared, **_settings(f"{where}.set", row.get("set"))}
-    return Row(name, _text(f"{where}.title", row["title"]), row["store"], settings, row.get("paper"))
+    return Row(name, text(f"{where}.title", row["title"]), row["store"], settings, paper)
 
 
 def _settings(where: str, content: Any) -> dict[str, Any]:
-    if not isinstance(content or {}, dict):
+    content = {} if content is None else content
+    if not isinstance(content, dict):
         raise ConfigError(f"{where}: expected a mapping of training fields, such as {{loss.name: info_nce}}")
-    settings = {str(key): value for key, value in (content or {}).items()}
+    settings = {str(key): value for key, value in content.items()}
     for key, value in settings.items():
         if isinstance(value, (dict, list)):
             raise ConfigError(f"{where}: {key} must have one value: write its fields as {key}.name: value")
@@ -226,14 +246,14 @@ def _settings(where: str, content: Any) -> dict[str, Any]:
     return settings
 
 
-def _table(number: int, content: Any, rows: Mapping[str, Row]) -> Table:
-    where = f"tables.{number}"
-    table = _mapping(where, content, ("title", "rows", "baseline"))
-    names = tuple(_list(f"{where}.rows", table["rows"]))
-    for name in names:
-        _known(f"{where}.rows", "row", name, rows)
-    _known(f"{where}.baseline", "row of the table", table["baseline"], names)
-    return Table(_text(f"{where}.title", table["title"]), names, table["baseline"])
+def _table(place: int, content: Any, rows: Mapping[str, Row]) -> Table:
+    where = f"tables.{place}"
+    table = mapping(where, content, ("title", "rows", "baseline"))
+    shown = names(f"{where}.rows", table["rows"])
+    for name in shown:
+        known(f"{where}.rows", "row", name, rows)
+    known(f"{where}.baseline", "row of the table", table["baseline"], shown)
+    return Table(text(f"{where}.title", table["title"]), shown, table["baseline"])
 
 
 def _base(given: str) -> Path:
@@ -273,10 +293,15 @@ def _check_training(where: str, base: Path, settings: Mapping[str, Any]) -> None
         raise ConfigError(f"{where}: {str(error).removeprefix('command line: ')}") from error
 
 
-def _evaluation(content: Any) -> tuple[EvalConfig, tuple[str, ...]]:
+def _evaluation(content: Any) -> dict[str, Any]:
+    """The grid's fields ``evaluation`` and ``evaluation_arguments``."""
+    # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
+    from training.evaluate.config import EvalConfig
+    from training.evaluate.options import add_measures, read_config
+
     fields = [field.name for field in dataclasses.fields(EvalConfig)]
     arguments: list[str] = []
-    for key, value in _mapping("evaluation", content or {}, (), fields).items():
+    for key, value in mapping("evaluation", {} if content is None else content, (), fields).items():
         option = "--direction" if key == "directions" else f"--{key.replace('_', '-')}"
         if value is None:
             continue
@@ -287,28 +312,17 @@ def _evaluation(content: Any) -> tuple[EvalConfig, tuple[str, ...]]:
     parser: argparse.ArgumentParser = ArgumentParser(add_help=False)
     add_measures(parser)
     try:
-        return read_config(parser.parse_args(arguments)), tuple(arguments)
+        config: EvalConfig = read_config(parser.parse_args(arguments))
     except KGTargetsError as error:
         raise ConfigError(f"evaluation: {error}") from error
+    return {"evaluation": config, "evaluation_arguments": tuple(arguments)}
 
 
 def _seeds(content: Any) -> tuple[int, ...]:
-    seeds = tuple(_whole("seeds", seed) for seed in _list("seeds", content))
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ConfigError("seeds: give at least one, each once and at least 0, such as [0, 1]")
+    seeds = tuple(whole("seeds", seed) for seed in listed("seeds", content))
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise ConfigError("seeds: give at least one, each once, from 0 to 2³¹ - 1, such as [0, 1]")
     return seeds
-
-
-def _mapping(where: str, content: Any, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
-    """``content``, if it is a mapping with these keys and no others."""
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{where}: expected a mapping of names, got {type(content).__name__}")
-    for key in content:
-        _known(where, "key", key, [*needed, *optional])
-    missing = [key for key in needed if key not in content]
-    if missing:
-        raise ConfigError(f"{where}: {missing[0]} is missing")
-    return dict(content)
 
 
 def _named(where: str, content: Any) -> dict[str, Any]:
@@ -320,27 +334,4 @@ def _named(where: str, content: Any) -> dict[str, Any]:
             raise ConfigError(
                 f'{where}: "{name}" cannot name a folder: use letters, digits, "_", "-" and "."'
             )
-    return content
-
-
-def _known(where: str, what: str, name: Any, known: Iterable[str]) -> None:
-    if name not in (names := list(known)):
-        raise ConfigError(f"{where}: {unknown_name(what, str(name), names)}")
-
-
-def _list(where: str, content: Any) -> list[Any]:
-    if not isinstance(content, list):
-        raise ConfigError(f"{where}: expected a list, such as [a, b]")
-    return content
-
-
-def _text(where: str, content: Any) -> str:
-    if not isinstance(content, str) or not content:
-        raise ConfigError(f"{where}: expected text, got {content!r}")
-    return content
-
-
-def _whole(where: str, content: Any) -> int:
-    if not isinstance(content, int) or isinstance(content, bool):
-        raise ConfigError(f"{where}: expected a whole number, got {content!r}")
     return content

@@ -6,12 +6,25 @@ from dataclasses import dataclass
 
 from pipelines.evaluate_targets.report import Table
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
+from pipelines.tables.logs import Softness
 from pipelines.tables.results import Difference, Results
 from training.evaluate.bootstrap import Interval
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""
 NOTHING = "–"
+GIVEN = "given these models; training noise unknown (one seed)"
+UNMARKED = "One training of each row and fold: what another seed would give is unknown, so nothing is marked."
+ELSEWHERE = (
+    "With their intervals and descriptive differences they are in `tables.md`, and everything at full precision in "
+    "`report.json`, which the command on top writes into its output folder."
+)
+SOFTNESS = (
+    "Targets, as training logged them (means over steps, directions and runs): *own mass* is the probability of an "
+    "image's own caption, *entropy* H in nats, *effective positives* exp(H), the own caption included. –: the loss "
+    "(mse, sigmoid) compares single similarities, which are no distributions (its log shows clamp(S, 0, 1) over the "
+    "row sum instead), or there is no log."
+)
 
 
 @dataclass(frozen=True)
@@ -23,9 +36,11 @@ class RowText:
     """Measure to the paper's figure in per cent; empty where it has none."""
     command: str
     """Makes the row again."""
-    seconds: float
-    """Median wall time of its training runs."""
+    seconds: float | None
+    """Median wall time of its training runs; ``None`` where nobody noted it."""
     runs: int
+    softness: Softness | None
+    """Of its targets; ``None`` where they are no distributions."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +56,8 @@ class Page:
     """Where the paper's figures are from."""
 
 
-def as_markdown(page: Page, results: Results, design: Design) -> str:
-    """The whole report."""
+def as_markdown(page: Page, results: Results, design: Design, *, whole: bool = True) -> str:
+    """The report; without ``whole``, what was asked before: the tested measures and those of the overviews."""
     lines = [f"# {page.title}", "", *(f"- **{name}:** {text}" for name, text in page.header.items())]
     if results.tested:
         lines += ["", "## In short", "", *(f"- {line}" for line in verdicts(page, results, design))]
@@ -52,9 +67,12 @@ def as_markdown(page: Page, results: Results, design: Design) -> str:
             lines += ["", f"### {measure}{_role(design, measure)}", ""]
             lines += _measure_table(page, results, table, measure).markdown()
     lines += _controls(page, results, design)
-    for section, measures in results.sections.items():
-        lines += ["", f"## Every measure: {section}", "", *_everything(page, results, design, measures)]
-    lines += ["", "## Runs", "", *_runs(page).markdown()]
+    if whole:
+        for section, measures in results.sections.items():
+            lines += ["", f"## Every measure: {section}", "", *_everything(page, results, design, measures)]
+    lines += ["", "## Runs", "", *_runs(page)]
+    if not whole:
+        lines += ["", "## All other measures", "", ELSEWHERE]
     return "\n".join(lines) + "\n"
 
 
@@ -62,30 +80,42 @@ def verdicts(page: Page, results: Results, design: Design) -> Iterator[str]:
     """What the tests say, in the same words whatever it is; nothing where nothing was tested."""
     primary = design.primary
     found = results.differences[primary.contrast][primary.measure]
-    yield (
-        f"**{_sentence(page, primary, found.interval)}**, p = {_p(found.p)}: the one test named beforehand, "
-        f"{'below' if _below(found.p) else 'not below'} {LEVEL:g}."
-    )
+    yield f"**{_sentence(page, primary, found.interval)}**, {_primary(found)}"
     for measure in design.measures[1:]:
         yield _corrected(page, results, Hypothesis(primary.contrast, measure))
     for name, subset in results.subsets.items():
-        for measure, compared in subset.differences.items():
+        for measure, one in subset.differences.items():
             yield (
                 f"On {name} ({subset.images:,} images of {subset.cases:,} cases): "
-                f"{_sentence(page, Hypothesis(primary.contrast, measure), compared.difference)}, "
-                f"p = {_p(compared.p_value)}, uncorrected and outside the family."
+                f"{_sentence(page, Hypothesis(primary.contrast, measure), one.interval)}, "
+                f"{_plain(one, results)}, uncorrected and outside the family."
             )
     for contrast in design.against_controls:
         yield _corrected(page, results, Hypothesis(contrast, primary.measure))
 
 
+def _primary(found: Difference) -> str:
+    if found.p is None:
+        return f"p = {_p(found.p_models)} {GIVEN}: the one test named beforehand."
+    below = "below" if _below(found.p) else "not below"
+    said = f"p = {_p(found.p)}: the one test named beforehand, {below} {LEVEL:g}."
+    if found.noise and found.interval.mean:
+        some, pairs = found.noise.agreeing(found.interval.mean)
+        said += f" In {some} of {pairs} pairs of trainings the difference has the sign of the mean."
+    return said
+
+
 def _corrected(page: Page, results: Results, hypothesis: Hypothesis) -> str:
     found = results.differences[hypothesis.contrast][hypothesis.measure]
+    said = f"{_sentence(page, hypothesis, found.interval)}, {_plain(found, results)}"
+    if not results.repeated:
+        return f"{said}; after Holm's correction {_p(found.p_models_holm)}."
     survives = "survives" if _below(found.p_holm) else "does not survive"
-    return (
-        f"{_sentence(page, hypothesis, found.interval)}, p = {_p(found.p)}; {survives} Holm's correction "
-        f"({_p(found.p_holm)})."
-    )
+    return f"{said}; {survives} Holm's correction ({_p(found.p_holm)})."
+
+
+def _plain(found: Difference, results: Results) -> str:
+    return f"p = {_p(found.p)}" if results.repeated else f"p = {_p(found.p_models)} {GIVEN}"
 
 
 def _sentence(page: Page, hypothesis: Hypothesis, difference: Interval) -> str:
@@ -93,11 +123,10 @@ def _sentence(page: Page, hypothesis: Hypothesis, difference: Interval) -> str:
     first, second = page.rows[contrast.row].title, page.rows[contrast.baseline].title
     if math.isnan(mean):
         return f"{hypothesis.measure}, {first} and {second}: no query in common"
-    low, high = f"{100 * difference.low:+.1f}", f"{100 * difference.high:+.1f}"
     direction = "higher" if mean > 0 else "lower" if mean < 0 else "different"
     return (
-        f"{hypothesis.measure}, {first} against {second}: {direction} by {100 * abs(mean):.1f} points "
-        f"[{low}, {high}]"
+        f"{hypothesis.measure}, {first} against {second}: {direction} by {100 * abs(mean):.1f} points"
+        + _bounds(difference, signed=True)
     )
 
 
@@ -117,18 +146,23 @@ def _overview(page: Page, results: Results, design: Design, table: TableDesign) 
             figures = [f"*{paper[measure]:.1f}*" if measure in paper else "" for measure in measures]
             lines.append(["*the paper's*", *figures])
     baseline = page.rows[table.baseline].title if table.baseline in page.rows else table.baseline
-    said = (
-        f"Per cent. ▲ ▼: higher or lower than the baseline ({baseline}) by one of the tests named beforehand, p < "
-        f"{LEVEL:g} after Holm's correction (the primary one: its own p). Unmarked measures differ from it by nothing "
-        "that a test has shown, or were not to be tested."
-    )
+    said = f"Per cent. {_marks(baseline) if results.repeated else UNMARKED}"
     if any("the paper's" in line[0] for line in lines):
         said += f" *The paper's*: {page.paper}."
     return [said, "", *Table(["row", *measures], lines).markdown()]
 
 
+def _marks(baseline: str) -> str:
+    return (
+        f"▲ ▼: higher or lower than the baseline ({baseline}) by one of the tests named beforehand, p < {LEVEL:g} "
+        "after Holm's correction (the primary one: its own p). Unmarked measures differ from it by nothing that a test "
+        "has shown, or were not to be tested."
+    )
+
+
 def _measure_table(page: Page, results: Results, table: TableDesign, measure: str) -> Table:
-    head = ["row", "mean [95 %]", "± seeds", "paper", "− baseline [95 %]", "folds, min to max", "p", "p Holm"]
+    head = ["row", "mean [95 %]", "± seeds", "paper", "− baseline [95 %]", "folds, min to max"]
+    head += _p_heads(results)
     lines = [["chance", _interval(results.chance.intervals[measure]), *[NOTHING] * (len(head) - 2)]]
     for row in _shown(results, table):
         text, result = page.rows[row], results.rows[row]
@@ -139,15 +173,24 @@ def _measure_table(page: Page, results: Results, table: TableDesign, measure: st
             _interval(result.intervals[measure]),
             NOTHING if deviation is None else f"{100 * deviation:.1f}",
             f"{text.paper[measure]:.1f}" if measure in text.paper else NOTHING,
-            *(_difference_cells(found) if found else [NOTHING] * 4),
+            *(_difference_cells(found, results) if found else [NOTHING] * 4),
         ])  # fmt: skip
     return Table(head, lines)
 
 
-def _difference_cells(found: Difference) -> list[str]:
+def _difference_cells(found: Difference, results: Results) -> list[str]:
     folds = [value for value in found.folds.values() if not math.isnan(value)]
     span = f"{100 * min(folds):+.1f} to {100 * max(folds):+.1f}" if len(folds) > 1 else NOTHING
-    return [_interval(found.interval, signed=True), span, _p(found.p), _p(found.p_holm)]
+    return [_interval(found.interval, signed=True), span, *_p_cells(found, results)]
+
+
+def _p_heads(results: Results) -> list[str]:
+    return ["p", "p Holm"] if results.repeated else ["p given these models", "Holm given these models"]
+
+
+def _p_cells(found: Difference, results: Results) -> list[str]:
+    known = (found.p, found.p_holm) if results.repeated else (found.p_models, found.p_models_holm)
+    return [_p(value) for value in known]
 
 
 def _controls(page: Page, results: Results, design: Design) -> list[str]:
@@ -160,13 +203,13 @@ def _controls(page: Page, results: Results, design: Design) -> list[str]:
         cells = [page.rows[contrast.baseline].title]
         for measure in design.measures:
             found = results.differences[contrast][measure]
-            cells += [_interval(found.interval, signed=True), _p(found.p), _p(found.p_holm)]
+            cells += [_interval(found.interval, signed=True), *_p_cells(found, results)]
         lines.append(cells)
     if not lines:
         return []
     head = [f"{page.rows[design.primary.contrast.row].title} −"]
     for measure in design.measures:
-        head += [measure, "p", "p Holm"]
+        head += [measure, *_p_heads(results)]
     said = "The primary row against the others: differences in points, 95 % intervals."
     return ["", "## Knowledge against controls", "", said, "", *Table(head, lines).markdown()]
 
@@ -201,14 +244,20 @@ def _everything(page: Page, results: Results, design: Design, measures: Sequence
     return [*means, "", untested, "", *differences]
 
 
-def _runs(page: Page) -> Table:
-    return Table(
-        ["row", "runs", "seconds per run (median)", "makes it again"],
-        [
-            [text.title, str(text.runs), f"{text.seconds:.0f}", f"`{text.command}`"]
-            for text in page.rows.values()
-        ],
-    )
+def _runs(page: Page) -> list[str]:
+    head = ["row", "runs", "seconds per run (median)", "own mass", "entropy", "effective positives"]
+    lines = []
+    for text in page.rows.values():
+        soft = text.softness
+        lines.append([
+            text.title,
+            str(text.runs),
+            NOTHING if text.seconds is None else f"{text.seconds:.0f}",
+            *([NOTHING] * 3 if soft is None else
+              [f"{soft.diagonal:.2f}", f"{soft.entropy:.2f}", f"{soft.positives:.1f}"]),
+            f"`{text.command}`",
+        ])  # fmt: skip
+    return [SOFTNESS, "", *Table([*head, "makes it again"], lines).markdown()]
 
 
 def _shown(results: Results, table: TableDesign) -> list[str]:
@@ -245,6 +294,12 @@ def _percent(value: float) -> str:
 def _interval(interval: Interval, *, signed: bool = False) -> str:
     if math.isnan(interval.mean):
         return NOTHING
+    return f"{100 * interval.mean:{'+' if signed else ''}.1f}" + _bounds(interval, signed=signed)
+
+
+def _bounds(interval: Interval, *, signed: bool) -> str:
+    """Nothing where they cannot be estimated: too few cases for a t interval."""
+    if math.isnan(interval.low):
+        return ""
     sign = "+" if signed else ""
-    mean, low, high = (f"{100 * value:{sign}.1f}" for value in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
+    return f" [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.manifest import Manifest
+from kg_targets.manifest.record import Record
 from pipelines.evaluate_targets.report import to_json
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
 from pipelines.tables.grid import Grid
-from pipelines.tables.page import command, page_of, runs_of
+from pipelines.tables.page import page_of, runs_of
 from pipelines.tables.render import Page, as_markdown, verdicts
 from pipelines.tables.results import Results
 from pipelines.tables.statistics import analyse
 from training.errors import ConfigError, DataError
 from training.evaluate.runs import CHANCE
-from training.evaluate.score_sheets import Fact, ScoreSheet, read_sheet
+from training.evaluate.score_sheets import Fact, ScoreSheet, case_names, read_sheet
 from training.folders import writing
 
 RESULT, TABLES = "report.json", "tables.md"
@@ -36,7 +37,7 @@ def write_report(
     Args:
         grid: what was run.
         out: its folder, with ``scores`` and ``runs``.
-        docs: Markdown file that gets the tables too.
+        docs: Markdown file that gets the tables too, without those of measures that are not tested.
         only: rows to show, in files of their own and without tests: a smaller family would be corrected too little.
 
     Returns:
@@ -61,7 +62,7 @@ def write_report(
         out / (PART_TABLES if part else TABLES): as_markdown(page, results, design),
     }
     if docs is not None and not part:
-        files[docs] = files[out / TABLES]
+        files[docs] = as_markdown(page, results, design, whole=False)
     for path, text in files.items():
         _write(path, text)
     return list(files)
@@ -95,7 +96,7 @@ def _check_present(grid: Grid, out: Path, rows: Sequence[str]) -> None:
         more = ", …" if len(missing) > NAMED else ""
         raise DataError(
             f"{len(missing)} of {len(needed)} score sheets are not in {out} ({', '.join(missing[:NAMED])}{more}): "
-            f"make them with {command(grid)}"
+            "run the grid without --stage report, which makes them"
         )
 
 
@@ -110,7 +111,7 @@ def _read(
         for name, value in {**expected, "training seed": seed}.items():
             if sheet.facts.get(name) != value:
                 raise DataError(
-                    f"{path}: its {name} is {sheet.facts.get(name)}, not {value}: delete it and repeat {command(grid)}"
+                    f"{path}: its {name} is {sheet.facts.get(name)}, not {value}: delete it and run the grid again"
                 )
         sheets.setdefault(row, {}).setdefault(seed, {})[fold] = sheet
     return sheets
@@ -130,9 +131,15 @@ def _subsets(grid: Grid) -> dict[str, frozenset[str]]:
         return {}
     manifest = Manifest.load(grid.dataset)
     return {
-        name: frozenset(record.group_id for record in manifest.records(split, grid.data_root))
+        name: frozenset(case for record in manifest.records(split, grid.data_root) for case in _cases(record))
         for name, split in grid.subsets.items()
     }
+
+
+def _cases(record: Record) -> list[str]:
+    """What a sheet calls the case of an image; one without a case has two names, folds give it the image's."""
+    named = case_names([record.image_id], [record.group_id])
+    return named if record.group_id else [*named, record.image_id]
 
 
 def _as_json(page: Page, results: Results, design: Design) -> dict[str, Any]:
@@ -155,7 +162,11 @@ def _as_json(page: Page, results: Results, design: Design) -> dict[str, Any]:
         "seeds": results.seeds,
         "chance": asdict(results.chance),
         "results": {
-            row: {**asdict(one), "seed_sd": {name: one.seed_sd(name) for name in one.intervals}}
+            row: {
+                **asdict(one),
+                "seed_sd": {name: one.seed_sd(name) for name in one.intervals},
+                "seed_gap": {name: one.seed_gap(name) for name in one.intervals},
+            }
             for row, one in results.rows.items()
         },
         "differences": [

@@ -14,18 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from kg_targets.errors import ConfigError
-from pipelines.tables.plan import Job
+from kg_targets.errors import ConfigError, KGTargetsError
 from training.engine.signals import StopRequest
 from training.folders import check_writable, writing
+
+if TYPE_CHECKING:
+    from pipelines.tables.plan import Job  # loads torch
 
 MARKER = "grid.json"
 """In OUT: which grid is worked on there; locked while somebody does."""
 _POLL = 0.1  # seconds
 _OTHERS = 60.0  # seconds that jobs of a killed command get to save their state
 _PR_SET_PDEATHSIG = 1
+_OF_ONE_JOB = (KGTargetsError, OSError, ValueError)
+"""What damaged files of a job raise outside its process: it fails, its neighbours go on."""
 
 
 class StoppedError(Exception):
@@ -88,7 +92,7 @@ def _lock(stream: TextIO, out: Path, say: Callable[[str], None]) -> None:
 
 @dataclass
 class _Running:
-    job: Job
+    job: "Job"
     process: "subprocess.Popen[bytes]"
     log: Path
     started: float = field(default_factory=time.monotonic)
@@ -113,7 +117,7 @@ class Runner:
         self.out, self.jobs, self.lock, self.stop, self.screen = out, jobs, lock, stop, screen
         self._live = screen.isatty()
 
-    def run(self, stage: str, jobs: Sequence[Job]) -> int:
+    def run(self, stage: str, jobs: Sequence["Job"]) -> int:
         """Run those that are not up to date, in their order.
 
         Returns:
@@ -121,29 +125,32 @@ class Runner:
 
         Raises:
             StoppedError: a signal asked for it; the jobs have ended.
-            CheckpointError: OUT cannot be written.
         """
         able = [job for job in jobs if all(path.exists() for path in job.needs)]
-        waiting = deque(job for job in able if not job.is_current())
-        count, lacking = len(waiting), [job for job in jobs if job not in able]
-        if len(able) > count:
-            self._say(f"{stage}: {len(able) - count} of {len(jobs)} up to date")
+        lacking = [job for job in jobs if job not in able]
+        waiting, failed = self._outdated(stage, able)
+        count = len(waiting)
+        if len(able) > count + failed:
+            self._say(f"{stage}: {len(able) - count - failed} of {len(jobs)} up to date")
         running: list[_Running] = []
         seconds: list[float] = []
-        failed = 0
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs and not self.stop.signal:
-                    running.append(self._start(waiting.popleft()))
+                    started = self._start(stage, waiting.popleft())
+                    if started is not None:
+                        running.append(started)
+                    else:
+                        failed, count = failed + 1, count - 1
                 self._show(stage, count, seconds, running)
                 time.sleep(_POLL)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
-                    finished = self._end(one)
+                    problem = self._end(one)
                     seconds.append(one.seconds())
-                    failed += not finished and not self.stop.signal
                     if not self.stop.signal:
-                        self._tell(stage, one, finished, count, seconds, len(waiting) + len(running))
+                        failed += bool(problem)
+                        self._tell(stage, one, problem, count, seconds, len(waiting) + len(running))
                 if self.stop.signal:
                     self._stop(running)
                     raise StoppedError(self.stop.signal)
@@ -157,30 +164,52 @@ class Runner:
             self._say(f"{stage}: {len(lacking)} left out, {needed} is not there (first: {lacking[0].name})")
         return failed + len(lacking)
 
-    def _start(self, job: Job) -> _Running:
+    def _outdated(self, stage: str, jobs: Sequence["Job"]) -> tuple[deque["Job"], int]:
+        """Those that are to be run, and of how many that cannot even be told."""
+        outdated, failed = deque["Job"](), 0
+        for job in jobs:
+            try:
+                if not job.is_current():
+                    outdated.append(job)
+            except _OF_ONE_JOB as error:
+                failed += 1
+                self._say(f"{stage}: {job.name} failed: {_line(error)}")
+        return outdated, failed
+
+    def _start(self, stage: str, job: "Job") -> _Running | None:
+        """None if it cannot be started, which is told."""
         log = self.out / "logs" / job.stage / f"{job.name}.log"
-        with writing(self.out, "--out"):
-            job.begins()
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("wb") as stream:
-                process = subprocess.Popen(
-                    job.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **job.environment},
-                    pass_fds=(self.lock,),
-                    start_new_session=True,  # a terminal's Ctrl-C comes to this process only, which passes it on once
-                    preexec_fn=_die_with_parent,
-                )
+        try:
+            with writing(self.out, "--out"):
+                job.begins()
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("wb") as stream:
+                    process = subprocess.Popen(
+                        job.command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, **job.environment},
+                        pass_fds=(self.lock,),
+                        start_new_session=True,  # a terminal's Ctrl-C is passed on once, by this process
+                        preexec_fn=_die_with_parent,
+                    )
+        except _OF_ONE_JOB as error:
+            self._clear()
+            self._say(f"{stage}: {job.name} failed: {_line(error)}")
+            return None
         return _Running(job, process, log)
 
-    def _end(self, one: _Running) -> bool:
+    def _end(self, one: _Running) -> str:
+        """What went wrong with it, empty if nothing."""
         one.stopped = time.monotonic()
         finished = one.process.returncode == 0
-        with writing(self.out, "--out"):
-            one.job.ended(one.seconds(), finished)
-        return finished
+        try:
+            with writing(self.out, "--out"):
+                one.job.ended(one.seconds(), finished)
+                return "" if finished else f"{_last_error(one.log)} (see {one.log})"
+        except _OF_ONE_JOB as error:
+            return _line(error)
 
     def _stop(self, running: list[_Running]) -> None:
         """Let training save its state; a second Ctrl-C does not wait for that."""
@@ -201,17 +230,12 @@ class Runner:
             one.process.wait()
 
     def _tell(
-        self, stage: str, one: _Running, finished: bool, count: int, seconds: list[float], left: int
+        self, stage: str, one: _Running, problem: str, count: int, seconds: list[float], left: int
     ) -> None:
         self._clear()
-        done = len(seconds)
-        if finished:
-            rest = f", about {_duration(_estimate(seconds, left, self.jobs))} left" if left else ""
-            self._say(f"{stage} {done}/{count}: {one.job.name}, {_duration(one.seconds())}{rest}")
-        else:
-            self._say(
-                f"{stage} {done}/{count}: {one.job.name} failed: {_last_error(one.log)} (see {one.log})"
-            )
+        place = f"{stage} {len(seconds)}/{count}: {one.job.name}"
+        rest = f", about {_duration(_estimate(seconds, left, self.jobs))} left" if left else ""
+        self._say(f"{place} failed: {problem}" if problem else f"{place}, {_duration(one.seconds())}{rest}")
 
     def _show(self, stage: str, count: int, seconds: list[float], running: list[_Running]) -> None:
         if self._live:
@@ -227,6 +251,10 @@ class Runner:
     def _say(self, line: str) -> None:
         self.screen.write(line + "\n")
         self.screen.flush()
+
+
+def _line(error: Exception) -> str:
+    return f"error: {' '.join(str(error).split())}"
 
 
 def _estimate(seconds: Sequence[float], left: int, jobs: int) -> float:

@@ -1,21 +1,26 @@
 """What score sheets say: pooled over folds, averaged over seeds, compared pair by pair of rows.
 
 Each query is scored by the one model of a row and seed that did not train on its case, within its fold's gallery. A
-query's score is averaged over seeds; intervals and tests then resample cases (``training.evaluate.bootstrap``). What
-is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected, and one family under Holm's
-correction. Everything else is described by intervals, without p values.
+query's score is averaged over seeds. Intervals of means resample cases (``training.evaluate.bootstrap``); those of
+differences and the tests contain training noise, too (``noise``), and with a single seed, which cannot show any, they
+hold given these models. What is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected,
+and one family under Holm's correction. Everything else is described by intervals, without p values.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.tables.design import Contrast, Design, Hypothesis
+from pipelines.tables.noise import t_test
 from pipelines.tables.results import Difference, Results, RowResult, Subset
 from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
 from training.evaluate.bootstrap import (
+    Comparison,
+    FloatArray,
     IntArray,
     Interval,
     Pair,
@@ -29,6 +34,8 @@ from training.evaluate.score_sheets import ScoreSheet, pool
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
+Question = tuple[frozenset[str], str]
+"""Of ``Hypothesis.question``."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,9 @@ class _Pooled:
     image_ids: list[str]
     case_names: list[str]
     cases: IntArray
-    folds: Mapping[str, slice]
+    fold_names: list[str]
+    folds: IntArray
+    """Of each query, a place in ``fold_names``."""
     seeds: Mapping[str, Mapping[int, Measures]]
     means: Mapping[str, Measures]
     chance: Measures
@@ -70,40 +79,43 @@ def analyse(
     flips = flips_for(len(family))
     shown = [one for one in design.contrasts if one.row in sheets and one.baseline in sheets]
     hypotheses = (design.primary, *family) if tested else ()
-    differences = {contrast: _minus(pooled, contrast) for contrast in shown}
-    by_chance, *others = _intervals(
-        [pooled.chance, *pooled.means.values(), *differences.values()], pooled.cases, design
-    )
-    by_row = dict(zip(pooled.means, others[: len(pooled.means)], strict=True))
-    by_contrast = dict(zip(differences, others[len(pooled.means) :], strict=True))
+    by_chance, *by_row = _intervals([pooled.chance, *pooled.means.values()], pooled.cases, design)
     return Results(
         sections=_sections(pooled.chance),
         images=len(pooled.image_ids),
         cases=len(np.unique(pooled.cases)),
-        folds={fold: part.stop - part.start for fold, part in pooled.folds.items()},
-        seeds={row: tuple(seeds) for row, seeds in sheets.items()},
+        folds={name: int((pooled.folds == code).sum()) for code, name in enumerate(pooled.fold_names)},
+        seeds=tuple(next(iter(sheets.values()))),
         chance=RowResult(by_chance, {}),
         rows={
             row: RowResult(
-                by_row[row],
-                {name: tuple(mean_of(seed[name]) for seed in pooled.seeds[row].values()) for name in means},
+                intervals,
+                {
+                    name: tuple(mean_of(seed[name]) for seed in pooled.seeds[row].values())
+                    for name in intervals
+                },
             )
-            for row, means in pooled.means.items()
+            for row, intervals in zip(pooled.means, by_row, strict=True)
         },
-        differences=_differences(pooled, differences, by_contrast, hypotheses, design, flips),
-        subsets={
-            name: _subset(name, cases, pooled, design, flips) for name, cases in (subsets or {}).items()
-        } if tested else {},
+        differences=_differences(pooled, shown, hypotheses, design, flips),
+        subsets={name: _subset(name, cases, pooled, design, flips) for name, cases in (subsets or {}).items()}
+        if tested
+        else {},
         tested=tested,
         flips=flips,
-    )  # fmt: skip
+    )
 
 
 def _pool(sheets: Sheets, chance: Mapping[str, ScoreSheet]) -> _Pooled:
     folds = list(chance)
     reference = pool([chance[fold] for fold in folds])
     seeds: dict[str, dict[int, Measures]] = {}
+    first, trained = next((row, set(by_seed)) for row, by_seed in sheets.items())
     for row, by_seed in sheets.items():
+        if set(by_seed) != trained:
+            raise DataError(
+                f"rows {first} and {row} were trained from other seeds: train and score all from the same"
+            )
         for seed, by_fold in by_seed.items():
             if set(by_fold) != set(folds):
                 raise DataError(
@@ -113,12 +125,13 @@ def _pool(sheets: Sheets, chance: Mapping[str, ScoreSheet]) -> _Pooled:
                 [_in_order(by_fold[fold], chance[fold], f"row {row}, seed {seed}, {fold}") for fold in folds]
             )
             seeds.setdefault(row, {})[seed] = one.measures
-    ends = np.cumsum([0, *(len(chance[fold].image_ids) for fold in folds)]).tolist()
+    sizes = [len(chance[fold].image_ids) for fold in folds]
     return _Pooled(
         reference.image_ids,
         reference.cases,
         case_codes(reference.cases),
-        {fold: slice(ends[place], ends[place + 1]) for place, fold in enumerate(folds)},
+        folds,
+        np.repeat(np.arange(len(folds)), sizes),
         seeds,
         {row: mean_over_seeds(list(by_seed.values())) for row, by_seed in seeds.items()},
         reference.measures,
@@ -165,14 +178,6 @@ def _sections(measures: Measures) -> dict[str, list[str]]:
     return sections
 
 
-def _minus(pooled: _Pooled, contrast: Contrast) -> Measures:
-    one, other = pooled.means[contrast.row], pooled.means[contrast.baseline]
-    return {
-        name: Scored(scored.values - other[name].values, scored.section, scored.classes)
-        for name, scored in one.items()
-    }
-
-
 def _intervals(scores: Sequence[Measures], cases: IntArray, design: Design) -> list[dict[str, Interval]]:
     """Measure by measure: all have scored the same queries in each, so that they share the bootstrap's samples."""
     found: list[dict[str, Interval]] = [{} for _ in scores]
@@ -185,37 +190,73 @@ def _intervals(scores: Sequence[Measures], cases: IntArray, design: Design) -> l
 
 def _differences(
     pooled: _Pooled,
-    differences: Mapping[Contrast, Measures],
-    intervals: Mapping[Contrast, Mapping[str, Interval]],
+    contrasts: Sequence[Contrast],
     hypotheses: Sequence[Hypothesis],
     design: Design,
     flips: int,
 ) -> dict[Contrast, dict[str, Difference]]:
-    pairs = [_pair(pooled, hypothesis) for hypothesis in hypotheses]
-    compared = compare_all(pairs, pooled.cases, design.draws, flips, design.seed)
-    p_values = {one.question: result.p_value for one, result in zip(hypotheses, compared, strict=True)}
+    everything = np.arange(len(pooled.cases))
+    found = {
+        contrast: {
+            measure: _difference(pooled, Hypothesis(contrast, measure), everything, design)
+            for measure in pooled.chance
+        }
+        for contrast in contrasts
+    }
+    given = _given_models(pooled, hypotheses, everything, design, flips)
+    p_models = {one.question: compared.p_value for one, compared in zip(hypotheses, given, strict=True)}
+    p_values = {one.question: found[one.contrast][one.measure].p for one in hypotheses}
     family = [one.question for one in hypotheses if one != design.primary]
-    corrected = dict(zip(family, holm([p_values[question] for question in family]), strict=True))
-    found: dict[Contrast, dict[str, Difference]] = {}
-    for contrast, measures in differences.items():
-        found[contrast] = {}
-        for name, one in measures.items():
-            question = Hypothesis(contrast, name).question
-            found[contrast][name] = Difference(
-                intervals[contrast][name],
-                {fold: mean_of(_part(one, part)) for fold, part in pooled.folds.items()},
-                p_values.get(question),
-                corrected.get(question),
+    holm_models, holm_all = _holm(p_models, family), _holm(p_values, family)
+    for contrast, by_measure in found.items():
+        for measure, one in by_measure.items():
+            asked = Hypothesis(contrast, measure).question
+            by_measure[measure] = replace(
+                one,
+                p=p_values.get(asked),
+                p_holm=holm_all.get(asked),
+                p_models=p_models.get(asked),
+                p_models_holm=holm_models.get(asked),
             )
     return found
 
 
-def _part(scored: Scored, part: slice) -> Scored:
-    classes = None if scored.classes is None else scored.classes[part]
-    return Scored(scored.values[part], scored.section, classes)
+def _holm(p_values: Mapping[Question, float | None], family: Sequence[Question]) -> dict[Question, float]:
+    """Corrected over the family; nothing where there are no p values."""
+    known = [(asked, p) for asked in family if (p := p_values[asked]) is not None]
+    return dict(zip([asked for asked, _ in known], holm([p for _, p in known]), strict=True))
 
 
-def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray | slice = slice(None)) -> Pair:
+def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design: Design) -> Difference:
+    """Of some queries: by the trainings of several seeds, or given these models."""
+    contrast, measure = hypothesis.contrast, hypothesis.measure
+    pair = _pair(pooled, hypothesis, kept)
+    averaged, cases, folds = pair.scores - pair.baseline, pooled.cases[kept], pooled.folds[kept]
+    by_fold = {
+        name: mean_of(_part(averaged, pair.strata, folds == code))
+        for code, name in enumerate(pooled.fold_names)
+    }
+    ours, theirs = pooled.seeds[contrast.row], pooled.seeds[contrast.baseline]
+    if len(ours) == 1:
+        return Difference(case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold)
+    by_seed = np.stack([ours[seed][measure].values - theirs[seed][measure].values for seed in ours])
+    found = t_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
+    return Difference(found.interval, by_fold, found.noise, found.p)
+
+
+def _part(values: FloatArray, classes: IntArray | None, kept: NDArray[np.bool_]) -> Scored:
+    return Scored(values[kept], "", None if classes is None else classes[kept])
+
+
+def _given_models(
+    pooled: _Pooled, hypotheses: Sequence[Hypothesis], kept: IntArray, design: Design, flips: int
+) -> list[Comparison]:
+    """Sign-flip tests of the scores averaged over seeds."""
+    pairs = [_pair(pooled, hypothesis, kept) for hypothesis in hypotheses]
+    return compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
+
+
+def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> Pair:
     contrast, measure = hypothesis.contrast, hypothesis.measure
     one, other = pooled.means[contrast.row][measure], pooled.means[contrast.baseline][measure]
     return Pair(one.values[kept], other.values[kept], None if one.classes is None else one.classes[kept])
@@ -227,8 +268,10 @@ def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, f
         raise DataError(
             f'subset "{name}": none of its {len(cases):,} cases is among those scored: check the grid'
         )
-    pairs = [_pair(pooled, Hypothesis(design.primary.contrast, measure), kept) for measure in design.measures]
-    compared = compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
-    return Subset(
-        len(kept), len(np.unique(pooled.cases[kept])), dict(zip(design.measures, compared, strict=True))
-    )
+    asked = [Hypothesis(design.primary.contrast, measure) for measure in design.measures]
+    given = _given_models(pooled, asked, kept, design, flips)
+    differences = {
+        one.measure: replace(_difference(pooled, one, kept, design), p_models=compared.p_value)
+        for one, compared in zip(asked, given, strict=True)
+    }
+    return Subset(len(kept), len(np.unique(pooled.cases[kept])), differences)

@@ -93,12 +93,36 @@ def test_a_grid_is_killed_continued_reported_and_not_repeated(
     assert "runs: 2 of 2 up to date" in said and "scores: 3 of 3 up to date" in said
     assert before == modified(Path("out/runs")) | modified(Path("out/scores")) | modified(Path("out/stores"))
 
+    quick = {"title": "SM", "store": "ontology", "set": {"optim.max_steps": 3}}
+    Path("own").mkdir()
+    Path("own/tiny.yaml").write_text(yaml.safe_dump({**GRID, "rows": {**GRID["rows"], "sm": quick}}))
+    for given, more, expected in (
+        (
+            "tiny.yaml",
+            ["--threads", "2"],
+            "2 finished runs would be replaced, the first: out/runs/infonce/test-s0",
+        ),
+        (
+            "own/tiny.yaml",
+            [],
+            "1 finished run would be replaced, the first: out/runs/sm/test-s0 (optim.max_steps was",
+        ),
+    ):
+        assert main([given, *command[1:], *more]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {expected}") and error.count("\n") == 1 and "--replace" in error
+    assert before == modified(Path("out/runs")) | modified(Path("out/scores")) | modified(Path("out/stores"))
+    kept = modified(Path("out/runs/infonce"))
+    assert main(["own/tiny.yaml", *command[1:], "--stage", "runs", "--replace"]) == 0
+    assert "runs: 1 of 2 up to date" in capsys.readouterr().err and kept == modified(Path("out/runs/infonce"))
+    assert len(Path("out/runs/sm/test-s0/log.jsonl").read_text().splitlines()) < STEPS
+
     broken = {"title": "Broken", "store": "ontology", "set": {"data.batch_size": 500}}
-    content = {**GRID, "rows": {"broken": broken, **GRID["rows"]}}
+    content = {**GRID, "rows": {"broken": broken, **GRID["rows"], "sm": quick}}
     content["tables"] = [{**GRID["tables"][0], "rows": ["broken", "infonce", "sm"]}]
     Path("tiny.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     assert main([*command, "--stage", "runs"]) == 2
     said = capsys.readouterr().err
     assert "runs: 2 of 3 up to date" in said and "broken/test-s0 failed: error: " in said
     assert main([*command, "--stage", "report"]) == 2
-    assert "1 of 4 score sheets are missing or out of date (first: broken/test-s0)" in capsys.readouterr().err
+    assert "2 of 4 score sheets are missing or out of date (first: broken/test-s0)" in capsys.readouterr().err

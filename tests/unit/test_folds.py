@@ -1,7 +1,9 @@
 """Cross-validation folds: whole cases, evenly dealt, nothing lost on the way."""
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kg_targets.errors import ConfigError, DataError, ManifestError
+from kg_targets.errors import ConfigError, DataError, ManifestError, StoreError
 from kg_targets.manifest import Manifest, Record
 from kg_targets.manifest.folds import MARKER, FoldConfig, Folds, assign_cases, write_folds
 from kg_targets.store import TargetStore
@@ -205,9 +207,48 @@ def test_only_folds_are_ever_replaced(data: Path, tmp_path: Path) -> None:
     (out / "thesis.txt").unlink()
     cut(data, out)
     (out / "fold0" / "notes.txt").write_text("kept")
-    with pytest.raises(DataError, match="is not part of the folds"):
+    with pytest.raises(DataError, match=r"fold0/notes\.txt is not part of the folds"):
         cut(data, out, FoldConfig(("train",), (), 2))
     assert (out / "fold0" / "notes.txt").is_file() and (out / MARKER).is_file()
+
+
+def test_what_lies_beside_the_folds_is_left_alone(data: Path, tmp_path: Path) -> None:
+    for name in (".folds.partial", ".folds.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("kept")
+    cut(data, tmp_path / "folds")
+    cut(data, tmp_path / "folds", FoldConfig(("train",), (), 2))
+    assert all((tmp_path / name / "thesis.txt").is_file() for name in (".folds.partial", ".folds.old"))
+    assert len(list(tmp_path.iterdir())) == 4
+    assert (tmp_path / "folds").stat().st_mode == data.stat().st_mode
+
+
+def test_folds_stay_where_new_ones_cannot_be_moved_in(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(cut(data, tmp_path / "folds").folder)
+    move = os.replace
+
+    def stuck(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        move(source, target)
+
+    monkeypatch.setattr("kg_targets.manifest.folds.os.replace", stuck)
+    with pytest.raises(StoreError, match="cannot be written"):
+        cut(data, tmp_path / "folds", FoldConfig(("train",), (), 2))
+    assert content(tmp_path / "folds") == before and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("out", [".", "..", "../here"])
+def test_the_folder_of_the_command_is_not_replaced(
+    out: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=f"--out {out}: a folder that the command runs in cannot be replaced"):
+        cut(data, Path(out))
+    assert not any((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,24 @@
 """Grids are read strictly, become the commands a user could type, and are run without one failure stopping others."""
 
-import io
-import json
+import os
 import shlex
+import shutil
+import signal
+import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kg_targets.errors import ConfigError, DataError
+from kg_targets.errors import DataError
 from kg_targets.manifest.folds import FoldConfig
 from pipelines.tables.__main__ import main
 from pipelines.tables.grid import GRIDS, Official
-from pipelines.tables.plan import Job, Plan
+from pipelines.tables.plan import Plan
 from pipelines.tables.read_grid import as_arguments, read_grid, training_config
-from pipelines.tables.runner import MARKER, Runner, StoppedError, claimed
 from tests.builds import build
-from training.engine.signals import StopRequest
 
 
 def base() -> dict[str, Any]:
@@ -145,6 +143,22 @@ def test_official_splits_are_one_fold_that_may_have_a_dev_split(tmp_path: Path) 
         ("evaluation/features", ["during"], 'evaluation: --features: "during" is not one of before, after'),
         ("evaluation/draws", "many", "evaluation: argument --draws: invalid int value"),
         ("rows", [], "rows: give at least one, by name"),
+        ("rows/sm/paper", [], "rows.sm.paper: expected text"),
+        ("tables/0/rows", ["infonce", "sm", "sm"], 'tables.0.rows: "sm" is given twice'),
+        ("primary/baseline", "sm", 'primary: row and baseline are both "sm"'),
+        ("primary/measure", ["CUI@50"], "primary.measure: expected text"),
+        ("secondary", ["CUI@10", "CUI@10"], 'secondary: "CUI@10" is given twice'),
+        ("secondary", ["CUI@50"], 'secondary: "CUI@50" is the primary measure already'),
+        ("against", ["smm"], "against: row 'smm' is not one of"),
+        ("against", ["sm"], 'against: "sm" is in the primary comparison already'),
+        ("against", ["infonce"], 'against: "infonce" is in the primary comparison already'),
+        ("subsets", ["test"], "subsets: expected titles and splits"),
+        ("seeds", [2**31], "seeds: give at least one, each once, from 0 to"),
+        ("split/folds/seed", "x", "split.folds.seed: expected a whole number"),
+        ("split", {"official": {"train": [], "test": "x"}}, "split.official.train: expected text"),
+        ("stores/none", {"max_hops": "2"}, "stores.none.max_hops: expected a whole number"),
+        ("stores/none", {"ontology": ["seed"]}, "stores.none.ontology: expected text"),
+        ("stores/none", [], "stores.none: expected a mapping"),
         ("tables", "x", "tables: expected a list"),
     ],
 )  # fmt: skip
@@ -161,6 +175,8 @@ def test_whatever_is_wrong_is_told_on_one_line_before_anything_runs(
 def test_unreadable_grids_and_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, broken = written(tmp_path, base()), tmp_path / "broken.yaml"
     broken.write_text("a: [")
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("title: x\nrows: {sm: {title: a}, sm: {title: b}}\n")
     for arguments, message in (
         (
             ["dmo"],
@@ -168,6 +184,11 @@ def test_unreadable_grids_and_options_are_told(tmp_path: Path, capsys: pytest.Ca
         ),
         (["no.yaml"], "no.yaml cannot be read"),
         ([str(broken)], "is not valid YAML"),
+        ([str(twice)], 'is not valid YAML: "sm" is given twice in "<unicode string>", line 2'),
+        ([path, "--only", ""], "--only: row '' is not one of infonce, sm"),
+        ([path, "--docs"], "--docs is for the grids of pipelines/grids"),
+        (["demo", "--docs", "--only", "sm"], "--docs and --only contradict each other"),
+        (["demo", "--docs", "--stage", "runs"], "--docs and --stage contradict each other"),
         ([path, "--only", "sm,best"], "--only: row 'best' is not one of infonce, sm"),
         ([path, "--jobs", "0"], "--jobs: 0 must be at least 1"),
         ([path, "--threads", "0"], "--threads: 0 must be at least 1"),
@@ -188,9 +209,9 @@ def test_a_dry_run_prints_the_commands_and_touches_nothing(
     assert main(["tiny.yaml", "--out", "out", "--only", "sm", "--dry-run", "--threads", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("#")] == [
-        "# folds: 1", "# stores: 4", "# runs: 4", "# scores: 6",
-        "# report: python -m pipelines.tables tiny.yaml --stage report",
+        "# folds: 1", "# stores: 4", "# runs: 4", "# scores: 6", "# report: 1",
     ]  # fmt: skip
+    assert lines[-1].endswith("-m pipelines.tables tiny.yaml --out out --threads 2 --only sm --stage report")
     folds = next(line for line in lines if " folds demo " in line)
     assert "--data-root data --test train,test --train-only dev --folds 2 --seed 0 --out out/folds" in folds
     store = next(line for line in lines if "out/stores/none/fold1" in line)
@@ -230,118 +251,48 @@ def test_variants_over_other_images_are_refused(tmp_path: Path) -> None:
         plan.check_stores()
 
 
-@dataclass(frozen=True)
-class Noted(Job):
-    """A job whose ends are noted."""
-
-    current: bool = False
-
-    def is_current(self) -> bool:
-        return self.current
-
-    def ended(self, seconds: float, finished: bool) -> None:
-        ENDED.append((self.name, finished))
+def test_null_leaves_an_option_of_a_store_out(tmp_path: Path) -> None:
+    content = changed("stores/none", {"max_hops": None, "no_ontology": None, "shrinkage": 2})
+    variant = read_grid(written(tmp_path, content)).stores["none"]
+    assert variant.arguments == ("--shrinkage", "2") and variant.options == {"shrinkage": 2}
 
 
-ENDED: list[tuple[str, bool]] = []
+def test_a_name_is_told_wrong_without_loading_torch(tmp_path: Path) -> None:
+    code = "import sys; from pipelines.tables.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    for given in ("dmo", written(tmp_path, changed("titel", "x"))):
+        done = subprocess.run([sys.executable, "-c", code, given], capture_output=True, text=True, check=True)
+        assert done.stdout == "2 False\n"
 
 
-def python(code: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", code)
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, unseen = os.pipe()
+    os.close(seen)
+    with os.fdopen(unseen, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main([written(tmp_path, base()), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
 
 
-def runner(out: Path, stop: StopRequest, screen: io.StringIO, jobs: int = 2) -> Any:
-    ENDED.clear()
-    lock = (out / MARKER).open("a+")
-    return Runner(out, jobs, lock.fileno(), stop, screen), lock
-
-
-def test_a_failing_job_is_told_by_its_last_error_and_stops_nobody(tmp_path: Path) -> None:
-    screen = io.StringIO()
-    fail = "import sys; print('x'); sys.stderr.write('error: the disk is full\\nbye\\n'); sys.exit(2)"
-    jobs = [
-        Noted("runs", "bad/a", python(fail)),
-        Noted("runs", "good/b", python("import os; print(os.environ['MINE'])"), (), {"MINE": "3"}),
-        Noted("runs", "done/c", python("raise SystemExit(1)"), current=True),
-        Noted("runs", "lost/d", python("1"), (tmp_path / "nowhere",)),
-    ]  # fmt: skip
-    with StopRequest() as stop:
-        running, lock = runner(tmp_path, stop, screen)
-        with lock:
-            assert running.run("runs", jobs) == 2
-    said = screen.getvalue()
-    assert "runs: 1 of 4 up to date" in said and "1 left out" in said and "nowhere is not there" in said
-    assert f"bad/a failed: error: the disk is full (see {tmp_path}/logs/runs/bad/a.log)" in said
-    assert sorted(ENDED) == [("bad/a", False), ("good/b", True)]
-    assert (tmp_path / "logs/runs/good/b.log").read_text() == "3\n"
-
-
-def test_a_request_to_stop_ends_the_jobs_and_starts_no_others(tmp_path: Path) -> None:
-    screen, code = (
-        io.StringIO(),
-        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); time.sleep(60)",
-    )
-    jobs = [Noted("runs", f"job{number}", python(code)) for number in range(4)]
-    with StopRequest() as stop:
-        stop_later(stop)
-        running, lock = runner(tmp_path, stop, screen)
-        begun = time.monotonic()
-        with lock, pytest.raises(StoppedError) as caught:
-            running.run("runs", jobs)
-    assert caught.value.number == 15 and time.monotonic() - begun < 30
-    assert sorted(ENDED) == [("job0", False), ("job1", False)] and "failed" not in screen.getvalue()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_sees_what_is_running_and_a_pipe_one_line_for_each_job(tmp_path: Path) -> None:
-    for screen in (Terminal(), io.StringIO()):
-        with StopRequest() as stop:
-            running, lock = runner(tmp_path, stop, screen)
-            with lock:
-                assert (
-                    running.run("runs", [Noted("runs", f"job{number}", python("1")) for number in range(3)])
-                    == 0
-                )
-        said = screen.getvalue()
-        assert ("\r\x1b[Kruns 0/3, running: job0 0 s, job1 0 s" in said) is screen.isatty()
-        assert "runs 3/3: job" in said and ("\r" in said) is screen.isatty()
-        assert "left" in said.split("1/3")[-1].split("\n")[0]
-
-
-def stop_later(stop: StopRequest) -> None:
-    import threading
-
-    def note() -> None:
-        time.sleep(1)
-        stop.signal = 15
-
-    threading.Thread(target=note).start()
-
-
-def test_a_folder_belongs_to_one_grid_and_one_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stop_while_libraries_are_loaded_is_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.tables.runner._OTHERS", 0.2)
-    out, said = tmp_path / "out", list[str]()
-    with (
-        claimed(out, "demo", said.append),
-        pytest.raises(ConfigError, match="another command is at work"),
-        claimed(out, "demo", said.append),
-    ):
-        pass
-    assert said == [f"{out}: jobs of another command are still at work, waiting for up to 0 s"]
-    assert json.loads((out / MARKER).read_text()) == {"grid": "demo"}
-    with claimed(out, "demo", said.append):
-        pass
-    with (
-        pytest.raises(ConfigError, match="holds the tables of another grid"),
-        claimed(out, "medpix", said.append),
-    ):
-        pass
-    (tmp_path / "thesis.txt").write_text("kept")
-    with pytest.raises(ConfigError, match="holds no tables"), claimed(tmp_path, "demo", said.append):
-        pass
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return read_grid(*given)
+
+    monkeypatch.setattr("pipelines.tables.__main__.read_grid", interrupted)
+    assert main([written(tmp_path, base()), "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "stopped by SIGINT: the same command continues\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_passes_a_given_folder_on() -> None:
+    inherited = ("OUT", "GRID", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    environment = {name: value for name, value in os.environ.items() if name not in inherited}
+    for given, expected in (([], False), (["OUT=here"], True)):
+        made = subprocess.run(
+            ["make", "-n", "tables", "DATASET=medpix", *given],
+            cwd=GRIDS.parents[1], env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert ("--out" in made.stdout.splitlines()[-1]) is expected
+        assert not expected or "--out here" in made.stdout

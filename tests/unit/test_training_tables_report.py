@@ -1,198 +1,23 @@
-"""Tables of a grid: hand-made score sheets in, statistics and words out."""
+"""Tables of a grid: hand-made score sheets, times and logs in, words out."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import FoldConfig
-from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
-from pipelines.tables.grid import Comparison, Grid, Row, Table, Variant
+from kg_targets.manifest.record import Record
+from pipelines.tables.commands import command
+from pipelines.tables.grid import GRIDS, Comparison, Grid, Row, Table, Variant
 from pipelines.tables.paper import PAPER, paper_row
 from pipelines.tables.report import write_report
-from pipelines.tables.results import Results
-from pipelines.tables.statistics import Sheets, analyse
+from tests.unit.score_sheet_fakes import FOLDS, LIFT, SEEDS, chance, sheet, sheets
 from training.errors import ConfigError, DataError
 from training.evaluate.config import EvalConfig
-from training.evaluate.measures import Scored
-from training.evaluate.score_sheets import ScoreSheet, write_sheet
-
-FOLDS, SEEDS, CASES = ("fold0", "fold1"), (0, 1), 20
-"""Cases of each fold, with two images each."""
-MEASURES = ("CUI@50", "CUI@10", "organ P@30")
-LIFT = {"infonce": 0.0, "sm": 0.1, "noise": 0.0, "other": 0.05}
-"""What a row adds to each query's score."""
-DESIGN = Design(
-    tables=(TableDesign(("infonce", "noise", "sm"), "infonce"), TableDesign(("sm", "other"), "sm")),
-    primary=Hypothesis(Contrast("sm", "infonce"), "CUI@50"),
-    secondary=("CUI@10",),
-    draws=200,
-)
-
-
-def sheet(fold: str, row: str, seed: int | None, noise: float = 0.02) -> ScoreSheet:
-    """Scores of two measures and one with gaps; the same queries for every row."""
-    number = FOLDS.index(fold)
-    images = [f"{fold}-{image}" for image in range(2 * CASES)]
-    base = np.random.default_rng(number).random(2 * CASES)
-    rng = np.random.default_rng([number, sorted(LIFT).index(row) if row in LIFT else 9, seed or 0])
-    measures = {}
-    for name in MEASURES:
-        values = base + LIFT.get(row, -0.3) + noise * rng.standard_normal(2 * CASES)
-        if name == "organ P@30":
-            values[::5] = np.nan
-        measures[name] = Scored(values, "image → image, features before the projection")
-    facts = {"dataset": f"made-up-{fold}", "split": "test", "store": fold, "features": "before"}
-    facts |= {"exclusion": "case", "images": 2 * CASES, "cases": CASES, "gallery": 38.0, "torch": "2"}
-    facts |= {"open_clip": "3", **({} if seed is None else {"training seed": seed})}
-    return ScoreSheet(images, [f"{fold}-case{image // 2}" for image in range(2 * CASES)], measures, facts)
-
-
-def chance() -> dict[str, ScoreSheet]:
-    return {fold: sheet(fold, "chance", None) for fold in FOLDS}
-
-
-def sheets(rows: Sequence[str] = ("infonce", "noise", "sm", "other"), noise: float = 0.02) -> Sheets:
-    return {
-        row: {seed: {fold: sheet(fold, row, seed, noise) for fold in FOLDS} for seed in SEEDS} for row in rows
-    }
-
-
-def reference(given: Sheets, row: str, measure: str) -> np.ndarray:
-    """Scores of all queries, averaged over seeds, by plain numpy."""
-    return np.mean(
-        [np.concatenate([folds[fold].measures[measure].values for fold in FOLDS]) for folds in given[row].values()],
-        axis=0,
-    )  # fmt: skip
-
-
-def test_pooled_means_and_differences_equal_plain_float64_arithmetic() -> None:
-    given = sheets()
-    results = analyse(given, chance(), DESIGN)
-    assert (results.images, results.cases, results.folds) == (80, 40, {"fold0": 40, "fold1": 40})
-    for measure in MEASURES:
-        one, other = reference(given, "sm", measure), reference(given, "infonce", measure)
-        found = results.differences[Contrast("sm", "infonce")][measure]
-        assert results.rows["sm"].intervals[measure].mean == pytest.approx(np.nanmean(one), abs=1e-12)
-        assert found.interval.mean == pytest.approx(np.nanmean(one - other), abs=1e-12)
-        assert found.interval.low < 0.1 < found.interval.high
-        for fold, part in zip(FOLDS, (slice(0, 40), slice(40, 80)), strict=True):
-            assert found.folds[fold] == pytest.approx(np.nanmean((one - other)[part]), abs=1e-12)
-        by_seed = [
-            np.nanmean(np.concatenate([folds[fold].measures[measure].values for fold in FOLDS]))
-            for folds in given["sm"].values()
-        ]
-        assert results.rows["sm"].seed_means[measure] == pytest.approx(by_seed)
-        assert results.rows["sm"].seed_sd(measure) == pytest.approx(np.std(by_seed, ddof=1))
-    assert results.rows["sm"].intervals["organ P@30"].queries == 64
-
-
-def test_the_family_is_fixed_by_the_design_and_counts_a_pair_of_rows_once() -> None:
-    named = {(one.contrast.row, one.contrast.baseline, one.measure) for one in DESIGN.family}
-    assert named == {
-        ("sm", "infonce", "CUI@10"),
-        ("sm", "noise", "CUI@50"), ("sm", "noise", "CUI@10"),
-        ("sm", "other", "CUI@50"), ("sm", "other", "CUI@10"),
-        ("noise", "infonce", "CUI@50"), ("noise", "infonce", "CUI@10"),
-    }  # fmt: skip
-    assert len(DESIGN.family) == len(named)  # other − sm is sm − other
-
-
-def holm_by_hand(p_values: list[float]) -> list[float]:
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.maximum.accumulate(
-        [min(1.0, p_values[place] * (len(p_values) - rank)) for rank, place in enumerate(order)]
-    )
-    return adjusted.tolist()
-
-
-def test_a_grid_can_name_whom_the_primary_row_is_tested_against() -> None:
-    def pairs(against: tuple[str, ...] | None) -> set[frozenset[str]]:
-        return {one.contrast.pair for one in replace(DESIGN, against=against).family}
-
-    baselines = {frozenset(pair) for pair in (("noise", "infonce"), ("sm", "infonce"), ("sm", "other"))}
-    assert pairs(()) == baselines
-    assert pairs(("noise",)) == pairs(None) == baselines | {frozenset(("sm", "noise"))}
-
-
-def test_only_the_family_is_corrected_and_only_what_was_named_is_tested() -> None:
-    results = analyse(sheets(noise=0.3), chance(), DESIGN)
-    found = [results.differences[one.contrast][one.measure] for one in DESIGN.family]
-    assert [one.p_holm for one in found] == pytest.approx(holm_by_hand([one.p or 0 for one in found]))
-    primary = results.differences[DESIGN.primary.contrast]["CUI@50"]
-    assert primary.p is not None and primary.p_holm is None and primary.decisive_p == primary.p
-    there, back = (
-        results.differences[Contrast(*pair)]["CUI@50"] for pair in (("sm", "other"), ("other", "sm"))
-    )
-    assert (there.p, there.p_holm) == (back.p, back.p_holm)
-    assert there.interval.mean == pytest.approx(-back.interval.mean)
-    assert all(by["organ P@30"].p is None for by in results.differences.values())
-
-
-def test_rows_that_do_not_differ_are_called_different_as_seldom_as_the_level_says() -> None:
-    """300 questions without an answer: about one in twenty has p < 0.05 (the measures are independent)."""
-    rng = np.random.default_rng(0)
-    names = [f"measure {number}" for number in range(300)]
-
-    def null(fold: str) -> ScoreSheet:
-        images = [f"{fold}-{image}" for image in range(30)]
-        measures = {name: Scored(rng.standard_normal(30), "all") for name in names}
-        return ScoreSheet(images, [f"{fold}-{image // 2}" for image in range(30)], measures, {})
-
-    given = {row: {0: {fold: null(fold) for fold in FOLDS}} for row in ("a", "b")}
-    design = Design(
-        (TableDesign(("a", "b"), "a"),), Hypothesis(Contrast("b", "a"), names[0]), tuple(names[1:]), draws=2
-    )
-    found = analyse(given, {fold: null(fold) for fold in FOLDS}, design)
-    p_values = np.array([one.p for one in found.differences[Contrast("b", "a")].values()], dtype=np.float64)
-    assert 0.02 < (p_values < 0.05).mean() < 0.08
-    assert min(one.decisive_p or 0 for one in found.differences[Contrast("b", "a")].values()) > 0.05
-
-
-def test_queries_are_paired_by_image_whatever_their_order() -> None:
-    given, mixed = sheets(), sheets()
-    turned = mixed["sm"][0]["fold0"]
-    measures = {name: Scored(one.values[::-1].copy(), one.section) for name, one in turned.measures.items()}
-    mixed["sm"][0]["fold0"] = ScoreSheet(turned.image_ids[::-1], turned.cases[::-1], measures, turned.facts)  # type: ignore[index]
-    assert analyse(mixed, chance(), DESIGN) == analyse(given, chance(), DESIGN)
-
-
-def test_rows_scored_on_other_images_are_not_compared() -> None:
-    given = sheets()
-    one = given["sm"][0]["fold0"]
-    given["sm"][0]["fold0"] = ScoreSheet(["x", *one.image_ids[1:]], one.cases, one.measures, one.facts)  # type: ignore[index]
-    with pytest.raises(DataError, match="row sm, seed 0, fold0: scored on other images"):
-        analyse(given, chance(), DESIGN)
-
-
-def test_a_measure_that_nobody_measured_is_told() -> None:
-    design = Design(DESIGN.tables, DESIGN.primary, ("CUI@7",))
-    with pytest.raises(
-        ConfigError, match='"CUI@7" was not measured; primary and secondary can be: CUI@50, CUI@10'
-    ):
-        analyse(sheets(), chance(), design)
-
-
-def test_some_rows_alone_are_described_but_not_tested() -> None:
-    results = analyse(sheets(("infonce", "sm")), chance(), DESIGN)
-    assert not results.tested and list(results.differences) == [Contrast("sm", "infonce")]
-    assert all(one.p is None for one in results.differences[Contrast("sm", "infonce")].values())
-
-
-def test_a_subset_of_cases_gives_the_primary_comparison_again() -> None:
-    given = sheets()
-    cases = frozenset(f"fold1-case{number}" for number in range(5))
-    results: Results = analyse(given, chance(), DESIGN, {"five": cases | {"unknown"}})
-    subset = results.subsets["five"]
-    assert (subset.images, subset.cases, list(subset.differences)) == (10, 5, ["CUI@50", "CUI@10"])
-    difference = (reference(given, "sm", "CUI@50") - reference(given, "infonce", "CUI@50"))[40:50]
-    assert subset.differences["CUI@50"].difference.mean == pytest.approx(difference.mean())
-    with pytest.raises(DataError, match='subset "none": none of its 1 cases'):
-        analyse(given, chance(), DESIGN, {"none": frozenset({"unknown"})})
+from training.evaluate.score_sheets import read_sheet, write_sheet
 
 
 def test_the_papers_figures_are_found_by_name_and_unknown_names_are_told() -> None:
@@ -216,8 +41,17 @@ def finished(tmp_path: Path) -> tuple[Grid, Path]:
                 run.mkdir(parents=True)
                 seconds = {"seconds": 60.0 + seed, "jobs": 2, "threads": 1}
                 (run / "seconds.json").write_text(json.dumps(seconds))
+                loss = "mse" if row == "other" else "semantic_matching"
+                (run / "config.yaml").write_text(f"loss:\n  name: {loss}\n")
+                steps = [
+                    {"step": step, "diagonal": 0.6 + 0.1 * step, "entropy": 1.0 + seed, "positives": 3.5}
+                    for step in (1, 2)
+                ]
+                lines = [*steps, {"epoch": 1, "seconds": 3.0}]
+                (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     base = tmp_path / "base.yaml"
     base.write_text("seed: 0\n")
+    (tmp_path / "made-up.yaml").write_text("dataset: demo\n")
     grid = Grid(
         name="made-up",
         path=tmp_path / "made-up.yaml",
@@ -253,14 +87,18 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
     for expected in (
         "2 folds of whole cases of train and test (seed 0, 40 images held out), each case held out once",
         "cases of dev always trained on", "Holm's correction over 7 others",
-        "`python -m pipelines.tables made-up.yaml`",
+        "`python -m pipelines.tables made-up.yaml --data-root DIR --out DIR`",
         "**CUI@50, Row sm against Row infonce: higher by 10.", "the one test named beforehand, below 0.05",
         "survives Holm's correction", "### CUI@50 (primary)", "*the paper's*", "| *48.6* |",
         "## Knowledge against controls", "| Row sm − | CUI@50 | p | p Holm |", "all other measures are descriptive",
-        "`python -m pipelines.tables made-up.yaml --only sm`", "0.3 hours of 16 training runs, at most 2 at a time",
-        "torch 2; open_clip 3",
+        "`python -m pipelines.tables made-up.yaml --data-root DIR --out DIR --only sm`",
+        "0.3 hours of 16 training runs, at most 2 at a time",
+        "torch 2; open_clip 3", "In 4 of 4 pairs of trainings the difference has the sign of the mean.",
+        "t test of D/SE, to be read with care: 2 degree(s) of freedom", "**A against A:** two seeds of one row",
+        "| Row sm | 4 | 60 | 0.75 | 1.50 | 3.5 |", "| Row other | 4 | 60 | – | – | – |", "## All other measures",
     ):  # fmt: skip
         assert expected in text, expected
+    assert "## Every measure" not in text and "## Every measure" in (out / "tables.md").read_text()
     assert str(tmp_path) not in text + (out / "report.json").read_text()
     content = json.loads((out / "report.json").read_text())
     assert len(content["family"]) == 7 and content["rows"]["sm"]["seconds"] == 60.5
@@ -270,6 +108,7 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
         if (one["row"], one["baseline"], one["measure"]) == ("sm", "infonce", "CUI@50")
     ]
     assert primary["interval"]["mean"] == pytest.approx(0.1, abs=0.01) and primary["p_holm"] is None
+    assert primary["p_models"] < 0.001 and primary["noise"]["by_training"].keys() == set(FOLDS)
     before = {path: path.read_bytes() for path in written}
     write_report(grid, out, docs)
     assert {path: path.read_bytes() for path in written} == before
@@ -296,7 +135,7 @@ def test_no_table_is_made_while_sheets_are_missing(finished: tuple[Grid, Path]) 
     assert "2 of 18 score sheets are not in" in str(error.value) and "scores/sm/fold0-s1.parquet" in str(
         error.value
     )
-    assert "make them with python -m pipelines.tables made-up.yaml" in str(error.value)
+    assert "run the grid without --stage report, which makes them" in str(error.value)
     assert not (out / "report.json").exists()
     assert write_report(grid, out, only=["infonce", "noise"]) == [out / "part.json", out / "part.md"]
     assert "none: only some of the grid's rows are here" in (out / "part.md").read_text()
@@ -313,3 +152,87 @@ def test_a_sheet_of_another_store_or_seed_is_refused(finished: tuple[Grid, Path]
         write_sheet(out / "scores" / "sm" / "fold0-s0.parquet", sheet(fold, "sm", seed))
         with pytest.raises(DataError, match=message):
             write_report(grid, out)
+
+
+def test_with_one_seed_nothing_is_called_higher_or_lower(finished: tuple[Grid, Path]) -> None:
+    grid, out = finished
+    write_report(replace(grid, seeds=(0,)), out)
+    text = (out / "tables.md").read_text()
+    assert "▲" not in text and "▼" not in text and "survive" not in text and "below 0.05" not in text
+    assert "A against A" not in text
+    short = text[text.index("## In short") : text.index("## Table 1")].strip().splitlines()[2:]
+    assert len(short) == 4
+    assert all("given these models; training noise unknown (one seed)" in line for line in short)
+    assert "| p given these models | Holm given these models |" in text and "| p Holm |" not in text
+    content = json.loads((out / "report.json").read_text())
+    assert all(one["p"] is one["p_holm"] is one["noise"] is None for one in content["differences"])
+
+
+def test_the_noise_floor_is_the_largest_difference_between_seeds_of_one_row(
+    finished: tuple[Grid, Path],
+) -> None:
+    grid, out = finished
+    write_report(grid, out)
+    given = sheets()
+    said = [
+        f"{100 * abs(one - other):.1f} points (Row {row})"
+        for row in ("sm", "infonce")
+        for one, other in [
+            [
+                np.mean([folds[fold].measures["CUI@50"].values for fold in FOLDS])
+                for folds in given[row].values()
+            ]
+        ]
+    ]
+    assert f"differ in CUI@50 by up to {said[0]} and {said[1]}" in (out / "tables.md").read_text()
+
+
+def test_lost_or_damaged_times_and_logs_are_dashes(finished: tuple[Grid, Path]) -> None:
+    grid, out = finished
+    runs = out / "runs" / "sm"
+    for place, fold in enumerate(FOLDS):
+        for seed in SEEDS:
+            seconds = runs / f"{fold}-s{seed}" / "seconds.json"
+            seconds.unlink() if place else seconds.write_text('{"seconds": null, "jobs": 2, "threads": 1}')
+    (runs / "fold0-s0" / "log.jsonl").write_text('{"diagonal": 0.5, "entr')
+    (out / "runs" / "noise" / "fold0-s0" / "seconds.json").write_text("[]")
+    write_report(grid, out)
+    text = (out / "tables.md").read_text()
+    assert "| Row sm | 4 | – | – | – | – |" in text and "| Row noise | 4 | 61 | 0.75 |" in text
+    assert "0.2 hours of 11 training runs (not known of 5 others)" in text
+
+
+def test_commands_have_the_options_that_are_not_the_defaults(
+    finished: tuple[Grid, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, _ = finished
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "my grids" / "made-up.yaml"
+    mine.parent.mkdir()
+    mine.write_text("data_root: data/mine\n")
+    usual = replace(grid, path=mine, data_root=Path("data/mine"))
+    assert (
+        command(usual, Path("build/tables/made-up"), 1)
+        == "python -m pipelines.tables 'my grids/made-up.yaml'"
+    )
+    assert command(usual, Path("build/else"), None).endswith("made-up.yaml' --out build/else")
+    elsewhere = replace(usual, data_root=Path("/somewhere/private"))
+    assert command(elsewhere, Path("/scratch/tables"), 4).endswith("--data-root DIR --out DIR --threads 4")
+    shipped = replace(grid, name="demo", path=GRIDS / "demo.yaml", data_root=Path("build/demo/data"))
+    assert command(shipped, Path("build/tables/demo"), 1) == "python -m pipelines.tables demo"
+
+
+def test_images_of_a_subset_that_have_no_case_take_part_in_it(
+    finished: tuple[Grid, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds name the case of such an image by its id; stores without folds leave it empty."""
+    grid, out = finished
+    groups = ["", "", "fold0-case1", "fold0-case1"]
+    records = [Record(f"fold0-{image}", "x.png", "words", group) for image, group in enumerate(groups)]
+    monkeypatch.setattr(Manifest, "records", lambda *_: iter(records))
+    for path in out.glob("scores/*/fold0*.parquet"):
+        one = read_sheet(path)
+        cases = ["fold0-0", "image fold0-1", *one.cases[2:]]
+        write_sheet(path, replace(one, cases=cases))
+    write_report(replace(grid, subsets={"few": "test"}), out)
+    assert "On few (4 images of 3 cases): CUI@50" in (out / "tables.md").read_text()
