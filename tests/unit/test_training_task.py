@@ -44,7 +44,8 @@ def fake_store(images: int = 10, cases: int = 8, unknown: tuple[int, ...] = (3,)
 
 
 def builder(store: FakeStore, loss: str = "semantic_matching", **policy: Any) -> TargetBuilder:
-    return TargetBuilder(cast(TargetStore, store), LossConfig(name=loss), PolicyConfig(**policy))
+    config = PolicyConfig(**{"name": "evidence", **policy})
+    return TargetBuilder(cast(TargetStore, store), LossConfig(name=loss), config)
 
 
 def test_targets_follow_the_rows_of_the_batch_and_the_stores_threshold() -> None:

@@ -36,7 +36,7 @@ class LossConfig:
 class PolicyConfig:
     """How similarities become targets (training/nb_clip/targets.py); info_nce ignores all of it."""
 
-    name: str = "evidence"
+    name: str = "fixed_mass"
     """softmax, fixed_mass, evidence, identity, or a control, uniform or same_case; semantic_matching only."""
     temperature: float | None = None
     """Of softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""

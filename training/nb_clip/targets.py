@@ -131,7 +131,7 @@ def evidence_policy(
     *,
     pairs: Pairs | None = None,
 ) -> Tensor:
-    """Only similarity above θ softens a row, and never below α (R, our proposed default).
+    """Only similarity above θ softens a row, and never below α (R).
 
     w_ij = max(S_ij − θ, 0)/(1 − θ) for relatives j, m_i = Σ_j w_ij, P_ii = a_i = 1 − (1 − α)·min(1, m_i/m₀),
     P_ij = (1 − a_i)·w_ij/m_i; m_i = 0 gives the identity.
