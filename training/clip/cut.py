@@ -100,7 +100,8 @@ def _must_agree(whole: Any, image_part: nn.Module, rest: nn.Module, size: int) -
         expected = whole(images)
         found = rest.eval()(image_part(images))
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ConfigError(f"data.cached_views: this image tower cannot be cut ({error})") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"data.cached_views: this image tower cannot be cut ({reason[:200]})") from error
     finally:
         for module, mode in modes:
             module.training = mode

@@ -1,7 +1,6 @@
 """Evaluate runs: ``python -m training.evaluate --store STORE --data-root DIR --run RUN [--run RUN …] --out DIR``."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,9 +8,8 @@ from pathlib import Path
 
 from kg_targets.store import TargetStore
 from training.data.sources import ImageSource, open_source
-from training.errors import KGTargetsError
 from training.evaluate import outputs
-from training.evaluate.arguments import ArgumentParser
+from training.evaluate.arguments import ArgumentParser, answer
 from training.evaluate.config import IMAGE_TEXT, EvalConfig
 from training.evaluate.evaluation import Plan, RunResult, evaluate_runs, report_of
 from training.evaluate.features import RetrievalSet
@@ -42,16 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, print the table, write the report; 2 for a user's error, 130 when interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        evaluate(parser().parse_args(arguments))
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again\n")
-        return 130
-    return 0
+    return answer(parser(), evaluate, arguments)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from kg_targets.store import TargetStore
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource, open_source
-from training.errors import DataError, KGTargetsError
-from training.evaluate.arguments import ArgumentParser
+from training.errors import DataError
+from training.evaluate.arguments import ArgumentParser, answer
 from training.evaluate.config import EvalConfig
 from training.evaluate.evaluation import Plan, evaluate_runs
 from training.evaluate.features import RetrievalSet
@@ -124,16 +123,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score and write; 2 for a user's error, 130 when interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        _score(parser().parse_args(arguments))
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again\n")
-        return 130
-    return 0
+    return answer(parser(), _score, arguments)
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -180,7 +180,7 @@ class FrozenInputs:
     def _of_images(self, images: CaptionedImages, views: int) -> Tensor:
         """Features of each image in augmented views, or as it is (0 views), float16 ``[N, max(views, 1), …]``."""
         part, augment = self._cut.image_part, augmentation(self.config)
-        pixels = torch.cat([images.batch([position]).pixels for position in range(len(images))])
+        pixels = images.batch(range(len(images))).pixels
         keys = [content_key(image) for image in pixels]
         facts = {"views": views, "augmentation": asdict(augment) if views else {}}
         facts |= {"mean": self.clip.mean.flatten().tolist(), "std": self.clip.std.flatten().tolist()}
@@ -197,7 +197,7 @@ class FrozenInputs:
         return self._filled(module_key(part, **facts), keys, features, "frozen image layers")
 
     def _of_texts(self, images: CaptionedImages, part: nn.Module) -> Tensor:
-        tokens = torch.cat([images.batch([position]).tokens for position in range(len(images))])
+        tokens = images.batch(range(len(images))).tokens
         keys = [content_key(caption) for caption in tokens]
 
         @torch.no_grad()

@@ -4,7 +4,6 @@ The targets and the learned similarities of two runs or more, and the queries wh
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,8 +12,8 @@ from pathlib import Path
 
 from kg_targets.store import TargetStore
 from training.data.sources import ImageSource, open_source
-from training.errors import ConfigError, KGTargetsError
-from training.evaluate.arguments import ArgumentParser
+from training.errors import ConfigError
+from training.evaluate.arguments import ArgumentParser, answer
 from training.evaluate.config import FEATURES
 from training.evaluate.options import add_store
 from training.evaluate.outputs import Writers, is_current, write_outputs
@@ -77,16 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, write the files, say where; 2 for a user's error, 130 when interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        compare_spaces(parser().parse_args(arguments))
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again\n")
-        return 130
-    return 0
+    return answer(parser(), compare_spaces, arguments)
 
 
 def compare_spaces(options: argparse.Namespace) -> None:
