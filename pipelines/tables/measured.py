@@ -13,8 +13,8 @@ from training.evaluate.measures import (
     PAIR_DEPTHS,
     PAIR_VIEWS,
     LabelSets,
-    _cui_name,
-    _label_name,
+    cui_name,
+    label_name,
     label_sets,
 )
 from training.evaluate.zero_shot import tasks
@@ -73,8 +73,8 @@ def measure_names(config: EvalConfig, labels: LabelSets) -> list[str]:
     """Names of everything that ``training.evaluate.measures.measure_run`` measures, with these labels for P@K."""
     names = []
     for view in config.views:
-        names += [_cui_name(view, variant, k) for variant in config.cui_variants for k in CUI_DEPTHS]
-        names += [_label_name(view, columns, k) for columns in labels for k in LABEL_DEPTHS]
+        names += [cui_name(view, variant, k) for variant in config.cui_variants for k in CUI_DEPTHS]
+        names += [label_name(view, columns, k) for columns in labels for k in LABEL_DEPTHS]
     if config.recall:
         names += [f"{view.prefix}Recall@{k}" for view in PAIR_VIEWS for k in PAIR_DEPTHS]
     for label in config.zero_shot:

@@ -151,10 +151,10 @@ def measure_chance(
     for view in config.views:
         for variant, scores in overlaps.items():
             for k, values in scores.items():
-                measures[_cui_name(view, variant, k)] = Scored(values, view.title)
+                measures[cui_name(view, variant, k)] = Scored(values, view.title)
         for names, values in precisions.items():
             for k in LABEL_DEPTHS:
-                measures[_label_name(view, names, k)] = Scored(values, view.title)
+                measures[label_name(view, names, k)] = Scored(values, view.title)
     if config.recall:
         for view in PAIR_VIEWS:
             for k, values in recalls.items():
@@ -167,7 +167,7 @@ def measure_chance(
 
 def primary(config: EvalConfig) -> str:
     """The one endpoint named beforehand: CUI@50 of the first direction, features and variant asked for."""
-    return _cui_name(config.views[0], config.cui_variants[0], max(CUI_DEPTHS))
+    return cui_name(config.views[0], config.cui_variants[0], max(CUI_DEPTHS))
 
 
 def _measure_view(
@@ -194,11 +194,11 @@ def _measure_view(
     order = ranked(np.ones(len(queries), dtype=bool))
     for variant, scores in cui_at(order, data.cuis, groups, CUI_DEPTHS, config.cui_variants).items():
         for k, values in scores.items():
-            measures[_cui_name(view, variant, k)] = Scored(values, view.title)
+            measures[cui_name(view, variant, k)] = Scored(values, view.title)
     for names in labels:
         codes = _codes(data, names)
         for k, values in precision_at(ranked(codes >= 0), codes, LABEL_DEPTHS).items():
-            measures[_label_name(view, names, k)] = Scored(values, view.title)
+            measures[label_name(view, names, k)] = Scored(values, view.title)
     return measures
 
 
@@ -209,11 +209,13 @@ def _accuracies(task: Task, right: NDArray[np.float64], truth: NDArray[np.int64]
     }
 
 
-def _cui_name(view: View, variant: str, k: int) -> str:
+def cui_name(view: View, variant: str, k: int) -> str:
+    """Name of CUI@k in a view, such as ``projected CUI@50 modality``."""
     return f"{view.prefix}CUI@{k} {VARIANTS[variant].title}".rstrip()
 
 
-def _label_name(view: View, names: tuple[str, ...], k: int) -> str:
+def label_name(view: View, names: tuple[str, ...], k: int) -> str:
+    """Name of P@k over label columns, such as ``modality+organ P@30``."""
     return f"{view.prefix}{'+'.join(names)} P@{k}"
 
 
