@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.tables.design import Contrast, Design, Hypothesis
-from pipelines.tables.noise import t_test
 from pipelines.tables.results import Difference, Results, RowResult, Subset
 from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
@@ -30,6 +29,7 @@ from training.evaluate.bootstrap import (
     holm,
 )
 from training.evaluate.measures import Measures, Scored, mean_of, mean_over_seeds
+from training.evaluate.noise import t_test
 from training.evaluate.score_sheets import ScoreSheet, pool
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipelines.tables.noise import t_test
 from training.errors import DataError
 from training.evaluate.bootstrap import Pair, compare_all
+from training.evaluate.noise import t_test
 
 FOLDS, SEEDS, CASES, IMAGES = 5, 3, 24, 2
 """Folds, seeds, cases of each fold and images of each case in the simulations."""
