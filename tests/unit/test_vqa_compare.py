@@ -1,0 +1,78 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.unit.vqa_fakes import rows, write_data
+from training.vqa.compare import main
+from training.vqa.floors import floor
+from training.vqa.predictions import predictions_of, write_predictions
+from training.vqa.protocols import Split, prepare
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Three trainings that see images, three that do not, answers to shuffled images, and two floors."""
+    images = range(40)
+    split = prepare(write_data(tmp_path / "d", rows(images, 0), rows(images, 1000)), tmp_path / "d", "strict")
+    for seed in range(3):
+        write(split, tmp_path / f"real{seed}.csv", 0.95, seed, trained_on="real", images="real")
+        write(split, tmp_path / f"blank{seed}.csv", 0.5, seed, trained_on="blank", images="blank")
+        write(split, tmp_path / f"shuffled{seed}.csv", 0.5, seed, trained_on="real", images="shuffled")
+    for name in ("global", "kind"):
+        write_predictions(tmp_path / f"floor-{name}.csv", floor(split, name))
+    return tmp_path
+
+
+def write(split: Split, path: Path, share: float, seed: int, **facts: object) -> None:
+    draw = random.Random(f"{path.name}")
+    predicted = [question.answer if draw.random() < share else "wrong" for question in split.test]
+    write_predictions(
+        path,
+        predictions_of(
+            split, "test", predicted, facts={"name": "tiny", "mode": "exact", "seed": seed, **facts}
+        ),
+    )
+
+
+def test_the_report_says_what_the_image_adds(runs: Path) -> None:
+    out, numbers = runs / "report.md", runs / "report.json"
+    files = [str(path) for path in sorted(runs.glob("*.csv"))]
+    assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "## tiny_vqa, test, protocol `strict`, cut 0" in text
+    assert "| tiny | 0, 1, 2 | exact |" in text
+    assert "The right image instead of another one adds +" in text
+    (table,) = json.loads(numbers.read_text())["tables"]
+    tests = table["tests"]
+    assert {test["baseline"]["role"] for test in tests} == {"question_only", "shuffled", "floor"}
+    assert {test["baseline"]["name"] for test in tests if test["baseline"]["role"] == "floor"} == {
+        "majority by kind"
+    }
+    assert len(tests) == 9
+    assert all(test["p_corrected"] >= test["p_value"] for test in tests)
+    assert table["rows"][0]["seeds"] is not None
+    for private in ("synpic", "shadow", "organ 1", str(runs)):
+        assert private not in text
+    first = out.read_bytes(), numbers.read_bytes()
+    assert main([*reversed(files), "--out", str(out)]) == 0
+    assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
+    assert (out.read_bytes(), numbers.read_bytes()) == first
+
+
+def test_names_can_be_given(runs: Path) -> None:
+    both = ",".join(str(runs / f"real{seed}.csv") for seed in range(2))
+    assert main([f"mine={both}", f"other={runs / 'real2.csv'}", "--out", str(runs / "r.md")]) == 0
+    text = (runs / "r.md").read_text(encoding="utf-8")
+    assert "| mine | 0, 1 |" in text and "| other | 2 |" in text
+    assert "no question-only model" in text or "## What the image adds" not in text
+
+
+@pytest.mark.parametrize("given", [["real0.csv", "real0.csv"], ["absent.csv"], ["report.md"]])
+def test_what_cannot_be_compared_is_one_line_and_code_2(
+    runs: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*(str(runs / name) for name in given), "--out", str(runs / "r.md")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (runs / "r.md").exists()

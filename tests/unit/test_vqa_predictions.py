@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.vqa_fakes import write_data
+from training.errors import DataError, ShapeError
+from training.vqa.predictions import Predictions, predictions_of, read_predictions, write_predictions
+from training.vqa.protocols import Split, prepare
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    return prepare(write_data(tmp_path / "data"), tmp_path / "data", "strict")
+
+
+def answered(split: Split, facts: dict[str, object] | None = None) -> Predictions:
+    predicted = [question.answer.upper() + "." for question in split.test]
+    predicted[0] = 'two\nlines, "quoted", 中文'
+    return predictions_of(split, "test", predicted, [0.1 * (n % 7) for n in range(len(predicted))], facts)
+
+
+def test_what_is_written_is_read_again(split: Split, tmp_path: Path) -> None:
+    predictions = answered(split, {"name": "m", "seed": 3})
+    write_predictions(tmp_path / "out" / "p.csv", predictions)
+    again = read_predictions(tmp_path / "out" / "p.csv")
+    assert again.rows == predictions.rows
+    assert again.facts.items() >= predictions.facts.items()
+    assert again.facts["correct"] == sum(row.correct for row in again.rows) == len(split.test) - 1
+
+
+def test_the_same_content_gives_the_same_bytes_and_no_path(split: Split, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_predictions(tmp_path / name / "p.csv", answered(split))
+    for file in ("p.csv", "p.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+        assert str(tmp_path) not in (tmp_path / "a" / file).read_text(encoding="utf-8")
+
+
+def test_normalisation_decides_and_nothing_is_never_right(split: Split) -> None:
+    rows = predictions_of(split, "test", ["" for _ in split.test]).rows
+    assert not any(row.correct for row in rows)
+    assert rows[0].probability is None
+    assert predictions_of(split, "test", [f"The {q.answer}!" for q in split.test]).rows[0].correct
+
+
+def test_a_csv_that_was_changed_is_refused(split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    write_predictions(path, answered(split))
+    path.write_text(path.read_text(encoding="utf-8").replace(",0,", ",1,", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="do not belong together"):
+        read_predictions(path)
+
+
+def test_missing_facts_and_files_are_told(split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    with pytest.raises(DataError, match="missing or holds no predictions"):
+        read_predictions(path)
+    write_predictions(path, answered(split))
+    facts = json.loads(path.with_suffix(".json").read_text())
+    del facts["ceiling"]
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="lacks ceiling"):
+        read_predictions(path)
+
+
+def test_an_answer_too_few_is_an_error(split: Split) -> None:
+    with pytest.raises(ShapeError):
+        predictions_of(split, "test", ["yes"])

@@ -1,0 +1,226 @@
+"""A comparison as Markdown, for people, and as JSON. No question, answer or image name is in either."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, per_cent
+
+if TYPE_CHECKING:
+    from training.vqa.compare import Row, Table, Test
+
+TITLES = {
+    "model": "",
+    "question_only": ", question only (blank images in training and test)",
+    "shuffled": ", images shuffled at test",
+    "blank": ", blank images at test",
+    "floor": " (floor)",
+}
+_ADDS = ("question_only", "shuffled", "blank")
+_SIGNIFICANT = 0.05
+_MIN_QUESTIONS = 10
+"""Of a category that is shown."""
+
+
+def as_markdown(tables: "Sequence[Table]", draws: int) -> str:
+    """A table for each protocol, what the image adds, the distance to the floors, and how to read it."""
+    tests = [test for table in tables for test in table.tests]
+    lines = ["# Med-VQA: accuracy, floors, and what the image adds", ""]
+    for table in tables:
+        lines += [f"## {_place(table)}", "", *_ground(table), "", *_rows(table), "", *_categories(table)]
+    if tests:
+        lines += ["## What the image adds", "", *_adds(tables)]
+        lines += [
+            "## Above the best floor",
+            "",
+            *_differences([t for t in tests if t.baseline.role == "floor"]),
+            "",
+        ]
+    lines += ["## How to read this", "", *_reading(len(tests), draws)]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(tables: "Sequence[Table]") -> dict[str, Any]:
+    """Every number, as shares of 1; ``null`` for what is not a number."""
+    return {
+        "tables": [
+            {
+                "place": {
+                    key: table.facts.get(key) for key in ("dataset", "protocol", "split", "split_seed")
+                },
+                "candidates": table.facts.get("candidates"),
+                "candidate_source": table.facts.get("candidate_source"),
+                "ceiling": table.facts.get("ceiling"),
+                "rows": [
+                    {
+                        "name": row.name,
+                        "role": row.role,
+                        "mode": row.mode,
+                        "seeds": list(row.seeds),
+                        "models": [one.facts.get("model") for one in row.predictions],
+                        "accuracies": {name: _plain(asdict(one)) for name, one in row.accuracies.items()},
+                    }
+                    for row in table.rows
+                ],
+                "tests": [
+                    {
+                        "model": test.model.name,
+                        "baseline": {"name": test.baseline.name, "role": test.baseline.role},
+                        "group": test.group,
+                        **_plain(asdict(test.comparison)),
+                        "p_corrected": _plain(test.corrected),
+                    }
+                    for test in table.tests
+                ],
+            }
+            for table in tables
+        ]
+    }
+
+
+def _place(table: "Table") -> str:
+    facts = table.facts
+    return "{dataset}, {split}, protocol `{protocol}`, cut {split_seed}".format_map(facts)
+
+
+def _ground(table: "Table") -> list[str]:
+    """What every number of the table rests on; a row with other candidates (a model of other data) is told apart."""
+    overall = table.rows[0].accuracies[OVERALL].interval
+    common = _candidates(table.facts)
+    lines = [f"{overall.queries:,} questions about {overall.cases:,} images. {common}"]
+    others = {_title(row): _candidates(row.facts) for row in table.rows if _candidates(row.facts) != common}
+    return lines + [line for title, text in others.items() for line in ("", f"{title}: {text}")]
+
+
+def _candidates(facts: dict[str, Any]) -> str:
+    shares = facts["ceiling"]
+    ceiling = ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in HEADLINES if name in shares)
+    return (
+        f"{facts['candidates']:,} candidates: {facts['candidate_source']}. "
+        f"Ceiling of an exact match with them: {ceiling}."
+    )
+
+
+def _rows(table: "Table") -> list[str]:
+    groups = [name for name in HEADLINES if name in table.rows[0].accuracies]
+    counts = {name: table.rows[0].accuracies[name].interval.queries for name in groups}
+    lines = [
+        "| | seeds | mode | " + " | ".join(f"{name} ({counts[name]:,})" for name in groups) + " |",
+        "|---|---|---|" + "---|" * len(groups),
+    ]
+    for row in table.rows:
+        cells = [_cell(row.accuracies[name]) for name in groups]
+        lines.append(f"| {_title(row)} | {_seeds(row)} | {row.mode} | {' | '.join(cells)} |")
+    return lines
+
+
+def _categories(table: "Table") -> list[str]:
+    """Accuracy by category of the models and what they are tested against; nothing where no model is in the table."""
+    tested = [row for test in table.tests for row in (test.model, test.baseline)]
+    shown = [row for row in table.rows if any(row is other for other in tested)]
+    counts = {
+        name: accuracy.interval.queries
+        for name, accuracy in table.rows[0].accuracies.items()
+        if name not in HEADLINES and accuracy.interval.queries >= _MIN_QUESTIONS
+    }
+    if not shown or not counts:
+        return []
+    lines = [
+        f"By category (of {_MIN_QUESTIONS} questions at least; described, not tested):",
+        "",
+        "| | questions | " + " | ".join(_title(row) for row in shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for name, count in counts.items():
+        cells = [_cell(row.accuracies[name]) for row in shown]
+        lines.append(f"| {name.removeprefix('category ')} | {count:,} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _adds(tables: "Sequence[Table]") -> list[str]:
+    lines: list[str] = []
+    for table in tables:
+        tests = [test for test in table.tests if test.baseline.role in _ADDS]
+        if not tests:
+            lines += [
+                f"{_place(table)}: no question-only model and no answers to shuffled images are given.",
+                "",
+            ]
+            continue
+        lines += [f"### {_place(table)}", "", *_differences(tests), ""]
+        lines += [f"- {_sentence(test)}" for test in tests] + [""]
+    return lines
+
+
+def _differences(tests: "Sequence[Test]") -> list[str]:
+    """Points of accuracy by which a model is above its baseline."""
+    if not tests:
+        return ["None is given."]
+    lines = [
+        "| model | minus | protocol | questions | points [95 %] | p | p corrected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for test in tests:
+        facts = test.model.facts
+        lines.append(
+            f"| {_title(test.model)} | {_title(test.baseline)} | {facts.get('dataset')} `{facts.get('protocol')}` | "
+            f"{test.group} | {per_cent(test.comparison.difference, signed=True)} | {_p(test.comparison.p_value)} | "
+            f"{_p(test.corrected)} |"
+        )
+    return lines
+
+
+def _sentence(test: "Test") -> str:
+    difference = test.comparison.difference
+    what = {
+        "question_only": "Training and answering with images instead of the question alone",
+        "shuffled": "The right image instead of another one",
+        "blank": "The right image instead of a blank one",
+    }[test.baseline.role]
+    points = f"{per_cent(difference, signed=True)} points ({test.group}, {test.model.name})"
+    if test.corrected < _SIGNIFICANT:
+        return (
+            f"{what} {'adds' if difference.mean > 0 else 'costs'} {points}, p {_p(test.corrected)} corrected."
+        )
+    return f"{what} makes no difference that can be told from chance: {points}, p {_p(test.corrected)} corrected."
+
+
+def _reading(tests: int, draws: int) -> list[str]:
+    return [
+        "- A question is right if the answer, normalised, is one of its normalised right answers "
+        "(docs/vqa_data.md); one whose right answer normalises to nothing counts and is never right.",
+        f"- Intervals: 95 %, bootstrap over images ({draws:,} samples): questions of one image are not independent.",
+        "- ± is the standard deviation of the trainings' accuracies; with several seeds, a question's score is its "
+        "mean over the seeds.",
+        "- Floors answer without an image; the best one of a table by overall accuracy is the one tested against.",
+        f"- p: paired sign-flip test over images, two-sided; Holm corrects all {tests} tests of this report together.",
+        "- Intervals and p are those of these trained models: what other trainings would give is only in the ±.",
+        "- `paper` knows the test answers and keeps the last epoch; under `strict` test images also occur in "
+        "training wherever the official split shares them; `image_disjoint` deals the questions out again by image.",
+    ]
+
+
+def _title(row: "Row") -> str:
+    return row.name + TITLES[row.role]
+
+
+def _seeds(row: "Row") -> str:
+    return "–" if row.role == "floor" else ", ".join("?" if seed is None else str(seed) for seed in row.seeds)
+
+
+def _cell(accuracy: Accuracy) -> str:
+    spread = "" if accuracy.seed_sd is None else f" ± {100 * accuracy.seed_sd:.1f}"
+    return per_cent(accuracy.interval) + spread
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,108 @@
+"""Floors: what answers without an image, and without learning, get right. ``python -m training.vqa.floors --help``
+
+global       the most frequent training answer, for every question
+answer_type  … among the open, or among the closed training questions
+kind         … among those of the question's kind (``closed PRES``)
+question     … among those that ask the very same question, of whatever image
+
+Each falls back on the one above it. Only answers of the train part count, and of these only candidates: under
+``paper`` a model is told what can be right, and so is its floor. Of equally frequent answers the first in the alphabet.
+"""
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+from training.checks import one_of
+from training.evaluate.arguments import ArgumentParser, answer
+from training.folders import check_writable
+from training.vqa.items import Question
+from training.vqa.manifest import TEST
+from training.vqa.normalise import normalise_question
+from training.vqa.options import add_cut, add_data, read_data, read_split
+from training.vqa.predictions import Predictions, predictions_of, write_predictions
+from training.vqa.protocols import PROTOCOLS, Split
+from training.vqa.scores import accuracies, as_text
+
+FLOORS = ("global", "answer_type", "kind", "question")
+
+
+def floor(split: Split, name: str, part: str = TEST) -> Predictions:
+    """The floor ``name`` of ``FLOORS`` on a part.
+
+    Raises:
+        ConfigError: no such floor or part.
+    """
+    one_of("floor", name, FLOORS)
+    ladder = FLOORS[FLOORS.index(name) :: -1]
+    known = set(split.candidates)
+    counts: dict[tuple[str, Hashable], Counter[str]] = defaultdict(Counter)
+    for question in split.train:
+        given = [text for text in question.accepted(split.language) if text in known][:1]
+        for step in ladder:
+            counts[step, _group(question, step)].update(given)
+    best = {
+        group: min(counter, key=lambda text: (-counter[text], text))
+        for group, counter in counts.items()
+        if counter
+    }
+    predicted = [
+        next((best[step, group] for step in ladder if (step, group := _group(question, step)) in best), "")
+        for question in split.part(part)
+    ]
+    return predictions_of(
+        split, part, predicted, facts={"name": f"majority by {name}", "mode": "floor", "images": "none"}
+    )
+
+
+def _group(question: Question, step: str) -> Hashable:
+    match step:
+        case "answer_type":
+            return question.closed
+        case "kind":
+            return question.kind
+        case "question":
+            return normalise_question(question.question)
+    return None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = ArgumentParser("python -m training.vqa.floors", description=__doc__)
+    add_data(command)
+    add_cut(command, ",".join(PROTOCOLS))
+    command.add_argument("--part", default=TEST, help="train, validation or test; default test")
+    command.add_argument("--out", help="folder for <protocol>-<floor>.csv and .json")
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the floors, write their predictions; 2 for a user's error, 130 when interrupted."""
+    return answer(parser(), work, arguments)
+
+
+def work(options: argparse.Namespace) -> None:
+    """Everything that the command does.
+
+    Raises:
+        KGTargetsError: an option, a file or the output folder is not usable.
+    """
+    manifest, root = read_data(options)
+    if options.out:
+        check_writable(Path(options.out), "--out")
+    for name in options.protocol.split(","):
+        one_of("--protocol", name, PROTOCOLS)
+    splits = [read_split(options, manifest, root, name) for name in options.protocol.split(",")]
+    found = {(split.protocol, name): floor(split, name, options.part) for split in splits for name in FLOORS}
+    for (protocol, name), predictions in found.items():
+        sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
+    if options.out:
+        for (protocol, name), predictions in found.items():
+            write_predictions(Path(options.out) / f"{protocol}-{name}.csv", predictions)
+        sys.stdout.write(f"wrote {len(found)} predictions to {options.out}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

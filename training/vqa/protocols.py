@@ -1,0 +1,291 @@
+"""Which questions train, select and test a model, and which answers it may choose from: three protocols, side by side.
+
+protocol            train, validation                       test                candidates and knowledge
+``paper``           official train; none: the last epoch    official            the test answers (authors' code)
+``strict``          official train, less a validation part  official            answers of train and validation
+``image_disjoint``  the other images; of these a part       one fold of images  answers of train and validation
+
+``image_disjoint`` deals all questions out by whole images, into folds as large as the official test part. The seeds
+0, 1, … of the cut are the folds of a cross-validation: each image tests once (``folds_of`` says how many there are).
+
+Under ``paper`` a model is told what can be right, so that its ceiling is 100 %; under the others a test answer that
+never occurs in training cannot be given, and the ceiling says so. Answers are normalised ones throughout.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kg_targets.manifest import ReadReport
+from kg_targets.manifest.folds import assign_cases
+from training.checks import one_of, within
+from training.errors import ConfigError, DataError
+from training.vqa.items import Question
+from training.vqa.manifest import ALL, TEST, TRAIN, VALIDATION, VQAManifest
+
+PROTOCOLS = ("paper", "strict", "image_disjoint")
+PUBLISHED = "published"
+"""What ``as_published`` calls itself: no protocol, nothing is trained under it."""
+UNSPLIT_TEST_SHARE = 0.2
+"""Share of the questions that test where there is no official test split to be as large as."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set under a protocol."""
+
+    dataset: str
+    protocol: str
+    seed: int
+    """Of the cut into parts, not of a training."""
+    language: str
+    train: tuple[Question, ...]
+    validation: tuple[Question, ...]
+    """Empty under ``paper``: nothing is selected, the last epoch is kept."""
+    test: tuple[Question, ...]
+    candidates: tuple[str, ...]
+    """Normalised answers to choose from, each once, in alphabetical order."""
+    knowledge: tuple[str, ...]
+    """Normalised answers that the gate sees, likewise."""
+    candidate_source: str
+    """For people: where candidates and knowledge come from."""
+    ceiling: dict[str, float]
+    """``overall``, ``open``, ``closed``: share of the test questions with a right answer among the candidates; a key
+    is missing where there is no such question."""
+    skipped: dict[str, int]
+    """Reason to number of questions that are in no part."""
+    notes: tuple[str, ...]
+    """For people: what was noticed about the data."""
+
+    def part(self, name: str) -> tuple[Question, ...]:
+        """The questions of ``train``, ``validation`` or ``test``.
+
+        Raises:
+            ConfigError: another name.
+        """
+        one_of("split", name, (TRAIN, VALIDATION, TEST))
+        return {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}[name]
+
+
+def prepare(
+    manifest: VQAManifest,
+    data_root: str | Path,
+    protocol: str,
+    *,
+    seed: int = 0,
+    validation_share: float = 0.1,
+) -> Split:
+    """Read a data set and cut it as the protocol says; the same arguments give the same parts on every machine.
+
+    A question whose answer normalises to nothing, or that asks nothing, is skipped in training and validation. In the
+    test part it stays: it is in every denominator, and nobody answers it.
+
+    Args:
+        manifest: the data set.
+        data_root: where its files are.
+        protocol: one of ``PROTOCOLS``.
+        seed: of the cuts by image, ≥ 0. Keep it fixed over the seeds of a training: other cuts have other questions.
+            Under ``image_disjoint`` consecutive seeds are the folds of a cross-validation.
+        validation_share: of the training questions, in (0, 0.5]; not used where there is an official validation part
+            or the protocol has none.
+
+    Raises:
+        ConfigError: a name or number is not usable, or the data set has no official splits to follow.
+        DataError: files are missing or malformed, or a part would be empty.
+    """
+    one_of("protocol", protocol, PROTOCOLS)
+    within("seed", seed, 0, None)
+    within("validation_share", validation_share, 1e-6, 0.5)
+    report = ReadReport()
+    parts = _official(manifest, Path(data_root), protocol, report)
+    notes: list[str] = []
+    if protocol == "image_disjoint":
+        parts = _dealt_out(parts, seed, validation_share)
+    elif protocol == "paper":
+        left_out = len(parts.get(VALIDATION, ()))
+        if left_out:
+            notes.append(f"the official validation part ({left_out:,} questions) is not used")
+        parts[VALIDATION] = []
+    elif VALIDATION not in parts:
+        held = images_for(parts[TRAIN], validation_share * len(parts[TRAIN]), seed, VALIDATION)
+        parts |= _parted(parts[TRAIN], held, VALIDATION)
+
+    train, validation = (_usable(parts[name], manifest.language, report) for name in (TRAIN, VALIDATION))
+    test = parts[TEST]
+    for name, questions in ((TRAIN, train), (TEST, test)):
+        if not questions:
+            raise DataError(f"{manifest.name}: no question is left in the {name} part under {protocol}")
+    source = test if protocol == "paper" else [*train, *validation]
+    candidates = answers_of(source, manifest.language)
+    if not candidates:
+        raise DataError(f"{manifest.name}: no answer is left to choose from under {protocol}")
+    return Split(
+        dataset=manifest.name,
+        protocol=protocol,
+        seed=seed,
+        language=manifest.language,
+        train=tuple(train),
+        validation=tuple(validation),
+        test=tuple(test),
+        candidates=candidates,
+        knowledge=candidates,
+        candidate_source=_SOURCES[protocol],
+        ceiling=ceiling(test, candidates, manifest.language),
+        skipped=dict(report.skipped),
+        notes=(*notes, *_remarks(train, validation, test, manifest.language), *report.lines()),
+    )
+
+
+def as_published(manifest: VQAManifest, data_root: str | Path) -> Split:
+    """The official parts that are there, whole, without candidates: to look at, not to train on.
+
+    Questions of a set without official splits are its test part.
+
+    Raises:
+        DataError: no part is there, or a file is malformed.
+    """
+    report = ReadReport()
+    present = manifest.present_splits(data_root)
+    if not present:
+        raise DataError(f"{manifest.name}: no part is under {data_root}. {manifest.how_to_get}")
+    parts = {split: tuple(manifest.read(split, data_root, report)) for split in present}
+    return Split(
+        dataset=manifest.name,
+        protocol=PUBLISHED,
+        seed=0,
+        language=manifest.language,
+        train=parts.get(TRAIN, ()),
+        validation=parts.get(VALIDATION, ()),
+        test=parts.get(TEST, ()) or parts.get(ALL, ()),
+        candidates=(),
+        knowledge=(),
+        candidate_source="none",
+        ceiling={},
+        skipped=dict(report.skipped),
+        notes=tuple(report.lines()),
+    )
+
+
+_SOURCES = {
+    "paper": "the test answers (as in the released code: the model is told what can be right)",
+    "strict": "answers of the train and validation parts",
+    "image_disjoint": "answers of the train and validation parts",
+}
+
+
+def answers_of(questions: Iterable[Question], language: str) -> tuple[str, ...]:
+    """Every right answer, normalised, each once, in alphabetical order."""
+    return tuple(sorted({answer for question in questions for answer in question.accepted(language)}))
+
+
+def ceiling(questions: Sequence[Question], candidates: Iterable[str], language: str) -> dict[str, float]:
+    """Share of the questions that can be answered with ``candidates``: overall, and of the open and the closed."""
+    known = set(candidates)
+    reach = [(question.closed, not known.isdisjoint(question.accepted(language))) for question in questions]
+    groups = {
+        "overall": [can for _, can in reach],
+        "open": [can for closed, can in reach if not closed],
+        "closed": [can for closed, can in reach if closed],
+    }
+    return {name: sum(group) / len(group) for name, group in groups.items() if group}
+
+
+def images_for(questions: Sequence[Question], size: float, seed: int, part: str) -> frozenset[str]:
+    """Images that together have about ``size`` questions.
+
+    Images are put into the order of sha256(seed, part, image), a shuffle that no library version changes, and taken
+    until one more would lead further away from ``size``; one at least, and never all.
+    """
+    counts = Counter(question.image_id for question in questions)
+    order = sorted(counts, key=lambda image: hashlib.sha256(f"{seed}\n{part}\n{image}".encode()).digest())
+    taken: list[str] = []
+    held = 0
+    for image in order[:-1]:
+        if taken and abs(held + counts[image] - size) > abs(held - size):
+            break
+        taken.append(image)
+        held += counts[image]
+    return frozenset(taken)
+
+
+def _official(
+    manifest: VQAManifest, root: Path, protocol: str, report: ReadReport
+) -> dict[str, list[Question]]:
+    """The official parts, each question with an id of its own."""
+    if protocol != "image_disjoint" and not {TRAIN, TEST} <= set(manifest.splits):
+        raise ConfigError(
+            f"{manifest.name} has no official train and test splits: use protocol image_disjoint"
+        )
+    parts = {split: manifest.read(split, root, report) for split in manifest.splits}
+    seen: dict[str, str] = {}
+    for split, questions in parts.items():
+        for question in questions:
+            if question.id in seen:
+                raise DataError(
+                    f"{manifest.name}: question id {question.id!r} is in {seen[question.id]} and in {split}: "
+                    "ids must be unique in the data set"
+                )
+            seen[question.id] = split
+    return parts
+
+
+def _dealt_out(
+    parts: dict[str, list[Question]], seed: int, validation_share: float
+) -> dict[str, list[Question]]:
+    """All questions dealt out by image into folds about as large as the official test part; one of them tests.
+
+    ``seed`` counts folds first: with 8 folds, the cuts 0 to 7 test every image once, and 8 begins another dealing.
+    """
+    everything = [question for questions in parts.values() for question in questions]
+    size = len(parts[TEST]) if TEST in parts else UNSPLIT_TEST_SHARE * len(everything)
+    count = folds_of(len(everything), size)
+    images = Counter(question.image_id for question in everything)
+    assigned = assign_cases(dict(images), count, seed // count)
+    tested = frozenset(image for image, fold in assigned.items() if fold == seed % count)
+    cut = _parted(everything, tested, TEST)
+    held = images_for(cut[TRAIN], validation_share * len(cut[TRAIN]), seed, VALIDATION)
+    return {**_parted(cut[TRAIN], held, VALIDATION), TEST: cut[TEST]}
+
+
+def folds_of(questions: int, size: float) -> int:
+    """Into how many folds ``questions`` are dealt out, for each to have about ``size``; at least 2."""
+    return max(2, round(questions / size)) if size else 2
+
+
+def _parted(questions: Sequence[Question], held: frozenset[str], name: str) -> dict[str, list[Question]]:
+    """Train and the part ``name``, which has the images ``held``."""
+    return {
+        TRAIN: [question for question in questions if question.image_id not in held],
+        name: [question for question in questions if question.image_id in held],
+    }
+
+
+def _usable(questions: Iterable[Question], language: str, report: ReadReport) -> list[Question]:
+    kept = []
+    for question in questions:
+        if not question.accepted(language):
+            report.skip("the answer normalises to nothing", f"question {question.id}")
+        elif not question.question.strip():
+            report.skip("the question is empty", f"question {question.id}")
+        else:
+            kept.append(question)
+    return kept
+
+
+def _remarks(
+    train: Sequence[Question], validation: Sequence[Question], test: Sequence[Question], language: str
+) -> list[str]:
+    """What a reader of the scores should know."""
+    remarks = []
+    seen = {question.image_id for question in (*train, *validation)}
+    shared = {question.image_id for question in test} & seen
+    if shared:
+        remarks.append(f"{len(shared):,} images of the test part are also in train or validation")
+    nothing = sum(not question.accepted(language) for question in test)
+    if nothing:
+        remarks.append(
+            f"{nothing:,} test question(s) have an answer that normalises to nothing: nobody answers them, they count"
+        )
+    return remarks
