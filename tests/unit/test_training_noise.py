@@ -1,5 +1,6 @@
 """Tests whose standard error contains training noise: by hand, by simulation, and beside tests that are blind to it."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -197,3 +198,10 @@ def test_what_cannot_be_estimated_is_not_a_number() -> None:
     assert equal.p == 1 and equal.interval.low == equal.interval.high == 0
     with pytest.raises(DataError, match="train at least two"):
         t_test(np.zeros((1, 4)), np.arange(4), np.array([0, 0, 1, 1]), NAMES)
+
+
+def test_differences_without_any_spread_are_no_certainty() -> None:
+    alike = t_test(np.ones((3, 4)), np.arange(4), np.zeros(4, dtype=np.int64), ["all"])
+    assert alike.interval.mean == 1.0 and math.isnan(alike.p)
+    none = t_test(np.zeros((3, 4)), np.arange(4), np.zeros(4, dtype=np.int64), ["all"])
+    assert none.p == 1.0

@@ -44,6 +44,8 @@ def test_the_report_says_what_the_image_adds(runs: Path) -> None:
     assert "## tiny_vqa, test, protocol `strict`, cut 0" in text
     assert "| tiny | 0, 1, 2 | exact |" in text
     assert "The right image instead of another one adds +" in text
+    assert "; 3 of 3 pairs of trainings agree." in text and "| 3 of 3 (seeds 0, 1, 2) |" in text
+    assert "train more seeds" in text and "ign flips" not in text
     (table,) = json.loads(numbers.read_text())["tables"]
     tests = table["tests"]
     assert {test["baseline"]["role"] for test in tests} == {"question_only", "shuffled", "floor"}
@@ -52,6 +54,10 @@ def test_the_report_says_what_the_image_adds(runs: Path) -> None:
     }
     assert len(tests) == 9
     assert all(test["p_corrected"] >= test["p_value"] for test in tests)
+    assert all(test["test"] == "t" and test["seeds"] == [0, 1, 2] for test in tests)
+    assert all(
+        test["noise"]["by_training"].keys() == {"0"} and test["noise"]["degrees"] >= 2 for test in tests
+    )
     assert table["rows"][0]["seeds"] is not None
     for private in ("synpic", "shadow", "organ 1", str(runs)):
         assert private not in text
@@ -67,6 +73,33 @@ def test_names_can_be_given(runs: Path) -> None:
     text = (runs / "r.md").read_text(encoding="utf-8")
     assert "| mine | 0, 1 |" in text and "| other | 2 |" in text
     assert "no question-only model" in text or "## What the image adds" not in text
+
+
+def test_fewer_than_two_pairs_of_trainings_are_a_statement_about_these_models(runs: Path) -> None:
+    out, numbers = runs / "r.md", runs / "r.json"
+    shown = [
+        "real0.csv",
+        "real1.csv",
+        "real2.csv",
+        "blank0.csv",
+        "shuffled0.csv",
+        "shuffled1.csv",
+        "floor-kind.csv",
+    ]
+    files = [str(runs / name) for name in shown]
+    assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "sign flips: a statement about these trained models only" in text
+    assert "| sign flips, these trained models only | – | – |" in text
+    assert "| 2 of 2 (seeds 0, 1) |" in text and "| 3 of 3 (seeds 0, 1, 2) |" in text
+    (table,) = json.loads(numbers.read_text())["tables"]
+    used = {test["baseline"]["role"]: (test["test"], test["seeds"]) for test in table["tests"]}
+    assert used == {
+        "question_only": ("sign flips", []), "shuffled": ("t", [0, 1]), "floor": ("t", [0, 1, 2])
+    }  # fmt: skip
+    assert main([str(runs / "real0.csv"), str(runs / "floor-kind.csv"), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "| sign flips, these trained models only |" in text and "- t: " not in text
 
 
 @pytest.mark.parametrize("given", [["real0.csv", "real0.csv"], ["absent.csv"], ["report.md"]])

@@ -42,7 +42,7 @@ class Estimate:
     interval: Interval
     """D and D ± t·SE, 95 %."""
     p: float
-    """Two-sided, of t = D/SE; NaN where SE cannot be estimated."""
+    """Two-sided, of t = D/SE; NaN where SE cannot be estimated, or is 0 and D is not."""
     noise: Noise | None
     """``None`` where there is no query, or no fold with two cases."""
 
@@ -134,7 +134,10 @@ def t_test(
     )
     error = math.sqrt(of_cases + training)
     reach = float(stats.t.ppf(0.975, noise.degrees)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, noise.degrees)) if error else float(mean == 0)
+    if error > 1e-12 * abs(mean):
+        p = 2 * float(stats.t.sf(abs(mean) / error, noise.degrees))
+    else:  # a handful of answers that are all right and all wrong: no spread, which is not certainty
+        p = float("nan") if mean else 1.0
     return Estimate(Interval(mean, mean - reach, mean + reach, queries, len(found)), p, noise)
 
 

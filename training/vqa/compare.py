@@ -11,7 +11,9 @@ blank          trained_on real, images blank     the same trained model
 floor          mode floor                        every model; only the best floor of a table is tested against
 
 With ``--pool-cuts`` the cuts of a cross-validation (``image_disjoint``, ``--split-seed 0``, ``1``, …) are put end to
-end first, per configuration and seed. All tests of a report are one family, corrected by Holm.
+end first, per configuration and seed. All tests of a report are one family, corrected by Holm. Two configurations with
+two or more training seeds in common are compared by a t test that contains training noise; others by sign flips over
+images, which say something about these trained models only.
 """
 
 import argparse
@@ -24,15 +26,15 @@ from typing import Any
 from training.checks import within
 from training.errors import DataError
 from training.evaluate.arguments import ArgumentParser, answer
-from training.evaluate.bootstrap import Comparison, flips_for, holm
+from training.evaluate.bootstrap import flips_for, holm
 from training.folders import check_writable
 from training.vqa.compare_report import as_json, as_markdown
 from training.vqa.files import json_text, write_text
 from training.vqa.pooling import pool
 from training.vqa.predictions import Predictions, read_predictions
-from training.vqa.scores import HEADLINES, OVERALL, Accuracy, accuracies, differences
+from training.vqa.scores import FLOOR, HEADLINES, OVERALL, Accuracy, Difference, accuracies, differences
 
-MODEL, QUESTION_ONLY, SHUFFLED, BLANK, FLOOR = "model", "question_only", "shuffled", "blank", "floor"
+MODEL, QUESTION_ONLY, SHUFFLED, BLANK = "model", "question_only", "shuffled", "blank"
 CONTROLS = (QUESTION_ONLY, SHUFFLED, BLANK)
 _IMAGES = {"real": MODEL, "shuffled": SHUFFLED, "blank": BLANK}
 
@@ -62,8 +64,8 @@ class Test:
     model: Row
     baseline: Row
     group: str
-    comparison: Comparison
-    """Difference of the accuracies, its interval, and p given these models."""
+    difference: Difference
+    """Of the accuracies; its interval, p, and what both rest on."""
     corrected: float
     """p after Holm over every test of the report."""
 
@@ -127,15 +129,15 @@ def tables_of(
     flips = flips_for(len(HEADLINES) * sum(map(len, pairs)))
     tested = [
         [
-            (model, baseline, group, comparison)
+            (model, baseline, group, difference)
             for model, baseline in of_table
-            for group, comparison in differences(
+            for group, difference in differences(
                 model.predictions, baseline.predictions, HEADLINES, draws, flips, seed
             ).items()
         ]
         for of_table in pairs
     ]
-    corrected = iter(holm([comparison.p_value for of_table in tested for *_, comparison in of_table]))
+    corrected = iter(holm([difference.p_value for of_table in tested for *_, difference in of_table]))
     return [
         Table(rows, tuple(Test(*test, next(corrected)) for test in of_table))
         for rows, of_table in zip(tables, tested, strict=True)

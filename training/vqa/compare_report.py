@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from training.vqa.scores import HEADLINES, OVERALL, Accuracy, per_cent
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, per_cent
 
 if TYPE_CHECKING:
     from training.vqa.compare import Row, Table, Test
@@ -21,6 +21,8 @@ _ADDS = ("question_only", "shuffled", "blank")
 _SIGNIFICANT = 0.05
 _MIN_QUESTIONS = 10
 """Of a category that is shown."""
+_FEW = 2
+"""Degrees of freedom of training noise up to which a difference can look surer than it is."""
 
 
 def as_markdown(tables: "Sequence[Table]", draws: int) -> str:
@@ -37,7 +39,7 @@ def as_markdown(tables: "Sequence[Table]", draws: int) -> str:
             *_differences([t for t in tests if t.baseline.role == "floor"]),
             "",
         ]
-    lines += ["## How to read this", "", *_reading(len(tests), draws)]
+    lines += ["## How to read this", "", *_reading(tests, draws)]
     return "\n".join(lines) + "\n"
 
 
@@ -68,7 +70,8 @@ def as_json(tables: "Sequence[Table]") -> dict[str, Any]:
                         "model": test.model.name,
                         "baseline": {"name": test.baseline.name, "role": test.baseline.role},
                         "group": test.group,
-                        **_plain(asdict(test.comparison)),
+                        "test": "t" if test.difference.seeds else "sign flips",
+                        **_plain(asdict(test.difference)),
                         "p_corrected": _plain(test.corrected),
                     }
                     for test in table.tests
@@ -158,47 +161,91 @@ def _differences(tests: "Sequence[Test]") -> list[str]:
     if not tests:
         return ["None is given."]
     lines = [
-        "| model | minus | protocol | questions | points [95 %] | p | p corrected |",
-        "|---|---|---|---|---|---|---|",
+        "| model | minus | protocol | questions | points [95 %] | test | degrees of freedom | "
+        "pairs of trainings agreeing | p | p corrected |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for test in tests:
-        facts = test.model.facts
+        facts, found = test.model.facts, test.difference
         lines.append(
             f"| {_title(test.model)} | {_title(test.baseline)} | {facts.get('dataset')} `{facts.get('protocol')}` | "
-            f"{test.group} | {per_cent(test.comparison.difference, signed=True)} | {_p(test.comparison.p_value)} | "
-            f"{_p(test.corrected)} |"
+            f"{test.group} | {per_cent(found.interval, signed=True)} | {' | '.join(_test(found))} | "
+            f"{_p(found.p_value)} | {_p(test.corrected)} |"
         )
     return lines
 
 
+def _test(difference: Difference) -> tuple[str, str, str]:
+    """Its name, its degrees of freedom, and the trainings that agree with the mean."""
+    if not difference.seeds:
+        return "sign flips, these trained models only", "–", "–"
+    seeds = "seeds " + ", ".join(map(str, difference.seeds))
+    if difference.noise is None:
+        return "t", "–", f"– ({seeds})"
+    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
+    return "t", f"{difference.noise.degrees:.1f}", f"{agreeing} of {pairs} ({seeds})"
+
+
 def _sentence(test: "Test") -> str:
-    difference = test.comparison.difference
+    difference = test.difference.interval
     what = {
         "question_only": "Training and answering with images instead of the question alone",
         "shuffled": "The right image instead of another one",
         "blank": "The right image instead of a blank one",
     }[test.baseline.role]
     points = f"{per_cent(difference, signed=True)} points ({test.group}, {test.model.name})"
+    ground = f"p {_p(test.corrected)} corrected, {_rests_on(test.difference)}."
     if test.corrected < _SIGNIFICANT:
-        return (
-            f"{what} {'adds' if difference.mean > 0 else 'costs'} {points}, p {_p(test.corrected)} corrected."
-        )
-    return f"{what} makes no difference that can be told from chance: {points}, p {_p(test.corrected)} corrected."
+        return f"{what} {'adds' if difference.mean > 0 else 'costs'} {points}, {ground}"
+    return f"{what} makes no difference that can be told from chance: {points}, {ground}"
 
 
-def _reading(tests: int, draws: int) -> list[str]:
+def _rests_on(difference: Difference) -> str:
+    if not difference.seeds:
+        return "sign flips: a statement about these trained models only"
+    if difference.noise is None:
+        return "t test: no cut has two such images"
+    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
+    return f"t test, {difference.noise.degrees:.1f} degrees of freedom; {agreeing} of {pairs} pairs of trainings agree"
+
+
+def _reading(tests: "Sequence[Test]", draws: int) -> list[str]:
     return [
         "- A question is right if the answer, normalised, is one of its normalised right answers "
         "(docs/vqa_data.md); one whose right answer normalises to nothing counts and is never right.",
-        f"- Intervals: 95 %, bootstrap over images ({draws:,} samples): questions of one image are not independent.",
+        f"- Intervals of accuracies: 95 %, bootstrap over images ({draws:,} samples), for questions of one image are "
+        "not independent; they are those of these trained models.",
         "- ± is the standard deviation of the trainings' accuracies; with several seeds, a question's score is its "
         "mean over the seeds.",
         "- Floors answer without an image; the best one of a table by overall accuracy is the one tested against.",
-        f"- p: paired sign-flip test over images, two-sided; Holm corrects all {tests} tests of this report together.",
-        "- Intervals and p are those of these trained models: what other trainings would give is only in the ±.",
+        *_reading_tests(tests),
         "- `paper` knows the test answers and keeps the last epoch; under `strict` test images also occur in "
         "training wherever the official split shares them; `image_disjoint` deals the questions out again by image.",
     ]
+
+
+def _reading_tests(tests: "Sequence[Test]") -> list[str]:
+    lines = (
+        [f"- p: two-sided; Holm corrects all {len(tests)} tests of this report together."] if tests else []
+    )
+    by_training = [test.difference for test in tests if test.difference.seeds]
+    if by_training:
+        lines.append(
+            "- t: trainings of one seed are paired (each with the same floor; those without a partner are left out), "
+            "and interval and p contain images and training noise (`training/evaluate/noise.py`). A pair of trainings, "
+            "one for each seed and cut, agrees if its difference has the sign of the mean."
+        )
+    if any(one.noise and len(one.noise.by_training) * (len(one.seeds) - 1) <= _FEW for one in by_training):
+        lines.append(
+            "- One or two degrees of freedom of training noise, as with an official split and two or three seeds, are "
+            "few, and with one the t test is below 0.05 by chance in up to 10 % of cases: train more seeds."
+        )
+    if len(by_training) < len(tests):
+        lines.append(
+            "- Sign flips, over images: where fewer than two pairs of trainings share a seed, interval and p are a "
+            "statement about these trained models only; what other trainings would give is in neither."
+        )
+    return lines
 
 
 def _title(row: "Row") -> str:

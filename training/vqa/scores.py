@@ -1,24 +1,33 @@
 """Accuracy after normalisation with intervals by image, and paired tests by image between models.
 
 A question is right if the answer, normalised, is one of its right answers, normalised. Questions of one image are not
-independent: intervals resample images, tests flip the sign of an image's summed difference. Of several trainings of one
-configuration the mean over trainings is taken per question first; interval and p then are those of these trained
-models, and what another training would give is only in the spread over seeds beside them.
+independent: intervals resample images. Of several trainings of one configuration the mean over trainings is taken per
+question first; the interval of an accuracy then is that of these trained models.
+
+A difference of two configurations contains the luck of the trainings, in interval and p, where at least two pairs of
+trainings share a seed (``training.evaluate.noise``). Where there are fewer, an image's summed difference has its sign
+flipped at random, and what is said holds for these trained models only.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.evaluate.bootstrap import Comparison, Interval, Pair, case_interval, compare_all
+from training.evaluate.bootstrap import MIN_FLIPS, Interval, Pair, case_interval, compare_all
+from training.evaluate.noise import Noise, t_test
+from training.vqa.pooling import cuts_of
 from training.vqa.predictions import Prediction, Predictions
 
 OVERALL, OPEN, CLOSED = "overall", "open", "closed"
 HEADLINES = (OVERALL, OPEN, CLOSED)
 """Groups of questions that are tested; categories are described."""
+FLOOR = "floor"
+"""Mode of answers without a training: every training is compared with the same ones."""
 _SAME = ("dataset", "protocol", "split", "split_seed")
 """Facts that predictions must share to be compared question by question."""
 
@@ -36,6 +45,20 @@ class Accuracy:
     def seed_sd(self) -> float | None:
         """Standard deviation of ``seed_means``; ``None`` for one."""
         return float(np.std(self.seed_means, ddof=1)) if len(self.seed_means) > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of the accuracies of two configurations in one group of questions."""
+
+    interval: Interval
+    """95 %; with ``seeds`` it contains the luck of the trainings, else it is that of these models (bootstrap)."""
+    p_value: float
+    """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it cannot be told."""
+    seeds: tuple[Any, ...] = ()
+    """Of the pairs of trainings that were compared; none where interval and p are those of these models only."""
+    noise: Noise | None = None
+    """What the t test rests on; ``None`` without one, and where no cut has two images."""
 
 
 def accuracies(seeds: Sequence[Predictions], draws: int = 2000, seed: int = 0) -> dict[str, Accuracy]:
@@ -65,27 +88,50 @@ def differences(
     baseline: Sequence[Predictions],
     names: Sequence[str] = HEADLINES,
     draws: int = 2000,
-    flips: int = 10_000,
+    flips: int = MIN_FLIPS,
     seed: int = 0,
-) -> dict[str, Comparison]:
-    """Paired comparison of two configurations: difference of accuracies, interval and sign-flip p, both by image.
+) -> dict[str, Difference]:
+    """Paired comparison of two configurations, ``seeds`` minus ``baseline``, by image and by training.
+
+    With two or more pairs of trainings that share a seed, trainings without a partner are left out, and interval and p
+    are ``t_test``'s, with images as cases and cuts as folds. Each training is paired with the same floor. With fewer,
+    all trainings are averaged, the interval is a bootstrap over images and p that of sign flips over images.
 
     Args:
-        seeds: predictions of a configuration, a training each.
-        baseline: of the other; the number of trainings may differ.
+        seeds: predictions of a configuration, a training each, told apart by the fact ``seed``.
+        baseline: of the other, or a floor.
         names: groups of questions; those without a question are left out.
+        draws: bootstrap samples.
         flips: random sign assignments.
+        seed: of the draws and the flips.
 
     Raises:
-        DataError: they do not answer the same questions of the same cut.
+        DataError: they do not answer the same questions of the same cut, or a seed is given twice.
     """
     one, other = correctness(seeds), correctness([seeds[0], *baseline])[1:]
     rows = seeds[0].rows
+    images = image_codes(rows)
     members = {name: group for name, group in groups(rows).items() if name in names}
-    pairs = [
-        Pair(np.where(group, one.mean(axis=0), np.nan), other.mean(axis=0)) for group in members.values()
-    ]
-    return dict(zip(members, compare_all(pairs, image_codes(rows), draws, flips, seed), strict=True))
+    partners = _partners(seeds, baseline)
+    if len(partners) < 2:
+        pairs = [
+            Pair(np.where(group, one.mean(axis=0), np.nan), other.mean(axis=0)) for group in members.values()
+        ]
+        given = compare_all(pairs, images, draws, flips, seed)
+        return {
+            name: Difference(found.difference, found.p_value)
+            for name, found in zip(members, given, strict=True)
+        }
+    cuts, folds = _cuts([*seeds, *baseline])
+    by_training = np.stack([one[ours] - other[theirs] for ours, theirs in partners.values()])
+    tested = {
+        name: t_test(np.where(group, by_training, np.nan), images, folds, cuts)
+        for name, group in members.items()
+    }
+    return {
+        name: Difference(found.interval, found.p, tuple(partners), found.noise)
+        for name, found in tested.items()
+    }
 
 
 def correctness(seeds: Sequence[Predictions]) -> NDArray[np.float64]:
@@ -117,6 +163,35 @@ def correctness(seeds: Sequence[Predictions]) -> NDArray[np.float64]:
     return np.asarray(right, dtype=np.float64)
 
 
+def _partners(seeds: Sequence[Predictions], baseline: Sequence[Predictions]) -> dict[Any, tuple[int, int]]:
+    """Seed of a training to its places in both; with a floor, to the floor's. No seed, no partner."""
+    ours = _by_seed(seeds)
+    if all(one.facts.get("mode") == FLOOR for one in baseline):
+        return {seed: (place, 0) for seed, place in ours.items()} if len(baseline) == 1 else {}
+    theirs = _by_seed(baseline)
+    return {seed: (place, theirs[seed]) for seed, place in ours.items() if seed in theirs}
+
+
+def _by_seed(trainings: Sequence[Predictions]) -> dict[Any, int]:
+    known = [
+        (one.facts["seed"], place) for place, one in enumerate(trainings) if one.facts.get("seed") is not None
+    ]
+    if len(dict(known)) < len(known):
+        raise DataError("predictions of one seed are given twice: give each training once")
+    return dict(known)
+
+
+def _cuts(seeds: Sequence[Predictions]) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the cuts, and which one each question is in, ``[N]``, in the order of the first predictions."""
+    first, *others = (cuts_of(one) for one in seeds)
+    if any(other != first for other in others):
+        raise DataError(
+            "predictions have the same questions in different cuts: make them again with one version"
+        )
+    names, codes = np.unique([first[row.id] for row in seeds[0].rows], return_inverse=True)
+    return names.tolist(), codes.astype(np.int64)
+
+
 def groups(rows: Sequence[Prediction]) -> dict[str, NDArray[np.bool_]]:
     """Name to which questions belong, ``[N]``: overall, open, closed, then categories by name."""
     closed = np.array([row.closed for row in rows], dtype=bool)
@@ -141,6 +216,8 @@ def as_text(found: Mapping[str, Accuracy]) -> str:
 
 
 def per_cent(interval: Interval, signed: bool = False) -> str:
-    """``52.1 [48.0, 56.3]``; with a sign for differences."""
+    """``52.1 [48.0, 56.3]``; with a sign for differences; without an interval where there is none."""
     form = "+.1f" if signed else ".1f"
+    if math.isnan(interval.low):
+        return f"{100 * interval.mean:{form}} [–]"
     return f"{100 * interval.mean:{form}} [{100 * interval.low:{form}}, {100 * interval.high:{form}}]"
