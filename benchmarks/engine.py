@@ -32,8 +32,8 @@ from training.clip.load import build_clip
 from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.loop import Loop
+from training.engine.session import be_deterministic
 from training.nb_clip.run import NBClipRun, Split, Step
-from training.nb_clip.train import be_deterministic
 from training.options import build, read_options
 
 WARM_UP = 3

@@ -22,3 +22,13 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise ConfigError(f'{name}: "{value}" is not one of {", ".join(choices)}')
+
+
+def given(name: str, value: str) -> None:
+    """Refuse a required field that is empty.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not value:
+        raise ConfigError(f"{name} is not set: give it in the YAML file or as --{name} PATH")

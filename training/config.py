@@ -1,56 +1,36 @@
-"""The configuration of a training run: frozen dataclasses, one line with unit and range under each field.
+"""The configuration of an NB-CLIP run: frozen dataclasses, one line with unit and range under each field.
 
 A YAML file holds the same tree; ``--any.field value`` overrides it (see ``training/options.py``). Each room defines
-the group that it reads.
+the group that it reads; what all tasks have in common is in ``training/engine/config.py``.
 """
 
 from dataclasses import dataclass, field
 
-from training.checks import one_of, within
+from training.checks import given
 from training.clip.config import ModelConfig
 from training.data.config import DataConfig
-from training.engine.config import RESUME, LogConfig, OptimConfig, SaveConfig
+from training.engine.config import RunConfig
 from training.errors import ConfigError
-from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.config import ContrastiveOptimConfig, LossConfig, PolicyConfig
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """One NB-CLIP training run."""
 
-    output: str = ""
-    """Folder of the run: config.yaml, log.jsonl, checkpoint/, metrics.json; required."""
-    overwrite: bool = False
-    """Replace a run of another configuration in OUTPUT instead of refusing."""
-    resume: str = "auto"
-    """An unfinished run in OUTPUT: auto continues it or starts, never starts over, must fails if there is none."""
-    seed: int = 0
-    """Seed of weights, order and augmentation, >= 0."""
-    threads: int = 0
-    """CPU threads per process, in [0, 1024]; 0: all available cores, shared by the machine's processes."""
+    task: str = "nb_clip"
     select: str = "cui@50"
     """Dev measure that chooses the epoch to keep: cui@K, or p@K on all label columns together."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    log: LogConfig = field(default_factory=LogConfig)
-    save: SaveConfig = field(default_factory=SaveConfig)
+    optim: ContrastiveOptimConfig = field(default_factory=ContrastiveOptimConfig)
 
     def __post_init__(self) -> None:
-        within("seed", self.seed, 0, 2**31 - 1)
-        within("threads", self.threads, 0, 1024)
-        one_of("resume", self.resume, RESUME)
-        if self.overwrite and self.resume == "must":
-            raise ConfigError("overwrite true and resume must contradict each other: drop one")
-        for name, value in (
-            ("output", self.output),
-            ("data.train_store", self.data.train_store),
-            ("data.data_root", self.data.data_root),
-        ):
-            if not value:
-                raise ConfigError(f"{name} is not set: give it in the YAML file or as --{name} PATH")
+        super().__post_init__()
+        given("data.train_store", self.data.train_store)
+        given("data.data_root", self.data.data_root)
         if self.data.dev_store is not None and self.data.dev_store == self.data.train_store:
             raise ConfigError(
                 "data.dev_store and data.train_store are the same: the choice of the epoch needs other data"

@@ -46,7 +46,15 @@ def leaves(cls: type, prefix: str = "") -> Iterator[Option]:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string literal under each field of a dataclass, read from its source."""
+    """The string literal under each field of a dataclass and of those it derives from, read from their source."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if base is not object:
+            docs |= _own_docs(base)
+    return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
     (definition,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body
     docs: dict[str, str] = {}
     body = definition.body if isinstance(definition, ast.ClassDef) else []
@@ -78,6 +86,36 @@ def read_options(cls: type, arguments: Sequence[str]) -> Tree:
     """
     known = {option.name: option for option in leaves(cls)}
     tree: Tree = {}
+    for name, text in _flags(arguments):
+        if name == "config":
+            for key, value in _flatten(_read_yaml(Path(text)), known):
+                _put(tree, key, _coerce(_known(known, key, text), value, text))
+        else:
+            option = _known(known, name, "command line")
+            value = _parse_flag(option, text)
+            _put(tree, name, _coerce(option, value, "command line"))
+    return tree
+
+
+def last_given(name: str, arguments: Sequence[str]) -> Any:
+    """The last value that flags and YAML files give one field outside the groups, whatever else they say; or None.
+
+    For the field that decides which class ``read_options`` needs.
+
+    Raises:
+        ConfigError: a flag without a value, a missing or malformed YAML file.
+    """
+    value = None
+    for flag, text in _flags(arguments):
+        if flag == "config":
+            value = _read_yaml(Path(text)).get(name, value)
+        elif flag == name:
+            value = text
+    return value
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and value of each option."""
     pending = list(arguments)
     while pending:
         flag = pending.pop(0)
@@ -88,14 +126,7 @@ def read_options(cls: type, arguments: Sequence[str]) -> Tree:
             if not pending:
                 raise ConfigError(f"--{name} has no value")
             text = pending.pop(0)
-        if name == "config":
-            for key, value in _flatten(_read_yaml(Path(text)), known):
-                _put(tree, key, _coerce(_known(known, key, text), value, text))
-        else:
-            option = _known(known, name, "command line")
-            value = _parse_flag(option, text)
-            _put(tree, name, _coerce(option, value, "command line"))
-    return tree
+        yield name, text
 
 
 def build(cls: type[T], tree: Mapping[str, Any]) -> T:

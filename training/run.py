@@ -1,4 +1,4 @@
-"""Train NB-CLIP: ``accelerate launch training/run.py --config training/configs/nb_clip_demo.yaml [--field value]``."""
+"""Train a model: ``accelerate launch training/run.py --config training/configs/nb_clip_demo.yaml [--field value]``."""
 
 import logging
 import os
@@ -12,10 +12,10 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
-from training.config import TrainConfig  # noqa: E402
 from training.engine.threads import resolve_threads  # noqa: E402
 from training.errors import KGTargetsError  # noqa: E402
 from training.options import build, help_text, read_options, to_yaml  # noqa: E402
+from training.tasks import find_task  # noqa: E402
 
 COMMAND = "accelerate launch training/run.py"
 
@@ -24,11 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the configuration, train, and return the exit code: 0 done, 2 for a user's error, 130 or 143 for a stop."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if "--help" in given or "-h" in given:
-        sys.stdout.write(help_text(TrainConfig, COMMAND) + "\n")
-        return 0
+    options = [argument for argument in given if argument not in ("--help", "-h", "--print_config")]
     try:
-        config = build(TrainConfig, read_options(TrainConfig, [a for a in given if a != "--print_config"]))
+        task = find_task(options)
+        if "--help" in given or "-h" in given:
+            sys.stdout.write(help_text(task.config, COMMAND) + "\n")
+            return 0
+        config = build(task.config, read_options(task.config, options))
         if "--print_config" in given:
             sys.stdout.write(to_yaml(config))
             return 0
@@ -38,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         # Read once, when the libraries are loaded; torch is told again in the loop.
         os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
-        from training.nb_clip.train import train  # torch and open_clip take seconds to load: not for --help
-
+        train = task.load()
         return train(config, lambda line: sys.stderr.write(line + "\n"))
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")

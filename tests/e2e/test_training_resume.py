@@ -16,8 +16,9 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 from tests.e2e.test_training_runs import arguments, losses, write_store
+from training.clip.save import WEIGHTS
 from training.engine import state as state_module
-from training.engine.checkpoint import CHECKPOINT, FINISHED, WEIGHTS
+from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.engine.signals import StopRequest
 from training.engine.state import STATE
 from training.nb_clip.run import NBClipRun

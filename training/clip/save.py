@@ -6,12 +6,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from training.clip.load import HF_CONFIG, OPEN_CLIP_CONFIG, Clip
+from training.weights import saved_weights
 
 WEIGHTS = "open_clip_model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -46,19 +46,6 @@ def write_model_folder(folder: Path, model: nn.Module, clip: Clip) -> None:
         save_tokenizer(folder)
         path = folder / TOKENIZER_CONFIG
         _write_json(path, _without_paths(json.loads(path.read_text(encoding="utf-8"))))
-
-
-def saved_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict on the CPU, contiguous, no two tensors in one storage: safetensors refuses shared memory."""
-    weights: dict[str, torch.Tensor] = {}
-    storages: set[int] = set()
-    for name, value in model.state_dict().items():
-        tensor = value.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in storages:
-            tensor = tensor.clone()
-        storages.add(tensor.untyped_storage().data_ptr())
-        weights[name] = tensor
-    return weights
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,34 @@ SAMPLER_NAMES = ("random", "case_aware", "neighbour_aware")
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class ViewsConfig:
+    """How a model sees an image while it learns: no flips, since left and right mean something in a medical image."""
+
+    rotation: float = 8.0
+    """Augmentation: largest rotation, degrees, in [0, 180)."""
+    shift: float = 0.06
+    """Augmentation: largest shift, share of the image side, in [0, 0.5]."""
+    zoom: float = 0.12
+    """Augmentation: largest relative change of scale, in [0, 1)."""
+    brightness: float = 0.15
+    """Augmentation: largest change of contrast (relative) and offset (share of the range), in [0, 1)."""
+    cached_views: int = 0
+    """Augmented views per image that the frozen layers see, once, >= 0; 0: a new one at each step, nothing is kept."""
+    cache: str = ".cache/training"
+    """Folder for what the frozen layers made of views and captions; runs and folds share it."""
+
+    def __post_init__(self) -> None:
+        within("data.rotation", self.rotation, 0, 179.999)
+        within("data.shift", self.shift, 0, 0.5)
+        within("data.zoom", self.zoom, 0, 0.999)
+        within("data.brightness", self.brightness, 0, 0.999)
+        within("data.cached_views", self.cached_views, 0, 1024)
+        if not self.cache:
+            raise ConfigError("data.cache is empty: name a folder")
+
+
+@dataclass(frozen=True)
+class DataConfig(ViewsConfig):
     """Images, captions and their target stores."""
 
     train_store: str = ""
@@ -34,28 +61,13 @@ class DataConfig:
     """Batches that are decoded ahead of the one in use, in [1, 64]."""
     max_broken: int = 0
     """Images that may be missing or unreadable, as a count per process; skipped and reported; more is an error."""
-    rotation: float = 8.0
-    """Augmentation: largest rotation, degrees, in [0, 180)."""
-    shift: float = 0.06
-    """Augmentation: largest shift, share of the image side, in [0, 0.5]."""
-    zoom: float = 0.12
-    """Augmentation: largest relative change of scale, in [0, 1)."""
-    brightness: float = 0.15
-    """Augmentation: largest change of contrast (relative) and offset (share of the range), in [0, 1)."""
-
-    cached_views: int = 0
-    """Augmented views per image that the frozen layers see, once, >= 0; 0: a new one at each step, nothing is kept."""
-    cache: str = ".cache/training"
-    """Folder for what the frozen layers made of views and captions; runs and folds share it."""
 
     def __post_init__(self) -> None:
-        within("data.cached_views", self.cached_views, 0, 1024)
+        super().__post_init__()
         if self.cached_views and not self.in_memory:
             raise ConfigError(
                 "data.cached_views keeps features of all images in memory: set --data.in_memory true"
             )
-        if not self.cache:
-            raise ConfigError("data.cache is empty: name a folder")
         within("data.case_share", self.case_share, 1e-6, 1)
         within("data.batch_size", self.batch_size, 2, None)
         one_of("data.sampler", self.sampler, SAMPLER_NAMES)
@@ -63,7 +75,3 @@ class DataConfig:
         within("data.workers", self.workers, 0, 256)
         within("data.prefetch", self.prefetch, 1, 64)
         within("data.max_broken", self.max_broken, 0, None)
-        within("data.rotation", self.rotation, 0, 179.999)
-        within("data.shift", self.shift, 0, 0.5)
-        within("data.zoom", self.zoom, 0, 0.999)
-        within("data.brightness", self.brightness, 0, 0.999)

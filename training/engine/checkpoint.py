@@ -1,12 +1,12 @@
 """A run's folder: what is written, in which order, and how one tells that it is finished.
 
-OUTPUT/run.json           written first: key of (configuration, stores, images, weights); names the folder a run's
+OUTPUT/run.json           written first: key of (configuration, data, weights); names the folder a run's
 OUTPUT/config.yaml        the resolved configuration
 OUTPUT/data.json          facts about the data, for a model card
 OUTPUT/log.jsonl          one line per logged step and per epoch
 OUTPUT/tensorboard/       events
 OUTPUT/state/             what an unfinished run continues from (training/engine/state.py)
-OUTPUT/checkpoint/        open_clip model: create_model("local-dir:OUTPUT/checkpoint")
+OUTPUT/checkpoint/        the chosen model, as its task writes it (NB-CLIP: for open_clip; Med-VQA: Hugging Face's way)
 OUTPUT/metrics.json       the chosen epoch and its measures
 OUTPUT/finished.json      written last: the key again; its presence means finished
 """
@@ -15,15 +15,14 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from training.clip.load import Clip
-from training.clip.save import WEIGHTS, write_model_folder
-from training.config import TrainConfig
 from training.data.facts import DATA_FACTS
+from training.engine.config import RunConfig
 from training.engine.state import STATE, drop_state, saved_key
 from training.errors import CheckpointError
 from training.folders import check_writable, fresh_folder, replace_folder, writing
@@ -37,18 +36,18 @@ METRICS = "metrics.json"
 OURS = (RUN, CONFIG, DATA_FACTS, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}*", METRICS, FINISHED)
 """What a run writes, as patterns: nothing else is ever removed from its folder."""
 
-NOT_THE_RESULT = ("output", "overwrite", "resume", "log", "save")
-"""Fields on which a run's result does not depend."""
-NOT_THE_DATA = ("train_store", "dev_store", "data_root", "workers", "prefetch", "cache")
-"""Fields of ``data`` likewise; stores and images are in the key by what they hold."""
+NOT_THE_RESULT = ("task", "output", "overwrite", "resume", "log", "save")
+"""Fields on which a run's result does not depend, or that the others tell."""
+NOT_THE_DATA = ("train_store", "dev_store", "dataset", "data_root", "workers", "prefetch", "cache")
+"""Fields of ``data`` likewise; what they name is in the key by what it holds."""
 
 
-def run_key(config: TrainConfig, fingerprints: list[str], threads: int) -> str:
+def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
     """sha256 over what decides the result: the configuration (less output and log), the data and the threads.
 
     Args:
         config: the configuration.
-        fingerprints: of the stores, of the images they name and of local weights.
+        fingerprints: of the data, such as stores and the images they name, and of local weights.
         threads: CPU threads per process, resolved; rounding depends on them.
     """
     content: dict[str, Any] = {**asdict(config), "threads": threads}
@@ -86,11 +85,11 @@ def how_to_start(output: Path, key: str, *, resume: str = "auto", overwrite: boo
     if there is not None and there != key and not overwrite:
         kind = "a finished run" if (output / FINISHED).is_file() else "an unfinished run"
         raise CheckpointError(
-            f"{output} holds {kind} of another configuration, target store, set of images or thread count: "
-            "choose another --output, or --overwrite true to replace it"
+            f"{output} holds {kind} of another configuration, target store, set of images or questions, or thread "
+            "count: choose another --output, or --overwrite true to replace it"
         )
     if there == key:
-        if (output / FINISHED).is_file() and (output / CHECKPOINT / WEIGHTS).is_file():
+        if (output / FINISHED).is_file() and any((output / CHECKPOINT).glob("*.safetensors")):
             return Start.FINISHED
         if resume != "never" and saved_key(output) == key:
             return Start.CONTINUE
@@ -161,12 +160,12 @@ def _is_past(line: str, log: Path, step: int, epoch: int) -> bool:
         raise CheckpointError(f"{log} is damaged: start the run over with --resume never") from error
 
 
-def save_checkpoint(output: Path, clip: Clip) -> None:
-    """Write OUTPUT/checkpoint for open_clip; the previous one stays until the new one is whole."""
+def write_checkpoint(output: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder, which becomes OUTPUT/checkpoint; the previous one stays until it is whole."""
     fresh, current, old = (output / f"{CHECKPOINT}{suffix}" for suffix in (".new", "", ".old"))
     with writing(output, "--output"):
         with fresh_folder(fresh):
-            write_model_folder(fresh, clip.model, clip)
+            write(fresh)
         replace_folder(fresh, current, old)
 
 

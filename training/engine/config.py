@@ -1,8 +1,9 @@
-"""The configuration of the optimizer, of what is reported and of how often a run is saved."""
+"""What the configuration of every run has, whatever it trains: optimizer, what is reported, how often it is saved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from training.checks import within
+from training.checks import given, one_of, within
+from training.errors import ConfigError
 
 RESUME = ("auto", "never", "must")
 
@@ -12,7 +13,7 @@ class OptimConfig:
     """AdamW with linear warm-up and cosine decay."""
 
     epochs: int = 20
-    """Passes over the training images, at least 1."""
+    """Passes over the training data, at least 1."""
     max_steps: int | None = None
     """Stop after this many optimizer steps, at least 1; null runs all epochs."""
     lr: float = 1e-3
@@ -20,15 +21,13 @@ class OptimConfig:
     warmup: float = 0.1
     """Share of the steps with linearly rising learning rate, in [0, 1)."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices and kernels, >= 0; gains, biases and the logit scale get none."""
+    """Decoupled weight decay of matrices and kernels, >= 0; gains, biases and scales get none."""
     beta1: float = 0.9
     """AdamW's first-moment decay, in [0, 1)."""
     beta2: float = 0.98
     """AdamW's second-moment decay, in [0, 1)."""
     clip_norm: float | None = 1.0
     """Largest global gradient norm, > 0; null does not clip."""
-    max_logit_scale: float = 100.0
-    """Upper bound of exp(logit_scale), >= 1 (CLIP: 100)."""
 
     def __post_init__(self) -> None:
         within("optim.epochs", self.epochs, 1, None)
@@ -41,7 +40,6 @@ class OptimConfig:
         within("optim.beta2", self.beta2, 0, 0.999999)
         if self.clip_norm is not None:
             within("optim.clip_norm", self.clip_norm, 1e-12, None)
-        within("optim.max_logit_scale", self.max_logit_scale, 1, None)
 
 
 @dataclass(frozen=True)
@@ -75,3 +73,34 @@ class SaveConfig:
     def __post_init__(self) -> None:
         within("save.every", self.every, 0, None)
         within("save.minutes", self.minutes, 0, None)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run; each task adds its model, its data and its objective."""
+
+    task: str = ""
+    """What is trained: a name of training/tasks.py, nb_clip if absent; --task NAME --help shows that task's fields."""
+    output: str = ""
+    """Folder of the run: config.yaml, log.jsonl, checkpoint/, metrics.json; required."""
+    overwrite: bool = False
+    """Replace a run of another configuration in OUTPUT instead of refusing."""
+    resume: str = "auto"
+    """An unfinished run in OUTPUT: auto continues it or starts, never starts over, must fails if there is none."""
+    seed: int = 0
+    """Seed of weights, order and augmentation, >= 0."""
+    threads: int = 0
+    """CPU threads per process, in [0, 1024]; 0: all available cores, shared by the machine's processes."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+
+    def __post_init__(self) -> None:
+        if self.task != type(self).task:  # the default is the task that the class describes
+            raise ConfigError(f'task: these are the fields of {type(self).task}, not of "{self.task}"')
+        within("seed", self.seed, 0, 2**31 - 1)
+        within("threads", self.threads, 0, 1024)
+        one_of("resume", self.resume, RESUME)
+        if self.overwrite and self.resume == "must":
+            raise ConfigError("overwrite true and resume must contradict each other: drop one")
+        given("output", self.output)

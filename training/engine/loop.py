@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from training.config import TrainConfig
+from training.engine.config import RunConfig
 from training.engine.signals import StopRequest
 from training.engine.state import Progress, load_state, save_state
 from training.engine.tracking import Tracker
@@ -36,8 +36,10 @@ class Task(Protocol[B]):
     schedule: LRScheduler
     total_steps: int
     """Optimizer steps of the whole run."""
-    images_per_step: int
-    """Over all processes."""
+    unit: str
+    """What a batch holds, in the plural: images, questions."""
+    batch_size: int
+    """Of them in a step, over all processes."""
     measure: str | None
     """Name of the dev measure that chooses the epoch to keep; None keeps the last."""
 
@@ -54,7 +56,11 @@ class Task(Protocol[B]):
         ...
 
     def ids(self, batch: B) -> list[str]:
-        """Names of a batch's examples, for an error."""
+        """Names of what this process's batch holds, for an error."""
+        ...
+
+    def measured_after(self, epoch: int) -> bool:
+        """Whether the dev measure is wanted at the end of an epoch; after the last one it is in any case."""
         ...
 
     def score(self) -> float:
@@ -77,11 +83,19 @@ class Task(Protocol[B]):
         """Take a data state back."""
         ...
 
+    def facts(self) -> dict[str, Any]:
+        """What metrics.json records of the run, whichever epoch was chosen; every process has to ask."""
+        ...
+
+    def introduction(self) -> str:
+        """What is about to be trained, for a person."""
+        ...
+
 
 class Loop(Generic[B]):
     """Runs a task from wherever its folder says it is to the end, or to a request to stop."""
 
-    def __init__(self, config: TrainConfig, accelerator: Accelerator, task: Task[B], key: str) -> None:
+    def __init__(self, config: RunConfig, accelerator: Accelerator, task: Task[B], key: str) -> None:
         self.config, self.accelerator, self.task, self.key = config, accelerator, task, key
         self.output = Path(config.output)
         self.progress = Progress()
@@ -107,7 +121,7 @@ class Loop(Generic[B]):
             False if a request to stop ended it; the state is saved.
 
         Raises:
-            DataError: the loss is not finite; images cannot be read.
+            DataError: the loss is not finite; data cannot be read.
             CheckpointError: OUTPUT cannot be written.
         """
         progress, total = self.progress, self.task.total_steps
@@ -147,7 +161,7 @@ class Loop(Generic[B]):
             self.task.schedule.step()
         self.task.optimizer.zero_grad()
         self.task.after_step()
-        tracker.advance(self.task.images_per_step)
+        tracker.advance(self.task.batch_size)
         if measured:
             tracker.step(step, self._over_processes(values), self.task.waited())
 
@@ -155,7 +169,7 @@ class Loop(Generic[B]):
         """Before the optimizer moves anything, on all processes or none.
 
         Raises:
-            DataError: the loss or the gradient's norm is not finite on some process; names the whole batch's images.
+            DataError: the loss or the gradient's norm is not finite on some process; names all that the batch holds.
         """
         device, names = self.accelerator.device, ("loss", "gradient's norm")
         # With a scaler (fp16) an overflow of the gradient is its business: it skips the step.
@@ -164,9 +178,10 @@ class Loop(Generic[B]):
         found = self.accelerator.reduce(broken.float(), reduction="sum").tolist()
         if any(found):
             what = next(name for name, count in zip(names, found, strict=False) if count)
-            images = ", ".join(gather_object(self.task.ids(batch)))
+            names_of_all = ", ".join(gather_object(self.task.ids(batch)))
             raise DataError(
-                f"step {self.progress.step}: the {what} is not finite; lower optim.lr, or look at the images {images}"
+                f"step {self.progress.step}: the {what} is not finite; lower optim.lr, or look at the "
+                f"{self.task.unit} {names_of_all}"
             )
 
     def _clip(self, limit: float | None) -> Tensor:
@@ -190,6 +205,8 @@ class Loop(Generic[B]):
         last = progress.step >= self.task.total_steps
         score = None
         if self.task.measure is not None:
+            if not (last or self.task.measured_after(progress.epoch)):
+                return
             score = self.task.score()
             tracker.epoch(progress.epoch, progress.step, {self.task.measure: score})
         if score is None or score > (-math.inf if progress.best is None else progress.best):

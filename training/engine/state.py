@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training.clip.save import saved_weights
 from training.errors import CheckpointError
 from training.folders import fresh_folder, replace_folder, writing
+from training.weights import saved_weights
 
 STATE = "state"
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"

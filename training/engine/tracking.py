@@ -16,8 +16,8 @@ from accelerate.utils import LoggerType
 from tqdm import tqdm
 
 from training.checks import one_of
-from training.config import TrainConfig
 from training.engine.checkpoint import LOG
+from training.engine.config import RunConfig
 from training.errors import ConfigError
 from training.folders import writing
 
@@ -26,6 +26,7 @@ _TOLD = (
     ("kl", "KL", ".3f"),
     ("diagonal", "diagonal", ".2f"),
     ("positives", "positives", ".1f"),
+    ("token_accuracy", "tokens right", ".2f"),
 )
 """Measurements that a line for people shows: name, text, format."""
 
@@ -44,7 +45,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ConfigError(f"log.trackers: {name} is not installed: pip install {name}, or leave it out")
 
 
-def start_trackers(accelerator: Accelerator, config: TrainConfig, done: int) -> None:
+def start_trackers(accelerator: Accelerator, config: RunConfig, done: int) -> None:
     """Open the trackers of ``log.trackers``; a continued run goes on where it was saved.
 
     Args:
@@ -76,17 +77,32 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Tracker:
-    """Writes OUTPUT/log.jsonl, trackers and the progress display; silent off the main process."""
+    """Writes OUTPUT/log.jsonl, trackers and the progress display; silent off the main process.
+
+    Args:
+        accelerator: the run's.
+        output: its folder.
+        total_steps: optimizer steps of the whole run.
+        every: steps between log lines.
+        done: steps done before.
+        unit: what throughput counts, in the plural.
+    """
 
     def __init__(
-        self, accelerator: Accelerator, output: Path, total_steps: int, every: int, done: int = 0
+        self,
+        accelerator: Accelerator,
+        output: Path,
+        total_steps: int,
+        every: int,
+        done: int = 0,
+        unit: str = "images",
     ) -> None:
         self._accelerator = accelerator
-        self._total, self._every, self._done = total_steps, every, done
+        self._total, self._every, self._done, self._unit = total_steps, every, done, unit
         self._main = accelerator.is_main_process
         self._interactive = sys.stderr.isatty()
         self._started = self._last_time = time.monotonic()
-        self._images, self._waited = 0, 0.0
+        self._count, self._waited = 0, 0.0
         self._output = output
         with writing(output, "--output"):
             self._log = (output / LOG).open("a", encoding="utf-8") if self._main else None
@@ -120,9 +136,9 @@ class Tracker:
         """Whether this step (counted from 1) is logged; measurements are read from the device only then."""
         return step % self._every == 0 or step in (1, self._total)
 
-    def advance(self, images: int) -> None:
-        """Count one step of ``images`` images over all processes."""
-        self._images += images
+    def advance(self, count: int) -> None:
+        """Count one step of ``count`` examples over all processes."""
+        self._count += count
         self._bar.update(1)
 
     @contextmanager
@@ -146,10 +162,10 @@ class Tracker:
         passed = max(now - self._last_time, 1e-9)
         values = {
             **values,
-            "images_per_s": self._images / passed,
+            f"{self._unit}_per_s": self._count / passed,
             "data_wait": (waited - self._waited) / passed,
         }
-        self._last_time, self._images, self._waited = now, 0, waited
+        self._last_time, self._count, self._waited = now, 0, waited
         self._record(
             {"step": step, **values}, {f"train/{name}": value for name, value in values.items()}, step
         )
@@ -157,7 +173,7 @@ class Tracker:
         told = "  ".join(f"{text} {values[name]:{form}}" for name, text, form in _TOLD if name in values)
         self._bar.set_postfix_str(told, refresh=False)
         if not self._interactive:
-            rate = f"{values['images_per_s']:.0f} images/s"
+            rate = f"{values[f'{self._unit}_per_s']:.0f} {self._unit}/s"
             self.say(f"step {step}/{self._total}  {told}  {rate}  {left:.0f} s left")
 
     def epoch(self, epoch: int, step: int, values: dict[str, float]) -> None:

@@ -1,8 +1,9 @@
-"""The configuration of the objective: which loss, and how similarities become its targets."""
+"""The configuration of the objective: which loss, how similarities become its targets, and how it is optimised."""
 
 from dataclasses import dataclass
 
 from training.checks import one_of, within
+from training.engine.config import OptimConfig
 
 POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity", "uniform", "same_case")
 TEMPERATURES = {"softmax": 1.0, "fixed_mass": 0.05}
@@ -66,3 +67,15 @@ class PolicyConfig:
     def used_temperature(self) -> float:
         """The temperature, or the policy's own."""
         return TEMPERATURES.get(self.name, 1.0) if self.temperature is None else self.temperature
+
+
+@dataclass(frozen=True)
+class ContrastiveOptimConfig(OptimConfig):
+    """AdamW with linear warm-up and cosine decay, and a bound on the temperature that is learnt."""
+
+    max_logit_scale: float = 100.0
+    """Upper bound of exp(logit_scale), >= 1 (CLIP: 100)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("optim.max_logit_scale", self.max_logit_scale, 1, None)

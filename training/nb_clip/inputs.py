@@ -1,13 +1,6 @@
-"""What the model is fed with: pixels, augmented anew at each step, or what frozen layers made of some views once.
+"""What the model is fed with: pixels, augmented anew at each step, or what frozen layers made of some views once."""
 
-Everything random is drawn for the global batch from (seed, step), so that an image is seen alike whatever the number of
-processes.
-"""
-
-import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,9 +13,9 @@ from training.clip.cut import CutClip, cut
 from training.clip.features import image_features
 from training.clip.load import Clip
 from training.config import TrainConfig
-from training.data.bank import Bank, content_key, module_key
+from training.data.bank import content_key, module_key
 from training.data.dataset import Batch, CaptionedImages
-from training.data.transforms import Augmentation
+from training.data.views import FrozenFeatures, augmentation, step_generator
 from training.errors import ShapeError
 from training.evaluate.features import BATCH, encode_images
 
@@ -65,17 +58,6 @@ def make_inputs(
     return PixelInputs(config, clip, dev, accelerator.device)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Of what a step draws for its images."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4096)
-
-
-def augmentation(config: TrainConfig) -> Augmentation:
-    """As configured."""
-    data = config.data
-    return Augmentation(data.rotation, data.shift, data.zoom, data.brightness)
-
-
 class PixelInputs:
     """Pixels, augmented at each step; the whole model learns, as far as it is not frozen."""
 
@@ -87,7 +69,7 @@ class PixelInputs:
 
     def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
         """Augmented and normalised images, float32 ``[B, 3, S, S]``."""
-        augment, pixels = augmentation(self.config), batch.pixels
+        augment, pixels = augmentation(self.config.data), batch.pixels
         everyone = augment.draw(self.config.data.batch_size, step_generator(self.config.seed, step))
         drawn = everyone[offset : offset + len(pixels)]
         mean, std = self.clip.mean.to(self.device), self.clip.std.to(self.device)
@@ -136,6 +118,7 @@ class FrozenInputs:
         self._cut: CutClip = cut(clip.model, size)
         self.learner = self._cut.learner
         self._rows = torch.as_tensor(images.rows)
+        self._frozen = FrozenFeatures(config.data, accelerator)
         self._images = self._of_images(images, config.data.cached_views)
         self._dev = None if dev is None else self._of_images(dev, 0)
         self._texts = None if self._cut.text_part is None else self._of_texts(images, self._cut.text_part)
@@ -179,22 +162,10 @@ class FrozenInputs:
 
     def _of_images(self, images: CaptionedImages, views: int) -> Tensor:
         """Features of each image in augmented views, or as it is (0 views), float16 ``[N, max(views, 1), …]``."""
-        part, augment = self._cut.image_part, augmentation(self.config)
         pixels = images.batch(range(len(images))).pixels
-        keys = [content_key(image) for image in pixels]
-        facts = {"views": views, "augmentation": asdict(augment) if views else {}}
-        facts |= {"mean": self.clip.mean.flatten().tolist(), "std": self.clip.std.flatten().tolist()}
-
-        @torch.no_grad()
-        def features(position: int) -> Tensor:
-            image = pixels[position : position + 1].float() / 255.0
-            if views:  # drawn from the image itself: every run and every fold sees the same views
-                seed = int.from_bytes(hashlib.sha256(keys[position].encode()).digest()[:7])
-                image = augment(image.expand(views, -1, -1, -1), torch.Generator().manual_seed(seed))
-            inputs = ((image - self.clip.mean) / self.clip.std).to(self.accelerator.device)
-            return torch.as_tensor(part(inputs.contiguous(memory_format=torch.channels_last)))
-
-        return self._filled(module_key(part, **facts), keys, features, "frozen image layers")
+        return self._frozen.of_images(
+            self._cut.image_part, pixels, self.clip.mean, self.clip.std, views, "frozen image layers"
+        )
 
     def _of_texts(self, images: CaptionedImages, part: nn.Module) -> Tensor:
         tokens = images.batch(range(len(images))).tokens
@@ -204,11 +175,4 @@ class FrozenInputs:
         def features(position: int) -> Tensor:
             return torch.as_tensor(part(tokens[position : position + 1].to(self.accelerator.device)))[0]
 
-        return self._filled(module_key(part), keys, features, "frozen text layers")
-
-    def _filled(self, key: str, keys: list[str], compute: Callable[[int], Tensor], what: str) -> Tensor:
-        bank = Bank(Path(self.config.data.cache), key)
-        processes = self.accelerator.num_processes
-        bank.complete(keys, compute, what, slice(self.accelerator.process_index, None, processes))
-        self.accelerator.wait_for_everyone()
-        return bank.load(keys)
+        return self._frozen.filled(module_key(part), keys, features, "frozen text layers")

@@ -19,13 +19,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kg_targets.store import TargetStore
 from training.clip.load import Clip
+from training.clip.save import write_model_folder
 from training.config import TrainConfig
 from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
 from training.data.sampler import make_sampler
 from training.data.sources import ImageSource
-from training.engine.checkpoint import save_checkpoint
+from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.errors import DataError
 from training.evaluate.features import RetrievalSet
@@ -77,7 +78,7 @@ class NBClipRun:
         self.measure: str | None = self.selector.name if self.selector else None
         all_steps = self.sampler.steps * config.optim.epochs
         self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
-        self.images_per_step = data.batch_size
+        self.unit, self.batch_size = "images", data.batch_size
         self.targets = TargetBuilder(train.store, config.loss, config.policy, accelerator.device)
         self.objective = NBClipTask(config.loss, accelerator)
         self.objective.freeze_unused(clip.model)
@@ -143,6 +144,10 @@ class NBClipRun:
         """The image ids of this process's share of a batch."""
         return [self.images.store.image_ids[row] for row in batch.batch.rows.tolist()]
 
+    def measured_after(self, epoch: int) -> bool:
+        """Every epoch: it costs little."""
+        return True
+
     def score(self) -> float:
         """Image→image retrieval on the dev split."""
         if self.selector is None:
@@ -154,7 +159,7 @@ class NBClipRun:
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint, for open_clip."""
-        save_checkpoint(output, self.clip)
+        write_checkpoint(output, lambda folder: write_model_folder(folder, self.clip.model, self.clip))
 
     def waited(self) -> float:
         """Seconds that steps have waited for images or for targets."""

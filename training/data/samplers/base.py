@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ from training.errors import ConfigError
 @dataclass(frozen=True)
 class Sampler(ABC):
     """Batches of one epoch. The images of a step do not depend on the number of processes; none is repeated."""
+
+    what: ClassVar[str] = "images of data.train_store"
+    """What is drawn, for messages."""
+    least: ClassVar[int] = 2
+    """A process's share of a batch at least, where there are several."""
 
     images: int
     """Images in the data set."""
@@ -28,13 +34,13 @@ class Sampler(ABC):
             raise ConfigError(
                 f"data.batch_size {self.batch_size} is not a multiple of the {self.world_size} processes"
             )
-        if self.batch_size // self.world_size < 2 and self.world_size > 1:
+        if self.batch_size // self.world_size < self.least and self.world_size > 1:
             raise ConfigError(
                 f"data.batch_size {self.batch_size} leaves {self.world_size} processes one image each"
             )
         if self.steps == 0:
             raise ConfigError(
-                f"data.batch_size {self.batch_size} exceeds the {self.images} images of data.train_store: reduce it"
+                f"data.batch_size {self.batch_size} exceeds the {self.images} {self.what}: reduce it"
             )
 
     @property

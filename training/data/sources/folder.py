@@ -14,6 +14,22 @@ from training.data.sources.base import ImageSource
 from training.errors import DataError
 
 
+def read_bytes(path: Path) -> bytes:
+    """An image file's content.
+
+    Raises:
+        BrokenImage: it cannot be read, or is too large to be one.
+    """
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_BYTES:
+                raise BrokenImage(f"{path} ({size:,} bytes)")
+            return stream.read()
+    except OSError as error:
+        raise BrokenImage(f"{path} ({error.strerror or one_line(error)})") from error
+
+
 class FolderSource(ImageSource):
     """A folder that the store's image paths are relative to.
 
@@ -47,15 +63,7 @@ class FolderSource(ImageSource):
         Raises:
             BrokenImage: it cannot be read.
         """
-        path = self.root / self._paths[row]
-        try:
-            with path.open("rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                if size > MAX_BYTES:
-                    raise BrokenImage(f"{path} ({size:,} bytes)")
-                return stream.read()
-        except OSError as error:
-            raise BrokenImage(f"{path} ({error.strerror or one_line(error)})") from error
+        return read_bytes(self.root / self._paths[row])
 
     def digest(self) -> str:
         """sha256 over path, size and (up to a limit in all) content of every image."""

@@ -1,0 +1,119 @@
+"""From a configuration to a finished run folder, whatever is trained: start or continue, record, stop, finish."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from training.data.facts import DATA_FACTS
+from training.engine.checkpoint import (
+    Start,
+    continue_run,
+    finish_run,
+    how_to_start,
+    run_key,
+    start_run,
+    write_json,
+)
+from training.engine.config import RunConfig
+from training.engine.loop import Loop, Task
+from training.engine.signals import StopRequest, follow_launcher
+from training.engine.threads import resolve_threads
+from training.engine.tracking import Tracker, check_trackers, start_trackers
+from training.folders import writing
+from training.options import to_yaml
+
+Say = Callable[[str], Any]
+"""Tells a person something, on one line."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task whose data are found, before its model is built: enough to know whether there is anything to do."""
+
+    fingerprints: Sequence[str]
+    """Of what decides the result besides the configuration: the data, and weights on this machine."""
+    precision: str
+    """fp32, bf16 or fp16."""
+    data_facts: Callable[[], dict[str, Any]]
+    """OUTPUT/data.json, for a model card; asked when a run begins."""
+    build: Callable[[Accelerator], Task[Any]]
+    """The task with its model, on the accelerator's device; called after the random generators are seeded."""
+
+
+def run_training(config: RunConfig, prepare: Callable[[], Prepared], say: Say) -> int:
+    """Run one training as configured, or what is left of it.
+
+    Args:
+        config: the configuration.
+        prepare: finds the task's data.
+        say: tells a person why nothing or not everything was done.
+
+    Returns:
+        0, or 128 + the signal that asked to stop; OUTPUT then holds the state to continue from.
+
+    Raises:
+        KGTargetsError: the configuration, the data or OUTPUT are not usable.
+    """
+    follow_launcher()
+    check_trackers(config.log.tracker_names)
+    output, threads = Path(config.output), resolve_threads(config.threads)
+    prepared = prepare()
+    key = run_key(config, list(prepared.fingerprints), threads)
+    start = how_to_start(output, key, resume=config.resume, overwrite=config.overwrite)
+    if start is Start.FINISHED:
+        say(f"{output} already holds this finished run: nothing to do")
+        return 0
+
+    set_seed(config.seed)
+    be_deterministic()
+    accelerator = Accelerator(
+        mixed_precision="no" if prepared.precision == "fp32" else prepared.precision,
+        log_with=config.log.tracker_names or None,
+        project_dir=config.output,
+    )
+    torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
+    task = prepared.build(accelerator)
+    loop: Loop[Any] = Loop(config, accelerator, task, key)
+    if start is Start.CONTINUE:
+        loop.restore()
+    done = loop.progress.step
+    if accelerator.is_main_process:
+        if start is Start.CONTINUE:
+            continue_run(output, done, loop.progress.epoch)
+        else:
+            start_run(output, key, to_yaml(config))
+            with writing(output, "--output"):
+                write_json(output / DATA_FACTS, prepared.data_facts())
+    accelerator.wait_for_everyone()
+    start_trackers(accelerator, config, done)
+    with (
+        Tracker(accelerator, output, task.total_steps, config.log.every, done, task.unit) as tracker,
+        StopRequest() as stop,
+    ):
+        tracker.say(task.introduction() + (f", continued after step {done:,}" if done else ""))
+        complete = loop.run(tracker, stop)
+    facts = task.facts()  # while processes can still ask one another
+    with writing(output, "--output"):
+        accelerator.end_training()
+    if not complete:
+        if accelerator.is_main_process:
+            say(
+                f"stopped after step {loop.progress.step:,} of {task.total_steps:,}, saved in {output}: "
+                "the same command continues"
+            )
+        return 128 + (stop.signal or 0)
+    if accelerator.is_main_process:
+        finish_run(output, key, {**facts, **loop.progress.metrics})
+    return 0
+
+
+def be_deterministic() -> None:
+    """Let torch choose algorithms that give the same bits every time, where it has them."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Its help to find bugs writes every new tensor once more: a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

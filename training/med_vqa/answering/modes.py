@@ -1,0 +1,165 @@
+"""Three ways to an answer. Each is prepared once for many questions, and then answers batches of encoded questions.
+
+exact      every candidate's log-likelihood
+shortlist  those of the k candidates whose first tokens are the likeliest; with k >= C it is ``exact``
+generate   the model's own words, greedily; one answer
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.errors import CheckpointError, ConfigError
+from training.med_vqa.answering.candidates import Candidates
+from training.med_vqa.answering.generation import MAX_TOKENS, generate
+from training.med_vqa.answering.ranking import Ranker, first_tokens, shortlist
+from training.med_vqa.modeling import Encoded, MedVQAModel
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer to one question."""
+
+    text: str
+    """The candidate, or the model's own words."""
+    probability: float
+    """Ranking: softmax of the log-likelihoods over the candidates ranked, which are all or the short-list. Generation:
+    of these word pieces among all there could be, exp(log_likelihood)."""
+    log_likelihood: float
+    """log p of its word pieces and of the end, nats; of a generated answer cut for its length: of its word pieces."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What answers are chosen from, and how many are wanted."""
+
+    model: MedVQAModel
+    """In eval mode."""
+    tokenizer: Any
+    """Of transformers; [CLS] starts an answer and [SEP] ends it."""
+    candidates: Candidates
+    """What ranking chooses from, and how generated tokens that spell one of them are written."""
+    k: int
+    """Candidates of a short-list."""
+    top: int
+    """Answers wanted."""
+    chunk: int
+    """Prefixes decoded at a time."""
+
+    def ranker(self, rows: Sequence[int] | None = None) -> Ranker:
+        """Of the candidates ``rows``; None: of all.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        ids = self.candidates.token_ids
+        if not ids:
+            raise ConfigError("there are no candidate answers to rank: name some, or use --mode generate")
+        chosen = ids if rows is None else tuple(ids[row] for row in rows)
+        return Ranker(
+            self.model, chosen, self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.chunk
+        )
+
+
+Chooser = Callable[[Encoded], list[list[Answered]]]
+"""B encoded questions, with the decoder's memory, to the best answers to each."""
+
+
+def exact(setting: Setting) -> Chooser:
+    """Rank all candidates."""
+    ranker = setting.ranker()
+
+    def choose(encoded: Encoded) -> list[list[Answered]]:
+        texts = [setting.candidates.texts] * len(encoded)
+        return _best(ranker.log_likelihoods(encoded), texts, setting.top)
+
+    return choose
+
+
+def shortlisted(setting: Setting) -> Chooser:
+    """Rank the likeliest by first token."""
+    if setting.k >= len(setting.candidates):
+        return exact(setting)
+    ids, texts = setting.candidates.token_ids, setting.candidates.texts
+
+    def choose(encoded: Encoded) -> list[list[Answered]]:
+        first = first_tokens(setting.model, encoded, setting.tokenizer.cls_token_id)
+        lists = shortlist(first, ids, setting.k).tolist()
+        scores = [
+            setting.ranker(rows).log_likelihoods(one)
+            for rows, one in zip(lists, _one_by_one(encoded), strict=True)
+        ]
+        return _best(torch.cat(scores), [[texts[row] for row in rows] for rows in lists], setting.top)
+
+    return choose
+
+
+def generated(setting: Setting) -> Chooser:
+    """Write freely; tokens that spell a candidate are given as the candidate is written."""
+    tokenizer, model = setting.tokenizer, setting.model
+    end = tokenizer.sep_token_id
+    forbidden = [token for token in tokenizer.all_special_ids if token != end]
+    longest = min(MAX_TOKENS, model.decoder.config.max_position_embeddings - 1)
+    spelled = dict(zip(setting.candidates.token_ids, setting.candidates.texts, strict=True))
+
+    def choose(encoded: Encoded) -> list[list[Answered]]:
+        found = generate(model, encoded, tokenizer.cls_token_id, end, forbidden, longest)
+        likelihoods = _finite(torch.tensor([one.log_likelihood for one in found], dtype=torch.float64))
+        return [
+            [
+                Answered(
+                    spelled.get(one.token_ids) or tokenizer.decode(one.token_ids),
+                    probability,
+                    one.log_likelihood,
+                )
+            ]
+            for one, probability in zip(found, likelihoods.exp().tolist(), strict=True)
+        ]
+
+    return choose
+
+
+MODES: dict[str, Callable[[Setting], Chooser]] = {
+    "exact": exact,
+    "shortlist": shortlisted,
+    "generate": generated,
+}
+
+
+def _one_by_one(encoded: Encoded) -> Iterator[Encoded]:
+    for row in range(len(encoded)):
+
+        def only(part: Tensor, row: int = row) -> Tensor:
+            return part[row : row + 1]
+
+        yield encoded.map(only)
+
+
+def _best(scores: Tensor, texts: Sequence[Sequence[str]], top: int) -> list[list[Answered]]:
+    """The ``top`` of each row's candidates, ``[B, C]`` of them; equal scores in the candidates' order."""
+    probabilities = _finite(scores).softmax(dim=1)
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
+    return [
+        [
+            Answered(row_texts[place], *numbers)
+            for place, *numbers in zip(places, chances, likelihoods, strict=True)
+        ]
+        for row_texts, places, chances, likelihoods in zip(
+            texts,
+            order.tolist(),
+            probabilities.gather(1, order).tolist(),
+            scores.gather(1, order).tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _finite(scores: Tensor) -> Tensor:
+    if not torch.isfinite(scores).all():
+        raise CheckpointError(
+            "the model's likelihoods are not finite numbers: its weights are damaged, or the precision is too low"
+        )
+    return scores

@@ -1,0 +1,173 @@
+"""Answers of one model to one part of a data set, with the facts that make them comparable."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checks import one_of, within
+from training.clip.config import PRECISIONS
+from training.data.content import image_digest
+from training.errors import ConfigError
+from training.med_vqa.answering import MODES, Answered, Answerer
+from training.med_vqa.answering.answerer import SHORTLIST
+from training.med_vqa.evaluate.saved import Saved
+from training.med_vqa.evaluate.shown import BLANK, IMAGES, SHUFFLED, Shown
+from training.vqa.items import Question
+from training.vqa.predictions import Predictions, predictions_of
+from training.vqa.protocols import Split, ceiling
+
+FORMAT = 1
+"""Of what is computed; predictions of another one are made again."""
+TOLD = 100
+"""Answers between two lines of progress."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How the questions are answered."""
+
+    part: str = "test"
+    """train, validation or test."""
+    mode: str = "exact"
+    """exact, shortlist or generate."""
+    k: int = SHORTLIST
+    """Candidates of a short-list, >= 1."""
+    images: str = "real"
+    """real, shuffled (every image stands for another one of the part) or blank (the mean colour)."""
+    seed: int = 0
+    """Of the shuffle, >= 0."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16 (GPU only)."""
+    max_broken: int = 0
+    """Images that may be missing or unreadable, >= 0; their questions count as answered wrongly."""
+    name: str = "model"
+    """What the model is called in comparisons: the same for all seeds and for its question-only twin."""
+
+    def __post_init__(self) -> None:
+        one_of("--mode", self.mode, tuple(MODES))
+        one_of("--images", self.images, IMAGES)
+        one_of("--precision", self.precision, PRECISIONS)
+        within("--k", self.k, 1, None)
+        within("--seed", self.seed, 0, None)
+        within("--max-broken", self.max_broken, 0, None)
+
+
+def check_fits(saved: Saved, split: Split) -> None:
+    """Refuse a cut that the model was not trained on: its training questions may be test questions there.
+
+    Raises:
+        ConfigError: the model is of the same data set under another protocol, or of another cut.
+    """
+    answers = saved.answers
+    if answers.dataset != split.dataset:
+        return
+    if answers.protocol != split.protocol:
+        raise ConfigError(
+            f"the model was trained on {answers.dataset} under protocol {answers.protocol}, not {split.protocol}: "
+            f"give --protocol {answers.protocol}, or a model of the other"
+        )
+    recorded = saved.record.get("data", {}).get("split_seed", split.seed)
+    if recorded != split.seed or list(split.candidates) != answers.candidates:
+        raise ConfigError(
+            f"the model was trained on another cut of {answers.dataset} (split seed {recorded}, "
+            f"{len(answers.candidates):,} candidates, here {split.seed} and {len(split.candidates):,}): give the "
+            "--split-seed, --validation-share and files of its training"
+        )
+
+
+def key_of(saved: Saved, split: Split, root: Path, asked: Asked) -> str:
+    """sha256 over what decides the predictions: the model, the questions, their images and how they are answered."""
+    questions = [asdict(question) for question in split.part(asked.part)]
+    paths = sorted({question["image_path"] for question in questions if question["image_path"]})
+    content = [
+        FORMAT, saved.digest, saved.record.get("seed"), split.protocol, split.seed, questions, asdict(asked),
+        image_digest(root, paths) if asked.images != BLANK else "",
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def evaluate(
+    saved: Saved, split: Split, root: Path, asked: Asked, say: Callable[[str], object] = lambda line: None
+) -> Predictions:
+    """Answer every question of a part.
+
+    Args:
+        saved: the model.
+        split: the data set under the protocol that the model was trained by, or another data set.
+        root: folder that image paths are relative to.
+        asked: how.
+        say: told now and then how far it is.
+
+    Raises:
+        ConfigError: an option is not possible, or the cut is not the model's.
+        DataError: images are missing or unreadable beyond ``asked.max_broken``.
+    """
+    check_fits(saved, split)
+    questions = split.part(asked.part)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    answerer = Answerer(
+        saved.med_vqa,
+        saved.answers,
+        device,
+        asked.precision,
+        max_question_tokens=saved.max_question_tokens,
+    )
+    shown = Shown(asked.images, questions, root, saved.med_vqa, asked.seed, asked.max_broken)
+    rows = [row for row, question in enumerate(questions) if shown.has(question)]
+    texts = [questions[row].question for row in rows]
+    found: dict[int, Answered] = {}
+    for place, (best,) in answerer.answer_about(
+        [shown.name(questions[row]) for row in rows], texts, shown.read, mode=asked.mode, k=asked.k
+    ):
+        found[rows[place]] = best
+        if len(found) % TOLD == 0:
+            say(f"{len(found):,} of {len(rows):,} questions answered")
+    return predictions_of(
+        split,
+        asked.part,
+        [found[row].text if row in found else "" for row in range(len(questions))],
+        [found[row].probability if row in found else float("nan") for row in range(len(questions))],
+        {
+            **_facts(saved, split, asked),
+            "key": key_of(saved, split, root, asked),
+            "images_broken": shown.broken,
+            "questions_unanswered": len(questions) - len(rows),
+            "questions_cut": answerer.tokens(texts).cut,
+            "questions_empty": sum(not text.strip() for text in texts),
+            "candidates_merged": len(answerer.candidates.merged),
+        },
+    )
+
+
+def _facts(saved: Saved, split: Split, asked: Asked) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": asked.name,
+        "model": saved.digest,
+        "seed": saved.seed,
+        "trained_on": saved.trained_on,
+        "mode": asked.mode,
+        "images": asked.images,
+        "precision": asked.precision,
+    }
+    if asked.mode == "shortlist":
+        facts["k"] = asked.k
+    if asked.images == SHUFFLED:
+        facts["shuffle_seed"] = asked.seed
+    return facts | _other_candidates(saved, split, split.part(asked.part))
+
+
+def _other_candidates(saved: Saved, split: Split, questions: Sequence[Question]) -> dict[str, Any]:
+    """Candidates and ceiling of a model that was trained on another data set."""
+    answers = saved.answers
+    if answers.dataset == split.dataset:
+        return {}
+    return {
+        "candidates": len(answers.candidates),
+        "candidate_source": f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}",
+        "ceiling": ceiling(questions, answers.candidates, split.language),
+    }

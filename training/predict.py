@@ -1,0 +1,192 @@
+"""Ask a Med-VQA model: ``python -m training.predict --model DIR --image X --question "Is the heart enlarged?"``.
+
+Several questions: repeat --question (all about one --image, or one --image for each), or give a CSV file with the
+columns image and question, whose paths are relative to the file.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.checks import one_of, within
+from training.clip.config import PRECISIONS
+from training.data.decode import BrokenImage, decode
+from training.data.sources.folder import read_bytes
+from training.errors import ConfigError, DataError
+from training.evaluate.arguments import ArgumentParser, answer
+from training.med_vqa.answering import MODES, Answered, Answerer
+from training.med_vqa.evaluate.saved import Saved
+
+COLUMNS = ("image", "question")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question about an image file."""
+
+    image: str
+    question: str
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = ArgumentParser("python -m training.predict", description=__doc__)
+    add = command.add_argument
+    add("--model", required=True, help="finished run of training/run.py, or a model folder")
+    add("--image", action="append", default=[], help="image file; repeat it")
+    add("--question", action="append", default=[], help="question; repeat it")
+    add("--csv", help="file with the columns image and question")
+    add("--top", type=int, default=5, help="answers shown for each question; default 5")
+    add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
+    add("--k", type=int, default=32, help="candidates of a short-list; default 32")
+    add("--precision", help="fp32, bf16 or fp16 (GPU only); by default the training's, else fp32")
+    add("--json", action="store_true", help="print JSON")
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer and print; 2 for a user's error, 130 when interrupted."""
+    return answer(parser(), work, arguments)
+
+
+def work(options: argparse.Namespace) -> None:
+    """Everything that the command does; it prints all answers or none.
+
+    Raises:
+        KGTargetsError: an option, the model, an image or a question is not usable.
+    """
+    one_of("--mode", options.mode, tuple(MODES))
+    one_of("--precision", options.precision or "fp32", PRECISIONS)
+    within("--top", options.top, 1, None)
+    within("--k", options.k, 1, None)
+    pairs = read_pairs(options.image, options.question, options.csv)
+    saved = Saved.of(Path(options.model))
+    answerer = Answerer(
+        saved.med_vqa,
+        saved.answers,
+        "cuda" if torch.cuda.is_available() else "cpu",
+        options.precision or saved.precision,
+        max_question_tokens=saved.max_question_tokens,
+    )
+    found = answer_pairs(answerer, pairs, mode=options.mode, k=options.k, top=options.top)
+    cut = [answerer.tokens([pair.question]).cut > 0 for pair in pairs]
+    for number, (pair, long) in enumerate(zip(pairs, cut, strict=True), start=1):
+        if long:
+            sys.stderr.write(
+                f"note: question {number} ({pair.question[:40]}…) is too long and lost its end\n"
+            )
+    sys.stdout.write(as_json(pairs, found, cut) if options.json else as_text(pairs, found))
+
+
+def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | None = None) -> list[Pair]:
+    """The questions that a command asks.
+
+    Args:
+        images: files; one for all questions, or one for each.
+        questions: texts; one about all images, or one about each.
+        table: CSV file in their place.
+
+    Raises:
+        ConfigError: they do not go together, or a question is empty.
+        DataError: the table cannot be read, or has no line.
+    """
+    if table is not None:
+        if images or questions:
+            raise ConfigError("--csv brings images and questions: leave --image and --question out")
+        pairs = _read_table(Path(table))
+    else:
+        if not images or not questions:
+            raise ConfigError("give --image and --question, or --csv (--help lists the options)")
+        count = max(len(images), len(questions))
+        if not {len(images), len(questions)} <= {1, count}:
+            raise ConfigError(
+                f"{len(images)} images and {len(questions)} questions: give one of either, or as many of both"
+            )
+        pairs = [
+            Pair(image, question)
+            for image, question in zip(
+                images if len(images) == count else [*images] * count,
+                questions if len(questions) == count else [*questions] * count,
+                strict=True,
+            )
+        ]
+    for number, pair in enumerate(pairs, start=1):
+        if not pair.question.strip():
+            raise ConfigError(f"question {number} (about {pair.image}) is empty: ask something")
+    return pairs
+
+
+def answer_pairs(answerer: Answerer, pairs: Sequence[Pair], **options: Any) -> list[list[Answered]]:
+    """The answers to each pair's question; an image is read once, however many questions are about it.
+
+    Args:
+        answerer: the model.
+        pairs: at least one.
+        options: ``mode``, ``k`` and ``top`` of ``Answerer.answer``.
+
+    Raises:
+        DataError: an image is missing, damaged or of a format that is not read.
+    """
+
+    def read(name: str) -> Tensor:
+        try:
+            return answerer.preprocess(decode(read_bytes(Path(name)), name))
+        except BrokenImage as error:
+            raise DataError(f"image {error}: name an image file that can be read") from error
+
+    names, questions = [pair.image for pair in pairs], [pair.question for pair in pairs]
+    found = dict(answerer.answer_about(names, questions, read, **options))
+    return [found[row] for row in range(len(pairs))]
+
+
+def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]]) -> str:
+    """Each question with its answers and their probabilities below."""
+    parts = []
+    for pair, ranked in zip(pairs, found, strict=True):
+        lines = [f"  {one.probability:6.4f}  {one.text}" for one in ranked]
+        parts.append("\n".join([f"{pair.image}: {' '.join(pair.question.split())[:200]}", *lines]) + "\n")
+    return "".join(parts)
+
+
+def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]], cut: Sequence[bool]) -> str:
+    """A list with an object for each question."""
+    content = [
+        {
+            **asdict(pair),
+            "question_cut": long,
+            "answers": [
+                {"answer": one.text, "probability": one.probability, "log_likelihood": one.log_likelihood}
+                for one in ranked
+            ],
+        }
+        for pair, ranked, long in zip(pairs, found, cut, strict=True)
+    ]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _read_table(path: Path) -> list[Pair]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"--csv {path} cannot be read ({' '.join(str(error).split())})") from error
+    if not rows:
+        raise DataError(f"--csv {path} has no line below its header")
+    for column in COLUMNS:
+        if any(row.get(column) is None for row in rows):
+            raise DataError(
+                f"--csv {path}: a line has no {column}: it needs the columns {' and '.join(COLUMNS)}"
+            )
+    return [Pair(str(path.parent / row["image"]), row["question"]) for row in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
