@@ -53,16 +53,28 @@ def _interrupts_noted() -> Iterator[list[int]]:
         seen.append(number)
         raise KeyboardInterrupt
 
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            unraisable(lost)
+            return
+        # It came while Python ran a finalizer or a weak reference's callback, which loses it: press again, soon after.
+        pressed = threading.Timer(0.01, signal.raise_signal, [signal.SIGINT])
+        pressed.daemon = True
+        pressed.start()
+
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
         threading.current_thread() is not threading.main_thread()
     ):
         yield seen  # someone else handles it, or it is ignored, as under nohup
         return
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = again
     signal.signal(signal.SIGINT, note)
     try:
         yield seen
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = unraisable
 
 
 def _interrupted() -> int:

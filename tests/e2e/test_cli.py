@@ -83,6 +83,27 @@ def test_ctrl_c_that_an_import_turns_into_another_error_is_still_ctrl_c(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+class PressesCtrlCInItsFinalizer:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_that_a_finalizer_loses_is_pressed_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def works_on() -> None:
+        del [PressesCtrlCInItsFinalizer()][0]
+        for _ in range(1000):
+            time.sleep(0.01)
+        raise AssertionError("the interrupt was lost")
+
+    monkeypatch.setattr(cli, "_parser", works_on)
+    before = sys.unraisablehook
+    assert cli.main(["datasets"]) == 130
+    assert capsys.readouterr().err == "interrupted: nothing half-written was left\n"
+    assert sys.unraisablehook is before
+
+
 def test_an_error_without_ctrl_c_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ImportError("no module named numpy")
