@@ -170,7 +170,7 @@ def test_a_long_question_loses_its_end_and_an_empty_one_is_answered(med_vqa: Med
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "beam"}, 'mode: "beam" is not one of exact, shortlist, generate'),
+        ({"mode": "beam"}, 'mode: "beam" is not one of exact, winner, shortlist, generate'),
         ({"mode": "shortlist", "k": 0}, "k: 0 must be at least 1"),
         ({"top": 0}, "top: 0 must be at least 1"),
     ],

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_probabilities_are_over_the_candidates_and_sum_to_one(med_vqa: MedVQA, i
 
 
 def test_one_candidate_is_certain(med_vqa: MedVQA, images: Tensor) -> None:
-    for mode in ("exact", "shortlist"):
+    for mode in ("exact", "winner", "shortlist"):
         (only,) = Answerer(med_vqa, answers(["left lung"])).answer(images[:1], ["where"], mode=mode, top=5)[0]
         assert (only.text, only.probability) == ("left lung", 1.0)
 
@@ -118,7 +119,7 @@ def test_equally_likely_candidates_stand_in_their_order(med_vqa: MedVQA, images:
     for parameter in model.decoder.transform.parameters():
         parameter.data.zero_()  # every word is as likely as its bias says, and biases are zero
     listed = ["right", "no", "left lung", "yes", "axial ct", "left"]
-    for mode in ("exact", "shortlist"):
+    for mode in ("exact", "winner", "shortlist"):
         found = Answerer(MedVQA(model, med_vqa.tokenizer), answers(listed)).answer(
             images, QUESTIONS, mode=mode, top=9
         )
@@ -164,6 +165,41 @@ def test_a_short_list_of_all_is_the_exact_ranking(med_vqa: MedVQA, images: Tenso
         assert answerer.answer(images, QUESTIONS, mode="shortlist", k=k, top=99) == expected
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("k", "top"), [(1, 1), (2, 1), (4, 3), (9, 9), (3, 5), (99, 2)])
+def test_the_winners_are_those_of_the_exact_ranking(
+    tmp_path: Path, images: Tensor, seed: int, k: int, top: int
+) -> None:
+    answerer = Answerer(tiny_med_vqa(tmp_path, seed), answers())
+    expected = answerer.answer(images, QUESTIONS, top=top)
+    found = answerer.answer(images, QUESTIONS, mode="winner", k=k, top=top)
+    assert [[one.text for one in row] for row in found] == [[one.text for one in row] for row in expected]
+    pairs = [pair for rows in zip(found, expected, strict=True) for pair in zip(*rows, strict=True)]
+    for one, other in pairs:
+        assert math.isclose(one.log_likelihood, other.log_likelihood, abs_tol=1e-4)
+        assert one.probability >= other.probability - 1e-5
+
+
+def test_winners_that_the_bound_settles_cost_no_ranking_of_all(
+    med_vqa: MedVQA, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sizes = copy.deepcopy(med_vqa.model), []
+    model.decoder.bias.data[med_vqa.tokenizer.convert_tokens_to_ids("yes")] = 30.0  # sure of its first token
+    model.decoder.bias.data[med_vqa.tokenizer.sep_token_id] = 40.0
+    whole = ranking.Ranker.log_likelihoods
+
+    def counted(self: ranking.Ranker, encoded: Any) -> Tensor:
+        scores = whole(self, encoded)
+        sizes.append(scores.shape[1])
+        return scores
+
+    monkeypatch.setattr(ranking.Ranker, "log_likelihoods", counted)
+    found = Answerer(MedVQA(model, med_vqa.tokenizer), answers()).answer(
+        images, QUESTIONS, mode="winner", k=2
+    )
+    assert [row[0].text for row in found] == ["yes"] * len(QUESTIONS) and set(sizes) == {2}
+
+
 def test_candidates_without_room_in_the_short_list_are_the_last_of_their_first_token() -> None:
     first = torch.log(torch.tensor([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]))
     listed = ((1, 2), (2,), (0,), (2, 1), (2, 0))
@@ -197,6 +233,6 @@ def test_weights_that_are_no_numbers_are_told(med_vqa: MedVQA, images: Tensor) -
     broken = copy.deepcopy(med_vqa.model)
     broken.decoder.transform.dense.weight.data[0] = torch.nan
     answerer = Answerer(MedVQA(broken, med_vqa.tokenizer), answers())
-    for mode in ("exact", "shortlist", "generate"):
+    for mode in ("exact", "winner", "shortlist", "generate"):
         with pytest.raises(CheckpointError, match="not finite"):
             answerer.answer(images, QUESTIONS, mode=mode, k=3)

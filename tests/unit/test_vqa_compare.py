@@ -67,6 +67,23 @@ def test_the_report_says_what_the_image_adds(runs: Path) -> None:
     assert (out.read_bytes(), numbers.read_bytes()) == first
 
 
+def test_other_images_are_shown_to_the_same_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = prepare(write_data(tmp_path / "d"), tmp_path / "d", "strict")
+    for name, images, digest in (
+        ("a", "real", "one"),
+        ("b", "shuffled", "one"),
+        ("c", "shuffled", "another"),
+    ):
+        write(split, tmp_path / f"{name}.csv", 0.9, 0, trained_on="real", images=images, model=digest)
+    out = str(tmp_path / "same.md")
+    assert main([str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--out", out]) == 0
+    capsys.readouterr()
+    assert main([str(tmp_path / "a.csv"), str(tmp_path / "c.csv"), "--out", out]) == 2
+    assert "(seed 0) are of other weights" in capsys.readouterr().err
+
+
 def test_names_can_be_given(runs: Path) -> None:
     both = ",".join(str(runs / f"real{seed}.csv") for seed in range(2))
     assert main([f"mine={both}", f"other={runs / 'real2.csv'}", "--out", str(runs / "r.md")]) == 0

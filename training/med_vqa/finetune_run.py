@@ -97,6 +97,7 @@ class FinetuneRun:
             ["" if blank else question.image_path for question in share],
             [question.question for question in share],
             self._shown,
+            mode="winner",
         )
         right = [material.is_right(best.text, share[row]) for row, (best,) in found]
         everyone: list[bool] = gather_object(right)

@@ -126,6 +126,9 @@ def tables_of(
         for rows in found.values()
     ]
     pairs = [_pairs(rows) for rows in tables]
+    for of_table in pairs:
+        for model, other in of_table:
+            _check_same_models(model, other)
     flips = flips_for(len(HEADLINES) * sum(map(len, pairs)))
     tested = [
         [
@@ -181,6 +184,20 @@ def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
             *floors[:1],
         )
     ]
+
+
+def _check_same_models(model: Row, other: Row) -> None:
+    """What other images do to answers is seen on the same weights only; pools of cuts name none."""
+    if other.role not in (SHUFFLED, BLANK):
+        return
+    weights = {one.facts.get("seed"): one.facts.get("model") for one in model.predictions}
+    for one in other.predictions:
+        seed, digest = one.facts.get("seed"), one.facts.get("model")
+        if digest and weights.get(seed) and weights[seed] != digest:
+            raise DataError(
+                f"{model.name}: the predictions from {other.role} images (seed {seed}) are of other weights than those "
+                "from real images: answer both with one model"
+            )
 
 
 def parser() -> argparse.ArgumentParser:

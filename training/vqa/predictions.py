@@ -18,7 +18,7 @@ from training.errors import DataError, ShapeError
 from training.vqa.files import json_text, write_text
 from training.vqa.items import Question
 from training.vqa.normalise import normalise_answer
-from training.vqa.protocols import Split
+from training.vqa.protocols import Split, ceiling
 
 FORMAT = 1
 REQUIRED = {"dataset", "protocol", "split", "split_seed", "candidates", "candidate_source", "ceiling"}
@@ -71,7 +71,7 @@ def facts_of(split: Split, part: str) -> dict[str, Any]:
         "split_seed": split.seed,
         "candidates": len(split.candidates),
         "candidate_source": split.candidate_source,
-        "ceiling": split.ceiling,
+        "ceiling": ceiling(split.part(part), split.candidates, split.language),
         "skipped": split.skipped,
     }
 

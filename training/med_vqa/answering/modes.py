@@ -1,12 +1,15 @@
-"""Three ways to an answer. Each is prepared once for many questions, and then answers batches of encoded questions.
+"""Four ways to an answer. Each is prepared once for many questions, and then answers batches of encoded questions.
 
 exact      every candidate's log-likelihood
+winner     the answers of ``exact`` without most of its work: a short-list, and all candidates only for the questions
+           where one that is not on it could still win
 shortlist  those of the k candidates whose first tokens are the likeliest; with k >= C it is ``exact``
 generate   the model's own words, greedily; one answer
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +21,9 @@ from training.med_vqa.answering.generation import MAX_TOKENS, generate
 from training.med_vqa.answering.ranking import Ranker, first_tokens, shortlist
 from training.med_vqa.modeling import Encoded, MedVQAModel
 
+_ROUNDING = 0.1
+"""Nats by which a first token's log p may differ between two ways of computing it, bfloat16 ones among them."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -26,8 +32,8 @@ class Answered:
     text: str
     """The candidate, or the model's own words."""
     probability: float
-    """Ranking: softmax of the log-likelihoods over the candidates ranked, which are all or the short-list. Generation:
-    of these word pieces among all there could be, exp(log_likelihood)."""
+    """Ranking: softmax of the log-likelihoods over the candidates ranked, which are all or the short-list (``winner``:
+    either). Generation: of these word pieces among all there could be, exp(log_likelihood)."""
     log_likelihood: float
     """log p of its word pieces and of the end, nats; of a generated answer cut for its length: of its word pieces."""
 
@@ -83,18 +89,65 @@ def shortlisted(setting: Setting) -> Chooser:
     """Rank the likeliest by first token."""
     if setting.k >= len(setting.candidates):
         return exact(setting)
-    ids, texts = setting.candidates.token_ids, setting.candidates.texts
 
     def choose(encoded: Encoded) -> list[list[Answered]]:
-        first = first_tokens(setting.model, encoded, setting.tokenizer.cls_token_id)
-        lists = shortlist(first, ids, setting.k).tolist()
-        scores = [
-            setting.ranker(rows).log_likelihoods(one)
-            for rows, one in zip(lists, _one_by_one(encoded), strict=True)
-        ]
-        return _best(torch.cat(scores), [[texts[row] for row in rows] for rows in lists], setting.top)
+        listed = _ranked_short(setting, encoded)
+        return _best(listed.scores, listed.texts, setting.top)
 
     return choose
+
+
+def winners(setting: Setting) -> Chooser:
+    """Rank the likeliest by first token, and all where the bound of the others leaves doubt.
+
+    log p of a candidate is at most log p of its first token. If that of every candidate off the list lies below the
+    ``top``-th best on the list, by more than rounding, the best of the list are the best of all.
+    """
+    if setting.k >= len(setting.candidates):
+        return exact(setting)
+    # Made when it is first needed: trained models seldom leave doubt.
+    everything = cache(lambda: exact(setting))
+
+    def choose(encoded: Encoded) -> list[list[Answered]]:
+        listed = _ranked_short(setting, encoded)
+        answers = _best(listed.scores, listed.texts, setting.top)
+        enough = setting.top <= setting.k
+        settled = [
+            enough and bound + _ROUNDING < row[-1].log_likelihood
+            for bound, row in zip(listed.others.tolist(), answers, strict=True)
+        ]
+        doubtful = torch.tensor([not sure for sure in settled], device=listed.scores.device)
+        if doubtful.any():
+            ranked = iter(everything()(encoded.map(lambda part: part[doubtful])))
+            answers = [row if sure else next(ranked) for sure, row in zip(settled, answers, strict=True)]
+        return answers
+
+    return choose
+
+
+@dataclass(frozen=True)
+class _ShortList:
+    """What a short-list of k says about B questions."""
+
+    scores: Tensor
+    """Log-likelihoods in full, ``[B, k]``."""
+    texts: list[list[str]]
+    """Of the candidates on it."""
+    others: Tensor
+    """log p of the likeliest first token among the candidates that are not on it, ``[B]``."""
+
+
+def _ranked_short(setting: Setting, encoded: Encoded) -> _ShortList:
+    ids, texts = setting.candidates.token_ids, setting.candidates.texts
+    first = first_tokens(setting.model, encoded, setting.tokenizer.cls_token_id)
+    chosen = shortlist(first, ids, setting.k)
+    beginnings = torch.tensor([sequence[0] for sequence in ids], device=first.device)
+    others = first[:, beginnings].scatter(1, chosen, -torch.inf).amax(dim=1)
+    scores = [
+        setting.ranker(rows).log_likelihoods(one)
+        for rows, one in zip(chosen.tolist(), _one_by_one(encoded), strict=True)
+    ]
+    return _ShortList(torch.cat(scores), [[texts[row] for row in rows] for rows in chosen.tolist()], others)
 
 
 def generated(setting: Setting) -> Chooser:
@@ -124,6 +177,7 @@ def generated(setting: Setting) -> Chooser:
 
 MODES: dict[str, Callable[[Setting], Chooser]] = {
     "exact": exact,
+    "winner": winners,
     "shortlist": shortlisted,
     "generate": generated,
 }
