@@ -10,8 +10,9 @@ packed        ``MedVQAModel.decode`` of the very tokens that ranking decodes, ch
 packed_again  the same once more: what two equal turns differ by on this machine
 flat          ``decode`` of every candidate by itself, padded in batches of about one length; logits, and nothing more
 
-Every lane makes the decoder's keys and values of the encoder states once per question. What ranking prepares once for
-all questions is timed apart and counts in the ratio of a round.
+Every turn is told by the clock and by the CPU time of the process, which neighbours change less (with a GPU it
+says nothing). Every lane makes the decoder's keys and values of the encoder states once per question. What ranking
+prepares once for all questions is timed apart and counts in the ratio of a round.
 """
 
 import argparse
@@ -121,7 +122,7 @@ class Lanes:
     def packed(self, encoded: Encoded) -> None:
         """The limit."""
         for start in range(0, len(encoded), self._bare_batch):
-            part = encoded.map(lambda rows, start=start: rows[start : start + self._bare_batch])
+            part = _rows(encoded, start, start + self._bare_batch)
             remembered = self.model.remember(part)
             for tokens, mask, positions in self._inputs:
                 self.model.decode(tokens.expand(len(part), -1), remembered, mask, positions)
@@ -129,12 +130,9 @@ class Lanes:
     def flat(self, encoded: Encoded) -> None:
         """Candidate by candidate."""
         for row in range(len(encoded)):
-            one = self.model.remember(encoded.map(lambda rows, row=row: rows[row : row + 1]))
+            one = self.model.remember(_rows(encoded, row, row + 1))
             for tokens in self._flat:
-                count = len(tokens)
-                self.model.decode(
-                    tokens, one.map(lambda rows, count=count: rows.expand(count, *rows.shape[1:]))
-                )
+                self.model.decode(tokens, _repeated(one, len(tokens)))
 
     def _tensors(self, one: Pack) -> tuple[Tensor, Tensor, Tensor]:
         tokens, positions = (
@@ -158,15 +156,23 @@ class Lanes:
         return sum(len(ids) + 1 for ids in self._sequences)
 
 
-def seconds(device: torch.device, work: Callable[[], None]) -> float:
-    """Wall-clock time of ``work``, the device's share included."""
+def _rows(encoded: Encoded, start: int, stop: int) -> Encoded:
+    return encoded.map(lambda part: part[start:stop])
+
+
+def _repeated(one: Encoded, times: int) -> Encoded:
+    return one.map(lambda part: part.expand(times, *part.shape[1:]))
+
+
+def timed(device: torch.device, work: Callable[[], None]) -> tuple[float, float]:
+    """Wall-clock seconds of ``work``, the device's share included, and this process's CPU seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - used
 
 
 def drawn_questions(model: MedVQAModel, options: argparse.Namespace) -> list[Encoded]:
@@ -197,30 +203,33 @@ def measure(lanes: Lanes, questions: list[Encoded], options: argparse.Namespace)
     lanes.prepare()
     for lane in work.values():
         lane(questions[0].map(lambda rows: rows[:1]))
-    turns: dict[str, list[float]] = {f"{name}/packed": [] for name in ("ranking", "packed_again", "flat")}
-    rounds, sums = list[float](), list[dict[str, float]]()
-    prepared = []
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
+    rounds, prepared = list[float](), list[float]()
     for _ in range(options.rounds):
-        totals = dict.fromkeys(work, 0.0)
-        prepared.append(seconds(device, lanes.prepare))
+        prepared.append(timed(device, lanes.prepare)[0])
+        spent = {name: 0.0 for name in work}
         for number, encoded in enumerate(questions):
             names = [name for name in work if name != "flat" or number < options.flat_batches]
             order.shuffle(names)
-            spent = {name: seconds(device, partial(work[name], encoded)) for name in names}
-            for name, value in spent.items():
-                totals[name] += value
-                if f"{name}/packed" in turns:
-                    turns[f"{name}/packed"].append(value / spent["packed"])
-        sums.append(totals)
-        rounds.append((prepared[-1] + totals["ranking"]) / totals["packed"])
+            for name in names:
+                turns[name].append(timed(device, partial(work[name], encoded)))
+                spent[name] += turns[name][-1][0]
+        rounds.append((prepared[-1] + spent["ranking"]) / spent["packed"])
     return {
         "ranking_with_preparation_to_packed_by_round": [round(ratio, 4) for ratio in rounds],
         "ranking_with_preparation_to_packed": round(statistics.median(rounds), 4),
-        "by_turn": {name: spread(ratios) for name, ratios in turns.items()},
-        "seconds": {
+        **{
+            clock: {
+                f"{name}/packed": spread(ratios(turns, name, place, options))
+                for name in work
+                if name != "packed"
+            }
+            for place, clock in enumerate(("by_turn", "by_turn_cpu_time"))
+        },
+        "seconds_of_a_round": {
             "preparation": round(statistics.median(prepared), 3),
             **{
-                name: round(statistics.median(total[name] for total in sums), 3)
+                name: round(sum(wall for wall, _ in turns[name]) / options.rounds, 3)
                 for name in work
                 if name != "flat"
             },
@@ -228,9 +237,20 @@ def measure(lanes: Lanes, questions: list[Encoded], options: argparse.Namespace)
     }
 
 
-def spread(ratios: list[float]) -> dict[str, float]:
+def ratios(
+    turns: dict[str, list[tuple[float, float]]], name: str, clock: int, options: argparse.Namespace
+) -> list[float]:
+    """A lane's turns over the same turns of ``packed``; ``flat`` has its turns at the beginning of each round."""
+    own, packed = turns[name], turns["packed"]
+    per_round = len(packed) // options.rounds
+    had = len(own) // options.rounds
+    peers = [packed[number * per_round + turn] for number in range(options.rounds) for turn in range(had)]
+    return [one[clock] / peer[clock] for one, peer in zip(own, peers, strict=True)]
+
+
+def spread(values: list[float]) -> dict[str, float]:
     """Median and quartiles."""
-    first, middle, third = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    first, middle, third = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return {"median": round(middle, 4), "quartile_1": round(first, 4), "quartile_3": round(third, 4)}
 
 

@@ -1,0 +1,224 @@
+"""AMiF's Med-VQA model on a GPU: training steps per second, peak memory, milliseconds per answered question.
+
+    PYTHONPATH=. python benchmarks/gpu_med_vqa.py                                 # preset paper, batch 64, bf16
+    PYTHONPATH=. python benchmarks/gpu_med_vqa.py --preset tiny --device cpu --precision no --repeats 2
+
+Random weights, drawn images, questions and answers with the lengths of VQA-RAD's: what is measured depends on sizes
+only, so neither data nor weights nor a network are needed. A question is answered by the whole way: image, question,
+and the ranking of all candidates, exactly and by the short-list of AMiF's released code.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe
+from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, drawn_candidates
+from torch import Tensor
+
+from training.clip.load import model_config
+from training.med_vqa import MedVQAConfig, MedVQAModel
+from training.med_vqa.answering.ranking import Ranker, first_tokens, shortlist
+from training.med_vqa.presets import PRESETS
+from training.med_vqa.vision import square
+
+QUESTION_LENGTHS = (4, 21)
+"""Word pieces of a question, both special ones included: VQA-RAD's quartiles and a little more."""
+VQA_RAD_QUESTIONS = 3_064
+"""Training questions of the protocol ``paper``."""
+PAPER_EPOCHS = 60
+
+
+def build(preset: str) -> tuple[MedVQAModel, int]:
+    """The whole model of a preset with random weights, and the side of its images."""
+    sizes = PRESETS[preset]
+    cfg = model_config(sizes.vision)
+    if "timm_model_name" in cfg["vision_cfg"]:
+        cfg["vision_cfg"]["timm_model_pretrained"] = False
+    side = sizes.image_size or square(cfg["vision_cfg"]["image_size"])
+    cfg["vision_cfg"]["image_size"] = side
+    bert = {
+        "vocab_size": VOCABULARY[preset], "hidden_size": sizes.text_width, "num_attention_heads": sizes.text_heads,
+        "intermediate_size": sizes.text_ffn,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = MedVQAConfig(
+        clip={"model_cfg": cfg, "preprocess_cfg": {"size": side, "mean": [0.5] * 3, "std": [0.5] * 3}},
+        text=bert | {"num_hidden_layers": sizes.text_layers},
+        decoder=bert | {"num_hidden_layers": sizes.decoder_layers},
+        cross_attention_layers=sizes.cross_attention_layers,
+        hidden_size=sizes.hidden_size,
+        co_attention_layers=sizes.co_attention_layers,
+        co_attention_heads=sizes.heads,
+        co_attention_ffn=sizes.ffn,
+        gate_heads=sizes.heads,
+        gate_ffn=sizes.ffn,
+    )
+    return MedVQAModel(config), side
+
+
+def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of rows of different lengths."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    return ids, torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
+
+
+def drawn_batch(batch: int, side: int, candidates: tuple[tuple[int, ...], ...]) -> dict[str, Tensor]:
+    """Arguments of the model's forward pass."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(*QUESTION_LENGTHS, (batch,), generator=draw).tolist()
+    question_ids, question_mask = padded(
+        [
+            [START, *torch.randint(FIRST, 900, (length - 2,), generator=draw).tolist(), END]
+            for length in lengths
+        ]
+    )
+    chosen = torch.randint(len(candidates), (batch,), generator=draw).tolist()
+    answer_ids, answer_mask = padded([[START, *candidates[row], END] for row in chosen])
+    knowledge_ids, knowledge_mask = padded([list(candidate) for candidate in candidates])
+    return {
+        "images": torch.randn(batch, 3, side, side, generator=draw),
+        "question_ids": question_ids,
+        "question_mask": question_mask,
+        "answer_ids": answer_ids,
+        "answer_mask": answer_mask,
+        "knowledge_ids": knowledge_ids,
+        "knowledge_mask": knowledge_mask,
+    }
+
+
+class Bench:
+    """Turns of training and answering on one device.
+
+    Args:
+        options: of the command.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device = torch.device(options.device)
+        model, side = build(options.preset)
+        self.model = model.to(self.device)  # type: ignore[arg-type]  # transformers' wrapper hides the argument
+        self.candidates = drawn_candidates(options.candidates)
+        drawn = drawn_batch(options.batch, side, self.candidates)
+        self.batch = {name: value.to(self.device) for name, value in drawn.items()}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-5, fused=True)
+        self.dtype = torch.bfloat16 if options.precision == "bf16" else None
+        self.k, self.repeats = options.k, options.repeats
+
+    def cast(self) -> torch.autocast:
+        """Mixed precision as asked for."""
+        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def step(self) -> None:
+        """Forward, backward, gradient norm and AdamW on one batch."""
+        self.model.train()
+        with self.cast():
+            loss = self.model(**self.batch, with_logits=False)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def exact(self) -> None:
+        """One question, all candidates."""
+        ranker = Ranker(self.model.train(False), self.candidates, START, END)
+        with self.cast():
+            ranker.log_likelihoods(self._encoded()).argmax(dim=1).tolist()
+
+    @torch.inference_mode()
+    def listed(self) -> None:
+        """One question, the short-list."""
+        self.model.train(False)
+        with self.cast():
+            encoded = self._encoded()
+            rows = shortlist(first_tokens(self.model, encoded, START), self.candidates, self.k)[0].tolist()
+            ranker = Ranker(self.model, tuple(self.candidates[row] for row in rows), START, END)
+            ranker.log_likelihoods(encoded).argmax(dim=1).tolist()
+
+    def _encoded(self) -> Any:
+        one = {name: value[:1] for name, value in self.batch.items() if not name.startswith("knowledge")}
+        knowledge = self.model.knowledge(self.batch["knowledge_ids"], self.batch["knowledge_mask"])
+        tokens = self.model.image_tokens(one["images"])
+        encoded = self.model.encode(tokens, one["question_ids"], one["question_mask"], knowledge)
+        return self.model.remember(encoded)
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """Median of the repeats, after three turns that warm up."""
+        taken = []
+        for turn in range(3 + self.repeats):
+            self._wait()
+            began = time.perf_counter()
+            work()
+            self._wait()
+            if turn >= 3:
+                taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_mb(self, work: Callable[[], None]) -> float | None:
+        """Most memory that torch held on the device, MB; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        self._wait()
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+
+
+def main() -> int:
+    """Measure, print, and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=tuple(VOCABULARY), default="paper")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
+    parser.add_argument("--batch", type=int, default=64, help="questions of a step")
+    parser.add_argument("--candidates", type=int, default=450)
+    parser.add_argument("--k", type=int, default=32, help="candidates of a short-list")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=None, help="default: results/gpu_med_vqa.json on a GPU")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.stderr.write("error: no CUDA device here; --device cpu --preset tiny tries the script out\n")
+        return 2
+    bench = Bench(options)
+    step = bench.seconds(bench.step)
+    steps = PAPER_EPOCHS * (VQA_RAD_QUESTIONS // options.batch)
+    result = {
+        "machine": describe(PACKAGES),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "preset": options.preset,
+        "precision": options.precision,
+        "batch": options.batch,
+        "candidates": options.candidates,
+        "parameters": sum(parameter.numel() for parameter in bench.model.parameters()),
+        "steps_per_s": round(1 / step, 3),
+        "peak_memory_step_mb": bench.peak_mb(bench.step),
+        "projected_hours_vqa_rad_60_epochs": round(steps * step / 3600, 3),
+        "ms_per_question_exact": round(1e3 * bench.seconds(bench.exact), 1),
+        f"ms_per_question_shortlist_{options.k}": round(1e3 * bench.seconds(bench.listed), 1),
+        "peak_memory_exact_mb": bench.peak_mb(bench.exact),
+        "paper": "270 ms per question, fine-tuning 8 h on two A100 (supplement, all data sets)",
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    out = options.out
+    if out is None and options.device == "cuda":
+        out = Path(__file__).parent / "results" / "gpu_med_vqa.json"
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
