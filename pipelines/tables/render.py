@@ -12,6 +12,8 @@ from training.evaluate.bootstrap import Interval
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""
+SMALLEST_P = 0.0001
+"""Smaller ones are told as that."""
 NOTHING = "–"
 GIVEN = "given these models; training noise unknown (one seed)"
 UNMARKED = "One training of each row and fold: what another seed would give is unknown, so nothing is marked."
@@ -96,9 +98,9 @@ def verdicts(page: Page, results: Results, design: Design) -> Iterator[str]:
 
 def _primary(found: Difference) -> str:
     if found.p is None:
-        return f"p = {_p(found.p_models)} {GIVEN}: the one test named beforehand."
+        return f"{_p_said(found.p_models)} {GIVEN}: the one test named beforehand."
     below = "below" if _below(found.p) else "not below"
-    said = f"p = {_p(found.p)}: the one test named beforehand, {below} {LEVEL:g}."
+    said = f"{_p_said(found.p)}: the one test named beforehand, {below} {LEVEL:g}."
     if found.noise and found.interval.mean:
         some, pairs = found.noise.agreeing(found.interval.mean)
         said += f" In {some} of {pairs} pairs of trainings the difference has the sign of the mean."
@@ -115,7 +117,7 @@ def _corrected(page: Page, results: Results, hypothesis: Hypothesis) -> str:
 
 
 def _plain(found: Difference, results: Results) -> str:
-    return f"p = {_p(found.p)}" if results.repeated else f"p = {_p(found.p_models)} {GIVEN}"
+    return _p_said(found.p) if results.repeated else f"{_p_said(found.p_models)} {GIVEN}"
 
 
 def _sentence(page: Page, hypothesis: Hypothesis, difference: Interval) -> str:
@@ -123,7 +125,7 @@ def _sentence(page: Page, hypothesis: Hypothesis, difference: Interval) -> str:
     first, second = page.rows[contrast.row].title, page.rows[contrast.baseline].title
     if math.isnan(mean):
         return f"{hypothesis.measure}, {first} and {second}: no query in common"
-    direction = "higher" if mean > 0 else "lower" if mean < 0 else "different"
+    direction = "different" if abs(mean) < 0.0005 else "higher" if mean > 0 else "lower"
     return (
         f"{hypothesis.measure}, {first} against {second}: {direction} by {100 * abs(mean):.1f} points"
         + _bounds(difference, signed=True)
@@ -284,7 +286,14 @@ def _below(p: float | None) -> bool:
 
 
 def _p(value: float | None) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:.4f}" if value >= SMALLEST_P else f"< {SMALLEST_P}"
+
+
+def _p_said(value: float | None) -> str:
+    text = _p(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def _percent(value: float) -> str:

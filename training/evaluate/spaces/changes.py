@@ -12,6 +12,8 @@ from training.evaluate.features import RetrievalSet
 FloatArray = NDArray[np.float64]
 MIN_CASES = 5
 """A group of fewer cases has no interval: resampling so few would tell nothing."""
+EQUAL = 1e-9
+"""Means over seeds of equal scores differ by rounding; that is no change."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def largest(difference: FloatArray, cases: NDArray[np.int64], count: int) -> tup
 
 
 def _first(gain: FloatArray, cases: NDArray[np.int64], count: int) -> list[int]:
-    rows = np.flatnonzero(gain > 0)
+    rows = np.flatnonzero(gain > EQUAL)
     rows = rows[np.argsort(-gain[rows], kind="stable")]
     _, first = np.unique(cases[rows], return_index=True)
     return [int(row) for row in rows[np.sort(first)][:count]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
 from training.evaluate.bootstrap import Interval, case_interval
-from training.evaluate.spaces.changes import Group, changes_by_label, largest
+from training.evaluate.spaces.changes import EQUAL, Group, changes_by_label, largest
 from training.evaluate.spaces.config import SpacesConfig
 from training.evaluate.spaces.pairs import LIMIT
 from training.evaluate.spaces.reading import Reading
@@ -102,7 +102,7 @@ def make_report(
         difference = reading.spaces[name].score - first
         groups = changes_by_label(data, difference, config.draws, config.seed)
         wins, losses = largest(difference, data.cases, config.queries)
-        gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+        gained, lost = int((difference > EQUAL).sum()), int((difference < -EQUAL).sum())
         changes.append(Change(name, difference, gained, lost, groups, wins, losses))
     return SpacesReport(
         header=_header(reading, runs, config),
