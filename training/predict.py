@@ -1,7 +1,8 @@
 """Ask a Med-VQA model: ``python -m training.predict --model DIR --image X --question "Is the heart enlarged?"``.
 
 Several questions: repeat --question (all about one --image, or one --image for each), or give a CSV file with the
-columns image and question, whose paths are relative to the file.
+columns image and question, whose paths are relative to the file. --attention draws where in the image the words of a
+single question look.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from training.data.decode import BrokenImage, decode
 from training.data.sources.folder import read_bytes
 from training.errors import ConfigError, DataError
 from training.evaluate.arguments import ArgumentParser, answer
+from training.folders import check_writable
 from training.med_vqa.answering import MODES, Answered, Answerer
+from training.med_vqa.attention_maps import KINDS, draw, word_maps
 from training.med_vqa.evaluate.saved import Saved
 
 COLUMNS = ("image", "question")
@@ -49,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     add("--k", type=int, default=32, help="candidates of a short-list; default 32")
     add("--precision", help="fp32, bf16 or fp16 (GPU only); by default the training's, else fp32")
     add("--json", action="store_true", help="print JSON")
+    add(
+        "--attention", type=Path, metavar="PNG", help="picture of each word over the image; one question only"
+    )
+    add("--attention-kind", default=KINDS[0], help=f"of {', '.join(KINDS)}; default {KINDS[0]}")
     return command
 
 
@@ -67,7 +75,10 @@ def work(options: argparse.Namespace) -> None:
     one_of("--precision", options.precision or "fp32", PRECISIONS)
     within("--top", options.top, 1, None)
     within("--k", options.k, 1, None)
+    one_of("--attention-kind", options.attention_kind, KINDS)
     pairs = read_pairs(options.image, options.question, options.csv)
+    if options.attention is not None:
+        _check_picture(options.attention, len(pairs))
     saved = Saved.of(Path(options.model))
     answerer = Answerer(
         saved.med_vqa,
@@ -83,6 +94,8 @@ def work(options: argparse.Namespace) -> None:
             sys.stderr.write(
                 f"note: question {number} ({pair.question[:40]}…) is too long and lost its end\n"
             )
+    if options.attention is not None:
+        draw_attention(options.attention, answerer, saved, pairs[0], found[0][0], options.attention_kind)
     sys.stdout.write(as_json(pairs, found, cut) if options.json else as_text(pairs, found))
 
 
@@ -135,16 +148,36 @@ def answer_pairs(answerer: Answerer, pairs: Sequence[Pair], **options: Any) -> l
     Raises:
         DataError: an image is missing, damaged or of a format that is not read.
     """
-
-    def read(name: str) -> Tensor:
-        try:
-            return answerer.preprocess(decode(read_bytes(Path(name)), name))
-        except BrokenImage as error:
-            raise DataError(f"image {error}: name an image file that can be read") from error
-
     names, questions = [pair.image for pair in pairs], [pair.question for pair in pairs]
-    found = dict(answerer.answer_about(names, questions, read, **options))
+    found = dict(answerer.answer_about(names, questions, partial(read_image, answerer), **options))
     return [found[row] for row in range(len(pairs))]
+
+
+def read_image(answerer: Answerer, name: str) -> Tensor:
+    """An image file as the model sees it, float32 ``[3, S, S]``.
+
+    Raises:
+        DataError: it is missing, damaged or of a format that is not read.
+    """
+    try:
+        return answerer.preprocess(decode(read_bytes(Path(name)), name))
+    except BrokenImage as error:
+        raise DataError(f"image {error}: name an image file that can be read") from error
+
+
+def draw_attention(
+    path: Path, answerer: Answerer, saved: Saved, pair: Pair, best: Answered, kind: str
+) -> None:
+    """Write the picture of each word of a question over its image.
+
+    Raises:
+        ConfigError: the model or the question has nothing that can be drawn.
+        CheckpointError: the file cannot be written.
+    """
+    pixels = read_image(answerer, pair.image)
+    maps = word_maps(saved.med_vqa, pixels, pair.question, answerer.tokens([pair.question]), kind)
+    title = f"{' '.join(pair.question.split())}\n{best.text} ({best.probability:.2f})"
+    draw(path, maps, pixels, saved.med_vqa, title, kind)
 
 
 def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]]) -> str:
@@ -170,6 +203,14 @@ def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]], cut: Seq
         for pair, ranked, long in zip(pairs, found, cut, strict=True)
     ]
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _check_picture(path: Path, questions: int) -> None:
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--attention {path}: pictures are PNG files: let its name end in .png")
+    if questions != 1:
+        raise ConfigError(f"--attention draws one question about one image, not {questions}")
+    check_writable(path.absolute().parent, "--attention")
 
 
 def _read_table(path: Path) -> list[Pair]:
