@@ -20,6 +20,7 @@ from kg_targets.manifest import Manifest, ReadReport
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
+from kg_targets.store.schema import TEACHER
 from pipelines.config import BuildConfig
 from pipelines.executors import map_in_order
 from pipelines.extract_stage import ShardInput, ShardResult, extract_shard, initialise, mentions_file
@@ -45,7 +46,11 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     """
     manifest = Manifest.load(config.dataset)
     root = config.data_root or manifest.default_root
-    wanted = _wanted_splits(config, manifest, root, say)
+    wanted = wanted_splits(config, manifest, root, say)
+    if config.scorer == TEACHER:
+        from pipelines.teacher_build import build_teacher_stores  # which loads torch
+
+        return build_teacher_stores(config, manifest, wanted, say)
     fit_split = _fit_split(config, manifest, root, wanted, say)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
@@ -59,12 +64,12 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
         store = _SplitBuild(config, manifest, split, ontology, fitted, say).run()
         fitted = fitted or store
         for other in stores:
-            _report_overlap(other, store, say)
+            report_overlap(other, store, say)
         stores.append(store)
     return stores
 
 
-def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
+def report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
     """Images or cases in two splits are a leak that a person must know of; some data sets are published so."""
     images = len(set(first.image_ids) & set(second.image_ids))
     cases = len(set(first.group_ids) & set(second.group_ids))
@@ -72,7 +77,8 @@ def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
         say(f"warning: {images:,} image ids and {cases:,} cases are in both {first.split} and {second.split}")
 
 
-def _wanted_splits(config: BuildConfig, manifest: Manifest, root: Path, say: Say) -> list[str]:
+def wanted_splits(config: BuildConfig, manifest: Manifest, root: Path, say: Say) -> list[str]:
+    """The splits asked for that are there; those left out are said."""
     if config.split != "all":
         manifest.split_file(config.split, root)
         return [config.split]
@@ -121,7 +127,7 @@ class _SplitBuild:
     def run(self) -> TargetStore:
         """Build the split's store, or open it if it is up to date."""
         inputs = self._inputs()
-        if not self.config.force and _is_current(self.target, inputs):
+        if not self.config.force and is_current(self.target, inputs):
             self.say(f"{self.target}: up to date")
             return TargetStore.open(self.target)
         with StoreWriter(self.target) as writer:
@@ -257,17 +263,19 @@ class _SplitBuild:
             )
 
 
-def _is_current(target: Path, inputs: dict[str, Any]) -> bool:
+def is_current(target: Path, inputs: dict[str, Any]) -> bool:
+    """Whether ``target`` is a whole store that was made of these inputs."""
     try:
         store = TargetStore.open(target)
     except StoreError:
         return False
-    if _digest(store.manifest.get("inputs")) != _digest(inputs):
+    if digest_of(store.manifest.get("inputs")) != digest_of(inputs):
         return False
     return all(file_sha256(target / entry["file"]) == entry["sha256"] for entry in store.manifest["files"])
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """sha256 of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kg_targets.errors import ConfigError
 from kg_targets.scoring import SCORERS
+from kg_targets.store.schema import TEACHER
 from pipelines.machine import available_cores
 
 
@@ -32,7 +33,11 @@ class BuildConfig:
     keep_unknown_cuis: bool = False
     """Keep CUIs that the ontology lacks, as concepts without ancestors; otherwise they are counted and left out."""
     scorer: str = "ontology"
-    """How concepts become similarities: ontology, noise, permuted or identity."""
+    """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
+    teacher: str = ""
+    """For --scorer teacher: a name (clip, biomedclip, …), KIND:PATH, or none; see docs/teachers.md."""
+    max_broken: int = 0
+    """For --scorer teacher: images of a split that may be missing or unreadable, ≥ 0; more is an error."""
     use_ontology: bool = True
     """Follow is_a edges; without them only the captions' own concepts count."""
     part_of: bool = False
@@ -61,13 +66,17 @@ class BuildConfig:
     """Build even if an up-to-date store exists."""
 
     def __post_init__(self) -> None:
-        if self.scorer not in SCORERS:
-            raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(SCORERS))}")
+        if self.scorer not in (*SCORERS, TEACHER):
+            raise ConfigError(
+                f"--scorer {self.scorer} is not one of {', '.join(sorted((*SCORERS, TEACHER)))}"
+            )
+        self._check_teacher()
         limits = {
             "top_k": (1, 1024),
             "rows_per_shard": (1, 10_000_000),
             "seed": (0, 2**32 - 1),
             "workers": (0, 1024),
+            "max_broken": (0, 1_000_000_000),
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -85,6 +94,29 @@ class BuildConfig:
         ):
             if given and not self.use_ontology:
                 raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
+
+    def _check_teacher(self) -> None:
+        if self.scorer != TEACHER:
+            if self.teacher or self.max_broken:
+                option = "--teacher" if self.teacher else "--max-broken"
+                raise ConfigError(
+                    f"{option} needs --scorer teacher: the {self.scorer} scorer reads captions only"
+                )
+            return
+        if not self.teacher:
+            raise ConfigError(
+                "--scorer teacher needs a teacher: --teacher biomedclip (TEACHER=biomedclip for make)"
+            )
+        for option, given in (
+            ("--max-hops", self.max_hops is not None),
+            ("--part-of", self.part_of),
+            ("--flat-ancestors", self.flat_ancestors),
+            ("--no-ontology", not self.use_ontology),
+            ("--shrinkage", self.shrinkage != 0.0),
+            ("--fit-split", bool(self.fit_split)),
+        ):
+            if given:
+                raise ConfigError(f"{option} is about concepts, which a teacher has none of: drop it")
 
     @property
     def relations(self) -> tuple[str, ...]:
@@ -104,5 +136,15 @@ class BuildConfig:
 
     def stored(self) -> dict[str, Any]:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
-        outside = {"data_root", "out", "workers", "force", "split", "dataset", "cache"}
+        outside = {
+            "data_root",
+            "out",
+            "workers",
+            "force",
+            "split",
+            "dataset",
+            "cache",
+            "teacher",
+            "max_broken",
+        }
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

@@ -61,7 +61,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
     schema.write_parquet(_mention_table(shard.records, found), str(shard.folder / mentions_file(shard.index)))
-    schema.write_parquet(_row_table(shard.records), str(shard.folder / staged_file(shard.index)))
+    schema.write_parquet(row_table(shard.records), str(shard.folder / staged_file(shard.index)))
     return ShardResult(
         index=shard.index,
         image_ids=[record.image_id for record in shard.records],
@@ -105,7 +105,8 @@ def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Tabl
     return pa.table(columns, schema=schema.MENTIONS)
 
 
-def _row_table(records: list[Record]) -> pa.Table:
+def row_table(records: list[Record]) -> pa.Table:
+    """The columns of ``targets-*.parquet`` that come from the data set, all text."""
     labels = list(dict.fromkeys(name for record in records for name in record.labels))
     columns = {
         name: [getattr(record, name) for record in records]

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -41,3 +41,8 @@ def progress(items: Iterable[Item], total: int | None, description: str, unit: s
     yield from tqdm(
         items, total=total, desc=description, unit=unit, disable=not sys.stderr.isatty(), leave=False
     )
+
+
+def bar(total: int, description: str, unit: str) -> "tqdm[NoReturn]":
+    """The same, moved by its ``update``; a context manager."""
+    return tqdm(total=total, desc=description, unit=unit, disable=not sys.stderr.isatty(), leave=False)

@@ -1,4 +1,4 @@
-"""The target store: what a caption set's knowledge says about which images are alike, in a folder of Parquet files."""
+"""The target store: which images and captions are alike, by knowledge or by a teacher, in a folder of Parquet files."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from kg_targets.errors import ConfigError, DataError, KGTargetsError, StoreError
 if TYPE_CHECKING:
     from kg_targets.store.reader import TargetStore as TargetStore
     from kg_targets.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
+    from kg_targets.store.teacher import TeacherStore as TeacherStore
     from kg_targets.store.verify import verify_store as verify_store
     from kg_targets.store.writer import StoreWriter as StoreWriter
 
@@ -15,6 +16,7 @@ _EXPORTS = {
     "SCHEMA_VERSION": "kg_targets.store.schema",
     "StoreWriter": "kg_targets.store.writer",
     "TargetStore": "kg_targets.store.reader",
+    "TeacherStore": "kg_targets.store.teacher",
     "verify_store": "kg_targets.store.verify",
 }
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "StoreError",
     "StoreWriter",
     "TargetStore",
+    "TeacherStore",
     "verify_store",
 ]
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,24 @@ if TYPE_CHECKING:
     from kg_targets.inspect.explain import Explanation
 
 
+BLOCK_KINDS = ("image_text", "image_image", "text_text")
+"""What the rows and the columns of a block are; knowledge about a pair does not tell an image from its caption."""
+_SHOWN = 60  # characters of a caption in a message
+
+
 class TargetStore:
     """A folder of soft targets, opened read-only; columns are read when they are first used.
+
+    ``open`` gives a store of knowledge (this class) or a teacher's (``kg_targets.store.teacher``): ``kind`` tells.
 
     What is stored is one factor per image. The similarities of a batch are computed when the batch is known::
 
         store = TargetStore.open("build/demo/train")
         S = store.block([3, 14, 15])          # float32 [3, 3]
     """
+
+    kind: ClassVar[str] = schema.KNOWLEDGE
+    """What the similarities come from: ``knowledge`` or ``teacher``."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -58,6 +68,10 @@ class TargetStore:
         for entry in manifest["files"]:
             if not (folder / entry["file"]).is_file():
                 raise StoreError(f"{folder / entry['file']} is missing: build the store again")
+        if manifest.get("kind") == schema.TEACHER:
+            from kg_targets.store.teacher import TeacherStore  # which is a TargetStore
+
+            return TeacherStore(folder, manifest)
         return cls(folder, manifest)
 
     def __len__(self) -> int:
@@ -85,6 +99,11 @@ class TargetStore:
     def threshold(self) -> float:
         """θ of the ``evidence`` policy: p95 of the fit split's similarities between images of different cases."""
         return float(self.manifest["similarity"]["fit_p95"])
+
+    @property
+    def scale(self) -> float:
+        """What similarities are multiplied by in ``block``: exp of a teacher's logit scale; 1 for knowledge."""
+        return 1.0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -203,19 +222,23 @@ class TargetStore:
         matrix.has_sorted_indices = True
         return matrix
 
-    def block(self, rows: ArrayLike, cols: ArrayLike | None = None) -> NDArray[np.float32]:
+    def block(
+        self, rows: ArrayLike, cols: ArrayLike | None = None, kind: str = "image_text"
+    ) -> NDArray[np.float32]:
         """Similarities S_ij = K_i·K_j of a batch.
 
         Args:
             rows: R row numbers, in any order, repeats allowed.
             cols: C row numbers; ``rows`` again if left out.
+            kind: ``image_text``, ``image_image`` or ``text_text``; all the same here, three things to a teacher.
 
         Returns:
             float32 [R, C], symmetric (to 1e-6), in [−1, 1]; 1 where ``rows[i] == cols[j]``, else 0 for unknown images.
 
         Raises:
-            StoreError: a row number is out of range.
+            StoreError: a row number is out of range, or there is no such kind.
         """
+        check_block_kind(kind)
         left = self._row_numbers(rows)
         if cols is None:
             block = self._products(self.factors[left], None)
@@ -277,6 +300,33 @@ class TargetStore:
             raise StoreError(f"{self.path} has no image {image_id!r}; its first is {self.image_ids[0]!r}")
         return row
 
+    def check_matches(self, image_ids: Sequence[str], captions: Sequence[str]) -> None:
+        """Make sure that row i of this store is item i of other data: the same images and captions, in that order.
+
+        Args:
+            image_ids: length N, of the data that the targets are to be used with.
+            captions: length N.
+
+        Raises:
+            StoreError: the first row that differs, and in what.
+        """
+        advice = "build it from the same split of the same data set"
+        if len(image_ids) != len(self):
+            raise StoreError(
+                f"{self.path} holds {len(self):,} rows, the training data {len(image_ids):,}: {advice}"
+            )
+        for name, own, other in (
+            ("image", self.image_ids, image_ids),
+            ("caption", self.captions, captions),
+        ):
+            for row, (mine, theirs) in enumerate(zip(own, other, strict=True)):
+                if mine != theirs:
+                    which = "" if name == "image" else f" of image {self.image_ids[row]}"
+                    raise StoreError(
+                        f"{self.path}: the {name}{which} in row {row} is {_short(mine)}, in the training data "
+                        f"{_short(theirs)}: {advice}"
+                    )
+
     def explain(self, first: str, second: str) -> "Explanation":
         """Why two images are as similar as they are: shared concepts, each one's share, ``is_a`` paths.
 
@@ -315,6 +365,20 @@ class TargetStore:
                 f"row numbers must be between 0 and {len(self) - 1}; got {numbers.min()}–{numbers.max()}"
             )
         return numbers
+
+
+def check_block_kind(kind: str) -> None:
+    """Refuse a kind of block that there is not.
+
+    Raises:
+        StoreError: it is none of ``BLOCK_KINDS``.
+    """
+    if kind not in BLOCK_KINDS:
+        raise StoreError(f"a block's kind must be one of {', '.join(BLOCK_KINDS)}; got {kind!r}")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

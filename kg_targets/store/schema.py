@@ -1,5 +1,6 @@
 """Columns and files of a target store; readable with plain pyarrow, pandas, DuckDB or HF datasets."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ SCHEMA_VERSION = 1
 
 MANIFEST = "manifest.json"
 REPORT = "build_report.json"
+KNOWLEDGE = "knowledge"
+TEACHER = "teacher"
+KINDS = (KNOWLEDGE, TEACHER)
 CONCEPTS = "concepts.parquet"
 IS_A = "is_a.parquet"
 SUFFIX = ".parquet"
@@ -62,13 +66,7 @@ def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:
         factors = [("factor", pa.list_(pa.float32(), dense))]
     return pa.schema(
         [
-            ("row", pa.int64()),
-            ("image_id", pa.string()),
-            ("image_path", pa.string()),
-            ("caption", pa.string()),
-            ("group_id", pa.string()),
-            ("licence", pa.string()),
-            *((f"label_{name}", pa.string()) for name in labels),
+            *_described(labels),
             ("cuis", pa.list_(pa.string())),
             ("known", pa.bool_()),
             *factors,
@@ -78,18 +76,45 @@ def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:
     )
 
 
-_NEEDED: dict[str, type | tuple[type, ...]] = {
+def teacher_columns(labels: tuple[str, ...], dim: int) -> pa.Schema:
+    """Schema of ``targets-*.parquet`` of a teacher's store.
+
+    Args:
+        labels: as for ``target_columns``.
+        dim: width of the teacher's shared space; 0 for a teacher that has none, and then no factor columns.
+    """
+    names = ("image_factor", "text_factor") if dim else ()
+    factors = [(name, pa.list_(pa.float32(), dim)) for name in names]
+    return pa.schema([*_described(labels), ("known", pa.bool_()), *factors])
+
+
+def _described(labels: tuple[str, ...]) -> list[tuple[str, pa.DataType]]:
+    """The columns that say which image and caption a row is."""
+    names = (
+        "image_id",
+        "image_path",
+        "caption",
+        "group_id",
+        "licence",
+        *(f"label_{name}" for name in labels),
+    )
+    return [("row", pa.int64()), *((name, pa.string()) for name in names)]
+
+
+_NEEDED: dict[str, type] = {
     "dataset": str,
     "split": str,
     "rows": int,
     "labels": list,
     "config": dict,
-    "factors": dict,
-    "fit": dict,
-    "similarity": dict,
     "files": list,
     "fingerprint": str,
 }
+_NEEDED_OF = {
+    KNOWLEDGE: {"factors": dict, "fit": dict, "similarity": dict},
+    TEACHER: {"teacher": dict},
+}
+_OF_A_TEACHER: dict[str, type] = {"name": str, "kind": str, "digest": str, "dim": int, "scale": float}
 _PLAIN_NAME = re.compile(r"[a-z_]+(-[0-9]+)?\.parquet")
 
 
@@ -102,15 +127,31 @@ def manifest_problem(manifest: Any) -> str:
         return "is not a store's manifest"
     if manifest["schema_version"] != SCHEMA_VERSION:
         return f"has store schema {manifest['schema_version']!r}, this version reads {SCHEMA_VERSION}"
-    for key, kind in _NEEDED.items():
-        if not isinstance(manifest.get(key), kind):
+    kind = manifest.get("kind", KNOWLEDGE)
+    if kind not in KINDS:
+        return f"has kind {kind!r}, this version reads {' and '.join(KINDS)} stores"
+    for key, needed in {**_NEEDED, **_NEEDED_OF[kind]}.items():
+        if not isinstance(manifest.get(key), needed):
             return f"lacks a usable {key!r}"
-    if not isinstance(manifest["similarity"].get("fit_p95"), float):
+    if kind == KNOWLEDGE and not isinstance(manifest["similarity"].get("fit_p95"), float):
         return "lacks a usable 'similarity.fit_p95'"
+    if kind == TEACHER and (problem := _teacher_problem(manifest["teacher"])):
+        return problem
     for entry in manifest["files"]:
         name = entry.get("file") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or "sha256" not in entry:
             return f"names a file that is none of the store's: {name!r}"
+    return ""
+
+
+def _teacher_problem(teacher: dict[str, Any]) -> str:
+    for key, needed in _OF_A_TEACHER.items():
+        if not isinstance(teacher.get(key), needed):
+            return f"lacks a usable 'teacher.{key}'"
+    if teacher["dim"] < 0:
+        return "lacks a usable 'teacher.dim'"
+    if not 0.0 < teacher["scale"] < math.inf:
+        return "lacks a usable 'teacher.scale'"
     return ""
 
 

@@ -8,10 +8,12 @@ from scipy import sparse
 
 from kg_targets.digest import file_sha256
 from kg_targets.errors import StoreError
-from kg_targets.store.reader import TargetStore
+from kg_targets.store.reader import BLOCK_KINDS, TargetStore
+from kg_targets.store.teacher import TeacherStore
 from kg_targets.store.writer import fingerprint
 
 _SAMPLE = 512
+_NORM_ERROR = 1e-4  # of float32 factors, relative
 
 
 def verify_store(path: str | Path, seed: int = 0) -> list[str]:
@@ -21,7 +23,9 @@ def verify_store(path: str | Path, seed: int = 0) -> list[str]:
         StoreError: the first check that fails, naming the file or the row.
     """
     store = TargetStore.open(path)
-    return [*_files(store), *_rows(store), *_blocks(store, seed)]
+    if isinstance(store, TeacherStore):
+        return [*_files(store), _order(store), *_teacher(store, seed)]
+    return [*_files(store), _order(store), *_knowledge(store), *_blocks(store, seed)]
 
 
 def _files(store: TargetStore) -> Iterator[str]:
@@ -36,7 +40,7 @@ def _files(store: TargetStore) -> Iterator[str]:
     yield f"{len(store.manifest['files'])} files match their checksums"
 
 
-def _rows(store: TargetStore) -> Iterator[str]:
+def _order(store: TargetStore) -> str:
     rows = store.column("row").to_numpy()
     if not np.array_equal(rows, np.arange(len(store))):
         raise StoreError(
@@ -44,7 +48,10 @@ def _rows(store: TargetStore) -> Iterator[str]:
         )
     if len(set(store.image_ids)) != len(store):
         raise StoreError(f"{store.path}: image ids are not unique: build the store again")
-    yield f"{len(store):,} rows in order with unique image ids"
+    return f"{len(store):,} rows in order with unique image ids"
+
+
+def _knowledge(store: TargetStore) -> Iterator[str]:
     if sparse.issparse(store.factors) and store.manifest["config"]["scorer"] != "identity":
         filled = np.diff(sparse.csr_array(store.factors).indptr) > 0
         if not np.array_equal(filled, store.known):
@@ -107,3 +114,26 @@ def _blocks(store: TargetStore, seed: int) -> Iterator[str]:
         if not passed:
             raise StoreError(f"{store.path}: the similarity block of {len(rows)} sampled rows {problem}")
     yield f"block of {len(rows)} sampled rows: finite, symmetric, in [-1, 1], diagonal 1, unknown rows isolated"
+
+
+def _teacher(store: TeacherStore, seed: int) -> Iterator[str]:
+    if store.dim:
+        for name, factors, there in (
+            ("image", store.image_factors, store.known),
+            ("caption", store.text_factors, np.ones(len(store), dtype=bool)),
+        ):
+            norms = np.linalg.norm(factors.astype(np.float64), axis=1)
+            wrong = np.flatnonzero(~(np.abs(norms - there) <= _NORM_ERROR))  # so that NaN is wrong, too
+            if len(wrong):
+                raise StoreError(
+                    f"{store.path}: the {name} factor of {store.image_ids[wrong[0]]} has length {norms[wrong[0]]:.4g}, "
+                    f"not {int(there[wrong[0]])}: build the store again"
+                )
+        unknown = int((~store.known).sum())
+        yield f"image and caption factors are {store.dim} wide and of length 1, {unknown} images unknown"
+    rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:_SAMPLE])
+    for kind in BLOCK_KINDS:
+        block = store.block(rows, kind=kind)
+        if not np.isfinite(block).all() or np.abs(block).max(initial=0.0) > store.scale * (1 + _NORM_ERROR):
+            raise StoreError(f"{store.path}: the {kind} block of {len(rows)} sampled rows exceeds the scale")
+    yield f"blocks of {len(rows)} sampled rows: finite, within the scale {store.scale:.4g}"

@@ -9,10 +9,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kg_targets.digest import file_sha256
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
+
+_RESUME = "resume"
 
 
 class StoreWriter:
@@ -21,12 +24,20 @@ class StoreWriter:
     The hidden ``.<name>.partial`` folder is locked while it is written, so that two builds into one place cannot mix.
     A killed process (``kill -9``) leaves it behind, unlocked, and the next build empties and uses it.
 
+    Args:
+        target: folder of the store.
+        kind: of the store; one of another kind is never replaced.
+        resume: names everything that the content follows from. If given, whole files are left behind on failure, and
+            the next writer with the same name finds them (``has``); others empty the folder.
+
     Raises:
-        StoreError: the target is no store, another build is writing it, or the disk is full or not writable.
+        StoreError: the target is no store of this kind, another build is writing it, or the disk is full or not
+            writable.
     """
 
-    def __init__(self, target: str | Path) -> None:
+    def __init__(self, target: str | Path, kind: str = schema.KNOWLEDGE, resume: str | None = None) -> None:
         self.target = Path(target)
+        self.kind, self.resume = kind, resume
         self.folder = self.target.parent / f".{self.target.name}.partial"
         self._files: dict[str, dict[str, Any]] = {}
         self._made_parent = False
@@ -37,6 +48,11 @@ class StoreWriter:
             raise StoreError(
                 f"{self.target} exists and is not a target store: it will not be replaced, choose another OUT"
             )
+        other = _kind_of(self.target)
+        if other not in ("", self.kind):
+            raise StoreError(
+                f"{self.target} holds a {other} store: it will not be replaced, choose another OUT"
+            )
         self._made_parent = not self.target.parent.exists()
         with schema.writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,14 +61,35 @@ class StoreWriter:
             os.close(self._lock)
             raise StoreError(f"another build is writing {self.target}: wait for it, or choose another OUT")
         with schema.writing(self.folder):
-            for left_over in self.folder.iterdir():
-                left_over.unlink()
+            if self.resume is None or self._left_behind() != self.resume:
+                for left_over in self.folder.iterdir():
+                    left_over.unlink()
+            if self.resume is not None:
+                (self.folder / _RESUME).write_text(self.resume)
         return self
+
+    def _left_behind(self) -> str:
+        marker = self.folder / _RESUME
+        return marker.read_text() if marker.is_file() else ""
+
+    def has(self, name: str, rows: int) -> bool:
+        """Whether an interrupted build has left this file, whole and with so many rows."""
+        try:
+            return int(pq.read_metadata(self.folder / name).num_rows) == rows
+        except (OSError, pa.ArrowInvalid):
+            return False
 
     def write(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file and record its rows and checksum."""
-        schema.write_parquet(table, str(self.folder / name))
+        self.stage(name, table)
         self.adopt(name, table.num_rows)
+
+    def stage(self, name: str, table: pa.Table) -> None:
+        """Write one Parquet file, at once whole, that is not part of the store unless it is adopted."""
+        partial = self.folder / f".{name}.partial"
+        schema.write_parquet(table, str(partial))
+        with schema.writing(self.folder / name):
+            os.replace(partial, self.folder / name)
 
     def adopt(self, name: str, rows: int) -> None:
         """Record a file that someone else (a worker process) has already written into ``folder``."""
@@ -61,6 +98,10 @@ class StoreWriter:
 
     def finish(self, manifest: dict[str, Any], report: dict[str, Any]) -> None:
         """Write ``manifest.json`` (same inputs, same bytes) and ``build_report.json`` (times, memory)."""
+        with schema.writing(self.folder):
+            for staged in self.folder.iterdir():
+                if staged.name not in self._files:
+                    staged.unlink()
         files = [{"file": name, **self._files[name]} for name in sorted(self._files)]
         content = {"schema_version": schema.SCHEMA_VERSION, **manifest, "files": files}
         content["fingerprint"] = fingerprint(content)
@@ -74,7 +115,7 @@ class StoreWriter:
         try:
             if kind is None:
                 self._show()
-            else:
+            elif self.resume is None or not any(self.folder.glob(f"*{schema.SUFFIX}")):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 if self._made_parent and not any(self.target.parent.iterdir()):
                     self.target.parent.rmdir()
@@ -89,6 +130,15 @@ class StoreWriter:
                 os.replace(self.target, retired)
             os.replace(self.folder, self.target)
             shutil.rmtree(retired, ignore_errors=True)
+
+
+def _kind_of(target: Path) -> str:
+    """What kind of store a folder holds; empty if it holds none, or one that is damaged."""
+    try:
+        manifest = json.loads((target / schema.MANIFEST).read_text(encoding="utf-8"))
+        return str(manifest.get("kind", schema.KNOWLEDGE))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _locked(descriptor: int, folder: Path) -> bool:

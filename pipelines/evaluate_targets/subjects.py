@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.errors import DataError
-from kg_targets.store import TargetStore
+from kg_targets.errors import DataError, StoreError
+from kg_targets.store import TargetStore, TeacherStore
 
 IntArray = NDArray[np.int64]
 
@@ -67,6 +67,12 @@ def open_subjects(paths: Sequence[str | Path]) -> Subjects:
     if not paths:
         raise DataError("evaluate-targets needs at least one store, such as build/demo/dev")
     stores = tuple(TargetStore.open(path) for path in paths)
+    for store in stores:
+        if isinstance(store, TeacherStore):
+            raise StoreError(
+                f"{store.path} is a teacher's store, which knows no concepts to score: `kg-targets verify` and "
+                "`explain` look at it"
+            )
     first = stores[0]
     for other in stores[1:]:
         names = [f"{store.dataset}/{store.split}" for store in (first, other)]

@@ -19,7 +19,7 @@ from scipy import sparse
 from kg_targets.errors import StoreError
 from kg_targets.store import StoreWriter, TargetStore, verify_store
 from kg_targets.store.product import gram
-from kg_targets.store.verify import _rows
+from kg_targets.store.verify import _knowledge
 from tests.builds import CAPTIONS, build
 
 ANY_SCORER = pytest.mark.parametrize("scorer", ["ontology", "noise", "permuted", "identity"])
@@ -280,4 +280,4 @@ def test_verify_notices_neighbours_that_are_missing(
         table = table.set_column(table.column_names.index(name), field, pa.array(values, field.type))
     pq.write_table(table, shard)
     with pytest.raises(StoreError, match="neighbours of row"):
-        list(_rows(TargetStore.open(path)))
+        list(_knowledge(TargetStore.open(path)))

@@ -1,0 +1,96 @@
+"""CLIP models as Hugging Face folders: PubMedCLIP and many others."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPModel
+
+from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
+from training.errors import CheckpointError
+from training.teachers.checkpoints import find_weights, read_tokenizer
+from training.teachers.encoder import Encoder
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_DESCRIBED = ("size", "crop_size", "resample", "image_mean", "image_std", "do_center_crop", "rescale_factor")
+
+
+class HFClipTeacher(Encoder):
+    """``transformers``' CLIPModel with the processor and tokenizer beside it.
+
+    Args:
+        name: see ``Teacher``.
+        model: with its weights.
+        processor: of images.
+        tokenizer: of captions.
+        device: where it runs.
+    """
+
+    def __init__(self, name: str, model: Any, processor: Any, tokenizer: Any, device: torch.device) -> None:
+        self._processor, self._tokenizer = processor, tokenizer
+        self._length = int(model.config.text_config.max_position_embeddings)
+        stated = processor.to_dict()
+        preprocessing = {key: stated[key] for key in _DESCRIBED if key in stated} | {
+            "context_length": self._length
+        }
+        super().__init__(name, "hf", model, float(model.logit_scale.detach().exp()), preprocessing, device)
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """The folder's own processor."""
+        pixels: Tensor = self._processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Padded and cut to the text tower's positions."""
+        found = self._tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
+        )
+        return {key: found[key] for key in ("input_ids", "attention_mask")}
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """After the projection."""
+        towers: Any = self.model
+        features: Tensor = towers.visual_projection(towers.vision_model(pixel_values=pixels).pooler_output)
+        return features
+
+    def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
+        """After the projection."""
+        towers: Any = self.model
+        features: Tensor = towers.text_projection(towers.text_model(**tokens).pooler_output)
+        return features
+
+
+def hf_clip_teacher(source: str, name: str, device: torch.device) -> HFClipTeacher:
+    """A CLIP model from a Hugging Face folder; no hub is asked.
+
+    Args:
+        source: folder with config.json, weights, preprocessor_config.json and the tokenizer.
+        name: see ``Teacher``.
+        device: where it runs.
+
+    Raises:
+        CheckpointError: the folder is not a CLIP model, or weights are missing from it.
+    """
+    folder = Path(source)
+    for names in (("config.json",), WEIGHTS, ("preprocessor_config.json",)):
+        find_weights(folder, names, "hf")
+    path = os.fspath(folder)
+    try:
+        with quiet_loading():
+            load: Any = CLIPModel.from_pretrained  # typed as if it gave the model alone
+            model, info = load(
+                path, local_files_only=True, weights_only=True, output_loading_info=True, dtype=torch.float32
+            )
+            processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
+    except LOAD_ERRORS as error:
+        raise CheckpointError(f"teacher hf:{source} cannot be loaded: {explain(error)}") from error
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+    if missing:
+        raise CheckpointError(
+            f'teacher hf:{source}: parameter "{missing[0]}" is missing: it is not a CLIP model'
+        )
+    return HFClipTeacher(name, model, processor, read_tokenizer(folder, "hf"), device)

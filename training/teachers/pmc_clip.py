@@ -1,0 +1,164 @@
+"""PMC-CLIP's checkpoints, as published (Lin et al., 2023), in either form:
+
+    checkpoint.pt                    visual.* (CLIP's ResNet-50), text_encoder.* (PubMedBERT), text_projection,
+                                     logit_scale, and the parts for masked language, which a teacher does not need
+    image_encoder(resnet50).pth      the same three parts in files of their own, without the scale
+    text_encoder.pth
+    text_projection_layer.pth
+
+Captions: the [CLS] state of 77 tokens, padding attended to as in its own training code, times the projection.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+from training.errors import CheckpointError
+from training.teachers.checkpoints import (
+    Weights,
+    bert_of,
+    count,
+    fill,
+    find_weights,
+    part,
+    read_tokenizer,
+    read_weights,
+    required,
+)
+from training.teachers.encoder import Encoder
+
+WHOLE = ("checkpoint.safetensors", "checkpoint.pt")
+PARTS = {
+    "visual.": "image_encoder(resnet50).pth",
+    "text_encoder.": "text_encoder.pth",
+    "text_projection": "text_projection_layer.pth",
+}
+LOGIT_SCALE = 4.4292
+"""Of the published model (R: stated by users of its three files, which lack it)."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CONTEXT = 77
+
+
+class PmcClip(nn.Module):
+    """The two towers, as large as the weights say.
+
+    Raises:
+        CheckpointError: the weights are not a PMC-CLIP's.
+    """
+
+    def __init__(self, weights: Weights, where: str) -> None:
+        super().__init__()
+        visual = part(weights, "visual.")
+        stem = required(visual, "conv3.weight", where)
+        grid = required(visual, "attnpool.positional_embedding", where)
+        projected = required(visual, "attnpool.c_proj.weight", where)
+        self.visual = ModifiedResNet(
+            layers=[count(visual, f"layer{stage}.") for stage in (1, 2, 3, 4)],
+            output_dim=projected.shape[0],
+            heads=max(1, stem.shape[0] * 32 // 64),
+            image_size=32 * math.isqrt(grid.shape[0] - 1),
+            width=stem.shape[0],
+        )
+        fill(self.visual, visual, where)
+        self.text = bert_of(part(weights, "text_encoder."), where)
+        self.text_projection = nn.Parameter(required(weights, "text_projection", where).float())
+        self.logit_scale = nn.Parameter(weights.get("logit_scale", torch.tensor(LOGIT_SCALE)).float())
+        if self.text_projection.shape != (self.text.config.hidden_size, projected.shape[0]):
+            raise CheckpointError(f"{where}: image and text towers end in spaces of different width")
+
+    @property
+    def side(self) -> int:
+        """Pixels."""
+        return int(self.visual.image_size)
+
+    def encode_text(self, input_ids: Tensor) -> Tensor:
+        """int64 ``[B, 77]`` to ``[B, D]``."""
+        features: Tensor = self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
+        return features
+
+
+class PmcClipTeacher(Encoder):
+    """PMC-CLIP with CLIP's preprocessing.
+
+    Args:
+        name: see ``Teacher``.
+        model: with its weights.
+        tokenizer: PubMedBERT's.
+        device: where it runs.
+    """
+
+    def __init__(self, name: str, model: PmcClip, tokenizer: Any, device: torch.device) -> None:
+        self._towers, self._tokenizer = model, tokenizer
+        self._transform = Compose(
+            [
+                Resize(model.side, interpolation=InterpolationMode.BICUBIC),
+                CenterCrop(model.side),
+                ToTensor(),
+                Normalize(MEAN, STD),
+            ]
+        )
+        preprocessing = {
+            "size": model.side,
+            "mean": list(MEAN),
+            "std": list(STD),
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+            "context_length": CONTEXT,
+        }
+        super().__init__(
+            name, "pmc_clip", model, float(model.logit_scale.detach().exp()), preprocessing, device
+        )
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Shorter side to the tower's size, centre crop."""
+        pixels: Tensor = self._transform(image.convert("RGB"))
+        return pixels
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Padded and cut to 77."""
+        found = self._tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt"
+        )
+        return {"input_ids": found["input_ids"]}
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """After the attention pool, which projects."""
+        features: Tensor = self._towers.visual(pixels)
+        return features
+
+    def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
+        """After the projection."""
+        return self._towers.encode_text(**tokens)
+
+
+def pmc_clip_teacher(source: str, name: str, device: torch.device) -> PmcClipTeacher:
+    """PMC-CLIP from the folder of its weights, with PubMedBERT's ``vocab.txt`` beside them.
+
+    Args:
+        source: the folder.
+        name: see ``Teacher``.
+        device: where it runs.
+
+    Raises:
+        CheckpointError: it does not hold PMC-CLIP's checkpoint or no vocabulary.
+    """
+    folder = Path(source)
+    model = PmcClip(_weights(folder), str(folder))
+    return PmcClipTeacher(name, model, read_tokenizer(folder, "pmc_clip"), device)
+
+
+def _weights(folder: Path) -> Weights:
+    if not (folder / PARTS["visual."]).is_file():
+        return read_weights(find_weights(folder, (*WHOLE, PARTS["visual."]), "pmc_clip"))
+    found: Weights = {}
+    for prefix, file in PARTS.items():
+        values = read_weights(find_weights(folder, (file,), "pmc_clip"))
+        found |= {prefix + name: value for name, value in values.items()}
+    return found

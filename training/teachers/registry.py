@@ -1,0 +1,95 @@
+"""The registry of teachers, and what a person may write for one.
+
+``biomedclip``          a name: a file of training/configs/teachers
+``mine.yaml``           the same kind of file, of your own
+``medclip:FOLDER``      a layout and where its weights lie
+``none``                hard labels
+"""
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.teachers.base import Teacher
+from training.teachers.config import FOLDER, TeacherConfig, named_teachers, read_teacher_config
+
+Load = Callable[[str, str, torch.device], Teacher]
+"""Source, name and device to the teacher."""
+
+TEACHERS: dict[str, str] = {
+    "open_clip": "training.teachers.openclip:open_clip_teacher",
+    "hf": "training.teachers.hf_clip:hf_clip_teacher",
+    "medclip": "training.teachers.medclip:medclip_teacher",
+    "pmc_clip": "training.teachers.pmc_clip:pmc_clip_teacher",
+    "run": "training.teachers.openclip:run_teacher",
+    "parquet": "training.teachers.ready:parquet_teacher",
+    "none": "training.teachers.ready:no_teacher",
+}
+"""Layout to the function that loads it; imported when used, since transformers takes seconds."""
+
+
+def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
+    """The teacher that a person named.
+
+    Args:
+        spec: a name, a YAML file or ``KIND:SOURCE``, see above.
+        device: where a model runs; ``auto``: on the first GPU if there is one.
+
+    Raises:
+        ConfigError: there is no such name or kind, or no weights are named.
+        CheckpointError: the weights are missing, damaged or of another layout.
+    """
+    place = (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "auto"
+        else torch.device(device)
+    )
+    kind, colon, source = spec.partition(":")
+    if colon or spec == "none":
+        if kind not in TEACHERS:
+            raise ConfigError(f"teacher {spec}: {kind!r} is not one of {', '.join(TEACHERS)}")
+        if not source and kind != "none":
+            raise ConfigError(f"teacher {spec}: say where the weights are, {kind}:PATH")
+        return _load(kind)(source, _short_name(kind, source), place)
+    path = Path(spec) if spec.endswith((".yaml", ".yml")) else FOLDER / f"{spec}.yaml"
+    if ("/" in spec and not spec.endswith((".yaml", ".yml"))) or not path.is_file():
+        raise ConfigError(
+            f"teacher {spec!r} is not one of {', '.join(named_teachers())}, nor a .yaml file, nor KIND:PATH with "
+            f"KIND one of {', '.join(TEACHERS)}"
+        )
+    config = read_teacher_config(path)
+    if config.kind not in TEACHERS:
+        raise ConfigError(f"{path}: kind: {config.kind!r} is not one of {', '.join(TEACHERS)}")
+    try:
+        return _load(config.kind)(config.source, path.stem, place)
+    except (CheckpointError, ConfigError) as error:
+        raise _with_advice(error, config) from error
+
+
+def slug(teacher: Teacher) -> str:
+    """The teacher as part of a folder's name; names that hold no path are unique, others get their weights' digest."""
+    plain = re.sub(r"[^a-z0-9]+", "-", teacher.name.lower()).strip("-")
+    return f"{plain}-{teacher.digest[:8]}" if ":" in teacher.name else plain
+
+
+def _load(kind: str) -> Load:
+    module, _, function = TEACHERS[kind].partition(":")
+    load: Load = getattr(import_module(module), function)
+    return load
+
+
+def _short_name(kind: str, source: str) -> str:
+    """``KIND:`` and the end of the source: paths of this machine stay out of files."""
+    if kind == "none":
+        return "none"
+    name, comma, weights = source.partition(",")
+    return f"{kind}:{Path(name).name}" + (f",{Path(weights).name}" if comma else "")
+
+
+def _with_advice(error: KGTargetsError, config: TeacherConfig) -> KGTargetsError:
+    advice = " ".join(config.how_to_get.split())
+    return type(error)(f"{config.title}: {error}. {advice}" if advice else f"{config.title}: {error}")
