@@ -24,7 +24,7 @@ from torch import Tensor
 
 from training.clip.load import model_config
 from training.med_vqa import MedVQAConfig, MedVQAModel
-from training.med_vqa.answering.ranking import Ranker, first_tokens, shortlist
+from training.med_vqa.answering.ranking import Ranker, first_scores, shortlist
 from training.med_vqa.presets import PRESETS
 from training.med_vqa.vision import square
 
@@ -139,7 +139,7 @@ class Bench:
         self.model.train(False)
         with self.cast():
             encoded = self._encoded()
-            rows = shortlist(first_tokens(self.model, encoded, START), self.candidates, self.k)[0].tolist()
+            rows = shortlist(first_scores(self.model, encoded, START), self.candidates, self.k)[0].tolist()
             ranker = Ranker(self.model, tuple(self.candidates[row] for row in rows), START, END)
             ranker.log_likelihoods(encoded).argmax(dim=1).tolist()
 

@@ -75,6 +75,13 @@ def help_text(cls: type, command: str) -> str:
     for option in leaves(cls):
         default = "required" if option.default == "" else f"default {_scalar_text(option.default)}"
         lines += [f"  --{option.name} {_kind_name(option.kind)}   ({default})", f"      {option.doc}"]
+        element = _element(option.kind)
+        for part in leaves(element) if element else ():
+            default = _scalar_text(part.default)
+            lines += [
+                f"        {part.name} {_kind_name(part.kind)}   (default {default})",
+                f"            {part.doc}",
+            ]
     return "\n".join(lines)
 
 
@@ -195,7 +202,31 @@ def _parse_flag(option: Option, text: str) -> Any:
         raise ConfigError(f'--{option.name}: cannot read "{text}"') from error
 
 
+def _element(kind: Any) -> type | None:
+    """The dataclass of which a field of type ``tuple[X, ...]`` holds any number."""
+    first, *_ = typing.get_args(kind) or (None,)
+    return first if typing.get_origin(kind) is tuple and dataclasses.is_dataclass(first) else None  # type: ignore[return-value]
+
+
+def _coerce_list(option: Option, element: type, value: Any, where: str) -> tuple[Any, ...]:
+    """A YAML list of mappings as a tuple of dataclasses."""
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ConfigError(f'{where}: {option.name} must be {_kind_name(option.kind)}, got "{value}"')
+    known = {leaf.name: leaf for leaf in leaves(element, f"{option.name}.")}
+    made: list[Any] = []
+    for entry in value:
+        arguments = {}
+        for key, part in entry.items():
+            leaf = _known(known, f"{option.name}.{key}", where)
+            arguments[str(key)] = _coerce(leaf, part, where)
+        made.append(build(element, arguments))
+    return tuple(made)
+
+
 def _coerce(option: Option, value: Any, where: str) -> Any:
+    element = _element(option.kind)
+    if element is not None:
+        return _coerce_list(option, element, value, where)
     kinds = typing.get_args(option.kind) if isinstance(option.kind, types.UnionType) else (option.kind,)
     if value is None and type(None) in kinds:
         return None
@@ -216,6 +247,9 @@ def _coerce(option: Option, value: Any, where: str) -> Any:
 
 
 def _kind_name(kind: Any) -> str:
+    element = _element(kind)
+    if element is not None:
+        return f"list of {{{', '.join(leaf.name for leaf in leaves(element))}}}"
     if isinstance(kind, types.UnionType):
         return " or ".join(_kind_name(part) for part in typing.get_args(kind))
     return {type(None): "null", int: "integer", float: "number", str: "text", bool: "true/false"}.get(
@@ -224,6 +258,8 @@ def _kind_name(kind: Any) -> str:
 
 
 def _scalar_text(value: Any) -> str:
+    if value == ():
+        return "none"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -28,6 +28,7 @@ from training.folders import check_writable
 from training.med_vqa.answering import MODES, Answered, Answerer
 from training.med_vqa.attention_maps import KINDS, draw, word_maps
 from training.med_vqa.evaluate.saved import Saved
+from training.vqa.normalise import is_blank
 
 COLUMNS = ("image", "question")
 
@@ -94,6 +95,10 @@ def work(options: argparse.Namespace) -> None:
             sys.stderr.write(
                 f"note: question {number} ({pair.question[:40]}…) is too long and lost its end\n"
             )
+        if not answerer.knows(pair.question):
+            sys.stderr.write(
+                f"note: question {number} ({pair.question[:40]}…) holds no word that the model knows: it was not read\n"
+            )
     if options.attention is not None:
         draw_attention(options.attention, answerer, saved, pairs[0], found[0][0], options.attention_kind)
     sys.stdout.write(as_json(pairs, found, cut) if options.json else as_text(pairs, found))
@@ -108,8 +113,8 @@ def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | Non
         table: CSV file in their place.
 
     Raises:
-        ConfigError: they do not go together, or a question is empty.
-        DataError: the table cannot be read, or has no line.
+        ConfigError: they do not go together, or an image's name or a question is empty.
+        DataError: the table cannot be read, or has no line; a name cannot be one of a file.
     """
     if table is not None:
         if images or questions:
@@ -132,7 +137,11 @@ def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | Non
             )
         ]
     for number, pair in enumerate(pairs, start=1):
-        if not pair.question.strip():
+        if "\0" in pair.image:
+            raise DataError(
+                f"image of question {number}: {pair.image!r} holds a NUL byte: name an image file"
+            )
+        if is_blank(pair.question):
             raise ConfigError(f"question {number} (about {pair.image}) is empty: ask something")
     return pairs
 
@@ -226,6 +235,9 @@ def _read_table(path: Path) -> list[Pair]:
             raise DataError(
                 f"--csv {path}: a line has no {column}: it needs the columns {' and '.join(COLUMNS)}"
             )
+    empty = next((line for line, row in enumerate(rows, start=1) if not row["image"].strip()), None)
+    if empty is not None:
+        raise DataError(f"--csv {path}: question {empty} names no image: fill in the column image")
     return [Pair(str(path.parent / row["image"]), row["question"]) for row in rows]
 
 

@@ -8,6 +8,7 @@ from training.checks import one_of
 from training.config import TrainConfig
 from training.engine.config import RunConfig
 from training.med_vqa.config import FinetuneConfig
+from training.med_vqa.pretraining.config import PretrainConfig
 from training.options import last_given
 
 Train = Callable[[Any, Callable[[str], Any]], int]
@@ -35,9 +36,16 @@ def _med_vqa_finetune() -> Train:
     return train
 
 
+def _med_vqa_pretrain() -> Train:
+    from training.med_vqa.pretraining.train import train
+
+    return train
+
+
 TASKS = {
     "nb_clip": TaskEntry(TrainConfig, _nb_clip),
     "med_vqa_finetune": TaskEntry(FinetuneConfig, _med_vqa_finetune),
+    "med_vqa_pretrain": TaskEntry(PretrainConfig, _med_vqa_pretrain),
 }
 """By ``task`` of the configuration."""
 DEFAULT = "nb_clip"

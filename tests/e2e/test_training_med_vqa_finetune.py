@@ -20,6 +20,7 @@ from training.med_vqa import finetune
 from training.med_vqa.build import MedVQA, build_med_vqa, load_answers, load_med_vqa
 from training.med_vqa.model_config import VQAModelConfig
 from training.med_vqa.saving import WEIGHTS
+from training.med_vqa.trained_on import load_trained_on
 from training.run import main as run
 from training.tasks import TASKS, find_task
 
@@ -83,6 +84,8 @@ def test_a_run_leaves_a_model_that_answers_and_says_what_it_saw(
     assert logged(output, "accuracy") and len(logged(output, "questions_per_s")) == 10
     answers = load_answers(output / "checkpoint")
     assert answers.candidates == ["left", "no", "right", "x ray", "yes"] == answers.knowledge
+    record = load_trained_on(output / "checkpoint")
+    assert record is not None and record.digests is not None and len(record.digests.questions) == 40
     med_vqa = load_med_vqa(output / "checkpoint")
     assert med_vqa.tokenizer("left")["input_ids"] and not med_vqa.model.training
     assert (

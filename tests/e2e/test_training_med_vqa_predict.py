@@ -17,6 +17,7 @@ from training.med_vqa.build import Answers, build_med_vqa, save_med_vqa
 from training.med_vqa.evaluate.__main__ import main as evaluate
 from training.med_vqa.evaluate.shown import derangement
 from training.med_vqa.model_config import VQAModelConfig
+from training.med_vqa.trained_on import Digests, TrainedOn, save_trained_on
 from training.predict import main as predict
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.predictions import read_predictions
@@ -125,6 +126,13 @@ def test_a_long_question_is_cut_and_told(world: Path, capsys: pytest.CaptureFixt
     assert json.loads(streams.out)[0]["question_cut"] is True
 
 
+def test_a_question_without_a_known_word_is_told(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(world, "--image", image(world), "--question", "z" * 5000) == 0
+    assert "holds no word that the model knows" in capsys.readouterr().err
+    assert ask(world, "--image", image(world), "--question", "left zzz") == 0
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -140,6 +148,9 @@ def test_a_long_question_is_cut_and_told(world: Path, capsys: pytest.CaptureFixt
         (("--csv", "gone.csv", "--question", "where"), "--csv brings images and questions"),
         (("--csv", "TEXT"), "has no line below its header"),
         (("--csv", "NAMES"), "a line has no question"),
+        (("--csv", "EMPTY"), "question 2 names no image"),
+        (("--csv", "NUL"), "holds a NUL byte: name an image file"),
+        (("--image", "IMAGE", "--question", "\u200b \ufeff"), "is empty: ask something"),
         (("--image", "IMAGE", *["--question", "a"] * 3, "--image", "IMAGE"), "2 images and 3 questions"),
     ],
 )
@@ -150,7 +161,9 @@ def test_bad_input_is_told_on_one_line(
     (tmp_path / "text.csv").write_text("hello\n")
     (tmp_path / "names.csv").write_text("image,asked\na.png,where\n")
     places = {"IMAGE": Path(image(world)), "TORN": tmp_path / "torn.png", "TEXT": tmp_path / "text.csv"}
-    places["NAMES"] = tmp_path / "names.csv"
+    (tmp_path / "empty.csv").write_text(f"image,question\n{image(world)},where\n ,where\n")
+    (tmp_path / "nul.csv").write_bytes(b"image,question\na\0b.png,where\n")
+    places |= {name: tmp_path / f"{name.lower()}.csv" for name in ("NAMES", "EMPTY", "NUL")}
     if not torch.cuda.is_available() or "fp16" not in extra:
         assert ask(world, *(str(places.get(part, part)) for part in extra)) == 2
         told = last_line(capsys)
@@ -227,6 +240,30 @@ def test_other_images_are_other_predictions(world: Path, tmp_path: Path) -> None
     assert chances["blank"][:4] == pytest.approx(chances["blank"][4:8], abs=1e-5)
 
 
+def test_a_copy_of_the_folder_tells_what_it_was_trained_on(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = tmp_path / "model", ["--dataset", "vqa_rad", "--data-root", str(world / "data")]
+    shutil.copytree(world / "run" / "checkpoint", model)
+    asked = ["--model", str(model), *data, "--out", str(tmp_path / "out"), "--mode", "winner"]
+    assert evaluate(asked) == 0  # an older folder, without the record
+    facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
+    assert (facts["trained_on"], facts["questions_trained_on"], facts["k"]) == ("unknown", None, 32)
+    assert "no record of its training questions" in capsys.readouterr().err
+    assert evaluate([*asked, "--split", "validation"]) == 2
+    assert "--split validation: it is not recorded" in last_line(capsys)
+    split = prepare(find_vqa_manifest("vqa_rad"), world / "data", "strict")
+    config = {"seed": 5, "model": {"preset": "tiny"}, "data": {"images": "blank"}}
+    save_trained_on(model, TrainedOn.of_config(config, "vqa_rad", "strict", Digests.of(split.train)))
+    assert evaluate(asked) == 0
+    facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
+    assert (facts["trained_on"], facts["images"], facts["seed"]) == ("blank", "blank", 5)
+    assert (facts["questions_trained_on"], facts["images_trained_on"], facts["name"]) == (0, 0, "tiny")
+    assert evaluate([*asked, "--split", "train"]) == 0
+    facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
+    assert facts["questions_trained_on"] == len(split.train)
+
+
 def test_shuffling_leaves_no_image_in_its_place() -> None:
     names = [f"image{number}" for number in range(50)]
     one, other = derangement(names * 2, 0), derangement(names, 1)
@@ -257,6 +294,11 @@ def test_missing_images_are_counted_as_wrong_where_allowed(
     [
         (("--protocol", "paper"), "trained on vqa_rad under protocol strict, not paper"),
         (("--split-seed", "1"), "trained on another cut of vqa_rad (split seed 0"),
+        (("--split-seed", "-1"), "error: --split-seed: -1 must be at least 0"),
+        (
+            ("--validation-share", "0.3"),
+            "trained on another cut of vqa_rad (split seed 0, validation share 0.1",
+        ),
         (("--protocol", "best"), '--protocol: "best" is not one of'),
         (("--split", "dev"), 'split: "dev" is not one of train, validation, test'),
         (("--images", "none"), '--images: "none" is not one of real, shuffled, blank'),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.unit.answering_fakes import CANDIDATES, answers, one_thread, tiny_med_vqa
 from training.errors import CheckpointError, ConfigError, DataError
-from training.med_vqa.answering import Answerer, ranking
+from training.med_vqa.answering import Answerer, modes, ranking
 from training.med_vqa.build import MedVQA
 from training.med_vqa.modeling import Encoded
 
@@ -178,6 +178,30 @@ def test_the_winners_are_those_of_the_exact_ranking(
     for one, other in pairs:
         assert math.isclose(one.log_likelihood, other.log_likelihood, abs_tol=1e-4)
         assert one.probability >= other.probability - 1e-5
+
+
+@pytest.mark.parametrize("bias", [0.0, 60.0])
+def test_in_bf16_the_winners_are_those_of_the_exact_ranking_up_to_its_rounding(
+    tmp_path: Path, images: Tensor, bias: float
+) -> None:
+    for seed in range(2):
+        med_vqa = tiny_med_vqa(tmp_path / str(seed), seed)
+        med_vqa.model.decoder.bias.data += (
+            bias  # changes no likelihood, but steps of bfloat16 at 60 are 0.25 nats
+        )
+        answerer = Answerer(med_vqa, answers(), precision="bf16")
+        expected = answerer.answer(images, QUESTIONS, top=99)
+        for k in (1, 4):
+            found = answerer.answer(images, QUESTIONS, mode="winner", k=k)
+            for (best,), row in zip(found, expected, strict=True):
+                (ranked,) = (one.log_likelihood for one in row if one.text == best.text)
+                assert ranked >= row[0].log_likelihood - max(0.01, bias / 128)
+
+
+def test_doubt_grows_with_the_logits_in_low_precision_only() -> None:
+    logits = torch.tensor([[60.0, -80.0], [1.0, 2.0]])
+    assert modes._rounding(logits).tolist() == pytest.approx([0.1, 0.1])
+    assert modes._rounding(logits.bfloat16()).tolist() == pytest.approx([4 * 80 / 128, 0.1])
 
 
 def test_winners_that_the_bound_settles_cost_no_ranking_of_all(

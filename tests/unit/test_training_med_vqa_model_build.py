@@ -1,6 +1,7 @@
 """Sizes, starts and freezing of a Med-VQA model."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     first, again, other = (fakes.built(tmp_path / "bert", seed).model.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["gate.gate.weight"], other["gate.gate.weight"])
+
+
+def test_code_that_a_text_folder_brings_is_never_run(tmp_path: Path) -> None:
+    fakes.built(tmp_path / "bert")
+    mark = tmp_path / "was run"
+    (tmp_path / "bert" / "own.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Own: ...\n")
+    for name, kind, value in (
+        ("config.json", "AutoConfig", "own.Own"),
+        ("tokenizer_config.json", "AutoTokenizer", [None, "own.Own"]),
+    ):
+        content = json.loads((tmp_path / "bert" / name).read_text())
+        (tmp_path / "bert" / name).write_text(json.dumps({**content, "auto_map": {kind: value}}))
+    assert len(fakes.built(tmp_path / "bert").tokenizer) and not mark.exists()
 
 
 def test_question_encoder_and_decoder_start_from_first_and_last_layers(tmp_path: Path) -> None:

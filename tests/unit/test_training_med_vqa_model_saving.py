@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from tests.unit import clip_fakes
 from tests.unit import med_vqa_fakes as fakes
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ConfigError
 from training.med_vqa import MedVQAModel
 from training.med_vqa.build import Answers, MedVQA, load_answers, load_med_vqa, save_med_vqa
 from training.med_vqa.vision import build_tower
@@ -46,6 +46,20 @@ def test_a_saved_model_answers_bit_for_bit_the_same(built: MedVQA, folder: Path)
     assert again.clip_config == built.clip_config and again.size == built.size
     assert again.tokenizer("chest ct").input_ids == built.tokenizer("chest ct").input_ids
     assert load_answers(folder) == ANSWERS
+
+
+def test_an_attention_that_reads_the_mask_otherwise_is_refused(built: MedVQA, folder: Path) -> None:
+    # transformers' eager attention adds the decoder's bool mask as numbers: answers would see their own words.
+    with pytest.raises(ConfigError, match='attn_implementation "eager"'):
+        MedVQAModel.from_pretrained(folder, attn_implementation="eager")
+    model = MedVQAModel.from_pretrained(folder, attn_implementation="sdpa")
+    with pytest.raises(ConfigError, match="sdpa only"):
+        model.set_attn_implementation("eager")
+    assert torch.equal(logits(model), logits(built.model))
+    model.set_attn_implementation("sdpa")
+    model.decoder.set_attn_implementation("eager")
+    with pytest.raises(ConfigError, match="sdpa only"):
+        logits(model)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_an_unknown_task_is_one_line_and_exit_code_2(
         assert run(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: task: ") and error.count("\n") == 1
-        assert error.endswith("is not one of nb_clip, med_vqa_finetune\n")
+        assert error.endswith("is not one of nb_clip, med_vqa_finetune, med_vqa_pretrain\n")
 
 
 def test_help_shows_the_fields_of_the_task_that_is_named(

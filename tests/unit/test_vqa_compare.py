@@ -119,6 +119,41 @@ def test_fewer_than_two_pairs_of_trainings_are_a_statement_about_these_models(ru
     assert "| sign flips, these trained models only |" in text and "- t: " not in text
 
 
+def test_a_path_with_an_equals_sign_or_a_comma_is_one_file(runs: Path) -> None:
+    odd = runs / "lr=1,bs=2"
+    odd.mkdir()
+    for suffix in (".csv", ".json"):
+        (runs / f"real0{suffix}").rename(odd / f"p{suffix}")
+    for argument, name in (
+        (str(odd / "p.csv"), "tiny"),
+        (f"a=b={odd / 'p.csv'}", None),
+        (f"mine={odd / 'p.csv'}", "mine"),
+    ):
+        code = main([argument, "--out", str(runs / "r.md")])
+        assert code == (2 if name is None else 0)
+        assert name is None or f"| {name} | 0 |" in (runs / "r.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("argument", ["A=", "A=,", "", ",", "A=."])
+def test_an_argument_without_a_file_is_one_line(
+    runs: Path, argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument, "--out", str(runs / "r.md")]) == 2
+    assert main([str(runs / "real0.csv"), "--out", "."]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
+
+
+@pytest.mark.parametrize("facts", [{"trained_on": "unknown"}, {}])
+def test_a_model_that_may_be_question_only_is_not_compared(
+    runs: Path, facts: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = prepare(write_data(runs / "d"), runs / "d", "strict")
+    write(split, runs / "copy.csv", 0.9, 0, images="real", **facts)
+    assert main([str(runs / "copy.csv"), "--out", str(runs / "r.md")]) == 2
+    assert 'trained on "unknown" images' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", [["real0.csv", "real0.csv"], ["absent.csv"], ["report.md"]])
 def test_what_cannot_be_compared_is_one_line_and_code_2(
     runs: Path, given: list[str], capsys: pytest.CaptureFixture[str]

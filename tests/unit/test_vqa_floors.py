@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,4 +54,32 @@ def test_the_command_writes_predictions(tmp_path: Path, capsys: pytest.CaptureFi
     facts = read_predictions(tmp_path / "floors" / "paper-kind.csv").facts
     assert (facts["mode"], facts["protocol"]) == ("floor", "paper")
     assert main([*options, "--protocol", "fair"]) == 2
+    for option, value in (("--part", "dev"), ("--split-seed", "-1"), ("--validation-share", "0.9")):
+        capsys.readouterr()
+        assert main([*options, option, value]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {option}: ")
     assert main(["--dataset", "vqa_rad", "--data-root", str(tmp_path / "absent")]) == 2
+
+
+def test_a_reader_that_leaves_costs_no_file_and_no_traceback(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    command = [sys.executable, "-m", "training.vqa.floors", "--dataset", str(tmp_path / "tiny_vqa.yaml")]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "floors")],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert len(list((tmp_path / "floors").iterdir())) == 2 * 3 * len(FLOORS)
+
+
+def test_help_keeps_the_lines_of_its_description(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown if line.split("  ")[0] in FLOORS] == list(FLOORS)

@@ -140,8 +140,51 @@ def test_without_images_nothing_passes_for_clean(
         path.unlink()
     assert main(options(data, *against(pretraining))) == 0
     assert "15 missing" in capsys.readouterr().out
-    assert main(options(data, "--enforce", "near")) == 2
+    assert main(options(data, "--enforce", "near", "--max-broken", 99)) == 2
     assert "nothing was compared" in capsys.readouterr().err
+
+
+def test_a_bare_enforce_tells_that_pretraining_was_not_looked_at(
+    data: Path, pretraining: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "images" / "synpic101.png").unlink()
+    picture(101).save(data / "images" / "synpic101.png")
+    assert main(options(data, "--enforce")) == 0
+    assert "pre-training: not looked at" in capsys.readouterr().out
+    assert main(options(data, *against(pretraining, "--enforce"))) == 2
+    assert "pre-training cases that touch test images" in capsys.readouterr().err
+    assert main(options(data, "--enforce", "near,against")) == 2
+    assert "--enforce against: against what?" in capsys.readouterr().err
+
+
+def test_missing_images_do_not_pass_unless_allowed(
+    data: Path, pretraining: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "images" / "synpic101.png").unlink()
+    (data / "images" / "synpic5.png").write_bytes(b"torn")
+    assert main(options(data, "--enforce", "images,questions")) == 0
+    assert main(options(data, "--enforce", "near", "--max-broken", 1)) == 2
+    assert "2 images are missing or unreadable and were not compared, 1 allowed" in capsys.readouterr().err
+    assert main(options(data, "--enforce", "near", "--max-broken", 2)) == 0
+    for name in ("A_synpic100", "B_x"):
+        (pretraining / "images" / f"{name}.png").unlink()
+    (pretraining / "train.csv").write_text(
+        (pretraining / "train.csv").read_text().replace("A_synpic100", "A_synpic1000")
+    )
+    assert main(options(data, *against(pretraining, "--enforce", "against", "--max-broken", 2))) == 2
+    assert "3 images are missing" in capsys.readouterr().err  # one of ours, two of theirs
+    assert main(options(data, *against(pretraining, "--enforce", "against", "--max-broken", 3))) == 0
+
+
+def test_where_neither_ids_nor_pictures_can_match_nothing_was_compared(
+    data: Path, pretraining: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (pretraining / "images").iterdir():
+        path.unlink()
+    lines = (pretraining / "train.csv").read_text().replace("synpic", "picture")
+    (pretraining / "train.csv").write_text(lines)
+    assert main(options(data, *against(pretraining, "--enforce", "against", "--max-broken", 99))) == 2
+    assert "--enforce against: nothing was compared" in capsys.readouterr().err
 
 
 def test_a_test_part_alone_can_be_looked_at(
@@ -166,6 +209,9 @@ def test_a_test_part_alone_can_be_looked_at(
         ["--exclude-out", "x.txt"],
         ["--against", "medpicks"],
         ["--protocol", "fair"],
+        ["--max-broken", "-1"],
+        ["--enforce", "against"],
+        ["--split-seed", "-1"],
     ],
 )
 def test_wrong_options_are_one_line_and_code_2(

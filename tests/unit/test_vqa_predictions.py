@@ -66,12 +66,51 @@ def test_missing_facts_and_files_are_told(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     with pytest.raises(DataError, match="missing or holds no predictions"):
         read_predictions(path)
-    write_predictions(path, answered(split))
-    facts = json.loads(path.with_suffix(".json").read_text())
-    del facts["ceiling"]
-    path.with_suffix(".json").write_text(json.dumps(facts))
+    written = answered(split)
+    facts = {name: value for name, value in written.facts.items() if name != "ceiling"}
+    write_predictions(path, Predictions(written.rows, facts))
     with pytest.raises(DataError, match="lacks ceiling"):
         read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"trained_on": "real"}, {"ceiling": {"overall": 1.0}}, {"split": "train"}]
+)
+def test_facts_that_were_changed_are_refused(split: Split, tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "p.csv"
+    write_predictions(path, answered(split, {"trained_on": "blank"}))
+    facts = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(DataError, match="do not belong together"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dataset": 3}, '"dataset" is 3'),
+        ({"split_seed": "0"}, "\"split_seed\" is '0'"),
+        ({"candidates": None}, '"candidates" is None'),
+        ({"ceiling": [1]}, r'"ceiling" is \[1\]'),
+        ({"ceiling": {"open": "all"}}, "the ceiling of \"open\" is 'all'"),
+        ({"seed": ["1"]}, '"seed" is'),
+        ({"mode": {}}, '"mode" is'),
+    ],
+)
+def test_facts_of_wrong_types_are_told(
+    split: Split, tmp_path: Path, wrong: dict[str, object], message: str
+) -> None:
+    write_predictions(tmp_path / "p.csv", answered(split, wrong))
+    with pytest.raises(DataError, match=message):
+        read_predictions(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"format": 2, "sha256": 5}', '{"format": []}'])
+def test_a_json_file_of_another_kind_is_told(split: Split, tmp_path: Path, content: str) -> None:
+    write_predictions(tmp_path / "p.csv", answered(split))
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(DataError):
+        read_predictions(tmp_path / "p.csv")
 
 
 def test_an_answer_too_few_is_an_error(split: Split) -> None:

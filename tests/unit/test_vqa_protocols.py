@@ -5,6 +5,7 @@ import pytest
 from tests.unit.vqa_fakes import rows, write_data
 from training.errors import ConfigError, DataError
 from training.vqa.manifest import VQAManifest
+from training.vqa.predictions import predictions_of
 from training.vqa.protocols import Split, folds_of, images_for, prepare
 
 
@@ -124,3 +125,19 @@ def test_a_part_without_a_question_and_an_id_in_two_splits_are_errors(tmp_path: 
         prepare(write_data(tmp_path, train=[]), tmp_path, "paper")
     with pytest.raises(DataError, match="is in train and in test"):
         prepare(write_data(tmp_path, test=rows(range(2), 0)), tmp_path, "paper")
+
+
+def test_no_answer_is_known_for_being_a_part_of_another(tmp_path: Path) -> None:
+    # The released code built its vocabulary with a substring test (methods.md §2.6).
+    answers = ("no", "normal", "nodule")
+    for known, other in (("no", ("normal", "nodule")), ("normal", ("no", "nodule"))):
+        train = [{**row, "answer": known} for row in rows(range(6), 0)]
+        test = [{**row, "answer": other[place % 2]} for place, row in enumerate(rows(range(10, 14), 1000))]
+        manifest = write_data(tmp_path / known, train, test)
+        strict, paper = (prepare(manifest, tmp_path / known, name) for name in ("strict", "paper"))
+        assert strict.candidates == strict.knowledge == (known,)
+        assert paper.candidates == paper.knowledge == tuple(sorted(other))
+        assert strict.ceiling["overall"] == 0.0
+        for answer in answers:
+            right = [row.correct for row in predictions_of(strict, "test", [answer] * len(test)).rows]
+            assert right == [row["answer"] == answer for row in test]

@@ -38,8 +38,11 @@ OURS = (RUN, CONFIG, DATA_FACTS, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}
 
 NOT_THE_RESULT = ("task", "output", "overwrite", "resume", "log", "save")
 """Fields on which a run's result does not depend, or that the others tell."""
-NOT_THE_DATA = ("train_store", "dev_store", "dataset", "data_root", "workers", "prefetch", "cache")
-"""Fields of ``data`` likewise; what they name is in the key by what it holds."""
+NOT_THE_DATA = (
+    "train_store", "dev_store", "store", "exclude", "dataset", "data_root", "workers", "prefetch", "cache",
+)  # fmt: skip
+"""Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.start`` and the stores of
+``soft_labels``."""
 
 
 def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
@@ -55,6 +58,9 @@ def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
         del content[name]
     for name in NOT_THE_DATA:
         content["data"].pop(name, None)
+    content.get("model", {}).pop("start", None)
+    for labels in content.get("soft_labels", ()):
+        labels.pop("store")
     text = json.dumps([content, fingerprints], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

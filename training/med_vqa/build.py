@@ -15,10 +15,19 @@ from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.clip.freeze import hold_in_eval
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.configuration import MedVQAConfig
+from training.med_vqa.handover import Start
 from training.med_vqa.model_config import VQAModelConfig
 from training.med_vqa.modeling import MedVQAModel
 from training.med_vqa.presets import PRESETS
-from training.med_vqa.saving import CONFIG, WEIGHTS, Answers, load_answers, read_json, save_med_vqa
+from training.med_vqa.saving import (
+    CONFIG,
+    WEIGHTS,
+    Answers,
+    load_answers,
+    model_folder,
+    read_json,
+    save_med_vqa,
+)
 from training.med_vqa.starts import bert_of, text_start, vision_start
 
 __all__ = [
@@ -28,6 +37,7 @@ __all__ = [
     "build_med_vqa",
     "load_answers",
     "load_med_vqa",
+    "open_start",
     "save_med_vqa",
 ]
 
@@ -75,18 +85,31 @@ def build_med_vqa(config: VQAModelConfig) -> MedVQA:
 
     Raises:
         ConfigError: a start, a size or a way of freezing that does not exist or does not fit.
-        CheckpointError: a ``local-dir:`` folder is not a model.
+        CheckpointError: a ``local-dir:`` folder is not a model; ``model.start`` is none, or has another architecture.
     """
     clip, tower = vision_start(config)
     start = text_start(config)
     model = MedVQAModel(architecture(config, clip, start.config))
     model.vision.load_state_dict(tower.state_dict())
     start.fill(model)
+    built = MedVQA(model, start.tokenizer)
+    if config.start is not None:
+        open_start(config.start).give(built)
     for part, locked in ((model.vision, config.lock_vision), (model.text, config.lock_text)):
         if locked:
             part.requires_grad_(False)
             hold_in_eval([part])
-    return MedVQA(model, start.tokenizer)
+    return built
+
+
+def open_start(name: str) -> Start:
+    """The trained model that ``model.start`` names.
+
+    Raises:
+        CheckpointError: it is neither a finished run nor a model folder.
+    """
+    folder = model_folder(Path(name))
+    return Start(folder, load_med_vqa(folder))
 
 
 def load_med_vqa(folder: Path) -> MedVQA:
@@ -112,7 +135,7 @@ def load_med_vqa(folder: Path) -> MedVQA:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ConfigError, *LOAD_ERRORS) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {explain(error)}") from error
     model, info = loaded

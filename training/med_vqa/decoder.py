@@ -13,10 +13,26 @@ from transformers.models.bert.modeling_bert import (
     BertPreTrainedModel,
 )
 
+from training.errors import ConfigError
 from training.med_vqa.attention import Attention, KeysValues
 
 Memory = tuple[KeysValues, ...]
 """Keys and values of the encoder states for each layer that sees them, first to last."""
+
+
+ATTENTION = "sdpa"
+
+
+def check_attention(kind: str | None) -> None:
+    """Refuse an attention that reads the decoder's mask otherwise: transformers' ``eager`` adds a bool one as numbers.
+
+    Raises:
+        ConfigError: it is not ``sdpa``.
+    """
+    if kind not in (None, ATTENTION):
+        raise ConfigError(
+            f'attn_implementation "{kind}": this model\'s decoder masks rightly with {ATTENTION} only'
+        )
 
 
 class DecoderLayer(nn.Module):
@@ -90,6 +106,7 @@ class AnswerDecoder(BertPreTrainedModel):  # type: ignore[no-untyped-call]
         Returns:
             ``[B, T, D]``.
         """
+        check_attention(self.config._attn_implementation)
         states: Tensor = self.embeddings(input_ids, position_ids=positions[None])
         for layer in self.layers[: self.without_sight]:
             states = layer(states, _spread(mask), None, None)

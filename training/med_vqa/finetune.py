@@ -2,22 +2,19 @@
 
 import hashlib
 import json
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from training.clip.config import ModelConfig, check_precision
-from training.clip.digest import weights_digest
+from training.clip.config import check_precision
 from training.data.content import image_digest
 from training.engine.session import Prepared, Say, run_training
-from training.errors import ConfigError
 from training.med_vqa.build import build_med_vqa
 from training.med_vqa.config import FinetuneConfig
 from training.med_vqa.finetune_run import FinetuneRun
-from training.med_vqa.presets import PRESETS
+from training.med_vqa.handover import start_digests
 from training.vqa.manifest import VQAManifest, find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
@@ -35,10 +32,15 @@ def train(config: FinetuneConfig, say: Say) -> int:
     Raises:
         KGTargetsError: the configuration, the questions, the images or OUTPUT are not usable.
     """
-    return run_training(config, partial(_prepare, config), say)
+    return run_training(config, partial(prepare_run, config), say)
 
 
-def _prepare(config: FinetuneConfig) -> Prepared:
+def prepare_run(config: FinetuneConfig) -> Prepared:
+    """Find the questions and the images, which tell a run apart from others.
+
+    Raises:
+        KGTargetsError: the configuration, the questions or the images are not usable.
+    """
     data = config.data
     manifest = find_vqa_manifest(data.dataset)
     split = prepare(
@@ -54,7 +56,7 @@ def _prepare(config: FinetuneConfig) -> Prepared:
         return FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
 
     return Prepared(
-        fingerprints=[*_data_digests(config, split), *_start_digests(config)],
+        fingerprints=[*_data_digests(config, split), *start_digests(config.model)],
         precision=config.model.precision,
         data_facts=partial(_describe, manifest, split),
         build=build,
@@ -72,25 +74,6 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     shown = config.data.images != "blank"
     paths = sorted({question.image_path for question in questions if question.image_path}) if shown else []
     return [hashlib.sha256(text.encode()).hexdigest(), image_digest(Path(config.data.data_root), paths)]
-
-
-def _start_digests(config: FinetuneConfig) -> list[str]:
-    """Of the local files that the weights come from; a start that is not there is told when the model is built."""
-    model = config.model
-    vision = partial(
-        ModelConfig,
-        name=model.vision or PRESETS[model.preset].vision,
-        pretrained=model.vision_pretrained,
-        image_weights=model.vision_weights,
-    )
-    text = partial(ModelConfig, text_weights=model.text or model.tokenizer)
-    digests = []
-    for start in (vision, text):
-        digest = ""
-        with suppress(ConfigError):
-            digest = weights_digest(start())
-        digests.append(digest)
-    return digests
 
 
 def _describe(manifest: VQAManifest, split: Split) -> dict[str, Any]:

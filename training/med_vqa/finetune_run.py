@@ -20,6 +20,7 @@ from training.med_vqa.config import FinetuneConfig
 from training.med_vqa.inputs import make_inputs
 from training.med_vqa.material import Material
 from training.med_vqa.pictures import blank_images
+from training.med_vqa.trained_on import TrainedOn, save_trained_on
 from training.vqa.protocols import Split
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class FinetuneRun:
     def __init__(self, config: FinetuneConfig, accelerator: Accelerator, vqa: MedVQA, split: Split) -> None:
         self.config, self.accelerator, self.vqa, self.split = config, accelerator, vqa, split
         self.material = Material(config.data, split, vqa)
+        self._trained_on = TrainedOn.of(config, split)
         self.sampler = self.material.sampler(
             config.data.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
         )
@@ -122,8 +124,12 @@ class FinetuneRun:
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint, for ``training.med_vqa.build.load_med_vqa``."""
-        vqa, answers = self.vqa, self.material.answers
-        write_checkpoint(output, lambda folder: save_med_vqa(folder, vqa.model, vqa.tokenizer, answers))
+
+        def write(folder: Path) -> None:
+            save_med_vqa(folder, self.vqa.model, self.vqa.tokenizer, self.material.answers)
+            save_trained_on(folder, self._trained_on)
+
+        write_checkpoint(output, write)
 
     def waited(self) -> float:
         """Nothing is waited for: all is in memory."""

@@ -9,8 +9,9 @@ from torch import Tensor
 from training.data.views import FrozenFeatures, augmentation, step_generator
 from training.errors import ConfigError
 from training.med_vqa.build import MedVQA
-from training.med_vqa.config import FinetuneConfig
+from training.med_vqa.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.pictures import Pictures, blank_images
+from training.med_vqa.pretraining.config import PretrainDataConfig
 
 
 class Inputs(Protocol):
@@ -76,7 +77,7 @@ class FrozenInputs:
         self, config: FinetuneConfig, vqa: MedVQA, pictures: Pictures, accelerator: Accelerator
     ) -> None:
         self._config, self._device = config, accelerator.device
-        self._check_memory(vqa, len(pictures))
+        check_cached_memory(vqa, len(pictures), config.data, self._device)
         self._tokens = FrozenFeatures(config.data, accelerator).of_images(
             vqa.model.vision, pictures.pixels, vqa.mean, vqa.std, config.data.cached_views, "image tokens"
         )  # (P, views, N, D)
@@ -88,16 +89,29 @@ class FrozenInputs:
         tokens = self._tokens[rows, drawn[offset : offset + len(rows)]]
         return {"image_tokens": tokens.to(self._device).float()}
 
-    @torch.no_grad()
-    def _check_memory(self, vqa: MedVQA, images: int) -> None:
-        data = self._config.data
-        one = vqa.model.image_tokens(blank_images(vqa, 1).to(self._device))
-        needed = -(-2 * one.numel() * images * data.cached_views // 10**6)
-        if needed > data.cached_mb:
-            raise ConfigError(
-                f"data.cached_views: {data.cached_views} views of {images:,} images take {needed:,} MB of memory, "
-                f"data.cached_mb allows {data.cached_mb:,}: keep fewer views, or none by --data.cached_views 0"
-            )
+
+@torch.no_grad()
+def check_cached_memory(
+    vqa: MedVQA, images: int, data: VQADataConfig | PretrainDataConfig, device: torch.device
+) -> None:
+    """Refuse to keep more image tokens than ``data.cached_mb`` allows.
+
+    Args:
+        vqa: the model whose image tower makes them.
+        images: how many there are.
+        data: how many views of each are kept, and what they may take.
+        device: where the model is.
+
+    Raises:
+        ConfigError: they would take more memory.
+    """
+    one = vqa.model.image_tokens(blank_images(vqa, 1).to(device))
+    needed = -(-2 * one.numel() * images * data.cached_views // 10**6)
+    if needed > data.cached_mb:
+        raise ConfigError(
+            f"data.cached_views: {data.cached_views} views of {images:,} images take {needed:,} MB of memory, "
+            f"data.cached_mb allows {data.cached_mb:,}: keep fewer views, or none by --data.cached_views 0"
+        )
 
 
 class BlankInputs:

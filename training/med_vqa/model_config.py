@@ -12,6 +12,8 @@ from training.med_vqa.presets import PRESETS
 class VQAModelConfig:
     """The parts of a Med-VQA model; null takes the preset's value."""
 
+    start: str | None = None
+    """Pre-training run or checkpoint folder whose towers, projections and co-attention are taken; null: none."""
     preset: str = "small"
     """Sizes: paper (AMiF's, 445 M parameters), small (two CPU cores) or tiny (tests)."""
     vision: str | None = None
@@ -62,6 +64,8 @@ class VQAModelConfig:
             value = getattr(self, name)
             if value is not None:
                 within(f"model.{name}", value, low, high)
+        if self.start == "":
+            raise ConfigError("model.start is empty: name a run's folder, or leave it out")
         preset = PRESETS[self.preset]
         if self.hidden_size is not None and self.hidden_size % preset.heads:
             raise ConfigError(

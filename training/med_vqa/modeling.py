@@ -14,7 +14,7 @@ from training.errors import ConfigError, ShapeError
 from training.med_vqa.attention import real_somewhere
 from training.med_vqa.co_attention import CoAttention
 from training.med_vqa.configuration import MedVQAConfig
-from training.med_vqa.decoder import AnswerDecoder, Memory
+from training.med_vqa.decoder import AnswerDecoder, Memory, check_attention
 from training.med_vqa.gate import GatedCrossAttention
 from training.med_vqa.vision import build_tower
 
@@ -51,6 +51,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def __init__(self, config: MedVQAConfig) -> None:
         super().__init__(config)
+        check_attention(config._attn_implementation)
         text, decoder = _bert(config.text, "text"), _bert(config.decoder, "decoder", is_decoder=True)
         if text.vocab_size != decoder.vocab_size:
             raise ConfigError(
@@ -84,6 +85,15 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.decoder_projection = _between(width, decoder.hidden_size)
         self.decoder = AnswerDecoder(decoder, config.cross_attention_layers)
         self.post_init()  # type: ignore[no-untyped-call]
+
+    def set_attn_implementation(self, attn_implementation: Any, *arguments: Any, **options: Any) -> None:
+        """Of transformers.
+
+        Raises:
+            ConfigError: it is not ``sdpa``.
+        """
+        check_attention(attn_implementation)
+        super().set_attn_implementation(attn_implementation, *arguments, **options)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]

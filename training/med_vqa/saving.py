@@ -1,5 +1,6 @@
 """The folder of a Med-VQA model: transformers' files for model and tokenizer, and the answers that belong to it."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from training.clip.failures import quiet_loading
+from training.engine.checkpoint import CHECKPOINT, FINISHED
+from training.engine.checkpoint import CONFIG as RUN_CONFIG
 from training.errors import CheckpointError
 from training.med_vqa.modeling import MedVQAModel
 
@@ -71,10 +74,10 @@ def save_med_vqa(
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)
     for name in (CONFIG, TOKENIZER_CONFIG):
         content = json.loads((folder / name).read_text(encoding="utf-8"))
-        _write_json(
+        write_json(
             folder / name, {key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}
         )
-    _write_json(folder / ANSWERS, asdict(answers))
+    write_json(folder / ANSWERS, asdict(answers))
 
 
 def load_answers(folder: Path) -> Answers:
@@ -98,6 +101,34 @@ def load_answers(folder: Path) -> Answers:
     return Answers(**{field.name: content[field.name] for field in fields(Answers)})
 
 
+def model_folder(folder: Path) -> Path:
+    """``folder`` itself, or the checkpoint of the run in it.
+
+    Raises:
+        CheckpointError: there is no such folder, or the run in it has not finished.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: name a run of training/run.py or its checkpoint")
+    if not (folder / RUN_CONFIG).is_file():
+        return folder
+    if not (folder / FINISHED).is_file():
+        raise CheckpointError(
+            f"{folder} is an unfinished run (no {FINISHED}): run its training again, it goes on where it was"
+        )
+    return folder / CHECKPOINT
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over the names and contents of a model folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            digest.update(f"{path.name}\n".encode())
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object of the folder.
 
@@ -116,5 +147,10 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A JSON file of the folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

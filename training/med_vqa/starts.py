@@ -98,7 +98,7 @@ def text_start(config: VQAModelConfig) -> TextStart:
     where = f'model.text "{config.text}"'
     source = _source(config.text, where)
     with _told(where):
-        bert = AutoConfig.from_pretrained(source)
+        bert = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if bert.model_type != "bert":
         raise ConfigError(f"{where} is a {bert.model_type}; question encoder and decoder need a BERT")
     tokenizer = _tokenizer(source, where)
@@ -176,7 +176,7 @@ def _source(text: str, where: str) -> str:
 
 def _tokenizer(source: str, where: str) -> PreTrainedTokenizerBase:
     with _told(where):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     needed = ("pad_token_id", "cls_token_id", "sep_token_id")
     absent = [name.removesuffix("_id") for name in needed if getattr(tokenizer, name, None) is None]
     if absent or not tokenizer.is_fast:

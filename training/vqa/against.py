@@ -110,6 +110,15 @@ def touching(
     return sorted(found.values()), theirs
 
 
+def ids_can_match(ours: Iterable[str], foreign: Foreign, id_pattern: str) -> bool:
+    """Whether image ids of both data sets hold what names an image in both."""
+    if not id_pattern:
+        return False
+    pattern = re.compile(id_pattern)
+    theirs = (record.image_id for record in foreign.records)
+    return all(any(map(pattern.search, images)) for images in (ours, theirs))
+
+
 def _by_id(
     ours: Iterable[str], records: Iterable[Record], id_pattern: str, id_distance: int
 ) -> Iterable[Touch]:

@@ -8,11 +8,9 @@ from pathlib import Path
 from training.data.paths import resolve
 from training.vqa.hashing import RADIUS, Hashes, hash_images, near
 from training.vqa.items import Question
-from training.vqa.manifest import TEST, TRAIN, VALIDATION
+from training.vqa.manifest import PARTS
 from training.vqa.normalise import normalise_question
 from training.vqa.protocols import Split
-
-PARTS = (TRAIN, VALIDATION, TEST)
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,10 @@ def shared(split: Split) -> list[Shared]:
         images = {question.image_id for question in first} & {question.image_id for question in second}
         answers: dict[tuple[str, str], set[str]] = {}
         for question in first:
-            answers.setdefault(_asked(question), set()).update(question.accepted(split.language))
-        repeated = [question for question in second if _asked(question) in answers]
+            answers.setdefault(asked(question), set()).update(question.accepted(split.language))
+        repeated = [question for question in second if asked(question) in answers]
         alike = sum(
-            not answers[_asked(question)].isdisjoint(question.accepted(split.language))
+            not answers[asked(question)].isdisjoint(question.accepted(split.language))
             for question in repeated
         )
         ids = tuple(question.id for question in repeated)
@@ -76,5 +74,6 @@ def hash_questions(questions: Sequence[Question], root: Path) -> Hashes:
     return hash_images((image, resolve(root, paths[image])) for image in sorted(paths))
 
 
-def _asked(question: Question) -> tuple[str, str]:
+def asked(question: Question) -> tuple[str, str]:
+    """Image and wording: questions that agree in both are the same question."""
     return question.image_id, normalise_question(question.question)

@@ -3,6 +3,9 @@
 Predictions of one configuration that differ in the training's seed only are one row. What is one configuration, and
 what it is compared with, is read from the facts beside each CSV:
 
+Each file is given as FILE, or with its configuration's name: NAME=FILE,FILE. A path that contains = or , is taken as
+it is where the file is there.
+
 role           facts                             compared with
 model          trained_on real, images real
 question_only  trained_on blank                  the model of the same name: what the image adds to learning
@@ -17,6 +20,7 @@ images, which say something about these trained models only.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import within
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.evaluate.arguments import ArgumentParser, answer
 from training.evaluate.bootstrap import flips_for, holm
 from training.folders import check_writable
@@ -91,7 +95,13 @@ def role_of(facts: dict[str, Any]) -> str:
     """
     if facts.get("mode") == FLOOR:
         return FLOOR
-    if facts.get("trained_on", "real") == "blank":
+    trained_on = facts.get("trained_on", "unknown")
+    if trained_on not in ("real", "blank"):
+        raise DataError(
+            f'predictions of a model that was trained on "{trained_on}" images: real and blank are known. Its folder '
+            "has no record of the training: answer with its finished run, or train it again"
+        )
+    if trained_on == "blank":
         return QUESTION_ONLY
     images = facts.get("images", "real")
     if images not in _IMAGES:
@@ -216,6 +226,21 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+def _named(argument: str) -> tuple[str, list[str]]:
+    """The name, or an empty one, and the files of ``[NAME=]FILE[,FILE]``.
+
+    Raises:
+        ConfigError: a file has no name.
+    """
+    name, equals, rest = argument.partition("=")
+    if os.path.isfile(argument) or not equals:
+        name, rest = "", argument
+    files = [rest] if os.path.isfile(rest) else rest.split(",")
+    if not all(files):
+        raise ConfigError(f"{argument!r} names no file: give [NAME=]FILE[,FILE]")
+    return name, files
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; 2 for a user's error, 130 when interrupted."""
     return answer(parser(), work, arguments)
@@ -232,10 +257,11 @@ def work(options: argparse.Namespace) -> None:
     outputs = {"--out": Path(options.out)} | ({"--json": Path(options.json)} if options.json else {})
     for option, path in outputs.items():
         check_writable(path.parent, option)
-    given = []
-    for argument in options.predictions:
-        name, equals, files = argument.rpartition("=")
-        given += [(name if equals else "", read_predictions(Path(file))) for file in files.split(",")]
+    given = [
+        (name, read_predictions(Path(file)))
+        for name, files in map(_named, options.predictions)
+        for file in files
+    ]
     tables = tables_of(given, options.draws, options.seed, options.pool_cuts)
     texts = {"--out": as_markdown(tables, options.draws), "--json": json_text(as_json(tables))}
     for option, path in outputs.items():

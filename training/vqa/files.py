@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from training.errors import ConfigError
 from training.folders import writing
 
 
@@ -12,8 +13,11 @@ def write_text(path: Path, text: str, option: str = "--out") -> None:
     """Write a UTF-8 file by atomic rename, its folder made if missing.
 
     Raises:
+        ConfigError: the path names no file.
         CheckpointError: it cannot be written.
     """
+    if not path.name:
+        raise ConfigError(f"{option} {path} names no file")
     partial = path.with_name(path.name + ".partial")
     with writing(path, option):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)

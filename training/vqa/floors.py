@@ -19,7 +19,7 @@ from training.checks import one_of
 from training.evaluate.arguments import ArgumentParser, answer
 from training.folders import check_writable
 from training.vqa.items import Question
-from training.vqa.manifest import TEST
+from training.vqa.manifest import PARTS, TEST
 from training.vqa.normalise import normalise_question
 from training.vqa.options import add_cut, add_data, read_data, read_split
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
@@ -89,6 +89,7 @@ def work(options: argparse.Namespace) -> None:
     Raises:
         KGTargetsError: an option, a file or the output folder is not usable.
     """
+    one_of("--part", options.part, PARTS)
     manifest, root = read_data(options)
     if options.out:
         check_writable(Path(options.out), "--out")
@@ -96,11 +97,12 @@ def work(options: argparse.Namespace) -> None:
         one_of("--protocol", name, PROTOCOLS)
     splits = [read_split(options, manifest, root, name) for name in options.protocol.split(",")]
     found = {(split.protocol, name): floor(split, name, options.part) for split in splits for name in FLOORS}
-    for (protocol, name), predictions in found.items():
-        sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
     if options.out:
         for (protocol, name), predictions in found.items():
             write_predictions(Path(options.out) / f"{protocol}-{name}.csv", predictions)
+    for (protocol, name), predictions in found.items():
+        sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
+    if options.out:
         sys.stdout.write(f"wrote {len(found)} predictions to {options.out}\n")
 
 

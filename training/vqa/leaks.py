@@ -3,7 +3,11 @@
 images      image ids that are in two parts
 questions   (image, question) pairs of one part that another part has, too
 near        pictures of two parts that are alike under different ids (training/vqa/between.py, hashing.py)
-against     cases of a pre-training data set that show a test image (training/vqa/against.py)
+against     cases of a pre-training data set that show a test image (training/vqa/against.py); with --against only
+
+--enforce KINDS exits with code 2 where one of these kinds is found, where nothing could be compared, and where more
+images than --max-broken allows are missing or unreadable. --enforce alone means images, questions and near, and with
+--against that, too: without --against, pre-training is not looked at.
 """
 
 import argparse
@@ -16,15 +20,26 @@ from typing import Any
 from training.checks import one_of, within
 from training.errors import ConfigError, DataError
 from training.evaluate.arguments import ArgumentParser, answer
-from training.vqa.against import ALL, BY_HASH, BY_ID, BY_NEIGHBOUR, Foreign, Touch, read_foreign, touching
-from training.vqa.between import PARTS, Near, Shared, alike, hash_questions, shared
+from training.vqa.against import (
+    ALL,
+    BY_HASH,
+    BY_ID,
+    BY_NEIGHBOUR,
+    Foreign,
+    Touch,
+    ids_can_match,
+    read_foreign,
+    touching,
+)
+from training.vqa.between import Near, Shared, alike, hash_questions, shared
 from training.vqa.files import json_text, write_text
 from training.vqa.hashing import BITS, RADIUS, Hashes
-from training.vqa.manifest import TEST
+from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_cut, add_data, read_data, read_split
 from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split
 
-KINDS = ("images", "questions", "near", "against")
+IMAGES, QUESTIONS, NEAR, AGAINST = KINDS = ("images", "questions", "near", "against")
+ALL_KINDS = "all"
 ANY = "any"
 
 
@@ -55,9 +70,15 @@ def parser() -> argparse.ArgumentParser:
         help="also cases whose image numbers are so near to one of ours; default 0",
     )
     command.add_argument(
-        "--enforce", nargs="?", const=",".join(KINDS), default="", metavar="KINDS",
-        help=f"exit with code 2 if there is a leak; of {','.join(KINDS)}, default all",
+        "--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS",
+        help=f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against",
     )  # fmt: skip
+    command.add_argument(
+        "--max-broken",
+        type=int,
+        default=0,
+        help="missing or unreadable images that an enforced near or against may go without; default 0",
+    )
     command.add_argument("--out", help="JSON file for everything that was found")
     command.add_argument("--exclude-out", help="text file for the ids of the touching cases, one a line")
     return command
@@ -75,9 +96,8 @@ def work(options: argparse.Namespace) -> None:
         KGTargetsError: an option, a file or an output is not usable.
         DataError: ``--enforce`` names a kind of leak that was found.
     """
-    enforced = [kind for kind in options.enforce.split(",") if kind]
-    for kind in enforced:
-        one_of("--enforce", kind, KINDS)
+    enforced = _enforced(options)
+    within("--max-broken", options.max_broken, 0, None)
     one_of("--touching", options.touching, (TEST, ANY))
     within("--radius", options.radius, 0, BITS)
     within("--id-distance", options.id_distance, 0, 1000)
@@ -93,6 +113,8 @@ def work(options: argparse.Namespace) -> None:
 
     everything = (*split.train, *split.validation, *split.test)
     hashes = hash_questions(everything, root)
+    unseen = {NEAR: _unseen({question.image_id for question in everything}, hashes)}
+    compared = {NEAR: bool(hashes.names)}
     between, pairs = shared(split), alike(split, hashes, options.radius)
     report = _report(split, between, pairs, hashes, options.radius)
     lines = [_parts_line(report), *map(_shared_line, between), _near_line(pairs, hashes, options.radius)]
@@ -107,6 +129,12 @@ def work(options: argparse.Namespace) -> None:
         )
         report["against"] = _against(foreign, touches, options.touching)
         lines += [_against_line(report["against"]), *(theirs.lines(foreign.dataset) if theirs else [])]
+        by_hash = chosen is not None and theirs is not None and bool(chosen.names and theirs.names)
+        compared[AGAINST] = by_hash or ids_can_match(images, foreign, manifest.id_pattern)
+        shown = {record.image_id for record in foreign.records}
+        unseen[AGAINST] = _unseen(set(images), hashes) + _unseen(shown, theirs or Hashes())
+    elif options.enforce == ALL_KINDS:
+        lines.append("pre-training: not looked at, since --against names none")
     if options.out:
         write_text(Path(options.out), json_text(report))
         lines.append(f"wrote {options.out}")
@@ -116,24 +144,48 @@ def work(options: argparse.Namespace) -> None:
         lines.append(f"wrote {options.exclude_out}")
     sys.stdout.write("\n".join(lines) + "\n")
     counts = {
-        "images": sum(len(one.images) for one in between),
-        "questions": sum(len(one.questions) for one in between),
-        "near": len(pairs),
-        "against": len({touch.case for touch in touches}),
+        IMAGES: sum(len(one.images) for one in between),
+        QUESTIONS: sum(len(one.questions) for one in between),
+        NEAR: len(pairs),
+        AGAINST: len({touch.case for touch in touches}),
     }
-    if not hashes.names:
-        _refuse_unseen(enforced, bool(manifest.id_pattern))
     _enforce(enforced, counts)
-
-
-def _refuse_unseen(enforced: Sequence[str], ids_match: bool) -> None:
-    """What could not be looked at must not pass for clean; ids are enough for ``against`` where they match."""
     for kind in enforced:
-        if kind == "near" or (kind == "against" and not ids_match):
-            raise DataError(
-                f"--enforce {kind}: no image of the data set can be read, so that nothing was compared: put the images "
-                "under --data-root, or name other kinds"
-            )
+        _refuse_unseen(kind, compared.get(kind, True), unseen.get(kind, 0), options.max_broken)
+
+
+def _enforced(options: argparse.Namespace) -> list[str]:
+    """Kinds of leak to refuse."""
+    if options.enforce == ALL_KINDS:
+        return [kind for kind in KINDS if kind != AGAINST or options.against]
+    enforced = [kind for kind in options.enforce.split(",") if kind]
+    for kind in enforced:
+        one_of("--enforce", kind, KINDS)
+    if AGAINST in enforced and not options.against:
+        raise ConfigError("--enforce against: against what? Name a pre-training data set with --against")
+    return enforced
+
+
+def _unseen(images: set[str], hashes: Hashes) -> int:
+    """Images that are missing or cannot be read; one grey can be seen, though not compared."""
+    return len(images.difference(hashes.names, hashes.flat))
+
+
+def _refuse_unseen(kind: str, compared: bool, unseen: int, allowed: int) -> None:
+    """What could not be looked at must not pass for clean."""
+    if not compared:
+        raise DataError(
+            f"--enforce {kind}: nothing was compared, since no image can be read and no ids match: put the images "
+            f"under {_ROOTS[kind]}, or name other kinds"
+        )
+    if unseen > allowed:
+        raise DataError(
+            f"--enforce {kind}: {unseen:,} images are missing or unreadable and were not compared, {allowed:,} allowed "
+            f"(--max-broken): put them under {_ROOTS[kind]}"
+        )
+
+
+_ROOTS = {NEAR: "--data-root", AGAINST: "--data-root and --against-root"}
 
 
 def _enforce(enforced: Sequence[str], counts: Mapping[str, int]) -> None:
@@ -146,10 +198,10 @@ def _enforce(enforced: Sequence[str], counts: Mapping[str, int]) -> None:
 
 
 _LEAKS = {
-    "images": "images in two parts",
-    "questions": "repeated questions",
-    "near": "pairs of pictures that are alike",
-    "against": "pre-training cases that touch test images",
+    IMAGES: "images in two parts",
+    QUESTIONS: "repeated questions",
+    NEAR: "pairs of pictures that are alike",
+    AGAINST: "pre-training cases that touch test images",
 }
 
 

@@ -16,7 +16,7 @@ from training.vqa.normalise import LANGUAGES
 from training.vqa.readers import READERS, ReadRequest
 
 MANIFEST_FOLDER = Path(__file__).resolve().parents[2] / "data_manifests" / "vqa"
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
 ALL = "all"
 """The only split of a data set without official ones."""
 

@@ -70,6 +70,11 @@ def normalise_question(text: str) -> str:
     return _plain(text)
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space and invisible format characters only."""
+    return not _visible(text).strip()
+
+
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", _visible(text)).casefold().replace("×", "x")
     folded = _visible(

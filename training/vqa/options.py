@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.checks import one_of, within
 from training.errors import ConfigError
 from training.vqa.manifest import VQAManifest, find_vqa_manifest
-from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split, as_published, prepare
+from training.vqa.protocols import PROTOCOLS, PUBLISHED, VALIDATION_SHARES, Split, as_published, prepare
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
@@ -50,8 +51,11 @@ def read_split(options: argparse.Namespace, manifest: VQAManifest, root: Path, p
         ConfigError: a name or number is not usable.
         DataError: files are missing or malformed.
     """
+    within("--split-seed", options.split_seed, 0, None)
+    within("--validation-share", options.validation_share, *VALIDATION_SHARES)
     if protocol == PUBLISHED:
         return as_published(manifest, root)
+    one_of("--protocol", protocol, PROTOCOLS)
     return prepare(
         manifest, root, protocol, seed=options.split_seed, validation_share=options.validation_share
     )

@@ -1,7 +1,8 @@
 """Answers to every question of one part: a CSV file with a line per question, and the facts about them as JSON beside.
 
 X.csv     id, image_id, question, answer, normalised, predicted, correct, probability, closed, category, kind
-X.json    data set, protocol, part, seeds, model, candidates and their ceiling; sha256 of the CSV; written last
+X.json    data set, protocol, part, seeds, model, candidates and their ceiling; sha256 of the CSV and of these facts;
+          written last
 """
 
 import csv
@@ -20,9 +21,10 @@ from training.vqa.items import Question
 from training.vqa.normalise import normalise_answer
 from training.vqa.protocols import Split, ceiling
 
-FORMAT = 1
+FORMAT = 2
 REQUIRED = {"dataset", "protocol", "split", "split_seed", "candidates", "candidate_source", "ceiling"}
 """Facts without which no number can be read."""
+_SEAL = "facts_sha256"
 SEPARATOR = " # "
 """Between several right answers; normalised answers never contain it."""
 
@@ -89,8 +91,9 @@ def predictions_of(
         predicted: one answer for each question; empty for none.
         probabilities: of these answers, in [0, 1].
         facts: added to ``facts_of(split, part)``. ``compare`` goes by: ``name`` (of the model), ``mode`` (``exact``,
-            ``shortlist``, ``generate``, ``floor``), ``images`` (``real``, ``blank``, ``shuffled``, ``none``),
-            ``trained_on`` (the same names; for a model), ``seed`` (of the training) and ``model`` (its digest).
+            ``winner``, ``shortlist``, ``generate``, ``floor``), ``images`` (``real``, ``blank``, ``shuffled``,
+            ``none``), ``trained_on`` (``real``, ``blank``; for a model), ``seed`` (of the training) and ``model``
+            (its digest).
 
     Raises:
         ShapeError: there are not as many answers as questions.
@@ -127,6 +130,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "correct": sum(row.correct for row in predictions.rows),
         "sha256": _digest(text),
     }
+    facts[_SEAL] = _seal(facts)
     facts_path(path).unlink(missing_ok=True)
     write_text(path, text)
     write_text(facts_path(path), json_text(facts))
@@ -143,19 +147,20 @@ def read_predictions(path: Path) -> Predictions:
         facts = json.loads(facts_path(path).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise DataError(f"{path} is of another version: make it again")
-        if facts["sha256"] != _digest(text):
+        if facts["sha256"] != _digest(text) or facts.pop(_SEAL) != _seal(facts):
             raise DataError(f"{path} and {facts_path(path).name} do not belong together: make both again")
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         if not facts.keys() >= REQUIRED:
             raise DataError(
                 f"{facts_path(path)} lacks {', '.join(sorted(REQUIRED - facts.keys()))}: make it again"
             )
+        _check_types(facts, facts_path(path))
         if tuple(next(lines)) != COLUMNS:
             raise DataError(f"{path} has other columns than predictions have: make it again")
         return Predictions(tuple(_parsed(line) for line in lines), facts)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, csv.Error) as error:
         raise DataError(
-            f"{path} or {facts_path(path).name} is missing or holds no predictions: give the .csv that "
+            f"{path} or the .json beside it is missing or holds no predictions: give the .csv that "
             "python -m training.med_vqa.evaluate or python -m training.vqa.floors wrote"
         ) from error
 
@@ -163,6 +168,31 @@ def read_predictions(path: Path) -> Predictions:
 def facts_path(path: Path) -> Path:
     """The JSON file beside a CSV of predictions."""
     return path.with_suffix(".json")
+
+
+def _check_types(facts: Mapping[str, Any], where: Path) -> None:
+    for name, kinds in _TYPES.items():
+        value = facts.get(name)
+        if name in facts and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise DataError(f'{where}: "{name}" is {value!r}, not of the type that is written: make it again')
+    for group, share in facts["ceiling"].items():
+        if not isinstance(share, (int, float)) or isinstance(share, bool):
+            raise DataError(f'{where}: the ceiling of "{group}" is {share!r}, not a number: make it again')
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("dataset", "language", "protocol", "split", "candidate_source"), (str,)),
+    **dict.fromkeys(("name", "mode", "images", "trained_on", "model", "precision", "key"), (str,)),
+    **dict.fromkeys(("split_seed", "candidates", "questions", "correct", "k", "shuffle_seed"), (int,)),
+    "seed": (int, type(None)),
+    "ceiling": (dict,),
+    "skipped": (dict,),
+}
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    """sha256 of all other facts: one that was changed by hand is seen."""
+    return _digest(json_text({name: value for name, value in facts.items() if name != _SEAL}))
 
 
 def _row(question: Question, predicted: str, probability: float | None, language: str) -> Prediction:

@@ -23,11 +23,14 @@ from kg_targets.manifest.folds import assign_cases
 from training.checks import one_of, within
 from training.errors import ConfigError, DataError
 from training.vqa.items import Question
-from training.vqa.manifest import ALL, TEST, TRAIN, VALIDATION, VQAManifest
+from training.vqa.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, VQAManifest
+from training.vqa.normalise import is_blank
 
 PROTOCOLS = ("paper", "strict", "image_disjoint")
 PUBLISHED = "published"
 """What ``as_published`` calls itself: no protocol, nothing is trained under it."""
+VALIDATION_SHARES = (1e-6, 0.5)
+"""Shares of the training questions that may validate."""
 UNSPLIT_TEST_SHARE = 0.2
 """Share of the questions that test where there is no official test split to be as large as."""
 
@@ -40,6 +43,8 @@ class Split:
     protocol: str
     seed: int
     """Of the cut into parts, not of a training."""
+    validation_share: float
+    """Of the training questions, as asked for: where an official part validates, or none does, it is not used."""
     language: str
     train: tuple[Question, ...]
     validation: tuple[Question, ...]
@@ -65,7 +70,7 @@ class Split:
         Raises:
             ConfigError: another name.
         """
-        one_of("split", name, (TRAIN, VALIDATION, TEST))
+        one_of("split", name, PARTS)
         return {TRAIN: self.train, VALIDATION: self.validation, TEST: self.test}[name]
 
 
@@ -97,7 +102,7 @@ def prepare(
     """
     one_of("protocol", protocol, PROTOCOLS)
     within("seed", seed, 0, None)
-    within("validation_share", validation_share, 1e-6, 0.5)
+    within("validation_share", validation_share, *VALIDATION_SHARES)
     report = ReadReport()
     parts = _official(manifest, Path(data_root), protocol, report)
     notes: list[str] = []
@@ -125,6 +130,7 @@ def prepare(
         dataset=manifest.name,
         protocol=protocol,
         seed=seed,
+        validation_share=validation_share,
         language=manifest.language,
         train=tuple(train),
         validation=tuple(validation),
@@ -155,6 +161,7 @@ def as_published(manifest: VQAManifest, data_root: str | Path) -> Split:
         dataset=manifest.name,
         protocol=PUBLISHED,
         seed=0,
+        validation_share=0.0,
         language=manifest.language,
         train=parts.get(TRAIN, ()),
         validation=parts.get(VALIDATION, ()),
@@ -267,7 +274,7 @@ def _usable(questions: Iterable[Question], language: str, report: ReadReport) ->
     for question in questions:
         if not question.accepted(language):
             report.skip("the answer normalises to nothing", f"question {question.id}")
-        elif not question.question.strip():
+        elif is_blank(question.question):
             report.skip("the question is empty", f"question {question.id}")
         else:
             kept.append(question)

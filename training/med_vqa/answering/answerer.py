@@ -83,6 +83,11 @@ class Answerer:
         """Questions as the model reads them; ``cut`` of them were too long and lost their end."""
         return questions_as_tokens(questions, self._tokenizer, self._longest_question)
 
+    def knows(self, question: str) -> bool:
+        """Whether any word piece of a question is in the vocabulary."""
+        asked: set[int] = set(self.tokens([question]).ids[0].tolist())
+        return not asked <= set(self._tokenizer.all_special_ids)
+
     @torch.inference_mode()
     def image_tokens(self, images: Images) -> Tensor:
         """Images to tokens ``[B, N, Dv]``, which serve any number of questions.
@@ -116,8 +121,9 @@ class Answerer:
             images: one for each question, as for ``image_tokens``; or None and
             image_tokens: ``[B, N, Dv]``, computed before.
             questions: B texts.
-            mode: ``exact`` ranks all candidates, ``shortlist`` those ``k`` whose first tokens are the likeliest;
-                ``generate`` gives one answer in the model's own words.
+            mode: ``exact`` ranks all candidates, ``shortlist`` those ``k`` whose first tokens are the likeliest,
+                ``winner`` those, and all where that leaves doubt; ``generate`` gives one answer in the model's own
+                words.
             k: at least 1.
             top: at least 1; where fewer are ranked, fewer come back.
 

@@ -17,12 +17,16 @@ from torch import Tensor
 
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.answering.candidates import Candidates
+from training.med_vqa.answering.decoding import log_chances
 from training.med_vqa.answering.generation import MAX_TOKENS, generate
-from training.med_vqa.answering.ranking import Ranker, first_tokens, shortlist
+from training.med_vqa.answering.ranking import Ranker, first_scores, shortlist
 from training.med_vqa.modeling import Encoded, MedVQAModel
 
 _ROUNDING = 0.1
-"""Nats by which a first token's log p may differ between two ways of computing it, bfloat16 ones among them."""
+"""Nats by which a first token's log p may differ between two ways of computing it in float32."""
+_STEPS = 4
+"""In a lower precision: so many steps between neighbouring numbers of the size of the largest logit. Each of two
+logits and two normalisers is off by half a step; the other half of this is for the layers below."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def winners(setting: Setting) -> Chooser:
     """Rank the likeliest by first token, and all where the bound of the others leaves doubt.
 
     log p of a candidate is at most log p of its first token. If that of every candidate off the list lies below the
-    ``top``-th best on the list, by more than rounding, the best of the list are the best of all.
+    ``top``-th best on the list, by more than rounding, the best of the list are the best of all. In a lower precision
+    than float32, answers nearer to one another than its rounding may stand in another order than ``exact`` gives.
     """
     if setting.k >= len(setting.candidates):
         return exact(setting)
@@ -113,8 +118,8 @@ def winners(setting: Setting) -> Chooser:
         answers = _best(listed.scores, listed.texts, setting.top)
         enough = setting.top <= setting.k
         settled = [
-            enough and bound + _ROUNDING < row[-1].log_likelihood
-            for bound, row in zip(listed.others.tolist(), answers, strict=True)
+            enough and bound < row[-1].log_likelihood
+            for bound, row in zip((listed.others + listed.rounding).tolist(), answers, strict=True)
         ]
         doubtful = torch.tensor([not sure for sure in settled], device=listed.scores.device)
         if doubtful.any():
@@ -135,11 +140,14 @@ class _ShortList:
     """Of the candidates on it."""
     others: Tensor
     """log p of the likeliest first token among the candidates that are not on it, ``[B]``."""
+    rounding: Tensor
+    """Nats by which that may be wrong, ``[B]``."""
 
 
 def _ranked_short(setting: Setting, encoded: Encoded) -> _ShortList:
     ids, texts = setting.candidates.token_ids, setting.candidates.texts
-    first = first_tokens(setting.model, encoded, setting.tokenizer.cls_token_id)
+    logits = first_scores(setting.model, encoded, setting.tokenizer.cls_token_id)
+    first = log_chances(logits)
     chosen = shortlist(first, ids, setting.k)
     beginnings = torch.tensor([sequence[0] for sequence in ids], device=first.device)
     others = first[:, beginnings].scatter(1, chosen, -torch.inf).amax(dim=1)
@@ -147,7 +155,16 @@ def _ranked_short(setting: Setting, encoded: Encoded) -> _ShortList:
         setting.ranker(rows).log_likelihoods(one)
         for rows, one in zip(chosen.tolist(), _one_by_one(encoded), strict=True)
     ]
-    return _ShortList(torch.cat(scores), [[texts[row] for row in rows] for rows in chosen.tolist()], others)
+    listed = [[texts[row] for row in rows] for rows in chosen.tolist()]
+    return _ShortList(torch.cat(scores), listed, others, _rounding(logits))
+
+
+def _rounding(logits: Tensor) -> Tensor:
+    """Nats by which log p of first tokens may differ between two ways of computing it, ``[B, V]`` to ``[B]``."""
+    largest = logits.abs().amax(dim=1).float()
+    if logits.dtype in (torch.float32, torch.float64):
+        return torch.full_like(largest, _ROUNDING)
+    return (_STEPS * torch.finfo(logits.dtype).eps * largest).clamp(min=_ROUNDING)
 
 
 def generated(setting: Setting) -> Chooser:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.med_vqa.answering.candidates import TokenIds
-from training.med_vqa.answering.decoding import next_words, word_scores
+from training.med_vqa.answering.decoding import next_scores, word_scores
 from training.med_vqa.answering.packing import CHUNK, Pack, pack
 from training.med_vqa.answering.trie import Trie
 from training.med_vqa.modeling import Encoded, MedVQAModel
@@ -110,9 +110,9 @@ class Ranker:
 
 
 @torch.inference_mode()
-def first_tokens(model: MedVQAModel, encoded: Encoded, start: int) -> Tensor:
-    """log p of every word piece as an answer's first one, ``[B, V]``, float32 or float64."""
-    return next_words(model, torch.full((len(encoded), 1), start, device=model.device), encoded)
+def first_scores(model: MedVQAModel, encoded: Encoded, start: int) -> Tensor:
+    """Logits of every word piece as an answer's first one, ``[B, V]``, in the precision they are computed in."""
+    return next_scores(model, torch.full((len(encoded), 1), start, device=model.device), encoded)
 
 
 def shortlist(first: Tensor, sequences: tuple[TokenIds, ...], k: int) -> Tensor:
@@ -122,7 +122,7 @@ def shortlist(first: Tensor, sequences: tuple[TokenIds, ...], k: int) -> Tensor:
     room, those that stand first among the candidates are in.
 
     Args:
-        first: of ``first_tokens``, ``[B, V]``.
+        first: log p of every word piece as the first one, ``[B, V]``.
         sequences: token ids of the C candidates.
         k: at least 1.
     """

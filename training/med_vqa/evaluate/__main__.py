@@ -15,10 +15,11 @@ from training.evaluate.arguments import ArgumentParser, answer
 from training.folders import check_writable
 from training.med_vqa.answering import MODES
 from training.med_vqa.answering.answerer import SHORTLIST
+from training.med_vqa.config import VQADataConfig
 from training.med_vqa.evaluate.evaluation import Asked, check_fits, evaluate, key_of
 from training.med_vqa.evaluate.saved import Saved
 from training.med_vqa.evaluate.shown import BLANK, IMAGES, REAL
-from training.vqa.manifest import TEST
+from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
 from training.vqa.protocols import PROTOCOLS
@@ -71,12 +72,12 @@ def work(options: argparse.Namespace) -> None:
     check_writable(out, "--out")
     manifest, root = read_data(options)
     saved = Saved.of(Path(options.model))
-    data: dict[str, Any] = saved.record.get("data", {})
-    for field, usual in (("split_seed", 0), ("validation_share", 0.1)):
+    for field in ("split_seed", "validation_share"):
         if getattr(options, field) is None:
-            setattr(options, field, data.get(field, usual))
+            setattr(options, field, getattr(saved.training or VQADataConfig, field))
     protocol = options.protocol or saved.answers.protocol
     one_of("--protocol", protocol, PROTOCOLS)
+    one_of("--split", options.split, PARTS)
     asked = Asked(
         part=options.split,
         mode=options.mode,
@@ -88,7 +89,7 @@ def work(options: argparse.Namespace) -> None:
         name=options.name or saved.name,
     )
     split = read_split(options, manifest, root, protocol)
-    check_fits(saved, split)
+    check_fits(saved, split, asked.part)
     if not split.part(asked.part):
         raise DataError(
             f"the {asked.part} part of {split.dataset} is empty under {protocol}: name another --split"
@@ -131,9 +132,14 @@ def _remarks(facts: dict[str, Any]) -> list[str]:
         "questions_unanswered": "questions have no image and count as answered wrongly",
         "questions_cut": "questions were too long and lost their end",
         "questions_empty": "questions are empty and were answered as they are",
+        "questions_trained_on": "of the questions, image and wording, were trained on",
+        "images_trained_on": "of their images were trained on",
         "candidates_merged": "candidates have the tokens of an earlier one, which stands for them",
     }
-    return [f"note: {facts[name]:,} {text}" for name, text in told.items() if facts.get(name)]
+    lines = [f"note: {facts[name]:,} {text}" for name, text in told.items() if facts.get(name)]
+    if facts["questions_trained_on"] is None:
+        lines.append("note: the model has no record of its training questions: these may be among them")
+    return lines
 
 
 if __name__ == "__main__":

@@ -17,11 +17,14 @@ from training.med_vqa.answering import MODES, Answered, Answerer
 from training.med_vqa.answering.answerer import SHORTLIST
 from training.med_vqa.evaluate.saved import Saved
 from training.med_vqa.evaluate.shown import BLANK, IMAGES, SHUFFLED, Shown
+from training.med_vqa.trained_on import Digests
 from training.vqa.items import Question
+from training.vqa.manifest import TEST
+from training.vqa.normalise import is_blank
 from training.vqa.predictions import Predictions, predictions_of
 from training.vqa.protocols import Split, ceiling
 
-FORMAT = 1
+FORMAT = 2
 """Of what is computed; predictions of another one are made again."""
 TOLD = 100
 """Answers between two lines of progress."""
@@ -34,9 +37,9 @@ class Asked:
     part: str = "test"
     """train, validation or test."""
     mode: str = "exact"
-    """exact, shortlist or generate."""
+    """exact, winner, shortlist or generate."""
     k: int = SHORTLIST
-    """Candidates of a short-list, >= 1."""
+    """Candidates of the short-list of shortlist and winner, >= 1."""
     images: str = "real"
     """real, shuffled (every image stands for another one of the part) or blank (the mean colour)."""
     seed: int = 0
@@ -57,26 +60,56 @@ class Asked:
         within("--max-broken", self.max_broken, 0, None)
 
 
-def check_fits(saved: Saved, split: Split) -> None:
+def check_fits(saved: Saved, split: Split, part: str) -> None:
     """Refuse a cut that the model was not trained on: its training questions may be test questions there.
 
+    A question counts as trained on whatever the data set's name. Those that the split repeats in its own train part
+    are no reason to refuse; they are counted (``questions_trained_on``).
+
     Raises:
-        ConfigError: the model is of the same data set under another protocol, or of another cut.
+        ConfigError: the model is of the same data set under another protocol, or of another cut; it was trained on
+            questions of the part; or it is not recorded what it was trained on, and the part may be among it.
     """
-    answers = saved.answers
-    if answers.dataset != split.dataset:
-        return
+    answers, training = saved.answers, saved.training
+    if training is None:
+        _check_unrecorded(split, part)
+    if answers.dataset == split.dataset:
+        _check_cut(saved, split)
+    if training is not None and training.digests is not None:
+        own = Digests.of(split.part(part)) - Digests.of(split.train)
+        leaked = len((training.digests & own).questions)
+        if leaked:
+            raise ConfigError(
+                f"the model was trained on {leaked:,} questions (image and wording) of the {part} part of "
+                f"{split.dataset}, whose train part is without them: it was trained on {answers.dataset}, protocol "
+                f"{training.protocol}, split seed {training.split_seed}"
+            )
+
+
+def _check_unrecorded(split: Split, part: str) -> None:
+    unknown = (
+        "it is not recorded what the model was trained on (give its finished run, or train it again), so that"
+    )
+    if part != TEST:
+        raise ConfigError(f"--split {part}: {unknown} only the official test part can be answered")
+    if split.protocol == "image_disjoint":
+        raise ConfigError(f"--protocol {split.protocol}: {unknown} its test images may have been trained on")
+
+
+def _check_cut(saved: Saved, split: Split) -> None:
+    answers, training = saved.answers, saved.training
     if answers.protocol != split.protocol:
         raise ConfigError(
             f"the model was trained on {answers.dataset} under protocol {answers.protocol}, not {split.protocol}: "
             f"give --protocol {answers.protocol}, or a model of the other"
         )
-    recorded = saved.record.get("data", {}).get("split_seed", split.seed)
-    if recorded != split.seed or list(split.candidates) != answers.candidates:
+    here = split.seed, split.validation_share, len(split.candidates)
+    its = (training.split_seed, training.validation_share) if training is not None else here[:2]
+    if its != here[:2] or list(split.candidates) != answers.candidates:
         raise ConfigError(
-            f"the model was trained on another cut of {answers.dataset} (split seed {recorded}, "
-            f"{len(answers.candidates):,} candidates, here {split.seed} and {len(split.candidates):,}): give the "
-            "--split-seed, --validation-share and files of its training"
+            f"the model was trained on another cut of {answers.dataset} (split seed {its[0]}, validation share "
+            f"{its[1]:g}, {len(answers.candidates):,} candidates; here {here[0]}, {here[1]:g} and {here[2]:,}): give "
+            "the --split-seed, --validation-share and files of its training"
         )
 
 
@@ -85,7 +118,7 @@ def key_of(saved: Saved, split: Split, root: Path, asked: Asked) -> str:
     questions = [asdict(question) for question in split.part(asked.part)]
     paths = sorted({question["image_path"] for question in questions if question["image_path"]})
     content = [
-        FORMAT, saved.digest, saved.record.get("seed"), split.protocol, split.seed, questions, asdict(asked),
+        FORMAT, saved.digest, saved.seed, split.protocol, split.seed, questions, asdict(asked),
         image_digest(root, paths) if asked.images != BLANK else "",
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -104,10 +137,10 @@ def evaluate(
         say: told now and then how far it is.
 
     Raises:
-        ConfigError: an option is not possible, or the cut is not the model's.
+        ConfigError: an option is not possible, or ``check_fits`` refuses the cut.
         DataError: images are missing or unreadable beyond ``asked.max_broken``.
     """
-    check_fits(saved, split)
+    check_fits(saved, split, asked.part)
     questions = split.part(asked.part)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     answerer = Answerer(
@@ -138,7 +171,7 @@ def evaluate(
             "images_broken": shown.broken,
             "questions_unanswered": len(questions) - len(rows),
             "questions_cut": answerer.tokens(texts).cut,
-            "questions_empty": sum(not text.strip() for text in texts),
+            "questions_empty": sum(map(is_blank, texts)),
             "candidates_merged": len(answerer.candidates.merged),
         },
     )
@@ -154,11 +187,21 @@ def _facts(saved: Saved, split: Split, asked: Asked) -> dict[str, Any]:
         "images": asked.images,
         "precision": asked.precision,
     }
-    if asked.mode == "shortlist":
+    if asked.mode in ("shortlist", "winner"):
         facts["k"] = asked.k
     if asked.images == SHUFFLED:
         facts["shuffle_seed"] = asked.seed
+    facts |= _trained_on(saved, split.part(asked.part))
     return facts | _other_candidates(saved, split, split.part(asked.part))
+
+
+def _trained_on(saved: Saved, questions: Sequence[Question]) -> dict[str, int | None]:
+    """How many of the questions, and of their images, the training had seen; None: not recorded."""
+    digests = None if saved.training is None else saved.training.digests
+    if digests is None:
+        return {"questions_trained_on": None, "images_trained_on": None}
+    seen = digests & Digests.of(questions)
+    return {"questions_trained_on": len(seen.questions), "images_trained_on": len(seen.images)}
 
 
 def _other_candidates(saved: Saved, split: Split, questions: Sequence[Question]) -> dict[str, Any]:

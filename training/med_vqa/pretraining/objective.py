@@ -1,0 +1,157 @@
+"""The terms of a step (methods.md §2.3): from encoded items and their targets to one loss, on any number of processes.
+
+    stage one   L = L_ITC + w_v·L_IMV + w_t·L_TT
+    stage two   L = the same + w_o·L_OT + w_m·L_ITM
+
+Formulas are in training/med_vqa/objectives. A pair of one case is masked in all terms: it is neither a negative of a
+contrastive term nor drawn as a hard one. Each process computes the terms of its own rows so that DDP's mean over
+processes is the whole batch's: contrastive terms have as many rows everywhere, others are divided by the mean count.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+from training.med_vqa.objectives import (
+    hard_negatives,
+    inner_tokens,
+    matching_inputs,
+    matching_loss,
+    matching_pairs,
+    soft_contrastive_loss,
+    transport_loss,
+)
+from training.med_vqa.objectives.matching import MatchingPairs
+from training.med_vqa.pretraining.labels import StepTargets
+from training.nb_clip.gather import gather_features
+
+if TYPE_CHECKING:
+    from training.med_vqa.pretraining.model import Encoded, PretrainingModel
+
+Values = dict[str, Tensor]
+
+
+def step_loss(
+    model: "PretrainingModel",
+    encoded: "Encoded",
+    targets: StepTargets,
+    offset: int,
+    words_of_all: Tensor,
+    generator: torch.Generator,
+) -> Values:
+    """The loss of this process's rows and its terms; arguments as in ``PretrainingModel.forward``."""
+    width = encoded.images[0].shape[1]
+    both = gather_features(torch.cat(encoded.images, dim=1), torch.cat(encoded.texts, dim=1))
+    images, texts = (torch.split(features, width, dim=1) for features in both)
+    mask, weights, tau = targets.mask, model.loss, model.heads.tau
+
+    def symmetric(
+        rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], name: str
+    ) -> Tensor:
+        """Mean over both directions."""
+        ways = [
+            soft_contrastive_loss(row, column, target, tau(name), offset, mask)
+            for row, column, target in zip(rows, columns, wanted, strict=True)
+        ]
+        return 0.5 * (ways[0] + ways[1])
+
+    own = encoded.images[0], encoded.texts[0]
+    values = {
+        "image_text": symmetric(
+            own, (texts[0], images[0]), (targets.image_text, targets.text_image), "image_text"
+        )
+    }
+    loss = values["image_text"]
+    if model.two_views:
+        first, second = encoded.images
+        wanted = targets.views, targets.views
+        values["views"] = symmetric((first, second), (images[1], images[0]), wanted, "views")
+        loss = loss + weights.views_weight * values["views"]
+    if model.two_texts:
+        first, second = encoded.texts
+        wanted = targets.texts, targets.texts
+        values["texts"] = symmetric((first, second), (texts[1], texts[0]), wanted, "texts")
+        loss = loss + weights.texts_weight * values["texts"]
+    if model.stage == "two":
+        with torch.no_grad(), torch.autocast(own[0].device.type, enabled=False):
+            scale = tau("image_text").reciprocal()
+            image_text, text_image = scale * own[0] @ texts[0].T, scale * own[1] @ images[0].T
+        share = weights.match_share
+        found = (
+            hard_negatives(text_image, targets.text_image, offset, generator, share, mask),
+            hard_negatives(image_text, targets.image_text, offset, generator, share, mask),
+        )
+        words = inner_tokens(words_of_all)
+        pairs = matching_pairs(*found, offset, words.any(dim=1))
+        fused = _fused(model, encoded, pairs, words_of_all, words)
+        values |= {name: fused[name] for name in ("transport", "matching") if name in fused}
+        values["matching_accuracy"] = fused["accuracy"]
+        values["no_negative"] = 1.0 - torch.cat([has for _, has in found]).float().mean()
+        loss = loss + fused["loss"]
+    return {"loss": loss, **values}
+
+
+def _fused(
+    model: "PretrainingModel", encoded: "Encoded", pairs: MatchingPairs, words_of_all: Tensor, words: Tensor
+) -> Values:
+    """Transport and matching of this process's pairs, in groups of about one length of text.
+
+    Args:
+        model: its co-attention and matching head.
+        encoded: this process's items.
+        pairs: of places among everybody's items.
+        words_of_all: bool ``[B_global, L]``, tokens of the captions.
+        words: the same without [CLS] and [SEP].
+    """
+    from training.med_vqa.pretraining.model import length_groups
+
+    weights = model.loss
+    states, tokens = _tokens_of_all(encoded.words, encoded.image_tokens)
+    positives = (pairs.labels == 1).sum()
+    counts = _mean_over_processes(torch.stack([positives, positives.new_tensor(len(pairs.labels))]).float())
+    per_positive, per_pair = counts.clamp(min=1.0).unbind()
+    parts: dict[str, list[Tensor]] = {"transport": [], "matching": [], "right": []}
+    for index, longest in length_groups(words_of_all[pairs.texts]):
+        some = MatchingPairs(pairs.images[index], pairs.texts[index], pairs.labels[index])
+        image_rows, text_rows, mask = matching_inputs(
+            some, tokens, states[:, :longest], words_of_all[:, :longest]
+        )
+        text, image, logits = model.fuse(text_rows, mask, image_rows)
+        if weights.matching_weight:
+            parts["matching"].append(matching_loss(logits, some.labels, per_pair))
+        parts["right"].append((logits.argmax(dim=1) == some.labels).sum())
+        if weights.transport_weight:
+            together = some.labels == 1
+            parts["transport"].append(
+                transport_loss(
+                    text[together],
+                    image[together, 1:],
+                    words[some.texts[together], :longest],
+                    beta=weights.beta,
+                    outer=weights.outer,
+                    inner=weights.inner,
+                    divisor=per_positive,
+                )
+            )
+    values = {name: torch.stack(parts[name]).sum() for name in ("transport", "matching") if parts[name]}
+    weighted = [getattr(weights, f"{name}_weight") * value for name, value in values.items()]
+    accuracy = torch.stack(parts["right"]).sum() / max(len(pairs.labels), 1)
+    return {**values, "loss": torch.stack(weighted).sum(), "accuracy": accuracy}
+
+
+@torch.no_grad()
+def _tokens_of_all(words: Tensor, image_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Everybody's ``[B_global, L, Dt]`` and ``[B_global, N, Dv]``; L is the same on every process.
+
+    Without gradient, since both towers are frozen: what learns behind them is applied to a pair where it is scored.
+    """
+    everyone = gather_features(image_tokens.float().flatten(1), words.float().flatten(1))
+    return everyone[1].view(-1, *words.shape[1:]), everyone[0].view(-1, *image_tokens.shape[1:])
+
+
+def _mean_over_processes(counts: Tensor) -> Tensor:
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.all_reduce(counts)
+        counts = counts / distributed.get_world_size()
+    return counts
