@@ -18,6 +18,7 @@ DATA_ROOT ?=
 OUT ?= build/$(DATASET)
 ONTOLOGY ?= seed
 SCORER ?= ontology
+TEACHER ?=
 EXTRACTOR ?= dictionary
 JOBS ?=
 ARGS ?=
@@ -27,10 +28,10 @@ DEMO := build/demo
 CONFIG := training/configs/nb_clip_demo.yaml
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets tables card bench lint clean
+.PHONY: help setup demo test targets tables vqa table5 fig6 card bench lint clean
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 setup: $(INSTALLED) ## Create .venv and install everything into it (once)
 
@@ -66,10 +67,10 @@ test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the cor
 	echo "The core without torch and spaCy, on numpy 2:"
 	$(CORE)/bin/python -m pytest --quiet --ignore-glob='*training*' --ignore-glob='*notebook*' --ignore-glob='*gpu*' $(ARGS)
 
-targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [ARGS=]
+targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [TEACHER=] [ARGS=]
 	@[ -n "$(DATASET)" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
 	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
-	$(BIN)/kg-targets build $(DATASET) --split $(SPLIT) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) --out $(OUT) --ontology '$(ONTOLOGY)' --scorer $(SCORER) --extractor $(EXTRACTOR) $(ARGS)
+	$(BIN)/kg-targets build $(DATASET) --split $(SPLIT) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(and $(filter teacher,$(SCORER)),$(filter file,$(origin OUT))),,--out $(OUT)) --ontology '$(ONTOLOGY)' --scorer $(SCORER) $(if $(TEACHER),--teacher '$(TEACHER)') --extractor $(EXTRACTOR) $(ARGS)
 
 card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
@@ -79,6 +80,19 @@ tables: $(INSTALLED) ## Ablation tables: DATASET=demo|medpix [GRID=medpix_search
 	@[ -n "$(DATASET)" ] || { echo "error: say which grid: make tables DATASET=demo (they are in pipelines/grids)" >&2; exit 2; }
 	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
 	$(BIN)/python -m pipelines.tables $(GRID) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+VQA_TABLES = $(BIN)/python -m pipelines.vqa_tables
+VQA_OPTIONS = $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+vqa: $(INSTALLED) ## Med-VQA tables: GRID=vqa_rad [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --stage finetune --dry-run"]
+	@[ -n "$(GRID)" ] || { echo "error: say which grid: make vqa GRID=vqa_rad (they are pipelines/grids/vqa_*.yaml)" >&2; exit 2; }
+	$(VQA_TABLES) $(GRID) $(VQA_OPTIONS)
+
+table5: $(INSTALLED) ## Soft labels of different teachers beside AMiF's Table 5: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
+	@$(VQA_TABLES) vqa_table5 $(VQA_OPTIONS)
+
+fig6: $(INSTALLED) ## λ of the soft labels as in AMiF's Fig. 6, with its plot: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
+	@$(VQA_TABLES) vqa_fig6 $(VQA_OPTIONS)
 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data

@@ -8,7 +8,7 @@ import yaml
 
 from kg_targets.manifest import Manifest
 from pipelines.tables.grid import GRIDS, Grid
-from pipelines.tables.plan import shown
+from pipelines.tables.job import shown
 from training.errors import ConfigError
 
 
@@ -25,11 +25,39 @@ def command(grid: Grid, out: Path, threads: int | None) -> str:
     Raises:
         ConfigError: the grid's file cannot be read.
     """
-    shipped = grid.path.absolute().parent == GRIDS
-    words = ["python", "-m", "pipelines.tables", grid.name if shipped else _within(grid.path, grid.path.name)]
-    if grid.data_root.absolute() != _default_root(grid).absolute():
-        words += ["--data-root", _within(grid.data_root, "DIR")]
-    if out.absolute() != (Path("build/tables") / grid.name).absolute():
+    return grid_command(
+        "pipelines.tables",
+        grid.path,
+        (grid.data_root, _default_root(grid)),
+        out,
+        Path("build/tables"),
+        threads,
+    )
+
+
+def grid_command(
+    module: str,
+    path: Path,
+    data_root: tuple[Path, Path],
+    out: Path,
+    default_out: Path,
+    threads: int | None,
+) -> str:
+    """The command of any kind of grid.
+
+    Args:
+        module: that ``python -m`` runs.
+        path: of the grid.
+        data_root: where the data are, and where they are by default.
+        out: the grid's folder.
+        default_out: what holds the grid's folder by default.
+        threads: of each job; ``None`` where that is not known.
+    """
+    shipped = path.absolute().parent == GRIDS
+    words = ["python", "-m", module, path.stem if shipped else _within(path, path.name)]
+    if data_root[0].absolute() != data_root[1].absolute():
+        words += ["--data-root", _within(data_root[0], "DIR")]
+    if out.absolute() != (default_out / path.stem).absolute():
         words += ["--out", _within(out, "DIR")]
     if threads not in (None, 1):
         words += ["--threads", str(threads)]

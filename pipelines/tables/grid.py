@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from training.evaluate.config import EvalConfig  # loads torch
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
+VQA = "vqa_"
+"""What the names of Med-VQA's grids there begin with; the others are NB-CLIP's."""
+
+
+def shipped_grids(vqa: bool = False) -> list[str]:
+    """Names of the grids in ``GRIDS``, in alphabetical order.
+
+    Args:
+        vqa: those of ``pipelines.vqa_tables`` instead of those of ``pipelines.tables``.
+    """
+    return sorted(path.stem for path in GRIDS.glob("*.yaml") if path.stem.startswith(VQA) is vqa)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import yaml
 
-from pipelines.tables.plan import SECONDS
+from pipelines.tables.job import SECONDS
 from training.engine.checkpoint import CONFIG, LOG
 from training.nb_clip.losses import LOSSES
 

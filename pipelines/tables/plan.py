@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import kg_targets
 import training
@@ -16,57 +13,19 @@ from kg_targets.errors import DataError, StoreError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import MANIFEST, FoldConfig
 from kg_targets.store import TargetStore
+from pipelines.tables.common import as_arguments
 from pipelines.tables.grid import Grid, Row, Variant
-from pipelines.tables.read_grid import as_arguments, training_config
+from pipelines.tables.job import Job, KeyedJob, TrainingJob, python, shown
+from pipelines.tables.read_grid import training_config
 from training.clip.config import ModelConfig
 from training.clip.digest import weights_digest
 from training.config import TrainConfig
 from training.data.sources import open_source
-from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
-
-SECONDS = "seconds.json"
-"""In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each};
-seconds are null while it is continued, and where a part of it was not timed."""
-_BEFORE = "seconds before"
-"""In the same file while a run is continued: those of its earlier parts."""
+from training.engine.checkpoint import FINISHED, run_key
 
 
 @dataclass(frozen=True)
-class Job:
-    """One command of a stage. Those that find out by themselves that nothing is to do are always run."""
-
-    stage: str
-    name: str
-    """Unique within the stage; also the path of its log."""
-    command: tuple[str, ...]
-    needs: tuple[Path, ...] = ()
-    """Files of earlier stages without which it cannot run."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    def shown(self) -> str:
-        """The command as a user can run it."""
-        return " ".join(
-            [*(f"{key}={value}" for key, value in self.environment.items()), shlex.join(self.command)]
-        )
-
-    def is_current(self) -> bool:
-        """Whether what it makes is there and up to date; only asked where all that it needs is there."""
-        return False
-
-    def begins(self) -> None:
-        """Called before its process is started."""
-
-    def ended(self, seconds: float, finished: bool) -> None:
-        """Called after its process has ended.
-
-        Args:
-            seconds: that the process took.
-            finished: whether it did all of its work.
-        """
-
-
-@dataclass(frozen=True)
-class RunJob(Job):
+class RunJob(TrainingJob):
     """A training run; current by the key that training itself goes by."""
 
     plan: "Plan" = field(kw_only=True)
@@ -96,49 +55,10 @@ class RunJob(Job):
         prints = [text for store in stores for text in _fingerprints(store, grid.data_root)]
         return run_key(config, [*prints, _weights(config.model)], plan.threads)
 
-    def start(self) -> Start:
-        """What ``training/run.py`` will find in the folder."""
-        return how_to_start(self.folder, self.key(), overwrite=True)
-
-    def is_current(self) -> bool:
-        """Whether this very run is finished."""
-        return self.start() is Start.FINISHED
-
-    def begins(self) -> None:
-        """Forget how long another run took here; what an unfinished one took is kept aside until this part ends.
-
-        Seconds of a part whose end nobody saw (its runner was killed) are unknown, and so is then the sum: null.
-        """
-        path = self.folder / SECONDS
-        if self.start() is Start.CONTINUE:
-            write_json(path, self._told(None) | {_BEFORE: _timing(path).get("seconds")})
-        else:
-            path.unlink(missing_ok=True)
-
-    def ended(self, seconds: float, finished: bool) -> None:
-        """Note the seconds, those of the parts of an interrupted run together."""
-        path = self.folder / SECONDS
-        if (self.folder / RUN).is_file():
-            before = _timing(path).get(_BEFORE) if path.exists() else 0.0
-            whole = round(before + seconds, 1) if isinstance(before, (int, float)) else None
-            write_json(path, self._told(whole))
-
-    def _told(self, seconds: float | None) -> dict[str, Any]:
-        return {"seconds": seconds, "jobs": self.plan.jobs, "threads": self.plan.threads}
-
-
-def _timing(path: Path) -> dict[str, Any]:
-    """What ``SECONDS`` says; nothing if it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
 
 @dataclass(frozen=True)
-class ScoreJob(Job):
-    """A score sheet; current by a key of everything that its figures follow from, kept under OUT/keys."""
+class ScoreJob(KeyedJob):
+    """A score sheet."""
 
     plan: "Plan" = field(kw_only=True)
     fold: str = field(kw_only=True)
@@ -146,15 +66,12 @@ class ScoreJob(Job):
     """The run that is scored; ``None`` for the random order."""
 
     @property
-    def sheet(self) -> Path:
-        """The file it writes."""
+    def made(self) -> Path:
+        """The sheet."""
         return self.plan.out / self.stage / f"{self.name}.parquet"
 
-    @property
-    def _key_file(self) -> Path:
-        return self.plan.out / "keys" / self.stage / f"{self.name}.key"
-
-    def _key(self) -> str:
+    def key(self) -> str:
+        """Of the run, the store, the options, the threads and the code that scores."""
         plan = self.plan
         run = None if self.run is None else (self.run.folder / FINISHED).read_bytes().decode(errors="replace")
         store = plan.store(plan.grid.evaluate_on, self.fold, plan.grid.parts[1])
@@ -164,21 +81,7 @@ class ScoreJob(Job):
 
     def is_current(self) -> bool:
         """Whether the sheet was made from this run, which is current itself, with these options and this code."""
-        if self.run is not None and not self.run.is_current():
-            return False
-        there = self.sheet.is_file() and self._key_file.is_file()
-        return there and self._key_file.read_bytes() == self._key().encode()
-
-    def begins(self) -> None:
-        """From now on the former sheet is not this one's."""
-        self._key_file.unlink(missing_ok=True)
-        self.sheet.parent.mkdir(parents=True, exist_ok=True)
-
-    def ended(self, seconds: float, finished: bool) -> None:
-        """Note what the sheet was made from."""
-        if finished:
-            self._key_file.parent.mkdir(parents=True, exist_ok=True)
-            self._key_file.write_bytes(self._key().encode())
+        return (self.run is None or self.run.is_current()) and super().is_current()
 
 
 @dataclass(frozen=True)
@@ -324,19 +227,6 @@ class Plan:
                             f"{other} does not hold the images and cases of {first} in their order: give stores of "
                             f"{variant.name} a data set that differs in its texts only"
                         )
-
-
-def python() -> str:
-    """This interpreter, as a command."""
-    return shown(Path(sys.executable))
-
-
-def shown(path: Path) -> str:
-    """A path as a person would type it: relative where it lies below the current folder."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import FoldConfig
-from kg_targets.manifest.model import unknown_name
 from pipelines.config import BuildConfig
+from pipelines.tables.common import as_arguments, base_file, find_grid, named, seeds_of, settings_of
 from pipelines.tables.content import known, listed, load, mapping, names, number, text, truth, whole
-from pipelines.tables.grid import GRIDS, Comparison, Grid, Official, Row, Table, Variant
+from pipelines.tables.grid import Comparison, Grid, Official, Row, Table, Variant, shipped_grids
 from pipelines.tables.paper import paper_row
 from training.config import TrainConfig
 from training.evaluate.arguments import ArgumentParser
 from training.options import build, read_options
 
-REPOSITORY = GRIDS.parents[1]
 RUNNERS = (
     "output",
     "overwrite",
@@ -47,7 +45,6 @@ STORE_OPTIONS = {
 }
 """Options of `kg-targets build` that a variant may have, to what each must be; null leaves one out."""
 _PLACES = ("--output=run", "--data.train_store=train", "--data.data_root=data", "--data.dev_store=null")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CHANCE = "chance"
 
 
@@ -61,27 +58,12 @@ def read_grid(name_or_path: str, data_root: Path | None = None) -> Grid:
     Raises:
         ConfigError: no such grid, or something in it is wrong; the message names file and key.
     """
-    path = find_grid(name_or_path)
+    path = find_grid(name_or_path, shipped_grids())
     content = load(path)
     try:
         return _grid(path, content, data_root)
     except KGTargetsError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def find_grid(name_or_path: str) -> Path:
-    """The file of the grid of that name, or the path itself, which need not exist.
-
-    Raises:
-        ConfigError: it is neither a grid's name nor the path of a YAML file.
-    """
-    if name_or_path.endswith((".yaml", ".yml")):
-        return Path(name_or_path)
-    path = GRIDS / f"{name_or_path}.yaml"
-    if "/" in name_or_path or not path.is_file():
-        known_grids = sorted(path.stem for path in GRIDS.glob("*.yaml"))
-        raise ConfigError(f"{unknown_name('grid', name_or_path, known_grids)}; a path must end in .yaml")
-    return path
 
 
 def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
@@ -104,11 +86,11 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
     split = _split(top["split"])
     stores = {
         name: _variant(name, options, top["dataset"])
-        for name, options in _named("stores", top["stores"]).items()
+        for name, options in named("stores", top["stores"]).items()
     }
-    base = _base(text("base", top["base"]))
-    shared = _settings("set", top.get("set"))
-    rows = {name: _row(name, row, shared) for name, row in _named("rows", top["rows"]).items()}
+    base = base_file(text("base", top["base"]))
+    shared = settings_of("set", top.get("set"), RUNNERS)
+    rows = {name: _row(name, row, shared) for name, row in named("rows", top["rows"]).items()}
     for row in rows.values():
         known(f"rows.{row.name}.store", "store", row.store, stores)
         _check_training(f"rows.{row.name}.set", base, row.settings)
@@ -133,7 +115,7 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
         dataset=top["dataset"],
         data_root=data_root or root,
         base=base,
-        seeds=_seeds(top["seeds"]),
+        seeds=seeds_of(top["seeds"]),
         split=split,
         stores=stores,
         evaluate_on=top["evaluate_on"],
@@ -229,21 +211,8 @@ def _row(name: str, content: Any, shared: Mapping[str, Any]) -> Row:
     if paper is not None and paper is not False:
         text(f"{where}.paper", paper)
     paper_row(name, paper)
-    settings = {**shared, **_settings(f"{where}.set", row.get("set"))}
+    settings = {**shared, **settings_of(f"{where}.set", row.get("set"), RUNNERS)}
     return Row(name, text(f"{where}.title", row["title"]), row["store"], settings, paper)
-
-
-def _settings(where: str, content: Any) -> dict[str, Any]:
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: expected a mapping of training fields, such as {{loss.name: info_nce}}")
-    settings = {str(key): value for key, value in content.items()}
-    for key, value in settings.items():
-        if isinstance(value, (dict, list)):
-            raise ConfigError(f"{where}: {key} must have one value: write its fields as {key}.name: value")
-        if key in RUNNERS:
-            raise ConfigError(f"{where}: {key} is set by the grid's runner: leave it out")
-    return settings
 
 
 def _table(place: int, content: Any, rows: Mapping[str, Row]) -> Table:
@@ -256,16 +225,6 @@ def _table(place: int, content: Any, rows: Mapping[str, Row]) -> Table:
     return Table(text(f"{where}.title", table["title"]), shown, table["baseline"])
 
 
-def _base(given: str) -> Path:
-    """The file as given, or below the repository where the command runs elsewhere."""
-    path = Path(given)
-    if not path.is_file() and (REPOSITORY / path).is_file():
-        path = REPOSITORY / path
-    if not path.is_file():
-        raise ConfigError(f"base: {given} does not exist: give a training configuration")
-    return path
-
-
 def training_config(base: Path, settings: Mapping[str, Any], *arguments: str) -> TrainConfig:
     """The configuration that ``training/run.py --config BASE`` makes of these settings.
 
@@ -274,16 +233,6 @@ def training_config(base: Path, settings: Mapping[str, Any], *arguments: str) ->
     """
     given = ["--config", str(base), *as_arguments(settings), *_PLACES, *arguments]
     return build(TrainConfig, read_options(TrainConfig, given))
-
-
-def as_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """``{"loss.name": "info_nce"}`` → ``["--loss.name", "info_nce"]``; YAML's own words for null, true and false."""
-    words: dict[Any, str] = {None: "null", True: "true", False: "false"}
-    return [
-        text
-        for key, value in settings.items()
-        for text in (f"--{key}", words[value] if value is None or isinstance(value, bool) else str(value))
-    ]
 
 
 def _check_training(where: str, base: Path, settings: Mapping[str, Any]) -> None:
@@ -316,22 +265,3 @@ def _evaluation(content: Any) -> dict[str, Any]:
     except KGTargetsError as error:
         raise ConfigError(f"evaluation: {error}") from error
     return {"evaluation": config, "evaluation_arguments": tuple(arguments)}
-
-
-def _seeds(content: Any) -> tuple[int, ...]:
-    seeds = tuple(whole("seeds", seed) for seed in listed("seeds", content))
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
-        raise ConfigError("seeds: give at least one, each once, from 0 to 2³¹ - 1, such as [0, 1]")
-    return seeds
-
-
-def _named(where: str, content: Any) -> dict[str, Any]:
-    """A mapping whose keys can name folders; not empty."""
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{where}: give at least one, by name")
-    for name in content:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ConfigError(
-                f'{where}: "{name}" cannot name a folder: use letters, digits, "_", "-" and "."'
-            )
-    return content

@@ -2,21 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines.tables.plan import RunJob, shown
+from pipelines.tables.job import TrainingJob, shown
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
 from training.errors import ConfigError, KGTargetsError
+from training.options import to_yaml
 
 _OTHER_DATA = "from other stores, images or weights"
 _ABSENT = "absent"
 
 
-def keep_finished(jobs: Sequence[RunJob], *, settings_only: bool) -> None:
+def keep_finished(jobs: Sequence[TrainingJob], *, settings_only: bool) -> None:
     """Refuse to train where another finished run would go.
 
     Args:
@@ -40,7 +40,7 @@ def keep_finished(jobs: Sequence[RunJob], *, settings_only: bool) -> None:
         )
 
 
-def _difference(job: RunJob, settings_only: bool) -> str:
+def _difference(job: TrainingJob, settings_only: bool) -> str:
     """In what the finished run in the job's folder is another one; empty if in nothing, or if there is none."""
     if not (job.folder / FINISHED).is_file():
         return ""
@@ -60,13 +60,13 @@ def _key_in(folder: Path) -> str | None:
         return None
 
 
-def _other_setting(job: RunJob) -> str:
+def _other_setting(job: TrainingJob) -> str:
     """The first field of the configuration that differs, with both values."""
     try:
         written = yaml.safe_load((job.folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return ""  # the key decides
-    now = _fields(asdict(job.config()))
+    now = _fields(yaml.safe_load(to_yaml(job.config())))  # tuples are lists there
     before = _fields(written) if isinstance(written, dict) else now
     for name in (*now, *(name for name in before if name not in now)):
         old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)

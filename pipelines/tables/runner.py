@@ -21,7 +21,7 @@ from training.engine.signals import StopRequest
 from training.folders import check_writable, writing
 
 if TYPE_CHECKING:
-    from pipelines.tables.plan import Job  # loads torch
+    from pipelines.tables.job import Job  # loads torch
 
 MARKER = "grid.json"
 """In OUT: which grid is worked on there; locked while somebody does."""

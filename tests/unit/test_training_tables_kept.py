@@ -15,8 +15,9 @@ from pipelines.build import build_data_set
 from pipelines.config import BuildConfig
 from pipelines.demo import write_demo
 from pipelines.tables.__main__ import main
+from pipelines.tables.job import SECONDS
 from pipelines.tables.measured import measure_names
-from pipelines.tables.plan import SECONDS, Plan, RunJob
+from pipelines.tables.plan import Plan, RunJob
 from pipelines.tables.read_grid import read_grid
 from pipelines.tables.replaced import keep_finished
 from pipelines.tables.runner import MARKER

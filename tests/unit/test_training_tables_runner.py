@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kg_targets.errors import ConfigError, StoreError
-from pipelines.tables.plan import Job
+from pipelines.tables.job import Job
 from pipelines.tables.runner import MARKER, Runner, StoppedError, claimed
 from training.engine.signals import StopRequest
 
