@@ -9,8 +9,9 @@ import yaml
 
 from pipelines.tables.job import TrainingJob, shown
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
+from training.engine.config import RunConfig
 from training.errors import ConfigError, KGTargetsError
-from training.options import to_yaml
+from training.options import build, read_options, to_yaml
 
 _OTHER_DATA = "from other stores, images or weights"
 _ABSENT = "absent"
@@ -66,13 +67,26 @@ def _other_setting(job: TrainingJob) -> str:
         written = yaml.safe_load((job.folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return ""  # the key decides
-    now = _fields(yaml.safe_load(to_yaml(job.config())))  # tuples are lists there
-    before = _fields(written) if isinstance(written, dict) else now
+    config = job.config()
+    now = _fields(yaml.safe_load(to_yaml(config)))  # tuples are lists there
+    before = (
+        _fields(_completed(job.folder / CONFIG, written, type(config))) if isinstance(written, dict) else now
+    )
     for name in (*now, *(name for name in before if name not in now)):
         old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)
         if old != new:
             return f"{name} was {old}, is now {new}"
     return ""
+
+
+def _completed(path: Path, written: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
+    """A configuration as today's code writes it: a field that is newer than the run has its default."""
+    try:
+        config = build(kind, read_options(kind, ["--config", str(path)]))
+        content: dict[str, Any] = yaml.safe_load(to_yaml(config))
+    except KGTargetsError:
+        return written  # some field is gone, or has another meaning: told as a difference
+    return content
 
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,19 @@ def test_a_grid_that_stayed_the_same_replaces_nothing(plan: Plan) -> None:
         keep_finished(plan.runs(), settings_only=settings_only)
 
 
+def test_a_field_that_is_newer_than_a_run_has_its_default(plan: Plan) -> None:
+    job = plan.runs()[0]
+    text = (job.folder / CONFIG).read_text()
+    assert "  shift:" in text
+    (job.folder / CONFIG).write_text(
+        "".join(x for x in text.splitlines(True) if not x.startswith("  shift:"))
+    )
+    keep_finished(plan.runs(), settings_only=True)
+    (job.folder / CONFIG).write_text(text + "gone: 1\n")
+    with pytest.raises(ConfigError, match=r"\(gone was 1, is now absent\)"):
+        keep_finished(plan.runs(), settings_only=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
