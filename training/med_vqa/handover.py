@@ -52,7 +52,7 @@ class Start:
         Raises:
             CheckpointError: it is damaged.
         """
-        return read_json(self.folder, RECORD) if (self.folder / RECORD).is_file() else {}
+        return read_record(self.folder)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -86,6 +86,15 @@ class Start:
         for name in self.parts:
             part: Any = getattr(self.med_vqa.model, name)
             getattr(to.model, name).load_state_dict(part.state_dict())
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the pre-training wrote of itself into a model folder; empty where the folder is no pre-training's.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    return read_json(folder, RECORD) if (folder / RECORD).is_file() else {}
 
 
 def _differences(theirs: PreTrainedConfig, ours: PreTrainedConfig) -> Iterator[tuple[str, Any, Any]]:

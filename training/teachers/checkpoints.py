@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -19,6 +17,7 @@ from transformers import (
 
 from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.errors import CheckpointError
+from training.weights import read_tensors
 
 Weights = dict[str, Tensor]
 _DERIVED = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
@@ -45,21 +44,12 @@ def read_weights(path: Path) -> Weights:
         CheckpointError: it is not a file of tensors.
     """
     try:
-        found: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        found = read_tensors(path)
     except LOAD_ERRORS as error:
         raise CheckpointError(f"{path}: {explain(error)}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if isinstance(found, Tensor):
-        return {"": found}
-    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    if found is None:
         raise CheckpointError(f"{path} holds no dictionary of tensors: it is not a file of weights")
-    return {name.removeprefix("module."): value for name, value in found.items()}
+    return {"": found} if isinstance(found, Tensor) else found
 
 
 def part(weights: Weights, prefix: str) -> Weights:
@@ -159,7 +149,9 @@ def read_tokenizer(folder: Path, kind: str) -> Any:
     try:
         with quiet_loading():
             if (folder / "tokenizer_config.json").is_file():
-                return AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
+                return AutoTokenizer.from_pretrained(
+                    os.fspath(folder), local_files_only=True, trust_remote_code=False
+                )
             return BertTokenizer(os.fspath(folder / "vocab.txt"))
     except Exception as error:  # the tokenizers library raises nothing more special
         raise CheckpointError(

@@ -23,7 +23,7 @@ from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.med_vqa.batches import Tokens
-from training.med_vqa.build import MedVQA, open_start
+from training.med_vqa.build import MedVQA
 from training.med_vqa.pretraining.config import PretrainConfig
 from training.med_vqa.pretraining.corpus import Corpus
 from training.med_vqa.pretraining.exclusions import Exclusions
@@ -33,6 +33,7 @@ from training.med_vqa.pretraining.saving import save_pretrained, take_heads
 from training.med_vqa.pretraining.selection import Selector
 from training.med_vqa.pretraining.sources import LabelSource
 from training.med_vqa.pretraining.views import make_views
+from training.med_vqa.saving import model_folder
 from training.nb_clip.losses import target_entropy
 from training.nb_clip.rows import gather_rows
 
@@ -80,7 +81,7 @@ class PretrainRun:
         self.measure: str | None = "mrr" if self.selector else None
         model = PretrainingModel(config, vqa.model)
         if config.stage == "two":
-            take_heads(model, open_start(str(config.model.start)))
+            take_heads(model, model_folder(Path(str(config.model.start))))
         model.to(accelerator.device)
         self.views = make_views(config, vqa, self.corpus, accelerator)
         optimizer = make_optimizer(model, config.optim)

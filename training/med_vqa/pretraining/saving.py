@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from training.errors import CheckpointError
 from training.med_vqa.build import MedVQA
-from training.med_vqa.handover import FUSION, RECORD, TOWERS, Start
+from training.med_vqa.handover import FUSION, RECORD, TOWERS, read_record
 from training.med_vqa.pretraining.model import TEMPERATURES, PretrainingModel
 from training.med_vqa.saving import CONFIG, Answers, save_med_vqa
 
@@ -50,16 +50,20 @@ def save_pretrained(folder: Path, model: PretrainingModel, vqa: MedVQA, dataset:
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def take_heads(model: PretrainingModel, start: Start) -> None:
+def take_heads(model: PretrainingModel, start: Path) -> None:
     """Go on with the heads of stage one; temperatures only where they were, and are, learnt: else the configured ones.
+
+    Args:
+        model: takes them.
+        start: folder of the model that stage one left.
 
     Raises:
         CheckpointError: the start is no pre-training, or its heads are of another width or damaged.
     """
-    path, heads = start.folder / HEADS, model.heads
-    if not start.record or not path.is_file():
+    path, heads, record = start / HEADS, model.heads, read_record(start)
+    if not record or not path.is_file():
         raise CheckpointError(
-            f"model.start {start.folder} is not a pre-training (no {RECORD} or no {HEADS}): stage two goes on from a "
+            f"model.start {start} is not a pre-training (no {RECORD} or no {HEADS}): stage two goes on from a "
             "run of stage one"
         )
     try:
@@ -72,7 +76,7 @@ def take_heads(model: PretrainingModel, start: Start) -> None:
             raise CheckpointError(f'{path} is damaged: it has no "{name}"')
         if there.shape != value.shape:
             raise CheckpointError(
-                f"model.start {start.folder}: its heads are {start.record.get('embed_dim')} wide and those of this "
+                f"model.start {start}: its heads are {record.get('embed_dim')} wide and those of this "
                 f"model {heads.image.out_features}: set model.embed_dim as in stage one"
             )
     learnt = {name for name, value in heads.named_parameters() if value.requires_grad}
