@@ -16,7 +16,7 @@ import kg_targets
 from kg_targets.digest import file_sha256
 from kg_targets.errors import DataError, StoreError
 from kg_targets.graph import ConceptGraph
-from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.manifest import ExcludedCases, Manifest, ReadReport
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
@@ -47,10 +47,11 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     manifest = Manifest.load(config.dataset)
     root = config.data_root or manifest.default_root
     wanted = wanted_splits(config, manifest, root, say)
+    excluded = _excluded_cases(config, manifest, root, wanted, say)
     if config.scorer == TEACHER:
         from pipelines.teacher_build import build_teacher_stores  # which loads torch
 
-        return build_teacher_stores(config, manifest, wanted, say)
+        return build_teacher_stores(config, manifest, wanted, excluded, say)
     fit_split = _fit_split(config, manifest, root, wanted, say)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
@@ -61,7 +62,7 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     fitted: TargetStore | None = None
     stores: list[TargetStore] = []
     for split in [fit_split, *(split for split in wanted if split != fit_split)]:
-        store = _SplitBuild(config, manifest, split, ontology, fitted, say).run()
+        store = _SplitBuild(config, manifest, split, excluded, ontology, fitted, say).run()
         fitted = fitted or store
         for other in stores:
             report_overlap(other, store, say)
@@ -91,6 +92,17 @@ def wanted_splits(config: BuildConfig, manifest: Manifest, root: Path, say: Say)
     return present
 
 
+def _excluded_cases(
+    config: BuildConfig, manifest: Manifest, root: Path, wanted: list[str], say: Say
+) -> ExcludedCases:
+    """The cases to leave out; a list that fits no split that is there is an error before anything is built."""
+    excluded = ExcludedCases.read(config.exclude)
+    excluded.check_fits(manifest, root, dict.fromkeys([*wanted, *manifest.present_splits(root)]))
+    if config.exclude is not None and not excluded.cases:
+        say(f"warning: {config.exclude} lists no case: nothing is left out")
+    return excluded
+
+
 def _fit_split(config: BuildConfig, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
     """The split that statistics are fitted on: the one asked for, the data set's own, or the first that is there."""
     if config.fit_split:
@@ -113,13 +125,14 @@ class _SplitBuild:
         config: BuildConfig,
         manifest: Manifest,
         split: str,
+        excluded: ExcludedCases,
         ontology: Ontology,
         fitted: TargetStore | None,
         say: Say,
     ) -> None:
         self.config, self.manifest, self.split = config, manifest, split
         self.root = config.data_root or manifest.default_root
-        self.ontology, self.fitted, self.say = ontology, fitted, say
+        self.excluded, self.ontology, self.fitted, self.say = excluded, ontology, fitted, say
         self.target = (config.out or Path("build") / manifest.name) / split
         self.read = ReadReport()
         self.watch = Stopwatch()
@@ -148,6 +161,7 @@ class _SplitBuild:
             "fitted_on": self.fitted.fingerprint if self.fitted else None,
             "code_sha256": _code_digest(),
             "option_files": option_file_digests(self.config.extractor_options),
+            **self.excluded.inputs(),
         }
 
     def _extract(self, writer: StoreWriter) -> list[ShardResult]:
@@ -179,7 +193,9 @@ class _SplitBuild:
 
     def _shards(self, folder: Path) -> Iterator[ShardInput]:
         config = self.config
-        records = self.manifest.records(self.split, self.root, self.read, config.licence_set)
+        records = self.manifest.records(
+            self.split, self.root, self.read, config.licence_set, self.excluded.cases
+        )
         index = 0
         while chunk := list(islice(records, config.rows_per_shard)):
             yield ShardInput(index, chunk, folder)
@@ -241,6 +257,7 @@ class _SplitBuild:
                 "fit_p95": quantiles["p95"] if self.fitted is None else self.fitted.threshold,
             },
             "skipped_rows": self.read.skipped,
+            **self.excluded.facts(self.read),
             "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
         }
 

@@ -58,6 +58,8 @@ class BuildConfig:
     """Worker processes, 0 for one per available core; never changes the result."""
     licences: str = ""
     """Keep only rows under these licences, separated by commas; empty keeps all."""
+    exclude: Path | None = None
+    """File with one case (group_id) a line, whose images are left out as if the data set never had them."""
     fit_split: str = ""
     """Split that IC and idf are fitted on; empty for the data set's own, or the first that is present."""
     cache: Path | None = Path(".cache/kg_targets")
@@ -146,5 +148,6 @@ class BuildConfig:
             "cache",
             "teacher",
             "max_broken",
+            "exclude",
         }
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import kg_targets
 from kg_targets.errors import DataError
-from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.manifest import ExcludedCases, Manifest, ReadReport
 from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
 from pipelines.build import Say, digest_of, is_current, report_overlap
 from pipelines.config import BuildConfig
@@ -34,7 +34,7 @@ _READ_AT_ONCE = 4096
 
 
 def build_teacher_stores(
-    config: BuildConfig, manifest: Manifest, splits: list[str], say: Say
+    config: BuildConfig, manifest: Manifest, splits: list[str], excluded: ExcludedCases, say: Say
 ) -> list[TargetStore]:
     """Build the stores of ``splits``; those that are up to date are left alone.
 
@@ -51,7 +51,7 @@ def build_teacher_stores(
     out = config.out or Path("build") / f"{manifest.name}-{slug(teacher)}"
     stores: list[TargetStore] = []
     for split in splits:
-        store = _TeacherBuild(config, manifest, split, teacher, out / split, say).run()
+        store = _TeacherBuild(config, manifest, split, excluded, teacher, out / split, say).run()
         for other in stores:
             report_overlap(other, store, say)
         stores.append(store)
@@ -74,9 +74,17 @@ class _TeacherBuild:
     """One split's way through the teacher."""
 
     def __init__(
-        self, config: BuildConfig, manifest: Manifest, split: str, teacher: "Teacher", target: Path, say: Say
+        self,
+        config: BuildConfig,
+        manifest: Manifest,
+        split: str,
+        excluded: ExcludedCases,
+        teacher: "Teacher",
+        target: Path,
+        say: Say,
     ) -> None:
-        self.config, self.manifest, self.split, self.teacher = config, manifest, split, teacher
+        self.config, self.manifest, self.split = config, manifest, split
+        self.excluded, self.teacher = excluded, teacher
         self.root = config.data_root or manifest.default_root
         self.target, self.say = target, say
         self.read = ReadReport()
@@ -109,7 +117,9 @@ class _TeacherBuild:
     @cached_property
     def rows(self) -> pa.Table:
         """The split's images and captions, all columns text."""
-        records = self.manifest.records(self.split, self.root, self.read, self.config.licence_set)
+        records = self.manifest.records(
+            self.split, self.root, self.read, self.config.licence_set, self.excluded.cases
+        )
         tables = []
         while chunk := list(islice(records, _READ_AT_ONCE)):
             tables.append(row_table(chunk))
@@ -154,6 +164,7 @@ class _TeacherBuild:
             "teacher": self.teacher.facts(),
             "images_sha256": self.source.digest() if self.source is not None else None,
             "encoding": ENCODING,
+            **self.excluded.inputs(),
         }
 
     def _stored(self) -> dict[str, Any]:
@@ -257,6 +268,7 @@ class _TeacherBuild:
             "teacher": self.teacher.facts(),
             "unknown": int((~known).sum()),
             "skipped_rows": self.read.skipped,
+            **self.excluded.facts(self.read),
         }
 
     def _summarise(self, store: TeacherStore) -> None:

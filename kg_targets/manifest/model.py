@@ -146,12 +146,14 @@ class Manifest(BaseModel):
         data_root: str | Path,
         report: ReadReport | None = None,
         licences: frozenset[str] | None = None,
+        excluded: frozenset[str] = frozenset(),
     ) -> Iterator[Record]:
         """Stream a split's records in the order of its file.
 
         Args:
-            report: filled while reading: rows read, rows skipped by reason.
+            report: filled while reading: rows read, rows skipped by reason, cases left out.
             licences: keep only rows under these licences.
+            excluded: leave out the rows of these cases (``group_id``).
 
         Raises:
             ManifestError: the split or its file is missing or malformed.
@@ -162,7 +164,7 @@ class Manifest(BaseModel):
         spec = self.split_spec(split, data_root)
         files = {role: Path(data_root) / path for role, path in spec.files.items()}
         request = ReadRequest(split, files, spec.images, self.licence, self.options, report)
-        return checked_records(READERS[self.format](request), licences, report)
+        return checked_records(READERS[self.format](request), licences, report, excluded)
 
     def split_digest(self, split: str, data_root: str | Path) -> str:
         """sha256 over the split's files: decides whether an existing store is still up to date.

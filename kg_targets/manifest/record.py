@@ -39,6 +39,10 @@ class ReadReport:
     """What was noticed about rows that were kept, to its count."""
     first: dict[str, str] = field(default_factory=dict)
     """Reason to the first place where it happened."""
+    listed: int = 0
+    """Cases that were to be left out."""
+    excluded: dict[str, int] = field(default_factory=dict)
+    """Those of them that were there, to their number of images."""
 
     def skip(self, reason: str, where: str) -> None:
         """Count one row as skipped for ``reason``; ``where`` is kept for the first one."""
@@ -51,12 +55,21 @@ class ReadReport:
         self.first.setdefault(what, where)
 
     def lines(self) -> list[str]:
-        """One line per reason, for people."""
+        """One line per reason, for people; what was left out on purpose first."""
         skipped = [
             f"skipped {n:,} row(s): {reason} (first: {self.first[reason]})"
             for reason, n in self.skipped.items()
         ]
-        return skipped + [f"{n:,} × {what} (first: {self.first[what]})" for what, n in self.notes.items()]
+        noted = [f"{n:,} × {what} (first: {self.first[what]})" for what, n in self.notes.items()]
+        return [*self._excluded_lines(), *skipped, *noted]
+
+    def _excluded_lines(self) -> list[str]:
+        if not self.listed:
+            return []
+        if not self.excluded:
+            return [f"none of the {self.listed:,} excluded case(s) found"]
+        found, images = len(self.excluded), sum(self.excluded.values())
+        return [f"{found:,} of the {self.listed:,} excluded case(s) found, {images:,} image(s) left out"]
 
 
 def unusable_text(text: str) -> str | None:
@@ -83,19 +96,24 @@ def safe_relative_path(path: str, where: str) -> str:
 
 
 def checked_records(
-    records: Iterator[tuple[str, Record]], licences: frozenset[str] | None, report: ReadReport
+    records: Iterator[tuple[str, Record]],
+    licences: frozenset[str] | None,
+    report: ReadReport,
+    excluded: frozenset[str] = frozenset(),
 ) -> Iterator[Record]:
     """What holds for every data set: paths stay inside the data root, ids are unique, licences are as asked for.
 
     Args:
         records: pairs of (place, record).
         licences: the licences whose rows are kept; ``None`` keeps all.
+        excluded: cases whose rows are left out, whatever else is true of them.
 
     Raises:
         ManifestError: an image path leaves the data root.
         DataError: two rows have the same image id: one of them would silently win otherwise.
     """
     seen: dict[str, str] = {}
+    report.listed = len(excluded)
     for where, record in records:
         path = safe_relative_path(record.image_path, where)
         if record.image_id in seen:
@@ -104,6 +122,9 @@ def checked_records(
                 "ids must be unique within a split, remove or rename one of them"
             )
         seen[record.image_id] = where
+        if record.group_id in excluded:
+            report.excluded[record.group_id] = report.excluded.get(record.group_id, 0) + 1
+            continue
         if licences is not None and record.licence not in licences:
             report.skip(f"licence {record.licence or 'not stated'!r} was not asked for", where)
             continue

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
 from tests.e2e.test_training_runs import write_store
 from training.engine.checkpoint import run_key
@@ -117,6 +118,21 @@ def test_a_list_of_excluded_cases_says_what_of_it_was_there(store: TargetStore, 
     assert found.told() == "2 cases with 4 images excluded, 1 listed ones are not in this store"
     file.write_text("")
     assert Exclusions.read(str(file), store).told() == "" and Exclusions.read(None, store).kept(store).all()
+
+
+def test_a_store_built_without_the_cases_of_the_same_list_has_nothing_left_to_exclude(
+    store: TargetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cases.txt"
+    file.write_text("gone\n")
+    facts = {"cases_listed": 1, "cases_found": 1, "images": 3, "sha256": ExcludedCases.read(file).digest()}
+    monkeypatch.setitem(store.manifest, "excluded", facts)
+    found = Exclusions.read(str(file), store)
+    assert found.told() == "1 cases with 3 images were excluded when the store was built"
+    assert found.facts()["images"] == 3 and found.kept(store).all()
+    file.write_text("gone\nanother\n")
+    with pytest.raises(DataError, match="has none of them"):
+        Exclusions.read(str(file), store)
 
 
 def test_a_list_that_cannot_be_of_this_data_set_is_refused(store: TargetStore, tmp_path: Path) -> None:
