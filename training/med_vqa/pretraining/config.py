@@ -154,6 +154,8 @@ class PretrainLossConfig:
     """Stage two: weight of image-text matching with hard negatives, >= 0; 0 leaves it out."""
     match_share: float = 0.5
     """A pair with so large a share of the true pair's probability is no negative, in (0, 1000]."""
+    mining_tau: float | None = None
+    """Hard negatives are drawn by softmax(cosine / this), in [0.001, 1000]: the larger, the easier; null: τ1."""
     beta: float = 0.5
     """Transport: step of the proximal point method, units of cost, in [0.03, 100]."""
     outer: int = 50
@@ -173,6 +175,8 @@ class PretrainLossConfig:
         for name in ("views_weight", "texts_weight", "transport_weight", "matching_weight"):
             within(f"loss.{name}", getattr(self, name), 0, 1e6)
         within("loss.match_share", self.match_share, 1e-6, 1000)
+        if self.mining_tau is not None:
+            within("loss.mining_tau", self.mining_tau, 0.001, 1000)
         within("loss.beta", self.beta, 0.03, 100)
         within("loss.outer", self.outer, 1, 10_000)
         within("loss.inner", self.inner, 1, 1000)

@@ -75,7 +75,7 @@ def step_loss(
         loss = loss + weights.texts_weight * values["texts"]
     if model.stage == "two":
         with torch.no_grad(), torch.autocast(own[0].device.type, enabled=False):
-            scale = tau("image_text").reciprocal()
+            scale = 1.0 / (weights.mining_tau or tau("image_text"))
             image_text, text_image = scale * own[0] @ texts[0].T, scale * own[1] @ images[0].T
         share = weights.match_share
         found = (
