@@ -14,7 +14,7 @@ from training.errors import ConfigError, DataError, KGTargetsError
 from training.med_vqa.objectives import teacher_targets
 from training.med_vqa.pretraining.config import PretrainLossConfig, SoftLabelConfig
 from training.med_vqa.pretraining.labels import LabelBuilder, StepTargets
-from training.med_vqa.pretraining.sources import open_label_source
+from training.med_vqa.pretraining.sources import open_label_source, open_label_sources
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.task import TargetBuilder
 
@@ -122,6 +122,33 @@ def test_a_store_of_other_captions_or_of_damaged_factors_is_refused(folder: Path
     with pytest.raises(KGTargetsError, match="image_factor is 6 wide, the manifest says 5"):
         open_label_source(entry(tmp_path, "narrow"), data, source)
     write_teacher_store(tmp_path / "nan", folder / "graph", first_value=float("nan"))
-    broken = open_label_source(entry(tmp_path, "nan"), data, source)
-    with pytest.raises(DataError, match="not finite"):
-        LabelBuilder(data, [broken], PretrainLossConfig())(ROWS, ROWS, 0)
+    with pytest.raises(DataError, match=r"of the image of train0 \(1 in all\) are no finite numbers"):
+        open_label_source(entry(tmp_path, "nan", policy="softmax"), data, source)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"name": "graph", "temperature": 0.1}, "evidence of .* does not read temperature"),
+        ({"name": "teacher", "alpha": 0.6}, "eq5 of .* does not read alpha"),
+        ({"name": "teacher", "policy": "softmax", "threshold": 0.2}, "softmax of .* does not read threshold"),
+        ({"name": "graph", "policy": "uniform", "saturation": 2.0}, "uniform of .* does not read saturation"),
+    ],
+)
+def test_a_field_that_the_policy_does_not_read_is_refused(
+    folder: Path, given: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        builder(folder, entry(folder, **given))  # type: ignore[arg-type]
+
+
+def test_a_lambda_that_no_source_reads_is_refused(folder: Path) -> None:
+    data = TargetStore.open(folder / "graph")
+    images = open_source(folder, data)
+    graph, teacher = entry(folder, "graph"), entry(folder, "teacher")
+    louder = PretrainLossConfig(lambda_weight=5.0)
+    for entries in ([], [graph]):
+        with pytest.raises(ConfigError, match=r"loss\.lambda_weight 5\.0 changes nothing"):
+            open_label_sources(entries, louder, data, images)
+    assert len(open_label_sources([graph, teacher], louder, data, images)) == 2
+    assert not open_label_sources([], PretrainLossConfig(), data, images)

@@ -14,6 +14,7 @@ from training.med_vqa.build import MedVQA, build_med_vqa, load_med_vqa, open_sta
 from training.med_vqa.handover import RECORD
 from training.med_vqa.model_config import VQAModelConfig
 from training.med_vqa.objectives import hard_targets
+from training.med_vqa.pretraining import objective
 from training.med_vqa.pretraining.config import (
     PretrainConfig,
     PretrainDataConfig,
@@ -22,6 +23,7 @@ from training.med_vqa.pretraining.config import (
 )
 from training.med_vqa.pretraining.labels import StepTargets
 from training.med_vqa.pretraining.model import PretrainingModel, Seen, length_groups
+from training.med_vqa.pretraining.objective import balanced_accuracy
 from training.med_vqa.pretraining.saving import HEADS, save_pretrained, take_heads
 from training.med_vqa.pretraining.selection import Selector, ranks
 
@@ -165,6 +167,28 @@ def test_matching_is_learnt_from_negatives_that_change_at_every_step(vqa: MedVQA
         values["loss"].backward()
         learning.step()
     assert values["matching_accuracy"] == 1 and values["matching"] < 0.1
+
+
+def test_always_the_same_answer_is_right_half_of_the_time() -> None:
+    labels = torch.tensor([1, 0, 0, 1, 0, 0])
+    assert balanced_accuracy(torch.zeros_like(labels), labels) == 0.5
+    assert balanced_accuracy(torch.ones_like(labels), labels) == 0.5
+    assert balanced_accuracy(labels, labels) == 1.0
+    assert balanced_accuracy(torch.tensor([1, 0, 0, 0, 1, 0]), labels) == pytest.approx((0.5 + 0.75) / 2)
+    assert balanced_accuracy(labels[:1], labels[:1]) == 0.5
+
+
+def test_negatives_are_drawn_at_the_temperature_that_is_set(
+    vqa: MedVQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_by: list[Tensor] = []
+    true = objective.hard_negatives
+    monkeypatch.setattr(
+        objective, "hard_negatives", lambda logits, *rest: (seen_by.append(logits), true(logits, *rest))[1]
+    )
+    for tau in (None, 7.0):
+        step(made(vqa, mining_tau=tau), seen(6, 4, 5, 3, 6), targets())
+    torch.testing.assert_close(seen_by[0] * 0.07, seen_by[2] * 7.0)
 
 
 def test_negatives_are_a_function_of_the_generator_alone(vqa: MedVQA) -> None:

@@ -26,6 +26,9 @@ _TOLD = (
     ("kl", "KL", ".3f"),
     ("diagonal", "diagonal", ".2f"),
     ("positives", "positives", ".1f"),
+    ("transport", "transport", ".3f"),
+    ("matching_accuracy", "matching", ".2f"),
+    ("no_negative", "without negative", ".2f"),
     ("token_accuracy", "tokens right", ".2f"),
 )
 """Measurements that a line for people shows: name, text, format."""

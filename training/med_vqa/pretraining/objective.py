@@ -111,7 +111,8 @@ def _fused(
     positives = (pairs.labels == 1).sum()
     counts = _mean_over_processes(torch.stack([positives, positives.new_tensor(len(pairs.labels))]).float())
     per_positive, per_pair = counts.clamp(min=1.0).unbind()
-    parts: dict[str, list[Tensor]] = {"transport": [], "matching": [], "right": []}
+    parts: dict[str, list[Tensor]] = {"transport": [], "matching": []}
+    answers = torch.zeros_like(pairs.labels)
     for index, longest in length_groups(words_of_all[pairs.texts]):
         some = MatchingPairs(pairs.images[index], pairs.texts[index], pairs.labels[index])
         image_rows, text_rows, mask = matching_inputs(
@@ -120,7 +121,7 @@ def _fused(
         text, image, logits = model.fuse(text_rows, mask, image_rows)
         if weights.matching_weight:
             parts["matching"].append(matching_loss(logits, some.labels, per_pair))
-        parts["right"].append((logits.argmax(dim=1) == some.labels).sum())
+        answers[index] = logits.argmax(dim=1)
         if weights.transport_weight:
             together = some.labels == 1
             parts["transport"].append(
@@ -136,8 +137,23 @@ def _fused(
             )
     values = {name: torch.stack(parts[name]).sum() for name in ("transport", "matching") if parts[name]}
     weighted = [getattr(weights, f"{name}_weight") * value for name, value in values.items()]
-    accuracy = torch.stack(parts["right"]).sum() / max(len(pairs.labels), 1)
-    return {**values, "loss": torch.stack(weighted).sum(), "accuracy": accuracy}
+    return {
+        **values,
+        "loss": torch.stack(weighted).sum(),
+        "accuracy": balanced_accuracy(answers, pairs.labels),
+    }
+
+
+def balanced_accuracy(answers: Tensor, labels: Tensor) -> Tensor:
+    """Mean of the shares of true and of wrong pairs that are told rightly: ½ for an answer that is always the same.
+
+    Args:
+        answers: int64 ``[R]``, 0 or 1.
+        labels: likewise. Pairs of one kind only: the share of the other kind counts as 0.
+    """
+    right = answers == labels
+    shares = [right[labels == kind].sum() / (labels == kind).sum().clamp(min=1) for kind in (0, 1)]
+    return torch.stack(shares).mean()
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from training.med_vqa.handover import start_digests
 from training.med_vqa.pretraining.config import PretrainConfig
 from training.med_vqa.pretraining.exclusions import Exclusions
 from training.med_vqa.pretraining.run import PretrainRun
-from training.med_vqa.pretraining.sources import LabelSource, open_label_source
+from training.med_vqa.pretraining.sources import LabelSource, open_label_sources
 
 
 def train(config: PretrainConfig, say: Say) -> int:
@@ -47,7 +47,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
     store = TargetStore.open(config.data.store)
     images = open_source(Path(config.data.data_root), store)
     exclusions = Exclusions.read(config.data.exclude, store)
-    labels = [open_label_source(entry, store, images) for entry in config.soft_labels]
+    labels = open_label_sources(config.soft_labels, config.loss, store, images)
 
     def build(accelerator: Accelerator) -> PretrainRun:
         check_precision(config.model.precision, accelerator.device.type)
