@@ -46,7 +46,7 @@ def build_teacher_stores(
     teacher = open_teacher(config.teacher)
     say(
         f"teacher: {teacher.name} ({teacher.kind}), {teacher.dim} dimensions, scale {teacher.scale:.4g}, "
-        f"weights {teacher.digest[:12] or 'none'}"
+        f"digest {teacher.digest[:12] or 'none'}"
     )
     out = config.out or Path("build") / f"{manifest.name}-{slug(teacher)}"
     stores: list[TargetStore] = []

@@ -21,6 +21,8 @@ from transformers import (
 )
 
 from tests.unit import clip_fakes as fakes
+from training.clip.load import load_clip
+from training.clip.save import write_model_folder
 
 WORDS = (*fakes.WORDS, "right", "pleural", "effusion", "brain", "normal", "fracture")
 
@@ -98,7 +100,18 @@ def write_pmc_clip(folder: Path, parts: bool) -> dict[str, Tensor]:
         }
         torch.save({"epoch": 3, "name": "RN50_fusion4", "state_dict": weights}, folder / "checkpoint.pt")
     write_vocabulary(folder)
-    return {**visual, "text_projection": projection}
+    text = {f"text_encoder.{name}": value for name, value in bert.items()}
+    return {**visual, **text, "text_projection": projection}
+
+
+def write_open_clip(folder: Path, name: str = "tiny-teacher") -> Path:
+    """An open_clip model folder, ``folder/clip``; ``name`` becomes known to open_clip."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fakes.register(folder, name, {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32})
+    torch.manual_seed(0)
+    clip = load_clip(name)
+    write_model_folder(folder / "clip", clip.model, clip)
+    return folder / "clip"
 
 
 def write_hf_clip(folder: Path, pickled: bool = False) -> CLIPModel:

@@ -14,6 +14,7 @@ from training.med_vqa.build import MedVQA, build_med_vqa, load_med_vqa, open_sta
 from training.med_vqa.handover import RECORD
 from training.med_vqa.model_config import VQAModelConfig
 from training.med_vqa.objectives import hard_targets
+from training.med_vqa.pretrained_on import Pretraining
 from training.med_vqa.pretraining import objective
 from training.med_vqa.pretraining.config import (
     PretrainConfig,
@@ -26,8 +27,10 @@ from training.med_vqa.pretraining.model import PretrainingModel, Seen, length_gr
 from training.med_vqa.pretraining.objective import balanced_accuracy
 from training.med_vqa.pretraining.saving import HEADS, save_pretrained, take_heads
 from training.med_vqa.pretraining.selection import Selector, ranks
+from training.med_vqa.trained_on import Past
 
 ITEMS = 5
+SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4)
 
 
 def config(stage: str = "two", **given: object) -> PretrainConfig:
@@ -243,7 +246,7 @@ def test_the_selector_leaves_captions_of_the_same_case_out_and_asks_the_matching
 
 def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedVQA, tmp_path: Path) -> None:
     one = made(vqa, "one", tau_views=0.5)
-    save_pretrained(tmp_path / "one", one, vqa, "tiny")
+    save_pretrained(tmp_path / "one", one, vqa, SEEN, Past())
     start = open_start(str(tmp_path / "one"))
     assert start.parts == ("vision", "text", "image_projection", "text_projection")
     two = made(vqa)
@@ -278,7 +281,7 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
 
 
 def test_another_vocabulary_is_refused(vqa: MedVQA, tmp_path: Path) -> None:
-    save_pretrained(tmp_path / "one", made(vqa, "one"), vqa, "tiny")
+    save_pretrained(tmp_path / "one", made(vqa, "one"), vqa, SEEN, Past())
     vocabulary = (tmp_path / "bert" / "vocab.txt").read_text().replace("chest", "knee")
     (tmp_path / "bert" / "vocab.txt").write_text(vocabulary)
     with pytest.raises(CheckpointError, match="its words are not those of this model's tokenizer"):

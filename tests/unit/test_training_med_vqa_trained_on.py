@@ -16,7 +16,15 @@ from training.med_vqa.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.evaluate.evaluation import check_fits
 from training.med_vqa.evaluate.saved import Saved
 from training.med_vqa.model_config import VQAModelConfig
-from training.med_vqa.trained_on import FILE, Digests, TrainedOn, load_trained_on, save_trained_on
+from training.med_vqa.pretrained_on import UNRECORDED, Excluded, Pretraining, as_json, from_json, told
+from training.med_vqa.trained_on import (
+    FILE,
+    Digests,
+    Past,
+    TrainedOn,
+    load_trained_on,
+    save_trained_on,
+)
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
@@ -66,8 +74,8 @@ def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> 
     text = (tmp_path / FILE).read_text()
     assert "bright" not in text and "train0" not in text and str(data) not in text
     assert record.digests is not None and len(record.digests.images) == 11
-    told = saved(split, record)
-    assert (told.trained_on, told.seed, told.max_question_tokens, told.precision, told.name) == (
+    model = saved(split, record)
+    assert (model.trained_on, model.seed, model.max_question_tokens, model.precision, model.name) == (
         "blank", 3, 40, "fp32", "tiny",
     )  # fmt: skip
 
@@ -128,9 +136,61 @@ def test_the_questions_of_the_start_count_too(data: Path, tmp_path: Path) -> Non
         check_fits(saved(second, both), second, "test")
     (tmp_path / FILE).unlink()  # of an older fine-tuning
     assert TrainedOn.of(config_of(data, second, start=str(tmp_path)), second).digests is None
+
+
+def test_a_pre_training_asks_no_questions_but_hides_none_either(data: Path, tmp_path: Path) -> None:
+    first, second = cut(data, "image_disjoint"), cut(data, "image_disjoint", seed=1)
+    config = config_of(data, second, start=str(tmp_path))
+    for record, known in (({}, True), ({"fine_tuned": False}, True), ({"fine_tuned": True}, False)):
+        (tmp_path / "pretraining.json").write_text(json.dumps(record))
+        digests = TrainedOn.of(config, second).digests
+        assert digests == (Digests.of(second.train) if known else None)
+    save_trained_on(tmp_path, TrainedOn.of(config_of(data, first), first))
+    for record in ({}, {"fine_tuned": True}):
+        (tmp_path / "pretraining.json").write_text(json.dumps(record))
+        assert TrainedOn.of(config, second).digests == Digests.of((*first.train, *second.train))
+
+
+def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path, tmp_path: Path) -> None:
+    split = cut(data)
+    assert TrainedOn.of(config_of(data, split), split).pretrainings == ()
+    known = Pretraining("one", "medpix", "train", "f", 90, 10, (Excluded("data.exclude", "s", 3, 2, 4),))
+    (tmp_path / "pretraining.json").write_text(json.dumps({"pretrainings": as_json((known,))}))
+    config = config_of(data, split, start=str(tmp_path))
+    record = TrainedOn.of(config, split)
+    assert record.pretrainings == (known,)
+    (tmp_path / "tuned").mkdir()
+    save_trained_on(tmp_path / "tuned", record)
+    assert load_trained_on(tmp_path / "tuned") == record
+    assert Past.of(str(tmp_path / "tuned")).pretrainings == saved(split, record).pretrainings == (known,)
+    content = json.loads((tmp_path / "tuned" / FILE).read_text())
+    content.pop("pretrainings")
+    (tmp_path / "tuned" / FILE).write_text(json.dumps(content))
+    assert Past.of(str(tmp_path / "tuned")).pretrainings == UNRECORDED == saved(split, None).pretrainings
     (tmp_path / "pretraining.json").write_text("{}")
-    assert TrainedOn.of(config_of(data, second, start=str(tmp_path)), second).digests == Digests.of(
-        second.train
+    assert TrainedOn.of(config, split).pretrainings == UNRECORDED
+    for wrong, message in (
+        ({}, '"pretrainings" is not a list'),
+        ([{"stage": 1}], '"excluded" is not a list'),
+        ([{"excluded": [], "stage": 1}], '"stage" is not a string'),
+        ([{"excluded": [None]}], '"excluded" is not a list'),
+    ):
+        (tmp_path / "pretraining.json").write_text(json.dumps({"pretrainings": wrong}))
+        with pytest.raises(CheckpointError, match=r"pretraining\.json is damaged: " + message):
+            TrainedOn.of(config, split)
+
+
+def test_pre_trainings_are_told_in_one_clause() -> None:
+    bare = Pretraining("one", "medpix", "train", "f", 900, 100)
+    apart = replace(bare, excluded=(Excluded("data.exclude", "s", 20, 18, 82),))
+    again = replace(apart, stage="two")
+    assert told(()) == "" and told(UNRECORDED) == "pre-training not recorded"
+    assert told((bare,)) == "pre-trained on medpix train, nothing excluded"
+    assert told((apart, again)) == "pre-trained on medpix train, 18 cases with 82 images excluded"
+    assert from_json(as_json((*UNRECORDED, bare, apart)), "x") == (*UNRECORDED, bare, apart)
+    assert told((*UNRECORDED, bare, apart)) == (
+        "pre-trained on medpix train, nothing excluded, then on medpix train, 18 cases with 82 images excluded, "
+        "what came before is not recorded"
     )
 
 

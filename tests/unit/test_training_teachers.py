@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from PIL import Image
+from torch import Tensor
 from torch.nn.functional import normalize
+from torchvision.models.resnet import Bottleneck, ResNet
 from transformers import CLIPModel, SwinModel
 
 from tests import teacher_checkpoints as checkpoints
 from tests.unit import clip_fakes as fakes
-from training.clip.load import load_clip
-from training.clip.save import write_model_folder
 from training.errors import CheckpointError, ConfigError, DataError, KGTargetsError
 from training.teachers.base import Pairs
 from training.teachers.config import FOLDER, named_teachers, read_teacher_config
@@ -61,19 +62,8 @@ def check_contract(teacher: Encoder, scale: float) -> None:
     assert json.dumps(teacher.facts()) and len(teacher.digest) == 64 and "/" not in teacher.name
 
 
-def tiny_open_clip(folder: Path) -> Path:
-    """An open_clip model folder."""
-    name = fakes.register(
-        folder, "tiny-teacher", {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32}
-    )
-    torch.manual_seed(0)
-    clip = load_clip(name)
-    write_model_folder(folder / "clip", clip.model, clip)
-    return folder / "clip"
-
-
 def test_open_clip_folders_files_and_finished_runs(tmp_path: Path) -> None:
-    folder = tiny_open_clip(tmp_path)
+    folder = checkpoints.write_open_clip(tmp_path)
     teacher = opened(f"open_clip:{folder}")
     check_contract(teacher, 1 / 0.07)
     plain, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
@@ -142,11 +132,6 @@ def test_medclip_with_swin(tmp_path: Path, older: bool) -> None:
     teacher = opened(f"medclip:{tmp_path / 'medclip'}")
     check_contract(teacher, float(np.exp(2.0)))
     swin = SwinModel.from_pretrained(tmp_path / "medclip" / "swin").eval()
-    bert = checkpoints.tiny_bert().eval()
-    prefix = "text_model.model."
-    bert.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, strict=False
-    )
     pixels = teacher.prepare(picture())
     with torch.no_grad():
         image = (
@@ -154,8 +139,9 @@ def test_medclip_with_swin(tmp_path: Path, older: bool) -> None:
         )
         torch.testing.assert_close(teacher.image(pixels[None]), normalize(image, dim=-1))
         # As MedCLIP's own code on one caption, which then has no padding.
-        ids = torch.tensor([[2, 7, 6, 3]])  # [CLS] ct head [SEP]
-        states = bert(input_ids=ids, output_hidden_states=True).hidden_states
+        states = bert_states(
+            weights, "text_model.model.", torch.tensor([[2, 7, 6, 3]])
+        )  # [CLS] ct head [SEP]
         text = torch.stack([states[1], states[2], states[-1]]).permute(1, 0, 2, 3).mean(2).mean(1)
         text = text @ weights["text_model.projection_head.weight"].T
         text = text + weights.get("text_model.projection_head.bias", torch.zeros(16))
@@ -171,17 +157,80 @@ def test_medclip_pads_grey_images_to_a_square(tmp_path: Path) -> None:
     assert torch.allclose(values[:, 20, 112], torch.zeros(3), atol=1e-5)
 
 
+def bert_states(weights: dict[str, Tensor], prefix: str, ids: Tensor) -> tuple[Tensor, ...]:
+    """Every layer's states ``[B, L, H]`` of the BERT below ``prefix``; no token is masked."""
+    bert = checkpoints.tiny_bert().eval()
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    bert.load_state_dict(own, strict=False)
+    states: tuple[Tensor, ...] = bert(input_ids=ids, output_hidden_states=True).hidden_states
+    return states
+
+
+def length_one(vectors: Tensor) -> Tensor:
+    return vectors / vectors.square().sum(dim=1, keepdim=True).sqrt()
+
+
+@torch.no_grad()
 def test_medclip_with_resnet(tmp_path: Path) -> None:
-    checkpoints.write_medclip(tmp_path / "medclip", swin=False)
-    check_contract(opened(f"medclip:{tmp_path / 'medclip'}"), float(np.exp(2.0)))
+    weights = checkpoints.write_medclip(tmp_path / "medclip", swin=False)
+    teacher = opened(f"medclip:{tmp_path / 'medclip'}")
+    check_contract(teacher, float(np.exp(2.0)))
+    tower = ResNet(Bottleneck, [1, 1, 1, 1])
+    tower.fc = torch.nn.Identity()  # what is left ends with the mean over places
+    prefix = "vision_model.model."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    tower.load_state_dict({name: value for name, value in own.items() if name != "fc.weight"})
+    grey = np.asarray(picture(size=(224, 224)), dtype=np.float64) / 255
+    pixels = torch.tensor((grey - 0.5862785803043838) / 0.27950088968644304).float().expand(1, 3, 224, 224)
+    image = tower.eval()(pixels) @ own["fc.weight"].T
+    torch.testing.assert_close(
+        teacher.image(teacher.prepare(picture(size=(224, 224)))[None]), length_one(image), atol=1e-5, rtol=0
+    )
+    states = bert_states(weights, "text_model.model.", torch.tensor([[2, 7, 6, 3]]))  # [CLS] ct head [SEP]
+    mean = sum(states[layer].mean(dim=1) for layer in (1, 2, 3)) / 3
+    text = mean @ weights["text_model.projection_head.weight"].T
+    torch.testing.assert_close(teacher.text(["ct head"]), length_one(text), atol=1e-5, rtol=0)
+
+
+def attention_pool(grid: Tensor, weights: dict[str, Tensor], heads: int) -> Tensor:
+    """CLIP's ResNet ends so: the mean over places asks itself and all places; ``[C, H, W]`` to ``[1, D]``."""
+    places = grid.flatten(1).T
+    tokens = torch.cat([places.mean(dim=0, keepdim=True), places]) + weights["attnpool.positional_embedding"]
+    query, keys, values = (
+        tokens @ weights[f"attnpool.{part}_proj.weight"].T + weights[f"attnpool.{part}_proj.bias"]
+        for part in ("q", "k", "v")
+    )
+    width = tokens.shape[1] // heads
+    seen = []
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        logits = query[0, part] @ keys[:, part].T / width**0.5
+        seen.append(
+            torch.exp(logits - logits.max()) @ values[:, part] / torch.exp(logits - logits.max()).sum()
+        )
+    return (torch.cat(seen) @ weights["attnpool.c_proj.weight"].T + weights["attnpool.c_proj.bias"])[None]
 
 
 @pytest.mark.parametrize(("parts", "scale"), [(True, 4.4292), (False, 3.0)])
+@torch.no_grad()
 def test_pmc_clip_in_both_published_forms(tmp_path: Path, parts: bool, scale: float) -> None:
-    checkpoints.write_pmc_clip(tmp_path / "pmcclip", parts)
+    weights = checkpoints.write_pmc_clip(tmp_path / "pmcclip", parts)
     teacher = opened(f"pmc_clip:{tmp_path / 'pmcclip'}")
     check_contract(teacher, float(np.exp(scale)))
     assert teacher.preprocessing["size"] == 64
+    # 70 x 50: the shorter side to 64, the middle of the longer one.
+    wide = picture().convert("RGB").resize((89, 64), Image.Resampling.BICUBIC).crop((12, 0, 76, 64))
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    pixels = torch.tensor((np.asarray(wide) / 255.0 - mean) / std).permute(2, 0, 1).float()
+    torch.testing.assert_close(teacher.prepare(picture()), pixels)
+    tower = ModifiedResNet([1, 1, 1, 1], output_dim=64, heads=4, image_size=64, width=8).eval()
+    tower.load_state_dict({name: value for name, value in weights.items() if name in tower.state_dict()})
+    tower.attnpool = torch.nn.Identity()
+    image = attention_pool(tower(pixels[None])[0], weights, heads=4)  # 8 channels of the stem · 32 / 64
+    torch.testing.assert_close(teacher.image(pixels[None]), length_one(image), atol=1e-5, rtol=0)
+    ids = torch.tensor([[2, 7, 6, 3, *[0] * 73]])  # [CLS] ct head [SEP], padding attended to
+    text = bert_states(weights, "text_encoder.", ids)[-1][:, 0] @ weights["text_projection"]
+    torch.testing.assert_close(teacher.text(["ct head"]), length_one(text), atol=1e-5, rtol=0)
 
 
 def test_ready_embeddings(tmp_path: Path) -> None:
@@ -241,7 +290,7 @@ def test_an_embedding_that_is_none_names_its_image(tmp_path: Path, value: float,
 
 
 def test_weights_that_are_not_finite_name_the_first_image(tmp_path: Path) -> None:
-    teacher = opened(f"open_clip:{tiny_open_clip(tmp_path)}")
+    teacher = opened(f"open_clip:{checkpoints.write_open_clip(tmp_path)}")
     next(iter(teacher.model.parameters())).data.fill_(float("nan"))
     teacher.model.visual.conv1.weight.data.fill_(float("nan"))
     with pytest.raises(DataError, match="embedding of image img0 is not finite"):
@@ -265,7 +314,10 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path, kind: str) -> None:
         "medclip": lambda: (checkpoints.write_medclip(folder), "pytorch_model.bin"),
         "pmc_clip": lambda: (checkpoints.write_pmc_clip(folder, parts=False), "checkpoint.pt"),
         "hf": lambda: (checkpoints.write_hf_clip(folder, pickled=True), "pytorch_model.bin"),
-        "open_clip": lambda: (tiny_open_clip(tmp_path).rename(folder), "open_clip_pytorch_model.bin"),
+        "open_clip": lambda: (
+            checkpoints.write_open_clip(tmp_path).rename(folder),
+            "open_clip_pytorch_model.bin",
+        ),
     }
     file = write[kind]()[1]
     (folder / "open_clip_model.safetensors").unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipelines.cli import main
 from pipelines.config import BuildConfig
 from pipelines.teacher_summary import agreement
 from tests.builds import CAPTIONS, build, write_split
+from tests.teacher_checkpoints import write_hf_clip
 from training.data.sources import open_source
 from training.teachers.encoder import Encoder
 from training.teachers.online import OnlineTeacher
@@ -89,6 +91,19 @@ def test_a_second_build_is_up_to_date_until_weights_captions_or_images_change(ro
     changed, said = teach(root, fake)
     assert "up to date" not in said[-1] and changed.fingerprint != first
     assert teach(root, "none")[0].dim == 0  # another teacher into the same place
+
+
+def test_an_edited_architecture_makes_a_store_anew(root: Path, tmp_path: Path) -> None:
+    write_hf_clip(tmp_path / "clip")
+    first = teach(root, f"hf:{tmp_path / 'clip'}")[0]
+    assert teach(root, f"hf:{tmp_path / 'clip'}")[1][-1].endswith("up to date")
+    file = tmp_path / "clip" / "config.json"
+    config = json.loads(file.read_text())
+    config["vision_config"]["num_attention_heads"] = 4
+    file.write_text(json.dumps(config))
+    changed, said = teach(root, f"hf:{tmp_path / 'clip'}")
+    assert "up to date" not in said[-1] and changed.fingerprint != first.fingerprint
+    assert np.abs(changed.image_factors - first.image_factors).max() > 1e-4
 
 
 def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(

@@ -15,6 +15,8 @@ from training.med_vqa.build import build_med_vqa
 from training.med_vqa.config import FinetuneConfig
 from training.med_vqa.finetune_run import FinetuneRun
 from training.med_vqa.handover import start_digests
+from training.med_vqa.pretrained_on import FIELD, as_json
+from training.med_vqa.trained_on import Past
 from training.vqa.manifest import VQAManifest, find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
@@ -58,7 +60,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     return Prepared(
         fingerprints=[*_data_digests(config, split), *start_digests(config.model)],
         precision=config.model.precision,
-        data_facts=partial(_describe, manifest, split),
+        data_facts=partial(_describe, manifest, split, config.model.start),
         build=build,
     )
 
@@ -76,8 +78,8 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest(), image_digest(Path(config.data.data_root), paths)]
 
 
-def _describe(manifest: VQAManifest, split: Split) -> dict[str, Any]:
-    """OUTPUT/data.json: counts and where answers come from; never a question."""
+def _describe(manifest: VQAManifest, split: Split, start: str | None) -> dict[str, Any]:
+    """OUTPUT/data.json: counts, where answers come from, what the start saw before; never a question."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return {
         "dataset": split.dataset,
@@ -93,4 +95,5 @@ def _describe(manifest: VQAManifest, split: Split) -> dict[str, Any]:
         "ceiling": split.ceiling,
         "skipped": split.skipped,
         "notes": list(split.notes),
+        FIELD: as_json(Past.of(start).pretrainings),
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,29 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{folder / name} is damaged: it is not a JSON object")
     return content
+
+
+def plain_fields(kind: type[Any], content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those fields of a dataclass that are strings or numbers, from a JSON object.
+
+    Args:
+        kind: the dataclass.
+        content: the object.
+        where: begins the message of an error, such as ``FILE is damaged``.
+
+    Raises:
+        CheckpointError: one is missing, or of another type.
+    """
+    names = {field.name: field.type for field in fields(kind) if field.type in _KINDS}
+    for name, wanted in names.items():
+        value = content.get(name)
+        kinds: Any = (int, float) if wanted is float else wanted
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise CheckpointError(f'{where}: "{name}" is not {_KINDS[wanted]}')
+    return {name: content[name] for name in names}
+
+
+_KINDS: dict[Any, str] = {str: "a string", int: "a whole number", float: "a number"}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -6,14 +6,16 @@ Questions and images are known again under any data set's name and in any cut, b
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.errors import CheckpointError
 from training.med_vqa.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.handover import RECORD as PRETRAINING
-from training.med_vqa.saving import model_folder, read_json, write_json
+from training.med_vqa.handover import read_record
+from training.med_vqa.pretrained_on import FIELD, UNRECORDED, History, from_json
+from training.med_vqa.saving import model_folder, plain_fields, read_json, write_json
 from training.vqa.between import asked
 from training.vqa.items import Question
 from training.vqa.protocols import Split
@@ -63,26 +65,30 @@ class TrainedOn:
     preset: str
     precision: str
     max_question_tokens: int
+    pretrainings: History
+    """That the model went through before it."""
     digests: Digests | None
-    """Of its training questions, and of those of the fine-tuning that it started from; None: not recorded."""
+    """Of its training questions, and of those of the fine-tunings before it; None: not recorded."""
 
     @classmethod
     def of(cls, config: FinetuneConfig, split: Split) -> "TrainedOn":
         """Of a run on the train part of a split.
 
         Raises:
-            CheckpointError: the record of the model that it starts from is damaged.
+            CheckpointError: a record of the model that it starts from is damaged.
         """
-        digests: Digests | None = Digests.of(split.train)
-        if config.model.start is not None:
-            digests = _with_those_of(model_folder(Path(config.model.start)), Digests.of(split.train))
-        return cls.of_config(asdict(config), split.dataset, split.protocol, digests)
+        past = Past.of(config.model.start)
+        digests = past.and_then(Digests.of(split.train))
+        return replace(
+            cls.of_config(asdict(config), split.dataset, split.protocol, digests),
+            pretrainings=past.pretrainings,
+        )
 
     @classmethod
     def of_config(
         cls, config: Mapping[str, Any], dataset: str, protocol: str, digests: Digests | None = None
     ) -> "TrainedOn":
-        """Of a run's configuration, as its config.yaml holds it.
+        """Of a run's configuration, as its config.yaml holds it; of what its start went through, that tells nothing.
 
         Raises:
             CheckpointError: a value is of another type.
@@ -100,7 +106,11 @@ class TrainedOn:
             "precision": model.get("precision", "fp32"),
             "max_question_tokens": data.get("max_question_tokens", usual.max_question_tokens),
         }
-        return cls(**_checked(content, "the run's configuration"), digests=digests)
+        return cls(
+            **plain_fields(cls, content, "the run's configuration"),
+            pretrainings=() if model.get("start") is None else UNRECORDED,
+            digests=digests,
+        )
 
 
 def save_trained_on(folder: Path, trained_on: TrainedOn) -> None:
@@ -131,7 +141,11 @@ def load_trained_on(folder: Path) -> TrainedOn | None:
     if given is not None:
         questions, images = (_listed(given, name, where) for name in ("questions", "images"))
         digests = Digests(questions, images)
-    return TrainedOn(**_checked(content, where), digests=digests)
+    return TrainedOn(
+        **plain_fields(TrainedOn, content, where),
+        pretrainings=from_json(content.get(FIELD), where),
+        digests=digests,
+    )
 
 
 def _listed(given: Any, name: str, where: str) -> frozenset[str]:
@@ -141,26 +155,42 @@ def _listed(given: Any, name: str, where: str) -> frozenset[str]:
     return frozenset(values)
 
 
-def _with_those_of(start: Path, digests: Digests) -> Digests | None:
-    """Those of a start, too; a pre-training asked no questions, and of an older fine-tuning they are not known."""
-    before = load_trained_on(start)
-    if before is None:
-        return digests if (start / PRETRAINING).is_file() else None
-    return None if before.digests is None else digests | before.digests
+@dataclass(frozen=True)
+class Past:
+    """What the model that a training starts from has been through."""
 
+    pretrainings: History = ()
+    fine_tuned: bool = False
+    fine_tuning: TrainedOn | None = None
+    """The last one, with the questions of those before it; None: there was none, or it is not recorded."""
 
-def _checked(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of ``TrainedOn`` but its digests."""
-    names = {field.name: field.type for field in fields(TrainedOn) if field.name != "digests"}
-    for name, kind in names.items():
-        value = content.get(name)
-        kinds: tuple[Any, ...] = (int, float) if kind is float else (kind,)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise CheckpointError(f'{where}: "{name}" is not {_KINDS[kind]}')
-    return {name: content[name] for name in names}
+    @classmethod
+    def of(cls, start: str | None) -> "Past":
+        """Of ``model.start``, a finished run or a model folder; without a start there is no past.
 
+        A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was
+        fine-tuned.
 
-_KINDS: dict[Any, str] = {str: "a string", int: "a whole number", float: "a number"}
+        Raises:
+            CheckpointError: the start is neither, or a record of it is damaged.
+        """
+        if start is None:
+            return cls()
+        folder = model_folder(Path(start))
+        fine_tuning = load_trained_on(folder)
+        if (folder / PRETRAINING).is_file():
+            record = read_record(folder)
+            pretrainings = from_json(record.get(FIELD), f"{folder / PRETRAINING} is damaged")
+            fine_tuned = fine_tuning is not None or record.get("fine_tuned", False) is not False
+            return cls(pretrainings, fine_tuned, fine_tuning)
+        return cls(UNRECORDED if fine_tuning is None else fine_tuning.pretrainings, True, fine_tuning)
+
+    def and_then(self, digests: Digests) -> Digests | None:
+        """Those of a fine-tuning and of all before it; None: of one before it they are not known."""
+        if not self.fine_tuned:
+            return digests
+        before = None if self.fine_tuning is None else self.fine_tuning.digests
+        return None if before is None else digests | before
 
 
 def _digest(*parts: str) -> str:

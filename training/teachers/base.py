@@ -46,7 +46,8 @@ class Teacher(ABC):
     Attributes:
         name: what people call it; holds no path.
         kind: its entry in ``TEACHERS``.
-        digest: sha256 of all that its vectors follow from, apart from images and captions.
+        digest: sha256 of all that its vectors follow from, apart from images and captions: weights, architecture,
+            tokenizer and preprocessing; empty if it says nothing (``none``).
         dim: D, width of the shared space; 0 if it says nothing (``none``).
         scale: exp of its logit scale, > 0.
         preprocessing: how images and captions are prepared, as JSON.

@@ -1,13 +1,10 @@
 """Teachers that are models: images are decoded in threads ahead of the model, captions are encoded once each."""
 
-import hashlib
-import json
 import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,8 @@ from torch import Tensor, nn
 from training.data.decode import BrokenImage
 from training.errors import CheckpointError, DataError
 from training.teachers.base import Advance, Encoded, FloatArray, IntArray, Pairs, Teacher, unit_vectors
+from training.teachers.digest import digest_of
+from training.teachers.exact import exact
 
 BATCH = 64
 """Images or captions that the model sees at once. Fixed: another size may change the last bits of a vector."""
@@ -34,6 +33,8 @@ class Encoder(Teacher):
         model: the towers, in eval mode and on ``device`` from now on.
         scale: exp of the logit scale.
         preprocessing: what ``prepare`` and the tokenizer do, as JSON without paths.
+        architecture: what else vectors follow from, and the weights do not say: the model's configuration, the
+            tokenizer's words; as JSON without paths.
         device: where the model runs.
 
     Raises:
@@ -47,6 +48,7 @@ class Encoder(Teacher):
         model: nn.Module,
         scale: float,
         preprocessing: dict[str, Any],
+        architecture: Any,
         device: torch.device,
     ) -> None:
         if not 0.0 < scale < float("inf"):
@@ -54,7 +56,10 @@ class Encoder(Teacher):
         self.name, self.kind, self.scale, self.preprocessing = name, kind, scale, preprocessing
         self.model, self.device = model.eval().requires_grad_(False).to(device), device
         self.dim = int(self.text(_PROBE).shape[1])
-        self.digest = self._digest()
+        probe = {f"probe.{key}": value for key, value in self.tokens(_PROBE).items()}
+        self.digest = digest_of(
+            [self.kind, self.preprocessing, architecture], {**self.model.state_dict(), **probe}
+        )
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Tensor:
@@ -75,14 +80,14 @@ class Encoder(Teacher):
     @torch.no_grad()
     def image(self, pixels: Tensor) -> Tensor:
         """Unit vectors of prepared images, float ``[B, 3, S, S]`` to float32 ``[B, D]`` on the model's device."""
-        with _exact(self.device):
+        with exact(self.device):
             return nn.functional.normalize(self.encode_image(pixels.to(self.device)).float(), dim=-1)
 
     @torch.no_grad()
     def text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of captions, float32 ``[B, D]`` on the model's device."""
         tokens = {key: value.to(self.device) for key, value in self.tokens(texts).items()}
-        with _exact(self.device):
+        with exact(self.device):
             return nn.functional.normalize(self.encode_text(tokens).float(), dim=-1)
 
     def images(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> Encoded:
@@ -142,26 +147,6 @@ class Encoder(Teacher):
                 yield _results(waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256(json.dumps([self.kind, self.preprocessing], sort_keys=True).encode())
-        probe = {f"probe.{key}": value for key, value in self.tokens(_PROBE).items()}
-        for name, value in sorted({**self.model.state_dict(), **probe}.items()):
-            content = value.detach().cpu().contiguous()
-            digest.update(f"{name} {content.dtype} {list(content.shape)}\n".encode())
-            digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """float32 throughout, the same in every run, also inside a step in mixed precision."""
-    cudnn: Any = torch.backends.cudnn
-    with (
-        torch.autocast(device.type, enabled=False),
-        cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-    ):
-        yield
 
 
 def _results(batch: tuple[int, list[Future[Tensor | str]]]) -> tuple[int, list[Tensor | str]]:

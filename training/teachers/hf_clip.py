@@ -1,5 +1,6 @@
 """CLIP models as Hugging Face folders: PubMedCLIP and many others."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from transformers import CLIPImageProcessor, CLIPModel
 from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.errors import CheckpointError
 from training.teachers.checkpoints import find_weights, read_tokenizer
+from training.teachers.digest import configuration, vocabulary
 from training.teachers.encoder import Encoder
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_DESCRIBED = ("size", "crop_size", "resample", "image_mean", "image_std", "do_center_crop", "rescale_factor")
+_NAMES = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 
 
 class HFClipTeacher(Encoder):
@@ -33,11 +35,13 @@ class HFClipTeacher(Encoder):
     def __init__(self, name: str, model: Any, processor: Any, tokenizer: Any, device: torch.device) -> None:
         self._processor, self._tokenizer = processor, tokenizer
         self._length = int(model.config.text_config.max_position_embeddings)
-        stated = processor.to_dict()
-        preprocessing = {key: stated[key] for key in _DESCRIBED if key in stated} | {
+        stated = json.loads(processor.to_json_string())
+        preprocessing = {key: value for key, value in stated.items() if key not in _NAMES} | {
             "context_length": self._length
         }
-        super().__init__(name, "hf", model, float(model.logit_scale.detach().exp()), preprocessing, device)
+        scale = float(model.logit_scale.detach().exp())
+        architecture = [configuration(model.config), vocabulary(tokenizer)]
+        super().__init__(name, "hf", model, scale, preprocessing, architecture, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The folder's own processor."""

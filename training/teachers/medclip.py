@@ -36,6 +36,7 @@ from training.teachers.checkpoints import (
     read_weights,
     required,
 )
+from training.teachers.digest import configuration, vocabulary
 from training.teachers.encoder import Encoder
 
 WEIGHTS = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
@@ -61,6 +62,11 @@ class MedClip(nn.Module):
         self.text = bert_of(part(text, "model."), where)
         self.text_projection = _linear(text, "projection_head", where)
         self.logit_scale = nn.Parameter(required(weights, "logit_scale", where).float())
+
+    def architecture(self) -> list[Any]:
+        """What was read off, as JSON; of a ResNet the names of its weights say it all."""
+        vision: Any = self.vision
+        return [configuration(self.text.config), configuration(vision.config) if self.swin else "resnet"]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Float ``[B, 3, 224, 224]`` to ``[B, 512]``."""
@@ -102,7 +108,8 @@ class MedClipTeacher(Encoder):
             "context_length": CONTEXT,
         }
         scale = math.exp(min(max(float(model.logit_scale.detach()), 0.0), _LARGEST_LOGIT_SCALE))
-        super().__init__(name, "medclip", model, scale, preprocessing, device)
+        architecture = [model.architecture(), vocabulary(tokenizer)]
+        super().__init__(name, "medclip", model, scale, preprocessing, architecture, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """As MedCLIP's feature extractor does."""

@@ -12,7 +12,11 @@ from training.clip.features import text_features
 from training.clip.load import Clip, load_clip
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.errors import CheckpointError, ConfigError
+from training.teachers.digest import configuration, vocabulary
 from training.teachers.encoder import Encoder
+
+_PLACES = ("hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained")
+"""Where towers came from before their weights did; what Hugging Face's are like is stated in full beside it."""
 
 
 class OpenClipTeacher(Encoder):
@@ -32,9 +36,8 @@ class OpenClipTeacher(Encoder):
             **clip.config["preprocess_cfg"],
             "context_length": int(getattr(clip.tokenizer, "context_length", 0)),
         }
-        super().__init__(
-            name, kind, clip.model, float(towers.logit_scale.detach().exp()), preprocessing, device
-        )
+        scale = float(towers.logit_scale.detach().exp())
+        super().__init__(name, kind, clip.model, scale, preprocessing, _architecture(clip), device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """open_clip's evaluation transform."""
@@ -102,3 +105,14 @@ def run_teacher(source: str, name: str, device: torch.device) -> OpenClipTeacher
             f"teacher run:{source} is not a finished training run (no {FINISHED}): train it with training/run.py"
         )
     return OpenClipTeacher(name, "run", load_clip(f"local-dir:{folder / CHECKPOINT}"), device)
+
+
+def _architecture(clip: Clip) -> list[Any]:
+    model_cfg = {
+        part: {key: value for key, value in stated.items() if key not in _PLACES}
+        if isinstance(stated, dict)
+        else stated
+        for part, stated in clip.config["model_cfg"].items()
+    }
+    text_config = getattr(getattr(clip.model, "text", None), "config", None)
+    return [model_cfg, text_config and configuration(text_config), vocabulary(clip.tokenizer)]

@@ -32,6 +32,7 @@ from training.teachers.checkpoints import (
     read_weights,
     required,
 )
+from training.teachers.digest import configuration, vocabulary
 from training.teachers.encoder import Encoder
 
 WHOLE = ("checkpoint.safetensors", "checkpoint.pt")
@@ -78,6 +79,10 @@ class PmcClip(nn.Module):
         """Pixels."""
         return int(self.visual.image_size)
 
+    def architecture(self) -> list[Any]:
+        """What was read off and the names of the weights do not say, as JSON."""
+        return [configuration(self.text.config), {"heads": int(self.visual.attnpool.num_heads)}]
+
     def encode_text(self, input_ids: Tensor) -> Tensor:
         """int64 ``[B, 77]`` to ``[B, D]``."""
         features: Tensor = self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
@@ -112,9 +117,9 @@ class PmcClipTeacher(Encoder):
             "resize_mode": "shortest",
             "context_length": CONTEXT,
         }
-        super().__init__(
-            name, "pmc_clip", model, float(model.logit_scale.detach().exp()), preprocessing, device
-        )
+        scale = float(model.logit_scale.detach().exp())
+        architecture = [model.architecture(), vocabulary(tokenizer)]
+        super().__init__(name, "pmc_clip", model, scale, preprocessing, architecture, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shorter side to the tower's size, centre crop."""

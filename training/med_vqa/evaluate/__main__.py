@@ -19,6 +19,7 @@ from training.med_vqa.config import VQADataConfig
 from training.med_vqa.evaluate.evaluation import Asked, check_fits, evaluate, key_of
 from training.med_vqa.evaluate.saved import Saved
 from training.med_vqa.evaluate.shown import BLANK, IMAGES, REAL
+from training.med_vqa.pretrained_on import FIELD, from_json, told
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
@@ -119,10 +120,12 @@ def _current(out: Path, key: str) -> Predictions | None:
 def _header(predictions: Predictions) -> str:
     facts = predictions.facts
     ceiling = facts["ceiling"].get("overall", 0.0)
+    before = told(from_json(facts.get(FIELD), PREDICTIONS))
     return (
         f"{facts['dataset']}, protocol {facts['protocol']}, {facts['split']} part: model {facts['name']}, mode "
-        f"{facts['mode']}, images {facts['images']}; {facts['candidates']:,} candidates: {facts['candidate_source']}; "
-        f"ceiling {100 * ceiling:.1f}; per cent of right answers, 95 % intervals by image"
+        f"{facts['mode']}, images {facts['images']}; {f'{before}; ' if before else ''}"
+        f"{facts['candidates']:,} candidates: {facts['candidate_source']}; ceiling {100 * ceiling:.1f}; "
+        "per cent of right answers, 95 % intervals by image"
     )
 
 

@@ -17,6 +17,7 @@ from training.med_vqa.answering import MODES, Answered, Answerer
 from training.med_vqa.answering.answerer import SHORTLIST
 from training.med_vqa.evaluate.saved import Saved
 from training.med_vqa.evaluate.shown import BLANK, IMAGES, SHUFFLED, Shown
+from training.med_vqa.pretrained_on import FIELD, as_json
 from training.med_vqa.trained_on import Digests
 from training.vqa.items import Question
 from training.vqa.manifest import TEST
@@ -183,6 +184,7 @@ def _facts(saved: Saved, split: Split, asked: Asked) -> dict[str, Any]:
         "model": saved.digest,
         "seed": saved.seed,
         "trained_on": saved.trained_on,
+        FIELD: as_json(saved.pretrainings),
         "mode": asked.mode,
         "images": asked.images,
         "precision": asked.precision,

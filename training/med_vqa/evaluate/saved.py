@@ -10,6 +10,7 @@ from training.engine.checkpoint import CONFIG, FINISHED
 from training.errors import CheckpointError
 from training.med_vqa.build import Answers, MedVQA, load_answers, load_med_vqa
 from training.med_vqa.config import VQADataConfig
+from training.med_vqa.pretrained_on import UNRECORDED, History
 from training.med_vqa.saving import folder_digest, model_folder
 from training.med_vqa.trained_on import TrainedOn, load_trained_on
 
@@ -56,6 +57,11 @@ class Saved:
     def trained_on(self) -> str:
         """``real`` or ``blank`` images; ``unknown`` where it is not recorded."""
         return "unknown" if self.training is None else self.training.images
+
+    @property
+    def pretrainings(self) -> History:
+        """That the model went through."""
+        return UNRECORDED if self.training is None else self.training.pretrainings
 
     @property
     def precision(self) -> str:

@@ -27,7 +27,7 @@ class PretrainModelConfig(VQAModelConfig):
     freeze_batch_norm: bool = False
     """BatchNorm of a learning image tower keeps its statistics; several processes need it for equal gradients."""
     grad_checkpointing: bool = False
-    """Keep no activations of the towers' blocks, compute them again in the backward pass."""
+    """Keep no activations of towers and of a learning co-attention, compute them again in the backward pass."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,7 +189,7 @@ class PretrainConfig(RunConfig):
 
     task: str = "med_vqa_pretrain"
     stage: str = "one"
-    """one: towers and projections learn; two: from stage one by model.start; towers frozen, co-attention learns."""
+    """one: towers and projections learn; two: goes on from a pre-training by model.start; the co-attention learns."""
     validate_every: int = 1
     """Epochs between two looks at the dev part, >= 1; the last epoch is looked at in any case."""
     model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
@@ -219,7 +219,7 @@ class PretrainConfig(RunConfig):
 
     def _check_stage_two(self) -> None:
         if self.model.start is None:
-            raise ConfigError("stage two goes on from stage one: name its run by --model.start FOLDER")
+            raise ConfigError("stage two goes on from stage one (or two): name its run by --model.start FOLDER")
         if not self.loss.transport_weight and not self.loss.matching_weight:
             raise ConfigError(
                 "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "

@@ -10,11 +10,13 @@ The two texts of an item are told apart by dropout: that of the text encoder whi
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from training.clip.freeze import hold_in_eval
 from training.med_vqa.attention import real_somewhere
@@ -204,13 +206,18 @@ def length_groups(mask: Tensor) -> list[tuple[Tensor, int]]:
 
 
 def checkpoint_gradients(vqa: MedVQAModel) -> None:
-    """Trade activations of the towers for a second forward pass, where a tower offers it."""
+    """Trade activations for a second forward pass: of towers that offer it, and of a co-attention that learns."""
     tower: Any = vqa.vision.tower
     if hasattr(tower, "set_grad_checkpointing"):
         tower.set_grad_checkpointing(True)
     # transformers 5.23 has the first name, older ones the second; both take the same first argument.
     new = getattr(vqa.text, "activation_checkpointing_enable", None)
     (new or vqa.text.gradient_checkpointing_enable)({"use_reentrant": False})
+    co_attention = vqa.co_attention
+    if any(value.requires_grad for value in co_attention.parameters()):
+        for block in (*co_attention.text, *co_attention.image):
+            # The second pass draws the same dropout as the first.
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=True)
 
 
 def _freeze(model: PretrainingModel, config: PretrainConfig) -> None:

@@ -29,11 +29,12 @@ from training.med_vqa.pretraining.corpus import Corpus
 from training.med_vqa.pretraining.exclusions import Exclusions
 from training.med_vqa.pretraining.labels import LabelBuilder, StepTargets
 from training.med_vqa.pretraining.model import PretrainingModel, Seen
-from training.med_vqa.pretraining.saving import save_pretrained, take_heads
+from training.med_vqa.pretraining.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretraining.selection import Selector
 from training.med_vqa.pretraining.sources import LabelSource
 from training.med_vqa.pretraining.views import make_views
 from training.med_vqa.saving import model_folder
+from training.med_vqa.trained_on import Past
 from training.nb_clip.losses import target_entropy
 from training.nb_clip.rows import gather_rows
 
@@ -80,8 +81,8 @@ class PretrainRun:
         self.selector = self._selector()
         self.measure: str | None = "mrr" if self.selector else None
         model = PretrainingModel(config, vqa.model)
-        if config.stage == "two":
-            take_heads(model, model_folder(Path(str(config.model.start))))
+        self._past, start = Past.of(config.model.start), config.model.start
+        self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
         self.views = make_views(config, vqa, self.corpus, accelerator)
         optimizer = make_optimizer(model, config.optim)
@@ -186,8 +187,9 @@ class PretrainRun:
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
-        model, dataset = self.accelerator.unwrap_model(self.model), self.corpus.store.dataset
-        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, dataset))
+        model = self.accelerator.unwrap_model(self.model)
+        seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
+        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._past))
 
     def waited(self) -> float:
         """Seconds that steps have waited for images or for labels."""
@@ -217,16 +219,17 @@ class PretrainRun:
         }
 
     def introduction(self) -> str:
-        """What is about to be trained, for a person."""
-        corpus, config = self.corpus, self.config
+        """What is about to be trained, for a person; before it, a line for each thing that may not be meant."""
+        corpus, config, left_out = self.corpus, self.config, self.exclusions.told()
+        warnings = [*self._warnings, *([left_out] if self.exclusions.empty else [])]
         notes = [
-            self.exclusions.told(),
+            "" if self.exclusions.empty else left_out,
             f"{corpus.without_text} without caption skipped" if corpus.without_text else "",
             f"{len(corpus.images.broken)} broken skipped" if corpus.images.broken else "",
         ]
         told = "; ".join(note for note in notes if note)
         labels = " + ".join(self._label_names) or "hard labels"
-        return (
+        return "".join(f"warning: {line}\n" for line in warnings) + (
             f"pre-training {config.model.preset}, stage {config.stage}, with {labels} on {len(corpus.images):,} images "
             f"of {corpus.store.dataset}{f' ({told})' if told else ''}, {self.total_steps} steps of {self.batch_size}, "
             f"on {self.accelerator.device} -> {config.output}"
