@@ -39,7 +39,7 @@ class TeacherStore(TargetStore):
 
     @property
     def teacher(self) -> dict[str, Any]:
-        """What the manifest says of the teacher: name, kind, digest of all that its vectors follow from, dim, scale, preprocessing."""
+        """What the manifest says of the teacher: name, kind, digest, dim, scale, preprocessing."""
         return dict(self.manifest["teacher"])
 
     @property

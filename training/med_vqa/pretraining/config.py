@@ -219,7 +219,9 @@ class PretrainConfig(RunConfig):
 
     def _check_stage_two(self) -> None:
         if self.model.start is None:
-            raise ConfigError("stage two goes on from stage one (or two): name its run by --model.start FOLDER")
+            raise ConfigError(
+                "stage two goes on from stage one (or two): name its run by --model.start FOLDER"
+            )
         if not self.loss.transport_weight and not self.loss.matching_weight:
             raise ConfigError(
                 "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "
