@@ -194,6 +194,18 @@ def test_negatives_are_drawn_at_the_temperature_that_is_set(
     torch.testing.assert_close(seen_by[0] * 0.07, seen_by[2] * 7.0)
 
 
+def test_without_matching_only_true_pairs_are_fused_and_nothing_is_drawn(
+    vqa: MedVQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, fused = made(vqa, matching_weight=0.0), []
+    true = model.fuse
+    monkeypatch.setattr(model, "fuse", lambda words, *rest: (fused.append(len(words)), true(words, *rest))[1])
+    monkeypatch.setattr(objective, "hard_negatives", lambda *_: pytest.fail("drawn"))
+    values = step(model, seen(6, 4, 5, 3, 6), targets())
+    assert sum(fused) == ITEMS and values["transport"] > 0
+    assert not {"matching", "matching_accuracy", "no_negative"} & set(values)
+
+
 def test_negatives_are_a_function_of_the_generator_alone(vqa: MedVQA) -> None:
     model, what = made(vqa).eval(), seen(6, 4, 5, 3, 6)
     first, again, other = (step(model, what, targets(), seed)["matching"] for seed in (0, 0, 1))

@@ -74,22 +74,50 @@ def step_loss(
         values["texts"] = symmetric((first, second), (texts[1], texts[0]), wanted, "texts")
         loss = loss + weights.texts_weight * values["texts"]
     if model.stage == "two":
-        with torch.no_grad(), torch.autocast(own[0].device.type, enabled=False):
-            scale = 1.0 / (weights.mining_tau or tau("image_text"))
-            image_text, text_image = scale * own[0] @ texts[0].T, scale * own[1] @ images[0].T
-        share = weights.match_share
-        found = (
-            hard_negatives(text_image, targets.text_image, offset, generator, share, mask),
-            hard_negatives(image_text, targets.image_text, offset, generator, share, mask),
-        )
+        found = _negatives(model, own, (images[0], texts[0]), targets, offset, generator)
         words = inner_tokens(words_of_all)
         pairs = matching_pairs(*found, offset, words.any(dim=1))
         fused = _fused(model, encoded, pairs, words_of_all, words)
-        values |= {name: fused[name] for name in ("transport", "matching") if name in fused}
-        values["matching_accuracy"] = fused["accuracy"]
-        values["no_negative"] = 1.0 - torch.cat([has for _, has in found]).float().mean()
+        values |= {
+            name: fused[name] for name in ("transport", "matching", "matching_accuracy") if name in fused
+        }
+        if weights.matching_weight:
+            values["no_negative"] = 1.0 - torch.cat([has for _, has in found]).float().mean()
         loss = loss + fused["loss"]
     return {"loss": loss, **values}
+
+
+@torch.no_grad()
+def _negatives(
+    model: "PretrainingModel",
+    own: tuple[Tensor, Tensor],
+    of_all: tuple[Tensor, Tensor],
+    targets: StepTargets,
+    offset: int,
+    generator: torch.Generator,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A wrong image for each text and a wrong text for each image, and whether there is one; none without matching.
+
+    Args:
+        model: its temperatures and weights.
+        own: unit vectors of this process's images and texts.
+        of_all: of everybody's.
+        targets: which pairs are matches, or of one case.
+        offset: of this process's items.
+        generator: draws them.
+    """
+    weights = model.loss
+    if not weights.matching_weight:
+        none = torch.zeros(len(own[0]), dtype=torch.int64, device=own[0].device)
+        return (none, none.bool()), (none, none.bool())
+    with torch.autocast(own[0].device.type, enabled=False):
+        scale = 1.0 / (weights.mining_tau or model.heads.tau("image_text"))
+        image_text, text_image = scale * own[0] @ of_all[1].T, scale * own[1] @ of_all[0].T
+    share, mask = weights.match_share, targets.mask
+    return (
+        hard_negatives(text_image, targets.text_image, offset, generator, share, mask),
+        hard_negatives(image_text, targets.image_text, offset, generator, share, mask),
+    )
 
 
 def _fused(
@@ -137,10 +165,11 @@ def _fused(
             )
     values = {name: torch.stack(parts[name]).sum() for name in ("transport", "matching") if parts[name]}
     weighted = [getattr(weights, f"{name}_weight") * value for name, value in values.items()]
+    told = {"matching_accuracy": balanced_accuracy(answers, pairs.labels)} if weights.matching_weight else {}
     return {
         **values,
         "loss": torch.stack(weighted).sum(),
-        "accuracy": balanced_accuracy(answers, pairs.labels),
+        **told,
     }
 
 
