@@ -126,8 +126,9 @@ class Runner:
         Raises:
             StoppedError: a signal asked for it; the jobs have ended.
         """
-        able = [job for job in jobs if all(path.exists() for path in job.needs)]
-        lacking = [job for job in jobs if job not in able]
+        absent = {job.name: next((path for path in job.needs if not path.exists()), None) for job in jobs}
+        able = [job for job in jobs if absent[job.name] is None]
+        lacking = [job for job in jobs if absent[job.name] is not None]
         waiting, failed = self._outdated(stage, able)
         count = len(waiting)
         if len(able) > count + failed:
@@ -160,8 +161,8 @@ class Runner:
         finally:
             self._clear()
         if lacking:
-            needed = next(path for path in lacking[0].needs if not path.exists())
-            self._say(f"{stage}: {len(lacking)} left out, {needed} is not there (first: {lacking[0].name})")
+            first = lacking[0].name
+            self._say(f"{stage}: {len(lacking)} left out, {absent[first]} is not there (first: {first})")
         return failed + len(lacking)
 
     def _outdated(self, stage: str, jobs: Sequence["Job"]) -> tuple[deque["Job"], int]:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from pipelines.vqa_tables.read_grid import read_grid
 from training.engine.signals import StopRequest
 
 if TYPE_CHECKING:
+    from pipelines.tables.job import Job
     from pipelines.vqa_tables.plan import Plan  # loads torch, which takes seconds
 
 MODULE = "pipelines.vqa_tables"
@@ -73,9 +74,15 @@ def fill_tables(options: argparse.Namespace) -> int:
 
 
 def _work(plan: "Plan", stages: Sequence[str]) -> Stages:
-    """Stages with their jobs; the second stage of pre-training goes on from the finished first one."""
-    both = {PRETRAIN: PRETRAIN_STAGES}
-    return [(name, partial(plan.stage, name)) for stage in stages for name in both.get(stage, (stage,))]
+    """Stages with their jobs; what goes on from a finished job of the same stage comes in a round of its own."""
+    work: list[tuple[str, Callable[[], Sequence[Job]]]] = []
+    for stage in stages:
+        if stage == STORES:
+            work += [(STORES, partial(list, jobs)) for jobs in plan.store_rounds()]
+        else:
+            both = PRETRAIN_STAGES if stage == PRETRAIN else (stage,)
+            work += [(name, partial(plan.stage, name)) for name in both]
+    return work
 
 
 def _plan(options: argparse.Namespace, grid: Grid) -> "Plan":

@@ -77,10 +77,9 @@ class Plan:
         return [*made, *(self.finetunings() if FINETUNE in stages else ())]
 
     def stage(self, name: str) -> list[Job]:
-        """The jobs of a stage, in the order of the grid."""
+        """The jobs of a stage of trainings or scores, in the order of the grid."""
         forget()
         makers: dict[str, Callable[[], Sequence[Job]]] = {
-            STORES: self._stores,
             PRETRAIN_STAGES[0]: lambda: self.pretrainings(0),
             PRETRAIN_STAGES[1]: lambda: self.pretrainings(1),
             FINETUNE: self.finetunings,
@@ -99,6 +98,14 @@ class Plan:
         if isinstance(content, dict):
             return {key: self._filled(value, **own) for key, value in content.items()}
         return [self._filled(value, **own) for value in content] if isinstance(content, list) else content
+
+    def store_rounds(self) -> list[list[Job]]:
+        """The commands that make stores, those that need other stores after the ones that make these."""
+        jobs, depths = self._stores(), dict[str, int]()
+        for job in jobs:  # a grid's store names earlier ones only
+            needed = self.grid.stores[job.name].stores
+            depths[job.name] = 1 + max((depths[other] for other in needed), default=-1)
+        return [[job for job in jobs if depths[job.name] == depth] for depth in sorted(set(depths.values()))]
 
     def _stores(self) -> list[Job]:
         used = {store for row in self.rows for store in row.stores}

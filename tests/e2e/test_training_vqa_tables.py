@@ -45,7 +45,16 @@ GRID: dict[str, Any] = {
     "base": "base.yaml",
     "seeds": [0],
     "parts": [{"protocol": "strict"}],
-    "stores": {"kg": {"command": "kg-targets build demo --data-root demo --split train --workers 1 --out {here}"}},
+    "stores": {
+        "shared": {
+            "command": "python -m training.vqa.leaks --dataset vqa_rad --data-root {data_root} --against demo "
+            "--against-root demo --touching any --exclude-out {here}"
+        },
+        "kg": {
+            "command": "kg-targets build demo --data-root demo --split train --exclude {shared} --workers 1 "
+            "--out {here}"
+        },
+    },
     "pretrain": [
         {"base": name, "set": {"data.store": "{kg}/train", "soft_labels": [{"store": "{kg}/train"}]}}
         for name in ("one.yaml", "two.yaml")
@@ -53,7 +62,7 @@ GRID: dict[str, Any] = {
     "baseline": "plain",
     "rows": {
         "plain": {"title": "plain", "controls": ["question_only", "shuffled"]},
-        "kg": {"title": "knowledge graph", "pretrain": {"set": {"loss.lambda_weight": 0.1}}},
+        "kg": {"title": "knowledge graph", "pretrain": {"set": {"loss.tau_views": 0.1}}},
     },
 }  # fmt: skip
 
@@ -94,6 +103,8 @@ def test_a_grid_is_stopped_continued_reported_and_not_repeated(capsys: pytest.Ca
     assert main(command) == 0
     said = capsys.readouterr().err
     for line in (
+        "stores 1/1: shared",
+        "stores 1/1: kg",
         "pretrain 1/1: kg-stage1-seed0",
         "pretrain (stage two) 1/1",
         "finetune 3/3",

@@ -14,7 +14,7 @@ from kg_targets.errors import ConfigError
 from pipelines.tables.grid import GRIDS, shipped_grids
 from pipelines.tables.replaced import keep_finished
 from pipelines.vqa_tables.__main__ import main
-from pipelines.vqa_tables.grid import FINETUNE, PRETRAIN_STAGES, SCORE, STORES, Part
+from pipelines.vqa_tables.grid import FINETUNE, PRETRAIN_STAGES, SCORE, Part
 from pipelines.vqa_tables.paper import TEACHERS
 from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.read_grid import read_grid
@@ -219,7 +219,7 @@ def test_a_finished_pretraining_of_the_same_settings_is_kept_and_one_of_others_i
 
 def test_stores_are_made_by_their_commands_in_the_order_of_the_grid() -> None:
     Path("models/clip").mkdir(parents=True)
-    kg, teacher = plan().stage(STORES)
+    (kg,), (teacher,) = plan().store_rounds()
     assert kg.command[1:] == (
         *("-m", "pipelines.cli", "build", "demo", "--data-root", "data", "--out", "out/stores/kg"),
     )
@@ -241,7 +241,7 @@ def test_stores_are_made_by_their_commands_in_the_order_of_the_grid() -> None:
     assert teacher.is_current() and not kg.is_current()  # kg-targets looks for itself
     content = base()
     content["stores"]["teacher"]["command"] += " --seed 1"
-    assert not plan(content).stage(STORES)[1].is_current()
+    assert not plan(content).store_rounds()[1][0].is_current()
 
 
 def test_rows_that_need_what_is_not_there_are_told_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
