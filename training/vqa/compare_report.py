@@ -99,8 +99,9 @@ def _ground(table: "Table") -> list[str]:
 def _candidates(facts: dict[str, Any]) -> str:
     shares = facts["ceiling"]
     ceiling = ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in HEADLINES if name in shares)
+    several = "Up to " if "," in str(facts["split_seed"]) else ""  # cuts that are put end to end
     return (
-        f"{facts['candidates']:,} candidates: {facts['candidate_source']}. "
+        f"{several}{facts['candidates']:,} candidates: {facts['candidate_source']}. "
         f"Ceiling of an exact match with them: {ceiling}."
     )
 
