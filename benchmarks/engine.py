@@ -8,11 +8,9 @@ ClipLoss, backward and the same optimizer on one batch that lies in memory.
 """
 
 import argparse
-import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,7 +21,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 
 import torch
 from accelerate import Accelerator
-from machine import describe
+from machine import describe, report
 from open_clip.loss import ClipLoss
 from steps import PACKAGES
 
@@ -142,9 +140,7 @@ def main() -> None:
         "turns": options.turns,
         **measure(options, accelerator),
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    options.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    report(result, options.out)
 
 
 if __name__ == "__main__":

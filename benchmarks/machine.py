@@ -1,7 +1,11 @@
 """Where a benchmark ran: written beside every figure, without host names or paths."""
 
+import json
 import platform
+import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from pipelines.machine import available_cores
 
@@ -16,3 +20,11 @@ def describe(packages: tuple[str, ...] = PACKAGES) -> dict[str, object]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
     }
+
+
+def report(result: Any, out: Path) -> None:
+    """Print what was measured, and write it to ``out``."""
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)

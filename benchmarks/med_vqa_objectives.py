@@ -14,10 +14,8 @@ thread meanwhile.
 """
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +25,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 
 import torch
 from accelerate import Accelerator
-from machine import describe
+from machine import describe, report
 from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, peak_memory_mb, ratio
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -210,10 +208,7 @@ def main() -> None:
         "transport": {options.preset: transport(options.preset, accelerator.device, options.repeats)},
         "soft_labels": soft_labels(options.model, options.batch, accelerator, options.repeats),
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    report(result, options.out)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ prepares once for all questions is timed apart and counts in the ratio of a roun
 """
 
 import argparse
-import json
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe
+from machine import describe, report
 from torch import Tensor
 
 from training.clip.load import model_config
@@ -304,10 +302,7 @@ def main() -> None:
         },
         **measured,
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    report(result, options.out)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ turn works for another. ``offline_again`` is one more block of the run with the 
     learning    images decoded in memory, augmented anew at each step; the image tower learns
     cached      the configuration as it is: frozen image tower, whose tokens of 8 views were computed once
 
-Stage two (…_small_two.yaml, from there): one run, the weights of whose loss change from turn to turn. ``no_matching``
-has no matching loss and nothing to match: its match_share is so small that no pair is bad enough for a negative. With
-a random teacher's own labels that would be so throughout; stage two therefore has labels of the policy uniform.
+Stage two (…_small_two.yaml, from there): one run, the weights of whose loss change from turn to turn. By a random
+teacher's own labels no pair would be bad enough for a negative; stage two therefore has labels of the policy uniform.
 
 Demo data, drawn; targets by the project's own builds; all weights random; captions cut into as many word pieces as
 MiniLM's tokenizer makes of them: what is measured depends on sizes only. Drawn images are small files: what a teacher
@@ -21,11 +20,9 @@ that is asked pays for reading a real one is not in it.
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,7 +39,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from engine import Silent
-from machine import describe
+from machine import describe, report
 from safetensors.torch import save_file
 from steps import PACKAGES, Times, interleaved, ratio
 from torch import Tensor
@@ -257,8 +254,7 @@ def stage_two(
         "both": both,
         "both_again": both,
         "no_transport": replace(both, transport_weight=0.0),
-        "no_matching": replace(both, matching_weight=0.0, match_share=1e-6),
-        "matching_weight_0": replace(both, matching_weight=0.0),
+        "no_matching": replace(both, matching_weight=0.0),
     }
 
     def lane(loss: PretrainLossConfig) -> Callable[[], None]:
@@ -385,10 +381,7 @@ def main() -> None:
         **settings,
         **measured,
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    report(result, options.out)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,11 @@ def step_loss(
         found = _negatives(model, own, (images[0], texts[0]), targets, offset, generator)
         words = inner_tokens(words_of_all)
         pairs = matching_pairs(*found, offset, words.any(dim=1))
-        fused = _fused(model, encoded, pairs, words_of_all, words)
-        values |= {
-            name: fused[name] for name in ("transport", "matching", "matching_accuracy") if name in fused
-        }
+        of_pairs, fused = _fused(model, encoded, pairs, words_of_all, words)
+        values |= fused
         if weights.matching_weight:
             values["no_negative"] = 1.0 - torch.cat([has for _, has in found]).float().mean()
-        loss = loss + fused["loss"]
+        loss = loss + of_pairs
     return {"loss": loss, **values}
 
 
@@ -122,8 +120,8 @@ def _negatives(
 
 def _fused(
     model: "PretrainingModel", encoded: "Encoded", pairs: MatchingPairs, words_of_all: Tensor, words: Tensor
-) -> Values:
-    """Transport and matching of this process's pairs, in groups of about one length of text.
+) -> tuple[Tensor, Values]:
+    """Transport and matching of this process's pairs, in groups of about one length of text: their loss, and the terms.
 
     Args:
         model: its co-attention and matching head.
@@ -165,12 +163,9 @@ def _fused(
             )
     values = {name: torch.stack(parts[name]).sum() for name in ("transport", "matching") if parts[name]}
     weighted = [getattr(weights, f"{name}_weight") * value for name, value in values.items()]
-    told = {"matching_accuracy": balanced_accuracy(answers, pairs.labels)} if weights.matching_weight else {}
-    return {
-        **values,
-        "loss": torch.stack(weighted).sum(),
-        **told,
-    }
+    if weights.matching_weight:
+        values["matching_accuracy"] = balanced_accuracy(answers, pairs.labels)
+    return torch.stack(weighted).sum(), values
 
 
 def balanced_accuracy(answers: Tensor, labels: Tensor) -> Tensor:
