@@ -289,7 +289,7 @@ class Parts:
         self._autocast, device = run.accelerator.autocast, run.accelerator.device
         ids, mask = (part.to(device) for part in run.corpus.texts.batch(run.corpus.positions(rows)))
         self._mask, nothing = mask, torch.zeros(len(rows), 0)
-        self._images = run.views(Batch(rows, nothing, nothing), 1, 0)["image_tokens"][0]
+        self._images = run.views(Batch(rows, nothing, nothing), 1, 0, None)["image_tokens"][0]
         with torch.no_grad(), self._autocast():
             self._words = self._model.words(ids, mask).float()
         width = self._model.vqa.config.hidden_size

@@ -64,7 +64,7 @@ class ExcludedCases:
             looked_in.append(split)
         if looked_in:
             raise DataError(
-                f"--exclude: {self.path} names {len(self.cases):,} cases ({', '.join(sorted(self.cases)[:NAMED])} …) "
+                f"--exclude: {self.path} names {len(self.cases):,} case(s) ({', '.join(sorted(self.cases)[:NAMED])} …) "
                 f"and none of them is in {', '.join(looked_in)} of {manifest.name} under {data_root}: give the list "
                 "of this data set, or drop --exclude"
             )

@@ -70,7 +70,7 @@ def test_one_listed_case_in_one_split_is_enough_and_none_at_all_is_an_error(tmp_
         write_split(tmp_path, split, CAPTIONS)
     listing(tmp_path, "elsewhere\ntrain-case2\n").check_fits(DEMO, tmp_path, ["dev", "train"])
     with pytest.raises(
-        DataError, match=r"names 1 cases .*none of them is in dev of demo .*or drop --exclude"
+        DataError, match=r"names 1 case\(s\) .*none of them is in dev of demo .*or drop --exclude"
     ):
         listing(tmp_path, "train-case2\n").check_fits(DEMO, tmp_path, ["dev"])
     listing(tmp_path, "\n").check_fits(DEMO, tmp_path, ["dev"])

@@ -43,7 +43,7 @@ def trained(model: PretrainingModel) -> tuple[float, dict[str, Tensor], int]:
     torch.manual_seed(3)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         loss: Tensor = model(
-            seen, StepTargets(hard, hard, hard, hard, None), 0, seen.text_mask[0], torch.Generator()
+            seen, StepTargets(hard, hard, hard, hard, hard, None), 0, seen.text_mask[0], torch.Generator()
         )["loss"]
     loss.backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}

@@ -157,7 +157,7 @@ def test_a_store_built_without_the_cases_of_the_same_list_has_nothing_left_to_ex
 def test_a_list_that_cannot_be_of_this_data_set_is_refused(store: TargetStore, tmp_path: Path) -> None:
     file = tmp_path / "cases.txt"
     file.write_text("PMC1\nPMC2\n")
-    with pytest.raises(DataError, match=r"names 2 cases and .* has none of them, not PMC1, PMC2"):
+    with pytest.raises(DataError, match=r"names 2 case\(s\) and .* has none of them, not PMC1, PMC2"):
         Exclusions.read(str(file), store)
     with pytest.raises(DataError, match="--exclude-out FILE"):
         Exclusions.read(str(tmp_path / "absent.txt"), store)

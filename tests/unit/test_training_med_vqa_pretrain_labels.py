@@ -41,7 +41,7 @@ def entry(folder: Path, name: str, **given: object) -> SoftLabelConfig:
 
 
 def blocks(targets: StepTargets) -> list[Tensor]:
-    return [targets.image_text, targets.text_image, targets.views, targets.texts]
+    return [targets.image_text, targets.text_image, targets.views, targets.views_back, targets.texts]
 
 
 def same_case(rows: Tensor) -> Tensor:
@@ -63,12 +63,12 @@ def test_the_graphs_labels_are_nb_clips_for_every_kind_of_pair(folder: Path) -> 
     expected = TargetBuilder(store, LossConfig(), policy)(ROWS, ROWS, 0)
     assert torch.equal(targets.image_text, expected.i2t) and (expected.i2t.diagonal() < 1).any()
     torch.testing.assert_close(targets.text_image, expected.t2i)
-    assert targets.views is targets.image_text and targets.texts is targets.image_text
+    assert all(block is targets.image_text for block in (targets.views, targets.views_back, targets.texts))
 
 
 def test_a_teachers_labels_are_equation_five_of_its_own_four_blocks(folder: Path) -> None:
     store, mask = TargetStore.open(folder / "teacher"), same_case(ROWS)
-    kinds = ("image_text", "image_text", "image_image", "text_text")
+    kinds = ("image_text", "image_text", "image_image", "image_image", "text_text")
     for space, lam in (("logit", 0.5), ("cosine", 0.1)):
         made = builder(folder, entry(folder, "teacher"), lambda_weight=lam, lambda_space=space)
         for place, (found, kind) in enumerate(zip(blocks(made(ROWS, ROWS, 0)), kinds, strict=True)):
@@ -105,6 +105,41 @@ def test_a_later_process_gets_its_rows_of_the_whole_batch(folder: Path) -> None:
     for first, second in zip(blocks(whole), blocks(part), strict=True):
         torch.testing.assert_close(first[4:], second)
     assert whole.mask is not None and part.mask is not None and torch.equal(whole.mask[4:], part.mask)
+
+
+SECOND = ROWS.roll(3)
+"""What second views show: here images of any case, as those of one case have the same concepts in this store."""
+
+
+def test_views_of_a_study_are_labelled_by_the_images_that_they_show(folder: Path) -> None:
+    graph, teacher = (TargetStore.open(folder / name) for name in ("graph", "teacher"))
+    sides = ((ROWS, SECOND), (SECOND, ROWS))
+    made = builder(folder, entry(folder, "teacher"), lambda_weight=0.5)(ROWS, ROWS, 0, SECOND)
+    for found, (rows, columns) in zip((made.views, made.views_back), sides, strict=True):
+        block = torch.tensor(teacher.block(rows.numpy(), columns.numpy(), kind="image_image"))
+        torch.testing.assert_close(
+            found, teacher_targets(block, 0, 0.5, teacher.scale, "logit", same_case(ROWS))
+        )
+    made = builder(folder, entry(folder, "graph", policy="softmax", temperature=0.2))(ROWS, ROWS, 0, SECOND)
+    for found, (rows, columns) in zip((made.views, made.views_back), sides, strict=True):
+        known = torch.tensor(graph.known[rows.numpy()])[:, None] & torch.tensor(graph.known[columns.numpy()])
+        block = torch.tensor(graph.block(rows.numpy(), columns.numpy())) / 0.2
+        block[~(known & ~same_case(ROWS) | torch.eye(8, dtype=torch.bool))] = -torch.inf
+        torch.testing.assert_close(found, block.softmax(dim=1))
+    same = builder(folder, entry(folder, "graph", policy="softmax", temperature=0.2))(ROWS, ROWS, 0)
+    assert torch.equal(same.image_text, made.image_text) and not torch.equal(same.views, made.views)
+
+
+def test_a_later_process_gets_its_rows_of_a_studys_views(folder: Path) -> None:
+    made = builder(folder, entry(folder, "graph"), entry(folder, "teacher"))
+    whole, part = made(ROWS, ROWS, 0, SECOND), made(ROWS[4:], ROWS, 4, SECOND)
+    for first, second in zip(blocks(whole), blocks(part), strict=True):
+        torch.testing.assert_close(first[4:], second)
+
+
+def test_a_teacher_that_says_nothing_leaves_a_studys_views_hard(folder: Path) -> None:
+    targets = builder(folder, SoftLabelConfig(teacher="none"))(ROWS, ROWS, 0, SECOND)
+    assert all(torch.equal(block, torch.eye(8)) for block in blocks(targets))
 
 
 def test_a_teacher_that_is_asked_at_each_step_stands_in_its_stores_place(folder: Path) -> None:

@@ -60,7 +60,7 @@ def seen(*lengths: int) -> Seen:
 def targets(count: int = ITEMS, soft: float = 0.0, mask: Tensor | None = None) -> StepTargets:
     hard = hard_targets(count, count, 0)
     block = (1 - soft) * hard + soft / count
-    return StepTargets(block, block, block, block, mask)
+    return StepTargets(block, block, block, block, block, mask)
 
 
 def step(model: PretrainingModel, what: Seen, wanted: StepTargets, seed: int = 0) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from training.data.cases import case_codes
 from training.data.dataset import Batch
 from training.med_vqa.build import MedVQA
 from training.med_vqa.pretraining.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
-from training.med_vqa.pretraining.views import CachedViews, PixelViews, Views
+from training.med_vqa.pretraining.views import CachedViews, Partners, PixelViews, Views
 
 GROUPS = ["a", "a", "a", "b", "", "c", "c", ""]
 
@@ -42,46 +42,56 @@ def vqa(tmp_path_factory: pytest.TempPathFactory) -> MedVQA:
     return fakes.built(tmp_path_factory.mktemp("bert") / "bert")
 
 
-def views(kind: type, vqa: MedVQA, folder: Any = "", **data: Any) -> Views:
+def configured(folder: Any = "", **data: Any) -> PretrainConfig:
     plain = {"brightness": 0.0, "batch_size": len(GROUPS), "cache": str(folder or "unused"), **data}
-    config = PretrainConfig(
+    return PretrainConfig(
         output="o",
         model=PretrainModelConfig(preset="tiny", lock_vision=True),
         data=PretrainDataConfig(store="s", data_root="d", **plain),
     )
-    made: Views = kind(config, vqa, corpus(), Accelerator(cpu=True))
+
+
+def views(kind: type, vqa: MedVQA, folder: Any = "", **data: Any) -> Views:
+    made: Views = kind(configured(folder, **data), vqa, corpus(), Accelerator(cpu=True))
     return made
 
 
-def shown(made: Views, vqa: MedVQA, step: int = 1) -> torch.Tensor:
+def partners(seed: int, **data: Any) -> torch.Tensor | None:
+    draw = Partners(configured(**data), corpus())
+    return draw(torch.arange(len(GROUPS)), torch.Generator().manual_seed(seed))
+
+
+def shown(made: Views, vqa: MedVQA, others: torch.Tensor | None = None) -> torch.Tensor:
     """Which image each view of each item shows, int64 ``[2, B]``."""
-    images = made(Images().batch(range(len(GROUPS))), step, 0)["images"]
+    images = made(Images().batch(range(len(GROUPS))), 1, 0, others)["images"]
     grey = ((images * vqa.std + vqa.mean) * 255.0).mean(dim=(2, 3, 4))
     return (grey / 20).round().long()
 
 
 def test_two_augmentations_show_one_image_in_two_ways(vqa: MedVQA) -> None:
     made = views(PixelViews, vqa, brightness=0.1)
-    first, second = made(Images().batch(range(8)), 1, 0)["images"]
+    assert partners(0) is None
+    first, second = made(Images().batch(range(8)), 1, 0, None)["images"]
     assert not torch.allclose(first[3], second[3])
     assert torch.equal(shown(views(PixelViews, vqa), vqa), torch.arange(8).expand(2, -1))
 
 
 def test_a_study_shows_another_image_of_the_case_where_there_is_one(vqa: MedVQA) -> None:
     made = views(PixelViews, vqa, views="study")
-    partners: dict[int, set[int]] = {place: set() for place in range(8)}
-    for step in range(1, 40):
-        first, second = shown(made, vqa, step)
-        assert torch.equal(first, torch.arange(8))
-        for place, partner in enumerate(second.tolist()):
-            partners[place].add(partner)
-    assert partners == {0: {1, 2}, 1: {0, 2}, 2: {0, 1}, 3: {3}, 4: {4}, 5: {6}, 6: {5}, 7: {7}}
+    met: dict[int, set[int]] = {place: set() for place in range(8)}
+    for seed in range(1, 40):
+        others = partners(seed, views="study")
+        assert others is not None
+        for place, partner in enumerate(others.tolist()):
+            met[place].add(partner)
+    assert torch.equal(shown(made, vqa, others), torch.stack([torch.arange(8), others]))
+    assert met == {0: {1, 2}, 1: {0, 2}, 2: {0, 1}, 3: {3}, 4: {4}, 5: {6}, 6: {5}, 7: {7}}
 
 
 def test_cached_views_of_an_item_are_never_the_same_one(vqa: MedVQA, tmp_path: Any) -> None:
     made = views(CachedViews, vqa, tmp_path, cached_views=2, brightness=0.3)
     for step in range(1, 6):
-        first, second = made(Images().batch(range(8)), step, 0)["image_tokens"]
+        first, second = made(Images().batch(range(8)), step, 0, None)["image_tokens"]
         assert all(not torch.equal(one, other) for one, other in zip(first[1:], second[1:], strict=True))
     assert made.dev_tokens().shape[:2] == (8, 5)
 
@@ -92,6 +102,8 @@ def test_an_image_is_seen_alike_whatever_the_number_of_processes(
 ) -> None:
     given = {"views": "study", "brightness": 0.2, "cached_views": 3 * (kind is CachedViews)}
     made = views(kind, vqa, tmp_path, **given)
-    (whole,) = made(Images().batch(range(8)), 5, 0).values()
-    (part,) = made(Images().batch(range(4, 8)), 5, 4).values()
+    others = partners(5, views="study")
+    assert others is not None
+    (whole,) = made(Images().batch(range(8)), 5, 0, others).values()
+    (part,) = made(Images().batch(range(4, 8)), 5, 4, others[4:]).values()
     torch.testing.assert_close(whole[:, 4:], part)

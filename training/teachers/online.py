@@ -18,7 +18,7 @@ from training.teachers.base import FloatArray, Pairs, Teacher
 
 
 class OnlineTeacher:
-    """Stands where a teacher's store stands: ``kind``, ``scale``, ``block``, ``check_matches``.
+    """Stands where a teacher's store stands: ``kind``, ``scale``, ``dim``, ``block``, ``check_matches``.
 
     Args:
         teacher: asked for the rows of each batch.
@@ -31,7 +31,8 @@ class OnlineTeacher:
     def __init__(self, teacher: Teacher, store: TargetStore, source: ImageSource | None) -> None:
         self.teacher, self.store = teacher, store
         self._pairs = Pairs(store.image_ids, store.captions, source)
-        self._last: tuple[bytes, FloatArray, FloatArray] = (b"", _NOTHING, _NOTHING)
+        self._rows = np.zeros(0, dtype=np.int64)
+        self._images = self._texts = _NOTHING
 
     def __len__(self) -> int:
         return len(self.store)
@@ -41,27 +42,36 @@ class OnlineTeacher:
         """exp of the teacher's logit scale."""
         return self.teacher.scale
 
+    @property
+    def dim(self) -> int:
+        """D, width of the shared space; 0 if the teacher says nothing."""
+        return self.teacher.dim
+
     def check_matches(self, image_ids: Sequence[str], captions: Sequence[str]) -> None:
         """See ``TargetStore.check_matches``."""
         self.store.check_matches(image_ids, captions)
 
     def embed(self, rows: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Unit vectors of images and captions, float32 ``[R, D]`` each; the last rows asked for are remembered.
+        """Unit vectors of images and captions, float32 ``[R, D]`` each.
+
+        What was encoded last is remembered: rows that are all among those are not encoded again.
 
         Raises:
             DataError: an image cannot be read, or an embedding is not finite.
         """
         index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        key = index.tobytes()
-        if self._last[0] != key:
-            encoded = self.teacher.images(self._pairs, index)
+        if not np.isin(index, self._rows).all():
+            unique = np.unique(index)
+            encoded = self.teacher.images(self._pairs, unique)
             if encoded.broken:
                 raise DataError(
                     f"teacher {self.teacher.name} cannot see {next(iter(encoded.broken.values()))}: exclude the image, "
                     "or build the teacher's store with --max-broken"
                 )
-            self._last = (key, encoded.factors, self.teacher.texts(self._pairs, index))
-        return self._last[1], self._last[2]
+            self._rows, self._images = unique, encoded.factors
+            self._texts = self.teacher.texts(self._pairs, unique)
+        places = np.searchsorted(self._rows, index)
+        return self._images[places], self._texts[places]
 
     def block(
         self, rows: ArrayLike, cols: ArrayLike | None = None, kind: str = "image_text"
@@ -77,13 +87,10 @@ class OnlineTeacher:
         right = left if cols is None else np.atleast_1d(np.asarray(cols, dtype=np.int64))
         if not self.teacher.dim:
             return matched_only(left, right, self.scale)
-        wanted = np.unique(np.concatenate([left, right]))
-        images, texts = self.embed(wanted)
+        images, texts = self.embed(np.concatenate([left, right]))
         of_rows = texts if kind == "text_text" else images
         of_cols = images if kind == "image_image" else texts
-        return scaled_products(
-            of_rows[np.searchsorted(wanted, left)], of_cols[np.searchsorted(wanted, right)], self.scale
-        )
+        return scaled_products(of_rows[: len(left)], of_cols[len(left) :], self.scale)
 
 
 _NOTHING = np.zeros((0, 0), dtype=np.float32)

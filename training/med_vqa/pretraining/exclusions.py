@@ -52,7 +52,7 @@ class Exclusions:
         found = tuple(case for case in listed if case in there)
         if listed and not found:
             raise DataError(
-                f"data.exclude: {path} names {len(listed):,} cases and {store.path} has none of them, not "
+                f"data.exclude: {path} names {len(listed):,} case(s) and {store.path} has none of them, not "
                 f"{', '.join(listed[:NAMED])}: it is the list of another data set, or leave it out"
             )
         return cls(tuple(listed), found, int(np.isin(store.group_ids, found).sum()), sha256, earlier)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kg_targets.store import TargetStore
+from kg_targets.store import TargetStore, TeacherStore
 from training.errors import ConfigError
 from training.med_vqa.objectives import blend, hard_targets, teacher_targets
 from training.med_vqa.pretraining.config import EQ5, PretrainLossConfig
@@ -16,8 +16,11 @@ from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.targets import bind_policy, pair_structure
 from training.nb_clip.task import TargetBuilder
 
-Similarities = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""Store rows here and of all to blocks ``[B_local, B_global]``: image-text, text-image, image-image, text-text."""
+Sides = tuple[Tensor, Tensor]
+"""Store rows here and of all: int64 ``[B_local]`` and ``[B_global]``, on the CPU."""
+
+Similarities = Callable[[Sides, Sides | None], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+"""Items and their second views' images (None: their own) to blocks ``[B_local, B_global]`` as in ``StepTargets``."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class StepTargets:
     image_text: Tensor
     text_image: Tensor
     views: Tensor
+    """First views here against second views of all."""
+    views_back: Tensor
+    """Second views here against first views of all."""
     texts: Tensor
     mask: Tensor | None
     """Pairs of one case, which no term counts; None where nothing is masked."""
@@ -41,25 +47,30 @@ def similarities(source: LabelSource, device: torch.device, budget_mb: int) -> S
         budget_mb: most memory for a knowledge store's factors on the device, MB.
     """
     store = source.store
-    if isinstance(store, TargetStore) and store.kind == "knowledge":
+    if isinstance(store, TargetStore) and not isinstance(store, TeacherStore):
         blocks = make_blocks(store, device, budget_mb)
 
-        def of_knowledge(local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            rows, columns = blocks(local, everyone)
-            return rows, columns, rows, rows
+        def of_knowledge(items: Sides, second: Sides | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+            rows, columns = blocks(*items)
+            if second is None:
+                return rows, columns, rows, rows, rows
+            return rows, columns, blocks(items[0], second[1])[0], blocks(second[0], items[1])[0], rows
 
         return of_knowledge
 
-    def of_teacher(local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows, columns = local.numpy(), everyone.numpy()
-        found = (
-            store.block(rows, columns, kind="image_text"),
-            store.block(columns, rows, kind="image_text").T,
-            store.block(rows, columns, kind="image_image"),
-            store.block(rows, columns, kind="text_text"),
-        )
-        image_text, text_image, views, texts = (torch.tensor(block).to(device) for block in found)
-        return image_text, text_image, views, texts
+    def of_teacher(items: Sides, second: Sides | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        def block(rows: Tensor, columns: Tensor, kind: str) -> Tensor:
+            return torch.tensor(store.block(rows.numpy(), columns.numpy(), kind=kind)).to(device)
+
+        if second is None or not store.dim:  # `none` knows items only
+            views = back = block(*items, "image_image")
+        else:
+            # Of all images of the step at once, so that a teacher that is asked now looks at each of them once.
+            here, of_all = len(items[0]), len(items[1])
+            every = block(torch.cat([items[0], second[0]]), torch.cat([items[1], second[1]]), "image_image")
+            views, back = every[:here, of_all:], every[here:, :of_all]
+        image_text, text_image = block(*items, "image_text"), block(*items[::-1], "image_text").T
+        return image_text, text_image, views, back, block(*items, "text_text")
 
     return of_teacher
 
@@ -98,34 +109,43 @@ class LabelBuilder:
         ]
         self._device = device
 
-    def __call__(self, local: Tensor, everyone: Tensor, offset: int) -> StepTargets:
+    def __call__(
+        self, local: Tensor, everyone: Tensor, offset: int, second: Tensor | None = None
+    ) -> StepTargets:
         """Targets of this process's rows against everybody's.
 
         Args:
             local: store rows of this process, int64 ``[B_local]``, on the CPU.
             everyone: store rows of all processes in rank order, int64 ``[B_global]``, on the CPU.
             offset: rank · B_local.
+            second: store rows of the images that everybody's second views show, as ``everyone``; None: the same.
         """
         mask = self._hard(local, everyone, offset).mask
         if not self._sources:
             hard = hard_targets(len(local), len(everyone), offset, self._device)
-            return StepTargets(hard, hard, hard, hard, mask)
+            return StepTargets(hard, hard, hard, hard, hard, mask)
+        items = local, everyone
+        others = None if second is None else (second[offset : offset + len(local)], second)
+        second_views = items if others is None else others
+        # Whose rows and whose columns each block has: for what is known of them.
+        sides = [items, items, (local, second_views[1]), (second_views[0], everyone), items]
         parts: list[tuple[float, list[Tensor]]] = []
         for weight, blocks_of, grade, known in self._sources:
-            blocks = blocks_of(local, everyone)
-            kept = known[local].to(self._device), known[everyone].to(self._device)
+            blocks = blocks_of(items, others)
             done: dict[int, Tensor] = {}
-            for block in blocks:  # what knowledge says of a pair is graded once
-                if id(block) not in done:
+            for block, (rows, columns) in zip(blocks, sides, strict=True):
+                if id(block) not in done:  # what knowledge says of a pair is graded once
+                    kept = known[rows].to(self._device), known[columns].to(self._device)
                     done[id(block)] = grade(block, offset, *kept, mask)
             parts.append((weight, [done[id(block)] for block in blocks]))
         mixed = [
             parts[0][1][place]
             if len(parts) == 1
             else blend([(weight, found[place]) for weight, found in parts])
-            for place in range(4)
+            for place in range(len(sides))
         ]
-        return StepTargets(mixed[0], mixed[1], mixed[2], mixed[3], mask)
+        image_text, text_image, views, back, texts = mixed
+        return StepTargets(image_text, text_image, views, back, texts, mask)
 
 
 Grade = Callable[[Tensor, int, Tensor, Tensor, Tensor | None], Tensor]

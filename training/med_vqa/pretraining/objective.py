@@ -65,7 +65,7 @@ def step_loss(
     loss = values["image_text"]
     if model.two_views:
         first, second = encoded.images
-        wanted = targets.views, targets.views
+        wanted = targets.views, targets.views_back
         values["views"] = symmetric((first, second), (images[1], images[0]), wanted, "views")
         loss = loss + weights.views_weight * values["views"]
     if model.two_texts:

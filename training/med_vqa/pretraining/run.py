@@ -32,7 +32,7 @@ from training.med_vqa.pretraining.model import PretrainingModel, Seen
 from training.med_vqa.pretraining.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretraining.selection import Selector
 from training.med_vqa.pretraining.sources import LabelSource
-from training.med_vqa.pretraining.views import make_views
+from training.med_vqa.pretraining.views import Partners, make_views
 from training.med_vqa.saving import model_folder
 from training.med_vqa.trained_on import Past
 from training.nb_clip.losses import target_entropy
@@ -52,6 +52,8 @@ class Step:
     batch: Batch
     rows_of_all: Tensor
     """Store rows of all processes, int64 ``[B_global]``."""
+    partners: Tensor | None
+    """Places of the images that second views show, all processes', int64 ``[B_global]``; None: the items' own."""
     targets: "Future[StepTargets]"
 
 
@@ -73,6 +75,7 @@ class PretrainRun:
         self.corpus = Corpus(data, store, source, vqa, exclusions)
         self.sampler = self.corpus.sampler(config.seed, accelerator.process_index, accelerator.num_processes)
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
+        self.partners = Partners(config, self.corpus)
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
         all_steps = self.sampler.steps * config.optim.epochs
@@ -104,11 +107,15 @@ class PretrainRun:
         share = self.config.data.batch_size // self.accelerator.num_processes
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="labels") as thread:
             ahead: Step | None = None
-            for batch in self.loader.epoch(epoch, skip):
+            for step, batch in enumerate(self.loader.epoch(epoch, skip), first_step):
                 # Gathered here and not in the thread: processes must meet in the same order.
                 rows = gather_rows(self.accelerator, batch.rows, share)
                 offset = self.accelerator.process_index * len(batch.rows)
-                now, ahead = ahead, Step(batch, rows, thread.submit(self.labels, batch.rows, rows, offset))
+                generator = drawn_for("partners", self.config.seed, step)
+                partners = self.partners(self.corpus.positions(rows), generator)
+                second = None if partners is None else torch.as_tensor(self.corpus.images.rows)[partners]
+                targets = thread.submit(self.labels, batch.rows, rows, offset, second)
+                now, ahead = ahead, Step(batch, rows, partners, targets)
                 if now is not None:
                     yield now
             if ahead is not None:
@@ -122,8 +129,9 @@ class PretrainRun:
         targets = batch.targets.result()
         self._waited += time.perf_counter() - began
         ids, mask, of_all = self._texts(batch, step, offset)
+        partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
         seen = Seen(
-            **{"images": None, "image_tokens": None, **self.views(batch.batch, step, offset)},
+            **{"images": None, "image_tokens": None, **self.views(batch.batch, step, offset, partners)},
             text_ids=ids.to(device),
             text_mask=mask.to(device),
         )

@@ -28,13 +28,14 @@ DEV_BATCH = 64
 class Views(Protocol):
     """Where a step's images come from."""
 
-    def __call__(self, batch: Batch, step: int, offset: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, step: int, offset: int, partners: Tensor | None) -> dict[str, Tensor]:
         """One or two views of this process's images.
 
         Args:
             batch: its share.
             step: counted from 1.
             offset: of the first of them in the global batch.
+            partners: places of the images that the second views show, int64 ``[B]``; None: the same.
 
         Returns:
             ``images`` ``[V, B, 3, S, S]`` or ``image_tokens`` ``[V, B, N, Dv]``, float32, on the device.
@@ -65,22 +66,29 @@ def make_views(config: PretrainConfig, vqa: MedVQA, corpus: Corpus, accelerator:
 
 
 class Partners:
-    """Which image an item's second view is taken from."""
+    """Which image an item's second view is taken from; all processes draw alike, as its labels are of everybody's."""
 
     def __init__(self, config: PretrainConfig, corpus: Corpus) -> None:
-        self._batch_size = config.data.batch_size
         self._members: list[NDArray[np.int64]] | None = None
-        if config.data.views == "study":
+        if config.data.views == "study" and config.loss.views_weight:
             order = np.argsort(corpus.cases, kind="stable")
             starts = np.flatnonzero(np.diff(corpus.cases[order])) + 1
             self._members = np.split(order.astype(np.int64), starts)
             self._cases = corpus.cases
 
-    def __call__(self, positions: Tensor, offset: int, generator: torch.Generator) -> Tensor:
-        """Positions of the second views' images, int64 ``[B_local]``: the same, or another one of the case."""
+    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Places of the images of second views: another one of the case, where there is one.
+
+        Args:
+            positions: places of the whole batch's images, int64 ``[B_global]``.
+            generator: draws them; the same on every process.
+
+        Returns:
+            int64 ``[B_global]``, or None where both views are of one image.
+        """
         if self._members is None:
-            return positions
-        drawn = torch.rand(self._batch_size, generator=generator)[offset : offset + len(positions)].tolist()
+            return None
+        drawn = torch.rand(len(positions), generator=generator).tolist()
         found = []
         for position, share in zip(positions.tolist(), drawn, strict=True):
             members = self._members[int(self._cases[position])]
@@ -95,9 +103,8 @@ class PixelViews:
     def __init__(self, config: PretrainConfig, vqa: MedVQA, corpus: Corpus, accelerator: Accelerator) -> None:
         self._config, self._vqa, self._corpus, self._device = config, vqa, corpus, accelerator.device
         self._mean, self._std = vqa.mean.to(self._device), vqa.std.to(self._device)
-        self._partners = Partners(config, corpus)
 
-    def __call__(self, batch: Batch, step: int, offset: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, step: int, offset: int, partners: Tensor | None) -> dict[str, Tensor]:
         """See ``Views``."""
         data, count = self._config.data, len(batch.rows)
         augment, generator = augmentation(data), step_generator(self._config.seed, step)
@@ -106,8 +113,7 @@ class PixelViews:
         if self._config.loss.views_weight:
             second = augment.draw(data.batch_size, generator)[offset : offset + count]
             pixels = batch.pixels
-            if data.views == "study":
-                partners = self._partners(self._corpus.positions(batch.rows), offset, generator)
+            if partners is not None:
                 pixels = self._corpus.images.batch(partners.numpy()).pixels
             seen.append(augment.apply(self._scaled(pixels), second))
         return {"images": torch.stack([(view - self._mean) / self._std for view in seen])}
@@ -133,7 +139,6 @@ class CachedViews:
         self._config, self._corpus, self._device = config, corpus, accelerator.device
         data, frozen = config.data, FrozenFeatures(config.data, accelerator)
         check_cached_memory(vqa, len(corpus.images), data, accelerator.device)
-        self._partners = Partners(config, corpus)
 
         def tokens(images: CaptionedImages, views: int) -> Tensor:
             pixels = images.batch(range(len(images))).pixels
@@ -142,7 +147,7 @@ class CachedViews:
         self._tokens = tokens(corpus.images, data.cached_views)  # (M, views, N, Dv)
         self._dev = None if corpus.dev is None else tokens(corpus.dev, 0)[:, 0]
 
-    def __call__(self, batch: Batch, step: int, offset: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, step: int, offset: int, partners: Tensor | None) -> dict[str, Tensor]:
         """See ``Views``."""
         data, generator = self._config.data, step_generator(self._config.seed, step)
         here = slice(offset, offset + len(batch.rows))
@@ -152,7 +157,8 @@ class CachedViews:
         positions = self._corpus.positions(batch.rows)
         seen = [self._tokens[positions, first[here]]]
         if self._config.loss.views_weight:
-            seen.append(self._tokens[self._partners(positions, offset, generator), second[here]])
+            shown = positions if partners is None else partners
+            seen.append(self._tokens[shown, second[here]])
         return {"image_tokens": torch.stack(seen).to(self._device).float()}
 
     def dev_tokens(self) -> Tensor:
