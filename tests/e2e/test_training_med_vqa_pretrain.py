@@ -11,12 +11,14 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from kg_targets.store import TargetStore
 from tests.e2e.test_training_runs import CONFIGS
-from tests.pretrain_world import pretrain_arguments, stage_two, write_pretrain_world
+from tests.pretrain_world import pretrain_arguments, stage_two, write_pretrain_world, write_teacher_store
 from tests.vqa_world import finetune_arguments, logged
 from training.engine.checkpoint import FINISHED
 from training.med_vqa.build import load_answers, load_med_vqa
 from training.med_vqa.handover import RECORD
+from training.med_vqa.objectives import teacher_targets
 from training.med_vqa.pretraining.saving import HEADS
 from training.med_vqa.saving import WEIGHTS
 from training.run import main as run
@@ -100,7 +102,7 @@ def test_a_fresh_run_gives_the_same_weights_and_an_interrupted_one_too(
     from training.med_vqa.pretraining.run import PretrainRun
 
     original = PretrainRun.backward
-    for name, extra in (("one", []), ("two", stage_two(one))):
+    for name, extra in (("one", ["--data.views=study"]), ("two", stage_two(one))):
         every = ("--save.every=1", "--model.dropout=0.1", *extra)
         assert run(pretrain_arguments(world, tmp_path / f"whole-{name}", *every)) == 0
 
@@ -117,6 +119,35 @@ def test_a_fresh_run_gives_the_same_weights_and_an_interrupted_one_too(
         for file in (WEIGHTS, HEADS):
             whole, again = (tmp_path / f"whole-{name}", tmp_path / name)
             assert (whole / "checkpoint" / file).read_bytes() == (again / "checkpoint" / file).read_bytes()
+
+
+def test_a_studys_second_views_are_shown_and_labelled_alike(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.med_vqa.pretraining.run import PretrainRun, Step
+
+    teacher = TargetStore.open(write_teacher_store(tmp_path / "teacher", world / "store"))
+    original, others = PretrainRun.backward, []
+
+    def looking(self: PretrainRun, batch: Step, step: int, measured: bool) -> object:
+        assert batch.partners is not None
+        rows, targets = batch.rows_of_all, batch.targets.result()
+        shown = torch.as_tensor(self.corpus.images.rows)[batch.partners]
+        others.append(int((shown != rows).sum()))
+        block = torch.tensor(teacher.block(rows.numpy(), shown.numpy(), kind="image_image"))
+        expected = teacher_targets(block, 0, 0.01, teacher.scale, mask=targets.mask)
+        torch.testing.assert_close(targets.views, expected)
+        views, given = self.views, []
+        self.views = lambda *asked: (given.append(asked[3]), views(*asked))[1]
+        values = original(self, batch, step, measured)
+        self.views = views
+        assert torch.equal(given[0], batch.partners)
+        return values
+
+    monkeypatch.setattr(PretrainRun, "backward", looking)
+    labels = f"--soft_labels=[{{store: {teacher.path}}}]"
+    assert run(pretrain_arguments(world, tmp_path / "run", labels, "--data.views=study")) == 0
+    assert len(others) == 4 and all(others)
 
 
 def test_a_frozen_tower_is_asked_once_and_two_of_its_views_are_drawn(world: Path, tmp_path: Path) -> None:

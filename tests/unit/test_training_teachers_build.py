@@ -23,6 +23,9 @@ from pipelines.teacher_summary import agreement
 from tests.builds import CAPTIONS, build, write_split
 from tests.teacher_checkpoints import write_hf_clip
 from training.data.sources import open_source
+from training.med_vqa.pretraining.config import SoftLabelConfig
+from training.med_vqa.pretraining.labels import similarities
+from training.med_vqa.pretraining.sources import LabelSource
 from training.teachers.encoder import Encoder
 from training.teachers.online import OnlineTeacher
 from training.teachers.registry import TEACHERS, open_teacher
@@ -262,6 +265,10 @@ def test_an_online_teacher_encodes_a_batch_once_for_its_three_blocks(
     for kind in ("image_text", "image_image", "text_text"):
         online.block([4, 1, 8], kind=kind)
     assert len(calls) == 1
+    source = LabelSource(SoftLabelConfig(teacher=fake), online, np.ones(len(store), dtype=bool), "", "fake")
+    items, second = torch.tensor([0, 2, 6, 9]), torch.tensor([3, 2, 7, 10])
+    similarities(source, torch.device("cpu"), 0)((items[2:], items), (second[2:], second))
+    assert len(calls) == 2  # the images of both views at once
     (root / "images" / "train005.png").write_bytes(io.BytesIO(b"x").getvalue())
     with pytest.raises(DataError, match=r"cannot see .*train005\.png"):
         online.block([5, 1])

@@ -1,10 +1,11 @@
 """A teacher that is asked in every step, as the authors' code does, instead of once: the same blocks as its store's.
 
-It costs the teacher's forward pass of the whole batch in each step and reads every image a second time; what it saves
-is the store. Augmented views never reach it: both ways, the teacher sees images as they are.
+It costs the teacher's forward pass of the whole batch in each step (and of the images that a study's second views show)
+and reads every image a second time; what it saves is the store. Augmented views never reach it: both ways, the teacher
+sees images as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,7 @@ from kg_targets.store.reader import check_block_kind
 from kg_targets.store.teacher import matched_only, scaled_products
 from training.data.sources.base import ImageSource
 from training.errors import DataError
-from training.teachers.base import FloatArray, Pairs, Teacher
+from training.teachers.base import FloatArray, IntArray, Pairs, Teacher
 
 
 class OnlineTeacher:
@@ -31,8 +32,10 @@ class OnlineTeacher:
     def __init__(self, teacher: Teacher, store: TargetStore, source: ImageSource | None) -> None:
         self.teacher, self.store = teacher, store
         self._pairs = Pairs(store.image_ids, store.captions, source)
-        self._rows = np.zeros(0, dtype=np.int64)
-        self._images = self._texts = _NOTHING
+        self.images = _Remembered(self._see)
+        """Rows to unit vectors of their images, float32 ``[R, D]``."""
+        self.texts = _Remembered(lambda rows: teacher.texts(self._pairs, rows))
+        """Rows to unit vectors of their captions, float32 ``[R, D]``."""
 
     def __len__(self) -> int:
         return len(self.store)
@@ -51,28 +54,6 @@ class OnlineTeacher:
         """See ``TargetStore.check_matches``."""
         self.store.check_matches(image_ids, captions)
 
-    def embed(self, rows: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Unit vectors of images and captions, float32 ``[R, D]`` each.
-
-        What was encoded last is remembered: rows that are all among those are not encoded again.
-
-        Raises:
-            DataError: an image cannot be read, or an embedding is not finite.
-        """
-        index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        if not np.isin(index, self._rows).all():
-            unique = np.unique(index)
-            encoded = self.teacher.images(self._pairs, unique)
-            if encoded.broken:
-                raise DataError(
-                    f"teacher {self.teacher.name} cannot see {next(iter(encoded.broken.values()))}: exclude the image, "
-                    "or build the teacher's store with --max-broken"
-                )
-            self._rows, self._images = unique, encoded.factors
-            self._texts = self.teacher.texts(self._pairs, unique)
-        places = np.searchsorted(self._rows, index)
-        return self._images[places], self._texts[places]
-
     def block(
         self, rows: ArrayLike, cols: ArrayLike | None = None, kind: str = "image_text"
     ) -> NDArray[np.float32]:
@@ -80,17 +61,39 @@ class OnlineTeacher:
 
         Raises:
             StoreError: there is no such kind.
-            DataError: as ``embed``.
+            DataError: an image cannot be read, or an embedding is not finite.
         """
         check_block_kind(kind)
         left = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         right = left if cols is None else np.atleast_1d(np.asarray(cols, dtype=np.int64))
         if not self.teacher.dim:
             return matched_only(left, right, self.scale)
-        images, texts = self.embed(np.concatenate([left, right]))
-        of_rows = texts if kind == "text_text" else images
-        of_cols = images if kind == "image_image" else texts
-        return scaled_products(of_rows[: len(left)], of_cols[len(left) :], self.scale)
+        of_rows = self.texts if kind == "text_text" else self.images
+        of_cols = self.images if kind == "image_image" else self.texts
+        both = np.concatenate([left, right])
+        return scaled_products(of_rows(both)[: len(left)], of_cols(both)[len(left) :], self.scale)
+
+    def _see(self, rows: IntArray) -> FloatArray:
+        encoded = self.teacher.images(self._pairs, rows)
+        if encoded.broken:
+            raise DataError(
+                f"teacher {self.teacher.name} cannot see {next(iter(encoded.broken.values()))}: exclude the image, "
+                "or build the teacher's store with --max-broken"
+            )
+        return encoded.factors
 
 
-_NOTHING = np.zeros((0, 0), dtype=np.float32)
+class _Remembered:
+    """What was encoded last: rows that are all among it are not encoded again."""
+
+    def __init__(self, encode: Callable[[IntArray], FloatArray]) -> None:
+        self._encode = encode
+        self._rows, self._factors = np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.float32)
+
+    def __call__(self, rows: IntArray) -> FloatArray:
+        """Unit vectors of ``rows``, in any order, repeats allowed; float32 ``[R, D]``."""
+        if not np.isin(rows, self._rows).all():
+            unique = np.unique(rows)
+            self._factors = self._encode(unique)  # may fail: rows and factors stay of one kind
+            self._rows = unique
+        return self._factors[np.searchsorted(self._rows, rows)]

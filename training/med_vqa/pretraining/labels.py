@@ -65,10 +65,11 @@ def similarities(source: LabelSource, device: torch.device, budget_mb: int) -> S
         if second is None or not store.dim:  # `none` knows items only
             views = back = block(*items, "image_image")
         else:
-            # Of all images of the step at once, so that a teacher that is asked now looks at each of them once.
-            here, of_all = len(items[0]), len(items[1])
-            every = block(torch.cat([items[0], second[0]]), torch.cat([items[1], second[1]]), "image_image")
-            views, back = every[:here, of_all:], every[here:, :of_all]
+            if not isinstance(store, TeacherStore):
+                # Asked for all images of the step at once, it encodes each of them once.
+                store.images(torch.cat([items[1], second[1]]).numpy())
+            views = block(items[0], second[1], "image_image")
+            back = block(second[0], items[1], "image_image")
         image_text, text_image = block(*items, "image_text"), block(*items[::-1], "image_text").T
         return image_text, text_image, views, back, block(*items, "text_text")
 
@@ -135,7 +136,9 @@ class LabelBuilder:
             done: dict[int, Tensor] = {}
             for block, (rows, columns) in zip(blocks, sides, strict=True):
                 if id(block) not in done:  # what knowledge says of a pair is graded once
-                    kept = known[rows].to(self._device), known[columns].to(self._device)
+                    # A positive of two images is soft only where both are known.
+                    here = known[rows] & known[columns[offset : offset + len(rows)]]
+                    kept = here.to(self._device), known[columns].to(self._device)
                     done[id(block)] = grade(block, offset, *kept, mask)
             parts.append((weight, [done[id(block)] for block in blocks]))
         mixed = [
