@@ -254,7 +254,7 @@ def test_an_online_teacher_gives_the_same_targets_as_its_store(root: Path, fake:
         torch.testing.assert_close(blocks[0], blocks[1], atol=1e-5, rtol=0)
 
 
-def test_an_online_teacher_encodes_a_batch_once_for_its_three_blocks(
+def test_an_online_teacher_encodes_a_batch_once_for_all_its_blocks(
     root: Path, fake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = teach(root, fake)

@@ -94,6 +94,5 @@ class _Remembered:
         """Unit vectors of ``rows``, in any order, repeats allowed; float32 ``[R, D]``."""
         if not np.isin(rows, self._rows).all():
             unique = np.unique(rows)
-            self._factors = self._encode(unique)  # may fail: rows and factors stay of one kind
-            self._rows = unique
+            self._rows, self._factors = unique, self._encode(unique)
         return self._factors[np.searchsorted(self._rows, rows)]
