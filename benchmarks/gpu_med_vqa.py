@@ -22,7 +22,7 @@ from machine import describe
 from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, drawn_candidates
 from torch import Tensor
 
-from training.med_vqa.answering.ranking import Ranker, first_scores, shortlist
+from training.med_vqa.answer.ranking import Ranker, first_scores, shortlist
 
 QUESTION_LENGTHS = (4, 21)
 """Word pieces of a question, both special ones included: VQA-RAD's quartiles and a little more."""

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.engine.threads import resolve_threads
-from training.med_vqa.objectives import (
+from training.med_vqa.pretrain.objectives import (
     blend,
     hard_targets,
     ipot_plan,

@@ -33,12 +33,12 @@ from torch import Tensor
 from training.clip.load import model_config
 from training.engine.threads import resolve_threads
 from training.med_vqa import MedVQAConfig, MedVQAModel
-from training.med_vqa.answering.packing import CHUNK, Pack, pack
-from training.med_vqa.answering.ranking import Ranker
-from training.med_vqa.answering.trie import Trie
-from training.med_vqa.modeling import Encoded
-from training.med_vqa.presets import PRESETS
-from training.med_vqa.vision import square
+from training.med_vqa.answer.packing import CHUNK, Pack, pack
+from training.med_vqa.answer.ranking import Ranker
+from training.med_vqa.answer.trie import Trie
+from training.med_vqa.model.modeling import Encoded
+from training.med_vqa.model.presets import PRESETS
+from training.med_vqa.model.vision import square
 
 PACKAGES = ("torch", "transformers", "numpy")
 START, END, FIRST = 1, 2, 3

@@ -46,8 +46,8 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from kg_targets.store import TargetStore
-from pipelines.build import build_data_set
-from pipelines.config import BuildConfig
+from pipelines.build.config import BuildConfig
+from pipelines.build.stores import build_data_set
 from pipelines.demo import write_demo
 from pipelines.machine import available_cores
 from training.clip.load import load_clip
@@ -55,12 +55,12 @@ from training.data.dataset import Batch
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
 from training.engine.threads import resolve_threads
-from training.med_vqa.objectives import inner_tokens, matching_loss, transport_loss
-from training.med_vqa.pretraining.config import PretrainConfig, PretrainLossConfig
-from training.med_vqa.pretraining.labels import LabelBuilder
-from training.med_vqa.pretraining.model import PretrainingModel, length_groups
-from training.med_vqa.pretraining.run import PretrainRun, Step
-from training.med_vqa.pretraining.train import prepare_run
+from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
+from training.med_vqa.pretrain.labels import LabelBuilder
+from training.med_vqa.pretrain.model import PretrainingModel, length_groups
+from training.med_vqa.pretrain.objectives import inner_tokens, matching_loss, transport_loss
+from training.med_vqa.pretrain.run import PretrainRun, Step
+from training.med_vqa.pretrain.train import prepare_run
 from training.options import build, read_options
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kg_targets.manifest.folds import TEST, TRAIN, FoldConfig, fold_names
 
 if TYPE_CHECKING:
-    from training.evaluate.config import EvalConfig  # loads torch
+    from training.retrieval.config import EvalConfig  # loads torch
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
 VQA = "vqa_"
@@ -42,7 +42,7 @@ class Variant:
     dataset: str
     """Data set whose captions are read, of the same images and cases as the grid's."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `kg-targets build`, by field of ``pipelines.config.BuildConfig``."""
+    """Of `kg-targets build`, by field of ``pipelines.build.config.BuildConfig``."""
     arguments: tuple[str, ...] = ()
     """The same as command-line arguments."""
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest import Manifest
 from pipelines.tables.grid import Grid, Official
-from training.evaluate.config import EvalConfig
-from training.evaluate.measures import (
+from training.retrieval.config import EvalConfig
+from training.retrieval.measures import (
     CUI_DEPTHS,
     LABEL_DEPTHS,
     PAIR_DEPTHS,
@@ -17,7 +17,7 @@ from training.evaluate.measures import (
     label_name,
     label_sets,
 )
-from training.evaluate.zero_shot import tasks
+from training.retrieval.zero_shot import tasks
 
 _NEAR = 3
 """Names that a message proposes."""
@@ -70,7 +70,7 @@ def check_measures(grid: Grid, labels: Labels | None) -> None:
 
 
 def measure_names(config: EvalConfig, labels: LabelSets) -> list[str]:
-    """Names of everything that ``training.evaluate.measures.measure_run`` measures, with these labels for P@K."""
+    """Names of everything that ``training.retrieval.measures.measure_run`` measures, with these labels for P@K."""
     names = []
     for view in config.views:
         names += [cui_name(view, variant, k) for variant in config.cui_variants for k in CUI_DEPTHS]

@@ -201,7 +201,7 @@ class Plan:
         store = self.store(self.grid.evaluate_on, fold, self.grid.parts[1])
         name = f"chance/{fold}" if run is None else run.name
         command = (
-            *(python(), "-m", "training.evaluate.scores", "--store", shown(store)),
+            *(python(), "-m", "training.retrieval.scores", "--store", shown(store)),
             *("--data-root", shown(self.grid.data_root)),
             *(("--chance",) if run is None else ("--run", shown(run.folder))),
             *("--out", shown(self.out / "scores" / f"{name}.parquet"), *self.grid.evaluation_arguments),

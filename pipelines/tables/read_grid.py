@@ -9,14 +9,14 @@ from typing import Any
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import FoldConfig
-from pipelines.config import BuildConfig
+from pipelines.build.config import BuildConfig
 from pipelines.tables.common import as_arguments, base_file, find_grid, named, seeds_of, settings_of
 from pipelines.tables.content import known, listed, load, mapping, names, number, text, truth, whole
 from pipelines.tables.grid import Comparison, Grid, Official, Row, Table, Variant, shipped_grids
 from pipelines.tables.paper import paper_row
 from training.config import TrainConfig
-from training.evaluate.arguments import ArgumentParser
 from training.options import build, read_options
+from training.retrieval.arguments import ArgumentParser
 
 RUNNERS = (
     "output",
@@ -245,8 +245,8 @@ def _check_training(where: str, base: Path, settings: Mapping[str, Any]) -> None
 def _evaluation(content: Any) -> dict[str, Any]:
     """The grid's fields ``evaluation`` and ``evaluation_arguments``."""
     # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
-    from training.evaluate.config import EvalConfig
-    from training.evaluate.options import add_measures, read_config
+    from training.retrieval.config import EvalConfig
+    from training.retrieval.options import add_measures, read_config
 
     fields = [field.name for field in dataclasses.fields(EvalConfig)]
     arguments: list[str] = []

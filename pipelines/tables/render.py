@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.evaluate_targets.report import Table
+from pipelines.audit.targets.report import Table
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
 from pipelines.tables.logs import Softness
 from pipelines.tables.results import Difference, Results
-from training.evaluate.bootstrap import Interval
+from training.statistics.bootstrap import Interval
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.record import Record
-from pipelines.evaluate_targets.report import to_json
+from pipelines.audit.targets.report import to_json
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
 from pipelines.tables.grid import Grid
 from pipelines.tables.page import page_of, runs_of
@@ -16,9 +16,9 @@ from pipelines.tables.render import Page, as_markdown, verdicts
 from pipelines.tables.results import Results
 from pipelines.tables.statistics import analyse
 from training.errors import ConfigError, DataError
-from training.evaluate.runs import CHANCE
-from training.evaluate.score_sheets import Fact, ScoreSheet, case_names, read_sheet
 from training.folders import writing
+from training.retrieval.runs import CHANCE
+from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
 
 RESULT, TABLES = "report.json", "tables.md"
 PART_RESULT, PART_TABLES = "part.json", "part.md"

@@ -15,7 +15,7 @@ from pipelines.machine import available_cores
 from pipelines.tables.runner import Runner, StoppedError
 from training.checks import within
 from training.engine.signals import StopRequest
-from training.evaluate.arguments import ArgumentParser
+from training.retrieval.arguments import ArgumentParser
 
 if TYPE_CHECKING:
     from pipelines.tables.job import Job, TrainingJob  # loads torch, which takes seconds

@@ -15,7 +15,7 @@ from training.data.content import image_digest
 from training.engine.checkpoint import FINISHED, run_key
 from training.engine.config import RunConfig
 from training.engine.session import Prepared
-from training.med_vqa.evaluate.evaluation import FORMAT
+from training.med_vqa.answer.evaluate.evaluation import FORMAT
 from training.vqa import predictions
 from training.vqa.floors import FLOORS
 from training.vqa.manifest import find_vqa_manifest
@@ -191,8 +191,8 @@ def forget() -> None:
 
 def _prepared(task: str) -> Callable[[Any], Prepared]:
     """What finds the data and starts of a task."""
-    from training.med_vqa import finetune
-    from training.med_vqa.pretraining import train as pretraining
+    from training.med_vqa.finetune import task as finetune
+    from training.med_vqa.pretrain import train as pretraining
 
     found: dict[str, Callable[[Any], Prepared]] = {
         FINETUNE_TASK: finetune.prepare_run,

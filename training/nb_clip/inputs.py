@@ -17,7 +17,7 @@ from training.data.bank import content_key, module_key
 from training.data.dataset import Batch, CaptionedImages
 from training.data.views import FrozenFeatures, augmentation, step_generator
 from training.errors import ShapeError
-from training.evaluate.features import BATCH, encode_images
+from training.retrieval.features import BATCH, encode_images
 
 
 class Inputs(Protocol):

@@ -29,7 +29,6 @@ from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.errors import DataError
-from training.evaluate.features import RetrievalSet
 from training.nb_clip.accumulate import refuse_batch_norm, slices
 from training.nb_clip.inputs import make_inputs
 from training.nb_clip.losses import LOSSES
@@ -37,6 +36,7 @@ from training.nb_clip.rows import gather_rows
 from training.nb_clip.selection import Selector
 from training.nb_clip.targets import identity_weight
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
+from training.retrieval.features import RetrievalSet
 
 
 @dataclass(frozen=True)
