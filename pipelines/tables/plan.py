@@ -18,7 +18,7 @@ from pipelines.tables.grid import Grid, Row, Variant
 from pipelines.tables.job import Job, KeyedJob, TrainingJob, python, shown
 from pipelines.tables.read_grid import training_config
 from training.clip.config import ModelConfig
-from training.clip.digest import weights_digest
+from training.clip.starts import weights_digest
 from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED, run_key

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tables.job import KeyedJob, TrainingJob
 from pipelines.vqa_tables.grid import Part, Row
 from pipelines.vqa_tables.read_grid import FINETUNE_TASK, PRETRAIN_TASK, training_config
-from training.data.content import image_digest
+from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED, run_key
 from training.engine.config import RunConfig
 from training.engine.session import Prepared

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from training.clip.load import Clip, load_clip
-from training.clip.save import write_model_folder
+from training.clip.load import Clip, load_clip, write_model_folder
 from training.engine.checkpoint import write_json
 from training.errors import CheckpointError, ConfigError, KGTargetsError
 from training.export.card import model_card, without_folders

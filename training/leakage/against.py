@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kg_targets.manifest import Manifest, Record
 from kg_targets.manifest.model import unknown_name
-from training.data.paths import resolve
+from training.data.files import resolve
 from training.errors import ConfigError
 from training.leakage.hashing import RADIUS, Hashes, hash_images, near
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from training.data.paths import resolve
+from training.data.files import resolve
 from training.leakage.hashing import RADIUS, Hashes, hash_images, near
 from training.vqa.items import Question
 from training.vqa.manifest import PARTS

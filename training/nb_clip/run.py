@@ -18,13 +18,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kg_targets.store import TargetStore
-from training.clip.load import Clip
-from training.clip.save import write_model_folder
+from training.clip.load import Clip, write_model_folder
 from training.config import TrainConfig
 from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
-from training.data.sampler import make_sampler
+from training.data.samplers import make_sampler
 from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule

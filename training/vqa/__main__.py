@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kg_targets.manifest import ReadReport
-from training.data.paths import resolve
+from training.data.files import resolve
 from training.errors import ConfigError
 from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.items import Question

@@ -22,7 +22,7 @@ from pipelines.tables.read_grid import read_grid
 from pipelines.tables.replaced import keep_finished
 from pipelines.tables.runner import MARKER
 from tests.builds import CAPTIONS, build, write_split
-from training.clip.save import WEIGHTS
+from training.clip.load import WEIGHTS
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start
 from training.options import to_yaml
 from training.retrieval.concepts import VARIANTS

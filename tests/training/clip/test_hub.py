@@ -10,8 +10,7 @@ import torch
 from tests.training.clip import fakes as fakes
 from training.clip.config import ModelConfig
 from training.clip.features import image_features, text_features
-from training.clip.load import build_clip, load_clip
-from training.clip.save import write_model_folder
+from training.clip.load import build_clip, load_clip, write_model_folder
 from training.errors import CheckpointError, ConfigError
 
 CAPTIONS = ["CT of the chest", "normal MRI of the head"]

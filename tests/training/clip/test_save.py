@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from training.clip.load import Clip, load_clip
-from training.clip.save import WEIGHTS, write_model_folder
+from training.clip.load import WEIGHTS, Clip, load_clip, write_model_folder
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from safetensors.torch import save_file
 from tests.training.clip import fakes as fakes
 from training.clip import starts
 from training.clip.config import ModelConfig
-from training.clip.digest import weights_digest
 from training.clip.features import image_features
-from training.clip.load import build_clip, load_clip, model_config
-from training.clip.save import write_model_folder
+from training.clip.load import build_clip, load_clip, model_config, write_model_folder
+from training.clip.starts import weights_digest
 from training.errors import ConfigError
 
 TRUNK = "test_efficientnet"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from training.config import TrainConfig
-from training.data.paths import resolve
+from training.data.files import resolve
 from training.data.samplers.random import RandomSampler
 from training.data.transforms import Augmentation
 from training.engine.config import OptimConfig

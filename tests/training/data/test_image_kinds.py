@@ -13,8 +13,8 @@ from PIL import EpsImagePlugin, Image
 
 from tests.images import encoded, png
 from training.data.decode import BrokenImage, decode
-from training.data.pixels import PixelTransform
-from training.data.window import percentile_window, to_grey
+from training.data.pixels import percentile_window, to_grey
+from training.data.transforms import PixelTransform
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 

@@ -17,7 +17,7 @@ from tests.images import first_pixels, plain_clip, plain_store, write_images
 from training.data.config import DataConfig
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
-from training.data.sampler import make_sampler
+from training.data.samplers import make_sampler
 from training.data.sources import open_source
 from training.errors import DataError
 

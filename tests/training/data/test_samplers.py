@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.builds import CAPTIONS, build
 from training.data.cases import case_codes
 from training.data.config import DataConfig
-from training.data.sampler import SAMPLERS, make_sampler
+from training.data.samplers import SAMPLERS, make_sampler
 from training.data.samplers.base import Sampler
 from training.data.samplers.neighbour_aware import NEAREST, neighbour_table
 from training.errors import ConfigError

@@ -11,7 +11,7 @@ import pytest
 
 from tests import REPOSITORY
 from tests.training.data.test_data import configure
-from training.data.content import image_digest
+from training.data.files import image_digest
 from training.engine.checkpoint import finish_run, run_key, start_run
 from training.engine.threads import resolve_threads
 from training.errors import CheckpointError, ConfigError, DataError

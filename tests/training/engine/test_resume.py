@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from tests import REPOSITORY
 from tests.training.engine.test_runs import arguments, losses, write_store
-from training.clip.save import WEIGHTS
+from training.clip.load import WEIGHTS
 from training.engine import state as state_module
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.engine.signals import StopRequest

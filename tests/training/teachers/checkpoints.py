@@ -21,8 +21,7 @@ from transformers import (
 )
 
 from tests.training.clip import fakes as fakes
-from training.clip.load import load_clip
-from training.clip.save import write_model_folder
+from training.clip.load import load_clip, write_model_folder
 
 WORDS = (*fakes.WORDS, "right", "pleural", "effusion", "brain", "normal", "fracture")
 

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from tests.training.teachers import checkpoints as checkpoints
 from tests.training.teachers.fakes import FakeEncoder
-from training.teachers import exact as exactly
-from training.teachers.encoder import Encoder
-from training.teachers.exact import ExactConvolutions, exact
+from training.teachers import encoder as exactly
+from training.teachers.encoder import Encoder, ExactConvolutions, exact
 from training.teachers.registry import open_teacher
 
 

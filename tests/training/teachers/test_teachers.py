@@ -23,9 +23,15 @@ from tests.training.clip import fakes as fakes
 from tests.training.teachers import checkpoints as checkpoints
 from training.errors import CheckpointError, ConfigError, DataError, KGTargetsError
 from training.teachers.base import Pairs
-from training.teachers.config import FOLDER, named_teachers, read_teacher_config
 from training.teachers.encoder import Encoder
-from training.teachers.registry import TEACHERS, open_teacher, slug
+from training.teachers.registry import (
+    FOLDER,
+    TEACHERS,
+    named_teachers,
+    open_teacher,
+    read_teacher_config,
+    slug,
+)
 
 CAPTIONS = ["ct head", "normal chest of the head mri", "ct head"]
 

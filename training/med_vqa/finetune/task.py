@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from training.clip.config import check_precision
-from training.data.content import image_digest
+from training.data.files import image_digest
 from training.engine.session import Prepared, Say, run_training
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun

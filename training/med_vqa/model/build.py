@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerBase
 
-from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.clip.freeze import hold_in_eval
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.model.config import VQAModelConfig
@@ -29,6 +28,7 @@ from training.med_vqa.model.saving import (
     save_med_vqa,
 )
 from training.med_vqa.model.starts import bert_of, text_start, vision_start
+from training.weights import LOAD_ERRORS, explain, quiet_loading
 
 __all__ = [
     "Answers",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedConfig
 
 from training.clip.config import ModelConfig
-from training.clip.digest import weights_digest
+from training.clip.starts import weights_digest
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.presets import PRESETS

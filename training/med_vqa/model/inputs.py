@@ -6,7 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from training.data.views import FrozenFeatures, augmentation, step_generator
+from training.data.feature_cache import FrozenFeatures
+from training.data.transforms import augmentation, step_generator
 from training.errors import ConfigError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.build import MedVQA

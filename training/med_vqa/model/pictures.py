@@ -7,11 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from training.data.decode import BrokenImage, decode
-from training.data.paths import resolve
-from training.data.pixels import PixelTransform
+from training.data.decode import BrokenImage, decode, for_each
+from training.data.files import resolve
 from training.data.sources.folder import read_bytes
-from training.data.threads import for_each
+from training.data.transforms import PixelTransform
 from training.errors import DataError
 from training.med_vqa.model.build import MedVQA
 from training.vqa.items import Question

@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from training.clip.failures import quiet_loading
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.engine.checkpoint import CONFIG as RUN_CONFIG
 from training.errors import CheckpointError
 from training.med_vqa.model.modeling import MedVQAModel
+from training.weights import quiet_loading
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

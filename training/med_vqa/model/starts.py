@@ -9,7 +9,6 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 
 from training.clip.config import ModelConfig, is_folder
-from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.clip.load import build_clip, model_config
 from training.clip.starts import MINILM, text_weights_path
 from training.errors import ConfigError
@@ -17,6 +16,7 @@ from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.modeling import MedVQAModel
 from training.med_vqa.model.presets import PRESETS
 from training.med_vqa.model.vision import VisionTower, square
+from training.weights import LOAD_ERRORS, explain, quiet_loading
 
 Content = dict[str, Any]
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from training.checks import given, one_of, within
-from training.data.config import SAMPLER_NAMES, ViewsConfig
+from training.data.config import ViewsConfig
+from training.data.samplers import SAMPLERS
 from training.engine.config import OptimConfig, RunConfig
 from training.errors import ConfigError
 from training.med_vqa.model.config import VQAModelConfig
@@ -77,7 +78,7 @@ class PretrainDataConfig(ViewsConfig):
         one_of("data.texts", self.texts, TEXTS)
         within("data.max_text_tokens", self.max_text_tokens, 4, 512)
         within("data.batch_size", self.batch_size, 2, None)
-        one_of("data.sampler", self.sampler, SAMPLER_NAMES)
+        one_of("data.sampler", self.sampler, tuple(SAMPLERS))
         within("data.neighbour_share", self.neighbour_share, 0, 0.9)
         within("data.workers", self.workers, 0, 256)
         within("data.prefetch", self.prefetch, 1, 64)

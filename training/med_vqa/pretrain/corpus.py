@@ -14,7 +14,7 @@ from kg_targets.store import TargetStore
 from training.clip.load import Clip
 from training.data.cases import case_codes
 from training.data.dataset import CaptionedImages
-from training.data.sampler import SAMPLERS
+from training.data.samplers import make_sampler
 from training.data.samplers.base import Sampler
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
@@ -101,15 +101,7 @@ class Corpus:
         Raises:
             ConfigError: the batch size does not fit the images or the processes.
         """
-        return SAMPLERS[self.data.sampler](
-            self.data,
-            self.images,
-            images=len(self.images),
-            batch_size=self.data.batch_size,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        return make_sampler(self.data, self.images, seed, rank, world_size)
 
     def positions(self, rows: Tensor) -> Tensor:
         """Places in ``images`` of store rows, int64 of the same shape."""

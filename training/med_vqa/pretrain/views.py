@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.dataset import Batch, CaptionedImages
-from training.data.views import FrozenFeatures, augmentation, step_generator
+from training.data.feature_cache import FrozenFeatures
+from training.data.transforms import augmentation, step_generator
 from training.errors import DataError
 from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.inputs import check_cached_memory

@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 
 from accelerate.utils import set_seed
 
-from training.clip.load import build_clip
-from training.clip.save import write_model_folder
+from training.clip.load import build_clip, write_model_folder
 from training.config import TrainConfig
 from training.engine.checkpoint import CHECKPOINT
 from training.errors import CheckpointError, ConfigError

@@ -9,7 +9,7 @@ the same soft mass spread evenly over all the images of the batch that the row m
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from torch import Tensor
 from kg_targets.store import TargetStore
 from training.config import TrainConfig
 from training.data.config import DataConfig
-from training.data.dataset import CaptionedImages
-from training.data.sampler import make_sampler
+from training.data.samplers import make_sampler
 from training.errors import ConfigError
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.losses import target_entropy
@@ -203,9 +202,7 @@ def _same(codes: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
 
 
 def _batches(store: TargetStore, data: DataConfig, seed: int) -> Iterator[NDArray[np.int64]]:
-    # The samplers ask of the images for no more than store, rows and their number.
-    images = cast(CaptionedImages, _Rows(store, np.arange(len(store))))
-    sampler = make_sampler(data, images, seed)
+    sampler = make_sampler(data, _Rows(store, np.arange(len(store))), seed)
     for epoch in count():
         yield from sampler.epoch(epoch)
 

@@ -11,8 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from tests.training.clip import fakes as clip_fakes
 from tests.training.med_vqa import fakes as fakes
-from training.clip.load import load_clip, model_config
-from training.clip.save import write_model_folder
+from training.clip.load import load_clip, model_config, write_model_folder
 from training.errors import ConfigError
 from training.med_vqa import MedVQAModel
 from training.med_vqa.model.build import architecture, build_med_vqa

@@ -11,7 +11,7 @@ import torch
 
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
-from training.data.content import image_digest
+from training.data.files import image_digest
 from training.errors import ConfigError
 from training.med_vqa.answer import MODES, Answered, Answerer
 from training.med_vqa.answer.answerer import SHORTLIST

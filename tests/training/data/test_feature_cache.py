@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.data.bank import Bank, content_key, module_key
+from training.data.feature_cache import Bank, content_key, module_key
 from training.errors import CheckpointError, DataError
 
 

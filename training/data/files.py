@@ -1,12 +1,39 @@
-"""What the images are, told by their content: a run on other images is another run."""
+"""A data set's files: paths that stay inside the folder or archive they belong to, and digests of the content."""
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from training.data.paths import resolve
+from training.errors import DataError
+
+
+def inside(relative: str, place: str) -> str:
+    """``relative`` in its shortest form.
+
+    Args:
+        relative: a path of a store or archive, with slashes.
+        place: what it belongs to, for the message.
+
+    Raises:
+        DataError: the path is absolute or climbs out.
+    """
+    path = posixpath.normpath(relative)
+    if posixpath.isabs(path) or path.split("/")[0] == ".." or "\0" in path:
+        raise DataError(f'image path "{relative}" points outside the {place}: correct the data set')
+    return path
+
+
+def resolve(data_root: Path, relative: str) -> Path:
+    """``data_root / relative``.
+
+    Raises:
+        DataError: the path is absolute or climbs out of the data root.
+    """
+    return data_root / inside(relative, f"data root {data_root}")
+
 
 HASHED_BYTES = 200_000_000
 """Up to this many bytes in all, files are read; reading more would delay every start, so sizes have to do."""
