@@ -1,4 +1,4 @@
-"""How to add a sampler, or a kind of image source: one class in a file of its own, one line in the registry."""
+"""How to add a sampler, or a kind of image source: one class in a file of its own, one line in the registry.
 
 CONTRIBUTING.md says the same in words. The dummy members here are all that a new member has to write.
 """
