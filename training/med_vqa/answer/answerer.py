@@ -16,9 +16,9 @@ from training.errors import ConfigError, ShapeError
 from training.med_vqa.answer.candidates import Candidates
 from training.med_vqa.answer.modes import MODES, Answered, Setting
 from training.med_vqa.answer.packing import CHUNK
-from training.med_vqa.finetune.config import VQADataConfig
 from training.med_vqa.model.batches import Tokens, knowledge_as_tokens, questions_as_tokens
 from training.med_vqa.model.build import Answers, MedVQA
+from training.med_vqa.model.history import TrainedOn
 
 SHORTLIST = 32
 """Candidates of a short-list, as in AMiF's released code."""
@@ -58,7 +58,7 @@ class Answerer:
         *,
         batch: int = BATCH,
         chunk: int = CHUNK,
-        max_question_tokens: int = VQADataConfig.max_question_tokens,
+        max_question_tokens: int = TrainedOn.max_question_tokens,
     ) -> None:
         one_of("precision", precision, PRECISIONS)
         self._device = torch.device(device)

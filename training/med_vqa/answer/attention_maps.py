@@ -28,7 +28,7 @@ from training.folders import writing
 from training.med_vqa.model.batches import Tokens
 from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.modeling import MedVQAModel
-from training.med_vqa.pretrain.objectives.transport import cosine_cost, inner_tokens, ipot_plan
+from training.med_vqa.model.transport import cosine_cost, inner_tokens, ipot_plan
 
 KINDS = ("transport", "co_attention")
 _COLUMNS, _INCH, _LEGEND = 6, 1.75, 0.9

@@ -17,8 +17,8 @@ from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.material import Material
-from training.med_vqa.finetune.trained_on import TrainedOn, save_trained_on
 from training.med_vqa.model.build import MedVQA, save_med_vqa
+from training.med_vqa.model.history import TrainedOn, save_trained_on
 from training.med_vqa.model.inputs import make_inputs
 from training.med_vqa.model.pictures import blank_images
 from training.vqa.protocols import Split

@@ -13,10 +13,9 @@ from training.data.files import image_digest
 from training.engine.session import Prepared, Say, run_training
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
-from training.med_vqa.finetune.trained_on import Past
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.handover import start_digests
-from training.med_vqa.model.pretrained_on import FIELD, as_json
+from training.med_vqa.model.history import FIELD, Past, as_json
 from training.vqa.manifest import VQAManifest, find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 

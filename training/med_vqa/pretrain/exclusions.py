@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
 from training.errors import DataError
-from training.med_vqa.model.pretrained_on import Excluded
+from training.med_vqa.model.history import Excluded
 
 NAMED = 3
 """Cases that a message names."""

@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import CheckpointError
-from training.med_vqa.finetune.trained_on import Past, save_trained_on
 from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.handover import FUSION, RECORD, TOWERS, read_record
-from training.med_vqa.model.pretrained_on import FIELD, Pretraining, as_json
+from training.med_vqa.model.history import FIELD, Past, Pretraining, as_json, save_trained_on
 from training.med_vqa.model.saving import CONFIG, Answers, save_med_vqa
 from training.med_vqa.pretrain.corpus import Corpus
 from training.med_vqa.pretrain.exclusions import Exclusions

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import write_world
 from training.med_vqa.answer.evaluate.__main__ import main as evaluate
 from training.med_vqa.answer.evaluate.shown import derangement
-from training.med_vqa.finetune.trained_on import Digests, TrainedOn, save_trained_on
 from training.med_vqa.model.build import Answers, build_med_vqa, save_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
+from training.med_vqa.model.history import Digests, TrainedOn, save_trained_on
 from training.predict import main as predict
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.predictions import read_predictions
@@ -254,7 +255,9 @@ def test_a_copy_of_the_folder_tells_what_it_was_trained_on(
     assert "--split validation: it is not recorded" in last_line(capsys)
     split = prepare(find_vqa_manifest("vqa_rad"), world / "data", "strict")
     config = {"seed": 5, "model": {"preset": "tiny"}, "data": {"images": "blank"}}
-    save_trained_on(model, TrainedOn.of_config(config, "vqa_rad", "strict", Digests.of(split.train)))
+    save_trained_on(
+        model, replace(TrainedOn.of_config(config, "vqa_rad", "strict"), digests=Digests.of(split.train))
+    )
     assert evaluate(asked) == 0
     facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
     assert (facts["trained_on"], facts["images"], facts["seed"]) == ("blank", "blank", 5)

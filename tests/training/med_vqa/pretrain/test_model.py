@@ -10,11 +10,10 @@ from torch import Tensor
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
-from training.med_vqa.finetune.trained_on import Past
 from training.med_vqa.model.build import MedVQA, build_med_vqa, load_med_vqa, open_start
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.handover import RECORD
-from training.med_vqa.model.pretrained_on import Pretraining
+from training.med_vqa.model.history import Past, Pretraining
 from training.med_vqa.pretrain import objective
 from training.med_vqa.pretrain.config import (
     PretrainConfig,

@@ -9,10 +9,17 @@ import torch
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
-from training.med_vqa.finetune.trained_on import FILE, Digests, Past, TrainedOn, load_trained_on
 from training.med_vqa.model.build import MedVQA, open_start
 from training.med_vqa.model.handover import RECORD
-from training.med_vqa.model.pretrained_on import Excluded, Pretraining
+from training.med_vqa.model.history import (
+    FILE,
+    Digests,
+    Excluded,
+    Past,
+    Pretraining,
+    TrainedOn,
+    load_trained_on,
+)
 from training.med_vqa.pretrain.config import (
     PretrainConfig,
     PretrainDataConfig,
@@ -124,7 +131,7 @@ def test_a_folder_tells_what_it_saw_and_keeps_what_came_before(vqa: MedVQA, tmp_
     assert (first["store"], first["images"], first["excluded"][0]["images"]) == ("f", 20, 5)
 
     digests = Digests(frozenset("q"), frozenset("i"))
-    tuned = TrainedOn.of_config({"seed": 3}, "vqa_rad", "strict", digests)
+    tuned = TrainedOn("vqa_rad", "strict", seed=3, pretrainings=(), digests=digests)
     for stage in ("one", "two"):
         past = Past(tuned.pretrainings, fine_tuned=True, fine_tuning=tuned)
         folder = kept(tmp_path / f"tuned-{stage}", made(vqa, stage), vqa, past)

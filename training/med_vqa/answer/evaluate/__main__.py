@@ -17,8 +17,7 @@ from training.med_vqa.answer.answerer import SHORTLIST
 from training.med_vqa.answer.evaluate.evaluation import Asked, check_fits, evaluate, key_of
 from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, REAL
-from training.med_vqa.finetune.config import VQADataConfig
-from training.med_vqa.model.pretrained_on import FIELD, from_json, told
+from training.med_vqa.model.history import FIELD, TrainedOn, from_json, told
 from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_data, read_data, read_split
@@ -75,7 +74,7 @@ def work(options: argparse.Namespace) -> None:
     saved = Saved.of(Path(options.model))
     for field in ("split_seed", "validation_share"):
         if getattr(options, field) is None:
-            setattr(options, field, getattr(saved.training or VQADataConfig, field))
+            setattr(options, field, getattr(saved.training or TrainedOn, field))
     protocol = options.protocol or saved.answers.protocol
     one_of("--protocol", protocol, PROTOCOLS)
     one_of("--split", options.split, PARTS)

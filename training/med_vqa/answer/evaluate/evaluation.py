@@ -17,8 +17,7 @@ from training.med_vqa.answer import MODES, Answered, Answerer
 from training.med_vqa.answer.answerer import SHORTLIST
 from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, SHUFFLED, Shown
-from training.med_vqa.finetune.trained_on import Digests
-from training.med_vqa.model.pretrained_on import FIELD, as_json
+from training.med_vqa.model.history import FIELD, Digests, as_json
 from training.vqa.items import Question
 from training.vqa.manifest import TEST
 from training.vqa.normalise import is_blank

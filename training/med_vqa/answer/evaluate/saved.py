@@ -8,10 +8,8 @@ import yaml
 
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.errors import CheckpointError
-from training.med_vqa.finetune.config import VQADataConfig
-from training.med_vqa.finetune.trained_on import TrainedOn, load_trained_on
 from training.med_vqa.model.build import Answers, MedVQA, load_answers, load_med_vqa
-from training.med_vqa.model.pretrained_on import UNRECORDED, History
+from training.med_vqa.model.history import UNRECORDED, History, TrainedOn, load_trained_on
 from training.med_vqa.model.saving import folder_digest, model_folder
 
 
@@ -72,7 +70,7 @@ class Saved:
     def max_question_tokens(self) -> int:
         """Word pieces of a question that the training read, at most; its default where it is not known."""
         if self.training is None:
-            return VQADataConfig.max_question_tokens
+            return TrainedOn.max_question_tokens
         return self.training.max_question_tokens
 
 

@@ -1,5 +1,6 @@
 """Objectives of AMiF's pre-training as pure functions (methods.md §2.2, §2.3; docs/med_vqa_objectives.md)."""
 
+from training.med_vqa.model.transport import inner_tokens, ipot_plan, transport_loss
 from training.med_vqa.pretrain.objectives.contrastive import soft_contrastive_loss
 from training.med_vqa.pretrain.objectives.matching import (
     MatchingPairs,
@@ -9,7 +10,6 @@ from training.med_vqa.pretrain.objectives.matching import (
 )
 from training.med_vqa.pretrain.objectives.mining import hard_negatives
 from training.med_vqa.pretrain.objectives.soft_labels import SPACES, blend, hard_targets, teacher_targets
-from training.med_vqa.pretrain.objectives.transport import inner_tokens, ipot_plan, transport_loss
 
 __all__ = [
     "SPACES",

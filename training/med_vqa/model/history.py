@@ -1,27 +1,124 @@
-"""What a model was fine-tuned on, kept beside its weights (``trained_on.json``), so that a copy of the folder tells it.
+"""What a model has been trained on, kept beside its weights, so that a copy of the folder tells it.
 
-Questions and images are known again under any data set's name and in any cut, but not by their text: of each question
-(image id and normalised wording) and of each image id the first 16 hexadecimal digits of a sha256 are kept.
+``trained_on.json`` is of its last fine-tuning. Questions and images are known again under any data set's name and in
+any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
+hexadecimal digits of a sha256 are kept.
+
+``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and among the facts of
+predictions, lists all pre-trainings, the earliest first. ``null`` in it, or no such list: what came before is not
+recorded.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from training.engine.config import RunConfig
 from training.errors import CheckpointError
 from training.leakage.between import asked
-from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.handover import RECORD as PRETRAINING
 from training.med_vqa.model.handover import read_record
-from training.med_vqa.model.pretrained_on import FIELD, UNRECORDED, History, from_json
 from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
 from training.vqa.items import Question
 from training.vqa.protocols import Split
 
 FILE = "trained_on.json"
 DIGITS = 16
+FIELD = "pretrainings"
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A list of cases that a pre-training did not see; counts, never a case."""
+
+    by: str
+    """``data.exclude``, or ``kg-targets build``: the store was built without them."""
+    sha256: str
+    """Of the listed cases, ascending (``kg_targets.manifest.ExcludedCases.digest``)."""
+    cases_listed: int
+    cases_found: int
+    """Those of them that there were to leave out."""
+    images: int
+    """Of the cases found."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pre-training."""
+
+    stage: str
+    """``one`` or ``two``."""
+    dataset: str
+    split: str
+    store: str
+    """Fingerprint of the target store."""
+    images: int
+    """That trained."""
+    dev_images: int
+    """That chose the epoch."""
+    excluded: tuple[Excluded, ...] = ()
+
+    def told(self) -> str:
+        """What it was on, for a person."""
+        cases, images = (
+            sum(getattr(one, name) for one in self.excluded) for name in ("cases_found", "images")
+        )
+        left_out = f"{cases:,} cases with {images:,} images excluded" if cases else "nothing excluded"
+        return f"{self.dataset} {self.split}, {left_out}"
+
+
+History = tuple[Pretraining | None, ...]
+"""The earliest first; None: what came before is not recorded."""
+UNRECORDED: History = (None,)
+
+
+def told(history: History) -> str:
+    """All of them in one clause for a person, what several stages have in common once; empty without any."""
+    known = list(dict.fromkeys(one.told() for one in history if one is not None))
+    if not known:
+        return "pre-training not recorded" if history else ""
+    before = ", what came before is not recorded" if None in history else ""
+    return f"pre-trained on {', then on '.join(known)}{before}"
+
+
+def as_json(history: History) -> list[dict[str, Any] | None]:
+    """Plain JSON values."""
+    return [
+        None if one is None else {**asdict(one), "excluded": [asdict(left_out) for left_out in one.excluded]}
+        for one in history
+    ]
+
+
+def from_json(content: Any, where: str) -> History:
+    """What ``as_json`` gave; None, since the list is missing: not recorded.
+
+    Args:
+        content: the list.
+        where: begins the message of an error, such as ``FILE is damaged``.
+
+    Raises:
+        CheckpointError: it is no such list.
+    """
+    if content is None:
+        return UNRECORDED
+    return tuple(None if one is None else _pretraining(one, where) for one in _objects(content, FIELD, where))
+
+
+def _pretraining(content: Any, where: str) -> Pretraining:
+    lists = _objects(content.get("excluded"), "excluded", where)
+    excluded = tuple(Excluded(**plain_fields(Excluded, one, where)) for one in lists)
+    return Pretraining(**plain_fields(Pretraining, content, where), excluded=excluded)
+
+
+def _objects(content: Any, name: str, where: str) -> Sequence[Any]:
+    nulls = name == FIELD
+    if not isinstance(content, list) or not all(
+        isinstance(one, dict) or (nulls and one is None) for one in content
+    ):
+        raise CheckpointError(f'{where}: "{name}" is not a list of objects')
+    return content
 
 
 @dataclass(frozen=True)
@@ -52,64 +149,56 @@ class Digests:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """A fine-tuning."""
+    """A fine-tuning; the values without a record are the defaults of its configuration."""
 
     dataset: str
     protocol: str
-    split_seed: int
-    validation_share: float
-    images: str
+    split_seed: int = 0
+    validation_share: float = 0.1
+    images: str = "real"
     """``real``, or ``blank``."""
-    seed: int
+    seed: int = 0
     """Of the training."""
-    preset: str
-    precision: str
-    max_question_tokens: int
-    pretrainings: History
+    preset: str = "model"
+    precision: str = "fp32"
+    max_question_tokens: int = 64
+    pretrainings: History = UNRECORDED
     """That the model went through before it."""
-    digests: Digests | None
+    digests: Digests | None = None
     """Of its training questions, and of those of the fine-tunings before it; None: not recorded."""
 
     @classmethod
-    def of(cls, config: FinetuneConfig, split: Split) -> "TrainedOn":
+    def of(cls, config: RunConfig, split: Split) -> "TrainedOn":
         """Of a run on the train part of a split.
+
+        Args:
+            config: of the fine-tuning.
+            split: the data set under its protocol.
 
         Raises:
             CheckpointError: a record of the model that it starts from is damaged.
         """
-        past = Past.of(config.model.start)
+        content = asdict(config)
+        past = Past.of(content["model"]["start"])
         digests = past.and_then(Digests.of(split.train))
-        return replace(
-            cls.of_config(asdict(config), split.dataset, split.protocol, digests),
-            pretrainings=past.pretrainings,
-        )
+        trained_on = cls.of_config(content, split.dataset, split.protocol)
+        return replace(trained_on, pretrainings=past.pretrainings, digests=digests)
 
     @classmethod
-    def of_config(
-        cls, config: Mapping[str, Any], dataset: str, protocol: str, digests: Digests | None = None
-    ) -> "TrainedOn":
-        """Of a run's configuration, as its config.yaml holds it; of what its start went through, that tells nothing.
+    def of_config(cls, config: Mapping[str, Any], dataset: str, protocol: str) -> "TrainedOn":
+        """Of a run's configuration, as its config.yaml holds it, which tells nothing of what its start went through.
 
         Raises:
             CheckpointError: a value is of another type.
         """
         data, model = config.get("data") or {}, config.get("model") or {}
-        usual = VQADataConfig
-        content = {
-            "dataset": dataset,
-            "protocol": protocol,
-            "split_seed": data.get("split_seed", usual.split_seed),
-            "validation_share": data.get("validation_share", usual.validation_share),
-            "images": data.get("images", usual.images),
-            "seed": config.get("seed", 0),
-            "preset": model.get("preset", "model"),
-            "precision": model.get("precision", "fp32"),
-            "max_question_tokens": data.get("max_question_tokens", usual.max_question_tokens),
-        }
+        places = {**dict.fromkeys(("preset", "precision"), model), "seed": config}
+        content = {"dataset": dataset, "protocol": protocol}
+        for field in fields(cls)[2:-2]:
+            content[field.name] = places.get(field.name, data).get(field.name, field.default)
         return cls(
             **plain_fields(cls, content, "the run's configuration"),
             pretrainings=() if model.get("start") is None else UNRECORDED,
-            digests=digests,
         )
 
 

@@ -14,17 +14,22 @@ from training.errors import CheckpointError, ConfigError
 from training.med_vqa.answer.evaluate.evaluation import check_fits
 from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
-from training.med_vqa.finetune.trained_on import (
-    FILE,
-    Digests,
-    Past,
-    TrainedOn,
-    load_trained_on,
-    save_trained_on,
-)
 from training.med_vqa.model.build import Answers
 from training.med_vqa.model.config import VQAModelConfig
-from training.med_vqa.model.pretrained_on import UNRECORDED, Excluded, Pretraining, as_json, from_json, told
+from training.med_vqa.model.history import (
+    FILE,
+    UNRECORDED,
+    Digests,
+    Excluded,
+    Past,
+    Pretraining,
+    TrainedOn,
+    as_json,
+    from_json,
+    load_trained_on,
+    save_trained_on,
+    told,
+)
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
@@ -64,6 +69,11 @@ def config_of(data: Path, split: Split, **model: Any) -> FinetuneConfig:
 def saved(split: Split, training: TrainedOn | None) -> Saved:
     answers = Answers(list(split.candidates), [], split.protocol, split.dataset, "of a test")
     return Saved(Path("model"), SimpleNamespace(), answers, training)  # type: ignore[arg-type]
+
+
+def test_what_no_record_tells_is_the_default_of_the_configuration() -> None:
+    for name in ("split_seed", "validation_share", "images", "max_question_tokens"):
+        assert getattr(TrainedOn, name) == getattr(VQADataConfig, name)
 
 
 def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> None:
