@@ -39,8 +39,8 @@ COMMANDS = {
     "kg-targets": ["-m", "pipelines.cli"],
     "tables": ["-m", "pipelines.tables"],
     "train": ["{checkout}/training/run.py"],
-    "evaluate": ["-m", "training.evaluate"],
-    "evaluate-vqa": ["-m", "training.med_vqa.evaluate"],
+    "evaluate": ["-m", "training.retrieval"],
+    "evaluate-vqa": ["-m", "training.med_vqa.answer.evaluate"],
     "compare-vqa": ["-m", "training.vqa.compare"],
 }
 """How each command of the project is started; the one place to edit when one of them moves."""

@@ -30,8 +30,8 @@ NOT_WRITTEN_BY_V0 = ("README.md", "make.py", EXPECTED)
 COMMANDS = {
     "kg-targets": "pipelines.cli",
     "train": "training.run",
-    "evaluate": "training.evaluate.__main__",
-    "evaluate-vqa": "training.med_vqa.evaluate.__main__",
+    "evaluate": "training.retrieval.__main__",
+    "evaluate-vqa": "training.med_vqa.answer.evaluate.__main__",
     "compare-vqa": "training.vqa.compare",
     "predict": "training.predict",
 }
