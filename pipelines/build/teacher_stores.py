@@ -28,7 +28,7 @@ from pipelines.build.teacher_summary import agreement, agreement_lines
 
 if TYPE_CHECKING:
     from training.data.sources import ImageSource
-    from training.teachers.base import Pairs, Teacher
+    from training.teachers.base import ImageTexts, Teacher
 
 _READ_AT_ONCE = 4096
 
@@ -147,12 +147,12 @@ class _TeacherBuild:
         return open_source(self.root, cast(TargetStore, listing))
 
     @cached_property
-    def pairs(self) -> "Pairs":
+    def pairs(self) -> "ImageTexts":
         """What the teacher is shown."""
-        from training.teachers.base import Pairs
+        from training.teachers.base import ImageTexts
 
         ids, captions = (self.rows.column(name).to_pylist() for name in ("image_id", "caption"))
-        return Pairs(ids, captions, self.source)
+        return ImageTexts(ids, captions, self.source)
 
     def _inputs(self) -> dict[str, Any]:
         """Everything that the store's content follows from."""
