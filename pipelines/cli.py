@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import kg_targets
 from kg_targets.errors import ConfigError, KGTargetsError
-from pipelines.machine import available_cores
+from pipelines.build.executors import available_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -225,7 +225,7 @@ def _say(line: str) -> None:
 
 def _build(options: argparse.Namespace) -> None:
     from pipelines.build.config import BuildConfig
-    from pipelines.build.stores import build_data_set
+    from pipelines.build.recipe import build_data_set
 
     names = [field.name for field in dataclasses.fields(BuildConfig)]
     build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
@@ -319,7 +319,7 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.ontology import load_ontology
     from pipelines.audit.concepts import gold_lines, label_lines
     from pipelines.build.config import BuildConfig
-    from pipelines.build.extractors import make_extractor
+    from pipelines.build.extract import make_extractor
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate-concepts medpix")
@@ -341,8 +341,8 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
 
 
 def _evaluate_targets(options: argparse.Namespace) -> None:
+    from pipelines.audit.subjects import parse_batch_sizes
     from pipelines.audit.targets import EvaluationSettings, evaluate_targets
-    from pipelines.audit.targets.settings import parse_batch_sizes
 
     settings = EvaluationSettings(
         seed=options.seed,
