@@ -15,8 +15,8 @@ from training.med_vqa.model.batches import (
     knowledge_as_tokens,
     questions_as_tokens,
 )
-from training.med_vqa.model.build import Answers, MedVQA
 from training.med_vqa.model.pictures import Pictures
+from training.med_vqa.model.saving import Answers, MedVQA
 from training.vqa.items import Question
 from training.vqa.protocols import Split
 

@@ -17,10 +17,10 @@ from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.material import Material
-from training.med_vqa.model.build import MedVQA, save_med_vqa
 from training.med_vqa.model.history import TrainedOn, save_trained_on
 from training.med_vqa.model.inputs import make_inputs
 from training.med_vqa.model.pictures import blank_images
+from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.protocols import Split
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class FinetuneRun:
         return blank_images(self.vqa, 1)[0] if pictures is None else pictures.normalised(path)
 
     def save(self, output: Path) -> None:
-        """OUTPUT/checkpoint, for ``training.med_vqa.model.build.load_med_vqa``."""
+        """OUTPUT/checkpoint, for ``training.med_vqa.model.saving.load_med_vqa``."""
 
         def write(folder: Path) -> None:
             save_med_vqa(folder, self.vqa.model, self.vqa.tokenizer, self.material.answers)

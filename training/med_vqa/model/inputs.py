@@ -10,8 +10,8 @@ from training.data.feature_cache import FrozenFeatures
 from training.data.transforms import augmentation, step_generator
 from training.errors import ConfigError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
-from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.pictures import Pictures, blank_images
+from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import PretrainDataConfig
 
 

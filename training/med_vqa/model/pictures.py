@@ -12,7 +12,7 @@ from training.data.files import resolve
 from training.data.sources.folder import read_bytes
 from training.data.transforms import PixelTransform
 from training.errors import DataError
-from training.med_vqa.model.build import MedVQA
+from training.med_vqa.model.saving import MedVQA
 from training.vqa.items import Question
 
 UNNAMED = "no image file is named"

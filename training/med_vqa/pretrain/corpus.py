@@ -19,7 +19,7 @@ from training.data.samplers.base import Sampler
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.batches import Tokens, pieces_of, questions_as_tokens
-from training.med_vqa.model.build import MedVQA
+from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import PretrainDataConfig
 from training.med_vqa.pretrain.exclusions import Exclusions
 

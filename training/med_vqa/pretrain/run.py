@@ -23,9 +23,8 @@ from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.med_vqa.model.batches import Tokens
-from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.history import Past
-from training.med_vqa.model.saving import model_folder
+from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus
 from training.med_vqa.pretrain.exclusions import Exclusions

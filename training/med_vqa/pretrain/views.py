@@ -17,8 +17,8 @@ from training.data.dataset import Batch, CaptionedImages
 from training.data.feature_cache import FrozenFeatures
 from training.data.transforms import augmentation, step_generator
 from training.errors import DataError
-from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.inputs import check_cached_memory
+from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus
 

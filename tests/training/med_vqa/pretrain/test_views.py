@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from tests.training.med_vqa import fakes as fakes
 from training.data.cases import case_codes
 from training.data.dataset import Batch
-from training.med_vqa.model.build import MedVQA
+from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
 from training.med_vqa.pretrain.views import CachedViews, Partners, PixelViews, Views
 

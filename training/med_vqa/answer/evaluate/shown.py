@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from training.errors import ConfigError
-from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.pictures import Pictures, blank_images
+from training.med_vqa.model.saving import MedVQA
 from training.vqa.items import Question
 
 REAL, SHUFFLED, BLANK = IMAGES = ("real", "shuffled", "blank")
