@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of
 from training.errors import DataError
 from training.folders import check_writable
@@ -19,7 +20,6 @@ from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, REAL
 from training.med_vqa.model.history import FIELD, TrainedOn, from_json, told
 from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
 from training.vqa.protocols import PROTOCOLS

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kg_targets.manifest import TEST, Question
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.data.files import image_digest
@@ -18,8 +19,6 @@ from training.med_vqa.answer.answerer import SHORTLIST
 from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, SHUFFLED, Shown
 from training.med_vqa.model.history import FIELD, Digests, as_json
-from training.vqa.items import Question
-from training.vqa.manifest import TEST
 from training.vqa.normalise import is_blank
 from training.vqa.predictions import Predictions, predictions_of
 from training.vqa.protocols import Split, ceiling

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kg_targets.manifest import Question
 from training.errors import ConfigError
 from training.med_vqa.model.images import ImageTable, blank_images
 from training.med_vqa.model.saving import MedVQA
-from training.vqa.items import Question
 
 REAL, SHUFFLED, BLANK = IMAGES = ("real", "shuffled", "blank")
 _MEAN_COLOUR = "the mean colour"
