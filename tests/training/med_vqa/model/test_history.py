@@ -20,9 +20,9 @@ from training.med_vqa.model.history import (
     UNRECORDED,
     Digests,
     Excluded,
-    Past,
     Pretraining,
     TrainedOn,
+    TrainingHistory,
     as_json,
     from_json,
     load_trained_on,
@@ -172,11 +172,19 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     (tmp_path / "tuned").mkdir()
     save_trained_on(tmp_path / "tuned", record)
     assert load_trained_on(tmp_path / "tuned") == record
-    assert Past.of(str(tmp_path / "tuned")).pretrainings == saved(split, record).pretrainings == (known,)
+    assert (
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
+        == saved(split, record).pretrainings
+        == (known,)
+    )
     content = json.loads((tmp_path / "tuned" / FILE).read_text())
     content.pop("pretrainings")
     (tmp_path / "tuned" / FILE).write_text(json.dumps(content))
-    assert Past.of(str(tmp_path / "tuned")).pretrainings == UNRECORDED == saved(split, None).pretrainings
+    assert (
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
+        == UNRECORDED
+        == saved(split, None).pretrainings
+    )
     (tmp_path / "pretraining.json").write_text("{}")
     assert TrainedOn.of(config, split).pretrainings == UNRECORDED
     for wrong, message in (

@@ -8,7 +8,7 @@ import yaml
 
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.errors import CheckpointError
-from training.med_vqa.model.history import UNRECORDED, History, TrainedOn, load_trained_on
+from training.med_vqa.model.history import UNRECORDED, Pretrainings, TrainedOn, load_trained_on
 from training.med_vqa.model.saving import (
     Answers,
     MedVQA,
@@ -63,7 +63,7 @@ class Saved:
         return "unknown" if self.training is None else self.training.images
 
     @property
-    def pretrainings(self) -> History:
+    def pretrainings(self) -> Pretrainings:
         """That the model went through."""
         return UNRECORDED if self.training is None else self.training.pretrainings
 
