@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.audit.targets.settings import EvaluationSettings
-from training.statistics.bootstrap import Comparison, Interval, case_interval, compare, holm
+from training.statistics.intervals import Interval, case_interval
+from training.statistics.paired_tests import Comparison, compare, holm
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

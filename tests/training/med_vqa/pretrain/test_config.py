@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training.med_vqa.pretrain.exclusions import Exclusions
 
 from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
@@ -14,7 +15,6 @@ from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain import config as config_module
 from training.med_vqa.pretrain.config import PretrainConfig, SoftLabelConfig
 from training.med_vqa.pretrain.corpus import dev_rows
-from training.med_vqa.pretrain.exclusions import Exclusions
 from training.med_vqa.pretrain.objectives import SPACES
 from training.options import build, help_text, read_options, to_yaml
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import one_of
+from training.command import ArgumentParser, run_command
 from training.errors import DataError
 from training.folders import check_writable
 from training.med_vqa.answer import MODES
@@ -18,7 +19,6 @@ from training.med_vqa.answer.evaluate.evaluation import Asked, check_fits, evalu
 from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, REAL
 from training.med_vqa.model.history import FIELD, TrainedOn, from_json, told
-from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer, print the scores, write the predictions; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:
