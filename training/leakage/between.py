@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from kg_targets.manifest import PARTS, Question
 from training.data.files import resolve
 from training.leakage.hashing import RADIUS, Hashes, hash_images, near
-from training.vqa.items import Question
-from training.vqa.manifest import PARTS
-from training.vqa.normalise import normalise_question
+from training.vqa.normalise import accepted_answers, normalise_question
 from training.vqa.protocols import Split
 
 
@@ -44,10 +43,10 @@ def shared(split: Split) -> list[Shared]:
         images = {question.image_id for question in first} & {question.image_id for question in second}
         answers: dict[tuple[str, str], set[str]] = {}
         for question in first:
-            answers.setdefault(asked(question), set()).update(question.accepted(split.language))
+            answers.setdefault(asked(question), set()).update(accepted_answers(question, split.language))
         repeated = [question for question in second if asked(question) in answers]
         alike = sum(
-            not answers[asked(question)].isdisjoint(question.accepted(split.language))
+            not answers[asked(question)].isdisjoint(accepted_answers(question, split.language))
             for question in repeated
         )
         ids = tuple(question.id for question in repeated)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of, within
 from training.command import ArgumentParser, run_command
 from training.errors import ConfigError, DataError
@@ -34,7 +35,6 @@ from training.leakage.against import (
 from training.leakage.between import Near, Shared, alike, hash_questions, shared
 from training.leakage.hashing import BITS, RADIUS, Hashes
 from training.vqa.files import json_text, write_text
-from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_cut, add_data, read_data, read_split
 from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split
 

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from kg_targets.manifest import Manifest
 from training.checks import one_of, within
 from training.errors import ConfigError
-from training.vqa.manifest import VQAManifest, find_vqa_manifest
 from training.vqa.protocols import PROTOCOLS, PUBLISHED, VALIDATION_SHARES, Split, as_published, prepare
 
 
@@ -29,13 +29,13 @@ def add_cut(command: argparse.ArgumentParser, default: str, known: Sequence[str]
     )
 
 
-def read_data(options: argparse.Namespace) -> tuple[VQAManifest, Path]:
+def read_data(options: argparse.Namespace) -> tuple[Manifest, Path]:
     """The manifest and the data root.
 
     Raises:
         ConfigError: no such data set, or the data root is no folder.
     """
-    manifest = find_vqa_manifest(options.dataset)
+    manifest = Manifest.load(options.dataset, "questions")
     root = Path(options.data_root) if options.data_root else manifest.default_root
     if not root.is_dir():
         raise ConfigError(
@@ -44,7 +44,7 @@ def read_data(options: argparse.Namespace) -> tuple[VQAManifest, Path]:
     return manifest, root
 
 
-def read_split(options: argparse.Namespace, manifest: VQAManifest, root: Path, protocol: str) -> Split:
+def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, protocol: str) -> Split:
     """The data set under a protocol, cut as the options say, or ``published``.
 
     Raises:

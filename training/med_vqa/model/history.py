@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import Question
 from training.engine.config import RunConfig
 from training.errors import CheckpointError
 from training.leakage.between import asked
 from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
-from training.vqa.items import Question
 from training.vqa.protocols import Split
 
 PRETRAINING = "pretraining.json"
