@@ -17,8 +17,8 @@ from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.results import DRAWS, Results
 from training.statistics.intervals import per_cent
 from training.statistics.paired_tests import p_text
-from training.vqa.compare import Table as Compared
-from training.vqa.compare_report import as_markdown
+from training.vqa.compare import as_markdown
+from training.vqa.comparison import Table as Compared
 from training.vqa.scores import FLOOR, OVERALL, Accuracy
 
 DEFAULT_OUT = Path("build/vqa_tables")

@@ -19,10 +19,9 @@ from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
 from training.command import ArgumentParser, run_command
 from training.folders import check_writable
-from training.vqa.normalise import accepted_answers, normalise_question
-from training.vqa.options import add_cut, add_data, read_data, read_split
+from training.vqa.answers import accepted_answers, normalise_question
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
-from training.vqa.protocols import PROTOCOLS, Split
+from training.vqa.protocols import PROTOCOLS, Split, add_cut, add_data, read_data, read_split
 from training.vqa.scores import accuracies, as_text
 
 FLOORS = ("global", "answer_type", "kind", "question")

@@ -16,7 +16,7 @@ from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
 from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import FIELD, Past, as_json
-from training.vqa.normalise import accepted_answers
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
 
 
