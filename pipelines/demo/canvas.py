@@ -6,8 +6,6 @@ downwards, and carry the patient's pose (rotation, size, shift, a gentle warp): 
 lands where that part of the patient is. By radiological convention the patient's left side is at positive x.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -41,7 +39,7 @@ class Canvas:
     """Source of every random detail of this picture."""
 
     @classmethod
-    def posed(cls, rng: np.random.Generator, *, tilt: float = 0.07, warp: float = 0.02) -> Canvas:
+    def posed(cls, rng: np.random.Generator, *, tilt: float = 0.07, warp: float = 0.02) -> "Canvas":
         """Return a black canvas, its frame rotated (by ``tilt`` radians on average), scaled and warped."""
         axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
         v, u = np.meshgrid(axis, axis, indexing="ij")
@@ -58,7 +56,7 @@ class Canvas:
 
     def local(
         self, at: Point = (0, 0), *, angle: float = 0.0, wide: float = 1.0, tall: float = 1.0
-    ) -> Canvas:
+    ) -> "Canvas":
         """Return a frame with origin ``at``, turned by ``angle`` radians; a negative ``wide`` mirrors it."""
         dx, dy = self.x - np.float32(at[0]), self.y - np.float32(at[1])
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))

@@ -4,14 +4,12 @@ A caption may name its finding or leave it out, may deny other findings of the r
 medical at all. A denial always follows what is asserted, in a sentence of its own or after "without".
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.demo.study import Case, Series
+from pipelines.demo.cases import Case, Series
 from pipelines.demo.vocabulary import BODY, COMPLAINTS, EMPTY, FINDINGS, IMAGING, RELATED, VIEWS
 
 NO_CONCEPT_SHARE = 0.025

@@ -1,11 +1,9 @@
 """Radiographs of hand, knee and pelvis, and a sagittal MR of the knee: bones as shafts with bright cortex."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipelines.demo.canvas import EDGE, Canvas, Point, ramp
-from pipelines.demo.study import Case, Series
+from pipelines.demo.cases import Case, Series
 
 
 def draw_bone(

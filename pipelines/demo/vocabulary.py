@@ -1,7 +1,5 @@
 """The words of the demo's captions: findings, imaging and complaints, with synonyms and abbreviations."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

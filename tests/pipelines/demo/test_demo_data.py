@@ -13,9 +13,8 @@ from PIL import Image
 from kg_targets.errors import DataError
 from pipelines.demo import COLUMNS, SPLITS, DemoSummary, write_demo, writer
 from pipelines.demo.captions import compose_caption
-from pipelines.demo.cases import RECIPES, plan_case, plan_cases, split_cases
+from pipelines.demo.cases import RECIPES, Case, Series, plan_case, plan_cases, split_cases
 from pipelines.demo.picture import draw_picture
-from pipelines.demo.study import Case, Series
 from pipelines.demo.vocabulary import FINDINGS, IMAGING
 
 _SMALL = 60
