@@ -3,47 +3,29 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from pipelines.demo.canvas import SIZE, Array, Canvas, Point, ramp
+from pipelines.demo.canvas import SIZE, Array, Canvas, Point, brightness, ramp
 from pipelines.demo.cases import Case, Series
 from pipelines.demo.chest import draw_vertebra
 
-_TISSUE = {
-    # Brightness by tissue: CT after contrast medium; T2 with bright water and dark, flowing blood.
-    "ct": {
-        "fat": 0.13,
-        "muscle": 0.47,
-        "liver": 0.6,
-        "spleen": 0.66,
-        "kidney": 0.78,
-        "blood": 0.86,
-        "water": 0.31,
-        "bile": 0.32,
-        "bowel": 0.5,
-        "gas": 0.0,
-        "bone": 1.0,
-        "tumour": 0.38,
-        "rim": 0.8,
-        "stone": 1.15,
-        "canal": 0.42,
-    },
-    "t2": {
-        "fat": 0.72,
-        "muscle": 0.2,
-        "liver": 0.36,
-        "spleen": 0.56,
-        "kidney": 0.62,
-        "blood": 0.08,
-        "water": 1.0,
-        "bile": 1.0,
-        "bowel": 0.5,
-        "gas": 0.02,
-        "bone": 0.42,
-        "tumour": 0.68,
-        "rim": 0.56,
-        "stone": 0.04,
-        "canal": 0.95,
-    },
-}
+# CT after contrast medium; T2 with bright water and dark, flowing blood.
+_TISSUE = brightness(
+    "ct t2",
+    fat=(0.13, 0.72),
+    muscle=(0.47, 0.2),
+    liver=(0.6, 0.36),
+    spleen=(0.66, 0.56),
+    kidney=(0.78, 0.62),
+    blood=(0.86, 0.08),
+    water=(0.31, 1.0),
+    bile=(0.32, 1.0),
+    bowel=(0.5, 0.5),
+    gas=(0.0, 0.02),
+    bone=(1.0, 0.42),
+    tumour=(0.38, 0.68),
+    rim=(0.8, 0.56),
+    stone=(1.15, 0.04),
+    canal=(0.42, 0.95),
+)
 
 
 def draw_abdomen(canvas: Canvas, case: Case, series: Series) -> Point | None:
@@ -138,10 +120,8 @@ def _kidney(c: Canvas, case: Case, side: int, tissue: dict[str, float]) -> Point
         grow = 1 + 0.35 * case.severity
         f.paint(f.ellipse((-0.06, 0), 0.1 * grow, 0.085 * grow), tissue["water"])
         for angle in (-0.9, 0.0, 0.9):
-            f.paint(
-                f.ellipse((0.03 * grow * np.cos(angle), 0.1 * grow * np.sin(angle)), 0.05, 0.045),
-                tissue["water"],
-            )
+            calyx = (0.03 * grow * np.cos(angle), 0.1 * grow * np.sin(angle))
+            f.paint(f.ellipse(calyx, 0.05, 0.045), tissue["water"])
     elif ill and case.finding == "renal cyst":
         r = 0.1 + 0.04 * case.severity
         f.paint(f.ellipse((0.1, -0.05), r, r), tissue["water"])
@@ -172,14 +152,12 @@ def _liver_lesion(c: Canvas, case: Case, liver: Array, tissue: dict[str, float])
 
 
 def _radiograph(c: Canvas, case: Case) -> Point | None:
-    body = c.column(
-        [-1.4, -0.4, 0.2, 0.6, 1.4], [-0.82, -0.8, -0.76, -0.82, -0.9], [0.82, 0.8, 0.76, 0.82, 0.9], soft=0.1
-    )
-    c.paint(body, 0.42)
+    c.paint(c.band([-1.4, -0.4, 0.2, 0.6, 1.4], [0.82, 0.8, 0.76, 0.82, 0.9], soft=0.1), 0.42)
     c.add(c.ellipse((-0.42, -0.55), 0.42, 0.4, soft=0.25), 0.1)  # liver
     for side in (-1, 1):
         c.add(c.ellipse((side * 0.4, -0.12), 0.13, 0.24, angle=-side * 0.2, soft=0.06), 0.07)  # kidneys
-        c.add(c.column([-0.3, 0.1, 0.6], *_sorted_edges(side), soft=0.06), 0.06)  # psoas
+        psoas = c.local(wide=side).column([-0.3, 0.1, 0.6], [0.1, 0.12, 0.2], [0.14, 0.26, 0.4], soft=0.06)
+        c.add(psoas, 0.06)
     draw_lumbar_column(c)
     for side in (-1, 1):
         c.add(c.ellipse((side * 0.55, 0.78), 0.36, 0.34, angle=side * 0.5, soft=0.04), 0.16)  # iliac wings
@@ -199,22 +177,16 @@ def _radiograph(c: Canvas, case: Case) -> Point | None:
     return None
 
 
-def _sorted_edges(side: int) -> tuple[list[float], list[float]]:
-    inner, outer = [0.1, 0.12, 0.2], [0.14, 0.26, 0.4]
-    return (inner, outer) if side > 0 else ([-v for v in outer], [-v for v in inner])
-
-
 def draw_lumbar_column(c: Canvas) -> None:
     """Draw the lumbar spine from the front: boxes of bone with pedicles, and the sacrum below."""
     for k in range(7):
         y = -0.92 + 0.22 * k
-        waist = [0.14, 0.115, 0.14]
-        c.add(c.column([y - 0.085, y, y + 0.085], [-w for w in waist], waist), 0.26)
+        c.add(c.band([y - 0.085, y, y + 0.085], [0.14, 0.115, 0.14]), 0.26)
         for side in (-1, 1):
             c.add(c.ring((side * 0.085, y - 0.02), 0.025, 0.035, 0.018), 0.12)
             c.add(c.stroke([(side * 0.13, y), (side * 0.24, y - 0.02)], 0.035), 0.14)
         c.add(c.stroke([(0, y), (0, y + 0.07)], 0.03), 0.1)
-    c.add(c.column([0.6, 0.8, 1.1], [-0.22, -0.18, -0.05], [0.22, 0.18, 0.05], soft=0.05), 0.22)
+    c.add(c.band([0.6, 0.8, 1.1], [0.22, 0.18, 0.05], soft=0.05), 0.22)
 
 
 def _dilated_loops(c: Canvas) -> Point:
@@ -277,9 +249,8 @@ def _fan_liver(c: Canvas, case: Case) -> Point | None:
         [(-0.45, 0.2), (-0.3, 0.0)],
     ):
         c.paint(c.stroke(path, 0.06) * surface, 0.07)
-    c.paint(
-        ramp(np.abs(c.radius((0, -0.1), 1.1, 0.86) - 1) - 0.012, 0.03) * ramp(-c.y, 0.2), 1.0
-    )  # diaphragm
+    diaphragm = ramp(np.abs(c.radius((0, -0.1), 1.1, 0.86) - 1) - 0.012, 0.03)
+    c.paint(diaphragm * ramp(-c.y, 0.2), 1.0)
     bladder = (0.3, 0.2)
     c.add(_behind(c, bladder, 0.14), 0.16)
     c.paint(c.ellipse(bladder, 0.17, 0.26, angle=0.5), 0.7)

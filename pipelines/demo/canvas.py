@@ -98,6 +98,10 @@ class Canvas:
         inside = np.maximum(left - self.x, self.x - right)
         return ramp(np.maximum(inside, np.maximum(ys[0] - self.y, self.y - ys[-1])), soft)
 
+    def band(self, ys: Sequence[float], half: Sequence[float], *, soft: float = EDGE) -> Array:
+        """Mask of a column that is symmetric about x = 0, ``half`` wide on either side."""
+        return self.column(ys, [-width for width in half], half, soft=soft)
+
     def stroke(self, points: Sequence[Point], width: float, *, soft: float = EDGE) -> Array:
         """Mask of a line through ``points``, ``width`` wide, with round ends."""
         nearest = np.full((SIZE, SIZE), np.inf, np.float32)
@@ -117,9 +121,8 @@ class Canvas:
 
     def paint(self, mask: Array, value: float | Array) -> None:
         """Replace what is under ``mask`` by ``value``."""
-        self.pixels[...] += (
-            mask * (np.float32(value) if isinstance(value, float | int) else value) - mask * self.pixels
-        )
+        fill = np.float32(value) if isinstance(value, float | int) else value
+        self.pixels[...] += mask * fill - mask * self.pixels
 
     def add(self, mask: Array, value: float) -> None:
         """Add ``value`` under ``mask``, as overlapping tissue does in a projection."""
@@ -132,6 +135,24 @@ class Canvas:
         )
         smooth: Array = (field / field.std()).astype(np.float32)
         return smooth
+
+
+def on_ellipse(at: Point, rx: float, ry: float, angle: float) -> Point:
+    """The point of an ellipse around ``at`` in the direction ``angle``, radians from positive x downwards."""
+    return (at[0] + rx * np.cos(angle), at[1] + ry * np.sin(angle))
+
+
+def brightness(kinds: str, **tissues: tuple[float, ...]) -> dict[str, dict[str, float]]:
+    """Kind of image (or window) to the brightness of every tissue on it.
+
+    Args:
+        kinds: names of the columns, separated by blanks.
+        tissues: a row for each tissue, one value for each kind.
+    """
+    return {
+        kind: {name: row[column] for name, row in tissues.items()}
+        for column, kind in enumerate(kinds.split())
+    }
 
 
 def ramp(distance: Array, soft: float = EDGE) -> Array:

@@ -2,29 +2,31 @@
 
 import numpy as np
 
-from pipelines.demo.canvas import Array, Canvas, Point, ramp
+from pipelines.demo.canvas import Array, Canvas, Point, brightness, ramp
 from pipelines.demo.cases import Case, Series
 
-_HEAD_TISSUE = {
-    # Brightness of each tissue: CT by density, MR by relaxation times (T1: fat bright, water dark; T2: water
-    # bright; FLAIR: T2 with free water suppressed; DWI: only restricted diffusion is bright).
-    "ct": {"scalp": 0.3, "bone": 1.0, "csf": 0.2, "grey": 0.5, "white": 0.43, "vessel": 0.52},
-    "t1": {"scalp": 0.95, "bone": 0.06, "csf": 0.1, "grey": 0.42, "white": 0.63, "vessel": 0.1},
-    "t1c": {"scalp": 0.95, "bone": 0.06, "csf": 0.1, "grey": 0.42, "white": 0.6, "vessel": 0.95},
-    "t2": {"scalp": 0.6, "bone": 0.04, "csf": 0.97, "grey": 0.58, "white": 0.4, "vessel": 0.1},
-    "flair": {"scalp": 0.55, "bone": 0.04, "csf": 0.05, "grey": 0.6, "white": 0.46, "vessel": 0.1},
-    "dwi": {"scalp": 0.1, "bone": 0.03, "csf": 0.06, "grey": 0.42, "white": 0.36, "vessel": 0.1},
-}
+# CT by density, MR by relaxation times (T1: fat bright, water dark; T2: water bright; FLAIR: T2 with free water
+# suppressed; DWI: only restricted diffusion is bright).
+_HEAD_TISSUE = brightness(
+    "ct t1 t1c t2 flair dwi",
+    scalp=(0.3, 0.95, 0.95, 0.6, 0.55, 0.1),
+    bone=(1.0, 0.06, 0.06, 0.04, 0.04, 0.03),
+    csf=(0.2, 0.1, 0.1, 0.97, 0.05, 0.06),
+    grey=(0.5, 0.42, 0.42, 0.58, 0.6, 0.42),
+    white=(0.43, 0.63, 0.6, 0.4, 0.46, 0.36),
+    vessel=(0.52, 0.1, 0.95, 0.1, 0.1, 0.1),
+)
 
-_LESION = {
-    # Brightness of (tumour core, its rim, oedema, fresh blood, infarct) on each kind of image.
-    "ct": {"core": 0.55, "rim": 0.68, "oedema": 0.3, "blood": 0.88, "infarct": 0.27, "subdural": 0.84},
-    "t1": {"core": 0.32, "rim": 0.36, "oedema": 0.4, "blood": 0.85, "infarct": 0.3, "subdural": 0.88},
-    "t1c": {"core": 0.25, "rim": 1.0, "oedema": 0.4, "blood": 0.8, "infarct": 0.3, "subdural": 0.88},
-    "t2": {"core": 0.78, "rim": 0.62, "oedema": 0.88, "blood": 0.14, "infarct": 0.85, "subdural": 0.8},
-    "flair": {"core": 0.75, "rim": 0.9, "oedema": 0.92, "blood": 0.2, "infarct": 0.9, "subdural": 0.9},
-    "dwi": {"core": 0.5, "rim": 0.6, "oedema": 0.45, "blood": 0.15, "infarct": 1.0, "subdural": 0.6},
-}
+# Of a tumour its core, rim and oedema; fresh blood; infarct.
+_LESION = brightness(
+    "ct t1 t1c t2 flair dwi",
+    core=(0.55, 0.32, 0.25, 0.78, 0.75, 0.5),
+    rim=(0.68, 0.36, 1.0, 0.62, 0.9, 0.6),
+    oedema=(0.3, 0.4, 0.4, 0.88, 0.92, 0.45),
+    blood=(0.88, 0.85, 0.8, 0.14, 0.2, 0.15),
+    infarct=(0.27, 0.3, 0.3, 0.85, 0.9, 1.0),
+    subdural=(0.84, 0.88, 0.88, 0.8, 0.9, 0.6),
+)
 
 _RX, _RY = 0.64, 0.8  # inner table of the skull
 
@@ -59,12 +61,10 @@ def _cortex(c: Canvas, brain: Array, tissue: dict[str, float]) -> None:
     c.paint(0.75 * sulci, tissue["csf"])
     c.paint(ramp(np.abs(c.x) - 0.012, 0.015) * ramp(0.34 - np.abs(c.y), 0.03) * brain, tissue["csf"])
     for side in (-1, 1):
-        c.paint(
-            c.ellipse((side * 0.13, 0.12), 0.09, 0.13, angle=-side * 0.4, soft=0.05), tissue["grey"]
-        )  # thalamus
-        c.paint(
-            c.ellipse((side * 0.27, -0.04), 0.055, 0.17, angle=side * 0.25, soft=0.05), tissue["grey"]
-        )  # putamen
+        thalamus = c.ellipse((side * 0.13, 0.12), 0.09, 0.13, angle=-side * 0.4, soft=0.05)
+        putamen = c.ellipse((side * 0.27, -0.04), 0.055, 0.17, angle=side * 0.25, soft=0.05)
+        c.paint(thalamus, tissue["grey"])
+        c.paint(putamen, tissue["grey"])
 
 
 def _ventricles(c: Canvas, case: Case, tissue: dict[str, float]) -> None:
@@ -75,13 +75,10 @@ def _ventricles(c: Canvas, case: Case, tissue: dict[str, float]) -> None:
         push = -case.side * (0.03 + 0.05 * case.severity)  # midline shift away from the mass
     for side in (-1, 1):
         near = side * 0.045 * wide + push
-        c.paint(
-            c.ellipse((near + side * 0.02, -0.22), 0.045 * wide, 0.16 * long, angle=-side * 0.42),
-            tissue["csf"],
-        )
-        c.paint(
-            c.ellipse((near + side * 0.14, 0.28), 0.04 * wide, 0.15 * long, angle=-side * 0.5), tissue["csf"]
-        )
+        front = c.ellipse((near + side * 0.02, -0.22), 0.045 * wide, 0.16 * long, angle=-side * 0.42)
+        back = c.ellipse((near + side * 0.14, 0.28), 0.04 * wide, 0.15 * long, angle=-side * 0.5)
+        c.paint(front, tissue["csf"])
+        c.paint(back, tissue["csf"])
         if wide > 1:
             c.paint(c.ellipse((near + side * 0.04, 0.02), 0.04 * wide, 0.3, angle=-side * 0.2), tissue["csf"])
     c.paint(c.ellipse((push, 0.1), 0.014 * wide, 0.1), tissue["csf"])  # third ventricle
@@ -120,41 +117,18 @@ def _subdural(c: Canvas, case: Case, brain: Array, lesion: dict[str, float]) -> 
 
 # ── lumbar spine, from the side ────────────────────────────────────────────────────────────────────────────
 
-_SPINE_TISSUE = {
-    "t1": {
-        "fat": 0.9,
-        "muscle": 0.35,
-        "bone": 0.58,
-        "ill": 0.25,
-        "cortex": 0.1,
-        "disc": 0.36,
-        "water": 0.12,
-        "cord": 0.42,
-        "belly": 0.4,
-    },
-    "t2": {
-        "fat": 0.72,
-        "muscle": 0.2,
-        "bone": 0.45,
-        "ill": 0.68,
-        "cortex": 0.06,
-        "disc": 0.78,
-        "water": 1.0,
-        "cord": 0.38,
-        "belly": 0.3,
-    },
-    "x-ray": {
-        "fat": 0.18,
-        "muscle": 0.26,
-        "bone": 0.62,
-        "ill": 0.72,
-        "cortex": 0.85,
-        "disc": 0.3,
-        "water": 0.3,
-        "cord": 0.3,
-        "belly": 0.24,
-    },
-}
+_SPINE_TISSUE = brightness(
+    "t1 t2 x-ray",
+    fat=(0.9, 0.72, 0.18),
+    muscle=(0.35, 0.2, 0.26),
+    bone=(0.58, 0.45, 0.62),
+    ill=(0.25, 0.68, 0.72),
+    cortex=(0.1, 0.06, 0.85),
+    disc=(0.36, 0.78, 0.3),
+    water=(0.12, 1.0, 0.3),
+    cord=(0.42, 0.38, 0.3),
+    belly=(0.4, 0.3, 0.24),
+)
 
 _LEVELS = (-1.0, -0.68, -0.36, -0.04, 0.28, 0.6)
 _ILL = 3
