@@ -113,7 +113,7 @@ class Bench:
         knowledge = self.model.knowledge(self.batch["knowledge_ids"], self.batch["knowledge_mask"])
         tokens = self.model.image_tokens(one["images"])
         encoded = self.model.encode(tokens, one["question_ids"], one["question_mask"], knowledge)
-        return self.model.remember(encoded)
+        return self.model.precompute_cross_attention_kv(encoded)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
+from training.command import ArgumentParser, run_command
 from training.data.decode import BrokenImage, decode
 from training.data.sources.folder import read_bytes
 from training.errors import ConfigError, DataError
@@ -26,8 +27,7 @@ from training.folders import check_writable
 from training.med_vqa.answer import MODES, Answer, Answerer, Saved
 from training.med_vqa.answer.attention_maps import KINDS, draw, word_maps
 from training.med_vqa.model.saving import MedVQA
-from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.normalise import is_blank
+from training.vqa.answers import is_blank
 
 COLUMNS = ("image", "question")
 
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer and print; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

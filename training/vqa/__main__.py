@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kg_targets.manifest import Manifest, Question, ReadReport, known_data_sets
+from training.command import ArgumentParser, run_command
 from training.data.files import resolve
 from training.errors import ConfigError
-from training.retrieval.arguments import ArgumentParser, answer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the list; 2 for a user's error."""
-    return answer(parser(), show, arguments)
+    return run_command(parser(), show, arguments)
 
 
 def show(options: argparse.Namespace) -> None:

@@ -17,12 +17,11 @@ from pathlib import Path
 
 from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
+from training.command import ArgumentParser, run_command
 from training.folders import check_writable
-from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.normalise import accepted_answers, normalise_question
-from training.vqa.options import add_cut, add_data, read_data, read_split
+from training.vqa.answers import accepted_answers, normalise_question
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
-from training.vqa.protocols import PROTOCOLS, Split
+from training.vqa.protocols import PROTOCOLS, Split, add_cut, add_data, read_data, read_split
 from training.vqa.scores import accuracies, as_text
 
 FLOORS = ("global", "answer_type", "kind", "question")
@@ -79,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the floors, write their predictions; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

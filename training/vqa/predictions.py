@@ -17,8 +17,8 @@ from typing import Any
 
 from kg_targets.manifest import Question
 from training.errors import DataError, ShapeError
-from training.vqa.files import json_text, write_text
-from training.vqa.normalise import accepted_answers, normalise_answer
+from training.folders import json_text, write_text
+from training.vqa.answers import accepted_answers, normalise_answer
 from training.vqa.protocols import Split, ceiling
 
 FORMAT = 2

@@ -12,6 +12,7 @@ Under ``paper`` a model is told what can be right, so that its ceiling is 100 %;
 never occurs in training cannot be given, and the ceiling says so. Answers are normalised ones throughout.
 """
 
+import argparse
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ from kg_targets.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, Manifest, Q
 from kg_targets.manifest.folds import assign_cases
 from training.checks import one_of, within
 from training.errors import ConfigError, DataError
-from training.vqa.normalise import accepted_answers, is_blank
+from training.vqa.answers import accepted_answers, is_blank, normalise_question
 
 PROTOCOLS = ("paper", "strict", "image_disjoint")
 PUBLISHED = "published"
@@ -202,6 +203,11 @@ def ceiling(questions: Sequence[Question], candidates: Iterable[str], language: 
     return {name: sum(group) / len(group) for name, group in groups.items() if group}
 
 
+def question_key(question: Question) -> tuple[str, str]:
+    """Image and wording: questions that agree in both are the same question."""
+    return question.image_id, normalise_question(question.question)
+
+
 def images_for(questions: Sequence[Question], size: float, seed: int, part: str) -> frozenset[str]:
     """Images that together have about ``size`` questions.
 
@@ -297,3 +303,54 @@ def _remarks(
             f"{nothing:,} test question(s) have an answer that normalises to nothing: nobody answers them, they count"
         )
     return remarks
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """``--dataset`` and ``--data-root``."""
+    command.add_argument("--dataset", required=True, help="name of a Med-VQA data set, or a manifest's .yaml")
+    command.add_argument(
+        "--data-root", help="folder of its files; by default the manifest's, such as data/vqa_rad"
+    )
+
+
+def add_cut(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
+    """``--protocol``, ``--split-seed`` and ``--validation-share``."""
+    command.add_argument("--protocol", default=default, help=f"of {', '.join(known)}; default {default}")
+    command.add_argument(
+        "--split-seed", type=int, default=0, help="of the cut by image; default 0. Not the seed of a training"
+    )
+    command.add_argument(
+        "--validation-share", type=float, default=0.1, help="of the training questions; default 0.1"
+    )
+
+
+def read_data(options: argparse.Namespace) -> tuple[Manifest, Path]:
+    """The manifest and the data root.
+
+    Raises:
+        ConfigError: no such data set, or the data root is no folder.
+    """
+    manifest = Manifest.load(options.dataset, "questions")
+    root = Path(options.data_root) if options.data_root else manifest.default_root
+    if not root.is_dir():
+        raise ConfigError(
+            f"data root {root} is not a folder. {manifest.how_to_get} Give its place with --data-root."
+        )
+    return manifest, root
+
+
+def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, protocol: str) -> Split:
+    """The data set under a protocol, cut as the options say, or ``published``.
+
+    Raises:
+        ConfigError: a name or number is not usable.
+        DataError: files are missing or malformed.
+    """
+    within("--split-seed", options.split_seed, 0, None)
+    within("--validation-share", options.validation_share, *VALIDATION_SHARES)
+    if protocol == PUBLISHED:
+        return as_published(manifest, root)
+    one_of("--protocol", protocol, PROTOCOLS)
+    return prepare(
+        manifest, root, protocol, seed=options.split_seed, validation_share=options.validation_share
+    )

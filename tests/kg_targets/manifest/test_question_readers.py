@@ -11,7 +11,7 @@ from kg_targets.errors import DataError
 from kg_targets.manifest import Question, ReadReport
 from kg_targets.manifest.readers import READERS, ReadRequest
 from kg_targets.manifest.readers.vqa_rad import clean_types
-from training.vqa.normalise import accepted_answers
+from training.vqa.answers import accepted_answers
 
 
 def read(

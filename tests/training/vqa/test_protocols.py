@@ -5,7 +5,7 @@ import pytest
 from kg_targets.manifest import Manifest
 from tests.training.vqa.fakes import rows, write_data
 from training.errors import ConfigError, DataError
-from training.vqa.normalise import accepted_answers
+from training.vqa.answers import accepted_answers
 from training.vqa.predictions import predictions_of
 from training.vqa.protocols import Split, folds_of, images_for, prepare
 

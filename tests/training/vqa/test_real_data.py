@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from kg_targets.manifest import Manifest
-from training.leakage.against import read_foreign, touching
-from training.leakage.between import hash_questions, shared
 from training.leakage.hashing import near
+from training.leakage.overlap import hash_questions, read_foreign, shared, touching
 from training.vqa.protocols import Split, prepare
 
 

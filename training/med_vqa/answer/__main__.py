@@ -11,16 +11,15 @@ from typing import Any
 
 from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of
+from training.command import ArgumentParser, run_command
 from training.errors import DataError
 from training.folders import check_writable
 from training.med_vqa.answer.answerer import SHORTLIST, Saved
 from training.med_vqa.answer.evaluation import BLANK, IMAGES, REAL, EvalOptions, check_fits, evaluate, key_of
 from training.med_vqa.answer.modes import MODES
 from training.med_vqa.model.history import FIELD, from_json, told
-from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
-from training.vqa.protocols import PROTOCOLS
+from training.vqa.protocols import PROTOCOLS, add_data, read_data, read_split
 from training.vqa.scores import accuracies, as_text
 
 PREDICTIONS = "predictions.csv"
@@ -57,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer, print the scores, write the predictions; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

@@ -163,7 +163,7 @@ class Answerer:
                 seen = self.image_tokens(here) if images is not None else torch.as_tensor(here)
                 ids, mask = (part.to(self._device) for part in texts.batch(rows))
                 encoded = self._model.encode(seen.to(self._device), ids, mask, knowledge)
-                answers += choose(self._model.remember(encoded))
+                answers += choose(self._model.precompute_cross_attention_kv(encoded))
         return answers
 
     def answer_about(

@@ -19,7 +19,7 @@ from training.med_vqa.answer.modes import MODES, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json
 from training.med_vqa.model.images import ImageTable, blank_images
 from training.med_vqa.model.saving import MedVQA
-from training.vqa.normalise import is_blank
+from training.vqa.answers import is_blank
 from training.vqa.predictions import Predictions, predictions_of
 from training.vqa.protocols import Split, ceiling
 

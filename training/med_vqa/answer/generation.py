@@ -47,7 +47,7 @@ def generate(
         forbidden: tokens that are never chosen; probabilities are those without the prohibition.
         max_tokens: at least 1, and less than the decoder's positions.
     """
-    encoded = encoded if encoded.memory is not None else model.remember(encoded)
+    encoded = encoded if encoded.memory is not None else model.precompute_cross_attention_kv(encoded)
     device = model.device
     tokens = torch.full((len(encoded), 1), start, device=device)
     total = torch.zeros(len(encoded), dtype=torch.float64)

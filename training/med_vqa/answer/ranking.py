@@ -11,7 +11,7 @@ from training.errors import DataError
 from training.med_vqa.answer.trie import CHUNK, Pack, Trie, pack
 from training.med_vqa.model.modeling import Encoded, MedVQAModel
 from training.med_vqa.model.tokens import pieces_of
-from training.vqa.normalise import normalise_answer
+from training.vqa.answers import normalise_answer
 
 TokenIds = tuple[int, ...]
 SLICE = 1 << 23
@@ -118,9 +118,11 @@ class Ranker:
         """log p of every candidate, nats, float32 (float64 for a model in float64) ``[B, C]``.
 
         Args:
-            encoded: B questions; with ``MedVQAModel.remember`` its keys and values serve all chunks.
+            encoded: B questions; after ``MedVQAModel.precompute_cross_attention_kv`` its keys serve all chunks.
         """
-        encoded = encoded if encoded.memory is not None else self._model.remember(encoded)
+        encoded = (
+            encoded if encoded.memory is not None else self._model.precompute_cross_attention_kv(encoded)
+        )
         parts = [self._steps(one, encoded) for one in self._packs]
         nodes = len(self._trie)
         steps = parts[0].new_zeros(len(encoded), 2 * nodes)

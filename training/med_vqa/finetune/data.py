@@ -18,7 +18,7 @@ from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.images import AugmentedViews, CachedViews, ImageTable, blank_images
 from training.med_vqa.model.saving import Answers, MedVQA
 from training.med_vqa.model.tokens import answers_as_tokens, knowledge_as_tokens, questions_as_tokens
-from training.vqa.normalise import accepted_answers
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split
 
 POOL = 16

@@ -15,8 +15,8 @@ from training.engine.session import Prepared, Say, run_training
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
 from training.med_vqa.model.build import build_med_vqa, initial_digests
-from training.med_vqa.model.history import FIELD, Past, as_json
-from training.vqa.normalise import accepted_answers
+from training.med_vqa.model.history import FIELD, TrainingHistory, as_json
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
 
 
@@ -94,5 +94,5 @@ def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, 
         "ceiling": split.ceiling,
         "skipped": split.skipped,
         "notes": list(split.notes),
-        FIELD: as_json(Past.of(start).pretrainings),
+        FIELD: as_json(TrainingHistory.of(start).pretrainings),
     }

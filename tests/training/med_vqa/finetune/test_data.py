@@ -19,7 +19,7 @@ from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.images import ImageTable
 from training.options import build
-from training.vqa.normalise import accepted_answers
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import PROTOCOLS, Split, prepare
 
 SIZE = 8

@@ -21,9 +21,9 @@ from training.med_vqa.model.history import (
     UNRECORDED,
     Digests,
     Excluded,
-    Past,
     Pretraining,
     TrainedOn,
+    TrainingHistory,
     as_json,
     from_json,
     load_trained_on,
@@ -174,7 +174,7 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     save_trained_on(tmp_path / "tuned", record)
     assert load_trained_on(tmp_path / "tuned") == record
     assert (
-        Past.of(str(tmp_path / "tuned")).pretrainings
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
         == saved(split, record).recorded.pretrainings
         == (known,)
     )
@@ -182,7 +182,7 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     content.pop("pretrainings")
     (tmp_path / "tuned" / FILE).write_text(json.dumps(content))
     assert (
-        Past.of(str(tmp_path / "tuned")).pretrainings
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
         == UNRECORDED
         == saved(split, None).recorded.pretrainings
     )
