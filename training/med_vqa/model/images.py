@@ -15,10 +15,9 @@ from torch import Tensor
 
 from kg_targets.manifest import Question
 from training.data.config import ViewsConfig
-from training.data.decode import BrokenImage, decode, for_each
+from training.data.decode import BrokenImage, decode, for_each, read_bytes
 from training.data.feature_cache import FrozenFeatures
 from training.data.files import resolve
-from training.data.sources.folder import read_bytes
 from training.data.transforms import PixelTransform, augmentation, step_generator
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.saving import MedVQA
