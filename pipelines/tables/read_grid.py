@@ -14,9 +14,9 @@ from pipelines.tables.common import as_arguments, base_file, find_grid, named, s
 from pipelines.tables.content import known, listed, load, mapping, names, number, text, truth, whole
 from pipelines.tables.grid import Comparison, Grid, Official, Row, Table, Variant, shipped_grids
 from pipelines.tables.paper import paper_row
+from training.command import ArgumentParser
 from training.config import TrainConfig
 from training.options import build, read_options
-from training.retrieval.arguments import ArgumentParser
 
 RUNNERS = (
     "output",
@@ -245,8 +245,7 @@ def _check_training(where: str, base: Path, settings: Mapping[str, Any]) -> None
 def _evaluation(content: Any) -> dict[str, Any]:
     """The grid's fields ``evaluation`` and ``evaluation_arguments``."""
     # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
-    from training.retrieval.config import EvalConfig
-    from training.retrieval.options import add_measures, read_config
+    from training.retrieval.config import EvalConfig, add_measures, read_config
 
     fields = [field.name for field in dataclasses.fields(EvalConfig)]
     arguments: list[str] = []

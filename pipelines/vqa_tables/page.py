@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from kg_targets.manifest import Manifest
 from pipelines.audit.report import Table
 from pipelines.tables.commands import grid_command
 from pipelines.vqa_tables.figure import Panel
@@ -14,10 +15,11 @@ from pipelines.vqa_tables.grid import Grid, Row
 from pipelines.vqa_tables.paper import SOURCE, TEACHERS
 from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.results import DRAWS, Results
-from training.vqa.compare import Table as Compared
-from training.vqa.compare_report import as_markdown
-from training.vqa.manifest import find_vqa_manifest
-from training.vqa.scores import FLOOR, OVERALL, Accuracy, per_cent
+from training.statistics.intervals import per_cent
+from training.statistics.paired_tests import p_text
+from training.vqa.compare import as_markdown
+from training.vqa.comparison import Table as Compared
+from training.vqa.scores import FLOOR, OVERALL, Accuracy
 
 DEFAULT_OUT = Path("build/vqa_tables")
 
@@ -111,7 +113,7 @@ def _best_floor(table: Compared) -> float | None:
 
 def _header(plan: Plan, results: Results) -> list[str]:
     grid = plan.grid
-    manifest = find_vqa_manifest(grid.dataset)
+    manifest = Manifest.load(grid.dataset, "questions")
     known = [one for one in results.times if one is not None]
     said = {
         "Data": f"{manifest.name}: {manifest.title}; licence {manifest.licence}",
@@ -153,7 +155,7 @@ def _paper(plan: Plan, results: Results) -> list[str]:
     rows = [row for row in plan.asked if row.paper is not None]
     if not rows:
         return []
-    name = find_vqa_manifest(plan.grid.dataset).name
+    name = Manifest.load(plan.grid.dataset, "questions").name
     header = ["row", "the paper's", *(f"ours, {_protocol(table)}" for table in results.tables)]
     cells = []
     for row in plan.asked:
@@ -193,8 +195,8 @@ def _against(plan: Plan, results: Results) -> list[str]:
             one.group,
             per_cent(one.difference.interval, signed=True),
             "t" if one.difference.seeds else "sign flips",
-            _p(one.difference.p_value),
-            _p(one.corrected),
+            p_text(one.difference.p_value),
+            p_text(one.corrected),
         ]
         for one in results.against
     ]
@@ -251,7 +253,3 @@ def _cell(accuracy: Accuracy | None) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds:.0f}"
-
-
-def _p(value: float) -> str:
-    return "–" if value != value else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
