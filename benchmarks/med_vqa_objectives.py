@@ -28,6 +28,7 @@ from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, pe
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kg_targets.losses.policies import evidence_policy, pair_structure
 from training.med_vqa.pretrain.objectives import (
     blend,
     hard_targets,
@@ -36,7 +37,6 @@ from training.med_vqa.pretrain.objectives import (
     teacher_targets,
     transport_loss,
 )
-from training.nb_clip.targets import evidence_policy, pair_structure
 
 SIZES = {"small": (64, 48, 16, 384), "paper": (256, 62, 324, 768)}
 """Items, words (the longest caption's), places, width."""

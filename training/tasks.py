@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.checks import one_of
-from training.config import TrainConfig
 from training.engine.config import RunConfig
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain.config import PretrainConfig
+from training.nb_clip.config import TrainConfig
 from training.options import last_given
 
 Train = Callable[[Any, Callable[[str], Any]], int]

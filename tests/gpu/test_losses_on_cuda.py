@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kg_targets.store import TargetStore
 from training.nb_clip.blocks import DeviceBlocks, HostBlocks, make_blocks
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
+from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.losses import LOSSES, ContrastiveBatch
 from training.nb_clip.task import TargetBuilder
 
@@ -83,7 +83,7 @@ def reference(name: str, logits: Tensor, targets: Tensor, mask: Tensor) -> Tenso
     return total
 
 
-@pytest.mark.parametrize("name", LOSS_NAMES)
+@pytest.mark.parametrize("name", LOSSES)
 def test_losses_and_their_gradients_on_the_gpu_equal_float64_on_the_cpu(name: str) -> None:
     store = make_store()
     rows = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))[:BATCH]

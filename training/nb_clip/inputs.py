@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from training.clip.cut import CutClip, cut
 from training.clip.features import image_features
 from training.clip.load import Clip
-from training.config import TrainConfig
 from training.data.dataset import Batch, CaptionedImages
 from training.data.feature_cache import FrozenFeatures, content_key, module_key
 from training.data.transforms import augmentation, step_generator
 from training.errors import ShapeError
+from training.nb_clip.config import TrainConfig
 from training.retrieval.features import BATCH, encode_images
 
 

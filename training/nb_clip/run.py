@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from kg_targets.losses.gather import gather_rows
+from kg_targets.losses.policies import identity_weight
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.clip.load import Clip, write_model_folder
-from training.config import TrainConfig
 from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
@@ -29,11 +31,9 @@ from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.errors import DataError
 from training.nb_clip.accumulate import refuse_batch_norm, slices
+from training.nb_clip.config import TrainConfig
 from training.nb_clip.inputs import make_inputs
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.rows import gather_rows
 from training.nb_clip.selection import Selector
-from training.nb_clip.targets import identity_weight
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
 from training.retrieval.features import RetrievalSet
 
@@ -100,7 +100,7 @@ class NBClipRun:
             share = self.config.data.batch_size // self.accelerator.num_processes
             for step, batch in enumerate(self.loader.epoch(epoch, skip), start=first_step):
                 # Gathered here and not in the thread: processes must meet in the same order.
-                rows = gather_rows(self.accelerator, batch.rows, share)
+                rows = gather_rows(batch.rows, share, device=self.accelerator.device)
                 offset = self.accelerator.process_index * len(batch.rows)
                 now, ahead = (
                     ahead,

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kg_targets.losses.policies import Pairs, fixed_mass_policy, pair_structure
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.errors import ConfigError, KGTargetsError
 from training.nb_clip.config import PolicyConfig
-from training.nb_clip.targets import Pairs, fixed_mass_policy, pair_structure
 from training.retrieval.arguments import ArgumentParser
 
 ALPHA = 0.7

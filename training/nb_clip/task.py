@@ -7,23 +7,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kg_targets.losses.contrastive import ContrastiveBatch, measure
+from kg_targets.losses.gather import gather_features
+from kg_targets.losses.policies import (
+    Pairs,
+    identity_policy,
+    mix_identity,
+    pair_structure,
+    similarity_targets,
+)
+from kg_targets.losses.registry import LOSSES, POLICIES, bind_policy
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.accumulate import first_pass, refuse_batch_norm, second_pass, slices
 from training.nb_clip.blocks import make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.gather import gather_features
-from training.nb_clip.losses import LOSSES, ContrastiveBatch
-from training.nb_clip.measure import measure
-from training.nb_clip.targets import (
-    Pairs,
-    bind_policy,
-    identity_policy,
-    mix_identity,
-    pair_structure,
-    similarity_targets,
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class TargetBuilder:
     ) -> None:
         threshold = store.threshold if policy.threshold is None else policy.threshold
         self.kind = LOSSES[loss.name].targets
-        if self.kind == "policy" and policy.name == "evidence" and not -1.0 <= threshold < 1.0:
+        uses_threshold = "threshold" in POLICIES[policy.name].parameters
+        if self.kind == "policy" and uses_threshold and not -1.0 <= threshold < 1.0:
             raise ConfigError(
                 f"policy.threshold: {store.path} suggests {threshold}; set --policy.threshold below 1"
             )
@@ -72,7 +72,7 @@ class TargetBuilder:
         )
         self.device = device
         self.known = torch.as_tensor(store.known)
-        self.by_case = self.kind == "policy" and policy.name == "same_case"
+        self.by_case = self.kind == "policy" and POLICIES[policy.name].within_case
         needed = loss.mask_same_case or self.by_case
         self.cases = torch.as_tensor(case_codes(store.group_ids)) if needed else None
         self.blocks = None if self.kind == "pairs" else make_blocks(store, device, loss.device_factors_mb)

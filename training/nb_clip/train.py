@@ -5,15 +5,15 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.clip.config import check_precision
 from training.clip.load import build_clip
 from training.clip.starts import weights_digest
-from training.config import TrainConfig
 from training.data.facts import describe_data
 from training.data.sources import open_source
 from training.engine.session import Prepared, Say, run_training
-from training.nb_clip.losses import LOSSES
+from training.nb_clip.config import TrainConfig
 from training.nb_clip.run import NBClipRun, Split
 
 

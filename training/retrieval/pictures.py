@@ -11,12 +11,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from kg_targets.losses.policies import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource
 from training.errors import DataError
-from training.nb_clip.targets import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
 from training.retrieval.features import RetrievalSet
 
 RIGHT, PART, WRONG, QUERY = "#2a9d4a", "#e0a100", "#c8352b", "#222222"

@@ -10,13 +10,13 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from tests.training.nb_clip.test_task import fake_store
 from training.clip.load import load_clip
 from training.errors import ConfigError
 from training.nb_clip.accumulate import first_pass, second_pass, slices
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES
+from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
 
 BATCH, WIDTH = 8, 16
@@ -99,7 +99,7 @@ def assert_same(
         assert (actual[name] - gradient).norm().item() <= tolerance * size, name
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("micro_batch", [2, 3])
 def test_an_effective_batch_of_four_micro_batches_has_the_big_batchs_gradient(
     loss: str, micro_batch: int

@@ -20,13 +20,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from kg_targets.losses.gather import gather_rows
+from kg_targets.losses.registry import LOSSES
 from tests import REPOSITORY
 from tests.training.nb_clip.test_task import FakeStore
 from training.clip.load import load_clip
 from training.errors import ShapeError
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.rows import gather_rows
+from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
 from training.run import main as run
 
@@ -107,11 +107,11 @@ def work(folder: Path) -> None:
     accelerator = Accelerator()
     result: dict[str, Any] = {
         name: gradients(accelerator, loss, micro_batch)
-        for loss in LOSS_NAMES
+        for loss in LOSSES
         for name, micro_batch in ((loss, None), (f"{loss} in micro-batches", 2))
     }
     try:
-        gather_rows(accelerator, torch.arange(3 + accelerator.process_index), 4)
+        gather_rows(torch.arange(3 + accelerator.process_index), 4, accelerator.device)
     except ShapeError as error:
         result["unequal"] = str(error)
     torch.save(result, folder / f"rank{accelerator.process_index}.pt")
@@ -160,7 +160,7 @@ def ranks(launched: Path) -> list[dict[str, Any]]:
     return [torch.load(launched / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_process_sees_all_ids_in_rank_order_and_its_own_offset(
     loss: str, ranks: list[dict[str, Any]]
 ) -> None:
@@ -171,7 +171,7 @@ def test_every_process_sees_all_ids_in_rank_order_and_its_own_offset(
         ]
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("passes", ["", " in micro-batches"])
 def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(
     loss: str, passes: str, ranks: list[dict[str, Any]]

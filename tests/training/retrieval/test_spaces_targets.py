@@ -8,10 +8,9 @@ import torch
 
 from kg_targets.store import TargetStore
 from tests.training.engine.test_runs import write_store
-from training.config import TrainConfig
 from training.data.config import DataConfig
 from training.errors import ConfigError
-from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.config import LossConfig, PolicyConfig, TrainConfig
 from training.retrieval.spaces.targets import CONCEPTS, coverage, default_policy, softness
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kg_targets.losses.policies import pair_structure
+from kg_targets.losses.registry import bind_policy
 from kg_targets.store import TargetStore, TeacherStore
 from training.errors import ConfigError
 from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig
@@ -13,7 +15,6 @@ from training.med_vqa.pretrain.objectives import blend, hard_targets, teacher_ta
 from training.med_vqa.pretrain.sources import LabelSource
 from training.nb_clip.blocks import make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.targets import bind_policy, pair_structure
 from training.nb_clip.task import TargetBuilder
 
 Sides = tuple[Tensor, Tensor]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
+from kg_targets.losses.gather import gather_features
 from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.objectives import (
     hard_negatives,
@@ -24,7 +25,6 @@ from training.med_vqa.pretrain.objectives import (
     transport_loss,
 )
 from training.med_vqa.pretrain.objectives.matching import MatchingPairs
-from training.nb_clip.gather import gather_features
 
 if TYPE_CHECKING:
     from training.med_vqa.pretrain.model import Encoded, PretrainingModel

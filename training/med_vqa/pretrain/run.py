@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from kg_targets.losses.contrastive import target_entropy
+from kg_targets.losses.gather import gather_rows
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.data.dataset import Batch
@@ -35,8 +37,6 @@ from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, ta
 from training.med_vqa.pretrain.selection import Selector
 from training.med_vqa.pretrain.sources import LabelSource
 from training.med_vqa.pretrain.views import Partners, make_views
-from training.nb_clip.losses import target_entropy
-from training.nb_clip.rows import gather_rows
 
 
 def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
@@ -109,7 +109,7 @@ class PretrainRun:
             ahead: Step | None = None
             for step, batch in enumerate(self.loader.epoch(epoch, skip), first_step):
                 # Gathered here and not in the thread: processes must meet in the same order.
-                rows = gather_rows(self.accelerator, batch.rows, share)
+                rows = gather_rows(batch.rows, share, device=self.accelerator.device)
                 offset = self.accelerator.process_index * len(batch.rows)
                 generator = drawn_for("partners", self.config.seed, step)
                 partners = self.partners(self.corpus.positions(rows), generator)

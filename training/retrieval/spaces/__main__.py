@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from kg_targets.losses.registry import POLICIES
 from kg_targets.store import TargetStore
 from training.data.sources import ImageSource, open_source
 from training.errors import ConfigError
 from training.folders import check_writable, writing
-from training.nb_clip.config import POLICY_NAMES
 from training.retrieval.arguments import ArgumentParser, answer
 from training.retrieval.config import FEATURES
 from training.retrieval.options import add_store
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--measure", help="image-image measure of wins and losses, such as CUI@10 (default CUI@50)")
     add("--targets", help="store whose targets are described, such as the train store (default: --store)")
-    add("--policy", help=f"its policy: {', '.join(POLICY_NAMES)} (default: the first run's that has one)")
+    add("--policy", help=f"its policy: {', '.join(POLICIES)} (default: the first run's that has one)")
     add("--batch-size", type=int, help="images of a batch of targets (default: the same run's)")
     add("--queries", type=int, default=6, help="largest wins, and losses, that are shown (default 6)")
     add("--draws", type=int, default=1000, help="bootstrap samples (default 1000)")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from kg_targets.losses.registry import POLICIES
 from training.checks import one_of, within
-from training.nb_clip.config import POLICY_NAMES
 from training.retrieval.config import FEATURES, IMAGE_IMAGE, IMAGE_TEXT, EvalConfig
 
 
@@ -33,7 +33,7 @@ class SpacesConfig:
     def __post_init__(self) -> None:
         one_of("--features", self.features, FEATURES)
         if self.policy is not None:
-            one_of("--policy", self.policy, POLICY_NAMES)
+            one_of("--policy", self.policy, tuple(POLICIES))
         if self.batch_size is not None:
             within("--batch-size", self.batch_size, 2, None)
         for name, low in (("draws", 1), ("queries", 1), ("max_broken", 0), ("seed", 0)):

@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from accelerate.utils import set_seed
 
 from training.clip.load import build_clip, write_model_folder
-from training.config import TrainConfig
 from training.engine.checkpoint import CHECKPOINT
 from training.errors import CheckpointError, ConfigError
 from training.folders import writing
+from training.nb_clip.config import TrainConfig
 from training.options import build, read_options
 from training.retrieval.runs import RunGroup
 

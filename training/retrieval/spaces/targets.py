@@ -1,6 +1,6 @@
 """What there was to learn: how much a store knows, and what its targets are like in batches.
 
-Of P, the targets of a batch (``training.nb_clip.targets``): diagonal mass P_ii, soft mass 1 − P_ii, and in rows that
+Of P, the targets of a batch (``kg_targets.losses.policies``): diagonal mass P_ii, soft mass 1 − P_ii, and in rows that
 have any, the soft part q_j = P_ij / (1 − P_ii), j ≠ i: its entropy H(q) in nats and exp(H), the effective number of
 relatives. Soft mass *agrees* where it goes to an image of the same label (or with a concept in common). **Chance** is
 the same soft mass spread evenly over all the images of the batch that the row may give any to.
@@ -16,14 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kg_targets.losses.contrastive import target_entropy
+from kg_targets.losses.policies import pair_structure
 from kg_targets.store import TargetStore
-from training.config import TrainConfig
 from training.data.config import DataConfig
 from training.data.samplers import make_sampler
 from training.errors import ConfigError
-from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.losses import target_entropy
-from training.nb_clip.targets import pair_structure
+from training.nb_clip.config import LossConfig, PolicyConfig, TrainConfig
 from training.nb_clip.task import TargetBuilder
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes

@@ -13,7 +13,7 @@ same features on both sides the positive's cosine is the constant 1, and only th
 L = mean_i KL(P_i ‖ Q_i), Q_i = softmax(Â_i·B̂ᵀ/τ), P of `soft_labels` (C). P does not depend on the model, so its
 gradient is the cross-entropy's; P being the identity, its value is that, too: CLIP's loss.
 
-**Several processes**: rows are this process's, columns everybody's, from `training.nb_clip.gather.gather_features`,
+**Several processes**: rows are this process's, columns everybody's, from `kg_targets.losses.gather.gather_features`,
 which keeps their gradient. Each process takes the mean over its own rows, all have the same number of them, and DDP
 averages gradients: that is the gradient of the whole batch.
 """
@@ -21,9 +21,9 @@ averages gradients: that is the gradient of the whole batch.
 import torch
 from torch import Tensor
 
+from kg_targets.losses.contrastive import kl_to_targets
 from training.errors import ShapeError
 from training.med_vqa.pretrain.objectives.soft_labels import check_offset
-from training.nb_clip.losses import kl_to_targets
 
 
 def soft_contrastive_loss(
