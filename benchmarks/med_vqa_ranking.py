@@ -34,8 +34,8 @@ from training.med_vqa import MedVQAConfig, MedVQAModel
 from training.med_vqa.answer.packing import CHUNK, Pack, pack
 from training.med_vqa.answer.ranking import Ranker
 from training.med_vqa.answer.trie import Trie
+from training.med_vqa.model.config import PRESETS
 from training.med_vqa.model.modeling import Encoded
-from training.med_vqa.model.presets import PRESETS
 from training.med_vqa.model.vision import square
 
 PACKAGES = ("torch", "transformers", "numpy")

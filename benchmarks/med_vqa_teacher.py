@@ -47,9 +47,9 @@ from transformers import BertTokenizer
 
 from kg_targets.store import TargetStore
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.executors import available_cores
+from pipelines.build.recipe import build_data_set
 from pipelines.demo import write_demo
-from pipelines.machine import available_cores
 from training.clip.load import load_clip
 from training.data.dataset import Batch
 from training.engine.loop import Loop

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.audit.targets.report import Table
+from pipelines.audit.report import Table
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
 from pipelines.tables.logs import Softness
 from pipelines.tables.results import Difference, Results

@@ -8,7 +8,7 @@ from typing import Any
 
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.record import Record
-from pipelines.audit.targets.report import to_json
+from pipelines.audit.report import to_json
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
 from pipelines.tables.grid import Grid
 from pipelines.tables.page import page_of, runs_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
-from pipelines.machine import available_cores
+from pipelines.build.executors import available_cores
 from pipelines.tables.runner import Runner, StoppedError
 from training.checks import within
 from training.engine.signals import StopRequest

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from pipelines.audit.targets.report import Table
+from pipelines.audit.report import Table
 from pipelines.tables.commands import grid_command
 from pipelines.vqa_tables.figure import Panel
 from pipelines.vqa_tables.grid import Grid, Row

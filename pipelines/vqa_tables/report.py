@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipelines.audit.targets.report import to_json
+from pipelines.audit.report import to_json
 from pipelines.vqa_tables.figure import draw
 from pipelines.vqa_tables.page import command_of, fingerprint, page, panels
 from pipelines.vqa_tables.paper import TEACHERS

@@ -9,8 +9,9 @@ from torch import Tensor
 from tests.training.clip import fakes as clip_fakes
 from training.clip.load import model_config
 from training.med_vqa import MedVQAConfig, MedVQAModel
-from training.med_vqa.model.build import MedVQA, build_med_vqa
+from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
+from training.med_vqa.model.saving import MedVQA
 
 WORDS = 40
 FIRST_WORD = 5  # below: [PAD], [UNK], [CLS], [SEP], [MASK]

@@ -13,8 +13,7 @@ from training.data.files import image_digest
 from training.engine.session import Prepared, Say, run_training
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
-from training.med_vqa.model.build import build_med_vqa
-from training.med_vqa.model.handover import start_digests
+from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import FIELD, Past, as_json
 from training.vqa.manifest import VQAManifest, find_vqa_manifest
 from training.vqa.protocols import Split, prepare
@@ -57,7 +56,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
         return FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
 
     return Prepared(
-        fingerprints=[*_data_digests(config, split), *start_digests(config.model)],
+        fingerprints=[*_data_digests(config, split), *initial_digests(config.model)],
         precision=config.model.precision,
         data_facts=partial(_describe, manifest, split, config.model.start),
         build=build,

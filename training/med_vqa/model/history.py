@@ -18,12 +18,12 @@ from typing import Any
 from training.engine.config import RunConfig
 from training.errors import CheckpointError
 from training.leakage.between import asked
-from training.med_vqa.model.handover import RECORD as PRETRAINING
-from training.med_vqa.model.handover import read_record
 from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
 from training.vqa.items import Question
 from training.vqa.protocols import Split
 
+PRETRAINING = "pretraining.json"
+"""Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
 FILE = "trained_on.json"
 DIGITS = 16
 FIELD = "pretrainings"
@@ -202,6 +202,15 @@ class TrainedOn:
         )
 
 
+def read_pretraining(folder: Path) -> dict[str, Any]:
+    """What a pre-training wrote of itself into a model folder; empty where the folder is no pre-training's.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    return read_json(folder, PRETRAINING) if (folder / PRETRAINING).is_file() else {}
+
+
 def save_trained_on(folder: Path, trained_on: TrainedOn) -> None:
     """Write the record into a model's folder.
 
@@ -268,7 +277,7 @@ class Past:
         folder = model_folder(Path(start))
         fine_tuning = load_trained_on(folder)
         if (folder / PRETRAINING).is_file():
-            record = read_record(folder)
+            record = read_pretraining(folder)
             pretrainings = from_json(record.get(FIELD), f"{folder / PRETRAINING} is damaged")
             fine_tuned = fine_tuning is not None or record.get("fine_tuned", False) is not False
             return cls(pretrainings, fine_tuned, fine_tuning)

@@ -1,21 +1,29 @@
-"""The folder of a Med-VQA model: transformers' files for model and tokenizer, and the answers that belong to it."""
+"""A Med-VQA model with its tokenizer, and the folder that holds it: written, loaded, known again.
+
+config.json, model.safetensors, tokenizer   transformers' files
+answers.json                                what the model ranks and knows
+"""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.engine.checkpoint import CONFIG as RUN_CONFIG
-from training.errors import CheckpointError
-from training.med_vqa.model.modeling import MedVQAModel
-from training.weights import quiet_loading
+from training.errors import CheckpointError, ConfigError
+from training.med_vqa.model.modeling import MedVQAConfig, MedVQAModel
+from training.weights import LOAD_ERRORS, explain, quiet_loading
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -30,6 +38,47 @@ _OF_THIS_MACHINE = (
     "vocab_file",
     "tokenizer_file",
 )
+
+
+@dataclass(frozen=True)
+class MedVQA:
+    """A model with all that belongs to it."""
+
+    model: MedVQAModel
+    """The five parts."""
+    tokenizer: PreTrainedTokenizerBase
+    """Of questions and answers; adds [CLS] and [SEP] unless told not to."""
+
+    @property
+    def clip_config(self) -> dict[str, Any]:
+        """``model_cfg`` and ``preprocess_cfg`` of the image tower."""
+        content: dict[str, Any] = self.model.config.clip
+        return content
+
+    @property
+    def size(self) -> int:
+        """Side of the square input, pixels."""
+        return self.model.vision.image_size
+
+    @property
+    def mean(self) -> Tensor:
+        """Per-channel mean of the preprocessing, [3, 1, 1]."""
+        return self._of_channels("mean")
+
+    @property
+    def std(self) -> Tensor:
+        """Per-channel standard deviation of the preprocessing, [3, 1, 1]."""
+        return self._of_channels("std")
+
+    def _of_channels(self, name: str) -> Tensor:
+        return torch.tensor(self.clip_config["preprocess_cfg"][name]).view(3, 1, 1)
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """open_clip's evaluation transform: PIL image to float32 [3, size, size]."""
+        settings = PreprocessCfg(**self.clip_config["preprocess_cfg"])
+        transform: Callable[[Image.Image], Tensor] = image_transform_v2(settings, is_train=False)
+        return transform
 
 
 @dataclass(frozen=True)
@@ -81,25 +130,66 @@ def save_med_vqa(
     write_json(folder / ANSWERS, asdict(answers))
 
 
+def load_med_vqa(folder: Path) -> MedVQA:
+    """A saved model in eval mode, on the CPU, from the folder's files alone.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights are of another configuration.
+    """
+    kind = read_json(folder, CONFIG).get("model_type")
+    if kind != MedVQAConfig.model_type:
+        raise CheckpointError(
+            f'{folder} holds a model of type "{kind}", not {MedVQAConfig.model_type}: name the checkpoint of a '
+            "Med-VQA run"
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} is not a Med-VQA model folder: it has no {WEIGHTS}")
+    try:
+        with quiet_loading():
+            loaded: Any = MedVQAModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ConfigError, *LOAD_ERRORS) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {explain(error)}") from error
+    model, info = loaded
+    _must_fit(folder, info)
+    if len(tokenizer) > model.text.config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {len(tokenizer)} words and the model {model.text.config.vocab_size}"
+        )
+    return MedVQA(model.eval(), tokenizer)
+
+
+def _must_fit(folder: Path, info: dict[str, Any]) -> None:
+    """transformers goes on with random weights for what is missing or of another shape."""
+    other = f"{folder} cannot be loaded: the weights are of another configuration: parameter"
+    for name, found, expected in sorted(info["mismatched_keys"]):
+        raise CheckpointError(
+            f'{other} "{name}" is {list(found)} in the file and {list(expected)} in the model'
+        )
+    for name in sorted(info["missing_keys"]):
+        raise CheckpointError(f'{other} "{name}" is missing from the file')
+    for name in sorted(info["unexpected_keys"]):
+        raise CheckpointError(f'{other} "{name}" of the file is not in the model')
+
+
 def load_answers(folder: Path) -> Answers:
     """The answers of a saved model.
 
     Raises:
         CheckpointError: answers.json is missing or damaged.
     """
-    content = read_json(folder, ANSWERS)
-    for field in fields(Answers):
-        value = content.get(field.name)
-        lists = field.name in ("candidates", "knowledge")
-        right = (
-            isinstance(value, list) and all(isinstance(answer, str) for answer in value)
-            if lists
-            else isinstance(value, str)
-        )
-        if not right:
-            kind = "a list of strings" if lists else "a string"
-            raise CheckpointError(f'{folder / ANSWERS} is damaged: "{field.name}" is not {kind}')
-    return Answers(**{field.name: content[field.name] for field in fields(Answers)})
+    content, where = read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged"
+    for name in ("candidates", "knowledge"):
+        listed = content.get(name)
+        if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
+            raise CheckpointError(f'{where}: "{name}" is not a list of strings')
+    return Answers(content["candidates"], content["knowledge"], **plain_fields(Answers, content, where))
 
 
 def model_folder(folder: Path) -> Path:

@@ -24,19 +24,16 @@ from training.data.loader import Loader
 from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
-from training.med_vqa.model.batches import Tokens
-from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.history import Past
-from training.med_vqa.model.saving import model_folder
+from training.med_vqa.model.saving import MedVQA, model_folder
+from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.corpus import Corpus
-from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
 from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets
 from training.med_vqa.pretrain.model import PretrainingModel, Seen
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
 from training.med_vqa.pretrain.sources import LabelSource
-from training.med_vqa.pretrain.views import Partners, make_views
 
 
 def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
@@ -75,7 +72,8 @@ class PretrainRun:
         self.corpus = Corpus(data, store, source, vqa, exclusions)
         self.sampler = self.corpus.sampler(config.seed, accelerator.process_index, accelerator.num_processes)
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
-        self.partners = Partners(config, self.corpus)
+        studies = data.views == "study" and config.loss.views_weight > 0
+        self.partners = Partners(self.corpus.cases if studies else None)
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
         all_steps = self.sampler.steps * config.optim.epochs
@@ -87,7 +85,7 @@ class PretrainRun:
         self._past, start = Past.of(config.model.start), config.model.start
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
-        self.views = make_views(config, vqa, self.corpus, accelerator)
+        self.views = StepViews(config, vqa, self.corpus, accelerator)
         optimizer = make_optimizer(model, config.optim)
         self.model: nn.Module = accelerator.prepare(model)
         self.optimizer: Optimizer = accelerator.prepare(optimizer)

@@ -18,12 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import CheckpointError
-from training.med_vqa.model.build import MedVQA
-from training.med_vqa.model.handover import FUSION, RECORD, TOWERS, read_record
-from training.med_vqa.model.history import FIELD, Past, Pretraining, as_json, save_trained_on
-from training.med_vqa.model.saving import CONFIG, Answers, save_med_vqa
-from training.med_vqa.pretrain.corpus import Corpus
-from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.model.build import FUSION, TOWERS
+from training.med_vqa.model.history import (
+    FIELD,
+    PRETRAINING,
+    Past,
+    Pretraining,
+    as_json,
+    read_pretraining,
+    save_trained_on,
+)
+from training.med_vqa.model.saving import CONFIG, Answers, MedVQA, save_med_vqa
+from training.med_vqa.pretrain.corpus import Corpus, Exclusions
 from training.med_vqa.pretrain.model import TEMPERATURES, Heads, PretrainingModel
 
 HEADS = "heads.safetensors"
@@ -77,7 +83,7 @@ def save_pretrained(
         "fine_tuned": past.fine_tuned,
         FIELD: as_json((*past.pretrainings, pretraining)),
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / PRETRAINING).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if past.fine_tuning is not None:
         save_trained_on(folder, past.fine_tuning)
 
@@ -98,12 +104,12 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
         CheckpointError: the heads are damaged; in stage two also: the start is no pre-training, or its heads are of
             another width.
     """
-    path, heads, record = start / HEADS, model.heads, read_record(start)
+    path, heads, record = start / HEADS, model.heads, read_pretraining(start)
     two = model.stage == "two"
     if not record or not path.is_file():
         if two:
             raise CheckpointError(
-                f"model.start {start} is not a pre-training (no {RECORD} or no {HEADS}): stage two goes on from a "
+                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two goes on from a "
                 "run of stage one, or of stage two"
             )
         return [f"model.start {start} has no heads: those of this run are new"]
@@ -118,7 +124,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
         return [f"model.start {start}: {widths} run {heads.image.out_features}: they are new"]
     here, there = _learnt(heads), record.get(_LEARNT, [])
     if not isinstance(there, list) or not set(there) <= set(TEMPERATURES):
-        raise CheckpointError(f'{start / RECORD} is damaged: "{_LEARNT}" does not list temperatures')
+        raise CheckpointError(f'{start / PRETRAINING} is damaged: "{_LEARNT}" does not list temperatures')
     configured = {
         name: value
         for name, value in heads.state_dict().items()

@@ -14,10 +14,9 @@ from training.clip.config import check_precision
 from training.data.facts import describe_data
 from training.data.sources import open_source
 from training.engine.session import Prepared, Say, run_training
-from training.med_vqa.model.build import build_med_vqa
-from training.med_vqa.model.handover import start_digests
+from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.pretrain.corpus import Exclusions
 from training.med_vqa.pretrain.run import PretrainRun
 from training.med_vqa.pretrain.sources import LabelSource, open_label_sources
 
@@ -60,7 +59,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
             images.digest(),
             hashlib.sha256(json.dumps(exclusions.found).encode()).hexdigest(),
             *(source.digest for source in labels),
-            *start_digests(config.model),
+            *initial_digests(config.model),
         ],
         precision=config.model.precision,
         data_facts=partial(_describe, store, exclusions, labels),

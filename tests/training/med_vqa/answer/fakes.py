@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import BertTokenizerFast
 
-from training.med_vqa.model.build import Answers, MedVQA, build_med_vqa
+from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
+from training.med_vqa.model.saving import Answers, MedVQA
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = (

@@ -15,7 +15,7 @@ from tests.training.med_vqa.answer.fakes import CANDIDATES, answers, one_thread,
 from training.errors import ConfigError, ShapeError
 from training.med_vqa.answer import MODES, Answerer
 from training.med_vqa.answer.generation import generate
-from training.med_vqa.model.build import MedVQA
+from training.med_vqa.model.saving import MedVQA
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
 

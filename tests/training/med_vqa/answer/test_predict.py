@@ -16,9 +16,10 @@ from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import write_world
 from training.med_vqa.answer.evaluate.__main__ import main as evaluate
 from training.med_vqa.answer.evaluate.shown import derangement
-from training.med_vqa.model.build import Answers, build_med_vqa, save_med_vqa
+from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import Digests, TrainedOn, save_trained_on
+from training.med_vqa.model.saving import Answers, save_med_vqa
 from training.predict import main as predict
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.predictions import read_predictions

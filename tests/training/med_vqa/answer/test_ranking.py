@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.training.med_vqa.answer.fakes import CANDIDATES, answers, one_thread, tiny_med_vqa
 from training.errors import CheckpointError, ConfigError, DataError
 from training.med_vqa.answer import Answerer, modes, ranking
-from training.med_vqa.model.build import MedVQA
 from training.med_vqa.model.modeling import Encoded
+from training.med_vqa.model.saving import MedVQA
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
 

@@ -17,10 +17,10 @@ from tests.training.engine.test_runs import CONFIGS
 from tests.training.vqa.world import edit_questions, finetune_arguments, logged, write_world
 from training.engine.checkpoint import FINISHED
 from training.med_vqa.finetune import task as finetune
-from training.med_vqa.model.build import MedVQA, build_med_vqa, load_answers, load_med_vqa
+from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import load_trained_on
-from training.med_vqa.model.saving import WEIGHTS
+from training.med_vqa.model.saving import WEIGHTS, MedVQA, load_answers, load_med_vqa
 from training.run import main as run
 from training.tasks import TASKS, find_task
 

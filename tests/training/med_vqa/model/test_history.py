@@ -14,7 +14,6 @@ from training.errors import CheckpointError, ConfigError
 from training.med_vqa.answer.evaluate.evaluation import check_fits
 from training.med_vqa.answer.evaluate.saved import Saved
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
-from training.med_vqa.model.build import Answers
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import (
     FILE,
@@ -30,6 +29,7 @@ from training.med_vqa.model.history import (
     save_trained_on,
     told,
 )
+from training.med_vqa.model.saving import Answers
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.med_vqa.model.attention import Attention, attend
-from training.med_vqa.model.co_attention import CoAttention
-from training.med_vqa.model.gate import GatedCrossAttention
+from training.med_vqa.model.attention import Attention, CoAttention, GatedCrossAttention, attend
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 WIDTH, HEADS, FFN = 12, 3, 20

@@ -16,7 +16,7 @@ from tests.training.clip import fakes as clip_fakes
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa import MedVQAModel
-from training.med_vqa.model.build import Answers, MedVQA, load_answers, load_med_vqa, save_med_vqa
+from training.med_vqa.model.saving import Answers, MedVQA, load_answers, load_med_vqa, save_med_vqa
 from training.med_vqa.model.vision import build_tower
 
 ANSWERS = Answers(["yes", "kopf μ"], ["yes", "no"], "strict", "vqa_rad", "training part of train")

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
-from training.med_vqa.model.build import MedVQA, build_med_vqa, load_med_vqa, open_start
+from training.med_vqa.model.build import build_med_vqa, trained_parts
 from training.med_vqa.model.config import VQAModelConfig
-from training.med_vqa.model.handover import RECORD
-from training.med_vqa.model.history import Past, Pretraining
+from training.med_vqa.model.history import PRETRAINING, Past, Pretraining
+from training.med_vqa.model.saving import MedVQA, load_med_vqa
 from training.med_vqa.pretrain import objective
 from training.med_vqa.pretrain.config import (
     PretrainConfig,
@@ -258,15 +258,16 @@ def test_the_selector_leaves_captions_of_the_same_case_out_and_asks_the_matching
 def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedVQA, tmp_path: Path) -> None:
     one = made(vqa, "one", tau_views=0.5)
     save_pretrained(tmp_path / "one", one, vqa, SEEN, Past())
-    start = open_start(str(tmp_path / "one"))
-    assert start.parts == ("vision", "text", "image_projection", "text_projection")
+    start = tmp_path / "one"
+    parts = trained_parts(start)
+    assert parts == ("vision", "text", "image_projection", "text_projection")
     two = made(vqa)
-    take_heads(two, start.folder)
+    take_heads(two, start)
     assert torch.equal(two.heads.image.weight, one.heads.image.weight)
     assert two.heads.tau("views").item() == pytest.approx(0.07)
     bert = str(tmp_path / "bert")
     fresh = build_med_vqa(VQAModelConfig(preset="tiny", text=bert, start=str(tmp_path / "one")))
-    for name in start.parts:
+    for name in parts:
         for ours, theirs in zip(
             getattr(fresh.model, name).parameters(), getattr(vqa.model, name).parameters(), strict=True
         ):
@@ -280,14 +281,13 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
             build_med_vqa(
                 replace(VQAModelConfig(preset="tiny", text=bert, start=str(tmp_path / "one")), **given)  # type: ignore[arg-type]
             )
-    (tmp_path / "one" / RECORD).rename(tmp_path / RECORD)
-    assert {"co_attention", "gate", "knowledge_projection"} < set(
-        start.parts
-    )  # as a fine-tuned model has no record
-    (tmp_path / RECORD).rename(tmp_path / "one" / RECORD)
+    (tmp_path / "one" / PRETRAINING).rename(tmp_path / PRETRAINING)
+    # As a fine-tuned model has no record.
+    assert {"co_attention", "gate", "knowledge_projection"} < set(trained_parts(start))
+    (tmp_path / PRETRAINING).rename(tmp_path / "one" / PRETRAINING)
     (tmp_path / "one" / HEADS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=f"{HEADS} is damaged"):
-        take_heads(made(vqa), start.folder)
+        take_heads(made(vqa), start)
     assert load_med_vqa(tmp_path / "one").model
 
 

@@ -21,9 +21,8 @@ from tests.training.med_vqa.pretrain.world import (
 )
 from tests.training.vqa.world import finetune_arguments, logged
 from training.engine.checkpoint import FINISHED
-from training.med_vqa.model.build import load_answers, load_med_vqa
-from training.med_vqa.model.handover import RECORD
-from training.med_vqa.model.saving import WEIGHTS
+from training.med_vqa.model.history import PRETRAINING
+from training.med_vqa.model.saving import WEIGHTS, load_answers, load_med_vqa
 from training.med_vqa.pretrain.objectives import teacher_targets
 from training.med_vqa.pretrain.saving import HEADS
 from training.run import main as run
@@ -63,7 +62,7 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
 
 
 def test_from_stage_one_over_stage_two_to_a_fine_tuned_model(one: Path, world: Path, tmp_path: Path) -> None:
-    record = json.loads((one / "checkpoint" / RECORD).read_text())
+    record = json.loads((one / "checkpoint" / PRETRAINING).read_text())
     assert record["stage"] == "one" and "co_attention" not in record["trained"]
     assert {"image_text", "views", "texts", "kl", "mrr"} <= {
         name for line in (one / "log.jsonl").read_text().splitlines() for name in json.loads(line)

@@ -9,10 +9,10 @@ import torch
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
-from training.med_vqa.model.build import MedVQA, open_start
-from training.med_vqa.model.handover import RECORD
+from training.med_vqa.model.build import trained_parts
 from training.med_vqa.model.history import (
     FILE,
+    PRETRAINING,
     Digests,
     Excluded,
     Past,
@@ -20,6 +20,7 @@ from training.med_vqa.model.history import (
     TrainedOn,
     load_trained_on,
 )
+from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import (
     PretrainConfig,
     PretrainDataConfig,
@@ -69,7 +70,7 @@ def test_temperatures_are_taken_only_where_they_were_and_are_learnt(vqa: MedVQA,
     for value in model.heads.log_taus.values():
         value.data.fill_(torch.tensor(0.3).log())
     learnt = kept(tmp_path / "learnt", model, vqa)
-    assert json.loads((learnt / RECORD).read_text())["learnt_temperatures"] == ["image_text", "texts"]
+    assert json.loads((learnt / PRETRAINING).read_text())["learnt_temperatures"] == ["image_text", "texts"]
     assert taken(vqa, learnt, **learns) == ({"image_text": 0.3, "views": 0.07}, [])
     values, (note,) = taken(vqa, learnt)
     assert values == {"image_text": 0.07, "views": 0.07}
@@ -78,12 +79,12 @@ def test_temperatures_are_taken_only_where_they_were_and_are_learnt(vqa: MedVQA,
         "texts 0.3 there, 0.07 here"
     )
 
-    record = json.loads((learnt / RECORD).read_text())
-    (learnt / RECORD).write_text(json.dumps({**record, "learnt_temperatures": "all"}))
+    record = json.loads((learnt / PRETRAINING).read_text())
+    (learnt / PRETRAINING).write_text(json.dumps({**record, "learnt_temperatures": "all"}))
     with pytest.raises(CheckpointError, match='"learnt_temperatures" does not list temperatures'):
         taken(vqa, learnt)
     del record["learnt_temperatures"]  # an older pre-training
-    (learnt / RECORD).write_text(json.dumps(record))
+    (learnt / PRETRAINING).write_text(json.dumps(record))
     values, (note,) = taken(vqa, learnt, **learns)
     assert values["image_text"] == 0.2 and "does not record whether it learnt its temperatures" in note
     assert taken(vqa, learnt)[1] == []
@@ -98,7 +99,7 @@ def test_a_stage_goes_on_with_the_heads_of_the_same_stage(vqa: MedVQA, tmp_path:
     assert take_heads(again, start) == []
     for name, value in first.heads.state_dict().items():
         assert torch.equal(again.heads.state_dict()[name], value)
-    assert ("co_attention" in open_start(str(start)).parts) == (stage == "two")
+    assert ("co_attention" in trained_parts(start)) == (stage == "two")
 
 
 def test_stage_one_starts_with_new_heads_where_there_are_none_of_its_width_and_says_so(
@@ -112,12 +113,12 @@ def test_stage_one_starts_with_new_heads_where_there_are_none_of_its_width_and_s
     assert torch.equal(narrow.heads.image.weight, before)
     with pytest.raises(CheckpointError, match=r"set model\.embed_dim as in the pre-training"):
         take_heads(made(vqa, "two", embed_dim=8), start)
-    (start / RECORD).rename(tmp_path / RECORD)
+    (start / PRETRAINING).rename(tmp_path / PRETRAINING)
     (note,) = take_heads(made(vqa, "one"), start)
     assert "has no heads: those of this run are new" in note
     with pytest.raises(CheckpointError, match="is not a pre-training"):
         take_heads(made(vqa, "two"), start)
-    (tmp_path / RECORD).rename(start / RECORD)
+    (tmp_path / PRETRAINING).rename(start / PRETRAINING)
     (start / HEADS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=f"{HEADS} is damaged"):
         take_heads(made(vqa, "one"), start)
@@ -127,7 +128,7 @@ def test_a_folder_tells_what_it_saw_and_keeps_what_came_before(vqa: MedVQA, tmp_
     one = kept(tmp_path / "one", made(vqa, "one"), vqa)
     two = kept(tmp_path / "two", made(vqa, "two"), vqa, Past.of(str(one)))
     assert Past.of(str(two)) == Past((SEEN, replace(SEEN, stage="two")))
-    (first, _) = json.loads((two / RECORD).read_text())["pretrainings"]
+    (first, _) = json.loads((two / PRETRAINING).read_text())["pretrainings"]
     assert (first["store"], first["images"], first["excluded"][0]["images"]) == ("f", 20, 5)
 
     digests = Digests(frozenset("q"), frozenset("i"))

@@ -8,9 +8,15 @@ import yaml
 
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.errors import CheckpointError
-from training.med_vqa.model.build import Answers, MedVQA, load_answers, load_med_vqa
 from training.med_vqa.model.history import UNRECORDED, History, TrainedOn, load_trained_on
-from training.med_vqa.model.saving import folder_digest, model_folder
+from training.med_vqa.model.saving import (
+    Answers,
+    MedVQA,
+    folder_digest,
+    load_answers,
+    load_med_vqa,
+    model_folder,
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,170 @@
+"""Measures with their intervals and tests, and sections of a report: on a terminal, in Markdown and in JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray
+from training.statistics.bootstrap import Comparison, Interval, case_interval, compare, holm
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of one thing, for every store."""
+
+    subject: str
+    """What is measured: a label, a kind of concept."""
+    metric: str
+    baseline: float
+    """What ignorance reaches: chance or frequency; NaN where there is no such level."""
+    intervals: tuple[Interval, ...]
+    """One per store."""
+    against_first: tuple[Comparison | None, ...]
+    """Paired differences, store minus first store; ``None`` for the first."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The measure as plain values."""
+        return {
+            "subject": self.subject,
+            "metric": self.metric,
+            "baseline": self.baseline,
+            "stores": [asdict(interval) for interval in self.intervals],
+            "minus_first": [None if item is None else asdict(item) for item in self.against_first],
+        }
+
+
+def measure(
+    subject: str,
+    metric: str,
+    scores: Sequence[FloatArray],
+    baseline: FloatArray | None,
+    cases: IntArray,
+    settings: EvaluationSettings,
+) -> Measured:
+    """Mean with a 95 % interval from a bootstrap over cases, and a paired sign-flip test against the first store.
+
+    Args:
+        scores: per store, one value per query, float64 [Q]; NaN queries take no part.
+        baseline: expected score of ignorance per query, float64 [Q], or ``None``.
+        cases: case of each query, int64 [Q].
+    """
+    draws, seed = settings.bootstrap, settings.seed
+    return Measured(
+        subject,
+        metric,
+        math.nan if baseline is None or not np.isfinite(baseline).any() else float(np.nanmean(baseline)),
+        tuple(case_interval(score, cases, draws, seed) for score in scores),
+        (None, *(compare(score, scores[0], cases, draws, settings.flips, seed) for score in scores[1:])),
+    )
+
+
+def significant(measured: Sequence[Measured], level: float = 0.05) -> list[list[bool]]:
+    """Which comparisons stay below ``level`` after Holm's correction over all of a section's, [measure][store]."""
+    p_values = [math.nan if item is None else item.p_value for row in measured for item in row.against_first]
+    flags = [p < level for p in holm(p_values)]
+    width = len(measured[0].against_first) if measured else 0
+    return [flags[start : start + width] for start in range(0, len(flags), width)] if width else []
+
+
+def cells(measured: Sequence[Measured], scale: float = 100.0, digits: int = 1) -> list[list[str]]:
+    """One list of cells per measure: subject, metric, baseline, then one cell per store.
+
+    A cell reads ``mean [low, high]``; stores after the first add ``p``, with ``*`` where Holm's correction keeps it.
+    """
+    rows = []
+    for row, flags in zip(measured, significant(measured), strict=True):
+        line = [row.subject, row.metric, _number(row.baseline * scale, digits)]
+        for interval, comparison, flag in zip(row.intervals, row.against_first, flags, strict=True):
+            mean, low, high = (
+                _number(value * scale, digits) for value in (interval.mean, interval.low, interval.high)
+            )
+            test = "" if comparison is None else f" p {_p_value(comparison.p_value)}{'*' if flag else ' '}"
+            line.append(f"{mean} [{low}, {high}]{test}")
+        rows.append(line)
+    return rows
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _p_value(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first row of the printed table is ``header``."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    """How many columns are aligned to the left; the others to the right."""
+
+    def text(self) -> list[str]:
+        """Aligned lines for a terminal."""
+        widths = [
+            max(len(row[column]) for row in (self.header, *self.rows)) for column in range(len(self.header))
+        ]
+        return [
+            "  ".join(
+                cell.ljust(width) if column < self.left else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in (self.header, *self.rows)
+        ]
+
+    def markdown(self) -> list[str]:
+        """A Markdown table."""
+        rule = ["---" if column < self.left else "---:" for column in range(len(self.header))]
+        return [
+            "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in row) + " |"
+            for row in (self.header, rule, *self.rows)
+        ]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report."""
+
+    name: str
+    """Key in the JSON file."""
+    title: str
+    lines: Sequence[str] = ()
+    """Said before the table: what was counted, and what was left out and why."""
+    table: Table | None = None
+    private: Sequence[str] = ()
+    """Lines with captions: for the terminal only."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Everything, for JSON."""
+
+    def text(self, number: int) -> str:
+        """The section for a terminal."""
+        table = self.table.text() if self.table else []
+        return "\n".join(
+            [f"{number}. {self.title}", *(f"  {line}" for line in (*self.lines, *table, *self.private)), ""]
+        )
+
+    def markdown(self, number: int) -> str:
+        """The section in Markdown, without captions."""
+        table = ["", *self.table.markdown()] if self.table else []
+        return "\n".join(
+            [f"## {number}. {self.title}", "", *(f"- {line}" for line in self.lines), *table, ""]
+        )
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """Standard JSON: sorted keys, ``null`` where a number does not exist; same input, same bytes."""
+    return json.dumps(_plain(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

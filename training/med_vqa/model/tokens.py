@@ -1,0 +1,65 @@
+"""Texts as padded tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N texts as word pieces."""
+
+    ids: Tensor
+    """int64 ``[N, L]``, padded to the longest text."""
+    lengths: Tensor
+    """int64 ``[N]``: how many of each row are real."""
+    cut: int = 0
+    """Texts that were longer than allowed."""
+
+    @classmethod
+    def of(cls, pieces: Sequence[Sequence[int]], padding: int, cut: int = 0) -> "Tokens":
+        """Rows of word pieces, which may be empty, padded with the token ``padding``."""
+        lengths = torch.tensor([len(row) for row in pieces], dtype=torch.int64)
+        ids = torch.full((len(pieces), max([1, *lengths.tolist()])), padding, dtype=torch.int64)
+        for row, values in enumerate(pieces):
+            ids[row, : len(values)] = torch.tensor(values, dtype=torch.int64)
+        return cls(ids, lengths, cut)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens int64 ``[B, L]`` and mask bool ``[B, L]`` (True = real), padded to the longest of ``rows``."""
+        lengths = self.lengths[rows]
+        longest = max(1, int(lengths.max()))
+        return self.ids[rows, :longest], torch.arange(longest) < lengths[:, None]
+
+
+def pieces_of(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Word pieces of each text, without special tokens, however long it is."""
+    if not texts:
+        return []
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return found
+
+
+def questions_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tokens:
+    """``[CLS] … [SEP]``, at most ``longest`` tokens with both; what is longer loses its end, not its [SEP]."""
+    pieces = pieces_of(texts, tokenizer)
+    rows = [[tokenizer.cls_token_id, *row[: longest - 2], tokenizer.sep_token_id] for row in pieces]
+    return Tokens.of(rows, tokenizer.pad_token_id, sum(len(row) > longest - 2 for row in pieces))
+
+
+def answers_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tokens:
+    """``[CLS] … [SEP]``, at most ``longest`` tokens; what is longer loses its [SEP], too: no answer ends there."""
+    rows = [[tokenizer.cls_token_id, *row, tokenizer.sep_token_id] for row in pieces_of(texts, tokenizer)]
+    cut = sum(len(row) > longest for row in rows)
+    return Tokens.of([row[:longest] for row in rows], tokenizer.pad_token_id, cut)
+
+
+def knowledge_as_tokens(texts: Sequence[str], tokenizer: Any) -> Tokens:
+    """Word pieces alone, as the gate takes them; texts without any are left out."""
+    return Tokens.of([row for row in pieces_of(texts, tokenizer) if row], tokenizer.pad_token_id)
