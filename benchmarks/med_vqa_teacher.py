@@ -58,8 +58,7 @@ from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
 from training.med_vqa.pretrain.labels import LabelBuilder
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
 from training.med_vqa.pretrain.objectives import inner_tokens, matching_loss, transport_loss
-from training.med_vqa.pretrain.run import PretrainRun, Step
-from training.med_vqa.pretrain.train import prepare_run
+from training.med_vqa.pretrain.run import PretrainRun, Step, prepare_run
 from training.options import build, read_options
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"

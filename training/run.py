@@ -12,7 +12,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
-from training.engine.threads import resolve_threads  # noqa: E402
+from training.engine.process import resolve_threads  # noqa: E402
 from training.errors import KGTargetsError  # noqa: E402
 from training.options import build, help_text, read_options, to_yaml  # noqa: E402
 from training.tasks import find_task  # noqa: E402
@@ -40,8 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         # Read once, when the libraries are loaded; torch is told again in the loop.
         os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
-        train = task.load()
-        return train(config, lambda line: sys.stderr.write(line + "\n"))
+        prepare_run = task.load()
+        from training.engine.session import run_training
+
+        return run_training(config, prepare_run, lambda line: sys.stderr.write(line + "\n"))
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

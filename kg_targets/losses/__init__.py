@@ -1,7 +1,7 @@
 """Target policies and contrastive losses as pure functions of torch tensors, for any training loop (methods.md §1.4).
 
-``contrastive`` has the losses, ``policies`` what turns similarities into targets, ``gather`` the features of all
-processes, ``registry`` the names of losses and policies in a configuration. Only the registry does without torch.
+``contrastive`` has the losses and the gathering of all ranks' features, ``policies`` what turns similarities into
+targets, ``registry`` the names of losses and policies in a configuration. Only the registry does without torch.
 """
 
 from importlib import import_module

@@ -50,20 +50,13 @@ class Loss:
         """Whether the store's similarities are asked for."""
         return self.targets != "pairs"
 
+    def load(self) -> "Callable[..., Tensor]":
+        """The function, with torch."""
+        return _imported(self.function)
+
     def compute(self, batch: "ContrastiveBatch") -> "Tensor":
         """The loss of a process's rows of a batch, scalar float32."""
-        arguments: tuple[Any, ...] = (
-            batch.logits_i2t,
-            batch.logits_t2i,
-            batch.targets_i2t,
-            batch.targets_t2i,
-        )
-        if self.targets == "pairs":
-            arguments = (batch.logits_i2t, batch.logits_t2i, batch.offset)
-        elif self.targets == "similarity":
-            arguments = (batch.logits_i2t, batch.targets_i2t)
-        loss: Tensor = _imported(self.function)(*arguments, mask=batch.mask)
-        return loss
+        return self.load()(*batch.arguments(self.targets), mask=batch.mask)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kg_targets.manifest.model import unknown_name
 from pipelines.build.executors import available_cores
 from pipelines.tables.runner import Runner, StoppedError
 from training.checks import within
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 from training.retrieval.arguments import ArgumentParser
 
 if TYPE_CHECKING:

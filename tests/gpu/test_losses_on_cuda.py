@@ -11,10 +11,9 @@ from scipy import sparse
 from torch import Tensor
 
 from kg_targets.store import TargetStore
-from training.nb_clip.blocks import DeviceBlocks, HostBlocks, make_blocks
+from training.nb_clip.batch_targets import DeviceBlocks, HostBlocks, TargetBuilder, make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.losses import LOSSES, ContrastiveBatch
-from training.nb_clip.task import TargetBuilder
 
 IMAGES, CONCEPTS, BATCH = 3000, 700, 512
 

@@ -14,9 +14,9 @@ from kg_targets.store import TargetStore
 from tests.training.nb_clip.test_accumulate import BATCH, ROWS, Towers, assert_same, inputs
 from tests.training.nb_clip.test_task import fake_store
 from training.clip.load import load_clip
-from training.nb_clip.accumulate import first_pass, second_pass, slices
+from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import NBClipTask, TargetBuilder
+from training.nb_clip.objective import NBClipObjective, first_pass, second_pass, slices
 
 
 def gradients(
@@ -30,7 +30,7 @@ def gradients(
     torch.manual_seed(0)
     config = LossConfig(name=loss, micro_batch=micro_batch)
     clip = load_clip("test-vit", logit_bias=-3.0 if LOSSES[loss].biased else None)
-    task = NBClipTask(config, accelerator)
+    task = NBClipObjective(config, accelerator)
     task.freeze_unused(clip.model)
     optimizer = torch.optim.SGD(clip.model.parameters(), lr=0.0)
     model, optimizer = accelerator.prepare(clip.model, optimizer)
@@ -105,7 +105,7 @@ def test_micro_batches_take_less_memory() -> None:
     targets = TargetBuilder(store, LossConfig(name="info_nce"), PolicyConfig())(rows, rows, 0)
 
     def peak(micro_batch: int | None) -> int:
-        task = NBClipTask(LossConfig(name="info_nce", micro_batch=micro_batch), accelerator)
+        task = NBClipObjective(LossConfig(name="info_nce", micro_batch=micro_batch), accelerator)
         torch.cuda.reset_peak_memory_stats()
         task.backward(model, lambda start, stop: images[start:stop], tokens, targets, 0)
         return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()

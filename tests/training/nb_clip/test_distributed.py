@@ -20,14 +20,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from kg_targets.losses.gather import gather_rows
+from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.registry import LOSSES
 from tests import REPOSITORY
 from tests.training.nb_clip.test_task import FakeStore
 from training.clip.load import load_clip
 from training.errors import ShapeError
+from training.nb_clip.batch_targets import TargetBuilder, Targets
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
+from training.nb_clip.objective import NBClipObjective
 from training.run import main as run
 
 BATCHES = ([4, 11, 0, 7, 9, 3, 1, 8], [2, 5, 10, 6, 8, 0, 11, 3])
@@ -71,7 +72,7 @@ def gradients(
     config = LossConfig(name=loss, micro_batch=micro_batch)
     clip = load_clip("test-vit", logit_bias=-3.0 if LOSSES[loss].biased else None)
     builder = RecordingBuilder(asymmetric_store(), config, PolicyConfig())
-    task = NBClipTask(config, accelerator)
+    task = NBClipObjective(config, accelerator)
     task.freeze_unused(clip.model)
     model: nn.Module = accelerator.prepare(clip.model)
     generator = torch.Generator().manual_seed(1)

@@ -10,15 +10,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from kg_targets.losses.contrastive import mse_loss, semantic_matching_loss, sigmoid_loss
-from kg_targets.losses.gather import gather_rows
+from kg_targets.losses.contrastive import gather_rows, mse_loss, semantic_matching_loss, sigmoid_loss
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.errors import ConfigError, ShapeError
+from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import NBClipTask, TargetBuilder
+from training.nb_clip.objective import NBClipObjective
 
 
 class FakeStore:
@@ -118,9 +118,9 @@ def unit_features() -> tuple[Tensor, Tensor]:
     return tuple(nn.functional.normalize(torch.randn(4, 6, generator=generator), dim=-1) for _ in range(2))  # type: ignore[return-value]
 
 
-def make_task(loss: str = "semantic_matching", **fields: Any) -> NBClipTask:
+def make_task(loss: str = "semantic_matching", **fields: Any) -> NBClipObjective:
     AcceleratorState._reset_state(reset_partial_state=True)
-    return NBClipTask(LossConfig(name=loss, **fields), Accelerator(cpu=True))
+    return NBClipObjective(LossConfig(name=loss, **fields), Accelerator(cpu=True))
 
 
 def backward(

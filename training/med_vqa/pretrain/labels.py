@@ -13,9 +13,8 @@ from training.errors import ConfigError
 from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig
 from training.med_vqa.pretrain.objectives import blend, hard_targets, teacher_targets
 from training.med_vqa.pretrain.sources import LabelSource
-from training.nb_clip.blocks import make_blocks
+from training.nb_clip.batch_targets import TargetBuilder, make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import TargetBuilder
 
 Sides = tuple[Tensor, Tensor]
 """Store rows here and of all: int64 ``[B_local]`` and ``[B_global]``, on the CPU."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
-from kg_targets.losses.gather import gather_features
+from kg_targets.losses.contrastive import gather_features
 from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.objectives import (
     hard_negatives,

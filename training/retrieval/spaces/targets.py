@@ -22,8 +22,8 @@ from kg_targets.store import TargetStore
 from training.data.config import DataConfig
 from training.data.samplers import make_sampler
 from training.errors import ConfigError
+from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig, TrainConfig
-from training.nb_clip.task import TargetBuilder
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes
 from training.retrieval.spaces.pairs import pairs_of

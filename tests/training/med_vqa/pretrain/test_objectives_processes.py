@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kg_targets.losses.gather import gather_features
+from kg_targets.losses.contrastive import gather_features
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from tests import REPOSITORY
 from training.med_vqa.pretrain.objectives import blend, hard_negatives, soft_contrastive_loss, teacher_targets

@@ -13,8 +13,8 @@ same features on both sides the positive's cosine is the constant 1, and only th
 L = mean_i KL(P_i ‖ Q_i), Q_i = softmax(Â_i·B̂ᵀ/τ), P of `soft_labels` (C). P does not depend on the model, so its
 gradient is the cross-entropy's; P being the identity, its value is that, too: CLIP's loss.
 
-**Several processes**: rows are this process's, columns everybody's, from `kg_targets.losses.gather.gather_features`,
-which keeps their gradient. Each process takes the mean over its own rows, all have the same number of them, and DDP
+**Several processes**: rows are this process's, columns all ranks', from `kg_targets.losses.contrastive.gather_features`
+with their gradient. Each process takes the mean over its own rows, all have the same number of them, and DDP
 averages gradients: that is the gradient of the whole batch.
 """
 
