@@ -54,10 +54,11 @@ from training.clip.load import load_clip
 from training.data.dataset import Batch
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
+from training.med_vqa.model.transport import inner_tokens, transport_loss
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
 from training.med_vqa.pretrain.labels import LabelBuilder
+from training.med_vqa.pretrain.losses import matching_loss
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
-from training.med_vqa.pretrain.objectives import inner_tokens, matching_loss, transport_loss
 from training.med_vqa.pretrain.run import PretrainRun, Step, prepare_run
 from training.options import build, read_options
 

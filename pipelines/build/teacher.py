@@ -23,7 +23,7 @@ from pipelines.build.executors import Say, Stopwatch, bar
 from pipelines.build.extract import Split, label_names, row_table
 from pipelines.build.write import digest_of, open_if_current, vector_column
 from training.data.sources import ImageSource, open_source
-from training.teachers.base import ENCODING, Pairs, Teacher
+from training.teachers.base import ENCODING, ImageTexts, Teacher
 from training.teachers.registry import open_teacher, slug
 
 SAMPLE = 1024
@@ -139,10 +139,10 @@ class _TeacherBuild:
         return open_source(self.split.root, cast(TargetStore, _Listing(ids, paths)))
 
     @cached_property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> ImageTexts:
         """What the teacher is shown."""
         ids, captions = (self.rows.column(name).to_pylist() for name in ("image_id", "caption"))
-        return Pairs(ids, captions, self.source)
+        return ImageTexts(ids, captions, self.source)
 
     def _texts(self, writer: StoreWriter) -> NDArray[np.float32]:
         """Vectors of all captions, float32 ``[N, D]``; distinct ones are encoded, staged shard by shard."""

@@ -10,10 +10,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from kg_targets.losses.contrastive import ContrastiveBatch
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.nb_clip.batch_targets import DeviceBlocks, HostBlocks, TargetBuilder, make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES, ContrastiveBatch
 
 IMAGES, CONCEPTS, BATCH = 3000, 700, 512
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from open_clip.loss import SigLipLoss
 
-from training.errors import ShapeError
-from training.nb_clip.losses import LOSSES, ContrastiveBatch, mse_loss, sigmoid_loss
-from training.nb_clip.targets import (
-    bind_policy,
+from kg_targets.losses.contrastive import ContrastiveBatch, mse_loss, sigmoid_loss
+from kg_targets.losses.policies import (
     identity_weight,
     mix_identity,
     pair_structure,
     similarity_targets,
 )
+from kg_targets.losses.registry import LOSSES, bind_policy
+from training.errors import ShapeError
 
 Array = NDArray[np.float64]
 

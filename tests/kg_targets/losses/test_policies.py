@@ -7,17 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.errors import ConfigError, ShapeError
-from training.nb_clip.config import PolicyConfig
-from training.nb_clip.targets import (
-    POLICIES,
+from kg_targets.losses.policies import (
     Pairs,
-    bind_policy,
     evidence_policy,
     fixed_mass_policy,
     pair_structure,
     softmax_policy,
 )
+from kg_targets.losses.registry import POLICIES, bind_policy
+from training.errors import ConfigError, ShapeError
+from training.nb_clip.config import PolicyConfig
 
 Array = NDArray[np.float64]
 PARAMETERS = {"temperature": 0.3, "alpha": 0.6, "threshold": 0.2, "saturation": 1.5}

@@ -14,7 +14,7 @@ STAGES = ("one", "two")
 VIEWS = ("augment", "study")
 TEXTS = ("dropout", "sentences")
 SPACES = ("logit", "cosine")
-"""Those of objectives/soft_labels.py, which would load torch for ``--help``."""
+"""What λ is added to; see soft_labels.py."""
 EQ5 = "eq5"
 POLICIES = (EQ5, *(n for n, of in registry.POLICIES.items() if not of.within_case and n != "identity"))
 """AMiF's Eq. 5, and the soft ones of kg_targets/losses that do not contradict the mask of one case."""

@@ -31,11 +31,10 @@ from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
-from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets
-from training.med_vqa.pretrain.model import PretrainingModel, Seen
+from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
+from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
-from training.med_vqa.pretrain.sources import LabelSource, open_label_sources
 
 
 def prepare_run(config: PretrainConfig) -> Prepared:
@@ -113,7 +112,7 @@ class PretrainRun(Task[Step]):
         self.batch_size, self.validate_every = data.batch_size, config.validate_every
         self.selector = self._selector()
         self.measure = "mrr" if self.selector else None
-        model = PretrainingModel(config, vqa.model)
+        model = PretrainingStep(config, vqa.model)
         self._past, start = Past.of(config.model.start), config.model.start
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
@@ -151,13 +150,14 @@ class PretrainRun(Task[Step]):
         targets = self.result(batch.targets)
         ids, mask, of_all = self._texts(batch, step, offset)
         partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
-        seen = Seen(
-            **{"images": None, "image_tokens": None, **self.views(batch.batch, step, offset, partners)},
+        values: dict[str, Tensor] = self.model(
             text_ids=ids.to(device),
             text_mask=mask.to(device),
-        )
-        values: dict[str, Tensor] = self.model(
-            seen, targets, offset, of_all.to(device), drawn_for("negatives", self.config.seed, step)
+            targets=targets,
+            offset=offset,
+            words_of_all=of_all.to(device),
+            generator=drawn_for("negatives", self.config.seed, step),
+            **self.views(batch.batch, step, offset, partners),
         )
         self.accelerator.backward(values["loss"])
         values = {name: value.detach() for name, value in values.items()}

@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from kg_targets.losses.contrastive import gather_features
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from tests import REPOSITORY
-from training.med_vqa.pretrain.objectives import blend, hard_negatives, soft_contrastive_loss, teacher_targets
+from training.med_vqa.pretrain.losses import hard_negatives, soft_contrastive_loss
+from training.med_vqa.pretrain.soft_labels import blend, teacher_targets
 
 BATCH, WIDTH, TOLERANCE = 8, 12, 1e-5
 
