@@ -14,9 +14,9 @@ from pipelines.tables.common import as_arguments, base_file, find_grid, named, s
 from pipelines.tables.content import known, listed, load, mapping, names, number, text, truth, whole
 from pipelines.tables.grid import Comparison, Grid, Official, Row, Table, Variant, shipped_grids
 from pipelines.tables.paper import paper_row
+from training.command import ArgumentParser
 from training.nb_clip.config import TrainConfig
 from training.options import build, read_options
-from training.retrieval.arguments import ArgumentParser
 
 RUNNERS = (
     "output",

@@ -8,12 +8,11 @@ from pipelines.audit.report import Table
 from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
 from pipelines.tables.logs import Softness
 from pipelines.tables.results import Difference, Results
-from training.statistics.bootstrap import Interval
+from training.statistics.intervals import Interval
+from training.statistics.paired_tests import p_text
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""
-SMALLEST_P = 0.0001
-"""Smaller ones are told as that."""
 NOTHING = "–"
 GIVEN = "given these models; training noise unknown (one seed)"
 UNMARKED = "One training of each row and fold: what another seed would give is unknown, so nothing is marked."
@@ -111,9 +110,9 @@ def _corrected(page: Page, results: Results, hypothesis: Hypothesis) -> str:
     found = results.differences[hypothesis.contrast][hypothesis.measure]
     said = f"{_sentence(page, hypothesis, found.interval)}, {_plain(found, results)}"
     if not results.repeated:
-        return f"{said}; after Holm's correction {_p(found.p_models_holm)}."
+        return f"{said}; after Holm's correction {p_text(found.p_models_holm)}."
     survives = "survives" if _below(found.p_holm) else "does not survive"
-    return f"{said}; {survives} Holm's correction ({_p(found.p_holm)})."
+    return f"{said}; {survives} Holm's correction ({p_text(found.p_holm)})."
 
 
 def _plain(found: Difference, results: Results) -> str:
@@ -192,7 +191,7 @@ def _p_heads(results: Results) -> list[str]:
 
 def _p_cells(found: Difference, results: Results) -> list[str]:
     known = (found.p, found.p_holm) if results.repeated else (found.p_models, found.p_models_holm)
-    return [_p(value) for value in known]
+    return [p_text(value) for value in known]
 
 
 def _controls(page: Page, results: Results, design: Design) -> list[str]:
@@ -285,14 +284,8 @@ def _below(p: float | None) -> bool:
     return p is not None and p < LEVEL
 
 
-def _p(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return NOTHING
-    return f"{value:.4f}" if value >= SMALLEST_P else f"< {SMALLEST_P}"
-
-
 def _p_said(value: float | None) -> str:
-    text = _p(value)
+    text = p_text(value)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 

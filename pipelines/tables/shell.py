@@ -14,8 +14,8 @@ from kg_targets.manifest.model import unknown_name
 from pipelines.build.executors import available_cores
 from pipelines.tables.runner import Runner, StoppedError
 from training.checks import within
+from training.command import ArgumentParser
 from training.engine.process import StopRequest
-from training.retrieval.arguments import ArgumentParser
 
 if TYPE_CHECKING:
     from pipelines.tables.job import Job, TrainingJob  # loads torch, which takes seconds

@@ -1,7 +1,7 @@
 """What score sheets say: pooled over folds, averaged over seeds, compared pair by pair of rows.
 
 Each query is scored by the one model of a row and seed that did not train on its case, within its fold's gallery. A
-query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.bootstrap``); those of
+query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.intervals``); those of
 differences and the tests contain training noise, too (``noise``), and with a single seed, which cannot show any, they
 hold given these models. What is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected,
 and one family under Holm's correction. Everything else is described by intervals, without p values.
@@ -19,18 +19,9 @@ from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.score_sheets import ScoreSheet, pool
-from training.statistics.bootstrap import (
-    Comparison,
-    FloatArray,
-    IntArray,
-    Interval,
-    Pair,
-    case_interval,
-    compare_all,
-    flips_for,
-    holm,
-)
-from training.statistics.noise import t_test
+from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval
+from training.statistics.paired_tests import Comparison, Pair, compare_all, flips_for, holm
+from training.statistics.seed_variance import t_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""

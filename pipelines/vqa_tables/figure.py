@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from pipelines.vqa_tables.grid import Plot
-from training.statistics.bootstrap import Interval
+from training.statistics.intervals import Interval
 
 COLOURS = ("#1f5fbf", "#c8352b", "#2a9d4a", "#8e44ad")
 _APART = 0.12  # units of the axis, between lines that would hide each other

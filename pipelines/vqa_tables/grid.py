@@ -111,7 +111,7 @@ class Grid:
     """Of the pre-training that each of ``seeds`` starts from, in their order."""
     parts: tuple[Part, ...]
     evaluation: tuple[str, ...]
-    """Options of ``python -m training.med_vqa.answer.evaluate`` beyond the runner's own."""
+    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
     stores: Mapping[str, Store]
     rows: Mapping[str, Row]
     """By name, in the order of the file."""

@@ -15,7 +15,7 @@ from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED, run_key
 from training.engine.config import RunConfig
 from training.engine.session import Prepared
-from training.med_vqa.answer.evaluate.evaluation import FORMAT
+from training.med_vqa.answer.evaluation import FORMAT
 from training.vqa import predictions
 from training.vqa.floors import FLOORS
 from training.vqa.manifest import find_vqa_manifest

@@ -14,10 +14,12 @@ from pipelines.vqa_tables.grid import Grid, Row
 from pipelines.vqa_tables.paper import SOURCE, TEACHERS
 from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.results import DRAWS, Results
+from training.statistics.intervals import per_cent
+from training.statistics.paired_tests import p_text
 from training.vqa.compare import Table as Compared
 from training.vqa.compare_report import as_markdown
 from training.vqa.manifest import find_vqa_manifest
-from training.vqa.scores import FLOOR, OVERALL, Accuracy, per_cent
+from training.vqa.scores import FLOOR, OVERALL, Accuracy
 
 DEFAULT_OUT = Path("build/vqa_tables")
 
@@ -193,8 +195,8 @@ def _against(plan: Plan, results: Results) -> list[str]:
             one.group,
             per_cent(one.difference.interval, signed=True),
             "t" if one.difference.seeds else "sign flips",
-            _p(one.difference.p_value),
-            _p(one.corrected),
+            p_text(one.difference.p_value),
+            p_text(one.corrected),
         ]
         for one in results.against
     ]
@@ -251,7 +253,3 @@ def _cell(accuracy: Accuracy | None) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "–" if seconds is None else f"{seconds:.0f}"
-
-
-def _p(value: float) -> str:
-    return "–" if value != value else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"

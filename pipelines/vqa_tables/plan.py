@@ -210,7 +210,7 @@ class Plan:
         grid, name = self.grid, f"{run.name}-{SHUFFLED}" if shuffled else run.name
         images = ("--images", SHUFFLED, "--seed", str(run.seed)) if shuffled else ()
         command = (
-            *(python(), "-m", "training.med_vqa.answer.evaluate", "--model", shown(run.folder)),
+            *(python(), "-m", "training.med_vqa.answer", "--model", shown(run.folder)),
             *("--dataset", grid.dataset, "--data-root", shown(grid.data_root)),
             *(*images, "--name", run.row.name, *grid.evaluation),
             *("--out", shown(self.out / "scores" / name)),

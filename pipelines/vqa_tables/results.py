@@ -11,7 +11,7 @@ from pipelines.tables.logs import Timing, timing
 from pipelines.vqa_tables.grid import Grid, Row
 from pipelines.vqa_tables.plan import Plan
 from training.engine.checkpoint import METRICS
-from training.statistics.bootstrap import flips_for, holm
+from training.statistics.paired_tests import flips_for, holm
 from training.vqa import compare
 from training.vqa.compare_report import as_json
 from training.vqa.predictions import Predictions, read_predictions

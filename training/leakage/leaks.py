@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import one_of, within
+from training.command import ArgumentParser, run_command
 from training.errors import ConfigError, DataError
 from training.leakage.against import (
     ALL,
@@ -32,7 +33,6 @@ from training.leakage.against import (
 )
 from training.leakage.between import Near, Shared, alike, hash_questions, shared
 from training.leakage.hashing import BITS, RADIUS, Hashes
-from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.files import json_text, write_text
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_cut, add_data, read_data, read_split
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Report leaks; 2 for a user's error or an enforced leak, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kg_targets.manifest import ReadReport
+from training.command import ArgumentParser, run_command
 from training.data.files import resolve
 from training.errors import ConfigError
-from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.items import Question
 from training.vqa.manifest import VQAManifest, find_vqa_manifest, known_vqa_data_sets
 
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the list; 2 for a user's error."""
-    return answer(parser(), show, arguments)
+    return run_command(parser(), show, arguments)
 
 
 def show(options: argparse.Namespace) -> None:

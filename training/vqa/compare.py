@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import within
+from training.command import ArgumentParser, run_command
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
-from training.retrieval.arguments import ArgumentParser, answer
-from training.statistics.bootstrap import flips_for, holm
+from training.statistics.paired_tests import flips_for, holm
 from training.vqa.compare_report import as_json, as_markdown
 from training.vqa.files import json_text, write_text
 from training.vqa.pooling import pool
@@ -243,7 +243,7 @@ def _named(argument: str) -> tuple[str, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

@@ -1,11 +1,12 @@
 """A comparison as Markdown, for people, and as JSON. No question, answer or image name is in either."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, per_cent
+from training.statistics.intervals import nan_to_null, per_cent
+from training.statistics.paired_tests import p_text
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference
 
 if TYPE_CHECKING:
     from training.vqa.compare import Row, Table, Test
@@ -61,7 +62,9 @@ def as_json(tables: "Sequence[Table]") -> dict[str, Any]:
                         "mode": row.mode,
                         "seeds": list(row.seeds),
                         "models": [one.facts.get("model") for one in row.predictions],
-                        "accuracies": {name: _plain(asdict(one)) for name, one in row.accuracies.items()},
+                        "accuracies": {
+                            name: nan_to_null(asdict(one)) for name, one in row.accuracies.items()
+                        },
                     }
                     for row in table.rows
                 ],
@@ -71,8 +74,8 @@ def as_json(tables: "Sequence[Table]") -> dict[str, Any]:
                         "baseline": {"name": test.baseline.name, "role": test.baseline.role},
                         "group": test.group,
                         "test": "t" if test.difference.seeds else "sign flips",
-                        **_plain(asdict(test.difference)),
-                        "p_corrected": _plain(test.corrected),
+                        **nan_to_null(asdict(test.difference)),
+                        "p_corrected": nan_to_null(test.corrected),
                     }
                     for test in table.tests
                 ],
@@ -171,7 +174,7 @@ def _differences(tests: "Sequence[Test]") -> list[str]:
         lines.append(
             f"| {_title(test.model)} | {_title(test.baseline)} | {facts.get('dataset')} `{facts.get('protocol')}` | "
             f"{test.group} | {per_cent(found.interval, signed=True)} | {' | '.join(_test(found))} | "
-            f"{_p(found.p_value)} | {_p(test.corrected)} |"
+            f"{p_text(found.p_value)} | {p_text(test.corrected)} |"
         )
     return lines
 
@@ -195,7 +198,7 @@ def _sentence(test: "Test") -> str:
         "blank": "The right image instead of a blank one",
     }[test.baseline.role]
     points = f"{per_cent(difference, signed=True)} points ({test.group}, {test.model.name})"
-    ground = f"p {_p(test.corrected)} corrected, {_rests_on(test.difference)}."
+    ground = f"p {p_text(test.corrected)} corrected, {_rests_on(test.difference)}."
     if test.corrected < _SIGNIFICANT:
         return f"{what} {'adds' if difference.mean > 0 else 'costs'} {points}, {ground}"
     return f"{what} makes no difference that can be told from chance: {points}, {ground}"
@@ -233,7 +236,7 @@ def _reading_tests(tests: "Sequence[Test]") -> list[str]:
     if by_training:
         lines.append(
             "- t: trainings of one seed are paired (each with the same floor; those without a partner are left out), "
-            "and interval and p contain images and training noise (`training/statistics/noise.py`). A pair of "
+            "and interval and p contain images and training noise (`training/statistics/seed_variance.py`). A pair of "
             "trainings, one for each seed and cut, agrees if its difference has the sign of the mean."
         )
     if any(one.noise and len(one.noise.by_training) * (len(one.seeds) - 1) <= _FEW for one in by_training):
@@ -260,15 +263,3 @@ def _seeds(row: "Row") -> str:
 def _cell(accuracy: Accuracy) -> str:
     spread = "" if accuracy.seed_sd is None else f" ± {100 * accuracy.seed_sd:.1f}"
     return per_cent(accuracy.interval) + spread
-
-
-def _p(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

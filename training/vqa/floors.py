@@ -16,8 +16,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from training.checks import one_of
+from training.command import ArgumentParser, run_command
 from training.folders import check_writable
-from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.items import Question
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.normalise import normalise_question
@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the floors, write their predictions; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.read_grid import read_grid
 from pipelines.vqa_tables.report import write_report
 from tests.training.vqa.fakes import rows, write_data
-from training.statistics.bootstrap import Interval
+from training.statistics.intervals import Interval
 from training.vqa.floors import FLOORS, floor
 from training.vqa.predictions import predictions_of, write_predictions
 

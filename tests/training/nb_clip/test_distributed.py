@@ -83,7 +83,7 @@ def gradients(
         share = len(batch) // accelerator.num_processes
         rows = torch.tensor(batch[accelerator.process_index * share :][:share])
         offset = share * accelerator.process_index
-        targets = builder(rows, gather_rows(accelerator, rows, share), offset, 0.1)
+        targets = builder(rows, gather_rows(rows, share, accelerator.device), offset, 0.1)
         model.zero_grad()
         pixels = images[rows]
         task.backward(

@@ -21,7 +21,7 @@ from training.engine.session import Prepared
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.build import build_med_vqa, initial_digests
-from training.med_vqa.model.history import FIELD, Past, TrainedOn, as_json, save_trained_on
+from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
 from training.med_vqa.model.images import blank_images
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.manifest import VQAManifest, find_vqa_manifest
@@ -114,7 +114,7 @@ class FinetuneRun(Task[Tensor]):
         return [self.data.train[position].id for position in batch.tolist()]
 
     def score(self) -> float:
-        """Share of the validation questions that exact ranking of all candidates answers rightly."""
+        """Share of the validation questions that exact ranking of all candidates answers correctly."""
         accelerator, data = self.accelerator, self.data
         share = data.validation[accelerator.process_index :: accelerator.num_processes]
         blank = data.images is None
@@ -205,5 +205,5 @@ def _describe(manifest: VQAManifest, split: Split, start: str | None) -> dict[st
         "ceiling": split.ceiling,
         "skipped": split.skipped,
         "notes": list(split.notes),
-        FIELD: as_json(Past.of(start).pretrainings),
+        FIELD: as_json(TrainingHistory.of(start).pretrainings),
     }

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import write_world
-from training.med_vqa.answer.evaluate.__main__ import main as evaluate
-from training.med_vqa.answer.evaluate.shown import derangement
+from training.med_vqa.answer.__main__ import main as evaluate
+from training.med_vqa.answer.evaluation import derangement
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import Digests, TrainedOn, save_trained_on

@@ -11,8 +11,8 @@ import pytest
 
 from tests.training.vqa.world import write_questions
 from training.errors import CheckpointError, ConfigError
-from training.med_vqa.answer.evaluate.evaluation import check_fits
-from training.med_vqa.answer.evaluate.saved import Saved
+from training.med_vqa.answer import Saved
+from training.med_vqa.answer.evaluation import check_fits
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import (
@@ -20,9 +20,9 @@ from training.med_vqa.model.history import (
     UNRECORDED,
     Digests,
     Excluded,
-    Past,
     Pretraining,
     TrainedOn,
+    TrainingHistory,
     as_json,
     from_json,
     load_trained_on,
@@ -85,7 +85,8 @@ def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> 
     assert "bright" not in text and "train0" not in text and str(data) not in text
     assert record.digests is not None and len(record.digests.images) == 11
     model = saved(split, record)
-    assert (model.trained_on, model.seed, model.max_question_tokens, model.precision, model.name) == (
+    known = model.recorded
+    assert (known.images, model.seed, known.max_question_tokens, known.precision, known.preset) == (
         "blank", 3, 40, "fp32", "tiny",
     )  # fmt: skip
 
@@ -172,11 +173,19 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     (tmp_path / "tuned").mkdir()
     save_trained_on(tmp_path / "tuned", record)
     assert load_trained_on(tmp_path / "tuned") == record
-    assert Past.of(str(tmp_path / "tuned")).pretrainings == saved(split, record).pretrainings == (known,)
+    assert (
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
+        == saved(split, record).recorded.pretrainings
+        == (known,)
+    )
     content = json.loads((tmp_path / "tuned" / FILE).read_text())
     content.pop("pretrainings")
     (tmp_path / "tuned" / FILE).write_text(json.dumps(content))
-    assert Past.of(str(tmp_path / "tuned")).pretrainings == UNRECORDED == saved(split, None).pretrainings
+    assert (
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
+        == UNRECORDED
+        == saved(split, None).recorded.pretrainings
+    )
     (tmp_path / "pretraining.json").write_text("{}")
     assert TrainedOn.of(config, split).pretrainings == UNRECORDED
     for wrong, message in (

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from training.errors import DataError
-from training.statistics.bootstrap import Pair, compare_all
-from training.statistics.noise import t_test
+from training.statistics.paired_tests import Pair, compare_all
+from training.statistics.seed_variance import t_test
 
 FOLDS, SEEDS, CASES, IMAGES = 5, 3, 24, 2
 """Folds, seeds, cases of each fold and images of each case in the simulations."""

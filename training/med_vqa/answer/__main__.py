@@ -1,4 +1,4 @@
-"""``python -m training.med_vqa.answer.evaluate --model RUN --dataset vqa_rad --out DIR``.
+"""``python -m training.med_vqa.answer --model RUN --dataset vqa_rad --out DIR``.
 
 DIR/predictions.csv and .json hold every answer and what it rests on; training.vqa.compare puts several side by side.
 """
@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import one_of
+from training.command import ArgumentParser, run_command
 from training.errors import DataError
 from training.folders import check_writable
-from training.med_vqa.answer import MODES
-from training.med_vqa.answer.answerer import SHORTLIST
-from training.med_vqa.answer.evaluate.evaluation import Asked, check_fits, evaluate, key_of
-from training.med_vqa.answer.evaluate.saved import Saved
-from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, REAL
-from training.med_vqa.model.history import FIELD, TrainedOn, from_json, told
-from training.retrieval.arguments import ArgumentParser, answer
+from training.med_vqa.answer.answerer import SHORTLIST, Saved
+from training.med_vqa.answer.evaluation import BLANK, IMAGES, REAL, EvalOptions, check_fits, evaluate, key_of
+from training.med_vqa.answer.modes import MODES
+from training.med_vqa.model.history import FIELD, from_json, told
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
@@ -30,7 +28,7 @@ PREDICTIONS = "predictions.csv"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = ArgumentParser("python -m training.med_vqa.answer.evaluate", description=__doc__)
+    command = ArgumentParser("python -m training.med_vqa.answer", description=__doc__)
     add = command.add_argument
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
     add_data(command)
@@ -59,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer, print the scores, write the predictions; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -74,28 +72,28 @@ def work(options: argparse.Namespace) -> None:
     saved = Saved.of(Path(options.model))
     for field in ("split_seed", "validation_share"):
         if getattr(options, field) is None:
-            setattr(options, field, getattr(saved.training or TrainedOn, field))
+            setattr(options, field, getattr(saved.recorded, field))
     protocol = options.protocol or saved.answers.protocol
     one_of("--protocol", protocol, PROTOCOLS)
     one_of("--split", options.split, PARTS)
-    asked = Asked(
+    how = EvalOptions(
         part=options.split,
         mode=options.mode,
         k=options.k,
-        images=options.images or (BLANK if saved.trained_on == BLANK else REAL),
+        images=options.images or (BLANK if saved.recorded.images == BLANK else REAL),
         seed=options.seed,
-        precision=options.precision or saved.precision,
+        precision=options.precision or saved.recorded.precision,
         max_broken=options.max_broken,
-        name=options.name or saved.name,
+        name=options.name or saved.recorded.preset,
     )
     split = read_split(options, manifest, root, protocol)
-    check_fits(saved, split, asked.part)
-    if not split.part(asked.part):
+    check_fits(saved, split, how.part)
+    if not split.part(how.part):
         raise DataError(
-            f"the {asked.part} part of {split.dataset} is empty under {protocol}: name another --split"
+            f"the {how.part} part of {split.dataset} is empty under {protocol}: name another --split"
         )
-    known = _current(out, key_of(saved, split, root, asked))
-    predictions = known or evaluate(saved, split, root, asked, _say)
+    known = _current(out, key_of(saved, split, root, how))
+    predictions = known or evaluate(saved, split, root, how, _say)
     if known is None:
         write_predictions(out / PREDICTIONS, predictions)
     sys.stdout.write(f"{_header(predictions)}\n{as_text(accuracies([predictions]))}")

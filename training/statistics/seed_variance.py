@@ -1,7 +1,7 @@
-"""How sure a difference between two rows is when the luck of their trainings counts, too.
+"""Where a p value comes from that holds for other training seeds, too: a t test with seed variance in its error.
 
-All cases of a fold are scored by the same two models, so a test over cases takes the luck of these models for a
-property of the rows: two seeds of one row come out as different. Trainings from several seeds tell how much luck there
+All cases of a fold are scored by the same two models, so a test over cases takes the seed variance of these models for
+a property of the rows: two seeds of one row come out as different. Training runs from several seeds tell how large it
 is.
 """
 
@@ -13,24 +13,24 @@ import numpy as np
 from scipy import stats
 
 from training.errors import DataError
-from training.statistics.bootstrap import FloatArray, IntArray, Interval
+from training.statistics.intervals import FloatArray, IntArray, Interval
 
 
 @dataclass(frozen=True)
-class Noise:
+class SeedVariance:
     """What the standard error of a difference consists of: sqrt(se_cases² + se_training²)."""
 
     se_cases: float
     """Part of the cases: the same models on other cases, without what a model makes of single cases; shares of 1."""
     se_training: float
-    """Part of the trainings: other seeds on the same cases, what they make of single cases included; shares of 1."""
+    """Part of the seeds: other seeds on the same cases, what they make of single cases included; shares of 1."""
     degrees: float
     """Degrees of freedom of t, Welch–Satterthwaite, > 0."""
     by_training: Mapping[str, tuple[float, ...]]
     """Fold to D_fs, the difference that each seed's two models have there; folds with a query."""
 
     def agreeing(self, mean: float) -> tuple[int, int]:
-        """In how many pairs of trainings the difference has the sign of ``mean``, and how many there are."""
+        """In how many pairs of training runs the difference has the sign of ``mean``, and how many there are."""
         values = [value for fold in self.by_training.values() for value in fold]
         return sum(value * mean > 0 for value in values), len(values)
 
@@ -43,7 +43,7 @@ class Estimate:
     """D and D ± t·SE, 95 %."""
     p: float
     """Two-sided, of t = D/SE; NaN where SE cannot be estimated, or is 0 and D is not."""
-    noise: Noise | None
+    noise: SeedVariance | None
     """``None`` where there is no query, or no fold with two cases."""
 
 
@@ -54,7 +54,7 @@ def t_test(
     names: Sequence[str],
     classes: IntArray | None = None,
 ) -> Estimate:
-    """Two-sided t test of no difference whose standard error contains cases and trainings.
+    """Two-sided t test of no difference whose standard error contains cases and training runs.
 
     With query i's weight a_i in the pooled mean (1/N; for a mean of K classes' means 1/(K·n_class)), fold weights
     w_f = Σ_{i∈f} a_i (= n_f/N) and d_is, the difference by seed s's two models::
@@ -72,8 +72,8 @@ def t_test(
     would charge the large ones for it. V_case is the exact cluster-robust variance rather than a bootstrap's: it needs
     no draws, centres within folds, where a model is shared, and has a counterpart for V_both. That is what single
     models make of single cases, and it is expected in V_case and in V_seed: as in multi-reader studies (Hillis 2007,
-    Stat. Med. 26:596), with trainings for readers, it is taken out of the cases' part, lest it count twice. V_seed,
-    from few trainings, can miss it by chance; the much surer V_both is then its floor, so that SE is never below
+    Stat. Med. 26:596), with training runs for readers, it is taken out of the cases' part, lest it count twice. V_seed,
+    from few training runs, can miss it by chance; the much surer V_both is then its floor, so that SE is never below
     sqrt(V_case), the error given these models. For means of classes, u_c is the linearised ratio. R (ours).
 
     The level holds in simulations; with an official split (F = 1) and two seeds, ν_train is 1, and it is 0.1 instead
@@ -124,7 +124,7 @@ def t_test(
     of_cases = max(len(found) / spare * float(of_case @ of_case) - both, 0.0)
     training = max(float(shares**2 @ by_fold.var(axis=0, ddof=1)) / seeds, both)
 
-    noise = Noise(
+    noise = SeedVariance(
         math.sqrt(of_cases),
         math.sqrt(training),
         _degrees(

@@ -1,4 +1,4 @@
-"""Command-line arguments whose errors are told like all others: on one line."""
+"""How every command of ``training`` reads its options and ends: an error is one line, its exit code 2."""
 
 import argparse
 import logging
@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from training.errors import ConfigError, KGTargetsError
 
+USER_ERROR = 2
+INTERRUPTED = 130
+"""128 + SIGINT, as other programs exit on Ctrl-C."""
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as other programs exit whose reader has gone."""
 
@@ -29,24 +32,39 @@ class ArgumentParser(argparse.ArgumentParser):
         raise ConfigError(f"{' '.join(message.split())} (--help lists the options)")
 
 
-def answer(
+def run_command(
     parser: argparse.ArgumentParser,
     work: Callable[[argparse.Namespace], None],
     arguments: Sequence[str] | None,
 ) -> int:
-    """Do a command's work; its exit code: 0, 2 for a user's error, 130 when interrupted, 141 when nobody reads on."""
+    """Do a command's work on its options; see ``exit_code``."""
+    return exit_code(lambda: work(parser.parse_args(arguments)))
+
+
+def exit_code(
+    work: Callable[[], int | None], interrupted: str = "interrupted: run the same command again"
+) -> int:
+    """Do a command's work and turn what it raises into an exit code.
+
+    Args:
+        work: returns an exit code, or ``None`` for 0.
+        interrupted: what Ctrl-C is answered with.
+
+    Returns:
+        The work's own code; 2 for a user's error, 130 when interrupted, 141 when nobody reads on.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        work(parser.parse_args(arguments))
+        code = work()
         sys.stdout.flush()
     except KGTargetsError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
+        return USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again\n")
-        return 130
+        sys.stderr.write(f"{interrupted}\n")
+        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes once more when it ends, and would print a traceback then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    return 0
+    return code or 0

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.data.files import image_digest
 from training.errors import ConfigError
-from training.med_vqa.answer import MODES, Answered, Answerer
-from training.med_vqa.answer.answerer import SHORTLIST
-from training.med_vqa.answer.evaluate.saved import Saved
-from training.med_vqa.answer.evaluate.shown import BLANK, IMAGES, SHUFFLED, Shown
+from training.med_vqa.answer.answerer import SHORTLIST, Saved
+from training.med_vqa.answer.modes import MODES, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json
+from training.med_vqa.model.images import ImageTable, blank_images
+from training.med_vqa.model.saving import MedVQA
 from training.vqa.items import Question
 from training.vqa.manifest import TEST
 from training.vqa.normalise import is_blank
@@ -26,12 +26,14 @@ from training.vqa.protocols import Split, ceiling
 
 FORMAT = 2
 """Of what is computed; predictions of another one are made again."""
+REAL, SHUFFLED, BLANK = IMAGES = ("real", "shuffled", "blank")
+_MEAN_COLOUR = "the mean colour"
 TOLD = 100
 """Answers between two lines of progress."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalOptions:
     """How the questions are answered."""
 
     part: str = "test"
@@ -113,19 +115,23 @@ def _check_cut(saved: Saved, split: Split) -> None:
         )
 
 
-def key_of(saved: Saved, split: Split, root: Path, asked: Asked) -> str:
+def key_of(saved: Saved, split: Split, root: Path, options: EvalOptions) -> str:
     """sha256 over what decides the predictions: the model, the questions, their images and how they are answered."""
-    questions = [asdict(question) for question in split.part(asked.part)]
+    questions = [asdict(question) for question in split.part(options.part)]
     paths = sorted({question["image_path"] for question in questions if question["image_path"]})
     content = [
-        FORMAT, saved.digest, saved.seed, split.protocol, split.seed, questions, asdict(asked),
-        image_digest(root, paths) if asked.images != BLANK else "",
+        FORMAT, saved.digest, saved.seed, split.protocol, split.seed, questions, asdict(options),
+        image_digest(root, paths) if options.images != BLANK else "",
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def evaluate(
-    saved: Saved, split: Split, root: Path, asked: Asked, say: Callable[[str], object] = lambda line: None
+    saved: Saved,
+    split: Split,
+    root: Path,
+    options: EvalOptions,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Predictions:
     """Answer every question of a part.
 
@@ -133,41 +139,34 @@ def evaluate(
         saved: the model.
         split: the data set under the protocol that the model was trained by, or another data set.
         root: folder that image paths are relative to.
-        asked: how.
+        options: how.
         say: told now and then how far it is.
 
     Raises:
         ConfigError: an option is not possible, or ``check_fits`` refuses the cut.
-        DataError: images are missing or unreadable beyond ``asked.max_broken``.
+        DataError: images are missing or unreadable beyond ``options.max_broken``.
     """
-    check_fits(saved, split, asked.part)
-    questions = split.part(asked.part)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    answerer = Answerer(
-        saved.med_vqa,
-        saved.answers,
-        device,
-        asked.precision,
-        max_question_tokens=saved.max_question_tokens,
-    )
-    shown = Shown(asked.images, questions, root, saved.med_vqa, asked.seed, asked.max_broken)
+    check_fits(saved, split, options.part)
+    questions = split.part(options.part)
+    answerer = saved.answerer(options.precision)
+    shown = ImageCondition(options.images, questions, root, saved.med_vqa, options.seed, options.max_broken)
     rows = [row for row, question in enumerate(questions) if shown.has(question)]
     texts = [questions[row].question for row in rows]
-    found: dict[int, Answered] = {}
+    found: dict[int, Answer] = {}
     for place, (best,) in answerer.answer_about(
-        [shown.name(questions[row]) for row in rows], texts, shown.read, mode=asked.mode, k=asked.k
+        [shown.name(questions[row]) for row in rows], texts, shown.read, mode=options.mode, k=options.k
     ):
         found[rows[place]] = best
         if len(found) % TOLD == 0:
             say(f"{len(found):,} of {len(rows):,} questions answered")
     return predictions_of(
         split,
-        asked.part,
+        options.part,
         [found[row].text if row in found else "" for row in range(len(questions))],
         [found[row].probability if row in found else float("nan") for row in range(len(questions))],
         {
-            **_facts(saved, split, asked),
-            "key": key_of(saved, split, root, asked),
+            **_facts(saved, split, options),
+            "key": key_of(saved, split, root, options),
             "images_broken": shown.broken,
             "questions_unanswered": len(questions) - len(rows),
             "questions_cut": answerer.tokens(texts).cut,
@@ -177,28 +176,28 @@ def evaluate(
     )
 
 
-def _facts(saved: Saved, split: Split, asked: Asked) -> dict[str, Any]:
+def _facts(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "name": asked.name,
+        "name": options.name,
         "model": saved.digest,
         "seed": saved.seed,
-        "trained_on": saved.trained_on,
-        FIELD: as_json(saved.pretrainings),
-        "mode": asked.mode,
-        "images": asked.images,
-        "precision": asked.precision,
+        "trained_on": saved.training.images if saved.training else "unknown",
+        FIELD: as_json(saved.recorded.pretrainings),
+        "mode": options.mode,
+        "images": options.images,
+        "precision": options.precision,
     }
-    if asked.mode in ("shortlist", "winner"):
-        facts["k"] = asked.k
-    if asked.images == SHUFFLED:
-        facts["shuffle_seed"] = asked.seed
-    facts |= _trained_on(saved, split.part(asked.part))
-    return facts | _other_candidates(saved, split, split.part(asked.part))
+    if options.mode in ("shortlist", "winner"):
+        facts["k"] = options.k
+    if options.images == SHUFFLED:
+        facts["shuffle_seed"] = options.seed
+    facts |= _trained_on(saved, split.part(options.part))
+    return facts | _other_candidates(saved, split, split.part(options.part))
 
 
 def _trained_on(saved: Saved, questions: Sequence[Question]) -> dict[str, int | None]:
     """How many of the questions, and of their images, the training had seen; None: not recorded."""
-    digests = None if saved.training is None else saved.training.digests
+    digests = saved.recorded.digests
     if digests is None:
         return {"questions_trained_on": None, "images_trained_on": None}
     seen = digests & Digests.of(questions)
@@ -215,3 +214,73 @@ def _other_candidates(saved: Saved, split: Split, questions: Sequence[Question])
         "candidate_source": f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}",
         "ceiling": ceiling(questions, answers.candidates, split.language),
     }
+
+
+class ImageCondition:
+    """Which image each question of a part is shown with: its own, another one of the part, or the mean colour.
+
+    Args:
+        kind: one of ``IMAGES``.
+        questions: of the part.
+        root: folder that image paths are relative to; not read for ``blank``.
+        med_vqa: the model whose preprocessing to use.
+        seed: of the shuffle.
+        max_broken: images that may be missing or unreadable.
+
+    Raises:
+        DataError: more are, or none is left.
+        ConfigError: there are not two images to shuffle.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        questions: Sequence[Question],
+        root: Path,
+        med_vqa: MedVQA,
+        seed: int,
+        max_broken: int,
+    ) -> None:
+        self._table = (
+            None if kind == BLANK else ImageTable(questions, root, med_vqa, max_broken, "--max-broken")
+        )
+        self._blank = blank_images(med_vqa, 1)[0]
+        self._others: dict[str, str] = {}
+        if kind == SHUFFLED:
+            self._others = derangement(
+                [question.image_path for question in questions if self.has(question)], seed
+            )
+
+    @property
+    def broken(self) -> int:
+        """Images that are missing or cannot be read."""
+        return 0 if self._table is None else len(self._table.broken)
+
+    def has(self, question: Question) -> bool:
+        """Whether there is an image to show."""
+        return self._table is None or self._table.has(question)
+
+    def name(self, question: Question) -> str:
+        """Of the image that the question is shown."""
+        if self._table is None:
+            return _MEAN_COLOUR
+        return self._others.get(question.image_path, question.image_path)
+
+    @property
+    def read(self) -> Callable[[str], Tensor]:
+        """A name to the preprocessed image, float32 ``[3, S, S]``."""
+        return (lambda _: self._blank) if self._table is None else self._table.normalised
+
+
+def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
+    """Each of the distinct names to another one, and none to two: the next in a shuffled circle.
+
+    The circle is in the order of sha256(seed, name), which no library version changes.
+
+    Raises:
+        ConfigError: there are fewer than two.
+    """
+    circle = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    if len(circle) < 2:
+        raise ConfigError(f"--images {SHUFFLED} needs two images at least, the part has {len(circle)}")
+    return dict(zip(circle, [*circle[1:], circle[0]], strict=True))
