@@ -27,7 +27,7 @@ from training.folders import check_writable
 from training.med_vqa.answer import MODES, Answer, Answerer, Saved
 from training.med_vqa.answer.attention_maps import KINDS, draw, word_maps
 from training.med_vqa.model.saving import MedVQA
-from training.vqa.normalise import is_blank
+from training.vqa.answers import is_blank
 
 COLUMNS = ("image", "question")
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kg_targets.manifest import Manifest
 from pipelines.tables.job import KeyedJob, TrainingJob
 from pipelines.vqa_tables.grid import Part, Row
 from pipelines.vqa_tables.read_grid import FINETUNE_TASK, PRETRAIN_TASK, training_config
@@ -18,7 +19,6 @@ from training.engine.session import Prepared
 from training.med_vqa.answer.evaluation import FORMAT
 from training.vqa import predictions
 from training.vqa.floors import FLOORS
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
 if TYPE_CHECKING:
@@ -145,7 +145,11 @@ def split_of(dataset: str, data_root: Path, part: Part, validation_share: float)
         KGTargetsError: files are missing or malformed.
     """
     return prepare(
-        find_vqa_manifest(dataset), data_root, part.protocol, seed=part.cut, validation_share=validation_share
+        Manifest.load(dataset, "questions"),
+        data_root,
+        part.protocol,
+        seed=part.cut,
+        validation_share=validation_share,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from kg_targets.manifest import Manifest
 from pipelines.audit.report import Table
 from pipelines.tables.commands import grid_command
 from pipelines.vqa_tables.figure import Panel
@@ -16,9 +17,8 @@ from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.results import DRAWS, Results
 from training.statistics.intervals import per_cent
 from training.statistics.paired_tests import p_text
-from training.vqa.compare import Table as Compared
-from training.vqa.compare_report import as_markdown
-from training.vqa.manifest import find_vqa_manifest
+from training.vqa.compare import as_markdown
+from training.vqa.comparison import Table as Compared
 from training.vqa.scores import FLOOR, OVERALL, Accuracy
 
 DEFAULT_OUT = Path("build/vqa_tables")
@@ -113,7 +113,7 @@ def _best_floor(table: Compared) -> float | None:
 
 def _header(plan: Plan, results: Results) -> list[str]:
     grid = plan.grid
-    manifest = find_vqa_manifest(grid.dataset)
+    manifest = Manifest.load(grid.dataset, "questions")
     known = [one for one in results.times if one is not None]
     said = {
         "Data": f"{manifest.name}: {manifest.title}; licence {manifest.licence}",
@@ -155,7 +155,7 @@ def _paper(plan: Plan, results: Results) -> list[str]:
     rows = [row for row in plan.asked if row.paper is not None]
     if not rows:
         return []
-    name = find_vqa_manifest(plan.grid.dataset).name
+    name = Manifest.load(plan.grid.dataset, "questions").name
     header = ["row", "the paper's", *(f"ours, {_protocol(table)}" for table in results.tables)]
     cells = []
     for row in plan.asked:

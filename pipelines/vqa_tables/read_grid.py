@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError, KGTargetsError
+from kg_targets.manifest import Manifest
 from pipelines.tables.common import as_arguments, base_file, find_grid, named, seeds_of, settings_of
 from pipelines.tables.content import known, listed, load, mapping, names, number, text, whole
 from pipelines.tables.grid import VQA, shipped_grids
@@ -16,7 +17,6 @@ from pipelines.vqa_tables.paper import TEACHERS
 from training.engine.config import RunConfig
 from training.options import build, read_options
 from training.tasks import find_task
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import PROTOCOLS
 
 FINETUNE_TASK, PRETRAIN_TASK = "med_vqa_finetune", "med_vqa_pretrain"
@@ -70,7 +70,7 @@ def _grid(path: Path, content: Any, data_root: Path | None) -> Grid:
         "data_root", "set", "pretrain", "pretrain_seeds", "evaluation", "stores", "baseline", "plot",
     )  # fmt: skip
     top = mapping("grid", content, ("title", "dataset", "base", "seeds", "parts", "rows"), optional)
-    manifest = find_vqa_manifest(text("dataset", top["dataset"]))
+    manifest = Manifest.load(text("dataset", top["dataset"]), "questions")
     root = Path(text("data_root", top["data_root"])) if "data_root" in top else manifest.default_root
     base = base_file(text("base", top["base"]))
     seeds = seeds_of(top["seeds"])

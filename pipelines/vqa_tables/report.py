@@ -9,8 +9,7 @@ from pipelines.vqa_tables.page import command_of, fingerprint, page, panels
 from pipelines.vqa_tables.paper import TEACHERS
 from pipelines.vqa_tables.plan import Plan
 from pipelines.vqa_tables.results import Results, as_dict, results_of
-from training.folders import writing
-from training.vqa.files import write_text
+from training.folders import write_text, writing
 
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""

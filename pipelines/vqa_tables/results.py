@@ -12,8 +12,8 @@ from pipelines.vqa_tables.grid import Grid, Row
 from pipelines.vqa_tables.plan import Plan
 from training.engine.checkpoint import METRICS
 from training.statistics.paired_tests import flips_for, holm
-from training.vqa import compare
-from training.vqa.compare_report import as_json
+from training.vqa import comparison
+from training.vqa.compare import as_json
 from training.vqa.predictions import Predictions, read_predictions
 from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differences
 
@@ -51,7 +51,7 @@ class RowFacts:
 class Results:
     """Everything that a report says in numbers."""
 
-    tables: tuple[compare.Table, ...]
+    tables: tuple[comparison.Table, ...]
     """One for each protocol where cuts are pooled, else for each part."""
     against: tuple[Against, ...]
     """Every row against the baseline; none without one."""
@@ -59,11 +59,13 @@ class Results:
     times: tuple[Timing | None, ...]
     """Of every run."""
 
-    def model(self, table: compare.Table, row: Row) -> compare.Row | None:
+    def model(self, table: comparison.Table, row: Row) -> comparison.Row | None:
         """A row of the grid in a table; ``None`` where it was not run."""
-        return next((one for one in table.rows if one.name == row.title and one.role == compare.MODEL), None)
+        return next(
+            (one for one in table.rows if one.name == row.title and one.role == comparison.MODEL), None
+        )
 
-    def accuracy(self, table: compare.Table, row: Row) -> Accuracy | None:
+    def accuracy(self, table: comparison.Table, row: Row) -> Accuracy | None:
         """Of a row, overall."""
         found = self.model(table, row)
         return None if found is None else found.accuracies[OVERALL]
@@ -76,7 +78,7 @@ def results_of(plan: Plan) -> Results:
         DataError: they are damaged or do not fit together.
     """
     grid = plan.grid
-    tables = tuple(compare.tables_of(_given(plan), DRAWS, SEED, grid.pooled))
+    tables = tuple(comparison.tables_of(_given(plan), DRAWS, SEED, grid.pooled))
     rows, times = {}, list[Timing | None]()
     for row in plan.rows:
         runs = [job.folder for job in plan.finetunings() if job.row is row]
@@ -97,13 +99,13 @@ def _given(plan: Plan) -> list[tuple[str, Predictions]]:
     return models + [("", read_predictions(file)) for job in plan.floors() for file in job.files]
 
 
-def _against(grid: Grid, rows: Iterable[Row], tables: Sequence[compare.Table]) -> tuple[Against, ...]:
+def _against(grid: Grid, rows: Iterable[Row], tables: Sequence[comparison.Table]) -> tuple[Against, ...]:
     if grid.baseline is None:
         return ()
     baseline = grid.rows[grid.baseline]
     pairs = []
     for table in tables:
-        models = {row.name: row for row in table.rows if row.role == compare.MODEL}
+        models = {row.name: row for row in table.rows if row.role == comparison.MODEL}
         pairs += [
             (row.name, table, models[row.title], models[baseline.title])
             for row in rows

@@ -20,7 +20,6 @@ from training.errors import DataError
 from training.statistics.intervals import Interval, case_interval, per_cent, seed_sd
 from training.statistics.paired_tests import MIN_FLIPS, Pair, compare_all
 from training.statistics.seed_variance import SeedVariance, t_test
-from training.vqa.pooling import cuts_of
 from training.vqa.predictions import Prediction, Predictions
 
 OVERALL, OPEN, CLOSED = "overall", "open", "closed"
@@ -28,6 +27,8 @@ HEADLINES = (OVERALL, OPEN, CLOSED)
 """Groups of questions that are tested; categories are described."""
 FLOOR = "floor"
 """Mode of answers without a training: every training is compared with the same ones."""
+CUTS = "cuts"
+"""Fact of a pool of several cuts: question to the cut it came from."""
 _SAME = ("dataset", "protocol", "split", "split_seed")
 """Facts that predictions must share to be compared question by question."""
 
@@ -190,6 +191,14 @@ def _cuts(seeds: Sequence[Predictions]) -> tuple[list[str], NDArray[np.int64]]:
         )
     names, codes = np.unique([first[row.id] for row in seeds[0].rows], return_inverse=True)
     return names.tolist(), codes.astype(np.int64)
+
+
+def cuts_of(predictions: Predictions) -> dict[str, str]:
+    """Question to the cut whose model answered it; of predictions that are no pool, all to theirs."""
+    cuts: dict[str, str] | None = predictions.facts.get(CUTS)
+    return cuts or dict.fromkeys(
+        (row.id for row in predictions.rows), str(predictions.facts.get("split_seed"))
+    )
 
 
 def groups(rows: Sequence[Prediction]) -> dict[str, NDArray[np.bool_]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of
 from training.command import ArgumentParser, run_command
 from training.errors import DataError
@@ -17,10 +18,8 @@ from training.med_vqa.answer.answerer import SHORTLIST, Saved
 from training.med_vqa.answer.evaluation import BLANK, IMAGES, REAL, EvalOptions, check_fits, evaluate, key_of
 from training.med_vqa.answer.modes import MODES
 from training.med_vqa.model.history import FIELD, from_json, told
-from training.vqa.manifest import PARTS, TEST
-from training.vqa.options import add_data, read_data, read_split
 from training.vqa.predictions import Predictions, read_predictions, write_predictions
-from training.vqa.protocols import PROTOCOLS
+from training.vqa.protocols import PROTOCOLS, add_data, read_data, read_split
 from training.vqa.scores import accuracies, as_text
 
 PREDICTIONS = "predictions.csv"

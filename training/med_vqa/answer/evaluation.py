@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kg_targets.manifest import TEST, Question
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.data.files import image_digest
@@ -18,9 +19,7 @@ from training.med_vqa.answer.modes import MODES, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json
 from training.med_vqa.model.images import ImageTable, blank_images
 from training.med_vqa.model.saving import MedVQA
-from training.vqa.items import Question
-from training.vqa.manifest import TEST
-from training.vqa.normalise import is_blank
+from training.vqa.answers import is_blank
 from training.vqa.predictions import Predictions, predictions_of
 from training.vqa.protocols import Split, ceiling
 

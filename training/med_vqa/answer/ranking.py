@@ -11,7 +11,7 @@ from training.errors import DataError
 from training.med_vqa.answer.trie import CHUNK, Pack, Trie, pack
 from training.med_vqa.model.modeling import Encoded, MedVQAModel
 from training.med_vqa.model.tokens import pieces_of
-from training.vqa.normalise import normalise_answer
+from training.vqa.answers import normalise_answer
 
 TokenIds = tuple[int, ...]
 SLICE = 1 << 23

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from kg_targets.manifest import Manifest
 from training.clip.config import check_precision
 from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
@@ -24,7 +25,7 @@ from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
 from training.med_vqa.model.images import blank_images
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
-from training.vqa.manifest import VQAManifest, find_vqa_manifest
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
         KGTargetsError: the configuration, the questions or the images are not usable.
     """
     data = config.data
-    manifest = find_vqa_manifest(data.dataset)
+    manifest = Manifest.load(data.dataset, "questions")
     split = prepare(
         manifest,
         data.data_root,
@@ -179,7 +180,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     """Of the questions that train and select, of the answers, and of the images that are shown."""
     questions = [*split.train, *split.validation]
     content = [
-        [[q.id, q.image_path, q.question, *q.accepted(split.language)] for q in part]
+        [[q.id, q.image_path, q.question, *accepted_answers(q, split.language)] for q in part]
         for part in (split.train, split.validation)
     ]
     text = json.dumps([content, split.candidates, split.knowledge], ensure_ascii=False)
@@ -188,7 +189,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest(), image_digest(Path(config.data.data_root), paths)]
 
 
-def _describe(manifest: VQAManifest, split: Split, start: str | None) -> dict[str, Any]:
+def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:
     """OUTPUT/data.json: counts, where answers come from, what the start saw before; never a question."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return {

@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import Question
 from training.engine.config import RunConfig
 from training.errors import CheckpointError
-from training.leakage.between import asked
 from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
-from training.vqa.items import Question
-from training.vqa.protocols import Split
+from training.vqa.protocols import Split, question_key
 
 PRETRAINING = "pretraining.json"
 """Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
@@ -130,7 +129,7 @@ class Digests:
     @classmethod
     def of(cls, questions: Iterable[Question]) -> "Digests":
         """Of questions and the images that they are about."""
-        known = [asked(question) for question in questions]
+        known = [question_key(question) for question in questions]
         return cls(
             frozenset(_digest(image, wording) for image, wording in known),
             frozenset(_digest(image) for image, _ in known),

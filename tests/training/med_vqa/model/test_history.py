@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kg_targets.manifest import Manifest
 from tests.training.vqa.world import write_questions
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.answer import Saved
@@ -30,7 +31,6 @@ from training.med_vqa.model.history import (
     told,
 )
 from training.med_vqa.model.saving import Answers
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
 
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cut(
     data: Path, protocol: str = "strict", seed: int = 0, share: float = 0.1, name: str = "vqa_rad"
 ) -> Split:
-    split = prepare(find_vqa_manifest("vqa_rad"), data, protocol, seed=seed, validation_share=share)
+    split = prepare(Manifest.load("vqa_rad", "questions"), data, protocol, seed=seed, validation_share=share)
     return replace(split, dataset=name)
 
 

@@ -8,9 +8,9 @@ Yes/no questions, which occur under modality and abnormality, are closed.
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.errors import DataError
-from training.vqa.items import Question, kind_of
-from training.vqa.readers.request import ReadRequest, yes_or_no
+from kg_targets.errors import DataError
+from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.readers.request import ReadRequest
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
 WITH_CATEGORY = "questions"

@@ -5,8 +5,9 @@
 
 from collections.abc import Iterator
 
-from training.vqa.items import Question, kind_of
-from training.vqa.readers.request import ReadRequest, json_objects, text
+from kg_targets.errors import DataError
+from kg_targets.manifest.question import Question, kind_of
+from kg_targets.manifest.readers.request import ReadRequest, json_objects, text
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
@@ -15,7 +16,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
     Raises:
         DataError: the file is not a JSON list.
     """
-    for where, item in json_objects(request.files["questions"], request.report):
+    for where, item in json_objects(request.files["questions"], request.report, DataError):
         if text(item, "q_lang") != request.language:
             continue
         name = text(item, "img_name")

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from kg_targets.manifest import ReadReport
-from training.errors import DataError
-from training.vqa.items import Question
-from training.vqa.readers import READERS, ReadRequest
-from training.vqa.readers.vqa_rad import clean_types
+from kg_targets.errors import DataError
+from kg_targets.manifest import Question, ReadReport
+from kg_targets.manifest.readers import READERS, ReadRequest
+from kg_targets.manifest.readers.vqa_rad import clean_types
+from training.vqa.answers import accepted_answers
 
 
 def read(
-    name: str, files: dict[str, Path], language: str = "en", split: str = "test"
+    name: str, files: dict[str, Path], language: str = "en", split: str = "test", images: str = "images"
 ) -> tuple[list[Question], ReadReport]:
-    request = ReadRequest(split, files, "images", language)
-    return [question for _, question in READERS[name](request)], request.report
+    reader = READERS[name].questions
+    assert reader is not None
+    request = ReadRequest(split, files, images, "CC0-1.0", {}, language, ReadReport())
+    return [question for _, question in reader(request)], request.report
 
 
 def written(path: Path, content: object) -> dict[str, Path]:
@@ -38,7 +40,7 @@ def test_vqa_rad_cleans_types_and_takes_numbers(tmp_path: Path) -> None:
     assert (first.id, first.image_id, first.image_path) == ("7", "synpic1", "images/synpic1.jpg")
     assert (first.closed, first.category, first.kind) == (True, "ATTRIB+PRES", "closed ATTRIB+PRES")
     assert first.answer == "4"
-    assert (second.closed, second.kind, second.accepted()) == (False, "open OTHER", ("2",))
+    assert (second.closed, second.kind, accepted_answers(second)) == (False, "open OTHER", ("2",))
     assert (third.closed, third.category) == (True, "OTHER")
     assert report.skipped == {"is not an object": 1}
     assert sum(report.notes.values()) == 1
@@ -64,7 +66,7 @@ def test_slake_keeps_one_language(tmp_path: Path) -> None:
     (chinese,), _ = read("slake", files, "zh")
     assert (english.image_id, english.image_path) == ("xmlab5", "images/xmlab5/source.jpg")
     assert (english.kind, chinese.kind) == ("open Plane", "closed Plane")
-    assert chinese.accepted("zh") == ("冠状面",)
+    assert accepted_answers(chinese, "zh") == ("冠状面",)
 
 
 PATH_ROWS = [
@@ -102,8 +104,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(
 
 def test_path_vqa_pairs_have_neither_split_nor_image(tmp_path: Path) -> None:
     rows = [{"Image_ID": "Fig.1", "Questions": "Where is it ?", "Answers": " here "}]
-    request = ReadRequest("all", written(tmp_path / "x.json", rows), "", "en")
-    ((_, question),) = READERS["path_vqa_pairs"](request)
+    ((question,), _) = read("path_vqa_pairs", written(tmp_path / "x.json", rows), split="all", images="")
     assert (question.image_id, question.image_path, question.category) == ("Fig.1", "", "where")
 
 
@@ -115,7 +116,7 @@ def test_vqa_med_takes_several_right_answers(tmp_path: Path) -> None:
         "vqa_med_2019", written(tmp_path / "x.txt", text + "synpic4|taste|what?|sweet\n")
     )
     assert organ.references == ("The Lung", "spine")
-    assert organ.accepted() == ("lung", "spine")
+    assert accepted_answers(organ) == ("lung", "spine")
     assert (organ.kind, closed.kind) == ("open organ", "closed modality")
     assert sum(report.skipped.values()) == 2
 

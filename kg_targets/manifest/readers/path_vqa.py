@@ -1,5 +1,7 @@
 """PathVQA as its authors release it: ``qas/<part>/<part>_qa.pkl``, a pickled list of image, question, answer.
 
+Its early release ``QA_pairs_vb.json`` is a JSON list of ``Image_ID``, ``Questions``, ``Answers`` without splits.
+
 The pickles hold lists, dicts and strings only. They are read by an unpickler that refuses everything else, so that a
 file from anywhere cannot run code here. A JSON file with the same list is read as well.
 """
@@ -10,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training.errors import DataError
-from training.vqa.items import Question, kind_of
-from training.vqa.readers.request import ReadRequest, objects, text, yes_or_no
+from kg_targets.errors import DataError
+from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.readers.request import ReadRequest, json_objects, objects, text
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -31,7 +33,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
         name, answer = text(item, "image"), text(item, "answer")
         yield (
             where,
-            path_question(
+            _question(
                 f"{request.split}-{number}",
                 name,
                 request.image_path(f"{name}.jpg"),
@@ -41,7 +43,20 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
         )
 
 
-def path_question(id: str, image_id: str, image_path: str, question: str, answer: str) -> Question:
+def read_pairs(request: ReadRequest) -> Iterator[tuple[str, Question]]:
+    """Stream the early release's pairs in the order of the file.
+
+    Raises:
+        DataError: the file is not a JSON list.
+    """
+    pairs = json_objects(request.files["questions"], request.report, DataError)
+    for number, (where, item) in enumerate(pairs):
+        name = text(item, "Image_ID")
+        path = request.image_path(f"{name}.jpg")
+        yield where, _question(str(number), name, path, text(item, "Questions"), text(item, "Answers"))
+
+
+def _question(id: str, image_id: str, image_path: str, question: str, answer: str) -> Question:
     """A PathVQA question: yes/no questions are closed, the others free-form; the category is its first word."""
     closed = yes_or_no(answer)
     first = question.split(maxsplit=1)[0].lower().strip("?,.") if question.split() else ""
@@ -53,11 +68,15 @@ _FREE_FORM = ("what", "where", "how", "when", "whose", "why", "who")
 """The question words that the data set's authors tell apart."""
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path) -> list[Any]:
     try:
         if path.suffix == ".json":
-            return json.loads(path.read_text(encoding="utf-8-sig"))
-        with path.open("rb") as stream:
-            return _PlainUnpickler(stream).load()
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        else:
+            with path.open("rb") as stream:
+                content = _PlainUnpickler(stream).load()
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(f"{path} is not readable ({error}): download it again") from error
+    if not isinstance(content, list):
+        raise DataError(f"{path} must hold a list of questions")
+    return content

@@ -1,9 +1,9 @@
-"""What a test part shares with training, or with a pre-training data set: ``python -m training.leakage.leaks --help``
+"""What a test part shares with training, or with a pre-training data set: ``python -m training.leakage --help``
 
 images      image ids that are in two parts
 questions   (image, question) pairs of one part that another part has, too
-near        pictures of two parts that are alike under different ids (training/leakage/between.py, hashing.py)
-against     cases of a pre-training data set that show a test image (training/leakage/against.py); with --against only
+near        pictures of two parts that are alike under different ids (training/leakage/overlap.py, hashing.py)
+against     cases of a pre-training data set that show a test image (training/leakage/overlap.py); with --against only
 
 --enforce KINDS exits with code 2 where one of these kinds is found, where nothing could be compared, and where more
 images than --max-broken allows are missing or unreadable. --enforce alone means images, questions and near, and with
@@ -17,26 +17,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of, within
 from training.command import ArgumentParser, run_command
 from training.errors import ConfigError, DataError
-from training.leakage.against import (
+from training.folders import json_text, write_text
+from training.leakage.hashing import BITS, RADIUS, Hashes
+from training.leakage.overlap import (
     ALL,
     BY_HASH,
     BY_ID,
     BY_NEIGHBOUR,
     Foreign,
+    Near,
+    Shared,
     Touch,
+    alike,
+    hash_questions,
     ids_can_match,
     read_foreign,
+    shared,
     touching,
 )
-from training.leakage.between import Near, Shared, alike, hash_questions, shared
-from training.leakage.hashing import BITS, RADIUS, Hashes
-from training.vqa.files import json_text, write_text
-from training.vqa.manifest import PARTS, TEST
-from training.vqa.options import add_cut, add_data, read_data, read_split
-from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split
+from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split, add_cut, add_data, read_data, read_split
 
 IMAGES, QUESTIONS, NEAR, AGAINST = KINDS = ("images", "questions", "near", "against")
 ALL_KINDS = "all"
@@ -45,7 +48,7 @@ ANY = "any"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = ArgumentParser("python -m training.leakage.leaks", description=__doc__)
+    command = ArgumentParser("python -m training.leakage", description=__doc__)
     add_data(command)
     add_cut(command, PUBLISHED, (PUBLISHED, *PROTOCOLS))
     command.add_argument(

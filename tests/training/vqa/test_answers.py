@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.errors import ConfigError
-from training.vqa.normalise import normalise_answer, normalise_question
+from training.vqa.answers import normalise_answer, normalise_question
 
 
 @pytest.mark.parametrize(

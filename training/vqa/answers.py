@@ -21,9 +21,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from kg_targets.manifest import LANGUAGES, Question
 from training.checks import one_of
 
-LANGUAGES = ("en", "zh")
 KEPT_SYMBOLS = frozenset("%+<>=±≤≥°")
 _NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six"),
@@ -63,6 +63,12 @@ def _normalised(text: str, language: str) -> str:
         return plain
     words = [NUMBERS.get(word, word) for word in _UNIT.sub(" ", plain).split()]
     return _ARTICLE.sub("", " ".join(words))
+
+
+def accepted_answers(question: Question, language: str = "en") -> tuple[str, ...]:
+    """A question's right answers, normalised, each once; those that normalise to nothing are left out."""
+    texts = (normalise_answer(text, language) for text in question.references or (question.answer,))
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def normalise_question(text: str) -> str:
