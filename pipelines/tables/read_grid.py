@@ -245,8 +245,7 @@ def _check_training(where: str, base: Path, settings: Mapping[str, Any]) -> None
 def _evaluation(content: Any) -> dict[str, Any]:
     """The grid's fields ``evaluation`` and ``evaluation_arguments``."""
     # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
-    from training.retrieval.config import EvalConfig
-    from training.retrieval.options import add_measures, read_config
+    from training.retrieval.config import EvalConfig, add_measures, read_config
 
     fields = [field.name for field in dataclasses.fields(EvalConfig)]
     arguments: list[str] = []

@@ -38,7 +38,7 @@ from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slice
 from training.retrieval.concepts import cui_overlap_at
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes, precision_at
-from training.retrieval.retrieval import rank_images
+from training.retrieval.ranking import rank_images
 
 
 def prepare_run(config: TrainConfig) -> Prepared:
