@@ -23,7 +23,7 @@ from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
-from training.med_vqa.model.images import blank_images
+from training.med_vqa.model.images import ImageCondition
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
@@ -118,11 +118,11 @@ class FinetuneRun(Task[Tensor]):
         """Share of the validation questions that exact ranking of all candidates answers correctly."""
         accelerator, data = self.accelerator, self.data
         share = data.validation[accelerator.process_index :: accelerator.num_processes]
-        blank = data.images is None
+        shown = ImageCondition(data.images, self.vqa)
         found = self._answerer.answer_about(
-            ["" if blank else question.image_path for question in share],
+            [shown.name(question) for question in share],
             [question.question for question in share],
-            self._shown,
+            shown.read,
             mode="winner",
         )
         right = [data.is_right(best.text, share[row]) for row, (best,) in found]
@@ -140,11 +140,6 @@ class FinetuneRun(Task[Tensor]):
             self.config.model.precision,
             max_question_tokens=self.config.data.max_question_tokens,
         )
-
-    def _shown(self, path: str) -> Tensor:
-        """A validation image as it is, or the blank one, float32 ``[3, S, S]``."""
-        images = self.data.images
-        return blank_images(self.vqa, 1)[0] if images is None else images.normalised(path)
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint, for ``training.med_vqa.model.saving.load_med_vqa``."""
