@@ -1,13 +1,12 @@
 """Answers of one model to one part of a data set, with the facts that make them comparable."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kg_targets.manifest import TEST, Question
+from kg_targets.store.digest import json_sha256, shuffle_key
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.data.files import image_digest
@@ -119,7 +118,7 @@ def key_of(saved: Saved, split: Split, root: Path, options: EvalOptions) -> str:
         FORMAT, saved.digest, saved.seed, split.protocol, split.seed, questions, asdict(options),
         image_digest(root, paths) if options.images != BLANK else "",
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_sha256(content)
 
 
 def evaluate(
@@ -238,7 +237,7 @@ def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
     Raises:
         ConfigError: there are fewer than two.
     """
-    circle = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    circle = sorted(set(names), key=lambda name: shuffle_key(seed, name))
     if len(circle) < 2:
         raise ConfigError(f"--images {SHUFFLED} needs two images at least, the part has {len(circle)}")
     return dict(zip(circle, [*circle[1:], circle[0]], strict=True))
