@@ -22,7 +22,7 @@ images, which say something about these trained models only.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,59 +69,44 @@ def as_markdown(tables: Sequence[Table], draws: int) -> str:
     for table in tables:
         lines += [f"## {_place(table)}", "", *_ground(table), "", *_rows(table), "", *_categories(table)]
     if tests:
+        of_floors = [test for test in tests if test.baseline.role == FLOOR]
         lines += ["## What the image adds", "", *_adds(tables)]
-        lines += [
-            "## Above the best floor",
-            "",
-            *_differences([t for t in tests if t.baseline.role == FLOOR]),
-            "",
-        ]
+        lines += ["## Above the best floor", "", *_differences(of_floors), ""]
     lines += ["## How to read this", "", *_reading(tests, draws)]
     return "\n".join(lines) + "\n"
 
 
 def as_json(tables: Sequence[Table]) -> dict[str, Any]:
     """Every number, as shares of 1; ``null`` for what is not a number."""
-    return {
-        "tables": [
-            {
-                "place": {key: table.facts.get(key) for key in PLACE},
-                "candidates": table.facts.get("candidates"),
-                "candidate_source": table.facts.get("candidate_source"),
-                "ceiling": table.facts.get("ceiling"),
-                "rows": [
-                    {
-                        "name": row.name,
-                        "role": row.role,
-                        "mode": row.mode,
-                        "seeds": list(row.seeds),
-                        "models": [one.facts.get("model") for one in row.predictions],
-                        "accuracies": {
-                            name: nan_to_null(asdict(one)) for name, one in row.accuracies.items()
-                        },
-                    }
-                    for row in table.rows
-                ],
-                "tests": [
-                    {
-                        MODEL: test.model.name,
-                        "baseline": {"name": test.baseline.name, "role": test.baseline.role},
-                        "group": test.group,
-                        "test": "t" if test.difference.seeds else "sign flips",
-                        **nan_to_null(asdict(test.difference)),
-                        "p_corrected": nan_to_null(test.corrected),
-                    }
-                    for test in table.tests
-                ],
-            }
-            for table in tables
-        ]
-    }
+    return {"tables": [nan_to_null(_numbers(table)) for table in tables]}
+
+
+def _numbers(table: Table) -> dict[str, Any]:
+    rows = [
+        {
+            **{key: getattr(row, key) for key in ("name", "role", "mode", "seeds")},
+            "models": [one.facts.get("model") for one in row.predictions],
+            "accuracies": {name: asdict(one) for name, one in row.accuracies.items()},
+        }
+        for row in table.rows
+    ]
+    tests = [
+        {
+            MODEL: test.model.name,
+            "baseline": {"name": test.baseline.name, "role": test.baseline.role},
+            "group": test.group,
+            "test": "t" if test.difference.seeds else "sign flips",
+            **asdict(test.difference),
+            "p_corrected": test.corrected,
+        }
+        for test in table.tests
+    ]
+    given = {key: table.facts.get(key) for key in ("candidates", "candidate_source", "ceiling")}
+    return {"place": {key: table.facts.get(key) for key in PLACE}, **given, "rows": rows, "tests": tests}
 
 
 def _place(table: Table) -> str:
-    facts = table.facts
-    return "{dataset}, {split}, protocol `{protocol}`, cut {split_seed}".format_map(facts)
+    return "{dataset}, {split}, protocol `{protocol}`, cut {split_seed}".format_map(table.facts)
 
 
 def _ground(table: Table) -> list[str]:
@@ -143,17 +128,20 @@ def _candidates(facts: dict[str, Any]) -> str:
     )
 
 
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table whose first column may be without a name."""
+    written = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return [written[0].replace("|  |", "| |", 1), "|" + "---|" * len(head), *written[1:]]
+
+
 def _rows(table: Table) -> list[str]:
     groups = [name for name in HEADLINES if name in table.rows[0].accuracies]
-    counts = {name: table.rows[0].accuracies[name].interval.queries for name in groups}
-    lines = [
-        "| | seeds | mode | " + " | ".join(f"{name} ({counts[name]:,})" for name in groups) + " |",
-        "|---|---|---|" + "---|" * len(groups),
+    counts = [f"{name} ({table.rows[0].accuracies[name].interval.queries:,})" for name in groups]
+    rows = [
+        (_title(row), _seeds(row), row.mode, *(_cell(row.accuracies[name]) for name in groups))
+        for row in table.rows
     ]
-    for row in table.rows:
-        cells = [_cell(row.accuracies[name]) for name in groups]
-        lines.append(f"| {_title(row)} | {_seeds(row)} | {row.mode} | {' | '.join(cells)} |")
-    return lines
+    return _table(("", "seeds", "mode", *counts), rows)
 
 
 def _categories(table: Table) -> list[str]:
@@ -167,61 +155,61 @@ def _categories(table: Table) -> list[str]:
     }
     if not shown or not counts:
         return []
-    lines = [
-        f"By category (of {_MIN_QUESTIONS} questions at least; described, not tested):",
-        "",
-        "| | questions | " + " | ".join(_title(row) for row in shown) + " |",
-        "|---|---|" + "---|" * len(shown),
+    rows = [
+        (name.removeprefix("category "), f"{count:,}", *(_cell(row.accuracies[name]) for row in shown))
+        for name, count in counts.items()
     ]
-    for name, count in counts.items():
-        cells = [_cell(row.accuracies[name]) for row in shown]
-        lines.append(f"| {name.removeprefix('category ')} | {count:,} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    title = f"By category (of {_MIN_QUESTIONS} questions at least; described, not tested):"
+    return [title, "", *_table(("", "questions", *map(_title, shown)), rows), ""]
 
 
 def _adds(tables: Sequence[Table]) -> list[str]:
     lines: list[str] = []
     for table in tables:
         tests = [test for test in table.tests if test.baseline.role in CONTROLS]
-        if not tests:
-            lines += [
-                f"{_place(table)}: no question-only model and no answers to shuffled images are given.",
-                "",
-            ]
-            continue
-        lines += [f"### {_place(table)}", "", *_differences(tests), ""]
-        lines += [f"- {_sentence(test)}" for test in tests] + [""]
+        if tests:
+            lines += [f"### {_place(table)}", "", *_differences(tests), ""]
+            lines += [f"- {_sentence(test)}" for test in tests] + [""]
+        else:
+            none = "no question-only model and no answers to shuffled images are given."
+            lines += [f"{_place(table)}: {none}", ""]
     return lines
+
+
+_COLUMNS = (
+    *("model", "minus", "protocol", "questions", "points [95 %]", "test", "degrees of freedom"),
+    *("pairs of trainings agreeing", "p", "p corrected"),
+)
 
 
 def _differences(tests: Sequence[Test]) -> list[str]:
     """Points of accuracy by which a model is above its baseline."""
-    if not tests:
-        return ["None is given."]
-    lines = [
-        "| model | minus | protocol | questions | points [95 %] | test | degrees of freedom | "
-        "pairs of trainings agreeing | p | p corrected |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for test in tests:
-        facts, found = test.model.facts, test.difference
-        lines.append(
-            f"| {_title(test.model)} | {_title(test.baseline)} | {facts.get('dataset')} `{facts.get('protocol')}` | "
-            f"{test.group} | {per_cent(found.interval, signed=True)} | {' | '.join(_test(found))} | "
-            f"{p_text(found.p_value)} | {p_text(test.corrected)} |"
+    rows = [
+        (
+            *(_title(test.model), _title(test.baseline)),
+            "{dataset} `{protocol}`".format_map(test.model.facts),
+            *(test.group, per_cent(test.difference.interval, signed=True), *_test(test.difference)),
+            *(p_text(test.difference.p_value), p_text(test.corrected)),
         )
-    return lines
+        for test in tests
+    ]
+    return _table(_COLUMNS, rows) if rows else ["None is given."]
+
+
+def _agreement(difference: Difference) -> str:
+    """How many pairs of trainings differ as their mean does."""
+    if difference.noise is None:
+        return "–"
+    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
+    return f"{agreeing} of {pairs}"
 
 
 def _test(difference: Difference) -> tuple[str, str, str]:
     """Its name, its degrees of freedom, and the trainings that agree with the mean."""
     if not difference.seeds:
         return "sign flips, these trained models only", "–", "–"
-    seeds = "seeds " + ", ".join(map(str, difference.seeds))
-    if difference.noise is None:
-        return "t", "–", f"– ({seeds})"
-    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
-    return "t", f"{difference.noise.degrees:.1f}", f"{agreeing} of {pairs} ({seeds})"
+    degrees = "–" if difference.noise is None else f"{difference.noise.degrees:.1f}"
+    return "t", degrees, f"{_agreement(difference)} (seeds {', '.join(map(str, difference.seeds))})"
 
 
 def _sentence(test: Test) -> str:
@@ -243,8 +231,8 @@ def _rests_on(difference: Difference) -> str:
         return "sign flips: a statement about these trained models only"
     if difference.noise is None:
         return "t test: no cut has two such images"
-    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
-    return f"t test, {difference.noise.degrees:.1f} degrees of freedom; {agreeing} of {pairs} pairs of trainings agree"
+    degrees, agreeing = f"{difference.noise.degrees:.1f}", _agreement(difference)
+    return f"t test, {degrees} degrees of freedom; {agreeing} pairs of trainings agree"
 
 
 def _reading(tests: Sequence[Test], draws: int) -> list[str]:
@@ -263,9 +251,7 @@ def _reading(tests: Sequence[Test], draws: int) -> list[str]:
 
 
 def _reading_tests(tests: Sequence[Test]) -> list[str]:
-    lines = (
-        [f"- p: two-sided; Holm corrects all {len(tests)} tests of this report together."] if tests else []
-    )
+    lines = [f"- p: two-sided; Holm corrects all {len(tests)} tests of this report together."] * bool(tests)
     by_training = [test.difference for test in tests if test.difference.seeds]
     if by_training:
         lines.append(
@@ -302,16 +288,13 @@ def _cell(accuracy: Accuracy) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = ArgumentParser("python -m training.vqa.compare", description=__doc__)
-    command.add_argument(
-        "predictions", nargs="+", metavar="[NAME=]FILE[,FILE]", help="predictions.csv of models and floors"
-    )
-    command.add_argument("--out", required=True, help="Markdown file")
-    command.add_argument("--json", help="JSON file with every number")
-    command.add_argument(
-        "--pool-cuts", action="store_true", help="put the cuts of a cross-validation by image end to end"
-    )
-    command.add_argument("--draws", type=int, default=2000, help="bootstrap samples; default 2000")
-    command.add_argument("--seed", type=int, default=0, help="of bootstrap and sign flips; default 0")
+    add, files = command.add_argument, "predictions.csv of models and floors"
+    add("predictions", nargs="+", metavar="[NAME=]FILE[,FILE]", help=files)
+    add("--out", required=True, help="Markdown file")
+    add("--json", help="JSON file with every number")
+    add("--pool-cuts", action="store_true", help="put the cuts of a cross-validation by image end to end")
+    add("--draws", type=int, default=2000, help="bootstrap samples; default 2000")
+    add("--seed", type=int, default=0, help="of bootstrap and sign flips; default 0")
     return command
 
 
