@@ -51,39 +51,22 @@ def parser() -> argparse.ArgumentParser:
     command = ArgumentParser("python -m training.leakage", description=__doc__)
     add_data(command)
     add_cut(command, PUBLISHED, (PUBLISHED, *PROTOCOLS))
-    command.add_argument(
-        "--radius", type=int, default=RADIUS, help=f"most differing bits of {BITS}; default {RADIUS}"
+    for name, default, told in (
+        ("--radius", RADIUS, f"most differing bits of {BITS}; default {RADIUS}"),
+        ("--against", None, "pre-training data set of kg-targets, such as medpix, or its manifest"),
+        ("--against-root", None, "its data root; by default the manifest's"),
+        ("--against-split", ALL, "its splits, by commas; default all that are there"),
+        ("--touching", TEST, "test, or any: cases that touch the test part, or the data set; default test"),
+        ("--id-distance", 0, "also cases whose image numbers are so near to one of ours; default 0"),
+        ("--max-broken", 0, "missing or unreadable images that an enforced near or against may go without; default 0"),
+        ("--out", None, "JSON file for everything that was found"),
+        ("--exclude-out", None, "text file for the ids of the touching cases, one a line"),
+    ):  # fmt: skip
+        command.add_argument(name, type=int if isinstance(default, int) else str, default=default, help=told)
+    enforced = (
+        f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against"
     )
-    command.add_argument(
-        "--against", help="pre-training data set of kg-targets, such as medpix, or its manifest"
-    )
-    command.add_argument("--against-root", help="its data root; by default the manifest's")
-    command.add_argument(
-        "--against-split", default=ALL, help="its splits, by commas; default all that are there"
-    )
-    command.add_argument(
-        "--touching",
-        default=TEST,
-        help="test, or any: cases that touch the test part, or the data set; default test",
-    )
-    command.add_argument(
-        "--id-distance",
-        type=int,
-        default=0,
-        help="also cases whose image numbers are so near to one of ours; default 0",
-    )
-    command.add_argument(
-        "--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS",
-        help=f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against",
-    )  # fmt: skip
-    command.add_argument(
-        "--max-broken",
-        type=int,
-        default=0,
-        help="missing or unreadable images that an enforced near or against may go without; default 0",
-    )
-    command.add_argument("--out", help="JSON file for everything that was found")
-    command.add_argument("--exclude-out", help="text file for the ids of the touching cases, one a line")
+    command.add_argument("--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS", help=enforced)
     return command
 
 
@@ -108,11 +91,9 @@ def work(options: argparse.Namespace) -> None:
         raise ConfigError("--exclude-out lists cases of a pre-training data set: name it with --against")
     manifest, root = read_data(options)
     split = read_split(options, manifest, root, options.protocol)
-    foreign = (
-        read_foreign(options.against, options.against_root, options.against_split)
-        if options.against
-        else None
-    )
+    foreign = None
+    if options.against:
+        foreign = read_foreign(options.against, options.against_root, options.against_split)
 
     everything = (*split.train, *split.validation, *split.test)
     hashes = hash_questions(everything, root)
@@ -152,13 +133,12 @@ def work(options: argparse.Namespace) -> None:
         NEAR: len(pairs),
         AGAINST: len({touch.case for touch in touches}),
     }
-    _enforce(enforced, counts)
+    _refuse_leaks({kind: counts[kind] for kind in enforced})
     for kind in enforced:
         _refuse_unseen(kind, compared.get(kind, True), unseen.get(kind, 0), options.max_broken)
 
 
 def _enforced(options: argparse.Namespace) -> list[str]:
-    """Kinds of leak to refuse."""
     if options.enforce == ALL_KINDS:
         return [kind for kind in KINDS if kind != AGAINST or options.against]
     enforced = [kind for kind in options.enforce.split(",") if kind]
@@ -172,6 +152,24 @@ def _enforced(options: argparse.Namespace) -> list[str]:
 def _unseen(images: set[str], hashes: Hashes) -> int:
     """Images that are missing or cannot be read; one grey can be seen, though not compared."""
     return len(images.difference(hashes.names, hashes.flat))
+
+
+_ROOTS = {NEAR: "--data-root", AGAINST: "--data-root and --against-root"}
+_LEAKS = {
+    IMAGES: "images in two parts",
+    QUESTIONS: "repeated questions",
+    NEAR: "pairs of pictures that are alike",
+    AGAINST: "pre-training cases that touch test images",
+}
+
+
+def _refuse_leaks(found: Mapping[str, int]) -> None:
+    leaks = [f"{count:,} {_LEAKS[kind]}" for kind, count in found.items() if count]
+    if leaks:
+        raise DataError(
+            f"leaks between parts or with pre-training: {', '.join(leaks)}; use --protocol image_disjoint, or leave "
+            "the cases of --exclude-out out of pre-training"
+        )
 
 
 def _refuse_unseen(kind: str, compared: bool, unseen: int, allowed: int) -> None:
@@ -188,49 +186,21 @@ def _refuse_unseen(kind: str, compared: bool, unseen: int, allowed: int) -> None
         )
 
 
-_ROOTS = {NEAR: "--data-root", AGAINST: "--data-root and --against-root"}
-
-
-def _enforce(enforced: Sequence[str], counts: Mapping[str, int]) -> None:
-    found = [f"{counts[kind]:,} {_LEAKS[kind]}" for kind in enforced if counts[kind]]
-    if found:
-        raise DataError(
-            f"leaks between parts or with pre-training: {', '.join(found)}; use --protocol image_disjoint, or leave "
-            "the cases of --exclude-out out of pre-training"
-        )
-
-
-_LEAKS = {
-    IMAGES: "images in two parts",
-    QUESTIONS: "repeated questions",
-    NEAR: "pairs of pictures that are alike",
-    AGAINST: "pre-training cases that touch test images",
-}
-
-
 def _report(
     split: Split, between: Sequence[Shared], pairs: Sequence[Near], hashes: Hashes, radius: int
 ) -> dict[str, Any]:
     """The JSON file's content, what pre-training adds to it aside."""
     parts = {name: split.part(name) for name in PARTS}
+    unseen = {"missing": hashes.missing, "unreadable": hashes.unreadable, "of_one_grey": hashes.flat}
+    near = {"bits": BITS, "radius": radius, "images_hashed": len(hashes.names), **unseen}
     return {
-        "dataset": split.dataset,
-        "protocol": split.protocol,
-        "split_seed": split.seed,
+        **{"dataset": split.dataset, "protocol": split.protocol, "split_seed": split.seed},
         "parts": {
             name: {"questions": len(part), "images": len({question.image_id for question in part})}
             for name, part in parts.items()
         },
         "shared": [asdict(one) for one in between],
-        "near": {
-            "bits": BITS,
-            "radius": radius,
-            "images_hashed": len(hashes.names),
-            "missing": hashes.missing,
-            "unreadable": hashes.unreadable,
-            "of_one_grey": hashes.flat,
-            "pairs": [asdict(pair) for pair in pairs],
-        },
+        "near": {**near, "pairs": [asdict(pair) for pair in pairs]},
     }
 
 

@@ -93,11 +93,7 @@ def shortlisted(setting: Setting) -> Chooser:
     if setting.k >= len(setting.candidates):
         return exact(setting)
 
-    def choose(encoded: Encoded) -> list[list[Answer]]:
-        listed = _ranked_short(setting, encoded)
-        return _best(listed.scores, listed.texts, setting.top)
-
-    return choose
+    return lambda encoded: _ranked_short(setting, encoded)[0]
 
 
 def winners(setting: Setting) -> Chooser:
@@ -113,14 +109,13 @@ def winners(setting: Setting) -> Chooser:
     everything = cache(lambda: exact(setting))
 
     def choose(encoded: Encoded) -> list[list[Answer]]:
-        listed = _ranked_short(setting, encoded)
-        answers = _best(listed.scores, listed.texts, setting.top)
+        answers, bounds = _ranked_short(setting, encoded)
         enough = setting.top <= setting.k
         settled = [
             enough and bound < row[-1].log_likelihood
-            for bound, row in zip((listed.others + listed.rounding).tolist(), answers, strict=True)
+            for bound, row in zip(bounds.tolist(), answers, strict=True)
         ]
-        doubtful = torch.tensor([not sure for sure in settled], device=listed.scores.device)
+        doubtful = torch.tensor([not sure for sure in settled], device=bounds.device)
         if doubtful.any():
             ranked = iter(everything()(encoded.map(lambda part: part[doubtful])))
             answers = [row if sure else next(ranked) for sure, row in zip(settled, answers, strict=True)]
@@ -129,21 +124,8 @@ def winners(setting: Setting) -> Chooser:
     return choose
 
 
-@dataclass(frozen=True)
-class _ShortList:
-    """What a short-list of k says about B questions."""
-
-    scores: Tensor
-    """Log-likelihoods in full, ``[B, k]``."""
-    texts: list[list[str]]
-    """Of the candidates on it."""
-    others: Tensor
-    """log p of the likeliest first token among the candidates that are not on it, ``[B]``."""
-    rounding: Tensor
-    """Nats by which that may be wrong, ``[B]``."""
-
-
-def _ranked_short(setting: Setting, encoded: Encoded) -> _ShortList:
+def _ranked_short(setting: Setting, encoded: Encoded) -> tuple[list[list[Answer]], Tensor]:
+    """The best of a short-list, and the most that log p of a candidate off it can be, ``[B]``."""
     ids, texts = setting.candidates.token_ids, setting.candidates.texts
     logits = first_token_logits(setting.model, encoded, setting.tokenizer.cls_token_id)
     first = log_probs(logits)
@@ -155,7 +137,7 @@ def _ranked_short(setting: Setting, encoded: Encoded) -> _ShortList:
         setting.ranker(rows).log_likelihoods(one) for rows, one in zip(chosen.tolist(), alone, strict=True)
     ]
     listed = [[texts[row] for row in rows] for rows in chosen.tolist()]
-    return _ShortList(torch.cat(scores), listed, others, _rounding(logits))
+    return _best(torch.cat(scores), listed, setting.top), others + _rounding(logits)
 
 
 def _rounding(logits: Tensor) -> Tensor:
@@ -177,15 +159,10 @@ def generated(setting: Setting) -> Chooser:
     def choose(encoded: Encoded) -> list[list[Answer]]:
         found = generate(model, encoded, tokenizer.cls_token_id, end, forbidden, longest)
         likelihoods = _finite(torch.tensor([one.log_likelihood for one in found], dtype=torch.float64))
+        texts = [spelled.get(one.token_ids) or tokenizer.decode(one.token_ids) for one in found]
         return [
-            [
-                Answer(
-                    spelled.get(one.token_ids) or tokenizer.decode(one.token_ids),
-                    probability,
-                    one.log_likelihood,
-                )
-            ]
-            for one, probability in zip(found, likelihoods.exp().tolist(), strict=True)
+            [Answer(text, probability, one.log_likelihood)]
+            for text, probability, one in zip(texts, likelihoods.exp().tolist(), found, strict=True)
         ]
 
     return choose
@@ -203,18 +180,10 @@ def _best(scores: Tensor, texts: Sequence[Sequence[str]], top: int) -> list[list
     """The ``top`` of each row's candidates, ``[B, C]`` of them; equal scores in the candidates' order."""
     probabilities = _finite(scores).softmax(dim=1)
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
+    numbers = (part.gather(1, order).tolist() for part in (probabilities, scores))
     return [
-        [
-            Answer(row_texts[place], *numbers)
-            for place, *numbers in zip(places, chances, likelihoods, strict=True)
-        ]
-        for row_texts, places, chances, likelihoods in zip(
-            texts,
-            order.tolist(),
-            probabilities.gather(1, order).tolist(),
-            scores.gather(1, order).tolist(),
-            strict=True,
-        )
+        [Answer(named[place], *both) for place, *both in zip(*row, strict=True)]
+        for named, *row in zip(texts, order.tolist(), *numbers, strict=True)
     ]
 
 

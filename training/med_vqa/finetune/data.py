@@ -13,11 +13,15 @@ from torch import Tensor
 
 from kg_targets.manifest import Question
 from training.data.samplers.base import Sampler
-from training.errors import ConfigError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.images import AugmentedViews, CachedViews, ImageTable, blank_images
 from training.med_vqa.model.saving import Answers, MedVQA
-from training.med_vqa.model.tokens import answers_as_tokens, knowledge_as_tokens, questions_as_tokens
+from training.med_vqa.model.tokens import (
+    answers_as_tokens,
+    check_positions,
+    knowledge_as_tokens,
+    questions_as_tokens,
+)
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split
 
@@ -72,7 +76,8 @@ class FinetuneData:
     """
 
     def __init__(self, data: VQADataConfig, split: Split, vqa: MedVQA) -> None:
-        _check_lengths(data, vqa)
+        check_positions("max_question_tokens", data.max_question_tokens, vqa.model.text)
+        check_positions("max_answer_tokens", data.max_answer_tokens, vqa.model.decoder)
         self._split = split
         self.images: ImageTable | None = None
         """None: every image is blank."""
@@ -98,11 +103,9 @@ class FinetuneData:
         )
         """Of the training questions; the first one where several are right."""
         self.knowledge = knowledge_as_tokens(self.answers.knowledge, vqa.tokenizer)
-        self._image_rows = (
-            torch.zeros(len(self.train), dtype=torch.int64)
-            if self.images is None
-            else self.images.rows(self.train)
-        )
+        none = torch.zeros(len(self.train), dtype=torch.int64)
+        self.image_rows = none if self.images is None else self.images.rows(self.train)
+        """Rows of ``images`` that the training questions are about, int64."""
 
     def _shown(self, questions: Sequence[Question]) -> list[Question]:
         return [question for question in questions if self.images is None or self.images.has(question)]
@@ -118,27 +121,13 @@ class FinetuneData:
 
     def batch(self, positions: Tensor) -> dict[str, Tensor]:
         """The texts of training questions as arguments of the model's forward pass, each padded to its longest."""
-        question_ids, question_mask = self.questions.batch(positions)
-        answer_ids, answer_mask = self.right_answers.batch(positions)
-        return {
-            "question_ids": question_ids,
-            "question_mask": question_mask,
-            "answer_ids": answer_ids,
-            "answer_mask": answer_mask,
-        }
-
-    def image_rows(self, positions: Tensor) -> Tensor:
-        """Rows of ``images`` that training questions are about, int64 ``[B]``."""
-        return self._image_rows[positions]
-
-    def is_right(self, answer: str, question: Question) -> bool:
-        """Whether a candidate is one of a question's right answers."""
-        return answer in accepted_answers(question, self._split.language)
+        names = ("question_ids", "question_mask", "answer_ids", "answer_mask")
+        texts = *self.questions.batch(positions), *self.right_answers.batch(positions)
+        return dict(zip(names, texts, strict=True))
 
     def facts(self) -> dict[str, Any]:
         """Counts for metrics.json."""
-        images, split = self.images, self._split
-        shown = len(self.train) + len(self.validation)
+        images, split, shown = self.images, self._split, len(self.train) + len(self.validation)
         return {
             "questions": len(self.train),
             "validation_questions": len(self.validation),
@@ -151,13 +140,6 @@ class FinetuneData:
             "candidates": len(self.answers.candidates),
             "knowledge": len(self.knowledge),
         }
-
-
-def _check_lengths(data: VQADataConfig, vqa: MedVQA) -> None:
-    for name, part in (("max_question_tokens", vqa.model.text), ("max_answer_tokens", vqa.model.decoder)):
-        asked, limit = getattr(data, name), part.config.max_position_embeddings
-        if asked > limit:
-            raise ConfigError(f"data.{name}: {asked} exceeds the model's {limit} positions: lower it")
 
 
 class StepImages:

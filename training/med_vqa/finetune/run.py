@@ -101,7 +101,7 @@ class FinetuneRun(Task[Tensor]):
         device = self.accelerator.device
         offset = self.accelerator.process_index * len(batch)
         texts = {name: value.to(device) for name, value in self.data.batch(batch).items()}
-        images = self.inputs(self.data.image_rows(batch), step, offset)
+        images = self.inputs(self.data.image_rows[batch], step, offset)
         output = self.model(**images, **texts, **self._knowledge, with_logits=measured)
         self.accelerator.backward(output["loss"])
         values = {"loss": output["loss"].detach()}
@@ -125,7 +125,8 @@ class FinetuneRun(Task[Tensor]):
             shown.read,
             mode="winner",
         )
-        right = [data.is_right(best.text, share[row]) for row, (best,) in found]
+        language = self.split.language
+        right = [best.text in accepted_answers(share[row], language) for row, (best,) in found]
         everyone: list[bool] = gather_object(right)
         return sum(everyone) / len(everyone)
 

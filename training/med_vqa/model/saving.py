@@ -31,12 +31,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 ANSWERS = "answers.json"
 # Where the files came from, and options of that call.
 _OF_THIS_MACHINE = (
-    "_name_or_path",
-    "name_or_path",
-    "local_files_only",
-    "is_local",
-    "vocab_file",
-    "tokenizer_file",
+    *("_name_or_path", "name_or_path", "local_files_only", "is_local"),
+    *("vocab_file", "tokenizer_file"),
 )
 
 
@@ -124,9 +120,8 @@ def save_med_vqa(
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)
     for name in (CONFIG, TOKENIZER_CONFIG):
         content = json.loads((folder / name).read_text(encoding="utf-8"))
-        write_json(
-            folder / name, {key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}
-        )
+        kept = {key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}
+        write_json(folder / name, kept)
     write_json(folder / ANSWERS, asdict(answers))
 
 

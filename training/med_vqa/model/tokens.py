@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -36,6 +38,17 @@ class Tokens:
         lengths = self.lengths[rows]
         longest = max(1, int(lengths.max()))
         return self.ids[rows, :longest], torch.arange(longest) < lengths[:, None]
+
+
+def check_positions(name: str, asked: int, reader: Any) -> None:
+    """Refuse texts that may be longer than a BERT's positions.
+
+    Raises:
+        ConfigError: they may.
+    """
+    limit = reader.config.max_position_embeddings
+    if asked > limit:
+        raise ConfigError(f"data.{name}: {asked} exceeds the model's {limit} positions: lower it")
 
 
 def pieces_of(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:

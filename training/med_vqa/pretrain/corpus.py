@@ -22,14 +22,18 @@ from kg_targets.store.digest import shuffle_key
 from training.clip.load import Clip
 from training.data.cases import case_codes
 from training.data.dataset import Batch, CaptionedImages
-from training.data.samplers import make_sampler
-from training.data.samplers.base import Sampler
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.history import Excluded
 from training.med_vqa.model.images import AugmentedViews, CachedViews, frozen_tokens
 from training.med_vqa.model.saving import MedVQA
-from training.med_vqa.model.tokens import Tokens, pieces_as_tokens, pieces_of, questions_as_tokens
+from training.med_vqa.model.tokens import (
+    Tokens,
+    check_positions,
+    pieces_as_tokens,
+    pieces_of,
+    questions_as_tokens,
+)
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -93,18 +97,16 @@ class Exclusions:
         """For a person, where there is a list."""
         parts = []
         for one in self.made:
-            cases, elsewhere = (
-                f"{one.cases_found} cases with {one.images} images",
-                one.cases_listed - one.cases_found,
-            )
+            cases = f"{one.cases_found} cases with {one.images} images"
+            elsewhere = one.cases_listed - one.cases_found
             if one.by == BY_BUILD:
                 parts.append(f"{cases} were excluded when the store was built")
             elif not self.empty:
                 missing = f", {elsewhere} listed ones are not in this store" if elsewhere else ""
                 parts.append(f"{cases} excluded{missing}")
-        return "; ".join(
-            [*parts, *(["the list of excluded cases is empty: nothing is left out"] * self.empty)]
-        )
+        if self.empty:
+            parts.append("the list of excluded cases is empty: nothing is left out")
+        return "; ".join(parts)
 
 
 class Corpus:
@@ -132,11 +134,7 @@ class Corpus:
         vqa: MedVQA,
         exclusions: Exclusions,
     ) -> None:
-        limit = vqa.model.text.config.max_position_embeddings
-        if data.max_text_tokens > limit:
-            raise ConfigError(
-                f"data.max_text_tokens: {data.max_text_tokens} exceeds the model's {limit} positions: lower it"
-            )
+        check_positions("max_text_tokens", data.max_text_tokens, vqa.model.text)
         self.data, self.store, self._vqa = data, store, vqa
         pieces = [len(row) for row in pieces_of(store.captions, vqa.tokenizer)]
         kept = exclusions.kept(store)
@@ -175,14 +173,6 @@ class Corpus:
         if self.dev is None:
             raise RuntimeError("there is no dev part")
         return self._tokens(self.dev)
-
-    def sampler(self, seed: int, rank: int = 0, world_size: int = 1) -> Sampler:
-        """Which images make up which step.
-
-        Raises:
-            ConfigError: the batch size does not fit the images or the processes.
-        """
-        return make_sampler(self.data, self.images, seed, rank, world_size)
 
     def positions(self, rows: Tensor) -> Tensor:
         """Places in ``images`` of store rows, int64 of the same shape."""

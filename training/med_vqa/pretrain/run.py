@@ -20,6 +20,7 @@ from training.data.cases import case_codes
 from training.data.dataset import Batch
 from training.data.facts import describe_data
 from training.data.loader import Loader
+from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead, parameter_counts
@@ -102,7 +103,8 @@ class PretrainRun(Task[Step]):
         self.config, self.accelerator, self.vqa, self.exclusions = config, accelerator, vqa, exclusions
         data = config.data
         self.corpus = Corpus(data, store, source, vqa, exclusions)
-        self.sampler = self.corpus.sampler(config.seed, accelerator.process_index, accelerator.num_processes)
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+        self.sampler = make_sampler(data, self.corpus.images, config.seed, rank, world_size)
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
         studies = data.views == "study" and config.loss.views_weight > 0
         self.partners = Partners(self.corpus.cases if studies else None)
@@ -112,7 +114,8 @@ class PretrainRun(Task[Step]):
         self.selector = self._selector()
         self.measure = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
-        self._past, start = TrainingHistory.of(config.model.start), config.model.start
+        start = config.model.start
+        self._past = TrainingHistory.of(start)
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)

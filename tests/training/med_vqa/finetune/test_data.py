@@ -179,7 +179,7 @@ def inputs_of(world: Path, table: ImageTable | None, **data: Any) -> Any:
 def test_an_image_is_seen_alike_whatever_the_number_of_processes(views: int, name: str, world: Path) -> None:
     data = data_of(world)
     inputs = inputs_of(world, data.images, cached_views=views)
-    rows = data.image_rows(torch.arange(6))
+    rows = data.image_rows[torch.arange(6)]
     ((kind, whole),) = inputs(rows, 5, 0).items()
     assert kind == name
     parts = torch.cat([inputs(rows[start : start + 3], 5, start)[name] for start in (0, 3)])
@@ -194,14 +194,14 @@ def test_no_view_is_a_mirror_image(world: Path) -> None:
     sides = [accepted_answers(question)[0] for question in data.train]
     chosen = torch.tensor([place for place, side in enumerate(sides) if side == "left"])
     for step in range(1, 20):
-        seen = inputs(data.image_rows(chosen[:6]), step, 0)["images"]
+        seen = inputs(data.image_rows[chosen[:6]], step, 0)["images"]
         assert (seen[..., : SIZE // 2].mean(dim=(1, 2, 3)) > seen[..., SIZE // 2 :].mean(dim=(1, 2, 3))).all()
 
 
 def test_a_blank_image_is_the_mean_colour_for_every_question(world: Path) -> None:
     data = data_of(world, images="blank")
     inputs = inputs_of(world, data.images, images="blank")
-    tokens = inputs(data.image_rows(torch.arange(4)), 1, 0)["image_tokens"]
+    tokens = inputs(data.image_rows[torch.arange(4)], 1, 0)["image_tokens"]
     assert tokens.shape == (4, 3, 2) and not tokens.any()
 
 
