@@ -14,6 +14,18 @@ def within(name: str, value: float, low: float, high: float | None) -> None:
         raise ConfigError(f"{name}: {value} must be at least {low:g}{upper}")
 
 
+def all_within(prefix: str, config: object, **bounds: tuple[float, float | None]) -> None:
+    """``within`` for fields of a configuration, in the order given; null is in every range.
+
+    Raises:
+        ConfigError: one is outside.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if value is not None:
+            within(f"{prefix}{name}", value, low, high)
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not one of ``choices``.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.clip.config import PRECISIONS
 from training.command import ArgumentParser, run_command
 from training.data.decode import BrokenImage, decode, read_bytes
@@ -72,8 +72,7 @@ def work(options: argparse.Namespace) -> None:
     """
     one_of("--mode", options.mode, tuple(MODES))
     one_of("--precision", options.precision or "fp32", PRECISIONS)
-    within("--top", options.top, 1, None)
-    within("--k", options.k, 1, None)
+    all_within("--", options, top=(1, None), k=(1, None))
     one_of("--attention-kind", options.attention_kind, KINDS)
     pairs = read_pairs(options.image, options.question, options.csv)
     if options.attention is not None:
@@ -83,18 +82,14 @@ def work(options: argparse.Namespace) -> None:
     found = answer_pairs(answerer, pairs, mode=options.mode, k=options.k, top=options.top)
     cut = [answerer.tokens([pair.question]).cut > 0 for pair in pairs]
     for number, (pair, long) in enumerate(zip(pairs, cut, strict=True), start=1):
+        note = f"note: question {number} ({pair.question[:40]}…)"
         if long:
-            sys.stderr.write(
-                f"note: question {number} ({pair.question[:40]}…) is too long and lost its end\n"
-            )
+            sys.stderr.write(f"{note} is too long and lost its end\n")
         if not answerer.knows(pair.question):
-            sys.stderr.write(
-                f"note: question {number} ({pair.question[:40]}…) holds no word that the model knows: it was not read\n"
-            )
+            sys.stderr.write(f"{note} holds no word that the model knows: it was not read\n")
     if options.attention is not None:
-        draw_attention(
-            options.attention, answerer, saved.med_vqa, pairs[0], found[0][0], options.attention_kind
-        )
+        best, kind = found[0][0], options.attention_kind
+        draw_attention(options.attention, answerer, saved.med_vqa, pairs[0], best, kind)
     sys.stdout.write(as_json(pairs, found, cut) if options.json else as_text(pairs, found))
 
 
@@ -122,14 +117,8 @@ def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | Non
             raise ConfigError(
                 f"{len(images)} images and {len(questions)} questions: give one of either, or as many of both"
             )
-        pairs = [
-            Pair(image, question)
-            for image, question in zip(
-                images if len(images) == count else [*images] * count,
-                questions if len(questions) == count else [*questions] * count,
-                strict=True,
-            )
-        ]
+        repeated = ([*given] * (count // len(given)) for given in (images, questions))
+        pairs = [Pair(*pair) for pair in zip(*repeated, strict=True)]
     for number, pair in enumerate(pairs, start=1):
         if "\0" in pair.image:
             raise DataError(
@@ -194,16 +183,10 @@ def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]]) -> str:
 
 def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], cut: Sequence[bool]) -> str:
     """A list with an object for each question."""
+    answers = [[{"answer": of.pop("text"), **of} for of in map(asdict, ranked)] for ranked in found]
     content = [
-        {
-            **asdict(pair),
-            "question_cut": long,
-            "answers": [
-                {"answer": one.text, "probability": one.probability, "log_likelihood": one.log_likelihood}
-                for one in ranked
-            ],
-        }
-        for pair, ranked, long in zip(pairs, found, cut, strict=True)
+        {**asdict(pair), "question_cut": long, "answers": ranked}
+        for pair, ranked, long in zip(pairs, answers, cut, strict=True)
     ]
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

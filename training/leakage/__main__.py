@@ -83,8 +83,8 @@ def work(options: argparse.Namespace) -> None:
         DataError: ``--enforce`` names a kind of leak that was found.
     """
     enforced = _enforced(options)
-    within("--max-broken", options.max_broken, 0, None)
     one_of("--touching", options.touching, (TEST, ANY))
+    within("--max-broken", options.max_broken, 0, None)
     within("--radius", options.radius, 0, BITS)
     within("--id-distance", options.id_distance, 0, 1000)
     if options.exclude_out and not options.against:

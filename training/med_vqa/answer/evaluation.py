@@ -195,29 +195,15 @@ def _facts(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
         facts["k"] = options.k
     if options.images == SHUFFLED:
         facts["shuffle_seed"] = options.seed
-    facts |= _trained_on(saved, split.part(options.part))
-    return facts | _other_candidates(saved, split, split.part(options.part))
-
-
-def _trained_on(saved: Saved, questions: Sequence[Question]) -> dict[str, int | None]:
-    """How many of the questions, and of their images, the training had seen; None: not recorded."""
-    digests = saved.recorded.digests
-    if digests is None:
-        return {"questions_trained_on": None, "images_trained_on": None}
-    seen = digests & Digests.of(questions)
-    return {"questions_trained_on": len(seen.questions), "images_trained_on": len(seen.images)}
-
-
-def _other_candidates(saved: Saved, split: Split, questions: Sequence[Question]) -> dict[str, Any]:
-    """Candidates and ceiling of a model that was trained on another data set."""
-    answers = saved.answers
-    if answers.dataset == split.dataset:
-        return {}
-    return {
-        "candidates": len(answers.candidates),
-        "candidate_source": f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}",
-        "ceiling": ceiling(questions, answers.candidates, split.language),
-    }
+    questions, answers, digests = split.part(options.part), saved.answers, saved.recorded.digests
+    seen = None if digests is None else digests & Digests.of(questions)  # None: not recorded
+    facts["questions_trained_on"] = seen and len(seen.questions)
+    facts["images_trained_on"] = seen and len(seen.images)
+    if answers.dataset != split.dataset:  # its candidates are those of its own training
+        facts["candidates"] = len(answers.candidates)
+        facts["candidate_source"] = f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}"
+        facts["ceiling"] = ceiling(questions, answers.candidates, split.language)
+    return facts
 
 
 def image_condition(
@@ -232,10 +218,10 @@ def image_condition(
     if options.images == BLANK:
         return ImageCondition(None, med_vqa)
     images = ImageTable(questions, root, med_vqa, options.max_broken, "--max-broken")
+    if options.images == REAL:
+        return ImageCondition(images, med_vqa)
     paths = [question.image_path for question in questions if images.has(question)]
-    return ImageCondition(
-        images, med_vqa, derangement(paths, options.seed) if options.images == SHUFFLED else None
-    )
+    return ImageCondition(images, med_vqa, derangement(paths, options.seed))
 
 
 def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
@@ -255,27 +241,21 @@ def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = ArgumentParser("python -m training.med_vqa.answer", description=__doc__)
-    add = command.add_argument
+    add, shown = command.add_argument, "what is shown with each question; by default what the training showed"
+    broken = "images that may be missing or unreadable; default 0. Their questions count as answered wrongly"
+    share = "of the training questions; by default the training's, else 0.1"
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
     add_data(command)
     add("--protocol", help=f"of {', '.join(PROTOCOLS)}; by default the model's")
     add("--split-seed", type=int, help="of the cut by image; by default the training's, else 0")
-    add(
-        "--validation-share",
-        type=float,
-        help="of the training questions; by default the training's, else 0.1",
-    )
+    add("--validation-share", type=float, help=share)
     add("--split", default=TEST, help="part to answer: train, validation or test (default)")
     add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
     add("--k", type=int, default=SHORTLIST, help=f"candidates of a short-list; default {SHORTLIST}")
-    add(
-        "--images",
-        help=f"of {', '.join(IMAGES)}: what is shown with each question; by default what the training showed",
-    )
+    add("--images", help=f"of {', '.join(IMAGES)}: {shown}")
     add("--seed", type=int, default=0, help="of the shuffled images; default 0")
     add("--precision", help="fp32, bf16 or fp16; by default the training's, else fp32")
-    add("--max-broken", type=int, default=0, help="images that may be missing or unreadable; default 0. Their "
-        "questions count as answered wrongly")  # fmt: skip
+    add("--max-broken", type=int, default=0, help=broken)
     add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")
     return command
@@ -303,13 +283,10 @@ def work(options: argparse.Namespace) -> None:
     one_of("--protocol", protocol, PROTOCOLS)
     one_of("--split", options.split, PARTS)
     how = EvalOptions(
+        **{name: getattr(options, name) for name in ("mode", "k", "seed", "max_broken")},
         part=options.split,
-        mode=options.mode,
-        k=options.k,
         images=options.images or (BLANK if saved.recorded.images == BLANK else REAL),
-        seed=options.seed,
         precision=options.precision or saved.recorded.precision,
-        max_broken=options.max_broken,
         name=options.name or saved.recorded.preset,
     )
     split = read_split(options, manifest, root, protocol)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from training.checks import given, one_of, within
+from training.checks import all_within, given, one_of, within
 from training.data.config import ViewsConfig
 from training.engine.config import RunConfig
-from training.errors import ConfigError
-from training.med_vqa.model.config import VQAModelConfig
+from training.med_vqa.model.config import VQAModelConfig, check_cached
 
 IMAGES = ("real", "blank")
 PROTOCOLS = ("paper", "strict", "image_disjoint")
@@ -45,14 +44,12 @@ class VQADataConfig(ViewsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("data.protocol", self.protocol, PROTOCOLS)
-        within("data.split_seed", self.split_seed, 0, 2**31 - 1)
-        within("data.validation_share", self.validation_share, 1e-6, 0.5)
-        within("data.batch_size", self.batch_size, 1, None)
         one_of("data.images", self.images, IMAGES)
-        within("data.max_question_tokens", self.max_question_tokens, 3, 512)
-        within("data.max_answer_tokens", self.max_answer_tokens, 3, 512)
-        within("data.cached_mb", self.cached_mb, 1, None)
-        within("data.max_broken", self.max_broken, 0, None)
+        all_within(
+            "data.", self, split_seed=(0, 2**31 - 1), validation_share=(1e-6, 0.5), batch_size=(1, None)
+        )
+        all_within("data.", self, max_question_tokens=(3, 512), max_answer_tokens=(3, 512))
+        all_within("data.", self, cached_mb=(1, None), max_broken=(0, None))
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,4 @@ class FinetuneConfig(RunConfig):
         within("validate_every", self.validate_every, 1, None)
         given("data.dataset", self.data.dataset)
         given("data.data_root", self.data.data_root)
-        if self.data.cached_views and not self.model.lock_vision:
-            raise ConfigError(
-                "data.cached_views keeps what the image tower gives: set --model.lock_vision true, "
-                "or --data.cached_views 0"
-            )
+        check_cached(self.data, self.model)

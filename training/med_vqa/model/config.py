@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.clip.config import MAX_IMAGE_SIZE, PRECISIONS
+from training.data.config import ViewsConfig
 from training.errors import ConfigError
 
 
@@ -103,18 +104,10 @@ class VQAModelConfig:
     def __post_init__(self) -> None:
         one_of("model.preset", self.preset, tuple(PRESETS))
         one_of("model.precision", self.precision, PRECISIONS)
-        within("model.dropout", self.dropout, 0.0, 0.9)
-        for name, low, high in (
-            ("image_size", 16, MAX_IMAGE_SIZE),
-            ("text_layers", 1, 96),
-            ("decoder_layers", 1, 96),
-            ("cross_attention_layers", 1, 96),
-            ("co_attention_layers", 0, 96),
-            ("hidden_size", 8, 8192),
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                within(f"model.{name}", value, low, high)
+        layers = (1, 96)
+        all_within("model.", self, dropout=(0, 0.9), image_size=(16, MAX_IMAGE_SIZE), text_layers=layers)
+        all_within("model.", self, decoder_layers=layers, cross_attention_layers=layers)
+        all_within("model.", self, co_attention_layers=(0, 96), hidden_size=(8, 8192))
         if self.start == "":
             raise ConfigError("model.start is empty: name a run's folder, or leave it out")
         preset = PRESETS[self.preset]
@@ -130,3 +123,16 @@ class VQAModelConfig:
             )
         if self.text is not None and self.tokenizer is not None:
             raise ConfigError("model.text brings its own tokenizer: leave model.tokenizer out")
+
+
+def check_cached(data: ViewsConfig, model: VQAModelConfig) -> None:
+    """Refuse to keep what an image tower gives that learns.
+
+    Raises:
+        ConfigError: it would be kept.
+    """
+    if data.cached_views and not model.lock_vision:
+        raise ConfigError(
+            "data.cached_views keeps what the image tower gives: set --model.lock_vision true, "
+            "or --data.cached_views 0"
+        )

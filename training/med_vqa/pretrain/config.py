@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from kg_targets.losses import registry
-from training.checks import given, one_of, within
+from training.checks import all_within, given, one_of, within
 from training.data.config import ViewsConfig
 from training.data.samplers import SAMPLERS
 from training.engine.config import OptimConfig, RunConfig
 from training.errors import ConfigError
-from training.med_vqa.model.config import VQAModelConfig
+from training.med_vqa.model.config import VQAModelConfig, check_cached
 
 STAGES = ("one", "two")
 VIEWS = ("augment", "study")
@@ -33,8 +33,7 @@ class PretrainModelConfig(VQAModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.embed_dim is not None:
-            within("model.embed_dim", self.embed_dim, 2, 8192)
+        all_within("model.", self, embed_dim=(2, 8192))
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,12 @@ class PretrainDataConfig(ViewsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within("data.dev_share", self.dev_share, 0, 0.5)
         one_of("data.views", self.views, VIEWS)
         one_of("data.texts", self.texts, TEXTS)
-        within("data.max_text_tokens", self.max_text_tokens, 4, 512)
-        within("data.batch_size", self.batch_size, 2, None)
         one_of("data.sampler", self.sampler, tuple(SAMPLERS))
-        within("data.neighbour_share", self.neighbour_share, 0, 0.9)
-        within("data.workers", self.workers, 0, 256)
-        within("data.prefetch", self.prefetch, 1, 64)
-        within("data.cached_mb", self.cached_mb, 1, None)
-        within("data.max_broken", self.max_broken, 0, None)
+        all_within("data.", self, dev_share=(0, 0.5), max_text_tokens=(4, 512), batch_size=(2, None))
+        all_within("data.", self, neighbour_share=(0, 0.9), workers=(0, 256), prefetch=(1, 64))
+        all_within("data.", self, cached_mb=(1, None), max_broken=(0, None))
         if self.exclude == "":
             raise ConfigError("data.exclude is empty: name a file, or leave it out")
         if not self.in_memory and (self.cached_views or self.views == "study"):
@@ -119,15 +113,10 @@ class SoftLabelConfig:
     def __post_init__(self) -> None:
         if bool(self.store) == bool(self.teacher):
             raise ConfigError("soft_labels: each entry names either a store or a teacher")
-        within("soft_labels.weight", self.weight, 0, 1e6)
         if self.policy is not None:
             one_of("soft_labels.policy", self.policy, POLICIES)
-        if self.temperature is not None:
-            within("soft_labels.temperature", self.temperature, 1e-6, None)
-        within("soft_labels.alpha", self.alpha, 1e-6, 1)
-        if self.threshold is not None:
-            within("soft_labels.threshold", self.threshold, -1, 0.999999)
-        within("soft_labels.saturation", self.saturation, 1e-6, None)
+        all_within("soft_labels.", self, weight=(0, 1e6), temperature=(1e-6, None), alpha=(1e-6, 1))
+        all_within("soft_labels.", self, threshold=(-1, 0.999999), saturation=(1e-6, None))
 
 
 @dataclass(frozen=True)
@@ -168,21 +157,15 @@ class PretrainLossConfig:
     """On a GPU: memory for a knowledge store's factors, MB, >= 0; if they need more, the CPU computes similarities."""
 
     def __post_init__(self) -> None:
-        within("loss.lambda_weight", self.lambda_weight, 0, 1e6)
         one_of("loss.lambda_space", self.lambda_space, SPACES)
         for name in ("tau_image_text", "tau_views", "tau_texts"):
             within(f"loss.{name}", getattr(self, name), 0.001, 10)
             if self.learn_temperatures:
                 within(f"loss.{name} with loss.learn_temperatures", getattr(self, name), 0.01, 1)
-        for name in ("views_weight", "texts_weight", "transport_weight", "matching_weight"):
+        for name in ("lambda_weight", "views_weight", "texts_weight", "transport_weight", "matching_weight"):
             within(f"loss.{name}", getattr(self, name), 0, 1e6)
-        within("loss.match_share", self.match_share, 1e-6, 1000)
-        if self.mining_tau is not None:
-            within("loss.mining_tau", self.mining_tau, 0.001, 1000)
-        within("loss.beta", self.beta, 0.03, 100)
-        within("loss.outer", self.outer, 1, 10_000)
-        within("loss.inner", self.inner, 1, 1000)
-        within("loss.device_factors_mb", self.device_factors_mb, 0, None)
+        all_within("loss.", self, match_share=(1e-6, 1000), mining_tau=(0.001, 1000), beta=(0.03, 100))
+        all_within("loss.", self, outer=(1, 10_000), inner=(1, 1000), device_factors_mb=(0, None))
 
 
 @dataclass(frozen=True)
@@ -213,11 +196,8 @@ class PretrainConfig(RunConfig):
             )
         if self.stage == "two":
             self._check_stage_two()
-        elif self.data.cached_views and not self.model.lock_vision:
-            raise ConfigError(
-                "data.cached_views keeps what the image tower gives: set --model.lock_vision true, "
-                "or --data.cached_views 0"
-            )
+        else:
+            check_cached(self.data, self.model)
 
     def _check_stage_two(self) -> None:
         if self.model.start is None:
