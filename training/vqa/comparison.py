@@ -7,6 +7,7 @@ what it is compared with, is read from the facts beside each CSV (``python -m tr
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from training.errors import DataError
@@ -116,9 +117,8 @@ def tables_of(
         for rows in found.values()
     ]
     pairs = [_pairs(rows) for rows in tables]
-    for of_table in pairs:
-        for model, other in of_table:
-            _check_same_models(model, other)
+    for pair in chain.from_iterable(pairs):
+        _check_same_models(*pair)
     flips = flips_for(len(HEADLINES) * sum(map(len, pairs)))
     tested = [
         [
@@ -158,22 +158,13 @@ def _row(name: str, role: str, mode: str, predictions: list[Predictions], draws:
 
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Every model with what it is tested against: its own controls, answered in the same mode, and the best floor."""
-    floors = sorted(
-        (row for row in rows if row.role == FLOOR), key=lambda row: -row.accuracies[OVERALL].interval.mean
-    )
-    return [
-        (model, other)
-        for model in rows
-        if model.role == MODEL
-        for other in (
-            *(
-                row
-                for row in rows
-                if row.role in CONTROLS and (row.name, row.mode) == (model.name, model.mode)
-            ),
-            *floors[:1],
-        )
-    ]
+    floors = [row for row in rows if row.role == FLOOR]
+    best = sorted(floors, key=lambda row: -row.accuracies[OVERALL].interval.mean)[:1]
+    pairs = []
+    for model in (row for row in rows if row.role == MODEL):
+        same = (row for row in rows if (row.name, row.mode) == (model.name, model.mode))
+        pairs += [(model, row) for row in (*(row for row in same if row.role in CONTROLS), *best)]
+    return pairs
 
 
 def _check_same_models(model: Row, other: Row) -> None:
@@ -208,19 +199,17 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
         differing = next((key for key in _SAME if part.facts.get(key) != first.get(key)), None)
         if differing is not None:
             raise DataError(f"cuts to pool differ in {differing}: pool predictions of one configuration only")
-    question, times = Counter(row.id for part in parts for row in part.rows).most_common(1)[0]
-    if times > 1:
-        raise DataError(
-            f"question {question!r} is in {times} of the cuts to pool: only cuts of one dealing under image_disjoint "
-            "share no question"
-        )
     images = (image for part in parts for image in dict.fromkeys(row.image_id for row in part.rows))
-    image, times = Counter(images).most_common(1)[0]
-    if times > 1:
-        raise DataError(
-            f"image {image!r} is in {times} of the cuts to pool: only cuts of one dealing under image_disjoint share "
-            "no image, and tests need each image's questions to be answered by one model"
-        )
+    for what, names, why in (
+        ("question", (row.id for part in parts for row in part.rows), ""),
+        ("image", images, ", and tests need each image's questions to be answered by one model"),
+    ):
+        name, times = Counter(names).most_common(1)[0]
+        if times > 1:
+            raise DataError(
+                f"{what} {name!r} is in {times} of the cuts to pool: only cuts of one dealing under image_disjoint "
+                f"share no {what}{why}"
+            )
     facts: dict[str, Any] = {key: value for key, value in first.items() if key != "model"}
     facts["split_seed"] = ", ".join(str(part.facts["split_seed"]) for part in parts)
     facts["candidates"] = max(part.facts["candidates"] for part in parts)

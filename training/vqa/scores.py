@@ -115,24 +115,16 @@ def differences(
     members = {name: group for name, group in groups(rows).items() if name in names}
     partners = _partners(seeds, baseline)
     if len(partners) < 2:
-        pairs = [
-            Pair(np.where(group, one.mean(axis=0), np.nan), other.mean(axis=0)) for group in members.values()
-        ]
-        given = compare_all(pairs, images, draws, flips, seed)
-        return {
-            name: Difference(found.difference, found.p_value)
-            for name, found in zip(members, given, strict=True)
-        }
+        ours, theirs = one.mean(axis=0), other.mean(axis=0)
+        pairs = [Pair(np.where(group, ours, np.nan), theirs) for group in members.values()]
+        compared = compare_all(pairs, images, draws, flips, seed)
+        found = [Difference(each.difference, each.p_value) for each in compared]
+        return dict(zip(members, found, strict=True))
     cuts, folds = _cuts([*seeds, *baseline])
-    by_training = np.stack([one[ours] - other[theirs] for ours, theirs in partners.values()])
-    tested = {
-        name: t_test(np.where(group, by_training, np.nan), images, folds, cuts)
-        for name, group in members.items()
-    }
-    return {
-        name: Difference(found.interval, found.p, tuple(partners), found.noise)
-        for name, found in tested.items()
-    }
+    by_training = np.stack([one[first] - other[second] for first, second in partners.values()])
+    tested = (t_test(np.where(group, by_training, np.nan), images, folds, cuts) for group in members.values())
+    found = [Difference(each.interval, each.p, tuple(partners), each.noise) for each in tested]
+    return dict(zip(members, found, strict=True))
 
 
 def correctness(seeds: Sequence[Predictions]) -> NDArray[np.float64]:
@@ -148,9 +140,10 @@ def correctness(seeds: Sequence[Predictions]) -> NDArray[np.float64]:
     right = []
     for predictions in seeds:
         for fact in _SAME:
-            if predictions.facts.get(fact) != first.facts.get(fact):
+            one, other = first.facts.get(fact), predictions.facts.get(fact)
+            if one != other:
                 raise DataError(
-                    f"predictions differ in {fact} ({first.facts.get(fact)!r} and {predictions.facts.get(fact)!r}): "
+                    f"predictions differ in {fact} ({one!r} and {other!r}): "
                     "only answers to the same questions can be compared"
                 )
         by_id = {row.id: row for row in predictions.rows}
@@ -174,9 +167,8 @@ def _partners(seeds: Sequence[Predictions], baseline: Sequence[Predictions]) -> 
 
 
 def _by_seed(trainings: Sequence[Predictions]) -> dict[Any, int]:
-    known = [
-        (one.facts["seed"], place) for place, one in enumerate(trainings) if one.facts.get("seed") is not None
-    ]
+    seeds = [one.facts.get("seed") for one in trainings]
+    known = [(seed, place) for place, seed in enumerate(seeds) if seed is not None]
     if len(dict(known)) < len(known):
         raise DataError("predictions of one seed are given twice: give each training once")
     return dict(known)
@@ -196,9 +188,8 @@ def _cuts(seeds: Sequence[Predictions]) -> tuple[list[str], NDArray[np.int64]]:
 def cuts_of(predictions: Predictions) -> dict[str, str]:
     """Question to the cut whose model answered it; of predictions that are no pool, all to theirs."""
     cuts: dict[str, str] | None = predictions.facts.get(CUTS)
-    return cuts or dict.fromkeys(
-        (row.id for row in predictions.rows), str(predictions.facts.get("split_seed"))
-    )
+    own = str(predictions.facts.get("split_seed"))
+    return cuts or dict.fromkeys((row.id for row in predictions.rows), own)
 
 
 def groups(rows: Sequence[Prediction]) -> dict[str, NDArray[np.bool_]]:

@@ -40,13 +40,8 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     """
     data = config.data
     manifest = Manifest.load(data.dataset, "questions")
-    split = prepare(
-        manifest,
-        data.data_root,
-        data.protocol,
-        seed=data.split_seed,
-        validation_share=data.validation_share,
-    )
+    share = data.validation_share
+    split = prepare(manifest, data.data_root, data.protocol, seed=data.split_seed, validation_share=share)
 
     def build(accelerator: Accelerator) -> FinetuneRun:
         check_precision(config.model.precision, accelerator.device.type)

@@ -219,9 +219,8 @@ class GatedCrossAttention(nn.Module):
         y = self.knowledge_attention(y, self.knowledge_attention.keys_values(y))
         y = self.knowledge_feed_forward(y)
         # Every token of the batch attends to the same keys: they are the queries of one long sequence.
-        x1 = self.attention(x.flatten(0, 1)[None], self.attention.keys_values(y))[0].view_as(
-            x
-        )  # (B, T, width)
+        x1 = self.attention(x.flatten(0, 1)[None], self.attention.keys_values(y))[0]
+        x1 = x1.view_as(x)  # (B, T, width)
         g = torch.sigmoid(self.gate(x1))
         result: Tensor = self.feed_forward(g * x1 + (1 - g) * x)
         return result

@@ -144,15 +144,14 @@ def pretrained_vision(config: VQAModelConfig) -> tuple[dict[str, Any], VisionTow
     name = config.vision or preset.vision
     size = config.image_size if config.vision or config.image_size else preset.image_size
     with _in_our_words():
-        clip = build_clip(
-            ModelConfig(
-                name=name,
-                pretrained=config.vision_pretrained,
-                image_weights=config.vision_weights,
-                text_weights=_unused_text(config, name),
-                image_size=size,
-            )
+        initial = ModelConfig(
+            name,
+            config.vision_pretrained,
+            image_weights=config.vision_weights,
+            text_weights=_unused_text(config, name),
+            image_size=size,
         )
+        clip = build_clip(initial)
     model_cfg, preprocess_cfg = clip.config["model_cfg"], clip.config["preprocess_cfg"]
     kept = {key: model_cfg[key] for key in ("embed_dim", "quick_gelu") if key in model_cfg}
     vision_cfg = dict(model_cfg["vision_cfg"])
@@ -299,11 +298,6 @@ def trained_parts(folder: Path) -> tuple[str, ...]:
 
 
 def _take_trained_parts(built: MedVQA, folder: Path) -> None:
-    """Copy the weights of a trained model's parts.
-
-    Raises:
-        CheckpointError: it is damaged, or has another architecture or vocabulary; names the first difference.
-    """
     trained, where = load_med_vqa(folder), f"model.start {folder}"
     for name, theirs, ours in _differences(trained.model.config, built.model.config):
         raise CheckpointError(
@@ -343,15 +337,10 @@ def initial_digests(config: VQAModelConfig) -> list[str]:
     Raises:
         CheckpointError: ``model.start`` is neither a finished run nor a model folder.
     """
-    vision = {
-        "name": config.vision or PRESETS[config.preset].vision,
-        "pretrained": config.vision_pretrained,
-        "image_weights": config.vision_weights,
-    }
-    digests = []
-    for fields in (vision, {"text_weights": config.text or config.tokenizer}):
-        digest = ""
+    name, pretrained = config.vision or PRESETS[config.preset].vision, config.vision_pretrained
+    vision = {"name": name, "pretrained": pretrained, "image_weights": config.vision_weights}
+    digests = ["", ""]
+    for place, fields in enumerate((vision, {"text_weights": config.text or config.tokenizer})):
         with suppress(ConfigError):
-            digest = weights_digest(ModelConfig(**fields))  # type: ignore[arg-type]
-        digests.append(digest)
+            digests[place] = weights_digest(ModelConfig(**fields))  # type: ignore[arg-type]
     return digests if config.start is None else [*digests, folder_digest(model_folder(Path(config.start)))]

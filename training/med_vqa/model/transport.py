@@ -80,10 +80,8 @@ def _kernel(cost: Tensor, x: Tensor, y: Tensor, beta: float) -> Tensor:
 
 def _scaled(kernel: Tensor, x: Tensor, y: Tensor, outer: int, inner: int) -> Tensor:
     """IPOT's steps. A 1 in the denominators of padded places keeps their 0 from becoming 0/0."""
-    x_share, y_share = (
-        x / x.sum(dim=1, keepdim=True).clamp(min=1),
-        y / y.sum(dim=2, keepdim=True).clamp(min=1),
-    )
+    x_share = x / x.sum(dim=1, keepdim=True).clamp(min=1)
+    y_share = y / y.sum(dim=2, keepdim=True).clamp(min=1)
     x_one, y_one = (~x).float(), (~y).float()
     plan, row, column = kernel.clone(), x.float(), torch.empty_like(y_share)
     for step in range(outer):

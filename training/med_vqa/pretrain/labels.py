@@ -122,9 +122,8 @@ def open_label_source(config: SoftLabelConfig, data: TargetStore, images: ImageS
         store = TargetStore.open(str(config.store))
         store.check_matches(data.image_ids, data.captions)
         if isinstance(store, TeacherStore):
-            _check_finite(
-                store
-            )  # reads the factors: a wrong width, too, is told now and not at the first step
+            # Reads the factors: a wrong width, too, is told now and not at the first step.
+            _check_finite(store)
             name = str(store.manifest["teacher"]["name"])
         else:
             name = f"{store.manifest['config'].get('scorer', 'knowledge')} of the knowledge graph"

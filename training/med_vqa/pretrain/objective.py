@@ -9,6 +9,9 @@ so that DDP's mean over processes is the whole batch's: contrastive terms have a
 divided by the mean count.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
 
@@ -26,6 +29,8 @@ from training.med_vqa.pretrain.losses import (
 from training.med_vqa.pretrain.model import Features, PretrainingModel, length_groups
 
 Pair = tuple[Tensor, Tensor]
+Pairs = Sequence[Tensor]
+"""Of two tensors."""
 
 
 class PretrainingStep(PretrainingModel):
@@ -66,7 +71,7 @@ class PretrainingStep(PretrainingModel):
         both = gather_features(torch.cat(features.images, dim=1), torch.cat(features.texts, dim=1))
         all_images, all_texts = (torch.split(gathered, width, dim=1) for gathered in both)
 
-        def symmetric(rows: Pair, columns: Pair, wanted: Pair, name: str) -> Tensor:
+        def symmetric(rows: Pairs, columns: Pairs, wanted: Pairs, name: str) -> Tensor:
             """Mean over both directions."""
             ways = [
                 soft_contrastive_loss(row, column, target, self.heads.tau(name), offset, targets.mask)
@@ -79,14 +84,12 @@ class PretrainingStep(PretrainingModel):
         values = {"image_text": symmetric(own, of_all[::-1], wanted, "image_text")}
         loss = values["image_text"]
         if self.two_views:
-            first, second = features.images
             wanted = targets.views, targets.views_back
-            values["views"] = symmetric((first, second), (all_images[1], all_images[0]), wanted, "views")
+            values["views"] = symmetric(features.images, all_images[::-1], wanted, "views")
             loss = loss + weights.views_weight * values["views"]
         if self.two_texts:
-            first, second = features.texts
             wanted = targets.texts, targets.texts
-            values["texts"] = symmetric((first, second), (all_texts[1], all_texts[0]), wanted, "texts")
+            values["texts"] = symmetric(features.texts, all_texts[::-1], wanted, "texts")
             loss = loss + weights.texts_weight * values["texts"]
         if self.stage == "two":
             negatives = self._negatives(own, of_all, targets, offset, generator)
@@ -103,15 +106,7 @@ class PretrainingStep(PretrainingModel):
     def _negatives(
         self, own: Pair, of_all: Pair, targets: StepTargets, offset: int, generator: torch.Generator
     ) -> tuple[Pair, Pair]:
-        """A wrong image for each text and a wrong text for each image, and whether there is one; none without matching.
-
-        Args:
-            own: unit vectors of this process's images and texts.
-            of_all: of all ranks'.
-            targets: which pairs are matches, or of one case.
-            offset: of this process's items.
-            generator: draws them.
-        """
+        """A wrong image for each text and a wrong text for each image, and whether there is one."""
         weights = self.loss
         if not weights.matching_weight:
             none = torch.zeros(len(own[0]), dtype=torch.int64, device=own[0].device)
@@ -128,13 +123,9 @@ class PretrainingStep(PretrainingModel):
     def _fused(
         self, features: Features, pairs: MatchingPairs, words_of_all: Tensor, words: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Transport and matching of this process's pairs, in groups of about one length of text: loss and terms.
+        """Transport and matching of pairs of all ranks' items, in groups of about one length of text: loss and terms.
 
-        Args:
-            features: of this process's items.
-            pairs: of places among all ranks' items.
-            words_of_all: bool ``[B_global, L]``, tokens of the captions.
-            words: the same without [CLS] and [SEP].
+        ``words`` are ``words_of_all``, the captions' tokens, bool ``[B_global, L]``, without [CLS] and [SEP].
         """
         weights = self.loss
         states, tokens = _tokens_of_all(features.words, features.image_tokens)
@@ -143,6 +134,7 @@ class PretrainingStep(PretrainingModel):
         per_positive, per_pair = _mean_over_processes(counts).clamp(min=1.0).unbind()
         parts: dict[str, list[Tensor]] = {"transport": [], "matching": []}
         answers = torch.zeros_like(pairs.labels)
+        steps: dict[str, Any] = {"beta": weights.beta, "outer": weights.outer, "inner": weights.inner}
         for index, longest in length_groups(words_of_all[pairs.texts]):
             some = MatchingPairs(pairs.images[index], pairs.texts[index], pairs.labels[index])
             image_rows, text_rows, mask = matching_inputs(
@@ -154,16 +146,9 @@ class PretrainingStep(PretrainingModel):
             answers[index] = logits.argmax(dim=1)
             if weights.transport_weight:
                 together = some.labels == 1
+                real, places = words[some.texts[together], :longest], image[together, 1:]
                 parts["transport"].append(
-                    transport_loss(
-                        text[together],
-                        image[together, 1:],
-                        words[some.texts[together], :longest],
-                        beta=weights.beta,
-                        outer=weights.outer,
-                        inner=weights.inner,
-                        divisor=per_positive,
-                    )
+                    transport_loss(text[together], places, real, **steps, divisor=per_positive)
                 )
         values = {name: torch.stack(parts[name]).sum() for name in ("transport", "matching") if parts[name]}
         weighted = [getattr(weights, f"{name}_weight") * value for name, value in values.items()]

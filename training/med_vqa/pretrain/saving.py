@@ -62,15 +62,12 @@ def save_pretrained(
         pretraining: what it was trained on.
         past: what its start had been through, which goes on with it.
     """
-    none = Answers(
-        [], [], protocol="none", dataset=pretraining.dataset, source="none: a pre-training knows no answers"
-    )
+    none = Answers([], [], "none", pretraining.dataset, source="none: a pre-training knows no answers")
     save_med_vqa(folder, vqa.model, vqa.tokenizer, none)
     heads = model.heads
+    tensors = {name: value.detach().contiguous() for name, value in heads.state_dict().items()}
     try:
-        save_file(
-            {name: value.detach().contiguous() for name, value in heads.state_dict().items()}, folder / HEADS
-        )
+        save_file(tensors, folder / HEADS)
     except SafetensorError as error:  # how a full disk comes out of safetensors
         raise OSError(str(error)) from error
     shutil.copymode(folder / CONFIG, folder / HEADS)
@@ -132,9 +129,8 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     }
     heads.load_state_dict({**content, **configured})
     if here and _LEARNT not in record:
-        return [
-            f"model.start {start} does not record whether it learnt its temperatures: they start as configured"
-        ]
+        unknown = "does not record whether it learnt its temperatures: they start as configured"
+        return [f"model.start {start} {unknown}"]
     dropped = [
         f"{name} {content[f'log_taus.{name}'].exp().item():.4g} there, {heads.tau(name).item():.4g} here"
         for name in there
@@ -150,11 +146,7 @@ def _learnt(heads: Heads) -> list[str]:
 
 
 def _read_heads(path: Path, heads: Heads) -> dict[str, Tensor]:
-    """Every tensor of ``heads``, of whatever shape.
-
-    Raises:
-        CheckpointError: the file is damaged, or lacks one.
-    """
+    """Every tensor of ``heads``, of whatever shape."""
     try:
         content = load_file(path)
     except (SafetensorError, OSError) as error:
