@@ -41,10 +41,9 @@ def floor(split: Split, name: str, part: str = TEST) -> Predictions:
         given = [text for text in accepted_answers(question, split.language) if text in known][:1]
         for step in ladder:
             counts[step, _group(question, step)].update(given)
+    # The most frequent, and of these the first in the alphabet.
     best = {
-        group: min(counter, key=lambda text: (-counter[text], text))
-        for group, counter in counts.items()
-        if counter
+        group: max(sorted(counter), key=counter.__getitem__) for group, counter in counts.items() if counter
     }
     predicted = [
         next((best[step, group] for step in ladder if (step, group := _group(question, step)) in best), "")

@@ -102,13 +102,10 @@ def predictions_of(
     questions = split.part(part)
     chances: Sequence[float | None] = [None] * len(questions) if probabilities is None else probabilities
     if not len(questions) == len(predicted) == len(chances):
-        raise ShapeError(
-            f"{len(predicted)} answers and {len(chances)} probabilities for {len(questions)} questions"
-        )
-    rows = tuple(
-        _row(question, text, chance, split.language)
-        for question, text, chance in zip(questions, predicted, chances, strict=True)
-    )
+        given = f"{len(predicted)} answers and {len(chances)} probabilities"
+        raise ShapeError(f"{given} for {len(questions)} questions")
+    answered = zip(questions, predicted, chances, strict=True)
+    rows = tuple(_row(*of_question, split.language) for of_question in answered)
     return Predictions(rows, {**facts_of(split, part), **(facts or {})})
 
 
@@ -197,18 +194,13 @@ def _seal(facts: Mapping[str, Any]) -> str:
 
 def _row(question: Question, predicted: str, probability: float | None, language: str) -> Prediction:
     accepted = accepted_answers(question, language)
+    taken = ("id", "image_id", "question", "answer", "closed", "category", "kind")
     return Prediction(
-        id=question.id,
-        image_id=question.image_id,
-        question=question.question,
-        answer=question.answer,
+        **{name: getattr(question, name) for name in taken},
         normalised=SEPARATOR.join(accepted),
         predicted=predicted,
         correct=normalise_answer(predicted, language) in accepted,
         probability=None if probability is None or math.isnan(probability) else float(probability),
-        closed=question.closed,
-        category=question.category,
-        kind=question.kind,
     )
 
 

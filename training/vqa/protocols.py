@@ -183,23 +183,18 @@ _SOURCES = {
 
 def answers_of(questions: Iterable[Question], language: str) -> tuple[str, ...]:
     """Every right answer, normalised, each once, in alphabetical order."""
-    return tuple(
-        sorted({answer for question in questions for answer in accepted_answers(question, language)})
-    )
+    answers = {answer for question in questions for answer in accepted_answers(question, language)}
+    return tuple(sorted(answers))
 
 
 def ceiling(questions: Sequence[Question], candidates: Iterable[str], language: str) -> dict[str, float]:
     """Share of the questions that can be answered with ``candidates``: overall, and of the open and the closed."""
     known = set(candidates)
-    reach = [
-        (question.closed, not known.isdisjoint(accepted_answers(question, language)))
-        for question in questions
-    ]
-    groups = {
-        "overall": [can for _, can in reach],
-        "open": [can for closed, can in reach if not closed],
-        "closed": [can for closed, can in reach if closed],
-    }
+    groups: dict[str, list[bool]] = {"overall": [], "open": [], "closed": []}
+    for question in questions:
+        reached = not known.isdisjoint(accepted_answers(question, language))
+        groups["overall"].append(reached)
+        groups["closed" if question.closed else "open"].append(reached)
     return {name: sum(group) / len(group) for name, group in groups.items() if group}
 
 
@@ -307,21 +302,17 @@ def _remarks(
 
 def add_data(command: argparse.ArgumentParser) -> None:
     """``--dataset`` and ``--data-root``."""
-    command.add_argument("--dataset", required=True, help="name of a Med-VQA data set, or a manifest's .yaml")
-    command.add_argument(
-        "--data-root", help="folder of its files; by default the manifest's, such as data/vqa_rad"
-    )
+    add = command.add_argument
+    add("--dataset", required=True, help="name of a Med-VQA data set, or a manifest's .yaml")
+    add("--data-root", help="folder of its files; by default the manifest's, such as data/vqa_rad")
 
 
 def add_cut(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
     """``--protocol``, ``--split-seed`` and ``--validation-share``."""
-    command.add_argument("--protocol", default=default, help=f"of {', '.join(known)}; default {default}")
-    command.add_argument(
-        "--split-seed", type=int, default=0, help="of the cut by image; default 0. Not the seed of a training"
-    )
-    command.add_argument(
-        "--validation-share", type=float, default=0.1, help="of the training questions; default 0.1"
-    )
+    add, cut = command.add_argument, "of the cut by image; default 0. Not the seed of a training"
+    add("--protocol", default=default, help=f"of {', '.join(known)}; default {default}")
+    add("--split-seed", type=int, default=0, help=cut)
+    add("--validation-share", type=float, default=0.1, help="of the training questions; default 0.1")
 
 
 def read_data(options: argparse.Namespace) -> tuple[Manifest, Path]:
@@ -351,6 +342,5 @@ def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, prot
     if protocol == PUBLISHED:
         return as_published(manifest, root)
     one_of("--protocol", protocol, PROTOCOLS)
-    return prepare(
-        manifest, root, protocol, seed=options.split_seed, validation_share=options.validation_share
-    )
+    share = options.validation_share
+    return prepare(manifest, root, protocol, seed=options.split_seed, validation_share=share)

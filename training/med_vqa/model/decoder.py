@@ -30,9 +30,8 @@ def check_attention(kind: str | None) -> None:
         ConfigError: it is not ``sdpa``.
     """
     if kind not in (None, ATTENTION):
-        raise ConfigError(
-            f'attn_implementation "{kind}": this model\'s decoder masks correctly with {ATTENTION} only'
-        )
+        only = f"this model's decoder masks correctly with {ATTENTION} only"
+        raise ConfigError(f'attn_implementation "{kind}": {only}')
 
 
 class DecoderLayer(nn.Module):
@@ -41,11 +40,8 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: BertConfig, sees: bool) -> None:
         super().__init__()
         self.bert: Any = BertLayer(config)  # type: ignore[no-untyped-call]
-        self.cross_attention = (
-            Attention(config.hidden_size, config.num_attention_heads, config.hidden_dropout_prob)
-            if sees
-            else None
-        )
+        width, heads, dropout = config.hidden_size, config.num_attention_heads, config.hidden_dropout_prob
+        self.cross_attention = Attention(width, heads, dropout) if sees else None
 
     def forward(
         self, states: Tensor, mask: Tensor, memory: KeysValues | None, memory_mask: Tensor | None

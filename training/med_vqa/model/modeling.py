@@ -122,13 +122,8 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.text = BertModel(text, add_pooling_layer=False)
         self.image_projection = nn.Linear(self.vision.width, width)
         self.text_projection = nn.Linear(text.hidden_size, width)
-        self.co_attention = CoAttention(
-            width,
-            config.co_attention_layers,
-            config.co_attention_heads,
-            config.co_attention_ffn,
-            config.dropout,
-        )
+        layers, heads, ffn = config.co_attention_layers, config.co_attention_heads, config.co_attention_ffn
+        self.co_attention = CoAttention(width, layers, heads, ffn, config.dropout)
         self.knowledge_projection = _between(text.hidden_size, width)
         self.gate = GatedCrossAttention(width, config.gate_heads, config.gate_ffn, config.dropout)
         self.decoder_projection = _between(width, decoder.hidden_size)

@@ -12,6 +12,10 @@ from training.errors import ConfigError
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
+# What open_clip and timm raise for a description that they cannot build.
+_NO_TOWER = (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
+
+
 class VisionTower(nn.Module):
     """Image tokens by open_clip's image tower, less what only serves its pooled embedding (projection, pooling head).
 
@@ -83,15 +87,7 @@ def build_tower(clip: dict[str, Any]) -> VisionTower:
                 model_cfg["embed_dim"], vision_cfg, _NO_TEXT, quick_gelu=model_cfg.get("quick_gelu", False)
             )
             return VisionTower(model.visual, square(vision_cfg["image_size"]))
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        AttributeError,
-        AssertionError,
-        RuntimeError,
-    ) as error:
+    except _NO_TOWER as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"clip does not describe an image tower of open_clip ({reason})") from error
 

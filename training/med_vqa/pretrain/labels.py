@@ -227,15 +227,13 @@ class LabelBuilder:
         # The baseline's targets: the identity, and the mask of pairs of one case.
         pairs = PolicyConfig(threshold=0.0)
         self._hard = TargetBuilder(data, LossConfig(name="info_nce"), pairs, device)
-        self._sources = [
-            (
-                source.config.weight,
+        self._sources = []
+        for source in sources:
+            blocks, known = (
                 similarities(source, device, loss.device_factors_mb),
-                _grade(source, loss),
                 torch.as_tensor(source.known),
             )
-            for source in sources
-        ]
+            self._sources.append((source.config.weight, blocks, _grade(source, loss), known))
         self._device = device
 
     def __call__(

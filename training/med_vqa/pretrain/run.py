@@ -184,11 +184,8 @@ class PretrainRun(Task[Step]):
         """What a log line tells besides the terms: of the image-text labels, and temperatures that learn."""
         spread = [target_entropy(of) for of in (targets.image_text, targets.text_image)]
         heads = self.accelerator.unwrap_model(self.model).heads
-        learnt = {
-            f"tau_{name}": heads.tau(name).detach()
-            for name, value in heads.log_taus.items()
-            if value.requires_grad
-        }
+        learning = (name for name, value in heads.log_taus.items() if value.requires_grad)
+        learnt = {f"tau_{name}": heads.tau(name).detach() for name in learning}
         return {
             "kl": values["image_text"],
             "diagonal": targets.image_text.diagonal(offset).mean(),
