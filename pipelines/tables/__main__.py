@@ -22,7 +22,7 @@ from pipelines.tables.shell import (
     run_stages,
     say,
 )
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 
 if TYPE_CHECKING:
     from pipelines.tables.job import Job

@@ -8,9 +8,9 @@ from statistics import fmean
 
 import yaml
 
+from kg_targets.losses.registry import LOSSES
 from pipelines.tables.job import SECONDS
 from training.engine.checkpoint import CONFIG, LOG
-from training.nb_clip.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def timing(run: Path) -> Timing | None:
 
 
 def softness(runs: Sequence[Path]) -> Softness | None:
-    """How soft the targets of a row were, by the logs of its runs (``training.nb_clip.measure``).
+    """How soft the targets of a row were, by the logs of its runs (``kg_targets.losses.contrastive.measure``).
 
     Returns:
         ``None`` for a loss whose targets are similarities (mse, sigmoid): they are no distributions, and the log has

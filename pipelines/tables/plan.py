@@ -19,9 +19,9 @@ from pipelines.tables.job import Job, KeyedJob, TrainingJob, python, shown
 from pipelines.tables.read_grid import training_config
 from training.clip.config import ModelConfig
 from training.clip.starts import weights_digest
-from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED, run_key
+from training.nb_clip.config import TrainConfig
 
 
 @dataclass(frozen=True)

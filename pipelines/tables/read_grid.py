@@ -15,7 +15,7 @@ from pipelines.tables.content import known, listed, load, mapping, names, number
 from pipelines.tables.grid import Comparison, Grid, Official, Row, Table, Variant, shipped_grids
 from pipelines.tables.paper import paper_row
 from training.command import ArgumentParser
-from training.config import TrainConfig
+from training.nb_clip.config import TrainConfig
 from training.options import build, read_options
 
 RUNNERS = (

@@ -15,7 +15,7 @@ from pipelines.build.executors import available_cores
 from pipelines.tables.runner import Runner, StoppedError
 from training.checks import within
 from training.command import ArgumentParser
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 
 if TYPE_CHECKING:
     from pipelines.tables.job import Job, TrainingJob  # loads torch, which takes seconds

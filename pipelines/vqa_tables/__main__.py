@@ -22,7 +22,7 @@ from pipelines.tables.shell import (
 )
 from pipelines.vqa_tables.grid import FINETUNE, PRETRAIN, PRETRAIN_STAGES, SCORE, STORES, Grid
 from pipelines.vqa_tables.read_grid import read_grid
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 
 if TYPE_CHECKING:
     from pipelines.tables.job import Job

@@ -195,8 +195,8 @@ def forget() -> None:
 
 def _prepared(task: str) -> Callable[[Any], Prepared]:
     """What finds the data and starts of a task."""
-    from training.med_vqa.finetune import task as finetune
-    from training.med_vqa.pretrain import train as pretraining
+    from training.med_vqa.finetune import run as finetune
+    from training.med_vqa.pretrain import run as pretraining
 
     found: dict[str, Callable[[Any], Prepared]] = {
         FINETUNE_TASK: finetune.prepare_run,
