@@ -1,0 +1,323 @@
+"""The declaration of a grid of NB-CLIP runs, scored by retrieval: ``pipelines/grids/{demo,medpix…}.yaml``."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PlainValidator
+
+from kg_targets.errors import ConfigError, KGTargetsError
+from kg_targets.manifest import Manifest
+from kg_targets.manifest.folds import TEST, TRAIN, FoldConfig, fold_names
+from pipelines.config import BuildConfig
+from pipelines.experiments.grid import (
+    RUNNERS,
+    Declared,
+    Grid,
+    Named,
+    Names,
+    Number,
+    Text,
+    Truth,
+    Whole,
+    check_training,
+    derived,
+    digest,
+    known,
+    named,
+    paper,
+    paper_row,
+    parse,
+    text,
+    training_fields,
+)
+from training.evaluate.arguments import ArgumentParser
+
+TASK = "nb_clip"
+CHANCE = "chance"
+"""The random order, which is scored like a row."""
+Fields = Annotated[
+    dict[str, Any],
+    PlainValidator(training_fields((*RUNNERS, "data.train_store", "data.dev_store", "data.data_root"))),
+]
+_PLACES = {"output": "run", "data.train_store": "train", "data.data_root": "data"}
+
+
+class Official(Declared):
+    """The data set's own split instead of folds."""
+
+    train: Text
+    """Split to train on."""
+    test: Text
+    """Split to score; also the name of the one "fold"."""
+
+
+class Folds(Declared):
+    """Cross-validation by whole cases; see ``kg_targets.manifest.folds.FoldConfig``."""
+
+    count: Whole
+    test: Names
+    seed: Whole = 0
+    train_only: Names = ()
+
+
+class Split(Declared):
+    """One of the two."""
+
+    folds: Folds | None = None
+    official: Official | None = None
+
+
+def _split(content: Any) -> FoldConfig | Official:
+    split = parse(Split, content, "split")
+    folds, official = split.folds, split.official
+    if official is not None and folds is None:
+        if official.train == official.test:
+            raise ConfigError("split.official: train and test are the same split")
+        return official
+    if folds is None or official is not None:
+        raise ConfigError("split: give either folds or official")
+    return FoldConfig(folds.test, folds.train_only, folds.count, folds.seed)
+
+
+class BuildOptions(Declared):
+    """Options of ``kg-targets build`` that a variant of the stores may have; null leaves one out."""
+
+    dataset: Text | None = None
+    no_ontology: Truth | None = None
+    scorer: Text | None = None
+    shrinkage: Number | None = None
+    max_hops: Whole | None = None
+    part_of: Truth | None = None
+    flat_ancestors: Truth | None = None
+    ontology: Text | None = None
+    extractor: Text | None = None
+    extractor_options: Text | None = None
+    seed: Whole | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to build target stores."""
+
+    name: str
+    dataset: str
+    """Data set whose captions are read, of the same images and cases as the grid's."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `kg-targets build`, by field of ``pipelines.config.BuildConfig``."""
+    arguments: tuple[str, ...] = ()
+    """The same as command-line arguments."""
+
+
+def _variants(content: Any) -> dict[str, Variant]:
+    return {name: _variant(name, {} if given is None else given) for name, given in named(content).items()}
+
+
+def _variant(name: str, content: Any) -> Variant:
+    options = parse(BuildOptions, content, f"stores.{name}").model_dump()
+    given = {key: options[key] for key in content if key != "dataset" and options[key] is not None}
+    fields, arguments = dict[str, Any](), list[str]()
+    for key, value in given.items():
+        fields |= {"use_ontology": not value} if key == "no_ontology" else {key: value}
+        option = f"--{key.replace('_', '-')}"
+        arguments += ([option] if value else []) if isinstance(value, bool) else [option, str(value)]
+    return Variant(name, options["dataset"] or "", fields, tuple(arguments))
+
+
+def _paper_row(content: Any) -> Any:
+    return False if content is False else paper_row("retrieval", content)
+
+
+class Row(Declared):
+    """One configuration of the table."""
+
+    title: Text
+    store: Text
+    """Variant whose stores it is trained with."""
+    settings: Fields = Field({}, alias="set")
+    """Training fields that differ from the base, dotted name to value; those of the whole grid included."""
+    paper: Annotated[Any, PlainValidator(_paper_row)] = None
+    """The paper's row beside it: its name, false for none; null goes by the row's own name."""
+    name: str = derived("")
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """The paper's, measure to per cent; empty where it has none."""
+        named = self.name if self.paper is None else self.paper
+        return paper("retrieval").rows.get(named, {}) if named else {}
+
+
+class Table(Declared):
+    """Rows beside each other, and which of them is the baseline."""
+
+    title: Text
+    rows: Names
+    baseline: Text
+
+
+class Comparison(Declared):
+    """The one hypothesis that is tested without a correction."""
+
+    row: Text
+    baseline: Text
+    measure: Text
+
+
+def _subsets(content: Any) -> dict[str, str]:
+    if not isinstance(content, dict):
+        raise ValueError("expected titles and splits, such as {cases of the official test split: test}")
+    return {text(title): text(split) for title, split in content.items()}
+
+
+class RetrievalGrid(Grid):
+    """A grid of NB-CLIP runs, checked: every name that it uses is defined."""
+
+    out = Path("build/tables")
+    split: Annotated[FoldConfig | Official, PlainValidator(_split)]
+    stores: Annotated[dict[str, Variant], PlainValidator(_variants)]
+    evaluate_on: Text
+    """Variant whose test parts score every row, so that captions and concepts are the same for all."""
+    rows: Named[Row]
+    """By name, in the order of the file."""
+    tables: tuple[Table, ...]
+    primary: Comparison
+    settings: Fields = Field({}, alias="set", exclude=True)
+    """Training fields of every row."""
+    evaluation: Any = None
+    """What is measured: fields of ``training.evaluate.config.EvalConfig``; that configuration once it is read."""
+    secondary: Names = ()
+    """Further measures that are tested, with Holm's correction."""
+    against: Names | None = None
+    """Rows that the primary row is tested against besides its baseline; ``None``: every other row."""
+    subsets: Annotated[dict[str, str], PlainValidator(_subsets)] = {}
+    """Title to official split: the primary comparison again on the queries whose case is in it."""
+    dev: Text | None = None
+    """Official split that chooses the epoch to keep; ``None`` keeps the last. Official splits only."""
+    evaluation_arguments: tuple[str, ...] = derived(())
+    """``evaluation`` as command-line arguments."""
+
+    @property
+    def row_names(self) -> list[str]:
+        """In the order of the file."""
+        return list(self.rows)
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Names of the folds; the test split's name where there is only the official split."""
+        return (self.split.test,) if isinstance(self.split, Official) else fold_names(self.split.count)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """What the train and the test part of a fold are called."""
+        if isinstance(self.split, Official):
+            return self.split.train, self.split.test
+        return TRAIN, TEST
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Variants of stores that a row or the evaluation uses, in the order of the file."""
+        used = {self.evaluate_on, *(row.store for row in self.rows.values())}
+        return tuple(variant for name, variant in self.stores.items() if name in used)
+
+    def resolved(self, path: Path, data_root: Path | None) -> Self:
+        """See ``Grid``."""
+        default_root = Manifest.load(self.dataset).default_root
+        stores = {name: replace(one, dataset=one.dataset or self.dataset) for name, one in self.stores.items()}
+        rows = {
+            name: row.model_copy(update={"name": name, "settings": {**self.settings, **row.settings}})
+            for name, row in self.rows.items()
+        }
+        for variant in stores.values():
+            _check_variant(variant)
+        for row in rows.values():
+            self._check_row(row)
+        self._check_comparisons()
+        evaluation, arguments = _evaluation(self.evaluation)
+        return self.model_copy(
+            update={
+                **self.of_file(path, data_root, default_root),
+                "stores": stores,
+                "rows": rows,
+                "evaluation": evaluation,
+                "evaluation_arguments": arguments,
+            }
+        )
+
+    def fingerprint(self) -> str:
+        """See ``Grid``."""
+        content, split = self.content(), self.split
+        del content["default_root"]
+        content["split"] = split.model_dump() if isinstance(split, Official) else dataclasses.asdict(split)
+        return digest(content, self.base)
+
+    def _check_row(self, row: Row) -> None:
+        where = f"rows.{row.name}"
+        if row.name == CHANCE:
+            raise ConfigError(f'rows: "{CHANCE}" is the name of the random order: choose another')
+        known(f"{where}.store", "store", row.store, self.stores)
+        check_training(f"{where}.set", self.base, TASK, row.settings | _PLACES | {"data.dev_store": None})
+
+    def _check_comparisons(self) -> None:
+        """Rows and measures of tables and tests."""
+        known("evaluate_on", "store", self.evaluate_on, self.stores)
+        primary = self.primary
+        for key, name in (("row", primary.row), ("baseline", primary.baseline)):
+            known(f"primary.{key}", "row", name, self.rows)
+        if primary.row == primary.baseline:
+            raise ConfigError(f'primary: row and baseline are both "{primary.row}": compare two rows')
+        for place, table in enumerate(self.tables):
+            for name in table.rows:
+                known(f"tables.{place}.rows", "row", name, self.rows)
+            known(f"tables.{place}.baseline", "row of the table", table.baseline, table.rows)
+        for name in self.rows:
+            if not any(name in table.rows for table in self.tables):
+                raise ConfigError(f"rows.{name} is in no table: put it into one, or leave it out")
+        if primary.measure in self.secondary:
+            raise ConfigError(f'secondary: "{primary.measure}" is the primary measure already: leave it out')
+        if self.dev is not None and not isinstance(self.split, Official):
+            raise ConfigError(
+                "dev: folds have no part to choose an epoch by: leave it out, or use official splits"
+            )
+        for name in self.against or ():
+            known("against", "row", name, self.rows)
+            if name in (primary.row, primary.baseline):
+                raise ConfigError(
+                    f'against: "{name}" is in the primary comparison already: name rows that {primary.row} is tested '
+                    "against besides"
+                )
+
+
+def _check_variant(variant: Variant) -> None:
+    Manifest.load(variant.dataset)
+    try:
+        BuildConfig(dataset=variant.dataset, **variant.options)
+    except ConfigError as error:
+        raise ConfigError(f"stores.{variant.name}: {error}") from error
+
+
+def _evaluation(content: Any) -> tuple[Any, tuple[str, ...]]:
+    """The configuration of the evaluation, and the same as command-line arguments."""
+    # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
+    from training.evaluate.config import EvalConfig
+    from training.evaluate.options import add_measures, read_config
+
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigError(f"evaluation: expected a mapping of names, got {type(content).__name__}")
+    arguments: list[str] = []
+    for key, value in content.items():
+        known("evaluation", "key", key, [one.name for one in dataclasses.fields(EvalConfig)])
+        option = "--direction" if key == "directions" else f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            arguments.append(option if value else option.replace("--", "--no-", 1))
+        elif value is not None:
+            arguments += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    parser: argparse.ArgumentParser = ArgumentParser(add_help=False)
+    add_measures(parser)
+    try:
+        return read_config(parser.parse_args(arguments)), tuple(arguments)
+    except KGTargetsError as error:
+        raise ConfigError(f"evaluation: {error}") from error
