@@ -34,8 +34,17 @@ def parser() -> argparse.ArgumentParser:
     add("--data-root", type=Path, help="where the data are (default: as the grid says)")
     add("--out", type=Path, help="folder for everything that is made (default: build/tables/<grid>, of Med-VQA "
         "build/vqa_tables/<grid>)")  # fmt: skip
-    add("--threads", type=int, default=1, help="CPU threads of each job, ≥ 1 (default: 1); results depend on it")
-    add("--jobs", type=int, help="jobs at a time, ≥ 1 (default: cores / threads; on one GPU, choose what fits)")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads of each job, ≥ 1 (default: 1); results depend on it",
+    )
+    add(
+        "--jobs",
+        type=int,
+        help="jobs at a time, ≥ 1 (default: cores / threads; on one GPU, choose what fits)",
+    )
     add("--only", help="rows to train and score, comma-separated (default: all); tests need all")
     add("--stage", choices=STAGES, help="only this stage, of those that the grid has (default: all of them)")
     add("--replace", action="store_true",
@@ -125,11 +134,14 @@ def _print_stages(options: argparse.Namespace, plan: "Plan", stages: Sequence[st
         "--only": options.only,
     }
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    report = shlex.join([shown(Path(sys.executable)), "-m", str(__package__), options.grid, *words, "--stage", REPORT])
+    report = shlex.join(
+        [shown(Path(sys.executable)), "-m", str(__package__), options.grid, *words, "--stage", REPORT]
+    )
     try:
         for stage in stages:
             rounds = [] if stage == REPORT else plan.rounds(stage)
-            listed = [(name, [job.shown() for job in make()]) for name, make in rounds] or [(stage, [report])]
+            listed = [(name, [job.shown() for job in make()]) for name, make in rounds]
+            listed += [(stage, [report])] if stage == REPORT else []
             for name, lines in listed:
                 sys.stdout.write(f"# {name}: {len(lines)}\n" + "".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
@@ -167,9 +179,14 @@ def _docs(options: argparse.Namespace, grid: Grid) -> Path | None:
     """The page that ``--docs`` asks for; refused where it would be left undone, or overwrite that of another grid."""
     if options.docs is None:
         return None
-    for option, given in (("--only", options.only is not None), ("--stage", options.stage not in (None, REPORT))):
+    for option, given in (
+        ("--only", options.only is not None),
+        ("--stage", options.stage not in (None, REPORT)),
+    ):
         if given:
-            raise ConfigError(f"--docs and {option} contradict each other: the page shows all rows, drop one of them")
+            raise ConfigError(
+                f"--docs and {option} contradict each other: the page shows all rows, drop one of them"
+            )
     if options.docs != Path():
         return Path(options.docs)
     if grid.path.resolve().parent != GRIDS.resolve():

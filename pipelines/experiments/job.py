@@ -46,7 +46,9 @@ class Job:
 
     def shown(self) -> str:
         """The command as a user can run it."""
-        return " ".join([*(f"{key}={value}" for key, value in self.environment.items()), shlex.join(self.command)])
+        return " ".join(
+            [*(f"{key}={value}" for key, value in self.environment.items()), shlex.join(self.command)]
+        )
 
     def is_current(self) -> bool:
         """Whether what it makes is there and up to date; only asked where all that it needs is there."""
@@ -129,7 +131,9 @@ class TrainingJob(Job):
         path = self.folder / SECONDS
         if (self.folder / RUN).is_file():
             before = _noted(path).get(_BEFORE) if path.exists() else 0.0
-            write_json(path, self._told(round(before + seconds, 1) if isinstance(before, (int, float)) else None))
+            write_json(
+                path, self._told(round(before + seconds, 1) if isinstance(before, (int, float)) else None)
+            )
 
     def _told(self, seconds: float | None) -> dict[str, Any]:
         return {"seconds": seconds, "jobs": self.workspace.jobs, "threads": self.workspace.threads}

@@ -174,7 +174,11 @@ class MedVQAPlan(Plan):
             FINETUNE: [(FINETUNE, self.finetuning_jobs)],
             SCORE: [(SCORE, self.scores)],
         }
-        return [(STORES, partial(list, jobs)) for jobs in self._store_rounds()] if stage == STORES else makers[stage]
+        return (
+            [(STORES, partial(list, jobs)) for jobs in self._store_rounds()]
+            if stage == STORES
+            else makers[stage]
+        )
 
     def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
         """See ``Plan``."""
@@ -186,7 +190,10 @@ class MedVQAPlan(Plan):
         models = [(one.run.row.title, self.predictions(one)) for one in self.answers()]
         baselines = [("", file) for part in self.grid.parts for file in self.baseline_files(part)]
         out = self.workspace.out
-        runs = {row.name: [out / "runs" / one.name for one in self.finetunings() if one.row is row] for row in self.rows}
+        runs = {
+            row.name: [out / "runs" / one.name for one in self.finetunings() if one.row is row]
+            for row in self.rows
+        }
         stages = {
             row.name: [
                 [self._pretraining(row, stage, seed) for seed in self._pretrain_seeds]
@@ -194,7 +201,9 @@ class MedVQAPlan(Plan):
             ]
             for row in self.rows
         }
-        finished = Finished(self.grid, self.workspace, self.asked, self.rows, self.absent, [*models, *baselines], runs, stages)
+        finished = Finished(
+            self.grid, self.workspace, self.asked, self.rows, self.absent, [*models, *baselines], runs, stages
+        )
         return write_report(finished, docs, part=bool(self.only))
 
     def place(self, store: str) -> Path:
@@ -207,7 +216,11 @@ class MedVQAPlan(Plan):
             return PLACE.sub(lambda found: own.get(found[1]) or shown(self.place(found[1])), content)
         if isinstance(content, Mapping):
             return {key: self._filled(value, **own) for key, value in content.items()}
-        return [self._filled(value, **own) for value in content] if isinstance(content, list | tuple) else content
+        return (
+            [self._filled(value, **own) for value in content]
+            if isinstance(content, list | tuple)
+            else content
+        )
 
     def _store_rounds(self) -> list[list[Job]]:
         """The commands that make stores, those that need other stores after the ones that make these."""
@@ -255,7 +268,9 @@ class MedVQAPlan(Plan):
         before = self._pretraining(row, stage - 1, seed) if stage else None
         settings = row.pretrain[stage].settings
         folder = self._pretraining(row, stage, seed)
-        return self._run(PRETRAIN, folder, row, row.pretrain[stage].base, PRETRAIN_TASK, settings, seed, before)
+        return self._run(
+            PRETRAIN, folder, row, row.pretrain[stage].base, PRETRAIN_TASK, settings, seed, before
+        )
 
     def _run(
         self, stage: str, folder: Path, row: Row, base: Path, task: str, settings: Mapping[str, Any], seed: int,
@@ -312,7 +327,9 @@ class MedVQAPlan(Plan):
             "data.split_seed": one.part.cut,
             "data.images": "blank" if one.blank else "real",
         }
-        start = self._pretraining(row, len(row.pretrain) - 1, grid.starts()[one.seed]) if row.pretrain else None
+        start = (
+            self._pretraining(row, len(row.pretrain) - 1, grid.starts()[one.seed]) if row.pretrain else None
+        )
         folder = self.workspace.out / "runs" / one.name
         return self._run(FINETUNE, folder, row, grid.base, FINETUNE_TASK, row.settings, one.seed, start, data)
 

@@ -163,7 +163,9 @@ def _places(where: str, content: Any, allowed: Sequence[str]) -> tuple[str, ...]
     return tuple(dict.fromkeys(name for part in parts for name in _places(where, part, allowed)))
 
 
-def _with_theirs(requires: dict[str, str], used: Sequence[str], stores: Mapping[str, Store]) -> dict[str, str]:
+def _with_theirs(
+    requires: dict[str, str], used: Sequence[str], stores: Mapping[str, Store]
+) -> dict[str, str]:
     for name in used:
         requires = {**stores[name].requires, **requires}
     return requires
@@ -317,10 +319,14 @@ class MedVQAGrid(Grid):
         where, own = f"rows.{name}", row.pretrain
         if isinstance(own, dict):
             if not stages:
-                raise ConfigError(f"{where}.pretrain: the grid has no `pretrain` to add to: list the stages here")
+                raise ConfigError(
+                    f"{where}.pretrain: the grid has no `pretrain` to add to: list the stages here"
+                )
             added = parse(Added, own, f"{where}.pretrain").settings
             _no_start(f"{where}.pretrain.set", added)
-            own = tuple(stage.model_copy(update={"settings": {**stage.settings, **added}}) for stage in stages)
+            own = tuple(
+                stage.model_copy(update={"settings": {**stage.settings, **added}}) for stage in stages
+            )
         else:
             own = () if own is None else _stages(f"{where}.pretrain", own)
         if own:

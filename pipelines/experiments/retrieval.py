@@ -171,11 +171,17 @@ class RetrievalPlan(Plan):
 
     def scores(self) -> list[KeyedJob]:
         """See ``Plan``: of the random order, then of every run."""
-        return [self._score(fold, run) for run, fold in [*((None, fold) for fold in self.grid.folds), *self._runs()]]
+        return [
+            self._score(fold, run)
+            for run, fold in [*((None, fold) for fold in self.grid.folds), *self._runs()]
+        ]
 
     def _score(self, fold: str, run: TrainingJob | None) -> KeyedJob:
         grid, name = self.grid, f"{CHANCE}/{fold}" if run is None else run.name
-        store, made = self.store(grid.evaluate_on, fold, grid.parts[1]), self.workspace.out / SCORES / f"{name}.parquet"
+        store, made = (
+            self.store(grid.evaluate_on, fold, grid.parts[1]),
+            self.workspace.out / SCORES / f"{name}.parquet",
+        )
         command = (
             *(python(), "-m", "training.evaluate.scores", "--store", shown(store)),
             *("--data-root", shown(grid.data_root)),

@@ -225,7 +225,9 @@ class RetrievalGrid(Grid):
     def resolved(self, path: Path, data_root: Path | None) -> Self:
         """See ``Grid``."""
         default_root = Manifest.load(self.dataset).default_root
-        stores = {name: replace(one, dataset=one.dataset or self.dataset) for name, one in self.stores.items()}
+        stores = {
+            name: replace(one, dataset=one.dataset or self.dataset) for name, one in self.stores.items()
+        }
         rows = {
             name: row.model_copy(update={"name": name, "settings": {**self.settings, **row.settings}})
             for name, row in self.rows.items()

@@ -107,7 +107,9 @@ def write_report(
     chance, sheets = _read(grid, out / "scores", rows)
     results = analyse(sheets, chance, design, None if only else _subsets(grid))
     page = _page(grid, out, design, results, sheets)
-    verdicts = paragraphs("retrieval_verdicts", page=page, results=results, design=design) if results.tested else []
+    verdicts = (
+        paragraphs("retrieval_verdicts", page=page, results=results, design=design) if results.tested else []
+    )
     part = not results.tested
     files = {
         out / (PART_RESULT if part else RESULT): to_json(_as_json(page, results, design, verdicts)),
@@ -182,9 +184,12 @@ def _cases(record: Record) -> list[str]:
 
 def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, sheets: Sheets) -> Page:
     """Header, titles, times and commands of a report."""
-    facts = [sheet.facts for by_seed in sheets.values() for folds in by_seed.values() for sheet in folds.values()]
+    facts = [
+        sheet.facts for by_seed in sheets.values() for folds in by_seed.values() for sheet in folds.values()
+    ]
     runs = {
-        row: [out / "runs" / run_name(row, fold, seed) for _, seed, fold in _runs(grid, [row])] for row in sheets
+        row: [out / "runs" / run_name(row, fold, seed) for _, seed, fold in _runs(grid, [row])]
+        for row in sheets
     }
     times = {row: [timing(run) for run in folders] for row, folders in runs.items()}
     known = [one for row in times.values() for one in row if one]
