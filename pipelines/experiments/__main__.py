@@ -17,7 +17,7 @@ from pipelines.experiments.tasks import STAGES, plan_of, read_grid
 from pipelines.machine import available_cores
 from training.checks import within
 from training.engine.signals import StopRequest
-from training.evaluate.arguments import ArgumentParser
+from training.retrieval.arguments import ArgumentParser
 
 if TYPE_CHECKING:
     from pipelines.experiments.plan import Plan  # loads torch, which takes seconds

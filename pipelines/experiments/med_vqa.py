@@ -28,10 +28,10 @@ from pipelines.experiments.plan import Plan, Say
 from training.data.content import image_digest
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
-from training.med_vqa import finetune
-from training.med_vqa.config import FinetuneConfig
-from training.med_vqa.evaluate.evaluation import FORMAT
-from training.med_vqa.pretraining import train as pretraining
+from training.med_vqa.finetune import task as finetune
+from training.med_vqa.finetune.config import FinetuneConfig
+from training.med_vqa.answer.evaluate.evaluation import FORMAT
+from training.med_vqa.pretrain import train as pretraining
 from training.vqa import predictions
 from training.vqa.floors import FLOORS
 from training.vqa.manifest import find_vqa_manifest
@@ -354,7 +354,7 @@ class MedVQAPlan(Plan):
         questions, made = self.questions(answers.run.part), self.predictions(answers)
         images = ("--images", SHUFFLED, "--seed", str(answers.run.seed)) if answers.shuffled else ()
         command = (
-            *(python(), "-m", "training.med_vqa.evaluate", "--model", shown(run.folder)),
+            *(python(), "-m", "training.med_vqa.answer.evaluate", "--model", shown(run.folder)),
             *("--dataset", grid.dataset, "--data-root", shown(grid.data_root)),
             *(*images, "--name", row.name, *grid.evaluation),
             *("--out", shown(made.parent)),

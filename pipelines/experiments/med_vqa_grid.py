@@ -93,7 +93,7 @@ def _parts(content: Any) -> tuple[Part, ...]:
 
 
 class Evaluation(Declared):
-    """Options of ``python -m training.med_vqa.evaluate`` beyond the runner's own."""
+    """Options of ``python -m training.med_vqa.answer.evaluate`` beyond the runner's own."""
 
     mode: Text | None = None
     k: Whole | None = None
@@ -257,7 +257,7 @@ class MedVQAGrid(Grid):
     pretrain_seeds: Seeds | None = None
     """Of the pre-training that each of ``seeds`` starts from, in their order."""
     evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
-    """Options of ``python -m training.med_vqa.evaluate`` beyond the runner's own."""
+    """Options of ``python -m training.med_vqa.answer.evaluate`` beyond the runner's own."""
     stores: Annotated[dict[str, Store], PlainValidator(_stores)] = {}
     baseline: Text | None = None
     """Row that every other row is tested against; ``None``: none."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipelines.evaluate_targets.report import to_json
+from pipelines.audit.targets.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import Timing, Workspace, timing
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Row
 from pipelines.experiments.render import Panel, draw, render
 from training.engine.checkpoint import METRICS
-from training.evaluate.bootstrap import flips_for, holm
+from training.statistics.bootstrap import flips_for, holm
 from training.vqa import compare
 from training.vqa.compare_report import as_json, as_markdown
 from training.vqa.files import write_text

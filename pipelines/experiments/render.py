@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from training.evaluate.bootstrap import Interval
+from training.statistics.bootstrap import Interval
 from training.folders import writing
 
 LEVEL = 0.05

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluate.bootstrap import Interval
-from training.evaluate.noise import Noise
+from training.statistics.bootstrap import Interval
+from training.statistics.noise import Noise
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import kg_targets
-import training.evaluate
+import training.retrieval
 from kg_targets.errors import ConfigError, DataError, KGTargetsError, ManifestError, StoreError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import MANIFEST, FoldConfig
@@ -23,8 +23,8 @@ from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
-from training.evaluate.config import EvalConfig
-from training.evaluate.measures import (
+from training.retrieval.config import EvalConfig
+from training.retrieval.measures import (
     CUI_DEPTHS,
     LABEL_DEPTHS,
     PAIR_DEPTHS,
@@ -34,7 +34,7 @@ from training.evaluate.measures import (
     label_name,
     label_sets,
 )
-from training.evaluate.zero_shot import tasks
+from training.retrieval.zero_shot import tasks
 
 FOLDS, STORES, RUNS, SCORES = "folds", "stores", "runs", "scores"
 _NEAR = 3
@@ -183,7 +183,7 @@ class RetrievalPlan(Plan):
             self.workspace.out / SCORES / f"{name}.parquet",
         )
         command = (
-            *(python(), "-m", "training.evaluate.scores", "--store", shown(store)),
+            *(python(), "-m", "training.retrieval.scores", "--store", shown(store)),
             *("--data-root", shown(grid.data_root)),
             *(("--chance",) if run is None else ("--run", shown(run.folder))),
             *("--out", shown(made), *grid.evaluation_arguments),
@@ -238,7 +238,7 @@ def _fingerprints(store: Path, data_root: Path) -> tuple[str, str]:
 @cache
 def _scoring_code() -> str:
     """Version, and sha256 of the code that scores: a sheet is made again in seconds, so newer code does it."""
-    files = sorted(Path(training.evaluate.__file__).parent.glob("*.py"))
+    files = sorted(Path(training.retrieval.__file__).parent.glob("*.py"))
     content = b"\n".join(file.name.encode() + file.read_bytes() for file in files)
     return f"{kg_targets.__version__} {hashlib.sha256(content).hexdigest()}"
 
@@ -294,7 +294,7 @@ def check_measures(grid: RetrievalGrid, labels: Labels | None) -> None:
 
 
 def measure_names(config: EvalConfig, labels: LabelSets) -> list[str]:
-    """Names of everything that ``training.evaluate.measures.measure_run`` measures, with these labels for P@K."""
+    """Names of everything that ``training.retrieval.measures.measure_run`` measures, with these labels for P@K."""
     names = []
     for view in config.views:
         names += [cui_name(view, variant, k) for variant in config.cui_variants for k in CUI_DEPTHS]

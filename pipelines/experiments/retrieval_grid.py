@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import TEST, TRAIN, FoldConfig, fold_names
-from pipelines.config import BuildConfig
+from pipelines.build.config import BuildConfig
 from pipelines.experiments.grid import (
     RUNNERS,
     Declared,
@@ -34,7 +34,7 @@ from pipelines.experiments.grid import (
     text,
     training_fields,
 )
-from training.evaluate.arguments import ArgumentParser
+from training.retrieval.arguments import ArgumentParser
 
 TASK = "nb_clip"
 CHANCE = "chance"
@@ -107,7 +107,7 @@ class Variant:
     dataset: str
     """Data set whose captions are read, of the same images and cases as the grid's."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `kg-targets build`, by field of ``pipelines.config.BuildConfig``."""
+    """Of `kg-targets build`, by field of ``pipelines.build.config.BuildConfig``."""
     arguments: tuple[str, ...] = ()
     """The same as command-line arguments."""
 
@@ -187,7 +187,7 @@ class RetrievalGrid(Grid):
     settings: Fields = Field({}, alias="set", exclude=True)
     """Training fields of every row."""
     evaluation: Any = None
-    """What is measured: fields of ``training.evaluate.config.EvalConfig``; that configuration once it is read."""
+    """What is measured: fields of ``training.retrieval.config.EvalConfig``; that configuration once it is read."""
     secondary: Names = ()
     """Further measures that are tested, with Holm's correction."""
     against: Names | None = None
@@ -303,8 +303,8 @@ def _check_variant(variant: Variant) -> None:
 def _evaluation(content: Any) -> tuple[Any, tuple[str, ...]]:
     """The configuration of the evaluation, and the same as command-line arguments."""
     # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
-    from training.evaluate.config import EvalConfig
-    from training.evaluate.options import add_measures, read_config
+    from training.retrieval.config import EvalConfig
+    from training.retrieval.options import add_measures, read_config
 
     content = {} if content is None else content
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ import yaml
 
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.record import Record
-from pipelines.evaluate_targets.report import to_json
+from pipelines.audit.targets.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import Timing, timing
 from pipelines.experiments.render import LEVEL, paragraphs, render
@@ -20,7 +20,7 @@ from pipelines.experiments.retrieval_grid import CHANCE, Official, RetrievalGrid
 from pipelines.experiments.statistics import Sheets, analyse
 from training.engine.checkpoint import CONFIG, LOG
 from training.errors import ConfigError, DataError
-from training.evaluate.score_sheets import Fact, ScoreSheet, case_names, read_sheet
+from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
 from training.nb_clip.losses import LOSSES
 from training.vqa.files import write_text
 

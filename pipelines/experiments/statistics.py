@@ -1,7 +1,7 @@
 """What score sheets say: pooled over folds, averaged over seeds, compared pair by pair of rows.
 
 Each query is scored by the one model of a row and seed that did not train on its case, within its fold's gallery. A
-query's score is averaged over seeds. Intervals of means resample cases (``training.evaluate.bootstrap``); those of
+query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.bootstrap``); those of
 differences and the tests contain training noise, too (``noise``), and with a single seed, which cannot show any, they
 hold given these models. What is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected,
 and one family under Holm's correction. Everything else is described by intervals, without p values.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results, RowResult, Subset
 from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
-from training.evaluate.bootstrap import (
+from training.statistics.bootstrap import (
     Comparison,
     FloatArray,
     IntArray,
@@ -27,9 +27,9 @@ from training.evaluate.bootstrap import (
     flips_for,
     holm,
 )
-from training.evaluate.measures import Measures, Scored, mean_of, mean_over_seeds
-from training.evaluate.noise import t_test
-from training.evaluate.score_sheets import ScoreSheet, pool
+from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
+from training.statistics.noise import t_test
+from training.retrieval.score_sheets import ScoreSheet, pool
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
