@@ -21,7 +21,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 
 import torch
 from accelerate import Accelerator
-from machine import describe, report
+from machine import command, head, report
 from open_clip.loss import ClipLoss
 from steps import PACKAGES
 
@@ -122,25 +122,17 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
 
 def main() -> None:
     """Measure, show, and write ``benchmarks/results/engine.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "engine")
     parser.add_argument("--store", required=True, help="target store of the training split")
     parser.add_argument("--data-root", required=True, help="its images")
     parser.add_argument("--model", default="demo-resnet")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "engine.json")
     options = parser.parse_args()
     accelerator = Accelerator()
     torch.set_num_threads(options.threads)
-    result = {
-        "machine": describe(PACKAGES),
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
-        "threads": options.threads,
-        "turns": options.turns,
-        **measure(options, accelerator),
-    }
-    report(result, options.out)
+    told = head(PACKAGES, accelerator.device, turns=options.turns)
+    report(told | measure(options, accelerator), options.out)
 
 
 if __name__ == "__main__":

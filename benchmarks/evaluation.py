@@ -6,10 +6,7 @@ Everything runs in the same process, with the same threads and the same chunks, 
 ratios are medians over the repeats. ``--store`` takes the concepts of a real target store instead of drawn ones.
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -18,15 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe
+from machine import command, head, report
 from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.store import TargetStore
-from training.engine.threads import resolve_threads
-from training.evaluate.concepts import VARIANTS, cui_at, cui_by_chance, cui_overlap_at
-from training.evaluate.metrics import precision_at
-from training.evaluate.retrieval import CHUNK, pair_ranks, rank_images
+from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance, cui_overlap_at
+from training.retrieval.metrics import precision_at
+from training.retrieval.retrieval import CHUNK, pair_ranks, rank_images
 
 PACKAGES = ("torch", "numpy", "scipy")
 DEPTHS, LABEL_DEPTHS = (5, 10, 50), (5, 10, 30)
@@ -169,34 +165,26 @@ def _status(field: str) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = command(__doc__, "evaluation")
     options.add_argument("--images", type=int, default=8192)
     options.add_argument("--memory-images", type=int, default=20_000)
     options.add_argument("--repeats", type=int, default=7)
-    options.add_argument("--threads", type=int, default=0, help="0: all available cores")
     options.add_argument(
         "--store", help="target store whose concepts to use; as many images as it has, at most"
     )
-    options.add_argument("--out", type=Path, help="JSON file")
     chosen = options.parse_args()
-    threads = resolve_threads(chosen.threads)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(chosen.threads)
     store = TargetStore.open(chosen.store) if chosen.store else None
     images = Images(min(chosen.images, len(store)) if store else chosen.images, store)
-    result = {
-        "machine": {**describe(PACKAGES), "threads": threads},
+    result = head(PACKAGES, torch.device("cpu")) | {
         "images": len(images),
         "width": WIDTH,
         "concepts": f"{store.dataset}/{store.split}" if store else "drawn",
         "concepts_per_image": round(images.cuis.nnz / len(images), 2),
         "timings": timings(images, chosen.repeats),
-        "memory": memory(chosen.memory_images, threads),
+        "memory": memory(chosen.memory_images, chosen.threads),
     }
-    text = json.dumps(result, indent=2)
-    sys.stdout.write(text + "\n")
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(text + "\n", encoding="utf-8")
+    report(result, chosen.out)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,16 @@ and the ranking of all candidates, exactly and by the short-list of AMiF's relea
 """
 
 import argparse
-import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe
+from machine import RESULTS, command, head, report
 from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, drawn_candidates
+from steps import milliseconds, peak_memory_mb
 from torch import Tensor
 
-from training.med_vqa.answering.ranking import Ranker, first_scores, shortlist
+from training.med_vqa.answer.ranking import Ranker, first_scores, shortlist
 
 QUESTION_LENGTHS = (4, 21)
 """Word pieces of a question, both special ones included: VQA-RAD's quartiles and a little more."""
@@ -77,7 +73,7 @@ class Bench:
         self.batch = {name: value.to(self.device) for name, value in drawn.items()}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-5, fused=True)
         self.dtype = torch.bfloat16 if options.precision == "bf16" else None
-        self.k, self.repeats = options.k, options.repeats
+        self.k = options.k
 
     def cast(self) -> torch.autocast:
         """Mixed precision as asked for."""
@@ -117,35 +113,10 @@ class Bench:
         encoded = self.model.encode(tokens, one["question_ids"], one["question_mask"], knowledge)
         return self.model.remember(encoded)
 
-    def seconds(self, work: Callable[[], None]) -> float:
-        """Median of the repeats, after three turns that warm up."""
-        taken = []
-        for turn in range(3 + self.repeats):
-            self._wait()
-            began = time.perf_counter()
-            work()
-            self._wait()
-            if turn >= 3:
-                taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def peak_mb(self, work: Callable[[], None]) -> float | None:
-        """Most memory that torch held on the device, MB; None on a CPU."""
-        if self.device.type != "cuda":
-            return None
-        torch.cuda.reset_peak_memory_stats()
-        work()
-        self._wait()
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-
 
 def main() -> int:
     """Measure, print, and write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "gpu_med_vqa")
     parser.add_argument("--preset", choices=tuple(VOCABULARY), default="paper")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
@@ -153,37 +124,26 @@ def main() -> int:
     parser.add_argument("--candidates", type=int, default=450)
     parser.add_argument("--k", type=int, default=32, help="candidates of a short-list")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=None, help="default: results/gpu_med_vqa.json on a GPU")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.stderr.write("error: no CUDA device here; --device cpu --preset tiny tries the script out\n")
         return 2
     bench = Bench(options)
-    step = bench.seconds(bench.step)
+    step = milliseconds(bench.step, options.repeats) / 1e3
     steps = PAPER_EPOCHS * (VQA_RAD_QUESTIONS // options.batch)
-    result = {
-        "machine": describe(PACKAGES),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "preset": options.preset,
-        "precision": options.precision,
-        "batch": options.batch,
-        "candidates": options.candidates,
+    settings = {name: getattr(options, name) for name in ("preset", "precision", "batch", "candidates")}
+    result = head(PACKAGES, bench.device, **settings) | {
         "parameters": sum(parameter.numel() for parameter in bench.model.parameters()),
         "steps_per_s": round(1 / step, 3),
-        "peak_memory_step_mb": bench.peak_mb(bench.step),
+        "peak_memory_step_mb": peak_memory_mb(bench.step),
         "projected_hours_vqa_rad_60_epochs": round(steps * step / 3600, 3),
-        "ms_per_question_exact": round(1e3 * bench.seconds(bench.exact), 1),
-        f"ms_per_question_shortlist_{options.k}": round(1e3 * bench.seconds(bench.listed), 1),
-        "peak_memory_exact_mb": bench.peak_mb(bench.exact),
+        "ms_per_question_exact": round(milliseconds(bench.exact, options.repeats), 1),
+        f"ms_per_question_shortlist_{options.k}": round(milliseconds(bench.listed, options.repeats), 1),
+        "peak_memory_exact_mb": peak_memory_mb(bench.exact),
         "paper": "270 ms per question, fine-tuning 8 h on two A100 (supplement, all data sets)",
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    out = options.out
-    if out is None and options.device == "cuda":
-        out = Path(__file__).parent / "results" / "gpu_med_vqa.json"
-    if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    trial = options.device != "cuda" and options.out == RESULTS / "gpu_med_vqa.json"
+    report(result, None if trial else options.out)  # a trial on a CPU is no GPU's result
     return 0
 
 

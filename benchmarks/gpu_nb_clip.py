@@ -6,16 +6,13 @@
 Needs torch with CUDA, open_clip, accelerate, numpy, scipy, pandas and pyarrow; no data, no network, no weights.
 """
 
-import argparse
-import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from machine import describe
+from machine import command, head, report
 from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, peak_memory_mb, ratio
 
 from training.nb_clip.blocks import DeviceBlocks, HostBlocks, factor_bytes
@@ -66,7 +63,7 @@ def large_batches(
 
 def main() -> int:
     """Measure, print, and write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "gpu_nb_clip")
     parser.add_argument("--model", default="ViT-B-16")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="bf16")
     parser.add_argument("--batches", nargs="*", type=int, default=[64, 256, 1024], help="whole steps")
@@ -75,23 +72,15 @@ def main() -> int:
         "--large", nargs="*", type=int, default=[1024, 2048, 4096, 8192], help="blocks and losses"
     )
     parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu_nb_clip.json")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.stderr.write("error: no CUDA device here; benchmarks/nb_clip.py measures steps on the CPU\n")
         return 2
     accelerator = Accelerator(mixed_precision=options.precision)
     store = SyntheticStore(80_000)
-    result: dict[str, Any] = {
-        "machine": describe(PACKAGES),
-        "device": torch.cuda.get_device_name(),
-        "model": options.model,
-        "precision": options.precision,
-        "micro_batch": options.micro_batch,
-        "factors_mb": round(factor_bytes(store.factors) / 1e6, 1),
-        "steps": {},
-        "large": {},
-    }
+    settings = {name: getattr(options, name) for name in ("model", "precision", "micro_batch")}
+    factors = round(factor_bytes(store.factors) / 1e6, 1)
+    result = head(PACKAGES, accelerator.device, **settings, factors_mb=factors, steps={}, large={})
     for batch in options.batches:
         lanes = Lanes(options.model, batch, accelerator, store)
         result["steps"][str(batch)] = steps(lanes, options.repeats, options.micro_batch)
@@ -101,9 +90,7 @@ def main() -> int:
         figures = large_batches("demo-resnet", batch, accelerator, store, options.repeats)
         result["large"][str(batch)] = figures
         torch.cuda.empty_cache()
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    options.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    report(result, options.out)
     return 0
 
 

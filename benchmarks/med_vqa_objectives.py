@@ -13,25 +13,22 @@ identity, with a teacher's labels (Eq. 5, dense factors of 512), and with those 
 thread meanwhile.
 """
 
-import argparse
 import os
 import statistics
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before numpy is loaded
 
 import torch
 from accelerate import Accelerator
-from machine import describe, report
+from machine import command, head, report
 from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, peak_memory_mb, ratio
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.engine.threads import resolve_threads
-from training.med_vqa.objectives import (
+from training.med_vqa.pretrain.objectives import (
     blend,
     hard_targets,
     ipot_plan,
@@ -189,22 +186,16 @@ def soft_labels(name: str, batch: int, accelerator: Accelerator, repeats: int) -
 
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/med_vqa_objectives.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "med_vqa_objectives")
     add = parser.add_argument
     add("--preset", choices=sorted(SIZES), default="small")
     add("--model", default="demo-resnet", help="open_clip architecture of the soft-label steps")
     add("--batch", type=int, default=64, help="of the soft-label steps")
     add("--repeats", type=int, default=25, help="turns")
-    add("--threads", type=int, default=0, help="0: all available cores")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "med_vqa_objectives.json")
     options = parser.parse_args()
-    torch.set_num_threads(resolve_threads(options.threads))
+    torch.set_num_threads(options.threads)
     accelerator = Accelerator()
-    result = {
-        "machine": describe(PACKAGES),
-        "device": accelerator.device.type,
-        "threads": torch.get_num_threads(),
-        "repeats": options.repeats,
+    result = head(PACKAGES, accelerator.device, repeats=options.repeats) | {
         "transport": {options.preset: transport(options.preset, accelerator.device, options.repeats)},
         "soft_labels": soft_labels(options.model, options.batch, accelerator, options.repeats),
     }

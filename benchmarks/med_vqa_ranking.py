@@ -22,23 +22,21 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import describe, report
+from machine import command, head, report
 from torch import Tensor
 
 from training.clip.load import model_config
-from training.engine.threads import resolve_threads
 from training.med_vqa import MedVQAConfig, MedVQAModel
-from training.med_vqa.answering.packing import CHUNK, Pack, pack
-from training.med_vqa.answering.ranking import Ranker
-from training.med_vqa.answering.trie import Trie
-from training.med_vqa.modeling import Encoded
-from training.med_vqa.presets import PRESETS
-from training.med_vqa.vision import square
+from training.med_vqa.answer.packing import CHUNK, Pack, pack
+from training.med_vqa.answer.ranking import Ranker
+from training.med_vqa.answer.trie import Trie
+from training.med_vqa.model.config import PRESETS
+from training.med_vqa.model.modeling import Encoded
+from training.med_vqa.model.vision import square
 
 PACKAGES = ("torch", "transformers", "numpy")
 START, END, FIRST = 1, 2, 3
@@ -264,7 +262,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, show, and write ``benchmarks/results/med_vqa_ranking.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "med_vqa_ranking")
     add = parser.add_argument
     add("--preset", choices=sorted(VOCABULARY), default="small")
     add("--questions", type=int, default=451)
@@ -276,12 +274,10 @@ def main() -> None:
     add("--flat-rows", type=int, default=64, help="candidates that the flat lane decodes at a time")
     add("--flat-batches", type=int, default=1, help="turns of a round in which the flat lane takes part")
     add("--rounds", type=int, default=3)
-    add("--threads", type=int, default=0, help="0: all available cores")
     add("--precision", choices=("fp32", "bf16"), default="fp32")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "med_vqa_ranking.json")
     options = parser.parse_args()
     options.image_tokens = options.image_tokens or IMAGE_TOKENS[options.preset]
-    torch.set_num_threads(resolve_threads(options.threads))
+    torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(options.preset, decoder_only=True).to(device)  # type: ignore[arg-type]  # the wrapper hides the argument
     sequences = drawn_candidates(options.candidates)
@@ -289,11 +285,7 @@ def main() -> None:
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
         measured = measure(lanes, drawn_questions(model, options), options)
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "threads")}
-    result = {
-        "machine": describe(PACKAGES),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        **settings,
+    result = head(PACKAGES, device, **settings) | {
         "sizes": asdict(PRESETS[options.preset]) | {"vocabulary": VOCABULARY[options.preset]},
         "tokens_of_a_question": {
             "unique_prefixes": lanes.ranker.prefixes if lanes.ranker else 0,

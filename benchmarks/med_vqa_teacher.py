@@ -39,28 +39,27 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from engine import Silent
-from machine import describe, report
+from machine import command, head, report
 from safetensors.torch import save_file
 from steps import PACKAGES, Times, interleaved, ratio
 from torch import Tensor
 from transformers import BertTokenizer
 
 from kg_targets.store import TargetStore
-from pipelines.build import build_data_set
-from pipelines.config import BuildConfig
+from pipelines.build.config import BuildConfig
+from pipelines.build.stores import build_data_set
 from pipelines.demo import write_demo
 from pipelines.machine import available_cores
 from training.clip.load import load_clip
 from training.data.dataset import Batch
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
-from training.engine.threads import resolve_threads
-from training.med_vqa.objectives import inner_tokens, matching_loss, transport_loss
-from training.med_vqa.pretraining.config import PretrainConfig, PretrainLossConfig
-from training.med_vqa.pretraining.labels import LabelBuilder
-from training.med_vqa.pretraining.model import PretrainingModel, length_groups
-from training.med_vqa.pretraining.run import PretrainRun, Step
-from training.med_vqa.pretraining.train import prepare_run
+from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
+from training.med_vqa.pretrain.labels import LabelBuilder
+from training.med_vqa.pretrain.model import PretrainingModel, length_groups
+from training.med_vqa.pretrain.objectives import inner_tokens, matching_loss, transport_loss
+from training.med_vqa.pretrain.run import PretrainRun, Step
+from training.med_vqa.pretrain.train import prepare_run
 from training.options import build, read_options
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -356,7 +355,7 @@ def measure(folder: Path, accelerator: Accelerator, options: argparse.Namespace)
 
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/med_vqa_teacher.json``."""
-    parser = argparse.ArgumentParser(description=" ".join(__doc__.split(":")[0].split()))
+    parser = command(__doc__, "med_vqa_teacher")
     add = parser.add_argument
     add("--teacher", nargs="+", default=["lite0-tiny-text"], help="open_clip architectures, ours among them")
     add("--batch", type=int, default=64, help="of stage one; stage two has half of it")
@@ -364,24 +363,14 @@ def main() -> None:
     add("--repeats", type=int, default=9, help="turns, at least 2")
     add("--images", type=int, default=700, help="drawn ones; 7 of 10 are trained on")
     add("--precision", choices=("fp32", "bf16"), default="bf16", help="of the student; a teacher has fp32")
-    add("--threads", type=int, default=0, help="0: all available cores")
-    add("--out", type=Path, default=Path(__file__).parent / "results" / "med_vqa_teacher.json")
     options = parser.parse_args()
     accelerator = Accelerator(mixed_precision="no" if options.precision == "fp32" else options.precision)
-    torch.set_num_threads(resolve_threads(options.threads))
+    torch.set_num_threads(options.threads)
     be_deterministic()
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), accelerator, options)
     settings = {name: getattr(options, name) for name in ("precision", "steps", "repeats")}
-    result = {
-        "machine": describe(PACKAGES),
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "preset": "small",
-        **settings,
-        **measured,
-    }
-    report(result, options.out)
+    report(head(PACKAGES, accelerator.device, preset="small", **settings) | measured, options.out)
 
 
 if __name__ == "__main__":

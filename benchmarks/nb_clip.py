@@ -7,19 +7,16 @@ medians over the turns with their quartiles. Nothing runs ahead in the step benc
 inside it, though the engine computes them in a thread while the step before runs.
 """
 
-import argparse
-import json
 import os
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before numpy is loaded
 
 import torch
 from accelerate import Accelerator
-from machine import describe
+from machine import command, head, report
 from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, ratio
 
 
@@ -56,33 +53,23 @@ def step_figures(name: str, batch: int, accelerator: Accelerator, store: Synthet
 
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/nb_clip.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "nb_clip")
     parser.add_argument("--models", nargs="*", default=["demo-resnet"], help="open_clip architectures")
     parser.add_argument("--batches", nargs="*", type=int, default=[64, 128, 256])
     parser.add_argument("--repeats", type=int, default=15, help="turns of the step benchmark")
     parser.add_argument("--precision", choices=("no", "bf16"), default="no")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nb_clip.json")
     options = parser.parse_args()
     accelerator = Accelerator(mixed_precision=options.precision)
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {
-        "machine": describe(PACKAGES),
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "precision": options.precision,
-        "repeats": options.repeats,
-        "steps": {},
-    }
+    settings = {"precision": options.precision, "repeats": options.repeats}
+    result = head(PACKAGES, accelerator.device, **settings, steps={})
     store = SyntheticStore(20_000)
     for name in options.models:
         for batch in options.batches:
             figures = step_figures(name, batch, accelerator, store, options.repeats)
             result["steps"].setdefault(name, {})[str(batch)] = figures
             sys.stderr.write(f"{name} {batch}: {figures['step_soft_to_info_nce']}\n")
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    options.out.write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(text + "\n")
+    report(result, options.out)
 
 
 if __name__ == "__main__":

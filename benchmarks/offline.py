@@ -7,8 +7,6 @@ Without ``--captions`` the generated captions of the demo are used, with the see
 ``--repeats`` runs on one thread unless said otherwise; trust the ratios, not the seconds.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from ahocorasick_rs import AhoCorasick, Implementation
-from machine import describe
+from machine import command, head, report
 from scipy import sparse
 from sparse_dot_topn import sp_matmul_topn
 
@@ -138,27 +136,22 @@ def blocks(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, A
 
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/offline.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__, "offline", threads=2)
     parser.add_argument("--captions", type=Path, default=None)
     parser.add_argument("--ontology", default="seed")
     parser.add_argument("--rows", type=int, default=65_536)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "offline.json")
     options = parser.parse_args()
     data, captions = read_captions(options.captions)
     ontology = load_ontology(options.ontology, ".cache/kg_targets")
-    result = {
-        "machine": describe(),
+    result = head() | {
         "captions": data,
         "ontology": ontology.release,
         "extraction": extraction(ontology, captions, options.repeats),
         "scoring": scoring(ontology, captions, options.rows, options.threads),
         "blocks": blocks(ontology, captions, options.repeats),
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    options.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    report(result, options.out)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     """One option per field of `BuildConfig`, with its doc line, unit and default."""
-    from pipelines.config import BuildConfig
+    from pipelines.build.config import BuildConfig
     from training.options import field_docs
 
     hints, docs = typing.get_type_hints(BuildConfig), field_docs(BuildConfig)
@@ -224,8 +224,8 @@ def _say(line: str) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from pipelines.build import build_data_set
-    from pipelines.config import BuildConfig
+    from pipelines.build.config import BuildConfig
+    from pipelines.build.stores import build_data_set
 
     names = [field.name for field in dataclasses.fields(BuildConfig)]
     build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
@@ -317,9 +317,9 @@ def _card(options: argparse.Namespace) -> None:
 def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.manifest import Manifest
     from kg_targets.ontology import load_ontology
-    from pipelines.config import BuildConfig
-    from pipelines.evaluate_concepts import gold_lines, label_lines
-    from pipelines.extractors import make_extractor
+    from pipelines.audit.concepts import gold_lines, label_lines
+    from pipelines.build.config import BuildConfig
+    from pipelines.build.extractors import make_extractor
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate-concepts medpix")
@@ -341,8 +341,8 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
 
 
 def _evaluate_targets(options: argparse.Namespace) -> None:
-    from pipelines.evaluate_targets import EvaluationSettings, evaluate_targets
-    from pipelines.evaluate_targets.settings import parse_batch_sizes
+    from pipelines.audit.targets import EvaluationSettings, evaluate_targets
+    from pipelines.audit.targets.settings import parse_batch_sizes
 
     settings = EvaluationSettings(
         seed=options.seed,

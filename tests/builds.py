@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kg_targets.store import TargetStore
-from pipelines.build import build_data_set
-from pipelines.config import BuildConfig
+from pipelines.build.config import BuildConfig
+from pipelines.build.stores import build_data_set
 
 COLUMNS = ("image_id", "filepath", "caption", "group_id", "label_region")
 CAPTIONS = (

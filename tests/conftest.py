@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests import REPOSITORY
 
 # A background job of a script inherits an ignored Ctrl-C, and so would every command under test; a person's does not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -23,11 +23,11 @@ from training.clip.config import PRECISIONS
 from training.data.decode import BrokenImage, decode
 from training.data.sources.folder import read_bytes
 from training.errors import ConfigError, DataError
-from training.evaluate.arguments import ArgumentParser, answer
 from training.folders import check_writable
-from training.med_vqa.answering import MODES, Answered, Answerer
-from training.med_vqa.attention_maps import KINDS, draw, word_maps
-from training.med_vqa.evaluate.saved import Saved
+from training.med_vqa.answer import MODES, Answered, Answerer
+from training.med_vqa.answer.attention_maps import KINDS, draw, word_maps
+from training.med_vqa.answer.evaluate.saved import Saved
+from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.normalise import is_blank
 
 COLUMNS = ("image", "question")

@@ -7,8 +7,8 @@ from typing import Any
 from training.checks import one_of
 from training.config import TrainConfig
 from training.engine.config import RunConfig
-from training.med_vqa.config import FinetuneConfig
-from training.med_vqa.pretraining.config import PretrainConfig
+from training.med_vqa.finetune.config import FinetuneConfig
+from training.med_vqa.pretrain.config import PretrainConfig
 from training.options import last_given
 
 Train = Callable[[Any, Callable[[str], Any]], int]
@@ -31,13 +31,13 @@ def _nb_clip() -> Train:
 
 
 def _med_vqa_finetune() -> Train:
-    from training.med_vqa.finetune import train
+    from training.med_vqa.finetune.task import train
 
     return train
 
 
 def _med_vqa_pretrain() -> Train:
-    from training.med_vqa.pretraining.train import train
+    from training.med_vqa.pretrain.train import train
 
     return train
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results, RowResult, Subset
 from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
+from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
+from training.retrieval.score_sheets import ScoreSheet, pool
 from training.statistics.bootstrap import (
     Comparison,
     FloatArray,
@@ -27,9 +29,7 @@ from training.statistics.bootstrap import (
     flips_for,
     holm,
 )
-from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.statistics.noise import t_test
-from training.retrieval.score_sheets import ScoreSheet, pool
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""

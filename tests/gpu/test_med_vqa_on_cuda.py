@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.answering_fakes import CANDIDATES, answers, tiny_med_vqa
-from training.med_vqa.answering import Answerer
-from training.med_vqa.build import MedVQA
+from tests.training.med_vqa.answer.fakes import CANDIDATES, answers, tiny_med_vqa
+from training.med_vqa.answer import Answerer
+from training.med_vqa.model.saving import MedVQA
 
 QUESTIONS = ["what is the left lung", "where", "is the right lobe ct"]
 

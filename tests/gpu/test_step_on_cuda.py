@@ -10,8 +10,8 @@ from accelerate.utils import GradScalerKwargs
 from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
-from tests.unit.test_training_accumulate import BATCH, ROWS, Towers, assert_same, inputs
-from tests.unit.test_training_task import fake_store
+from tests.training.nb_clip.test_accumulate import BATCH, ROWS, Towers, assert_same, inputs
+from tests.training.nb_clip.test_task import fake_store
 from training.clip.load import load_clip
 from training.nb_clip.accumulate import first_pass, second_pass, slices
 from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig

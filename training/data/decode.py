@@ -3,7 +3,7 @@
 Kind                          becomes
 8-bit grey, RGB, CMYK, 1-bit  grey or RGB, as Pillow converts them
 palette, alpha                composed over black, the background of most medical images
-16-bit, 32-bit, float         grey, windowed to its own 0.5th to 99.5th percentile (training/data/window.py)
+16-bit, 32-bit, float         grey, windowed to its own 0.5th to 99.5th percentile (training/data/pixels.py)
 several frames                the first one: later pages of a TIFF or MPO are often reduced copies
 DICOM                         grey or RGB (training/data/dicom.py)
 other formats                 refused, whatever the file is called (FORMATS)
@@ -12,21 +12,22 @@ EXIF orientation is applied. Images of ordinary kinds stay as Pillow decodes the
 """
 
 import io
+import os
 import struct
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from training.data.window import percentile_window, to_grey
+from training.data.dicom import decode_dicom
+from training.data.pixels import check_pixels, percentile_window, to_grey
 from training.errors import KGTargetsError
 
 MAX_BYTES = 1 << 30
 """Larger files are not read: no image of a contrastive data set is, and a mistaken path may be."""
-MAX_PIXELS = 1 << 27
-"""134 million pixels of one frame; decoding needs up to 4 bytes for each. More counts as a decompression bomb."""
-MAX_ASPECT = 100
-"""Longer side over shorter side. Resizing the shorter side to the model's would make such an image huge."""
 
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 """Pillow's names of the formats that are read. Left to itself it tells the format by content and tries dozens, some of
@@ -53,8 +54,6 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         if is_dicom(data, name):
-            from training.data.dicom import decode_dicom
-
             return check_shape(decode_dicom(data, name))
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_shape(image)
@@ -85,18 +84,6 @@ def check_shape(image: Image.Image) -> Image.Image:
     width, height = image.size
     check_pixels(width, height)
     return image
-
-
-def check_pixels(width: int, height: int) -> None:
-    """Refuse sizes that would fill the memory, here or when the image is resized.
-
-    Raises:
-        ValueError: they would.
-    """
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, at most {MAX_PIXELS:,} are decoded")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ValueError(f"{width} x {height} pixels, one side is over {MAX_ASPECT} times the other")
 
 
 def one_line(error: BaseException) -> str:
@@ -132,3 +119,17 @@ def _plain(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, coloured).convert("L" if grey else "RGB")
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def for_each(work: Callable[[int], Any], items: Sequence[int]) -> None:
+    """Call ``work`` on every item, in threads, roughly in order; an error or Ctrl-C drops what has not begun.
+
+    Raises:
+        Exception: what the first failing call raised.
+    """
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="images")
+    try:
+        for _ in pool.map(work, items):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data.decode import check_pixels
-from training.data.window import percentile_window, to_grey
+from training.data.pixels import check_pixels, percentile_window, to_grey
 from training.errors import DataError
 
 # Real archives break the standard in a hundred harmless ways, and pydicom warns and logs of each. Set once and for that

@@ -1,41 +1,47 @@
-"""A model's evaluation transform as uint8: what images are kept and moved as, before they are normalised."""
-
-from collections.abc import Callable
+"""What every kind of image shares: sizes that are decoded, and which values of a deep image become black and white."""
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from torchvision.transforms import Compose, Normalize, ToTensor
+
+MAX_PIXELS = 1 << 27
+"""134 million pixels of one frame; decoding needs up to 4 bytes for each. More counts as a decompression bomb."""
+MAX_ASPECT = 100
+"""Longer side over shorter side. Resizing the shorter side to the model's would make such an image huge."""
+PERCENTILES = (0.5, 99.5)
+"""A few outliers (a metal clip, a burnt-in label, padding) must not take the whole range."""
 
 
-class PixelTransform:
-    """Resizes and crops as open_clip's ``preprocess`` does, without its conversion to normalised floats.
+def percentile_window(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The values that become black and white: ``PERCENTILES``, or least and greatest where those coincide.
 
-    Where ``preprocess`` ends in that conversion, it is left out, which costs nothing and gives the same pixels; any
-    other transform is run in full and its normalisation undone.
-
-    Args:
-        preprocess: PIL image to float32 [3, H, W].
-        mean: per-channel mean of its normalisation, [3, 1, 1].
-        std: per-channel standard deviation, [3, 1, 1].
+    Raises:
+        ValueError: no value is a finite number.
     """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("no pixel has a finite value")
+    low, high = (float(value) for value in np.percentile(finite, PERCENTILES))
+    if low == high:
+        low, high = float(finite.min()), float(finite.max())
+    return low, high
 
-    def __init__(self, preprocess: Callable[[Image.Image], Tensor], mean: Tensor, std: Tensor) -> None:
-        self._preprocess, self._mean, self._std = preprocess, mean, std
-        steps = list(getattr(preprocess, "transforms", ()))
-        ends_in_floats = (
-            len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
-        )
-        self._geometry = Compose(steps[:-2]) if ends_in_floats else None
-        self.shape: tuple[int, ...] = tuple(self(Image.new("RGB", (8, 8))).shape)
-        """(3, H, W)."""
 
-    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An image, mode L or RGB, to uint8 [3, H, W]."""
-        if self._geometry is not None:
-            resized: Image.Image = self._geometry(image)
-            return np.asarray(resized if resized.mode == "RGB" else resized.convert("RGB")).transpose(2, 0, 1)
-        undone = (self._preprocess(image) * self._std + self._mean) * 255.0
-        pixels: NDArray[np.uint8] = undone.round().clamp(0, 255).numpy().astype(np.uint8)
-        return pixels
+def to_grey(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    """Linear from ``low`` (0) to ``high`` (255), clipped; an image of one value, and NaN, become black. Any shape."""
+    if not high > low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    scaled = np.nan_to_num((values - low) * (255.0 / (high - low)), nan=0.0, posinf=255.0, neginf=0.0)
+    grey: NDArray[np.uint8] = np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
+    return grey
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse sizes that would fill the memory, here or when the image is resized.
+
+    Raises:
+        ValueError: they would.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, at most {MAX_PIXELS:,} are decoded")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"{width} x {height} pixels, one side is over {MAX_ASPECT} times the other")

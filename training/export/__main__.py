@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from training.clip.load import Clip, load_clip
-from training.clip.save import write_model_folder
+from training.clip.load import Clip, load_clip, write_model_folder
 from training.engine.checkpoint import write_json
 from training.errors import CheckpointError, ConfigError, KGTargetsError
-from training.evaluate.arguments import ArgumentParser
 from training.export.card import model_card, without_folders
 from training.export.run import RunRecord, read_evaluation, read_run
 from training.folders import check_writable, replace_folder, writing
+from training.retrieval.arguments import ArgumentParser
 
 RECORD = "export.json"
 """What the card says, for machines; its presence marks a folder as an export of ours."""

@@ -12,7 +12,7 @@ from kg_targets.store import TargetStore
 from training.data.facts import DATA_FACTS, FACTS, describe_data
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.errors import CheckpointError, ConfigError, KGTargetsError
-from training.evaluate.runs import CHANCE, finished_key
+from training.retrieval.runs import CHANCE, finished_key
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One run's numbers in a report of ``python -m training.evaluate``."""
+    """One run's numbers in a report of ``python -m training.retrieval``."""
 
     name: str
     """The run's name there."""
@@ -99,7 +99,7 @@ def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Eval
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"--report {path} is not a retrieval.json of python -m training.evaluate: it is missing or damaged"
+            f"--report {path} is not a retrieval.json of python -m training.retrieval: it is missing or damaged"
         ) from error
     if wanted not in numbers or wanted == CHANCE:
         known = ", ".join(key for key in numbers if key != CHANCE) or "none"

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.med_vqa.configuration import MedVQAConfig
-    from training.med_vqa.modeling import MedVQAModel
+    from training.med_vqa.model.modeling import MedVQAConfig, MedVQAModel
 
 __all__ = ["MedVQAConfig", "MedVQAModel"]
 
@@ -12,11 +11,11 @@ __all__ = ["MedVQAConfig", "MedVQAModel"]
 def __getattr__(name: str) -> Any:
     # Lazily: a configuration can be read without loading torch and transformers.
     if name == "MedVQAConfig":
-        from training.med_vqa.configuration import MedVQAConfig
+        from training.med_vqa.model.modeling import MedVQAConfig
 
         return MedVQAConfig
     if name == "MedVQAModel":
-        from training.med_vqa.modeling import MedVQAModel
+        from training.med_vqa.model.modeling import MedVQAModel
 
         return MedVQAModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,11 +13,11 @@ from training.clip.cut import CutClip, cut
 from training.clip.features import image_features
 from training.clip.load import Clip
 from training.config import TrainConfig
-from training.data.bank import content_key, module_key
 from training.data.dataset import Batch, CaptionedImages
-from training.data.views import FrozenFeatures, augmentation, step_generator
+from training.data.feature_cache import FrozenFeatures, content_key, module_key
+from training.data.transforms import augmentation, step_generator
 from training.errors import ShapeError
-from training.evaluate.features import BATCH, encode_images
+from training.retrieval.features import BATCH, encode_images
 
 
 class Inputs(Protocol):

@@ -18,18 +18,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kg_targets.store import TargetStore
-from training.clip.load import Clip
-from training.clip.save import write_model_folder
+from training.clip.load import Clip, write_model_folder
 from training.config import TrainConfig
 from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
-from training.data.sampler import make_sampler
+from training.data.samplers import make_sampler
 from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.errors import DataError
-from training.evaluate.features import RetrievalSet
 from training.nb_clip.accumulate import refuse_batch_norm, slices
 from training.nb_clip.inputs import make_inputs
 from training.nb_clip.losses import LOSSES
@@ -37,6 +35,7 @@ from training.nb_clip.rows import gather_rows
 from training.nb_clip.selection import Selector
 from training.nb_clip.targets import identity_weight
 from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
+from training.retrieval.features import RetrievalSet
 
 
 @dataclass(frozen=True)

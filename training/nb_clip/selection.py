@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import ConfigError
-from training.evaluate.concepts import cui_overlap_at
-from training.evaluate.features import RetrievalSet
-from training.evaluate.metrics import label_codes, precision_at
-from training.evaluate.retrieval import rank_images
+from training.retrieval.concepts import cui_overlap_at
+from training.retrieval.features import RetrievalSet
+from training.retrieval.metrics import label_codes, precision_at
+from training.retrieval.retrieval import rank_images
 
 
 class Selector:

@@ -16,9 +16,9 @@ from torch import Tensor
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.errors import ConfigError, KGTargetsError
-from training.evaluate.arguments import ArgumentParser
 from training.nb_clip.config import PolicyConfig
 from training.nb_clip.targets import Pairs, fixed_mass_policy, pair_structure
+from training.retrieval.arguments import ArgumentParser
 
 ALPHA = 0.7
 """Mass that the true pair keeps: the best on dev of the values tried."""

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 
 from kg_targets.store import TargetStore
 from training.clip.config import check_precision
-from training.clip.digest import weights_digest
 from training.clip.load import build_clip
+from training.clip.starts import weights_digest
 from training.config import TrainConfig
 from training.data.facts import describe_data
 from training.data.sources import open_source

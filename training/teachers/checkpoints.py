@@ -15,9 +15,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.errors import CheckpointError
-from training.weights import read_tensors
+from training.weights import LOAD_ERRORS, explain, quiet_loading, read_tensors
 
 Weights = dict[str, Tensor]
 _DERIVED = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")

@@ -1,22 +1,29 @@
-"""Teachers that are models: images are decoded in threads ahead of the model, captions are encoded once each."""
+"""Teachers that are models: images are decoded in threads ahead of the model, captions are encoded once each.
 
+All is computed in float32, the same in every run (``exact``). What the vectors follow from is one sha256
+(``digest_of``): weights do not say how many heads attend, or where it pools.
+"""
+
+import hashlib
+import json
 import os
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from training.data.decode import BrokenImage
 from training.errors import CheckpointError, DataError
 from training.teachers.base import Advance, Encoded, FloatArray, IntArray, Pairs, Teacher, unit_vectors
-from training.teachers.digest import digest_of
-from training.teachers.exact import exact
 
 BATCH = 64
 """Images or captions that the model sees at once. Fixed: another size may change the last bits of a vector."""
@@ -151,3 +158,104 @@ class Encoder(Teacher):
 
 def _results(batch: tuple[int, list[Future[Tensor | str]]]) -> tuple[int, list[Tensor | str]]:
     return batch[0], [future.result() for future in batch[1]]
+
+
+_VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+"""What a configuration also says: where it lay, who wrote it, and how it was stored; teachers run in float32."""
+
+
+def digest_of(stated: Any, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of JSON and tensors, whatever their order.
+
+    Args:
+        stated: JSON.
+        tensors: by name, of any dtype, shape and device.
+    """
+    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        content = value.detach().cpu().contiguous()
+        digest.update(f"{name} {content.dtype} {list(content.shape)}\n".encode())
+        digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def configuration(config: Any) -> Any:
+    """All fields of a transformers configuration, those that its file leaves to the library too, as JSON.
+
+    Args:
+        config: a ``PretrainedConfig``.
+    """
+    return _kept(json.loads(config.to_json_string(use_diff=False)))
+
+
+def vocabulary(tokenizer: Any) -> Any:
+    """All that a tokenizer makes tokens by, but for the length that it is asked for, as JSON.
+
+    Args:
+        tokenizer: one of transformers, or one of open_clip, which holds such a one or CLIP's own.
+    """
+    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    sides = [getattr(inner, f"{what}_side", None) for what in ("padding", "truncation")]
+    if hasattr(inner, "backend_tokenizer"):
+        rules = json.loads(inner.backend_tokenizer.to_str())
+        # Both are as the last call asked.
+        return [sides, {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}]
+    if hasattr(inner, "bpe_ranks"):
+        return [sides, inner.encoder, list(inner.bpe_ranks)]
+    return [sides, inner.get_vocab(), inner.all_special_tokens]
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _kept(inner) for name, inner in value.items() if name not in _VOLATILE}
+    return [_kept(inner) for inner in value] if isinstance(value, list) else value
+
+
+_AXES = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """For this thread alone: no autocast, and on a GPU ``ExactConvolutions``."""
+    with (
+        torch.autocast(device.type, enabled=False),
+        ExactConvolutions() if device.type == "cuda" else nullcontext(),
+    ):
+        yield
+
+
+class ExactConvolutions(TorchFunctionMode):
+    """Convolutions in full float32 by algorithms that give the same bits every time; modes are a thread's own."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        axes = _AXES.get(func)
+        return func(*args, **(kwargs or {})) if axes is None else _convolve(axes, *args, **(kwargs or {}))
+
+
+def _convolve(
+    axes: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``F.conv1d``, ``conv2d`` or ``conv3d`` of a batch ``[B, C, …]``."""
+    dilation = _each(axes, dilation)
+    if padding == "same":
+        around = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
+        # F.pad begins at the last axis; of an odd number the larger half comes last.
+        input = F.pad(input, [half for total in around[::-1] for half in (total // 2, total - total // 2)])
+    result: Tensor = torch.ops.aten._convolution(
+        input, weight, bias, _each(axes, stride), _each(axes, 0 if isinstance(padding, str) else padding), dilation,
+        False, [0] * axes, groups, benchmark=False, deterministic=True, cudnn_enabled=True, allow_tf32=False,
+    )  # fmt: skip
+    return result
+
+
+def _each(axes: int, value: int | Sequence[int]) -> list[int]:
+    """One number for each axis; a single one stands for all."""
+    given = [value] if isinstance(value, int) else list(value)
+    return given * axes if len(given) == 1 else given

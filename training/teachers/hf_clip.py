@@ -11,11 +11,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel
 
-from training.clip.failures import LOAD_ERRORS, explain, quiet_loading
 from training.errors import CheckpointError
 from training.teachers.checkpoints import find_weights, read_tokenizer
-from training.teachers.digest import configuration, vocabulary
-from training.teachers.encoder import Encoder
+from training.teachers.encoder import Encoder, configuration, vocabulary
+from training.weights import LOAD_ERRORS, explain, quiet_loading
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _NAMES = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")

@@ -36,8 +36,7 @@ from training.teachers.checkpoints import (
     read_weights,
     required,
 )
-from training.teachers.digest import configuration, vocabulary
-from training.teachers.encoder import Encoder
+from training.teachers.encoder import Encoder, configuration, vocabulary
 
 WEIGHTS = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 SIDE, MEAN, STD = 224, 0.5862785803043838, 0.27950088968644304

@@ -12,8 +12,7 @@ from training.clip.features import text_features
 from training.clip.load import Clip, load_clip
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.errors import CheckpointError, ConfigError
-from training.teachers.digest import configuration, vocabulary
-from training.teachers.encoder import Encoder
+from training.teachers.encoder import Encoder, configuration, vocabulary
 
 _PLACES = ("hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained")
 """Where towers came from before their weights did; what Hugging Face's are like is stated in full beside it."""

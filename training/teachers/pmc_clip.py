@@ -32,8 +32,7 @@ from training.teachers.checkpoints import (
     read_weights,
     required,
 )
-from training.teachers.digest import configuration, vocabulary
-from training.teachers.encoder import Encoder
+from training.teachers.encoder import Encoder, configuration, vocabulary
 
 WHOLE = ("checkpoint.safetensors", "checkpoint.pt")
 PARTS = {

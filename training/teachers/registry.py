@@ -8,17 +8,43 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
+from training.checks import given
 from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.options import build, read_options
 from training.teachers.base import Teacher
-from training.teachers.config import FOLDER, TeacherConfig, named_teachers, read_teacher_config
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs" / "teachers"
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A named teacher: what it is, where its weights lie once you have them, and how to get them."""
+
+    title: str = ""
+    """What the paper calls it; required."""
+    kind: str = ""
+    """Layout of the checkpoint: a key of TEACHERS; required."""
+    source: str = ""
+    """What the kind takes: a folder or file relative to where commands run, or an open_clip name with its tag."""
+    licence: str = ""
+    """Of the weights, as their authors state it."""
+    how_to_get: str = ""
+    """One or two sentences for a person who does not have the weights yet."""
+
+    def __post_init__(self) -> None:
+        given("title", self.title)
+        given("kind", self.kind)
+
 
 Load = Callable[[str, str, torch.device], Teacher]
 """Source, name and device to the teacher."""
+
 
 TEACHERS: dict[str, str] = {
     "open_clip": "training.teachers.openclip:open_clip_teacher",
@@ -93,3 +119,17 @@ def _short_name(kind: str, source: str) -> str:
 def _with_advice(error: KGTargetsError, config: TeacherConfig) -> KGTargetsError:
     advice = " ".join(config.how_to_get.split())
     return type(error)(f"{config.title}: {error}. {advice}" if advice else f"{config.title}: {error}")
+
+
+def named_teachers() -> list[str]:
+    """Names of the shipped files, ascending."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_teacher_config(path: Path) -> TeacherConfig:
+    """One file.
+
+    Raises:
+        ConfigError: it is missing or malformed.
+    """
+    return build(TeacherConfig, read_options(TeacherConfig, ["--config", str(path)]))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kg_targets.manifest import ReadReport
-from training.data.paths import resolve
+from training.data.files import resolve
 from training.errors import ConfigError
-from training.evaluate.arguments import ArgumentParser, answer
+from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.items import Question
 from training.vqa.manifest import VQAManifest, find_vqa_manifest, known_vqa_data_sets
 

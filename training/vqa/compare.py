@@ -29,9 +29,9 @@ from typing import Any
 
 from training.checks import within
 from training.errors import ConfigError, DataError
-from training.evaluate.arguments import ArgumentParser, answer
-from training.evaluate.bootstrap import flips_for, holm
 from training.folders import check_writable
+from training.retrieval.arguments import ArgumentParser, answer
+from training.statistics.bootstrap import flips_for, holm
 from training.vqa.compare_report import as_json, as_markdown
 from training.vqa.files import json_text, write_text
 from training.vqa.pooling import pool

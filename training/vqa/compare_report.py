@@ -233,8 +233,8 @@ def _reading_tests(tests: "Sequence[Test]") -> list[str]:
     if by_training:
         lines.append(
             "- t: trainings of one seed are paired (each with the same floor; those without a partner are left out), "
-            "and interval and p contain images and training noise (`training/evaluate/noise.py`). A pair of trainings, "
-            "one for each seed and cut, agrees if its difference has the sign of the mean."
+            "and interval and p contain images and training noise (`training/statistics/noise.py`). A pair of "
+            "trainings, one for each seed and cut, agrees if its difference has the sign of the mean."
         )
     if any(one.noise and len(one.noise.by_training) * (len(one.seeds) - 1) <= _FEW for one in by_training):
         lines.append(

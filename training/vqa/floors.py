@@ -16,8 +16,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from training.checks import one_of
-from training.evaluate.arguments import ArgumentParser, answer
 from training.folders import check_writable
+from training.retrieval.arguments import ArgumentParser, answer
 from training.vqa.items import Question
 from training.vqa.manifest import PARTS, TEST
 from training.vqa.normalise import normalise_question

@@ -5,7 +5,7 @@ independent: intervals resample images. Of several trainings of one configuratio
 question first; the interval of an accuracy then is that of these trained models.
 
 A difference of two configurations contains the luck of the trainings, in interval and p, where at least two pairs of
-trainings share a seed (``training.evaluate.noise``). Where there are fewer, an image's summed difference has its sign
+trainings share a seed (``training.statistics.noise``). Where there are fewer, an image's summed difference has its sign
 flipped at random, and what is said holds for these trained models only.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.evaluate.bootstrap import MIN_FLIPS, Interval, Pair, case_interval, compare_all
-from training.evaluate.noise import Noise, t_test
+from training.statistics.bootstrap import MIN_FLIPS, Interval, Pair, case_interval, compare_all
+from training.statistics.noise import Noise, t_test
 from training.vqa.pooling import cuts_of
 from training.vqa.predictions import Prediction, Predictions
 

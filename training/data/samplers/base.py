@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kg_targets.store import TargetStore
 from training.errors import ConfigError
 
 
@@ -28,6 +29,18 @@ class Sampler(ABC):
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+
+    @classmethod
+    def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
+        """The sampler for some rows of a store.
+
+        Args:
+            store: cases and neighbours of all rows.
+            rows: store rows in use, int64 [images], ascending; what is drawn are positions among them.
+            share: ``data.neighbour_share``.
+            common: the fields that every sampler has.
+        """
+        return cls(**common)
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world_size:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kg_targets.store import TargetStore
+from training.data.cases import case_codes
 from training.data.samplers.base import Sampler
 
 
@@ -20,6 +23,11 @@ class CaseAwareSampler(Sampler):
 
     cases: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
     """Case code of each image, int64 [images], codes from 0."""
+
+    @classmethod
+    def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
+        """Told the case of each row."""
+        return cls(cases=case_codes(store.group_ids)[rows], **common)
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""

@@ -6,12 +6,15 @@ share of each batch is related to its seeds: soft positives, and negatives that 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from kg_targets.store import TargetStore
+from training.data.cases import case_codes
 from training.data.samplers.base import Sampler
 
 NEAREST = 16
@@ -31,6 +34,14 @@ class NeighbourAwareSampler(Sampler):
     """Share of the batch drawn from neighbours, in [0, 0.9]."""
     neighbours: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32), repr=False)
     """Positions of each image's neighbours, nearest first, int32 [images, K]; -1: none."""
+
+    @classmethod
+    def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
+        """Told the store's neighbours of other cases."""
+        cases = case_codes(store.group_ids)[rows]
+        return cls(
+            share=share, neighbours=neighbour_table(store.column("neighbor_rows"), rows, cases), **common
+        )
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""

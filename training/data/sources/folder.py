@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from training.data.content import image_digest
 from training.data.decode import MAX_BYTES, BrokenImage, one_line
-from training.data.paths import inside, resolve
+from training.data.files import image_digest, inside, resolve
 from training.data.sources.base import ImageSource
 from training.errors import DataError
 

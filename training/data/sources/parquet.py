@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from kg_targets.store import TargetStore
 from training.data.decode import BrokenImage, one_line
-from training.data.sources.match import Key, base_name, match, stem
-from training.data.sources.shards import ShardedSource
+from training.data.sources.shards import Key, ShardedSource, base_name, match, stem
 from training.errors import DataError
 
 IMAGE = "image"

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from kg_targets.store import TargetStore
 from training.data.decode import MAX_BYTES, BrokenImage, one_line
-from training.data.paths import inside
-from training.data.sources.match import Key, base_name, match, sample_key, stem
-from training.data.sources.shards import ShardedSource
+from training.data.files import inside
+from training.data.sources.shards import Key, ShardedSource, base_name, match, sample_key, stem
 from training.errors import DataError
 
 IMAGE_ENDINGS = frozenset(

@@ -1,0 +1,1 @@
+"""Audits: how good targets and concepts are, measured without training."""

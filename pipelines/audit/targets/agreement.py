@@ -1,0 +1,159 @@
+"""Do the nearest images of a store carry the same labels? Labels play no part in building it.
+
+    P@K    = share of the K nearest images that carry the query's label
+    NDCG@K = Σ_{r ≤ K} rel_r/log2(r + 1) over its largest value, rel_r ∈ {0, 1}   (Järvelin and Kekäläinen 2002)
+
+Queries and gallery are the images that have the label(s); the query's own case is never in its gallery. Equal
+similarities are not ordered: both measures are expected values over all orders of the ties, in closed form. So an
+image about which nothing is known, whose list is one great tie, scores exactly what chance does.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.audit.targets.report import Section, Table
+from pipelines.audit.targets.settings import DEPTHS, EvaluationSettings
+from pipelines.audit.targets.similarity import Factors, Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.targets.statistics import cells, measure
+from pipelines.audit.targets.subjects import Subjects
+from training.retrieval.metrics import label_codes
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Scores = dict[str, FloatArray]
+"""Metric name, such as ``P@5``, to one value per image; NaN where it does not apply."""
+
+TITLE = "Neighbours that carry the same label"
+
+
+def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
+    """P@K and NDCG@K of every label column and of every pair of them, for every store."""
+    criteria = _criteria(subjects)
+    if not criteria:
+        return Section("agreement", TITLE, ["left out: the data set has no label column with values"])
+    codes = list(criteria.values())
+    scores = [label_agreement(store.factors, subjects.cases, codes, DEPTHS) for store in subjects.stores]
+    chance = [agreement_by_chance(code, subjects.cases, DEPTHS) for code in codes]
+    measured = [
+        measure(
+            name,
+            metric,
+            [found[index][metric] for found in scores],
+            chance[index][metric],
+            subjects.cases,
+            settings,
+        )
+        for index, name in enumerate(criteria)
+        for metric in chance[index]
+    ]
+    header = ["label", "metric ×100", "chance", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1))]
+    lines = [
+        "own case excluded; expected value over the orders of tied neighbours; a pair of labels (+) must agree in both",
+        "queries: " + ", ".join(f"{name} {int((code >= 0).sum()):,}" for name, code in criteria.items()),
+    ]
+    return Section(
+        "agreement",
+        TITLE,
+        lines,
+        Table(header, cells(measured), left=2),
+        data={"measures": [row.as_json() for row in measured]},
+    )
+
+
+def label_agreement(
+    factors: Factors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
+) -> list[Scores]:
+    """P@K and NDCG@K of every image under every criterion.
+
+    Args:
+        factors: unit vectors or zeros, [N, D]; S_ij = K_i·K_j.
+        cases: case of each image, int64 [N].
+        codes: per criterion, the label of each image, int64 [N]; −1 = missing.
+        depths: the Ks.
+
+    Returns:
+        Per criterion, ``P@K`` and ``NDCG@K``, float64 [N] in [0, 1]; NaN for images without the label, and where the
+        gallery is empty; NDCG also where the gallery has nothing to find.
+    """
+    found = [_empty(len(cases), depths) for _ in codes]
+    relevant_count = [_relevant(code, cases)[0] for code in codes]
+    for rows, block in similarity_chunks(factors, factors):
+        block[cases[rows, None] == cases[None, :]] = -np.inf
+        for members in _by_gallery(codes):
+            labelled = codes[members[0]] >= 0
+            block_of_gallery = np.where(labelled[None, :], block, -np.inf)
+            for offset in np.flatnonzero(labelled[rows]):
+                query = rows.start + int(offset)
+                ranking = best_with_ties(block_of_gallery[offset], max(depths))
+                for index in members:
+                    _score(found[index], query, ranking, codes[index], int(relevant_count[index][query]))
+    return found
+
+
+def agreement_by_chance(codes: IntArray, cases: IntArray, depths: Sequence[int]) -> Scores:
+    """Exact expectation of both measures for a gallery in random order; float64 [N], NaN as in `label_agreement`."""
+    scores = _empty(len(cases), depths)
+    relevant, gallery = _relevant(codes, cases)
+    for query in np.flatnonzero((codes >= 0) & (gallery > 0)):
+        share = relevant[query] / gallery[query]
+        for depth in depths:
+            gains = np.full(min(depth, int(gallery[query])), share)
+            scores[f"P@{depth}"][query] = share
+            scores[f"NDCG@{depth}"][query] = _ndcg(gains, int(relevant[query]), depth)
+    return scores
+
+
+def _criteria(subjects: Subjects) -> dict[str, IntArray]:
+    """Label codes by name: every column, then every pair of columns; those that no image has are left out."""
+    store = subjects.reference
+    values = {name: store.label(name) for name in store.labels}
+    names = [(name,) for name in values] + list(combinations(values, 2))
+    codes = {" + ".join(parts): label_codes(*(values[part] for part in parts)) for parts in names}
+    return {name: code for name, code in codes.items() if (code >= 0).any()}
+
+
+def _by_gallery(codes: Sequence[IntArray]) -> list[list[int]]:
+    """Criteria that share the images having a label: they share each query's ranking."""
+    groups: dict[bytes, list[int]] = {}
+    for index, code in enumerate(codes):
+        groups.setdefault((code >= 0).tobytes(), []).append(index)
+    return list(groups.values())
+
+
+def _score(scores: Scores, query: int, ranking: Ranking, codes: IntArray, relevant: int) -> None:
+    if not len(ranking.columns):
+        return
+    hits = (codes[ranking.columns] == codes[query]).astype(np.float64)
+    for name in scores:
+        kind, depth = name.split("@")
+        gains = ranking.expected(hits, int(depth))
+        scores[name][query] = gains.mean() if kind == "P" else _ndcg(gains, relevant, int(depth))
+
+
+def _ndcg(gains: FloatArray, relevant: int, depth: int) -> float:
+    """Binary-gain NDCG of (expected) gains per rank, float64 [≤ depth]; NaN where there is nothing to find."""
+    discounts = 1.0 / np.log2(np.arange(2, depth + 2))
+    ideal = discounts[: min(relevant, len(gains))].sum()
+    return float(gains @ discounts[: len(gains)] / ideal) if ideal > 0 else float("nan")
+
+
+def _relevant(codes: IntArray, cases: IntArray) -> tuple[IntArray, IntArray]:
+    """Per image: how many gallery images share its label, and how many there are; int64 [N] each."""
+    labelled = codes >= 0
+    pairs = np.unique(np.stack([cases, codes]), axis=1, return_inverse=True)[1].ravel()
+    relevant = _sizes(codes, labelled) - _sizes(pairs, labelled)
+    gallery = int(labelled.sum()) - _sizes(cases, labelled)
+    return relevant, gallery
+
+
+def _sizes(groups: IntArray, counted: NDArray[np.bool_]) -> IntArray:
+    inverse = np.unique(groups, return_inverse=True)[1].ravel()
+    sizes: IntArray = np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
+    return sizes
+
+
+def _empty(images: int, depths: Sequence[int]) -> Scores:
+    return {f"{kind}@{depth}": np.full(images, np.nan) for kind in ("P", "NDCG") for depth in depths}

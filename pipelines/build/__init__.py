@@ -1,0 +1,1 @@
+"""Builds of target stores: options, the stages of a build, and where they run."""

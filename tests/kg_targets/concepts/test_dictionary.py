@@ -1,0 +1,253 @@
+"""Dictionary extraction: offsets, boundaries, variants, case, ambiguity, and strings nobody expects."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kg_targets.concepts import EXTRACTORS, DictionaryExtractor, StopList
+from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology
+
+ONTOLOGY = FakeOntology(
+    [
+        FakeConcept("C0040405", "Computed tomography", "modality", ("ct scan",), ("CT",)),
+        FakeConcept("C0041618", "Ultrasonography", "modality", ("ultrasound",), ("US",)),
+        FakeConcept("C1306645", "Plain X-ray", "modality", ("x-ray",)),
+        FakeConcept("C0032227", "Pleural effusion", "finding"),
+        FakeConcept("C0013687", "Effusion", "finding"),
+        FakeConcept("C0027627", "Metastasis", "finding"),
+        FakeConcept("C0087086", "Thrombus", "finding"),
+        FakeConcept("C0018944", "Hematoma", "finding"),
+        FakeConcept("C0010346", "Crohn's disease", "finding"),
+        FakeConcept("C0024109", "Lung", "organ"),
+        FakeConcept("C0225730", "Left lung", "organ"),
+        FakeConcept("C0205091", "Left", "laterality"),
+        FakeConcept("C0023884", "Liver", "organ", ("liver structure",)),
+        FakeConcept("C0037303", "Skull", "organ", ("café bone",)),
+    ]
+)
+EXTRACTOR = DictionaryExtractor(ONTOLOGY)
+
+
+def found(caption: str, extractor: DictionaryExtractor = EXTRACTOR) -> list[tuple[str, str]]:
+    return [(mention.cui, mention.text) for mention in extractor.extract([caption])[0]]
+
+
+@pytest.mark.parametrize(
+    ("caption", "cui", "text"),
+    [
+        ("Multiple metastases.", "C0027627", "metastases"),
+        ("Two thrombi", "C0087086", "thrombi"),
+        ("Pleural effusions", "C0032227", "Pleural effusions"),
+        ("PLEURAL  EFFUSION", "C0032227", "PLEURAL  EFFUSION"),
+        ("pleural\neffusion", "C0032227", "pleural\neffusion"),
+        ("pleural\u2010effusion", "C0032227", "pleural\u2010effusion"),
+        ("a haematoma", "C0018944", "haematoma"),
+        ("Xray of", "C1306645", "Xray"),
+        ("x\u2013rays", "C1306645", "x\u2013rays"),
+        ("Crohn\u2019s disease", "C0010346", "Crohn\u2019s disease"),
+        ("Crohn disease", "C0010346", "Crohn disease"),
+        ("the lung's border", "C0024109", "lung"),
+        ("(CTs)", "C0040405", "CTs"),
+        ("CT\u68c0\u67e5", "C0040405", "CT"),
+        ("cafe\u0301 bone", "C0037303", "cafe\u0301 bone"),
+        ("pleural\u00ad effusion", "C0032227", "pleural\u00ad effusion"),
+        ("\U0001f600CT\U0001f600", "C0040405", "CT"),
+    ],
+)
+def test_variants_of_an_alias_are_found_with_the_captions_own_wording(
+    caption: str, cui: str, text: str
+) -> None:
+    assert found(caption) == [(cui, text)]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "",
+        " ",
+        "...!?",
+        "ct",
+        "show us the way",
+        "CTS",
+        "lunge",
+        "slung",
+        "pleural. Effusive",
+        "fluct",
+        "a\x00b",
+        "\ud800",
+    ],
+)
+def test_other_words_and_other_case_are_no_mentions(caption: str) -> None:
+    assert found(caption) == []
+
+
+def test_words_divided_by_punctuation_are_not_one_name() -> None:
+    assert found("left, lung") == [("C0205091", "left"), ("C0024109", "lung")]
+
+
+def test_the_longest_match_wins_without_overlap() -> None:
+    assert found("left lung with pleural effusion") == [
+        ("C0225730", "left lung"),
+        ("C0032227", "pleural effusion"),
+    ]
+
+
+def test_a_longer_match_that_fails_its_boundary_does_not_hide_a_shorter_one() -> None:
+    assert found("left lungworm") == [("C0205091", "left")]
+
+
+def test_abbreviations_count_only_in_their_own_case() -> None:
+    assert found("US showed us the CT, not a ct") == [("C0041618", "US"), ("C0040405", "CT")]
+
+
+def test_the_ontologys_order_decides_an_ambiguous_alias_and_can_be_inspected() -> None:
+    ontology = FakeOntology(
+        [
+            FakeConcept("C0000002", "Fundus A", "finding", ("dome",)),
+            FakeConcept("C0000001", "B", "finding", ("dome",)),
+        ]
+    )
+    extractor = DictionaryExtractor(ontology)
+    assert found("the dome", extractor) == [("C0000002", "dome")]
+    (ambiguity,) = extractor.ambiguities()
+    assert (ambiguity.alias, ambiguity.chosen, ambiguity.others) == ("dome", "C0000002", ("C0000001",))
+    assert ambiguity.rule == "ontology preference"
+
+
+def test_a_lower_case_acronym_of_a_rare_disease_is_no_everyday_word() -> None:
+    ontology = FakeOntology([FakeConcept("C1", "Bornholm eye disease", "finding", ("bed",))])
+    assert found("a patient in bed", DictionaryExtractor(ontology)) == []
+    assert found("a case of BED", DictionaryExtractor(ontology)) == [("C1", "BED")]
+
+
+def test_untrusted_short_abbreviations_need_the_spelled_out_name_in_the_caption() -> None:
+    ontology = FakeOntology([FakeConcept("C1", "Spinal muscular atrophy", "finding", (), ("SMA",))])
+    extractor = DictionaryExtractor(ontology, trusted=())
+    assert found("SMA stenosis", extractor) == []
+    assert found("Spinal muscular atrophy (SMA)", extractor) == [
+        ("C1", "Spinal muscular atrophy"),
+        ("C1", "SMA"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["portal vein (PV). PV", "PV = portal vein; PV", "PV, portal vein; PV", "the PV (portal vein) PV"],
+)
+def test_an_abbreviation_means_what_the_caption_says_it_means(caption: str) -> None:
+    ontology = FakeOntology(
+        [
+            FakeConcept("C1", "Pemphigus vulgaris", "finding", (), ("PV",)),
+            FakeConcept("C2", "Portal vein", "organ"),
+        ]
+    )
+    extractor = DictionaryExtractor(ontology)
+    assert found("PV", extractor) == [("C1", "PV")]
+    assert {cui for cui, _ in found(caption, extractor)} == {"C2"}
+    assert len(found(caption, extractor)) == 3
+
+
+def test_a_figure_letter_or_a_foreign_abbreviation_is_no_definition() -> None:
+    ontology = FakeOntology([FakeConcept("C2", "Portal vein", "organ")])
+    assert (
+        found("portal vein (P), portal vein (XV), XV and P", DictionaryExtractor(ontology))
+        == [("C2", "portal vein")] * 2
+    )
+
+
+def test_stop_list_kinds_and_semantic_types_leave_concepts_out() -> None:
+    assert found("CT of the lung", DictionaryExtractor(ONTOLOGY, StopList().with_aliases(["lung"]))) == [
+        ("C0040405", "CT")
+    ]
+    assert found("CT of the lung", DictionaryExtractor(ONTOLOGY, kinds={"organ"})) == [("C0024109", "lung")]
+    assert found("CT of the lung", DictionaryExtractor(ONTOLOGY, semantic_types={"T023"})) == []
+
+
+def test_the_shipped_stop_list_keeps_arrows_from_becoming_narrow_faces() -> None:
+    ontology = FakeOntology([FakeConcept("C1837463", "Narrow face", "finding", ("arrow",))])
+    assert found("an arrow on a narrow face", DictionaryExtractor(ontology)) == []
+
+
+def test_a_pickled_extractor_finds_the_same() -> None:
+    caption = "No pleural effusion on CT of the left lung."
+    again = pickle.loads(pickle.dumps(EXTRACTOR))
+    assert again.extract([caption]) == EXTRACTOR.extract([caption])
+
+
+def test_an_ontology_without_names_finds_nothing() -> None:
+    assert DictionaryExtractor(FakeOntology([])).extract(["CT"]) == [[]]
+
+
+def test_a_caption_of_a_million_characters_takes_linear_time() -> None:
+    caption = "no left lung lung, " * 55_000
+    assert len(EXTRACTOR.extract([caption])[0]) == 110_000
+
+
+def test_the_registry_builds_extractors_by_name() -> None:
+    extractor = EXTRACTORS["dictionary"](ONTOLOGY, {"negation": False})
+    assert not extractor.extract(["no pleural effusion"])[0][0].negated
+
+
+_PIECES = st.sampled_from(
+    [
+        "pleural",
+        "effusion",
+        "Left",
+        "lung",
+        "CT",
+        "US",
+        "no",
+        "without",
+        " ",
+        "  ",
+        "-",
+        ",",
+        ".",
+        "é",
+        "é",
+        "İ",
+        "ß",
+        "�",
+        "\u200b",
+        "\x00",
+        "\n",
+        "is absent",
+        "but",
+        "(a)",
+        ":",
+        "中",
+        "😀",
+        "s",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.lists(_PIECES, max_size=25).map("".join), st.text(max_size=60)))
+def test_mentions_slice_back_stay_in_order_and_never_overlap_whatever_the_caption(caption: str) -> None:
+    mentions = EXTRACTOR.extract([caption])[0]
+    reach = 0
+    for mention in mentions:
+        assert caption[mention.start : mention.end] == mention.text != ""
+        assert mention.start >= reach
+        reach = mention.end
+    assert EXTRACTOR.extract([caption])[0] == mentions
+
+
+def test_a_stopped_phrase_takes_its_words_with_it_and_plurals_too() -> None:
+    ontology = FakeOntology(
+        [FakeConcept("C0000001", "Mass", "finding"), FakeConcept("C0000002", "Head", "region")]
+    )
+    extractor = DictionaryExtractor(ontology)
+    found = extractor.extract(
+        ["Mass effect on the head.", "A mass (arrow heads) of the head.", "Mass, effect unclear."]
+    )
+    assert [[mention.text for mention in mentions] for mentions in found] == [
+        ["head"],
+        ["mass", "head"],
+        ["Mass"],
+    ]

@@ -1,0 +1,114 @@
+"""The cache of ontologies: same answers, no second reading, nothing trusted that is damaged."""
+
+import json
+import os
+
+import pytest
+
+from kg_targets.errors import OntologyError
+from kg_targets.ontology import cache, load_ontology, registry
+from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, term, write_tsv
+
+
+@pytest.fixture
+def spec(tmp_path):
+    terms = [term(LUNG, "lung", synonyms="pulmo"), term(LUNG, "lung", "UBERON"), term(ORGAN, "organ")]
+    edges = [
+        [LUNG, ORGAN, "HP"],
+        [ORGAN, LUNG, "HP"],
+        [LUNG, BODY, "HP"],
+        [LUNG, LUNG, "HP"],
+        ["C1", LUNG, "HP"],
+    ]
+    write_tsv(tmp_path / "source", terms, edges)
+    return f"seed|tsv:{tmp_path / 'source'}"
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """Counts how often sources are really read."""
+    count = []
+    source = registry.SOURCES["tsv"]
+
+    def read(path):
+        count.append(path)
+        return source.read(path)
+
+    monkeypatch.setitem(registry.SOURCES, "tsv", registry.Source(source.files, read))
+    return count
+
+
+def entries(folder):
+    return sorted(path for path in folder.iterdir() if path.name.startswith("ontology-"))
+
+
+def test_a_second_load_answers_the_same_without_reading_again(tmp_path, spec, readings):
+    plain = load_ontology(spec)
+    first, second = (load_ontology(spec, tmp_path / "cache") for _ in range(2))
+    assert len(readings) == 2  # once without the cache, once for it
+    for ontology in (first, second):
+        assert ontology.fingerprint == plain.fingerprint
+        assert ontology.release == plain.release
+        assert ontology.report == plain.report
+        assert list(ontology.aliases(by_preference=True)) == list(plain.aliases(by_preference=True))
+        assert [ontology[cui] for cui in ontology.cuis] == [plain[cui] for cui in plain.cuis]
+        assert ontology.ancestors(LUNG) == plain.ancestors(LUNG)
+        assert ontology.edges(ontology.cuis) == plain.edges(plain.cuis)
+    assert (second | second).report.self_loops == 2 * plain.report.self_loops
+    assert [path.suffix for path in entries(tmp_path / "cache")] == [""]
+
+
+@pytest.mark.parametrize("victim", ["names.parquet", "concepts.parquet", "meta.json", "report", "missing"])
+def test_a_damaged_entry_is_built_again(tmp_path, spec, readings, victim):
+    fresh = load_ontology(spec, tmp_path / "cache")
+    (entry,) = entries(tmp_path / "cache")
+    if victim == "missing":
+        (entry / "edges.parquet").unlink()
+    elif victim == "report":
+        meta = json.loads((entry / "meta.json").read_text())
+        (entry / "meta.json").write_text(json.dumps({**meta, "report": {"cycles": 5}}))
+    else:
+        data = bytearray((entry / victim).read_bytes())
+        data[len(data) // 2 :] = b"?" * 9
+        (entry / victim).write_bytes(bytes(data))
+    assert load_ontology(spec, tmp_path / "cache").fingerprint == fresh.fingerprint
+    assert load_ontology(spec, tmp_path / "cache").fingerprint == fresh.fingerprint
+    assert len(readings) == 2
+
+
+def test_changed_sources_other_options_and_another_reader_get_entries_of_their_own(
+    tmp_path, spec, readings, monkeypatch
+):
+    first = load_ontology(spec, tmp_path / "cache")
+    only = load_ontology(spec, tmp_path / "cache", verified_only=True)
+    assert ORGAN in first
+    assert ORGAN not in only
+    path = tmp_path / "source" / "cui_terms.tsv"
+    before = path.stat()
+    path.write_text(path.read_text().replace("pulmo", "pulmi"))  # as many bytes as before
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert "pulmi" in load_ontology(spec, tmp_path / "cache")[LUNG].synonyms
+    monkeypatch.setattr(cache, "READER_VERSION", cache.READER_VERSION + 1)
+    load_ontology(spec, tmp_path / "cache")
+    assert len(readings) == 4
+    assert len(entries(tmp_path / "cache")) == 4
+
+
+def test_a_killed_writer_leaves_nothing_under_the_entrys_name(tmp_path, spec, monkeypatch):
+    def killed(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.pq, "write_table", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load_ontology(spec, tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+    assert LUNG in load_ontology(spec, tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_written_and_a_missing_source_are_named(tmp_path, spec):
+    (tmp_path / "file").touch()
+    with pytest.raises(OntologyError, match="choose a folder that can be written"):
+        load_ontology(spec, tmp_path / "file")
+    with pytest.raises(OntologyError, match=r"nowhere.*does not exist"):
+        load_ontology(f"tsv:{tmp_path / 'nowhere'}", tmp_path / "cache")

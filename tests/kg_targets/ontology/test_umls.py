@@ -1,0 +1,138 @@
+"""UMLS RRF files: which rows count, which name is preferred, and the two readings of relations."""
+
+import gzip
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kg_targets.errors import OntologyError
+from kg_targets.ontology import Ontology, load_ontology
+from kg_targets.ontology.umls import UmlsOptions
+from tests.kg_targets.ontology.fixtures import mrconso, mrrel, mrsty, write_umls
+
+A, B, C, D, E, F = (f"C000000{digit}" for digit in range(1, 7))
+NAMES = [
+    mrconso(A, "Lung tumours", status="S", form="PF"),
+    mrconso(A, "Tumor of lung", preferred="N"),
+    mrconso(A, "Lung tumor"),
+    mrconso(A, "tumor, lung", form="VO"),
+    mrconso(A, "LTUM", status="S", term_type="ACR", source="SRC_B"),
+    mrconso(A, "Lungentumor", language="GER"),
+    mrconso(A, "Lung neoplasm, old", suppress="O"),
+    mrconso(B, "Lung disease"),
+    mrconso(C, "Disease"),
+    mrconso(D, "Finding", source="SRC_B"),
+    mrconso(E, "nur deutsch", language="GER"),
+]
+
+
+def build(folder, relations, reading="strict", options=None):
+    types = [mrsty(A, "T191"), mrsty(A, "T046"), mrsty(B, "T047"), mrsty(E, "T047")]
+    return Ontology.from_umls(write_umls(folder, NAMES, relations, types), reading, options)
+
+
+def test_names_follow_the_preference_that_umls_states(tmp_path):
+    concept = build(tmp_path, [])[A]
+    assert concept.name == "Lung tumor"
+    assert concept.synonyms == ("Lung tumours", "Tumor of lung", "tumor, lung")
+    assert concept.abbreviations == ("LTUM",)
+    assert concept.semantic_types == ("T046", "T191")
+    assert concept.kind == "finding"
+    assert concept.verified
+
+
+def test_other_languages_and_suppressed_rows_are_left_out_and_counted(tmp_path):
+    ontology = build(tmp_path, [])
+    assert ontology.cuis == [A, B, C, D]
+    assert ontology.report.skipped == {
+        "MRCONSO.RRF: name in another language": 2,
+        "MRCONSO.RRF: suppressed name": 1,
+        "concept without a name that the options keep": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "in_strict", "in_broad"),
+    [
+        (mrrel(A, "PAR", B, "inverse_isa"), True, True),  # B stands in PAR to A: B is the parent of A
+        (mrrel(B, "CHD", A, "isa"), True, True),
+        (mrrel(A, "RB", B, "inverse_isa"), True, True),
+        (mrrel(B, "RN", A, "isa"), True, True),
+        (mrrel(A, "PAR", B), False, True),
+        (mrrel(B, "CHD", A), False, True),
+        (mrrel(A, "PAR", B, "part_of"), False, True),
+        (mrrel(A, "RB", B), False, False),
+        (mrrel(B, "RN", A, "mapped_to"), False, False),
+        (mrrel(A, "RO", B, "isa"), False, False),
+        (mrrel(A, "SY", B), False, False),
+        (mrrel(A, "PAR", B, "inverse_isa", suppress="Y"), False, False),
+    ],
+)
+def test_cui2_stands_in_rel_to_cui1_under_both_readings(tmp_path, row, in_strict, in_broad):
+    assert build(tmp_path, [row], "strict").parents(A) == ([B] if in_strict else [])
+    assert build(tmp_path, [row], "broad").parents(A) == ([B] if in_broad else [])
+    assert build(tmp_path, [row], "broad").parents(B) == []
+
+
+def test_the_reading_is_part_of_the_release_and_of_the_specification(tmp_path):
+    folder = write_umls(tmp_path / "2026AA" / "META", NAMES, [mrrel(A, "PAR", B)], [])
+    strict_reading, broad_reading = load_ontology(f"umls:{folder}"), load_ontology(f"umls-broad:{folder}")
+    assert strict_reading.release == "UMLS 2026AA, strict reading, ENG"
+    assert broad_reading.release == "UMLS 2026AA, broad reading, ENG"
+    assert (len(strict_reading.ancestors(A)), len(broad_reading.ancestors(A))) == (0, 1)
+
+
+def test_cycles_self_loops_and_dangling_parents_are_reported(tmp_path):
+    rows = [mrrel(*pair, "isa") for pair in ((B, "CHD", A), (A, "CHD", B), (C, "CHD", C), (F, "CHD", C))]
+    report = build(tmp_path, rows).report
+    assert report.cycles == ((A, B),)
+    assert (report.self_loops, report.dangling_edges) == (1, 1)
+
+
+def test_sources_languages_and_suppressed_rows_can_be_chosen(tmp_path):
+    rows = [mrrel(A, "PAR", D, source="SRC_B"), mrrel(A, "PAR", B, source="SRC_A")]
+    only = build(tmp_path, rows, "broad", UmlsOptions(sources=frozenset({"SRC_B"})))
+    assert only.cuis == [A, D]
+    assert only.name(A) == "LTUM"
+    assert only.parents(A) == [D]
+    assert "SRC_B" in only.release
+    german = build(tmp_path, rows, options=UmlsOptions(language="GER"))
+    assert german.name(A) == "Lungentumor"
+    everything = build(tmp_path, rows, options=UmlsOptions(suppressed=True))
+    assert "Lung neoplasm, old" in everything[A].synonyms
+
+
+def test_files_may_be_compressed_and_have_windows_line_ends(tmp_path):
+    plain = build(tmp_path / "a" / "META", [mrrel(A, "PAR", B)], "broad")
+    folder = tmp_path / "b" / "META"
+    build(folder, [mrrel(A, "PAR", B)])
+    for path in list(folder.iterdir()):
+        data = b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n")
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(data))
+        path.unlink()
+    assert Ontology.from_umls(folder, "broad").fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("missing", ["MRCONSO.RRF", "MRREL.RRF", "MRSTY.RRF"])
+def test_a_missing_file_says_what_to_point_at(tmp_path, missing):
+    folder = write_umls(tmp_path, NAMES)
+    (folder / missing).unlink()
+    with pytest.raises(OntologyError, match=rf"{missing} does not exist\. Point to the META folder"):
+        Ontology.from_umls(folder)
+
+
+def test_a_file_that_is_something_else_and_an_unknown_reading_are_refused(tmp_path):
+    with pytest.raises(OntologyError, match="no name in ENG"):
+        Ontology.from_umls(write_umls(tmp_path, ["what|is|this"]))
+    with pytest.raises(OntologyError, match="strict and broad"):
+        Ontology.from_umls(tmp_path, "loose")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=6))
+def test_no_bytes_whatever_bring_a_traceback(tmp_path_factory, lines):
+    folder = write_umls(tmp_path_factory.mktemp("fuzz"), NAMES, [mrrel(A, "PAR", B)], [mrsty(A, "T191")])
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes() + b"\n".join(lines) + b"\n" + b"|".join(lines * 4) + b"\n")
+    assert len(Ontology.from_umls(folder)) >= 4

@@ -1,0 +1,63 @@
+"""Every notebook runs from top to bottom on a small demo, in a copy of its folder, and is committed clean."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+from pipelines.demo import write_demo
+from tests import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/])(/(home|root|work|tmp|mnt|data|Users|opt|srv|var)/|[A-Z]:\\)""")
+
+pytestmark = pytest.mark.e2e
+
+
+def name_of(path: Path) -> str:
+    return path.stem
+
+
+@pytest.fixture(scope="module")
+def working_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebooks beside a demo of 240 images, where they would otherwise generate the full one."""
+    folder = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks", ignore=ignored)
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    write_demo(folder / "build" / "demo" / "data", images=240, workers=2)
+    return folder
+
+
+def test_there_is_a_notebook_to_test() -> None:
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_runs_without_errors_and_shows_something(path: Path, working_copy: Path) -> None:
+    notebook = nbformat.read(working_copy / "notebooks" / path.name, as_version=4)
+    resources = {"metadata": {"path": str(working_copy / "notebooks")}}
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    said = "".join(output["text"] for output in outputs if output.output_type == "stream")
+    assert "error:" not in said, said
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("text/html" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_is_committed_without_outputs_so_that_diffs_and_captions_stay_out(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_names_no_path_of_the_machine_it_was_written_on(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert not ABSOLUTE_PATH.search(cell.source), cell.source

@@ -1,0 +1,1 @@
+"""Leakage: what two data sets, or two parts of one, share."""

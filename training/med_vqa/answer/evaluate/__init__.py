@@ -1,0 +1,1 @@
+"""Evaluation of a fine-tuned Med-VQA model on one part of a data set."""

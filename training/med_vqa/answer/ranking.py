@@ -1,0 +1,131 @@
+"""Log-likelihoods of all candidates, or of a short-list, for questions that are encoded already."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.med_vqa.answer.candidates import TokenIds
+from training.med_vqa.answer.decoding import next_scores, word_scores
+from training.med_vqa.answer.packing import CHUNK, Pack, pack
+from training.med_vqa.answer.trie import Trie
+from training.med_vqa.model.modeling import Encoded, MedVQAModel
+
+SLICE = 1 << 23
+"""Scores of words held at a time: 32 MB of float32, whatever the vocabulary and the number of candidates."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A pack on the model's device, with all that does not depend on the question."""
+
+    states: Tensor
+    """After the decoder's layers that see no question, ``[1, T, D]``."""
+    mask: Tensor
+    """bool ``[T, T]``."""
+    own: int
+    rows: Tensor
+    """int64 ``[E]``, as in ``Pack``, likewise the next two."""
+    continuations: Tensor
+    places: Tensor
+    cuts: tuple[int, ...]
+    """Where in E each own row begins, and E: own + 1 numbers."""
+
+
+class Ranker:
+    """C candidates, ready to be scored for any number of questions.
+
+    log p(candidate) = Σ_t log p(token_t | tokens before it, question, image) + log p(end | candidate, question, image)
+
+    Every unique prefix of the candidates is decoded once per question, and below the layers with cross-attention once
+    at all. It holds states of the model as it is now: after a change of the weights, make another.
+
+    Args:
+        model: in eval mode.
+        sequences: token ids of the candidates, without special tokens, none empty.
+        start: token that answers start from.
+        end: token that ends an answer.
+        chunk: prefixes decoded at a time.
+    """
+
+    def __init__(
+        self, model: MedVQAModel, sequences: tuple[TokenIds, ...], start: int, end: int, chunk: int = CHUNK
+    ) -> None:
+        self._model = model
+        self._trie = Trie.of(sequences, start)
+        self._packs = [self._prepare(one) for one in pack(self._trie, end, chunk)]
+        device = model.device
+        self._parents = torch.as_tensor(self._trie.parents, device=device)
+        self._levels = [torch.as_tensor(nodes, device=device) for nodes in self._trie.levels]
+        self._ends = torch.as_tensor(self._trie.ends, device=device)
+
+    @property
+    def prefixes(self) -> int:
+        """Unique prefixes, the empty one among them: positions decoded per question, but for repeated ancestors."""
+        return len(self._trie)
+
+    @torch.inference_mode()
+    def log_likelihoods(self, encoded: Encoded) -> Tensor:
+        """log p of every candidate, nats, float32 (float64 for a model in float64) ``[B, C]``.
+
+        Args:
+            encoded: B questions; with ``MedVQAModel.remember`` its keys and values serve all chunks.
+        """
+        encoded = encoded if encoded.memory is not None else self._model.remember(encoded)
+        parts = [self._steps(one, encoded) for one in self._packs]
+        nodes = len(self._trie)
+        steps = parts[0].new_zeros(len(encoded), 2 * nodes)
+        for one, part in zip(self._packs, parts, strict=True):
+            steps[:, one.places] = part
+        paths = steps[:, :nodes]
+        for level in self._levels:  # sums along the paths, from the root down
+            paths[:, level] += paths[:, self._parents[level]]
+        return paths[:, self._ends] + steps[:, nodes + self._ends]
+
+    def _steps(self, one: _Prepared, encoded: Encoded) -> Tensor:
+        """log p of a pack's continuations, ``[B, E]``."""
+        decoder, questions = self._model.decoder, len(encoded)
+        alike = one.states.expand(questions, -1, -1)
+        states = decoder.seeing(alike, one.mask, encoded.memory or (), encoded.mask)[:, -one.own :]
+        size = max(1, SLICE // (questions * decoder.config.vocab_size))
+        parts = []
+        for start in range(0, one.own, size):
+            scores = word_scores(decoder, states[:, start : start + size])  # (B, size, V)
+            here = slice(one.cuts[start], one.cuts[min(start + size, one.own)])
+            rows = one.rows[here] - start
+            parts.append(scores[:, rows, one.continuations[here]] - scores.logsumexp(-1)[:, rows])
+        return torch.cat(parts, dim=1)
+
+    @torch.inference_mode()
+    def _prepare(self, one: Pack) -> _Prepared:
+        device = self._model.device
+        mask = torch.as_tensor(one.mask, device=device)
+        tokens, positions, rows, continuations, places = (
+            torch.as_tensor(values, device=device)
+            for values in (one.tokens, one.positions, one.rows, one.continuations, one.places)
+        )
+        states = self._model.decoder.blind(tokens[None], mask, positions)
+        cuts = tuple(int(cut) for cut in one.rows.searchsorted(range(one.own + 1)))
+        return _Prepared(states, mask, one.own, rows, continuations, places, cuts)
+
+
+@torch.inference_mode()
+def first_scores(model: MedVQAModel, encoded: Encoded, start: int) -> Tensor:
+    """Logits of every word piece as an answer's first one, ``[B, V]``, in the precision they are computed in."""
+    return next_scores(model, torch.full((len(encoded), 1), start, device=model.device), encoded)
+
+
+def shortlist(first: Tensor, sequences: tuple[TokenIds, ...], k: int) -> Tensor:
+    """The k candidates whose first tokens are the likeliest, int64 ``[B, min(k, C)]``, in the candidates' order.
+
+    Candidates with the same first token are equally likely so far and each takes a place; where not all of them have
+    room, those that stand first among the candidates are in.
+
+    Args:
+        first: log p of every word piece as the first one, ``[B, V]``.
+        sequences: token ids of the C candidates.
+        k: at least 1.
+    """
+    beginnings = torch.tensor([sequence[0] for sequence in sequences], device=first.device)
+    order = first[:, beginnings].sort(dim=1, descending=True, stable=True).indices
+    return order[:, :k].sort(dim=1).values

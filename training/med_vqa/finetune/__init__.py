@@ -1,0 +1,1 @@
+"""Fine-tuning of a Med-VQA model on questions and answers."""

@@ -1,0 +1,295 @@
+"""What a model has been trained on, kept beside its weights, so that a copy of the folder tells it.
+
+``trained_on.json`` is of its last fine-tuning. Questions and images are known again under any data set's name and in
+any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
+hexadecimal digits of a sha256 are kept.
+
+``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and among the facts of
+predictions, lists all pre-trainings, the earliest first. ``null`` in it, or no such list: what came before is not
+recorded.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from training.engine.config import RunConfig
+from training.errors import CheckpointError
+from training.leakage.between import asked
+from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
+from training.vqa.items import Question
+from training.vqa.protocols import Split
+
+PRETRAINING = "pretraining.json"
+"""Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
+FILE = "trained_on.json"
+DIGITS = 16
+FIELD = "pretrainings"
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A list of cases that a pre-training did not see; counts, never a case."""
+
+    by: str
+    """``data.exclude``, or ``kg-targets build``: the store was built without them."""
+    sha256: str
+    """Of the listed cases, ascending (``kg_targets.manifest.ExcludedCases.digest``)."""
+    cases_listed: int
+    cases_found: int
+    """Those of them that there were to leave out."""
+    images: int
+    """Of the cases found."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pre-training."""
+
+    stage: str
+    """``one`` or ``two``."""
+    dataset: str
+    split: str
+    store: str
+    """Fingerprint of the target store."""
+    images: int
+    """That trained."""
+    dev_images: int
+    """That chose the epoch."""
+    excluded: tuple[Excluded, ...] = ()
+
+    def told(self) -> str:
+        """What it was on, for a person."""
+        cases, images = (
+            sum(getattr(one, name) for one in self.excluded) for name in ("cases_found", "images")
+        )
+        left_out = f"{cases:,} cases with {images:,} images excluded" if cases else "nothing excluded"
+        return f"{self.dataset} {self.split}, {left_out}"
+
+
+History = tuple[Pretraining | None, ...]
+"""The earliest first; None: what came before is not recorded."""
+UNRECORDED: History = (None,)
+
+
+def told(history: History) -> str:
+    """All of them in one clause for a person, what several stages have in common once; empty without any."""
+    known = list(dict.fromkeys(one.told() for one in history if one is not None))
+    if not known:
+        return "pre-training not recorded" if history else ""
+    before = ", what came before is not recorded" if None in history else ""
+    return f"pre-trained on {', then on '.join(known)}{before}"
+
+
+def as_json(history: History) -> list[dict[str, Any] | None]:
+    """Plain JSON values."""
+    return [
+        None if one is None else {**asdict(one), "excluded": [asdict(left_out) for left_out in one.excluded]}
+        for one in history
+    ]
+
+
+def from_json(content: Any, where: str) -> History:
+    """What ``as_json`` gave; None, since the list is missing: not recorded.
+
+    Args:
+        content: the list.
+        where: begins the message of an error, such as ``FILE is damaged``.
+
+    Raises:
+        CheckpointError: it is no such list.
+    """
+    if content is None:
+        return UNRECORDED
+    return tuple(None if one is None else _pretraining(one, where) for one in _objects(content, FIELD, where))
+
+
+def _pretraining(content: Any, where: str) -> Pretraining:
+    lists = _objects(content.get("excluded"), "excluded", where)
+    excluded = tuple(Excluded(**plain_fields(Excluded, one, where)) for one in lists)
+    return Pretraining(**plain_fields(Pretraining, content, where), excluded=excluded)
+
+
+def _objects(content: Any, name: str, where: str) -> Sequence[Any]:
+    nulls = name == FIELD
+    if not isinstance(content, list) or not all(
+        isinstance(one, dict) or (nulls and one is None) for one in content
+    ):
+        raise CheckpointError(f'{where}: "{name}" is not a list of objects')
+    return content
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Questions and images that can be known again."""
+
+    questions: frozenset[str]
+    images: frozenset[str]
+
+    @classmethod
+    def of(cls, questions: Iterable[Question]) -> "Digests":
+        """Of questions and the images that they are about."""
+        known = [asked(question) for question in questions]
+        return cls(
+            frozenset(_digest(image, wording) for image, wording in known),
+            frozenset(_digest(image) for image, _ in known),
+        )
+
+    def __and__(self, other: "Digests") -> "Digests":
+        return Digests(self.questions & other.questions, self.images & other.images)
+
+    def __sub__(self, other: "Digests") -> "Digests":
+        return Digests(self.questions - other.questions, self.images - other.images)
+
+    def __or__(self, other: "Digests") -> "Digests":
+        return Digests(self.questions | other.questions, self.images | other.images)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A fine-tuning; the values without a record are the defaults of its configuration."""
+
+    dataset: str
+    protocol: str
+    split_seed: int = 0
+    validation_share: float = 0.1
+    images: str = "real"
+    """``real``, or ``blank``."""
+    seed: int = 0
+    """Of the training."""
+    preset: str = "model"
+    precision: str = "fp32"
+    max_question_tokens: int = 64
+    pretrainings: History = UNRECORDED
+    """That the model went through before it."""
+    digests: Digests | None = None
+    """Of its training questions, and of those of the fine-tunings before it; None: not recorded."""
+
+    @classmethod
+    def of(cls, config: RunConfig, split: Split) -> "TrainedOn":
+        """Of a run on the train part of a split.
+
+        Args:
+            config: of the fine-tuning.
+            split: the data set under its protocol.
+
+        Raises:
+            CheckpointError: a record of the model that it starts from is damaged.
+        """
+        content = asdict(config)
+        past = Past.of(content["model"]["start"])
+        digests = past.and_then(Digests.of(split.train))
+        trained_on = cls.of_config(content, split.dataset, split.protocol)
+        return replace(trained_on, pretrainings=past.pretrainings, digests=digests)
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any], dataset: str, protocol: str) -> "TrainedOn":
+        """Of a run's configuration, as its config.yaml holds it, which tells nothing of what its start went through.
+
+        Raises:
+            CheckpointError: a value is of another type.
+        """
+        data, model = config.get("data") or {}, config.get("model") or {}
+        places = {**dict.fromkeys(("preset", "precision"), model), "seed": config}
+        content = {"dataset": dataset, "protocol": protocol}
+        for field in fields(cls)[2:-2]:
+            content[field.name] = places.get(field.name, data).get(field.name, field.default)
+        return cls(
+            **plain_fields(cls, content, "the run's configuration"),
+            pretrainings=() if model.get("start") is None else UNRECORDED,
+        )
+
+
+def read_pretraining(folder: Path) -> dict[str, Any]:
+    """What a pre-training wrote of itself into a model folder; empty where the folder is no pre-training's.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    return read_json(folder, PRETRAINING) if (folder / PRETRAINING).is_file() else {}
+
+
+def save_trained_on(folder: Path, trained_on: TrainedOn) -> None:
+    """Write the record into a model's folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    digests = trained_on.digests
+    content = asdict(trained_on) | {
+        "digests": digests and {"questions": sorted(digests.questions), "images": sorted(digests.images)}
+    }
+    write_json(folder / FILE, content)
+
+
+def load_trained_on(folder: Path) -> TrainedOn | None:
+    """The record in a model's folder; None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    content = read_json(folder, FILE)
+    where = f"{folder / FILE} is damaged"
+    given = content.get("digests")
+    digests = None
+    if given is not None:
+        questions, images = (_listed(given, name, where) for name in ("questions", "images"))
+        digests = Digests(questions, images)
+    return TrainedOn(
+        **plain_fields(TrainedOn, content, where),
+        pretrainings=from_json(content.get(FIELD), where),
+        digests=digests,
+    )
+
+
+def _listed(given: Any, name: str, where: str) -> frozenset[str]:
+    values = given.get(name) if isinstance(given, dict) else None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise CheckpointError(f'{where}: "digests" does not list {name}')
+    return frozenset(values)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the model that a training starts from has been through."""
+
+    pretrainings: History = ()
+    fine_tuned: bool = False
+    fine_tuning: TrainedOn | None = None
+    """The last one, with the questions of those before it; None: there was none, or it is not recorded."""
+
+    @classmethod
+    def of(cls, start: str | None) -> "Past":
+        """Of ``model.start``, a finished run or a model folder; without a start there is no past.
+
+        A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was
+        fine-tuned.
+
+        Raises:
+            CheckpointError: the start is neither, or a record of it is damaged.
+        """
+        if start is None:
+            return cls()
+        folder = model_folder(Path(start))
+        fine_tuning = load_trained_on(folder)
+        if (folder / PRETRAINING).is_file():
+            record = read_pretraining(folder)
+            pretrainings = from_json(record.get(FIELD), f"{folder / PRETRAINING} is damaged")
+            fine_tuned = fine_tuning is not None or record.get("fine_tuned", False) is not False
+            return cls(pretrainings, fine_tuned, fine_tuning)
+        return cls(UNRECORDED if fine_tuning is None else fine_tuning.pretrainings, True, fine_tuning)
+
+    def and_then(self, digests: Digests) -> Digests | None:
+        """Those of a fine-tuning and of all before it; None: of one before it they are not known."""
+        if not self.fine_tuned:
+            return digests
+        before = None if self.fine_tuning is None else self.fine_tuning.digests
+        return None if before is None else digests | before
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,235 @@
+"""The configuration of a pre-training: which pairs, what they are taught to look like, and which parts learn when."""
+
+from dataclasses import dataclass, field
+
+from training.checks import given, one_of, within
+from training.data.config import ViewsConfig
+from training.data.samplers import SAMPLERS
+from training.engine.config import OptimConfig, RunConfig
+from training.errors import ConfigError
+from training.med_vqa.model.config import VQAModelConfig
+
+STAGES = ("one", "two")
+VIEWS = ("augment", "study")
+TEXTS = ("dropout", "sentences")
+SPACES = ("logit", "cosine")
+"""Those of objectives/soft_labels.py, which would load torch for ``--help``."""
+EQ5 = "eq5"
+POLICIES = (EQ5, "softmax", "fixed_mass", "evidence", "uniform")
+"""AMiF's Eq. 5, and those of training/nb_clip/targets.py that do not contradict the mask of one case."""
+
+
+@dataclass(frozen=True)
+class PretrainModelConfig(VQAModelConfig):
+    """A Med-VQA model and the heads that only pre-training needs."""
+
+    embed_dim: int | None = None
+    """Width of the space in which images and texts are compared, in [2, 8192]; null: hidden_size."""
+    freeze_batch_norm: bool = False
+    """BatchNorm of a learning image tower keeps its statistics; several processes need it for equal gradients."""
+    grad_checkpointing: bool = False
+    """Keep no activations of towers and of a learning co-attention, compute them again in the backward pass."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embed_dim is not None:
+            within("model.embed_dim", self.embed_dim, 2, 8192)
+
+
+@dataclass(frozen=True)
+class PretrainDataConfig(ViewsConfig):
+    """Captioned images of a target store, and how an item gets its two views and its two texts."""
+
+    store: str = ""
+    """Folder of the target store, of either kind, whose images and captions are the data; required."""
+    data_root: str = ""
+    """Images: folder that the store's paths are relative to, or Parquet file(s) or tar shard(s); required."""
+    exclude: str | None = None
+    """File of cases (group_id, one a line) to leave out, as leaks --exclude-out writes it; null: none."""
+    dev_share: float = 0.1
+    """Share of the cases that choose the epoch and do not train, the same for every seed, in [0, 0.5]; 0: none."""
+    views: str = "augment"
+    """augment: two augmentations of an image; study: its second view is another image of its case, if it has one."""
+    texts: str = "dropout"
+    """A caption's second text: dropout (itself, under other dropout) or sentences (a random half of its sentences)."""
+    max_text_tokens: int = 64
+    """Word pieces of a caption, both special ones included, in [4, 512]; longer ones lose their end and are counted."""
+    batch_size: int = 64
+    """Images per optimizer step, summed over all processes; at least 2."""
+    sampler: str = "random"
+    """random; case_aware (images of a case spread over batches) or neighbour_aware (relatives meet in a batch)."""
+    neighbour_share: float = 0.5
+    """neighbour_aware: share of each batch drawn from the stored neighbours of the others, in [0, 0.9]."""
+    in_memory: bool = True
+    """Decode every image once, as uint8 (3 x size x size bytes each); false decodes at each use."""
+    workers: int = 2
+    """Threads per process that decode images ahead if in_memory is false, in [0, 256]; 0: in the training loop."""
+    prefetch: int = 2
+    """Batches that are decoded ahead of the one in use, in [1, 64]."""
+    cached_mb: int = 4096
+    """Memory that the image tokens of cached_views may take, MB per process, >= 1; more is an error."""
+    max_broken: int = 0
+    """Images that may be missing or unreadable, as a count per process; skipped and reported; more is an error."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("data.dev_share", self.dev_share, 0, 0.5)
+        one_of("data.views", self.views, VIEWS)
+        one_of("data.texts", self.texts, TEXTS)
+        within("data.max_text_tokens", self.max_text_tokens, 4, 512)
+        within("data.batch_size", self.batch_size, 2, None)
+        one_of("data.sampler", self.sampler, tuple(SAMPLERS))
+        within("data.neighbour_share", self.neighbour_share, 0, 0.9)
+        within("data.workers", self.workers, 0, 256)
+        within("data.prefetch", self.prefetch, 1, 64)
+        within("data.cached_mb", self.cached_mb, 1, None)
+        within("data.max_broken", self.max_broken, 0, None)
+        if self.exclude == "":
+            raise ConfigError("data.exclude is empty: name a file, or leave it out")
+        if not self.in_memory and (self.cached_views or self.views == "study"):
+            raise ConfigError(
+                "data.cached_views and data.views study need all images in memory: set --data.in_memory true"
+            )
+        if self.cached_views == 1:
+            raise ConfigError("data.cached_views: 1 view cannot be two different ones: keep at least 2, or 0")
+
+
+@dataclass(frozen=True)
+class SoftLabelConfig:
+    """One source of soft labels."""
+
+    store: str | None = None
+    """Folder of a target store of the same images and captions: the knowledge graph's, or a teacher's."""
+    teacher: str | None = None
+    """In place of a store: a teacher that is asked at each step, named as for make targets, such as open_clip:NAME."""
+    weight: float = 1.0
+    """Share of this source among all, before they are normalised to sum to 1, >= 0."""
+    policy: str | None = None
+    """eq5 (AMiF), softmax, fixed_mass, evidence or uniform; null: eq5 for a teacher, evidence for knowledge."""
+    temperature: float | None = None
+    """Units of cosine, > 0; null: the teacher's own for eq5, 1 for softmax, 0.05 for fixed_mass."""
+    alpha: float = 0.7
+    """Probability the true pair keeps: exactly (fixed_mass, uniform) or at least (evidence), in (0, 1]."""
+    threshold: float | None = None
+    """evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
+    saturation: float = 1.0
+    """evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+
+    def __post_init__(self) -> None:
+        if bool(self.store) == bool(self.teacher):
+            raise ConfigError("soft_labels: each entry names either a store or a teacher")
+        within("soft_labels.weight", self.weight, 0, 1e6)
+        if self.policy is not None:
+            one_of("soft_labels.policy", self.policy, POLICIES)
+        if self.temperature is not None:
+            within("soft_labels.temperature", self.temperature, 1e-6, None)
+        within("soft_labels.alpha", self.alpha, 1e-6, 1)
+        if self.threshold is not None:
+            within("soft_labels.threshold", self.threshold, -1, 0.999999)
+        within("soft_labels.saturation", self.saturation, 1e-6, None)
+
+
+@dataclass(frozen=True)
+class PretrainLossConfig:
+    """The terms: image-text, view-view and text-text in both stages; transport and matching in stage two."""
+
+    lambda_weight: float = 0.01
+    """Eq. 5's λ, what the true pair's similarity is raised by in a teacher's labels, >= 0."""
+    lambda_space: str = "logit"
+    """What λ is added to: the teacher's logit (the authors' code), or its cosine before the scale."""
+    tau_image_text: float = 0.07
+    """Temperature τ1, units of cosine, in [0.001, 10]."""
+    tau_views: float = 0.07
+    """Temperature τ2, likewise."""
+    tau_texts: float = 0.07
+    """Temperature τ3, likewise."""
+    learn_temperatures: bool = False
+    """Let the temperatures learn, from these values on and within [0.01, 1]."""
+    views_weight: float = 1.0
+    """Weight of the view-view term, >= 0; 0 leaves it and the second view out."""
+    texts_weight: float = 1.0
+    """Weight of the text-text term, >= 0; 0 leaves it and the second text out."""
+    transport_weight: float = 3.0
+    """Stage two: weight of optimal transport between words and places, >= 0; 0 leaves it out."""
+    matching_weight: float = 1.0
+    """Stage two: weight of image-text matching with hard negatives, >= 0; 0 leaves it out."""
+    match_share: float = 0.5
+    """A pair with so large a share of the true pair's probability is no negative, in (0, 1000]."""
+    mining_tau: float | None = None
+    """Hard negatives are drawn by softmax(cosine / this), in [0.001, 1000]: the larger, the easier; null: τ1."""
+    beta: float = 0.5
+    """Transport: step of the proximal point method, units of cost, in [0.03, 100]."""
+    outer: int = 50
+    """Transport: proximal steps, in [1, 10000]."""
+    inner: int = 1
+    """Transport: scaling steps in each of them, in [1, 1000]."""
+    device_factors_mb: int = 2048
+    """On a GPU: memory for a knowledge store's factors, MB, >= 0; if they need more, the CPU computes similarities."""
+
+    def __post_init__(self) -> None:
+        within("loss.lambda_weight", self.lambda_weight, 0, 1e6)
+        one_of("loss.lambda_space", self.lambda_space, SPACES)
+        for name in ("tau_image_text", "tau_views", "tau_texts"):
+            within(f"loss.{name}", getattr(self, name), 0.001, 10)
+            if self.learn_temperatures:
+                within(f"loss.{name} with loss.learn_temperatures", getattr(self, name), 0.01, 1)
+        for name in ("views_weight", "texts_weight", "transport_weight", "matching_weight"):
+            within(f"loss.{name}", getattr(self, name), 0, 1e6)
+        within("loss.match_share", self.match_share, 1e-6, 1000)
+        if self.mining_tau is not None:
+            within("loss.mining_tau", self.mining_tau, 0.001, 1000)
+        within("loss.beta", self.beta, 0.03, 100)
+        within("loss.outer", self.outer, 1, 10_000)
+        within("loss.inner", self.inner, 1, 1000)
+        within("loss.device_factors_mb", self.device_factors_mb, 0, None)
+
+
+@dataclass(frozen=True)
+class PretrainConfig(RunConfig):
+    """One stage of a pre-training."""
+
+    task: str = "med_vqa_pretrain"
+    stage: str = "one"
+    """one: towers and projections learn; two: goes on from a pre-training by model.start; the co-attention learns."""
+    validate_every: int = 1
+    """Epochs between two looks at the dev part, >= 1; the last epoch is looked at in any case."""
+    model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
+    data: PretrainDataConfig = field(default_factory=PretrainDataConfig)
+    soft_labels: tuple[SoftLabelConfig, ...] = ()
+    """Where soft labels come from, mixed by weight; none: hard labels, the true pair alone."""
+    loss: PretrainLossConfig = field(default_factory=PretrainLossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("stage", self.stage, STAGES)
+        within("validate_every", self.validate_every, 1, None)
+        given("data.store", self.data.store)
+        given("data.data_root", self.data.data_root)
+        if self.soft_labels and not any(source.weight for source in self.soft_labels):
+            raise ConfigError(
+                "soft_labels: no source has a weight above 0: leave soft_labels out for hard labels"
+            )
+        if self.stage == "two":
+            self._check_stage_two()
+        elif self.data.cached_views and not self.model.lock_vision:
+            raise ConfigError(
+                "data.cached_views keeps what the image tower gives: set --model.lock_vision true, "
+                "or --data.cached_views 0"
+            )
+
+    def _check_stage_two(self) -> None:
+        if self.model.start is None:
+            raise ConfigError(
+                "stage two goes on from stage one (or two): name its run by --model.start FOLDER"
+            )
+        if not self.loss.transport_weight and not self.loss.matching_weight:
+            raise ConfigError(
+                "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "
+                "learn: set one of them above 0"
+            )
+
+    @property
+    def frozen_vision(self) -> bool:
+        """Whether the image tower stays as it is; both towers do in stage two."""
+        return self.model.lock_vision or self.stage == "two"

@@ -1,0 +1,253 @@
+"""A pre-training run: corpus, labels, model and optimizer, put together for the engine's loop."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kg_targets.store import TargetStore
+from training.data.cases import case_codes
+from training.data.dataset import Batch
+from training.data.loader import Loader
+from training.data.sources import ImageSource
+from training.engine.checkpoint import write_checkpoint
+from training.engine.schedule import make_optimizer, make_schedule
+from training.med_vqa.model.batches import Tokens
+from training.med_vqa.model.history import Past
+from training.med_vqa.model.saving import MedVQA, model_folder
+from training.med_vqa.pretrain.config import PretrainConfig
+from training.med_vqa.pretrain.corpus import Corpus
+from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets
+from training.med_vqa.pretrain.model import PretrainingModel, Seen
+from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
+from training.med_vqa.pretrain.selection import Selector
+from training.med_vqa.pretrain.sources import LabelSource
+from training.med_vqa.pretrain.views import Partners, make_views
+from training.nb_clip.losses import target_entropy
+from training.nb_clip.rows import gather_rows
+
+
+def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
+    """A CPU generator for one of a step's draws, the same on every process."""
+    digest = hashlib.sha256(f"{what} {seed} {step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch with its targets, which are computed while the step before it runs."""
+
+    batch: Batch
+    rows_of_all: Tensor
+    """Store rows of all processes, int64 ``[B_global]``."""
+    partners: Tensor | None
+    """Places of the images that second views show, all processes', int64 ``[B_global]``; None: the items' own."""
+    targets: "Future[StepTargets]"
+
+
+class PretrainRun:
+    """The task that the loop runs (``training.engine.loop.Task``)."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        accelerator: Accelerator,
+        vqa: MedVQA,
+        store: TargetStore,
+        source: ImageSource,
+        exclusions: Exclusions,
+        labels: Sequence[LabelSource],
+    ) -> None:
+        self.config, self.accelerator, self.vqa, self.exclusions = config, accelerator, vqa, exclusions
+        data = config.data
+        self.corpus = Corpus(data, store, source, vqa, exclusions)
+        self.sampler = self.corpus.sampler(config.seed, accelerator.process_index, accelerator.num_processes)
+        self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
+        self.partners = Partners(config, self.corpus)
+        self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
+        self._label_names = [source.name for source in labels]
+        all_steps = self.sampler.steps * config.optim.epochs
+        self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
+        self.unit, self.batch_size = "images", data.batch_size
+        self.selector = self._selector()
+        self.measure: str | None = "mrr" if self.selector else None
+        model = PretrainingModel(config, vqa.model)
+        self._past, start = Past.of(config.model.start), config.model.start
+        self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
+        model.to(accelerator.device)
+        self.views = make_views(config, vqa, self.corpus, accelerator)
+        optimizer = make_optimizer(model, config.optim)
+        self.model: nn.Module = accelerator.prepare(model)
+        self.optimizer: Optimizer = accelerator.prepare(optimizer)
+        self.schedule: LRScheduler = make_schedule(optimizer, config.optim, self.total_steps)
+        self._waited = 0.0
+
+    def _selector(self) -> Selector | None:
+        dev = self.corpus.dev
+        if dev is None:
+            return None
+        groups = self.corpus.store.group_ids
+        return Selector(case_codes([groups[row] for row in dev.rows]).tolist(), self.corpus.dev_tokens())
+
+    def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
+        """Batches of an epoch; the labels of the next one are looked up while the former one trains."""
+        self.model.train()
+        share = self.config.data.batch_size // self.accelerator.num_processes
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="labels") as thread:
+            ahead: Step | None = None
+            for step, batch in enumerate(self.loader.epoch(epoch, skip), first_step):
+                # Gathered here and not in the thread: processes must meet in the same order.
+                rows = gather_rows(self.accelerator, batch.rows, share)
+                offset = self.accelerator.process_index * len(batch.rows)
+                generator = drawn_for("partners", self.config.seed, step)
+                partners = self.partners(self.corpus.positions(rows), generator)
+                second = None if partners is None else torch.as_tensor(self.corpus.images.rows)[partners]
+                targets = thread.submit(self.labels, batch.rows, rows, offset, second)
+                now, ahead = ahead, Step(batch, rows, partners, targets)
+                if now is not None:
+                    yield now
+            if ahead is not None:
+                yield ahead
+
+    def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
+        """Gradients of one step; the terms that it returns stay on the device until they are logged."""
+        device = self.accelerator.device
+        offset = self.accelerator.process_index * len(batch.batch.rows)
+        began = time.perf_counter()
+        targets = batch.targets.result()
+        self._waited += time.perf_counter() - began
+        ids, mask, of_all = self._texts(batch, step, offset)
+        partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
+        seen = Seen(
+            **{"images": None, "image_tokens": None, **self.views(batch.batch, step, offset, partners)},
+            text_ids=ids.to(device),
+            text_mask=mask.to(device),
+        )
+        values: dict[str, Tensor] = self.model(
+            seen, targets, offset, of_all.to(device), drawn_for("negatives", self.config.seed, step)
+        )
+        self.accelerator.backward(values["loss"])
+        values = {name: value.detach() for name, value in values.items()}
+        if measured:
+            values |= self._measured(values, targets, offset)
+        return values
+
+    def _texts(self, batch: Step, step: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and mask ``[T, B, L]`` of this process's texts, and the mask of everybody's captions."""
+        positions = self.corpus.positions(batch.batch.rows)
+        captions = self.corpus.texts
+        _, of_all = captions.batch(self.corpus.positions(batch.rows_of_all))
+        ids, mask = captions.ids[positions, : of_all.shape[1]], of_all[offset : offset + len(positions)]
+        if not self.corpus.sentences or not self.config.loss.texts_weight:
+            return ids[None], mask[None], of_all
+        generator = drawn_for("texts", self.config.seed, step)
+        places = slice(offset, offset + len(positions))
+        other = self.corpus.sentence_samples(positions, generator, places)
+        return *_together(ids, mask, other), of_all
+
+    def _measured(self, values: dict[str, Tensor], targets: StepTargets, offset: int) -> dict[str, Tensor]:
+        """What a log line tells besides the terms: of the image-text labels, and temperatures that learn."""
+        spread = [target_entropy(of) for of in (targets.image_text, targets.text_image)]
+        heads = self.accelerator.unwrap_model(self.model).heads
+        learnt = {
+            f"tau_{name}": heads.tau(name).detach()
+            for name, value in heads.log_taus.items()
+            if value.requires_grad
+        }
+        return {
+            "kl": values["image_text"],
+            "diagonal": targets.image_text.diagonal(offset).mean(),
+            "positives": torch.cat(spread).exp().mean(),
+            **learnt,
+        }
+
+    def after_step(self) -> None:
+        """Bounds of temperatures that learn."""
+        self.accelerator.unwrap_model(self.model).heads.clamp()
+
+    def ids(self, batch: Step) -> list[str]:
+        """The image ids of this process's share of a batch."""
+        return [self.corpus.store.image_ids[row] for row in batch.batch.rows.tolist()]
+
+    def measured_after(self, epoch: int) -> bool:
+        """Every ``validate_every`` epochs."""
+        return epoch % self.config.validate_every == 0
+
+    def score(self) -> float:
+        """Mean reciprocal rank of the dev part's own captions."""
+        if self.selector is None:
+            raise RuntimeError("there is no dev part to score")
+        model = self.accelerator.unwrap_model(self.model).eval()
+        score = [self.selector(model, self.views.dev_tokens())]
+        return float(broadcast_object_list(score)[0])
+
+    def save(self, output: Path) -> None:
+        """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
+        model = self.accelerator.unwrap_model(self.model)
+        seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
+        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._past))
+
+    def waited(self) -> float:
+        """Seconds that steps have waited for images or for labels."""
+        return self.loader.waited + self._waited
+
+    def data_state(self) -> Any:
+        """Which images were found broken while they were streamed."""
+        return self.loader.state()
+
+    def load_data_state(self, state: Any) -> None:
+        """Know them again."""
+        self.loader.load_state(state)
+
+    def facts(self) -> dict[str, Any]:
+        """What metrics.json records of the run, whichever epoch was chosen; every process has to ask."""
+        parameters = list(self.accelerator.unwrap_model(self.model).parameters())
+        return {
+            "steps": self.total_steps,
+            "stage": self.config.stage,
+            **self.corpus.facts(),
+            "excluded": self.exclusions.facts(),
+            "broken_images": len(set(gather_object(self.corpus.images.broken))),
+            "parameters": sum(parameter.numel() for parameter in parameters),
+            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "threads": torch.get_num_threads(),
+            "selected_by": f"dev {self.measure}" if self.measure else "last epoch",
+        }
+
+    def introduction(self) -> str:
+        """What is about to be trained, for a person; before it, a line for each thing that may not be meant."""
+        corpus, config, left_out = self.corpus, self.config, self.exclusions.told()
+        warnings = [*self._warnings, *([left_out] if self.exclusions.empty else [])]
+        notes = [
+            "" if self.exclusions.empty else left_out,
+            f"{corpus.without_text} without caption skipped" if corpus.without_text else "",
+            f"{len(corpus.images.broken)} broken skipped" if corpus.images.broken else "",
+        ]
+        told = "; ".join(note for note in notes if note)
+        labels = " + ".join(self._label_names) or "hard labels"
+        return "".join(f"warning: {line}\n" for line in warnings) + (
+            f"pre-training {config.model.preset}, stage {config.stage}, with {labels} on {len(corpus.images):,} images "
+            f"of {corpus.store.dataset}{f' ({told})' if told else ''}, {self.total_steps} steps of {self.batch_size}, "
+            f"on {self.accelerator.device} -> {config.output}"
+        )
+
+
+def _together(ids: Tensor, mask: Tensor, other: Tokens) -> tuple[Tensor, Tensor]:
+    """Two texts of each item in one tensor, ``[2, B, L]``; a second text is never longer than its caption's batch."""
+    length = ids.shape[1]
+    second = torch.zeros_like(ids)
+    width = min(length, other.ids.shape[1])
+    second[:, :width] = other.ids[:, :width]
+    real = torch.arange(length) < other.lengths.clamp(max=length)[:, None]
+    return torch.stack([ids, second]), torch.stack([mask, real])

@@ -1,0 +1,166 @@
+"""A pre-trained model's folder: a Med-VQA model without answers, what its run trained, and the heads beside it.
+
+config.json, model.safetensors, tokenizer, answers.json   as training/med_vqa/model/saving.py writes them; no candidates
+pretraining.json                                          stage, trained parts, width of the heads, temperatures and
+                                                          which of them were learnt; all pre-trainings up to this one,
+                                                          and whether a fine-tuning came before it
+heads.safetensors                                         projections, matching head, temperatures
+trained_on.json                                           of that fine-tuning, where it is recorded
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.errors import CheckpointError
+from training.med_vqa.model.build import FUSION, TOWERS
+from training.med_vqa.model.history import (
+    FIELD,
+    PRETRAINING,
+    Past,
+    Pretraining,
+    as_json,
+    read_pretraining,
+    save_trained_on,
+)
+from training.med_vqa.model.saving import CONFIG, Answers, MedVQA, save_med_vqa
+from training.med_vqa.pretrain.corpus import Corpus
+from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.pretrain.model import TEMPERATURES, Heads, PretrainingModel
+
+HEADS = "heads.safetensors"
+_LEARNT = "learnt_temperatures"
+
+
+def pretraining_of(stage: str, corpus: Corpus, exclusions: Exclusions) -> Pretraining:
+    """What a run records of its data, so that who scores the model can tell what it saw."""
+    store = corpus.store
+    return Pretraining(
+        stage=stage,
+        dataset=store.dataset,
+        split=store.split,
+        store=store.fingerprint,
+        images=len(corpus.images),
+        dev_images=0 if corpus.dev is None else len(corpus.dev),
+        excluded=exclusions.made(),
+    )
+
+
+def save_pretrained(
+    folder: Path, model: PretrainingModel, vqa: MedVQA, pretraining: Pretraining, past: Past
+) -> None:
+    """Write the folder; errors as of ``save_med_vqa``.
+
+    Args:
+        folder: a new or empty folder.
+        model: unwrapped; its Med-VQA model is that of ``vqa``.
+        vqa: model and tokenizer.
+        pretraining: what it was trained on.
+        past: what its start had been through, which goes on with it.
+    """
+    none = Answers(
+        [], [], protocol="none", dataset=pretraining.dataset, source="none: a pre-training knows no answers"
+    )
+    save_med_vqa(folder, vqa.model, vqa.tokenizer, none)
+    heads = model.heads
+    try:
+        save_file(
+            {name: value.detach().contiguous() for name, value in heads.state_dict().items()}, folder / HEADS
+        )
+    except SafetensorError as error:  # how a full disk comes out of safetensors
+        raise OSError(str(error)) from error
+    shutil.copymode(folder / CONFIG, folder / HEADS)
+    record: dict[str, Any] = {
+        "stage": model.stage,
+        "trained": [*TOWERS, *(FUSION if model.stage == "two" else ())],
+        "embed_dim": heads.image.out_features,
+        "temperatures": {name: round(heads.tau(name).item(), 6) for name in TEMPERATURES},
+        _LEARNT: _learnt(heads),
+        "fine_tuned": past.fine_tuned,
+        FIELD: as_json((*past.pretrainings, pretraining)),
+    }
+    (folder / PRETRAINING).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if past.fine_tuning is not None:
+        save_trained_on(folder, past.fine_tuning)
+
+
+def take_heads(model: PretrainingModel, start: Path) -> list[str]:
+    """Go on with the heads of a pre-training; of its temperatures, with those that were, and are, learnt.
+
+    Stage one begins with new heads where the start has none of its width; stage two does not begin without.
+
+    Args:
+        model: takes them.
+        start: folder of the model that training goes on from.
+
+    Returns:
+        What a person would not expect, a line each.
+
+    Raises:
+        CheckpointError: the heads are damaged; in stage two also: the start is no pre-training, or its heads are of
+            another width.
+    """
+    path, heads, record = start / HEADS, model.heads, read_pretraining(start)
+    two = model.stage == "two"
+    if not record or not path.is_file():
+        if two:
+            raise CheckpointError(
+                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two goes on from a "
+                "run of stage one, or of stage two"
+            )
+        return [f"model.start {start} has no heads: those of this run are new"]
+    content = _read_heads(path, heads)
+    if any(content[name].shape != value.shape for name, value in heads.state_dict().items()):
+        widths = f"its heads are {record.get('embed_dim')} wide and those of this"
+        if two:
+            raise CheckpointError(
+                f"model.start {start}: {widths} model {heads.image.out_features}: set model.embed_dim as in the "
+                "pre-training"
+            )
+        return [f"model.start {start}: {widths} run {heads.image.out_features}: they are new"]
+    here, there = _learnt(heads), record.get(_LEARNT, [])
+    if not isinstance(there, list) or not set(there) <= set(TEMPERATURES):
+        raise CheckpointError(f'{start / PRETRAINING} is damaged: "{_LEARNT}" does not list temperatures')
+    configured = {
+        name: value
+        for name, value in heads.state_dict().items()
+        if name.startswith("log_taus.") and name.removeprefix("log_taus.") not in set(here) & set(there)
+    }
+    heads.load_state_dict({**content, **configured})
+    if here and _LEARNT not in record:
+        return [
+            f"model.start {start} does not record whether it learnt its temperatures: they start as configured"
+        ]
+    dropped = [
+        f"{name} {content[f'log_taus.{name}'].exp().item():.4g} there, {heads.tau(name).item():.4g} here"
+        for name in there
+        if name not in here
+    ]
+    if not dropped:
+        return []
+    return [f"temperatures that the start learnt are fixed here, as configured: {'; '.join(dropped)}"]
+
+
+def _learnt(heads: Heads) -> list[str]:
+    return [name for name in TEMPERATURES if heads.log_taus[name].requires_grad]
+
+
+def _read_heads(path: Path, heads: Heads) -> dict[str, Tensor]:
+    """Every tensor of ``heads``, of whatever shape.
+
+    Raises:
+        CheckpointError: the file is damaged, or lacks one.
+    """
+    try:
+        content = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    for name in heads.state_dict():
+        if name not in content:
+            raise CheckpointError(f'{path} is damaged: it has no "{name}"')
+    return {name: content[name] for name in heads.state_dict()}

@@ -1,0 +1,215 @@
+"""CUI@K of every query in its named variants (methods.md §1.5): do the images found speak of the query's concepts?
+
+The supplement (S) names the measure and does not define it: all variants are ours (R). C are the concepts that a
+caption asserts, n(q, r) = |C_q ∩ C_r|, r_1 … r_K the images found, G the size of the query's gallery (its own group
+excluded, for the best possible list as well); where fewer than K are left, K is their number.
+
+name    measure                                                      expected of a random order
+oracle  Σ_k n(q, r_k) / the largest such sum of any K images         K·mean_r n(q, r) / the same
+hits    mean_k [n(q, r_k) > 0]                                       share of the gallery with n(q, r) > 0
+share   mean_k n(q, r_k) / |C_q|                                     mean_r n(q, r) / |C_q|
+jaccard mean_k n(q, r_k) / |C_q ∪ C_{r_k}|                           mean_r of the same
+union   |C_q ∩ (C_{r_1} ∪ … ∪ C_{r_K})| / |C_q|                      mean_{c ∈ C_q} 1 − C(G − m_c, K) / C(G, K)
+ndcg    Σ_k n(q, r_k)/log₂(k + 1) / the same of the best possible    mean_r n(q, r)·Σ_k 1/log₂(k + 1) / the same
+        order
+
+m_c: gallery images that assert c. ``oracle`` is the default: it is 1 for a perfect list at every K, and rises with K
+as the paper's does. A query that shares no concept with any gallery image has no score in any variant: NaN, so that
+all variants rest on the same queries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from training.retrieval.metrics import Scores, none_of, ratio
+from training.retrieval.overlaps import Concepts, Overlaps
+from training.retrieval.retrieval import CHUNK
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Measure = Callable[[Overlaps, int], FloatArray]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One reading of CUI@K."""
+
+    title: str
+    """What follows "CUI@K" in a table."""
+    measure: Measure
+    """Of the lists found, ``[B]``."""
+    chance: Measure
+    """Its exact expectation under a random order, ``[B]``."""
+
+
+def oracle(chunk: Overlaps, k: int) -> FloatArray:
+    """Σ_k n(q, r_k) / max over K images of the same."""
+    return ratio(chunk.shared[:, :k].sum(axis=1), _best_sum(chunk, k))
+
+
+def oracle_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    """K·mean_r n(q, r) / the best sum."""
+    return ratio(_mean_shared(chunk) * np.minimum(k, chunk.gallery), _best_sum(chunk, k))
+
+
+def hits(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_k [n(q, r_k) > 0]."""
+    return _mean_found(chunk, chunk.shared > 0, k)
+
+
+def hits_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    """Share of the gallery that shares a concept with the query."""
+    return ratio(chunk.at_least[:, 0], chunk.gallery)
+
+
+def share(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_k n(q, r_k) / |C_q|."""
+    return ratio(_mean_found(chunk, chunk.shared, k), chunk.query_sizes)
+
+
+def share_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_r n(q, r) / |C_q|."""
+    return ratio(_mean_shared(chunk), chunk.query_sizes)
+
+
+def jaccard(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_k n(q, r_k) / |C_q ∪ C_{r_k}|."""
+    union = chunk.query_sizes[:, None] + chunk.found_sizes - chunk.shared
+    return _mean_found(chunk, chunk.shared / np.maximum(union, 1), k)
+
+
+def jaccard_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_r of the same."""
+
+    def total(queries: IntArray, counts: IntArray, images: IntArray) -> FloatArray:
+        union = chunk.query_sizes[queries] + chunk.concepts.sizes[images] - counts
+        summed = np.bincount(queries, counts / np.maximum(union, 1), minlength=len(chunk.order))
+        return summed.astype(np.float64)
+
+    return ratio(total(*chunk.entries) - total(*chunk.own_pairs), chunk.gallery)
+
+
+def union(chunk: Overlaps, k: int) -> FloatArray:
+    """|C_q ∩ ∪_k C_{r_k}| / |C_q|."""
+    queries, ranks = chunk.first_ranks
+    return ratio(np.bincount(queries[ranks <= k], minlength=len(chunk.order)), chunk.query_sizes)
+
+
+def union_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_{c ∈ C_q} 1 − C(G − m_c, K) / C(G, K): that at least one of K images has the concept."""
+    queries, counts = chunk.concept_counts
+    covered = 1 - none_of(chunk.gallery[queries], counts, k)
+    return ratio(np.bincount(queries, covered, minlength=len(chunk.order)), chunk.query_sizes)
+
+
+def ndcg(chunk: Overlaps, k: int) -> FloatArray:
+    """Σ_k n(q, r_k)/log₂(k + 1), over that of the gallery in the order of n(q, r)."""
+    return ratio((chunk.shared[:, :k] * _discounts(k)).sum(axis=1), _best_dcg(chunk, k))
+
+
+def ndcg_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    """mean_r n(q, r)·Σ_k 1/log₂(k + 1), over the same."""
+    ranks = np.minimum(k, chunk.gallery)
+    return ratio(_mean_shared(chunk) * _summed_discounts(k)[ranks], _best_dcg(chunk, k))
+
+
+VARIANTS = {
+    "oracle": Variant("", oracle, oracle_by_chance),
+    "hits": Variant("hit share", hits, hits_by_chance),
+    "share": Variant("|q∩r|/|q|", share, share_by_chance),
+    "jaccard": Variant("Jaccard", jaccard, jaccard_by_chance),
+    "union": Variant("union coverage", union, union_by_chance),
+    "ndcg": Variant("NDCG", ndcg, ndcg_by_chance),
+}
+
+
+def cui_at(
+    order: IntArray,
+    cuis: sparse.csr_array,
+    groups: IntArray,
+    depths: Sequence[int],
+    variants: Sequence[str] = ("oracle",),
+    chunk: int = CHUNK,
+) -> dict[str, Scores]:
+    """CUI@K of every query.
+
+    Args:
+        order: ranked rows, int64 ``[N, >= max(depths)]``, −1 = none left.
+        cuis: image × concept, 0 or 1, ``[N, C]``.
+        groups: images of the query's group are in nobody's best list for it, either, ``[N]``.
+        depths: the Ks.
+        variants: names in ``VARIANTS``.
+        chunk: queries scored at a time.
+
+    Returns:
+        Variant to K to float64 ``[N]`` in [0, 1]; NaN where no gallery image shares a concept with the query.
+    """
+    return _collect(order, cuis, groups, depths, {name: VARIANTS[name].measure for name in variants}, chunk)
+
+
+def cui_by_chance(
+    cuis: sparse.csr_array,
+    groups: IntArray,
+    depths: Sequence[int],
+    variants: Sequence[str] = ("oracle",),
+    chunk: int = CHUNK,
+) -> dict[str, Scores]:
+    """What ``cui_at`` is expected to give for a gallery in random order, exactly; no draw."""
+    nothing = np.empty((cuis.shape[0], 0), dtype=np.int64)
+    return _collect(nothing, cuis, groups, depths, {name: VARIANTS[name].chance for name in variants}, chunk)
+
+
+def cui_overlap_at(
+    order: IntArray, cuis: sparse.csr_array, groups: IntArray, depths: Sequence[int], chunk: int = CHUNK
+) -> Scores:
+    """``cui_at`` in its default variant: K to float64 ``[N]``."""
+    return cui_at(order, cuis, groups, depths, chunk=chunk)["oracle"]
+
+
+def _collect(
+    order: IntArray,
+    cuis: sparse.csr_array,
+    groups: IntArray,
+    depths: Sequence[int],
+    measures: dict[str, Measure],
+    chunk: int,
+) -> dict[str, Scores]:
+    scores = {name: {k: np.full(len(order), np.nan) for k in depths} for name in measures}
+    for part in Concepts(cuis, groups).chunks(order, chunk):
+        findable = part.at_least[:, 0] > 0
+        for name, measure in measures.items():
+            for k in depths:
+                scores[name][k][part.rows] = np.where(findable, measure(part, k), np.nan)
+    return scores
+
+
+def _best_sum(chunk: Overlaps, k: int) -> FloatArray:
+    best: FloatArray = np.minimum(chunk.at_least, k).sum(axis=1).astype(np.float64)
+    return best
+
+
+def _best_dcg(chunk: Overlaps, k: int) -> FloatArray:
+    best: FloatArray = _summed_discounts(k)[np.minimum(chunk.at_least, k)].sum(axis=1)
+    return best
+
+
+def _mean_shared(chunk: Overlaps) -> FloatArray:
+    return ratio(chunk.at_least.sum(axis=1), chunk.gallery)
+
+
+def _mean_found(chunk: Overlaps, values: NDArray[Any], k: int) -> FloatArray:
+    return ratio((values * chunk.found)[:, :k].sum(axis=1), chunk.found[:, :k].sum(axis=1))
+
+
+def _discounts(k: int) -> FloatArray:
+    discounts: FloatArray = 1 / np.log2(np.arange(k) + 2)
+    return discounts
+
+
+def _summed_discounts(k: int) -> FloatArray:
+    return np.concatenate([[0.0], np.cumsum(_discounts(k))])

@@ -1,0 +1,228 @@
+"""Every measure of one trained model, and what chance would give: per query, by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import ConfigError, DataError
+from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
+from training.retrieval.config import AFTER, IMAGE_TEXT, TEXT_IMAGE, EvalConfig, View
+from training.retrieval.features import Features, RetrievalSet
+from training.retrieval.metrics import (
+    label_codes,
+    precision_at,
+    precision_by_chance,
+    recall_at,
+    recall_by_chance,
+)
+from training.retrieval.retrieval import Device, pair_ranks, rank
+from training.retrieval.zero_shot import Task, floor, is_right
+
+CUI_DEPTHS = (5, 10, 50)
+LABEL_DEPTHS = (5, 10, 30)
+PAIR_DEPTHS = (1, 5, 10)
+PAIR_VIEWS = (View(IMAGE_TEXT, AFTER), View(TEXT_IMAGE, AFTER))
+PAIRED = "own caption and own image, features after the projection"
+ZERO_SHOT = "zero-shot classification, features after the projection"
+
+LabelSets = Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A measure of every query."""
+
+    values: NDArray[np.float64]
+    """``[N]``, NaN for a query without a score."""
+    section: str
+    """The heading it stands under."""
+    classes: NDArray[np.int64] | None = None
+    """Its mean is the mean of these classes' means; ``[N]``."""
+
+
+Measures = dict[str, Scored]
+
+
+def mean_of(scored: Scored) -> float:
+    """Mean over the scored queries, or of the classes' means; NaN without a query."""
+    known = ~np.isnan(scored.values)
+    if not known.any():
+        return float("nan")
+    if scored.classes is None:
+        return float(scored.values[known].mean())
+    classes = scored.classes[known]
+    return float(np.mean([scored.values[known][classes == code].mean() for code in np.unique(classes)]))
+
+
+def mean_over_seeds(seeds: Sequence[Measures]) -> Measures:
+    """Each query's score averaged over models that differ in the seed.
+
+    A query has a score with every seed or with none: whether it has depends on labels, concepts and gallery only.
+    """
+    return {
+        name: Scored(
+            np.mean([measures[name].values for measures in seeds], axis=0), scored.section, scored.classes
+        )
+        for name, scored in seeds[0].items()
+    }
+
+
+def label_sets(available: Sequence[str], wanted: Sequence[str] | None) -> list[tuple[str, ...]]:
+    """Label combinations to measure: those asked for (``modality+region``), else each label and the paper's pair.
+
+    Without a request the conjunction is modality+region where both exist, otherwise all labels together.
+
+    Raises:
+        ConfigError: a label asked for is not in the store.
+    """
+    if wanted:
+        for name in "+".join(wanted).split("+"):
+            if name not in available:
+                raise ConfigError(
+                    f'--labels: the store has no label "{name}"; it has {", ".join(available) or "none at all"}'
+                )
+        return [tuple(name.split("+")) for name in wanted]
+    pair = tuple(name for name in ("modality", "region") if name in available)
+    conjunction = pair if len(pair) == 2 else tuple(available)
+    return [(name,) for name in available] + ([conjunction] if len(conjunction) > 1 else [])
+
+
+def view_features(features: Features, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Queries and gallery of a view, ``[N, D]`` each.
+
+    Raises:
+        DataError: they were not encoded.
+    """
+    images = features.images.get(view.features)
+    if images is None or (features.texts is None and view.crosses):
+        raise DataError(f"{view.title}: these features were not encoded")
+    if not view.crosses or features.texts is None:
+        return images, images
+    return (images, features.texts) if view.direction == IMAGE_TEXT else (features.texts, images)
+
+
+def measure_run(
+    features: Features,
+    data: RetrievalSet,
+    labels: LabelSets,
+    config: EvalConfig | None = None,
+    tasks: Sequence[Task] = (),
+    device: Device = "cpu",
+) -> Measures:
+    """Every measure of one trained model.
+
+    Args:
+        features: of the retrieval set, at least the kinds that ``config`` needs.
+        data: the images and what is known about them.
+        labels: label columns of P@K, see ``label_sets``.
+        config: directions and protocol; the defaults if None.
+        tasks: zero-shot tasks; their classes are in ``features.classes``.
+        device: where similarities are computed.
+    """
+    config = config or EvalConfig()
+    groups = data.excluded(config.group_exclusion)
+    measures: Measures = {}
+    for view in config.views:
+        measures |= _measure_view(features, view, data, labels, config, groups, device)
+    if config.recall:
+        for view in PAIR_VIEWS:
+            ranks = pair_ranks(*view_features(features, view), groups, data.caption_codes, device=device)
+            for k, values in recall_at(ranks, PAIR_DEPTHS).items():
+                measures[f"{view.prefix}Recall@{k}"] = Scored(values, PAIRED)
+    for task in tasks:
+        truth = _truth(data, task)
+        right = is_right(features.images[AFTER], features.classes[task.label], truth)
+        measures |= _accuracies(task, right, truth)
+    return measures
+
+
+def measure_chance(
+    data: RetrievalSet, labels: LabelSets, config: EvalConfig | None = None, tasks: Sequence[Task] = ()
+) -> Measures:
+    """What a gallery in random order is expected to score (exact expectations, no draw); zero-shot: its floor."""
+    config = config or EvalConfig()
+    groups = data.excluded(config.group_exclusion)
+    overlaps = cui_by_chance(data.cuis, groups, CUI_DEPTHS, config.cui_variants)
+    precisions = {names: precision_by_chance(_codes(data, names), groups) for names in labels}
+    recalls = recall_by_chance(data.caption_codes, groups, PAIR_DEPTHS)
+    measures: Measures = {}
+    for view in config.views:
+        for variant, scores in overlaps.items():
+            for k, values in scores.items():
+                measures[cui_name(view, variant, k)] = Scored(values, view.title)
+        for names, values in precisions.items():
+            for k in LABEL_DEPTHS:
+                measures[label_name(view, names, k)] = Scored(values, view.title)
+    if config.recall:
+        for view in PAIR_VIEWS:
+            for k, values in recalls.items():
+                measures[f"{view.prefix}Recall@{k}"] = Scored(values, PAIRED)
+    for task in tasks:
+        truth = _truth(data, task)
+        measures |= _accuracies(task, floor(truth), truth)
+    return measures
+
+
+def primary(config: EvalConfig) -> str:
+    """The one endpoint named beforehand: CUI@50 of the first direction, features and variant asked for."""
+    return cui_name(config.views[0], config.cui_variants[0], max(CUI_DEPTHS))
+
+
+def _measure_view(
+    features: Features,
+    view: View,
+    data: RetrievalSet,
+    labels: LabelSets,
+    config: EvalConfig,
+    groups: NDArray[np.int64],
+    device: Device,
+) -> Measures:
+    queries, gallery = view_features(features, view)
+    measures: Measures = {}
+    lists: dict[bytes, NDArray[np.int64]] = {}
+
+    def ranked(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Lists of a gallery, made once for all labels that the same images have."""
+        key = allowed.tobytes()
+        if key not in lists:
+            some = None if allowed.all() else allowed
+            lists[key] = rank(queries, gallery, groups, max(CUI_DEPTHS), some, device=device)
+        return lists[key]
+
+    order = ranked(np.ones(len(queries), dtype=bool))
+    for variant, scores in cui_at(order, data.cuis, groups, CUI_DEPTHS, config.cui_variants).items():
+        for k, values in scores.items():
+            measures[cui_name(view, variant, k)] = Scored(values, view.title)
+    for names in labels:
+        codes = _codes(data, names)
+        for k, values in precision_at(ranked(codes >= 0), codes, LABEL_DEPTHS).items():
+            measures[label_name(view, names, k)] = Scored(values, view.title)
+    return measures
+
+
+def _accuracies(task: Task, right: NDArray[np.float64], truth: NDArray[np.int64]) -> Measures:
+    return {
+        f"zero-shot {task.label} accuracy": Scored(right, ZERO_SHOT),
+        f"zero-shot {task.label} balanced accuracy": Scored(right, ZERO_SHOT, truth),
+    }
+
+
+def cui_name(view: View, variant: str, k: int) -> str:
+    """Name of CUI@k in a view, such as ``projected CUI@50 modality``."""
+    return f"{view.prefix}CUI@{k} {VARIANTS[variant].title}".rstrip()
+
+
+def label_name(view: View, names: tuple[str, ...], k: int) -> str:
+    """Name of P@k over label columns, such as ``modality+organ P@30``."""
+    return f"{view.prefix}{'+'.join(names)} P@{k}"
+
+
+def _codes(data: RetrievalSet, names: tuple[str, ...]) -> NDArray[np.int64]:
+    return label_codes(*(data.label(name) for name in names))
+
+
+def _truth(data: RetrievalSet, task: Task) -> NDArray[np.int64]:
+    place = {name: index for index, name in enumerate(task.classes)}
+    return np.array([place.get(value, -1) for value in data.label(task.label)], dtype=np.int64)

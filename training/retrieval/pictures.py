@@ -1,0 +1,183 @@
+"""Pictures to look at: what each run finds for a few queries, and what a batch's targets look like."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from kg_targets.store import TargetStore
+from training.data.cases import case_codes
+from training.data.decode import BrokenImage
+from training.data.sources import ImageSource
+from training.errors import DataError
+from training.nb_clip.targets import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
+from training.retrieval.features import RetrievalSet
+
+RIGHT, PART, WRONG, QUERY = "#2a9d4a", "#e0a100", "#c8352b", "#222222"
+
+
+def choose_queries(labels: NDArray[np.int64], count: int, seed: int = 0) -> list[int]:
+    """Queries of as many different labels as possible, drawn by seed; never chosen by how well a run does."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(np.flatnonzero(labels >= 0))
+    _, first = np.unique(labels[shuffled], return_index=True)
+    distinct = shuffled[np.sort(first)]
+    rest = shuffled[~np.isin(shuffled, distinct)]
+    return [int(row) for row in np.concatenate([distinct, rest])[:count]]
+
+
+def contact_sheet(
+    path: Path,
+    data: RetrievalSet,
+    source: ImageSource,
+    orders: Mapping[str, NDArray[np.int64]],
+    queries: Sequence[int],
+    labels: Sequence[str],
+    title: str,
+    depth: int = 5,
+) -> None:
+    """Draw one row per query: the query, then each run's first ``depth`` images.
+
+    Args:
+        path: PNG to write.
+        data: images; ``orders`` and ``queries`` count in its rows.
+        source: where the images are read.
+        orders: run name to ranked rows ``[N, >= depth]``.
+        queries: rows to show.
+        labels: a frame is green where all of them agree with the query, amber where some do, red where none does.
+        title: above, one or two lines.
+        depth: images per run.
+    """
+    values = [data.label(name) for name in labels]
+    columns = 1 + len(orders) * (depth + 0.35)
+    height = 1.64 * len(queries) + 1.1  # inches; the last row has captions too
+    figure = Figure(figsize=(1.18 * columns + 0.2, height), facecolor="white")
+    grid = figure.add_gridspec(
+        len(queries),
+        1 + len(orders) * (depth + 1),
+        width_ratios=[1, *([0.35] + [1] * depth) * len(orders)],
+        left=0.005, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height,
+        wspace=0.06, hspace=0.42,
+    )  # fmt: skip
+    sheet_title(figure, title)
+    for line, query in enumerate(queries):
+        first = figure.add_subplot(grid[line, 0])
+        panel(first, data, source, query, QUERY, _caption(values, query), "" if line else "query")
+        for number, (name, order) in enumerate(orders.items()):
+            for place, row in enumerate(order[query, :depth]):
+                axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
+                if row < 0:
+                    axes.axis("off")
+                    continue
+                head = name if line == 0 and place == 0 else ""
+                colour = agreement(values, query, int(row))
+                panel(axes, data, source, int(row), colour, _caption(values, int(row)), head)
+    figure.savefig(path, dpi=110)
+
+
+def sheet_title(figure: Figure, title: str) -> None:
+    """Write a title above, wrapped to the figure's width."""
+    width = int(15 * figure.get_figwidth())  # characters of this size in an inch
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
+    figure.text(0.005, 0.995, "\n".join(lines), va="top", fontsize=9, parse_math=False)
+
+
+def panel(
+    axes: Axes, data: RetrievalSet, source: ImageSource, row: int, colour: str, caption: str, head: str
+) -> None:
+    """One image in a frame of ``colour``, with a caption below and a heading above.
+
+    Raises:
+        DataError: the image cannot be read any more.
+    """
+    try:
+        image = source.read(int(data.rows[row]))
+    except BrokenImage as error:
+        raise DataError(f"{error}: it could be read before; are the images being changed?") from error
+    grey = image.mode == "L"
+    axes.imshow(
+        np.asarray(image), cmap="gray" if grey else None, vmin=0 if grey else None, vmax=255 if grey else None
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2.6)
+    axes.set_xlabel(caption, fontsize=6.2, labelpad=2.5, parse_math=False)
+    if head:
+        axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4, parse_math=False)
+
+
+def agreement(values: Sequence[Sequence[str]], query: int, row: int) -> str:
+    """Colour of a frame: do all labels agree, some, or none; neutral without labels."""
+    if not values:
+        return QUERY
+    agree = sum(value[row] == value[query] for value in values)
+    return RIGHT if agree == len(values) else PART if agree else WRONG
+
+
+def _caption(values: Sequence[Sequence[str]], row: int) -> str:
+    parts = [value[row] or "–" for value in values]
+    lines = [" · ".join(parts[:2]), *parts[2:]]
+    # What fits below a panel at this font size: 22 characters a line, four lines.
+    wrapped = [textwrap.wrap(line, 22, max_lines=2, placeholder=" …") for line in lines]
+    return "\n".join(part for pieces in wrapped for part in pieces)
+
+
+def target_block(path: Path, store: TargetStore, label: str | None, batch: int = 64, seed: int = 0) -> None:
+    """Draw one batch's similarity S and its targets P under three policies, rows ordered by a label.
+
+    Args:
+        path: PNG to write.
+        store: targets; the batch is drawn by ``seed``, at most one image per case.
+        label: label to order by; store order when None.
+        batch: images, fewer if the store has fewer cases.
+        seed: of the draw.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(store))
+    _, first = np.unique(case_codes(store.group_ids)[shuffled], return_index=True)
+    rows = np.sort(shuffled[np.sort(first)][:batch])
+    names = store.label(label) if label else [""] * len(store)
+    rows = np.array(sorted(rows, key=lambda row: (names[row], row)))
+    similarity = torch.from_numpy(store.block(rows))
+    known = torch.as_tensor(store.known[rows])
+    pairs = pair_structure(similarity, 0, known, known)
+    panels = {
+        "softmax, τ = 1": softmax_policy(similarity, 1.0, pairs=pairs),
+        "fixed_mass, α = 0.7, τ = 0.05": fixed_mass_policy(similarity, pairs=pairs),
+        f"evidence, θ = {store.threshold:.2f}, α = 0.7": evidence_policy(
+            similarity, store.threshold, pairs=pairs
+        ),
+    }
+    figure = Figure(figsize=(16, 4.4), facecolor="white", layout="constrained")
+    axes = figure.subplots(1, 4)
+    shown = axes[0].imshow(similarity, cmap="viridis", vmin=0, vmax=1)
+    axes[0].set_title(f"similarity S\n{len(rows)} images, one per case", fontsize=10)
+    figure.colorbar(shown, ax=axes[0], shrink=0.75)
+    for place, (title, target) in zip(axes[1:], panels.items(), strict=True):
+        shown = place.imshow(target.clamp(min=1e-4), cmap="magma", norm=LogNorm(1e-4, 1))
+        place.set_title(f"targets P: {title}\nmean diagonal {target.diagonal().mean():.2f}", fontsize=10)
+    figure.colorbar(shown, ax=axes[-1], shrink=0.75, label="probability (log)")
+    _mark_groups(axes, [names[row] for row in rows])
+    figure.suptitle(
+        f"{store.dataset}/{store.split}: what a batch is taught" + (f", ordered by {label}" if label else "")
+    )
+    figure.savefig(path, dpi=100)
+
+
+def _mark_groups(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """Name each run of equal labels at its middle; labels only on the first panel."""
+    ends = [i for i in range(1, len(names) + 1) if i == len(names) or names[i] != names[i - 1]]
+    starts = [0, *ends[:-1]]
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    for index, place in enumerate(axes):
+        place.set_xticks([])
+        place.set_yticks(middles if index == 0 and names[0] else [])
+        if index == 0 and names[0]:
+            shown = [textwrap.shorten(names[start], 30, placeholder=" …") for start in starts]
+            place.set_yticklabels(shown, fontsize=7, parse_math=False)

@@ -1,0 +1,216 @@
+"""How a model's cosines follow the targets' similarities over pairs of images, and how sure that is.
+
+x_p is S of pair p, y_p a model's cosine, s(p) the pair's stratum (one for all pairs, or the value of a label that
+both images have), w_p a weight. Spearman and Pearson are pooled within strata, so that differences between the strata
+(all mammograms are alike, in S and in any model) do not count:
+
+    r = Σ_p w_p x̃_p ỹ_p / √(Σ_p w_p x̃_p² · Σ_p w_p ỹ_p²),   x̃_p = x_p − mean of x over the stratum of p
+
+for Pearson; for Spearman x and y are first replaced by their mid-ranks within the stratum, as shares of its size.
+
+**Intervals.** Images of one case are not independent and neither are pairs that share a case: cases are drawn with
+replacement and a pair weighs the product of how often its two cases were drawn (copies of one case form no pair of
+different cases). Ranks are computed anew in each draw. Models see the same draws, so differences are paired. A run of
+several seeds is the mean of their correlations.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.statistics.bootstrap import case_weights
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Cosines = Mapping[str, Sequence[FloatArray]]
+"""Model to the cosines of all pairs by each of its seeds, ``[P]``."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its 95 % percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, draws: FloatArray) -> "Estimate":
+        """From the statistic of the data, then of every bootstrap sample, ``[1 + draws]``; NaN samples are left out."""
+        samples = draws[1:][~np.isnan(draws[1:])]
+        low, high = np.quantile(samples, [0.025, 0.975]) if len(samples) else (np.nan, np.nan)
+        return cls(float(draws[0]), float(low), float(high))
+
+
+class PairWeights:
+    """Weights of pairs in the data and in bootstrap samples of cases.
+
+    Args:
+        first: case code of each pair's first image, ``[P]``.
+        second: case code of each pair's second image, ``[P]``.
+        draws: bootstrap samples.
+        seed: of the samples.
+    """
+
+    def __init__(self, first: IntArray, second: IntArray, draws: int, seed: int) -> None:
+        cases, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
+        self._first, self._second = np.split(codes, 2)
+        self._drawn = case_weights(len(cases), draws, seed) if len(cases) else np.zeros((draws, 0), np.uint16)
+
+    def __len__(self) -> int:
+        return 1 + len(self._drawn)
+
+    def of(self, chosen: IntArray) -> Iterator[FloatArray]:
+        """Weights of the pairs ``chosen``: 1 for the data, then those of each sample; float64 ``[len(chosen)]``."""
+        first, second = self._first[chosen], self._second[chosen]
+        yield np.ones(len(chosen))
+        for row in self._drawn:
+            times = row.astype(np.float64)
+            yield times[first] * times[second]
+
+
+def correlate(
+    similarity: FloatArray, cosines: Cosines, strata: IntArray, weights: PairWeights
+) -> dict[str, dict[str, FloatArray]]:
+    """Spearman's and Pearson's correlation of S with each model's cosines.
+
+    Args:
+        similarity: S, ``[P]``.
+        cosines: of each model.
+        strata: of each pair, −1 where it takes no part, ``[P]``.
+        weights: of the same pairs.
+
+    Returns:
+        Model to ``spearman`` and ``pearson``: of the data, then of each sample, float64 ``[1 + draws]``; NaN where
+        nothing varies.
+    """
+    order = np.argsort(strata, kind="stable")
+    chosen = order[strata[order] >= 0]
+    places = _Strata(strata[chosen])
+    target = similarity[chosen]
+    seeds = [(name, values[chosen]) for name, group in cosines.items() for values in group]
+    ranked, others = _Ranks(target, places), [_Ranks(values, places) for _, values in seeds]
+    moments = _Moments(target, [values for _, values in seeds], places)
+    found = np.full((2, len(weights), len(seeds)), np.nan)
+    for draw, weight in enumerate(weights.of(chosen) if len(chosen) else ()):
+        sizes = places.sums(weight[None])[0]
+        ranks, spread = ranked.of(weight, sizes)
+        weighted = weight * ranks
+        for at, other in enumerate(others):
+            there, other_spread = other.of(weight, sizes)
+            found[0, draw, at] = _ratio(float(weighted @ there), spread * other_spread)
+        found[1, draw] = moments.correlations(weight)
+    return {
+        name: {
+            kind: found[row][:, [at for at, (owner, _) in enumerate(seeds) if owner == name]].mean(axis=1)
+            for row, kind in enumerate(("spearman", "pearson"))
+        }
+        for name in cosines
+    }
+
+
+def mean_in_bins(bins: IntArray, count: int, cosines: Cosines, weights: PairWeights) -> dict[str, FloatArray]:
+    """Mean cosine of the pairs in each bin, of each model (mean of its seeds).
+
+    Args:
+        bins: of each pair, in [0, count), ``[P]``.
+        count: number of bins.
+        cosines: of each model.
+        weights: of the same pairs.
+
+    Returns:
+        Model to the means of the data, then of each sample, float64 ``[1 + draws, count]``; NaN in an empty bin.
+    """
+    order = np.argsort(bins, kind="stable")
+    places = _Strata(bins[order])
+    rows = np.stack([np.ones(len(bins)), *(np.mean(seeds, axis=0)[order] for seeds in cosines.values())])
+    found = np.full((len(cosines), len(weights), count), np.nan)
+    held = bins[order][places.starts]
+    for draw, weight in enumerate(weights.of(order)):
+        sizes, *sums = places.sums(rows * weight)
+        found[:, draw, held] = np.where(sizes > 0, np.stack(sums) / np.maximum(sizes, 1), np.nan)
+    return dict(zip(cosines, found, strict=True))
+
+
+class _Strata:
+    """Pairs sorted by stratum."""
+
+    def __init__(self, strata: IntArray) -> None:
+        fresh = np.ones(len(strata), dtype=bool)
+        fresh[1:] = np.diff(strata) != 0
+        self.starts = np.flatnonzero(fresh)
+        self.of = np.cumsum(fresh) - 1
+        """Stratum of each pair, counted from 0, ascending."""
+
+    def sums(self, rows: FloatArray) -> FloatArray:
+        """Sum of each row over each stratum, ``[K, P]`` to ``[K, G]``."""
+        return np.asarray(np.add.reduceat(rows, self.starts, axis=1))
+
+
+class _Ranks:
+    """A variable of pairs, sorted once, so that each sample's mid-ranks are sums instead of sorting."""
+
+    def __init__(self, values: FloatArray, strata: _Strata) -> None:
+        self._order = np.lexsort([values, strata.of])
+        arranged = values[self._order]
+        fresh = np.ones(len(arranged), dtype=bool)
+        fresh[1:] = (np.diff(arranged) != 0) | (np.diff(strata.of) != 0)
+        # Equal values of a stratum share a rank, which the last of them tells.
+        self._last = np.append(np.flatnonzero(fresh)[1:], len(arranged)) - 1 if len(arranged) else self._order
+        self._codes = np.empty(len(arranged), dtype=np.int64)
+        self._codes[self._order] = np.cumsum(fresh) - 1
+        self._stratum = strata.of[self._last]
+
+    def of(self, weight: FloatArray, sizes: FloatArray) -> tuple[FloatArray, float]:
+        """Ranks within the strata as shares of their sizes, less their mean ½, ``[P]``, and Σ weight·rank²."""
+        held = weight[self._order]
+        middle = np.cumsum(held)
+        if len(self._last) < len(held):
+            middle = middle[self._last]
+            held = np.diff(middle, prepend=0.0)
+        middle -= 0.5 * held
+        if len(sizes) > 1:
+            middle -= (np.cumsum(sizes) - sizes)[self._stratum]
+            middle /= np.maximum(sizes, 1)[self._stratum]
+        else:
+            middle /= max(sizes[0], 1)
+        middle -= 0.5
+        return middle[self._codes], float((held * middle) @ middle)
+
+
+class _Moments:
+    """Pearson's correlation of one variable with several others from weighted sums."""
+
+    def __init__(self, target: FloatArray, others: Sequence[FloatArray], strata: _Strata) -> None:
+        x, *ys = (self._centred(values, strata) for values in (target, *others))
+        self._strata = strata
+        self._rows = np.stack([np.ones_like(x), x, x * x, *(row for y in ys for row in (y, x * y, y * y))])
+
+    def correlations(self, weight: FloatArray) -> FloatArray:
+        """Of each of the others, ``[K]``."""
+        if len(self._strata.starts) == 1:
+            sums = (self._rows @ weight)[:, None]
+        else:
+            sums = self._strata.sums(self._rows * weight)
+        size, x, xx = np.maximum(sums[0], 1), sums[1], sums[2]
+        spread = float((xx - x * x / size).sum())
+        return np.array(
+            [
+                _ratio(float((xy - x * y / size).sum()), spread * float((yy - y * y / size).sum()))
+                for y, xy, yy in zip(sums[3::3], sums[4::3], sums[5::3], strict=True)
+            ]
+        )
+
+    @staticmethod
+    def _centred(values: FloatArray, strata: _Strata) -> FloatArray:
+        """Less the stratum's plain mean: sums of squares then lose no digits."""
+        if not len(values):
+            return values
+        means = strata.sums(np.stack([values, np.ones_like(values)]))
+        return np.asarray(values - (means[0] / means[1])[strata.of])
+
+
+def _ratio(product: float, spreads: float) -> float:
+    return product / float(np.sqrt(spreads)) if spreads > 1e-24 else float("nan")

@@ -1,0 +1,1 @@
+"""Statistics for everyone who reports: intervals over cases, paired tests, seed variance."""
