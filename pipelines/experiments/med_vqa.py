@@ -7,6 +7,8 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from training.data.files import image_digest
+
 from kg_targets.errors import ConfigError
 from pipelines.experiments.grid import digest, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
@@ -25,12 +27,11 @@ from pipelines.experiments.med_vqa_grid import (
 )
 from pipelines.experiments.med_vqa_report import Finished, write_report
 from pipelines.experiments.plan import Plan, Say
-from training.data.content import image_digest
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
+from training.med_vqa.answer.evaluate.evaluation import FORMAT
 from training.med_vqa.finetune import task as finetune
 from training.med_vqa.finetune.config import FinetuneConfig
-from training.med_vqa.answer.evaluate.evaluation import FORMAT
 from training.med_vqa.pretrain import train as pretraining
 from training.vqa import predictions
 from training.vqa.floors import FLOORS

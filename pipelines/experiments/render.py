@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from training.statistics.bootstrap import Interval
 from training.folders import writing
+from training.statistics.bootstrap import Interval
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""

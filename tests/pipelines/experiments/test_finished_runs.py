@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from pipelines.tables.measured import measure_names
+from pipelines.tables.plan import Plan, RunJob
 
 from kg_targets.errors import ConfigError
 from pipelines.build.config import BuildConfig
 from pipelines.build.stores import build_data_set
 from pipelines.demo import write_demo
-from pipelines.tables.__main__ import main
-from pipelines.tables.job import SECONDS
-from pipelines.tables.measured import measure_names
-from pipelines.tables.plan import Plan, RunJob
-from pipelines.tables.read_grid import read_grid
-from pipelines.tables.replaced import keep_finished
-from pipelines.tables.runner import MARKER
+from pipelines.experiments.__main__ import main
+from pipelines.experiments.job import SECONDS
+from pipelines.experiments.plan import keep_finished
+from pipelines.experiments.runner import MARKER
+from pipelines.experiments.tasks import read_grid
 from tests.builds import CAPTIONS, build, write_split
 from training.clip.load import WEIGHTS
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start

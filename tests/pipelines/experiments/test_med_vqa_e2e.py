@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipelines.demo import write_demo
-from pipelines.vqa_tables.__main__ import main
+from pipelines.experiments.__main__ import main
 from tests import REPOSITORY
 from tests.training.vqa.world import write_world
 
@@ -87,7 +87,7 @@ def modified(folder: Path) -> dict[str, int]:
 def test_a_grid_is_stopped_continued_reported_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["tiny.yaml", "--out", "out", "--jobs", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.vqa_tables", *command, "--only", "plain"],
+        [sys.executable, "-m", "pipelines.experiments", *command, "--only", "plain"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipelines.demo import write_demo
-from pipelines.tables.__main__ import main
+from pipelines.experiments.__main__ import main
 from tests import REPOSITORY
 
 STEPS = 200
@@ -65,7 +65,7 @@ def test_a_grid_is_killed_continued_reported_and_not_repeated(
     command = ["tiny.yaml", "--data-root", "data", "--out", "out", "--jobs", "2"]
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.tables", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pipelines.experiments", *command], stderr=subprocess.PIPE, text=True
     )
     log, deadline = Path("out/runs/sm/test-s0/log.jsonl"), time.monotonic() + 120
     while not log.is_file() or not log.stat().st_size:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from kg_targets.manifest import Manifest
-from kg_targets.manifest.folds import FoldConfig
-from kg_targets.manifest.record import Record
 from pipelines.tables.commands import command
 from pipelines.tables.grid import GRIDS, Comparison, Grid, Row, Table, Variant
 from pipelines.tables.paper import PAPER, paper_row
 from pipelines.tables.report import write_report
-from tests.training.retrieval.score_sheet_fakes import FOLDS, LIFT, SEEDS, chance, sheet, sheets
+
+from kg_targets.manifest import Manifest
+from kg_targets.manifest.folds import FoldConfig
+from kg_targets.manifest.record import Record
+from tests.pipelines.experiments.score_sheet_fakes import FOLDS, LIFT, SEEDS, chance, sheet, sheets
 from training.errors import ConfigError, DataError
 from training.retrieval.config import EvalConfig
 from training.retrieval.score_sheets import read_sheet, write_sheet
@@ -87,11 +87,11 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
     for expected in (
         "2 folds of whole cases of train and test (seed 0, 40 images held out), each case held out once",
         "cases of dev always trained on", "Holm's correction over 7 others",
-        "`python -m pipelines.tables made-up.yaml --data-root DIR --out DIR`",
+        "`python -m pipelines.experiments made-up.yaml --data-root DIR --out DIR`",
         "**CUI@50, Row sm against Row infonce: higher by 10.", "the one test named beforehand, below 0.05",
         "survives Holm's correction", "### CUI@50 (primary)", "*the paper's*", "| *48.6* |",
         "## Knowledge against controls", "| Row sm − | CUI@50 | p | p Holm |", "all other measures are descriptive",
-        "`python -m pipelines.tables made-up.yaml --data-root DIR --out DIR --only sm`",
+        "`python -m pipelines.experiments made-up.yaml --data-root DIR --out DIR --only sm`",
         "0.3 hours of 16 training runs, at most 2 at a time",
         "torch 2; open_clip 3", "In 4 of 4 pairs of trainings the difference has the sign of the mean.",
         "t test of D/SE, to be read with care: 2 degree(s) of freedom", "**A against A:** two seeds of one row",
@@ -213,13 +213,13 @@ def test_commands_have_the_options_that_are_not_the_defaults(
     usual = replace(grid, path=mine, data_root=Path("data/mine"))
     assert (
         command(usual, Path("build/tables/made-up"), 1)
-        == "python -m pipelines.tables 'my grids/made-up.yaml'"
+        == "python -m pipelines.experiments 'my grids/made-up.yaml'"
     )
     assert command(usual, Path("build/else"), None).endswith("made-up.yaml' --out build/else")
     elsewhere = replace(usual, data_root=Path("/somewhere/private"))
     assert command(elsewhere, Path("/scratch/tables"), 4).endswith("--data-root DIR --out DIR --threads 4")
     shipped = replace(grid, name="demo", path=GRIDS / "demo.yaml", data_root=Path("build/demo/data"))
-    assert command(shipped, Path("build/tables/demo"), 1) == "python -m pipelines.tables demo"
+    assert command(shipped, Path("build/tables/demo"), 1) == "python -m pipelines.experiments demo"
 
 
 def test_images_of_a_subset_that_have_no_case_take_part_in_it(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kg_targets.errors import ConfigError, StoreError
-from pipelines.tables.job import Job
-from pipelines.tables.runner import MARKER, Runner, StoppedError, claimed
+from pipelines.experiments.job import Job
+from pipelines.experiments.runner import MARKER, Runner, StoppedError, claimed
 from training.engine.signals import StopRequest
 
 
@@ -140,7 +140,7 @@ def stop_later(stop: StopRequest) -> None:
 def test_a_folder_belongs_to_one_grid_and_one_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.tables.runner._OTHERS", 0.2)
+    monkeypatch.setattr("pipelines.experiments.runner._OTHERS", 0.2)
     out, said = tmp_path / "out", list[str]()
     with (
         claimed(out, "demo", said.append),

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
-from pipelines.tables.results import Results
-from pipelines.tables.statistics import Sheets, analyse
-from tests.training.retrieval.score_sheet_fakes import DESIGN, FOLDS, MEASURES, chance, sheets
+from pipelines.experiments.results import Contrast, Design, Hypothesis, Results, TableDesign
+from pipelines.experiments.statistics import Sheets, analyse
+from tests.pipelines.experiments.score_sheet_fakes import DESIGN, FOLDS, MEASURES, chance, sheets
 from training.errors import ConfigError, DataError
 from training.retrieval.measures import Scored
 from training.retrieval.score_sheets import ScoreSheet

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.tables.design import Contrast, Design, Hypothesis, TableDesign
-from pipelines.tables.statistics import Sheets
+from pipelines.experiments.results import Contrast, Design, Hypothesis, TableDesign
+from pipelines.experiments.statistics import Sheets
 from training.retrieval.measures import Scored
 from training.retrieval.score_sheets import Fact, ScoreSheet
 
