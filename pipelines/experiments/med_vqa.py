@@ -7,8 +7,6 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from training.data.files import image_digest
-
 from kg_targets.errors import ConfigError
 from pipelines.experiments.grid import digest, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
@@ -27,6 +25,7 @@ from pipelines.experiments.med_vqa_grid import (
 )
 from pipelines.experiments.med_vqa_report import Finished, write_report
 from pipelines.experiments.plan import Plan, Say
+from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
 from training.med_vqa.answer.evaluate.evaluation import FORMAT
@@ -71,7 +70,7 @@ def _split(of: Questions) -> Split:
 
 
 @cache
-def test_digest(questions: Questions) -> tuple[str, str]:
+def tested_digest(questions: Questions) -> tuple[str, str]:
     """Of the test questions and candidates of a part, and of their images."""
     split = questions.split
     paths = sorted({question.image_path for question in split.test if question.image_path})
@@ -363,7 +362,7 @@ class MedVQAPlan(Plan):
 
         def follows_from() -> list[object]:
             options = [*grid.evaluation, row.name, answers.shuffled]
-            return [FORMAT, run.finished_key(), *test_digest(questions), options, self.workspace.threads]
+            return [FORMAT, run.finished_key(), *tested_digest(questions), options, self.workspace.threads]
 
         return KeyedJob(
             SCORE, answers.name, command, (run.folder / FINISHED,), self._threads, workspace=self.workspace,

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from training.clip.starts import weights_digest
-
 import kg_targets
 import training.retrieval
 from kg_targets.errors import ConfigError, DataError, KGTargetsError, ManifestError, StoreError
@@ -20,6 +18,7 @@ from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
 from pipelines.experiments.plan import Plan, Say
 from pipelines.experiments.retrieval_grid import CHANCE, TASK, Official, RetrievalGrid, Row, Variant
 from pipelines.experiments.retrieval_report import run_name, write_report
+from training.clip.starts import weights_digest
 from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED

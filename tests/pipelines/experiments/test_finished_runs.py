@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pipelines.tables.measured import measure_names
-from pipelines.tables.plan import Plan, RunJob
 
 from kg_targets.errors import ConfigError
 from pipelines.build.config import BuildConfig
 from pipelines.build.stores import build_data_set
 from pipelines.demo import write_demo
 from pipelines.experiments.__main__ import main
-from pipelines.experiments.job import SECONDS
+from pipelines.experiments.job import SECONDS, TrainingJob
 from pipelines.experiments.plan import keep_finished
+from pipelines.experiments.retrieval import RetrievalPlan, measure_names
 from pipelines.experiments.runner import MARKER
-from pipelines.experiments.tasks import read_grid
+from pipelines.experiments.tasks import plan_of, read_grid
 from tests.builds import CAPTIONS, build, write_split
 from training.clip.load import WEIGHTS
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start
@@ -104,14 +103,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plan(data: Path, tmp_path: Path) -> Iterator[Plan]:
+def plan(data: Path, tmp_path: Path) -> Iterator[RetrievalPlan]:
     """A grid of which every run is finished."""
-    found = plan_of(tmp_path, data)
+    found = planned(tmp_path, data)
     config = BuildConfig(
         "demo", data_root=data, out=found.store("ontology", "test", ""), cache=None, workers=1
     )
     build_data_set(config, list[str]().append)
-    for job in found.runs():
+    for job in found.runs(["runs"]):
         (job.folder / CHECKPOINT).mkdir(parents=True)
         (job.folder / CHECKPOINT / WEIGHTS).write_bytes(b"")
         (job.folder / CONFIG).write_text(to_yaml(job.config()))
@@ -120,27 +119,31 @@ def plan(data: Path, tmp_path: Path) -> Iterator[Plan]:
     yield found
 
 
-def plan_of(folder: Path, data: Path, threads: int = 1, only: tuple[str, ...] = (), **changes: Any) -> Plan:
-    return Plan(read_grid(written(folder, **changes), data), folder / "out", 1, threads, only)
+def planned(
+    folder: Path, data: Path, threads: int = 1, only: tuple[str, ...] = (), **changes: Any
+) -> RetrievalPlan:
+    found = plan_of(read_grid(written(folder, **changes), data), folder / "out", 1, threads, only)
+    assert isinstance(found, RetrievalPlan)
+    return found
 
 
-def test_a_grid_that_stayed_the_same_replaces_nothing(plan: Plan) -> None:
-    assert all(job.is_current() for job in plan.runs())
+def test_a_grid_that_stayed_the_same_replaces_nothing(plan: RetrievalPlan) -> None:
+    assert all(job.is_current() for job in plan.runs(["runs"]))
     for settings_only in (True, False):
-        keep_finished(plan.runs(), settings_only=settings_only)
+        keep_finished(plan.runs(["runs"]), settings_only=settings_only)
 
 
-def test_a_field_that_is_newer_than_a_run_has_its_default(plan: Plan) -> None:
-    job = plan.runs()[0]
+def test_a_field_that_is_newer_than_a_run_has_its_default(plan: RetrievalPlan) -> None:
+    job = plan.runs(["runs"])[0]
     text = (job.folder / CONFIG).read_text()
     assert "  shift:" in text
     (job.folder / CONFIG).write_text(
         "".join(x for x in text.splitlines(True) if not x.startswith("  shift:"))
     )
-    keep_finished(plan.runs(), settings_only=True)
+    keep_finished(plan.runs(["runs"]), settings_only=True)
     (job.folder / CONFIG).write_text(text + "gone: 1\n")
     with pytest.raises(ConfigError, match=r"\(gone was 1, is now absent\)"):
-        keep_finished(plan.runs(), settings_only=True)
+        keep_finished(plan.runs(["runs"]), settings_only=True)
 
 
 @pytest.mark.parametrize(
@@ -154,56 +157,57 @@ def test_a_field_that_is_newer_than_a_run_has_its_default(plan: Plan) -> None:
     ],
 )  # fmt: skip
 def test_finished_runs_of_other_settings_are_not_replaced_unasked(
-    changes: dict[str, Any], message: str, plan: Plan, data: Path
+    changes: dict[str, Any], message: str, plan: RetrievalPlan, data: Path
 ) -> None:
-    jobs = plan_of(plan.out.parent, data, **changes).runs()
+    jobs = planned(plan.workspace.out.parent, data, **changes).runs(["runs"])
     with pytest.raises(ConfigError, match=message):
         keep_finished(jobs, settings_only=True)
 
 
-def test_finished_runs_of_other_data_are_not_replaced_unasked(plan: Plan) -> None:
-    job = plan.runs()[1]
+def test_finished_runs_of_other_data_are_not_replaced_unasked(plan: RetrievalPlan) -> None:
+    job = plan.runs(["runs"])[1]
     (job.folder / FINISHED).write_text(json.dumps({"key": "of another store"}))
-    keep_finished(plan.runs(), settings_only=True)
+    keep_finished(plan.runs(["runs"]), settings_only=True)
     with pytest.raises(
         ConfigError, match=r"1 finished run .*sm/test-s0 \(from other stores, images or weights\)"
     ):
-        keep_finished(plan.runs(), settings_only=False)
+        keep_finished(plan.runs(["runs"]), settings_only=False)
     (job.folder / FINISHED).write_text("damaged")
     with pytest.raises(ConfigError, match="1 finished run"):
-        keep_finished(plan.runs(), settings_only=False)
+        keep_finished(plan.runs(["runs"]), settings_only=False)
     (job.folder / FINISHED).unlink()
-    keep_finished(plan.runs(), settings_only=False)
+    keep_finished(plan.runs(["runs"]), settings_only=False)
 
 
 def test_the_command_refuses_before_it_makes_stores_and_a_dry_run_does_not(
-    plan: Plan, data: Path, capsys: pytest.CaptureFixture[str]
+    plan: RetrievalPlan, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (plan.out / MARKER).write_text('{"grid": "tiny"}\n')
-    path = written(plan.out.parent, set={"optim.epochs": 3})
-    command = [path, "--data-root", str(data), "--out", str(plan.out)]
+    (plan.workspace.out / MARKER).write_text('{"grid": "tiny"}\n')
+    path = written(plan.workspace.out.parent, set={"optim.epochs": 3})
+    command = [path, "--data-root", str(data), "--out", str(plan.workspace.out)]
     assert main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: 2 finished runs would be replaced") and error.count("\n") == 1
-    assert not (plan.out / "logs").exists()
+    assert not (plan.workspace.out / "logs").exists()
     assert main([*command, "--dry-run"]) == 0
 
 
-def test_a_damaged_store_is_left_to_its_jobs(plan: Plan) -> None:
+def test_a_damaged_store_is_left_to_its_jobs(plan: RetrievalPlan) -> None:
     manifest = plan.store("ontology", "test", "train") / "manifest.json"
     manifest.write_text("{")
-    other = dataclasses.replace(plan, out=plan.out / ".." / "out")  # the same place, which no cache knows
+    place = dataclasses.replace(plan.workspace, out=plan.workspace.out / ".." / "out")
+    other = dataclasses.replace(plan, workspace=place)  # the same place, which no cache knows
     other.check_stores()
-    keep_finished(other.runs(), settings_only=False)
+    keep_finished(other.runs(["runs"]), settings_only=False)
 
 
 def test_seconds_of_the_parts_of_a_run_are_added_and_unknown_ones_stay_so(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
+    plan: RetrievalPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = plan.runs()[0]
+    job = plan.runs(["runs"])[0]
     path = job.folder / SECONDS
     start = Start.FRESH
-    monkeypatch.setattr(RunJob, "start", lambda job: start)
+    monkeypatch.setattr(TrainingJob, "start", lambda job: start)
 
     def seconds() -> Any:
         return json.loads(path.read_text())["seconds"]

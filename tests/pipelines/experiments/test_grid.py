@@ -19,6 +19,8 @@ from pipelines.experiments.retrieval_grid import Official, RetrievalGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
 from tests.pipelines.experiments.grids import BASES, changed, med_vqa, retrieval, written
 
+R, V = BASES
+
 
 def read_retrieval(name: str, data_root: Path | None = None) -> RetrievalGrid:
     grid = read_grid(name, data_root)
@@ -101,7 +103,9 @@ def test_official_splits_are_one_fold_that_may_have_a_dev_split() -> None:
     content = changed("retrieval", "split", {"official": {"train": "train", "test": "dev"}}) | {"dev": "test"}
     grid = read_retrieval(written(content))
     assert (
-        grid.split == Official("train", "dev") and grid.folds == ("dev",) and grid.parts == ("train", "dev")
+        grid.split == Official(train="train", test="dev")
+        and grid.folds == ("dev",)
+        and grid.parts == ("train", "dev")
     )
     plan = plan_of(grid, Path("out"), 1, 1)
     (_, runs), (_, folds) = plan.rounds("runs")[0], plan.rounds("folds")[0]
@@ -124,90 +128,90 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
 @pytest.mark.parametrize(
     ("kind", "key", "value", "message"),
     [
-        ("retrieval", "titel", "x", "grid: key 'titel' is not one of title"),
-        ("retrieval", "primary", ..., "grid: primary is missing"),
-        ("retrieval", "dataset", "dmeo", "data set 'dmeo' is not one of"),
-        ("retrieval", "base", "no.yaml", "base: no.yaml does not exist"),
-        ("retrieval", "seeds", [0, 0], "seeds: give at least one, each once"),
-        ("retrieval", "seeds", ["a"], "seeds: expected a whole number"),
-        ("retrieval", "split", {}, "split: give either folds or official"),
-        ("retrieval", "split/folds/count", 1, "--folds 1 must be at least 2"),
-        ("retrieval", "split/folds/count", "2", "split.folds.count: expected a whole number"),
-        ("retrieval", "split", {"official": {"train": "a", "test": "a"}}, "the same split"),
-        ("retrieval", "dev", "dev", "dev: folds have no part to choose an epoch by"),
-        ("retrieval", "stores/none", {"scorr": "noise"}, "stores.none: key 'scorr' is not one of"),
-        ("retrieval", "stores/none", {"scorer": "nois"}, "stores.none: --scorer nois is not one of"),
-        ("retrieval", "stores/none", {"no_ontology": "yes please"}, "stores.none.no_ontology must be true or false"),
-        ("retrieval", "stores/none", {"max_hops": 1, "no_ontology": True}, "contradict each other"),
-        ("retrieval", "stores", {"a/b": {}}, '"a/b" cannot name a folder'),
-        ("retrieval", "evaluate_on", "onto", "evaluate_on: store 'onto' is not one of"),
-        ("retrieval", "rows/sm/store", "nothing", "rows.sm.store: store 'nothing' is not one of"),
-        ("retrieval", "rows/sm/set", {"los.name": "mse"}, 'rows.sm.set: "los.name" is not a config field (did you mean "loss.'),
-        ("retrieval", "rows/sm/set", {"loss.name": "mes"}, 'rows.sm.set: loss.name: "mes" is not one of'),
-        ("retrieval", "rows/sm/set", {"optim.epochs": "many"}, "rows.sm.set: optim.epochs must be integer"),
-        ("retrieval", "rows/sm/set", {"loss": {"name": "mse"}}, "write its fields as loss.name"),
-        ("retrieval", "rows/sm/set", {"seed": 3}, "seed is set by the grid's runner"),
-        ("retrieval", "rows/sm/paper", "smm", "rows.sm.paper: row of the paper 'smm' is not one of"),
-        ("retrieval", "rows/chance", {"title": "x", "store": "ontology"}, '"chance" is the name of the random order'),
-        ("retrieval", "rows/extra", {"title": "x", "store": "ontology"}, "rows.extra is in no table"),
-        ("retrieval", "tables/0/rows", ["infonce", "smm"], "tables.0.rows: row 'smm' is not one of infonce, sm"),
-        ("retrieval", "tables/0/baseline", "sm2", "tables.0.baseline: row of the table 'sm2' is not one of"),
-        ("retrieval", "primary/row", "best", "primary.row: row 'best' is not one of"),
-        ("retrieval", "evaluation/feature", ["before"], "evaluation: key 'feature' is not one of"),
-        ("retrieval", "evaluation/features", ["during"], 'evaluation: --features: "during" is not one of before, after'),
-        ("retrieval", "evaluation/draws", "many", "evaluation: argument --draws: invalid int value"),
-        ("retrieval", "rows", [], "rows: give at least one, by name"),
-        ("retrieval", "rows/sm/paper", [], "rows.sm.paper: expected text"),
-        ("retrieval", "tables/0/rows", ["infonce", "sm", "sm"], 'tables.0.rows: "sm" is given twice'),
-        ("retrieval", "primary/baseline", "sm", 'primary: row and baseline are both "sm"'),
-        ("retrieval", "primary/measure", ["CUI@50"], "primary.measure: expected text"),
-        ("retrieval", "secondary", ["CUI@10", "CUI@10"], 'secondary: "CUI@10" is given twice'),
-        ("retrieval", "secondary", ["CUI@50"], 'secondary: "CUI@50" is the primary measure already'),
-        ("retrieval", "against", ["smm"], "against: row 'smm' is not one of"),
-        ("retrieval", "against", ["sm"], 'against: "sm" is in the primary comparison already'),
-        ("retrieval", "against", ["infonce"], 'against: "infonce" is in the primary comparison already'),
-        ("retrieval", "subsets", ["test"], "subsets: expected titles and splits"),
-        ("retrieval", "seeds", [2**31], "seeds: give at least one, each once, from 0 to"),
-        ("retrieval", "split/folds/seed", "x", "split.folds.seed: expected a whole number"),
-        ("retrieval", "split", {"official": {"train": [], "test": "x"}}, "split.official.train: expected text"),
-        ("retrieval", "stores/none", {"max_hops": "2"}, "stores.none.max_hops: expected a whole number"),
-        ("retrieval", "stores/none", {"ontology": ["seed"]}, "stores.none.ontology: expected text"),
-        ("retrieval", "stores/none", [], "stores.none: expected a mapping"),
-        ("retrieval", "tables", "x", "tables: expected a list"),
-        ("med_vqa", "titel", "x", "grid: key 'titel' is not one of title"),
-        ("med_vqa", "dataset", "vqa_rda", "vqa_rda"),
-        ("med_vqa", "base", "no.yaml", "base: no.yaml does not exist"),
-        ("med_vqa", "base", "one.yaml", "one.yaml is a configuration of med_vqa_pretrain: give one of med_vqa_finetune"),
-        ("med_vqa", "seeds", [0, 0], "seeds: give at least one, each once"),
-        ("med_vqa", "pretrain_seeds", [0, 1, 2], "pretrain_seeds: give one for all, or one for each of the 2 seeds"),
-        ("med_vqa", "parts", [], "parts: give at least one, each protocol and cut once"),
-        ("med_vqa", "parts/0/protocol", "strikt", "parts.0.protocol: protocol 'strikt' is not one of"),
-        ("med_vqa", "parts/1/cuts", [], "parts.1.cuts: give at least one"),
-        ("med_vqa", "parts", [{"protocol": "strict", "cuts": [0, 1]}], "strict always has the same test questions"),
-        ("med_vqa", "evaluation", {"mod": "exact"}, "evaluation: key 'mod' is not one of mode"),
-        ("med_vqa", "stores/kg/command", "rm -r {here}", "stores.kg.command: begin with `kg-targets` or `python -m`"),
-        ("med_vqa", "stores/kg/command", "python -m x", "say with {here} where it writes"),
-        ("med_vqa", "stores/kg/command", "kg-targets build {teacher} {here}", "stores.kg.command: store 'teacher' is not one of"),
-        ("med_vqa", "stores/here", {"command": "kg-targets x {here}"}, '"here" means something else in commands'),
-        ("med_vqa", "stores/kg/requires", ["x"], "stores.kg.requires: expected paths and how to get them"),
-        ("med_vqa", "pretrain/0/base", "base.yaml", "is a configuration of med_vqa_finetune: give one of med_vqa_pretrain"),
-        ("med_vqa", "pretrain/0/set", {"data.stor": "x"}, '"data.stor" is not a config field'),
-        ("med_vqa", "pretrain/1/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
-        ("med_vqa", "pretrain", ..., "rows.kg.pretrain: the grid has no `pretrain` to add to"),
-        ("med_vqa", "baseline", "plane", "baseline: row 'plane' is not one of plain, kg, teacher"),
-        ("med_vqa", "plot", ..., "rows.kg.point: the grid has no `plot`"),
-        ("med_vqa", "rows/kg/point", ..., "plot: no row has a point"),
-        ("med_vqa", "rows/kg/point/series", [], "rows.kg.point.series: name at least one line"),
-        ("med_vqa", "rows/kg/title", "plain", "rows.kg.title: plain has it, too"),
-        ("med_vqa", "rows/kg/set", {"data.protocol": "paper"}, "data.protocol is set by the grid's runner"),
-        ("med_vqa", "rows/kg/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
-        ("med_vqa", "rows/kg/set", {"optim.lr": "many"}, "rows.kg.set: optim.lr must be number"),
-        ("med_vqa", "rows/kg/pretrain", {"set": {"soft_labels": [{"stor": "x"}]}}, "rows.kg.pretrain.0: "),
-        ("med_vqa", "rows/kg/pretrain", {"set": {"soft_labels": [{"store": "{gk}"}]}}, "rows.kg: store 'gk' is not one of"),
-        ("med_vqa", "rows/kg/controls", ["blank"], "rows.kg.controls: control 'blank' is not one of question_only, shuffled"),
-        ("med_vqa", "rows/a-b", {"title": "x"}, '"a-b" must not contain "-"'),
-        ("med_vqa", "rows/teacher/paper", "klip", "rows.teacher.paper: row of the paper 'klip' is not one of"),
-        ("med_vqa", "rows", {}, "rows: give at least one, by name"),
+        (R, "titel", "x", "grid: key 'titel' is not one of title"),
+        (R, "primary", ..., "grid: primary is missing"),
+        (R, "dataset", "dmeo", "data set 'dmeo' is not one of"),
+        (R, "base", "no.yaml", "base: no.yaml does not exist"),
+        (R, "seeds", [0, 0], "seeds: give at least one, each once"),
+        (R, "seeds", ["a"], "seeds: expected a whole number"),
+        (R, "split", {}, "split: give either folds or official"),
+        (R, "split/folds/count", 1, "--folds 1 must be at least 2"),
+        (R, "split/folds/count", "2", "split.folds.count: expected a whole number"),
+        (R, "split", {"official": {"train": "a", "test": "a"}}, "the same split"),
+        (R, "dev", "dev", "dev: folds have no part to choose an epoch by"),
+        (R, "stores/none", {"scorr": "noise"}, "stores.none: key 'scorr' is not one of"),
+        (R, "stores/none", {"scorer": "nois"}, "stores.none: --scorer nois is not one of"),
+        (R, "stores/none", {"no_ontology": "yes please"}, "stores.none.no_ontology must be true or false"),
+        (R, "stores/none", {"max_hops": 1, "no_ontology": True}, "contradict each other"),
+        (R, "stores", {"a/b": {}}, '"a/b" cannot name a folder'),
+        (R, "evaluate_on", "onto", "evaluate_on: store 'onto' is not one of"),
+        (R, "rows/sm/store", "nothing", "rows.sm.store: store 'nothing' is not one of"),
+        (R, "rows/sm/set", {"los.name": "mse"}, 'rows.sm.set: "los.name" is not a config field (did you mean "loss.'),
+        (R, "rows/sm/set", {"loss.name": "mes"}, 'rows.sm.set: loss.name: "mes" is not one of'),
+        (R, "rows/sm/set", {"optim.epochs": "many"}, "rows.sm.set: optim.epochs must be integer"),
+        (R, "rows/sm/set", {"loss": {"name": "mse"}}, "write its fields as loss.name"),
+        (R, "rows/sm/set", {"seed": 3}, "seed is set by the grid's runner"),
+        (R, "rows/sm/paper", "smm", "rows.sm.paper: row of the paper 'smm' is not one of"),
+        (R, "rows/chance", {"title": "x", "store": "ontology"}, '"chance" is the name of the random order'),
+        (R, "rows/extra", {"title": "x", "store": "ontology"}, "rows.extra is in no table"),
+        (R, "tables/0/rows", ["infonce", "smm"], "tables.0.rows: row 'smm' is not one of infonce, sm"),
+        (R, "tables/0/baseline", "sm2", "tables.0.baseline: row of the table 'sm2' is not one of"),
+        (R, "primary/row", "best", "primary.row: row 'best' is not one of"),
+        (R, "evaluation/feature", ["before"], "evaluation: key 'feature' is not one of"),
+        (R, "evaluation/features", ["during"], 'evaluation: --features: "during" is not one of before, after'),
+        (R, "evaluation/draws", "many", "evaluation: argument --draws: invalid int value"),
+        (R, "rows", [], "rows: give at least one, by name"),
+        (R, "rows/sm/paper", [], "rows.sm.paper: expected text"),
+        (R, "tables/0/rows", ["infonce", "sm", "sm"], 'tables.0.rows: "sm" is given twice'),
+        (R, "primary/baseline", "sm", 'primary: row and baseline are both "sm"'),
+        (R, "primary/measure", ["CUI@50"], "primary.measure: expected text"),
+        (R, "secondary", ["CUI@10", "CUI@10"], 'secondary: "CUI@10" is given twice'),
+        (R, "secondary", ["CUI@50"], 'secondary: "CUI@50" is the primary measure already'),
+        (R, "against", ["smm"], "against: row 'smm' is not one of"),
+        (R, "against", ["sm"], 'against: "sm" is in the primary comparison already'),
+        (R, "against", ["infonce"], 'against: "infonce" is in the primary comparison already'),
+        (R, "subsets", ["test"], "subsets: expected titles and splits"),
+        (R, "seeds", [2**31], "seeds: give at least one, each once, from 0 to"),
+        (R, "split/folds/seed", "x", "split.folds.seed: expected a whole number"),
+        (R, "split", {"official": {"train": [], "test": "x"}}, "split.official.train: expected text"),
+        (R, "stores/none", {"max_hops": "2"}, "stores.none.max_hops: expected a whole number"),
+        (R, "stores/none", {"ontology": ["seed"]}, "stores.none.ontology: expected text"),
+        (R, "stores/none", [], "stores.none: expected a mapping"),
+        (R, "tables", "x", "tables: expected a list"),
+        (V, "titel", "x", "grid: key 'titel' is not one of title"),
+        (V, "dataset", "vqa_rda", "vqa_rda"),
+        (V, "base", "no.yaml", "base: no.yaml does not exist"),
+        (V, "base", "one.yaml", "one.yaml is a configuration of med_vqa_pretrain: give one of med_vqa_finetune"),
+        (V, "seeds", [0, 0], "seeds: give at least one, each once"),
+        (V, "pretrain_seeds", [0, 1, 2], "pretrain_seeds: give one for all, or one for each of the 2 seeds"),
+        (V, "parts", [], "parts: give at least one, each protocol and cut once"),
+        (V, "parts/0/protocol", "strikt", "parts.0.protocol: protocol 'strikt' is not one of"),
+        (V, "parts/1/cuts", [], "parts.1.cuts: give at least one"),
+        (V, "parts", [{"protocol": "strict", "cuts": [0, 1]}], "strict always has the same test questions"),
+        (V, "evaluation", {"mod": "exact"}, "evaluation: key 'mod' is not one of mode"),
+        (V, "stores/kg/command", "rm -r {here}", "stores.kg.command: begin with `kg-targets` or `python -m`"),
+        (V, "stores/kg/command", "python -m x", "say with {here} where it writes"),
+        (V, "stores/kg/command", "kg-targets build {teacher} {here}", "stores.kg.command: store 'teacher' is not one of"),
+        (V, "stores/here", {"command": "kg-targets x {here}"}, '"here" means something else in commands'),
+        (V, "stores/kg/requires", ["x"], "stores.kg.requires: expected paths and how to get them"),
+        (V, "pretrain/0/base", "base.yaml", "is a configuration of med_vqa_finetune: give one of med_vqa_pretrain"),
+        (V, "pretrain/0/set", {"data.stor": "x"}, '"data.stor" is not a config field'),
+        (V, "pretrain/1/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
+        (V, "pretrain", ..., "rows.kg.pretrain: the grid has no `pretrain` to add to"),
+        (V, "baseline", "plane", "baseline: row 'plane' is not one of plain, kg, teacher"),
+        (V, "plot", ..., "rows.kg.point: the grid has no `plot`"),
+        (V, "rows/kg/point", ..., "plot: no row has a point"),
+        (V, "rows/kg/point/series", [], "rows.kg.point.series: name at least one line"),
+        (V, "rows/kg/title", "plain", "rows.kg.title: plain has it, too"),
+        (V, "rows/kg/set", {"data.protocol": "paper"}, "data.protocol is set by the grid's runner"),
+        (V, "rows/kg/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
+        (V, "rows/kg/set", {"optim.lr": "many"}, "rows.kg.set: optim.lr must be number"),
+        (V, "rows/kg/pretrain", {"set": {"soft_labels": [{"stor": "x"}]}}, "rows.kg.pretrain.0: "),
+        (V, "rows/kg/pretrain", {"set": {"soft_labels": [{"store": "{gk}"}]}}, "rows.kg: store 'gk' is not one of"),
+        (V, "rows/kg/controls", ["blank"], "rows.kg.controls: control 'blank' is not one of question_only, shuffled"),
+        (V, "rows/a-b", {"title": "x"}, '"a-b" must not contain "-"'),
+        (V, "rows/teacher/paper", "klip", "rows.teacher.paper: row of the paper 'klip' is not one of"),
+        (V, "rows", {}, "rows: give at least one, by name"),
     ],
 )  # fmt: skip
 def test_whatever_is_wrong_is_told_on_one_line_before_anything_runs(
@@ -245,13 +249,19 @@ def test_unreadable_grids_and_options_are_told(capsys: pytest.CaptureFixture[str
         ([path, "--jobs", "0"], "--jobs: 0 must be at least 1"),
         ([path, "--threads", "0"], "--threads: 0 must be at least 1"),
         ([path, "--stage", "all"], "argument --stage: invalid choice"),
-        ([path, "--stage", "pretrain"], "--stage: stage of this grid 'pretrain' is not one of folds, stores, runs,"),
+        (
+            [path, "--stage", "pretrain"],
+            "--stage: stage of this grid 'pretrain' is not one of folds, stores, runs,",
+        ),
         ([path, "--data-root", "nowhere"], "Set DATA_ROOT if it is elsewhere"),
         ([vqa, "--only", "plane"], "--only: row 'plane' is not one of plain, kg, teacher"),
         ([vqa, "--docs", "x.md", "--only", "plain"], "--docs and --only contradict each other"),
         ([vqa, "--jobs", "0"], "--jobs: 0 must be at least 1"),
         ([vqa, "--stage", "all"], "argument --stage: invalid choice"),
-        ([vqa, "--stage", "runs"], "--stage: stage of this grid 'runs' is not one of stores, pretrain, finetune, score"),
+        (
+            [vqa, "--stage", "runs"],
+            "--stage: stage of this grid 'runs' is not one of stores, pretrain, finetune",
+        ),
         ([vqa, "--data-root", "nowhere"], "nowhere/trainset.json does not exist"),
     ):
         assert main([*arguments, "--out", "out"]) == 2
@@ -262,7 +272,7 @@ def test_unreadable_grids_and_options_are_told(capsys: pytest.CaptureFixture[str
 
 
 def test_the_task_follows_from_the_keys_even_where_one_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    for kind, key in (("med_vqa", "parts"), ("retrieval", "split")):
+    for kind, key in ((V, "parts"), (R, "split")):
         assert main([written(changed(kind, key, ...))]) == 2
         assert f"grid: {key} is missing" in capsys.readouterr().err
 
@@ -277,7 +287,9 @@ def test_a_dry_run_of_retrieval_prints_the_commands_and_touches_nothing(
     assert [line for line in lines if line.startswith("#")] == [
         "# folds: 1", "# stores: 4", "# runs: 4", "# scores: 6", "# report: 1",
     ]  # fmt: skip
-    assert lines[-1].endswith("-m pipelines.experiments tiny.yaml --out out --threads 2 --only sm --stage report")
+    assert lines[-1].endswith(
+        "-m pipelines.experiments tiny.yaml --out out --threads 2 --only sm --stage report"
+    )
     folds = next(line for line in lines if " folds demo " in line)
     assert "--data-root data --test train,test --train-only dev --folds 2 --seed 0 --out out/folds" in folds
     store = next(line for line in lines if "out/stores/none/fold1" in line)
@@ -306,7 +318,10 @@ def test_a_dry_run_of_med_vqa_prints_the_commands_and_touches_nothing(
     ]  # fmt: skip
     assert lines[-1].endswith("-m pipelines.experiments tiny.yaml --out out --only plain,kg --stage report")
     run = shlex.split(next(line for line in lines if "--output out/runs/plain-strict-seed1" in line))
-    assert run[1].endswith("training/run.py") and dict(zip(run[2::2], run[3::2], strict=True))["--threads"] == "1"
+    assert (
+        run[1].endswith("training/run.py")
+        and dict(zip(run[2::2], run[3::2], strict=True))["--threads"] == "1"
+    )
     assert sorted(folder.iterdir()) == before
 
 
@@ -328,7 +343,10 @@ def test_null_leaves_an_option_of_a_store_out() -> None:
 
 
 def test_a_name_is_told_wrong_without_loading_torch() -> None:
-    code = "import sys; from pipelines.experiments.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    code = (
+        "import sys; from pipelines.experiments.__main__ import main; "
+        "print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    )
     for given in ("dmo", written(changed("retrieval", "titel", "x"))):
         done = subprocess.run([sys.executable, "-c", code, given], capture_output=True, text=True, check=True)
         assert done.stdout == "2 False\n"

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from pipelines.vqa_tables.figure import Panel, draw
-from pipelines.vqa_tables.grid import Part, Plot
-from pipelines.vqa_tables.jobs import split_of
-from pipelines.vqa_tables.plan import Plan
-from pipelines.vqa_tables.report import write_report
 
 from kg_targets.errors import ConfigError, DataError
+from pipelines.experiments import med_vqa
 from pipelines.experiments.job import SECONDS
-from pipelines.experiments.tasks import read_grid
+from pipelines.experiments.med_vqa import MedVQAPlan, tested_digest
+from pipelines.experiments.med_vqa_grid import Part
+from pipelines.experiments.render import Panel, draw
+from pipelines.experiments.tasks import plan_of, read_grid
 from tests.training.vqa.fakes import rows, write_data
 from training.statistics.bootstrap import Interval
 from training.vqa.floors import FLOORS, floor
@@ -51,46 +50,47 @@ SHARE = {"plain": 0.5, "better": 0.9, "plain-question_only": 0.3, "plain-shuffle
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.vqa_tables.results.DRAWS", 200)
-    split_of.cache_clear()
+    monkeypatch.setattr("pipelines.experiments.med_vqa_report.DRAWS", 200)
+    med_vqa._split.cache_clear()
+    med_vqa.tested_digest.cache_clear()
     write_data(Path("data"), rows(range(24), 0), rows(range(24, 36), 1000))
     for name, content in (("base", BASE), ("one", ONE), ("tiny", GRID)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return tmp_path
 
 
-def answered(plan: Plan) -> Plan:
+def answered(plan: MedVQAPlan) -> MedVQAPlan:
     """Every run is finished and scored: a share of the questions is answered rightly."""
-    for job in plan.scores():
-        split = split_of(plan.grid.dataset, plan.grid.data_root, job.run.part, 0.1)
-        twin = "-question_only" if job.run.blank else "-shuffled" if job.shuffled else ""
-        random = np.random.default_rng(job.run.seed).random(len(split.test))
-        right = random < SHARE[job.run.row.name + twin]
+    for one in plan.answers():
+        run, split = one.run, plan.questions(one.run.part).split
+        control = "-question_only" if run.blank else "-shuffled" if one.shuffled else ""
+        right = np.random.default_rng(run.seed).random(len(split.test)) < SHARE[run.row.name + control]
         facts = {
-            "name": job.run.row.name, "mode": "exact", "seed": job.run.seed, "model": job.name,
-            "trained_on": "blank" if job.run.blank else "real",
-            "images": "shuffled" if job.shuffled else "blank" if job.run.blank else "real",
+            "name": run.row.name, "mode": "exact", "seed": run.seed, "model": one.name,
+            "trained_on": "blank" if run.blank else "real",
+            "images": "shuffled" if one.shuffled else "blank" if run.blank else "real",
         }  # fmt: skip
         texts = [question.answer if ok else "nothing" for question, ok in zip(split.test, right, strict=True)]
-        write_predictions(job.made.with_suffix(".csv"), predictions_of(split, "test", texts, None, facts))
-    for floors in plan.floors():
-        split = split_of(plan.grid.dataset, plan.grid.data_root, floors.part, 0.1)
-        for name, file in zip(FLOORS, floors.files, strict=True):
-            write_predictions(file, floor(split, name))
-    for run in (*plan.finetunings(), *plan.pretrainings(0)):
-        run.folder.mkdir(parents=True)
-        (run.folder / SECONDS).write_text(json.dumps({"seconds": 60.0, "jobs": 1, "threads": 1}))
-        (run.folder / "metrics.json").write_text(json.dumps({"parameters": 2_400_000}))
+        write_predictions(plan.predictions(one), predictions_of(split, "test", texts, None, facts))
+    for part in plan.grid.parts:
+        for name, file in zip(FLOORS, plan.baseline_files(part), strict=True):
+            write_predictions(file, floor(plan.questions(part).split, name))
+    for job in plan.runs(plan.stages):
+        job.folder.mkdir(parents=True)
+        (job.folder / SECONDS).write_text(json.dumps({"seconds": 60.0, "jobs": 1, "threads": 1}))
+        (job.folder / "metrics.json").write_text(json.dumps({"parameters": 2_400_000}))
     return plan
 
 
-def plan(only: tuple[str, ...] = ()) -> Plan:
-    return Plan(read_grid("tiny.yaml", Path("data")), Path("out"), 1, 1, only)
+def plan(only: tuple[str, ...] = ()) -> MedVQAPlan:
+    found = plan_of(read_grid("tiny.yaml", Path("data")), Path("out"), 1, 1, only)
+    assert isinstance(found, MedVQAPlan)
+    return found
 
 
 def test_the_report_puts_rows_beside_the_paper_the_baseline_the_controls_and_the_floors() -> None:
     done = answered(plan())
-    files = write_report(done, Path("docs/tiny.md"))
+    files = done.write_report(Path("docs/tiny.md"))
     assert [str(file) for file in files] == [
         "out/report.json", "out/report.png", "out/report.md", "docs/tiny.png", "docs/tiny.md",
     ]  # fmt: skip
@@ -122,13 +122,13 @@ def test_the_report_puts_rows_beside_the_paper_the_baseline_the_controls_and_the
     assert Image.open("out/report.png").size[0] > 800
 
     before = {file: file.read_bytes() for file in files}
-    write_report(done, Path("docs/tiny.md"))
+    done.write_report(Path("docs/tiny.md"))
     assert before == {file: file.read_bytes() for file in files}
 
 
 def test_some_rows_have_files_of_their_own() -> None:
     answered(plan())
-    assert [file.name for file in write_report(plan(("plain",)))] == ["part.json", "part.png", "part.md"]
+    assert [file.name for file in plan(("plain",)).write_report(None)] == ["part.json", "part.png", "part.md"]
     page = Path("out/part.md").read_text()
     assert "## Against the baseline" not in page and "better" not in page.split("## How to read this")[0]
 
@@ -138,26 +138,29 @@ def test_damaged_predictions_are_told(folder: Path) -> None:
     path = folder / "out/scores/better-paper-seed1/predictions.csv"
     path.write_text(path.read_text().replace("nothing", "something"))
     with pytest.raises(DataError, match="better-paper-seed1"):
-        write_report(plan())
+        plan().write_report(None)
 
 
 def test_cuts_of_different_dealings_are_refused_before_anything_is_trained() -> None:
-    grid = read_grid("tiny.yaml", Path("data"))
-    assert grid.plot is not None and Plan(grid, Path("out"), 1, 1).check_data() is None
+    told = list[str]()
+    plan().check(dry=False, say=told.append)
+    assert told == ["row clip is not run, models/clip is not there: fetch it"]
     content = {**GRID, "parts": [{"protocol": "image_disjoint", "cuts": [0, 3]}]}
     Path("tiny.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match="cuts 0 and 3 of image_disjoint share test questions"):
-        plan().check_data()
+        plan().check(dry=False, say=told.append)
 
 
 def test_a_line_is_drawn_where_only_some_values_are_known(folder: Path) -> None:
     known, alone = Interval(0.5, 0.4, 0.6, 10, 3), Interval(0.6, float("nan"), float("nan"), 10, 1)
     panel = Panel("strict", {"logit": {0: known, 1: alone}, "cosine": {0.1: known}}, 0.3)
-    draw(folder / "x.png", [panel], "Tiny", Plot("λ", 0.01))
+    draw(folder / "x.png", [panel], "Tiny", "λ", 0.01, "--out")
     assert Image.open(folder / "x.png").format == "PNG"
 
 
 def test_the_digest_of_a_part_is_that_of_its_questions() -> None:
     found = plan()
-    one = found.test_digest(Part("paper", 0))
-    assert one == found.test_digest(Part("paper", 0)) != found.test_digest(Part("image_disjoint", 0))
+    one = tested_digest(found.questions(Part("paper", 0)))
+    tested_digest.cache_clear()
+    assert one == tested_digest(found.questions(Part("paper", 0)))
+    assert one != tested_digest(found.questions(Part("image_disjoint", 0)))

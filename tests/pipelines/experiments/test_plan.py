@@ -110,7 +110,8 @@ def test_a_finished_pretraining_of_the_same_settings_is_kept_and_one_of_others_i
     (job.folder / FINISHED).write_text("{}")
     (job.folder / CONFIG).write_text(to_yaml(job.config()))
     keep_finished([job], settings_only=True)
-    other = plan(changed("med_vqa", "rows/kg/pretrain", {"set": {"loss.lambda_weight": 1}}), ("kg",)).pretraining_jobs(0)
+    content = changed("med_vqa", "rows/kg/pretrain", {"set": {"loss.lambda_weight": 1}})
+    other = plan(content, ("kg",)).pretraining_jobs(0)
     with pytest.raises(ConfigError, match=r"1 finished run .*kg-stage1-seed0 \(soft_labels was"):
         keep_finished(other, settings_only=True)
 
@@ -156,5 +157,10 @@ def test_rows_that_need_what_is_not_there_are_told_and_left_out(capsys: pytest.C
 
 
 def test_rows_that_would_be_asked_other_questions_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([written(changed("med_vqa", "rows/kg/set", {"data.validation_share": 0.3})), "--only", "plain,kg"]) == 2
+    assert (
+        main(
+            [written(changed("med_vqa", "rows/kg/set", {"data.validation_share": 0.3})), "--only", "plain,kg"]
+        )
+        == 2
+    )
     assert "rows plain and kg have another data.validation_share" in capsys.readouterr().err

@@ -6,29 +6,52 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines.tables.commands import command
-from pipelines.tables.grid import GRIDS, Comparison, Grid, Row, Table, Variant
-from pipelines.tables.paper import PAPER, paper_row
-from pipelines.tables.report import write_report
+import yaml
 
 from kg_targets.manifest import Manifest
-from kg_targets.manifest.folds import FoldConfig
 from kg_targets.manifest.record import Record
+from pipelines.experiments.grid import paper
+from pipelines.experiments.retrieval_grid import RetrievalGrid
+from pipelines.experiments.retrieval_report import write_report
+from pipelines.experiments.tasks import read_grid
 from tests.pipelines.experiments.score_sheet_fakes import FOLDS, LIFT, SEEDS, chance, sheet, sheets
 from training.errors import ConfigError, DataError
-from training.retrieval.config import EvalConfig
 from training.retrieval.score_sheets import read_sheet, write_sheet
 
 
-def test_the_papers_figures_are_found_by_name_and_unknown_names_are_told() -> None:
-    assert paper_row("sm")["CUI@50"] == 48.61 and paper_row("uniform") == {}
-    assert paper_row("mine", "sm") == PAPER["sm"] and paper_row("sm", False) == {}
-    with pytest.raises(ConfigError, match=r"rows\.mine\.paper: row of the paper 'smm' is not one of"):
-        paper_row("mine", "smm")
+def test_the_papers_figures_are_found_by_name_unless_the_grid_says_otherwise(
+    finished: tuple[RetrievalGrid, Path],
+) -> None:
+    sm = finished[0].rows["sm"]
+    assert sm.figures["CUI@50"] == 48.61 and sm.model_copy(update={"name": "uniform"}).figures == {}
+    named = sm.model_copy(update={"name": "mine", "paper": "sm"})
+    assert (
+        named.figures == paper("retrieval").rows["sm"]
+        and sm.model_copy(update={"paper": False}).figures == {}
+    )
+
+
+CONTENT = {
+    "title": "Made-up scores",
+    "dataset": "demo",
+    "base": "training/configs/nb_clip_demo.yaml",
+    "seeds": list(SEEDS),
+    "split": {"folds": {"count": 2, "test": ["train", "test"], "train_only": ["dev"]}},
+    "stores": {"ontology": {}},
+    "evaluate_on": "ontology",
+    "rows": {row: {"title": f"Row {row}", "store": "ontology"} for row in LIFT},
+    "tables": [
+        {"title": "Table 1", "rows": ["infonce", "noise", "sm"], "baseline": "infonce"},
+        {"title": "Table 2", "rows": ["sm", "other"], "baseline": "sm"},
+    ],
+    "evaluation": {"draws": 200},
+    "primary": {"row": "sm", "baseline": "infonce", "measure": "CUI@50"},
+    "secondary": ["CUI@10"],
+}
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> tuple[Grid, Path]:
+def finished(tmp_path: Path) -> tuple[RetrievalGrid, Path]:
     """A grid with all its sheets and times, as the runner leaves it."""
     out = tmp_path / "out"
     for fold, one in chance().items():
@@ -49,35 +72,14 @@ def finished(tmp_path: Path) -> tuple[Grid, Path]:
                 ]
                 lines = [*steps, {"epoch": 1, "seconds": 3.0}]
                 (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    base = tmp_path / "base.yaml"
-    base.write_text("seed: 0\n")
-    (tmp_path / "made-up.yaml").write_text("dataset: demo\n")
-    grid = Grid(
-        name="made-up",
-        path=tmp_path / "made-up.yaml",
-        title="Made-up scores",
-        dataset="demo",
-        data_root=tmp_path,
-        base=base,
-        seeds=SEEDS,
-        split=FoldConfig(("train", "test"), ("dev",), 2),
-        stores={"ontology": Variant("ontology", "demo")},
-        evaluate_on="ontology",
-        rows={row: Row(row, f"Row {row}", "ontology") for row in LIFT},
-        tables=(
-            Table("Table 1", ("infonce", "noise", "sm"), "infonce"),
-            Table("Table 2", ("sm", "other"), "sm"),
-        ),
-        evaluation=EvalConfig(draws=200),
-        evaluation_arguments=(),
-        primary=Comparison("sm", "infonce", "CUI@50"),
-        secondary=("CUI@10",),
-    )
+    (tmp_path / "made-up.yaml").write_text(yaml.safe_dump(CONTENT))
+    grid = read_grid(str(tmp_path / "made-up.yaml"), tmp_path)
+    assert isinstance(grid, RetrievalGrid)
     return grid, out
 
 
 def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
-    finished: tuple[Grid, Path], tmp_path: Path
+    finished: tuple[RetrievalGrid, Path], tmp_path: Path
 ) -> None:
     grid, out = finished
     docs = tmp_path / "docs" / "made-up.md"
@@ -114,7 +116,9 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
     assert {path: path.read_bytes() for path in written} == before
 
 
-def test_the_rows_of_a_table_come_with_marks_only_where_a_test_says_so(finished: tuple[Grid, Path]) -> None:
+def test_the_rows_of_a_table_come_with_marks_only_where_a_test_says_so(
+    finished: tuple[RetrievalGrid, Path],
+) -> None:
     grid, out = finished
     write_report(grid, out)
     text = (out / "tables.md").read_text()
@@ -126,7 +130,7 @@ def test_the_rows_of_a_table_come_with_marks_only_where_a_test_says_so(finished:
     assert "▲" not in lines["Row infonce"] + lines["Row noise"]
 
 
-def test_no_table_is_made_while_sheets_are_missing(finished: tuple[Grid, Path]) -> None:
+def test_no_table_is_made_while_sheets_are_missing(finished: tuple[RetrievalGrid, Path]) -> None:
     grid, out = finished
     for name in ("sm/fold0-s1", "other/fold1-s0"):
         (out / "scores" / f"{name}.parquet").unlink()
@@ -143,7 +147,7 @@ def test_no_table_is_made_while_sheets_are_missing(finished: tuple[Grid, Path]) 
         write_report(grid, out, only=["nobody"])
 
 
-def test_a_sheet_of_another_store_or_seed_is_refused(finished: tuple[Grid, Path]) -> None:
+def test_a_sheet_of_another_store_or_seed_is_refused(finished: tuple[RetrievalGrid, Path]) -> None:
     grid, out = finished
     for seed, fold, message in (
         (1, "fold0", "its training seed is 1, not 0"),
@@ -154,9 +158,9 @@ def test_a_sheet_of_another_store_or_seed_is_refused(finished: tuple[Grid, Path]
             write_report(grid, out)
 
 
-def test_with_one_seed_nothing_is_called_higher_or_lower(finished: tuple[Grid, Path]) -> None:
+def test_with_one_seed_nothing_is_called_higher_or_lower(finished: tuple[RetrievalGrid, Path]) -> None:
     grid, out = finished
-    write_report(replace(grid, seeds=(0,)), out)
+    write_report(grid.model_copy(update={"seeds": (0,)}), out)
     text = (out / "tables.md").read_text()
     assert "▲" not in text and "▼" not in text and "survive" not in text and "below 0.05" not in text
     assert "A against A" not in text
@@ -169,7 +173,7 @@ def test_with_one_seed_nothing_is_called_higher_or_lower(finished: tuple[Grid, P
 
 
 def test_the_noise_floor_is_the_largest_difference_between_seeds_of_one_row(
-    finished: tuple[Grid, Path],
+    finished: tuple[RetrievalGrid, Path],
 ) -> None:
     grid, out = finished
     write_report(grid, out)
@@ -187,7 +191,7 @@ def test_the_noise_floor_is_the_largest_difference_between_seeds_of_one_row(
     assert f"differ in CUI@50 by up to {said[0]} and {said[1]}" in (out / "tables.md").read_text()
 
 
-def test_lost_or_damaged_times_and_logs_are_dashes(finished: tuple[Grid, Path]) -> None:
+def test_lost_or_damaged_times_and_logs_are_dashes(finished: tuple[RetrievalGrid, Path]) -> None:
     grid, out = finished
     runs = out / "runs" / "sm"
     for place, fold in enumerate(FOLDS):
@@ -203,27 +207,35 @@ def test_lost_or_damaged_times_and_logs_are_dashes(finished: tuple[Grid, Path]) 
 
 
 def test_commands_have_the_options_that_are_not_the_defaults(
-    finished: tuple[Grid, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid, _ = finished
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "my grids" / "made-up.yaml"
     mine.parent.mkdir()
-    mine.write_text("data_root: data/mine\n")
-    usual = replace(grid, path=mine, data_root=Path("data/mine"))
-    assert (
-        command(usual, Path("build/tables/made-up"), 1)
-        == "python -m pipelines.experiments 'my grids/made-up.yaml'"
-    )
-    assert command(usual, Path("build/else"), None).endswith("made-up.yaml' --out build/else")
-    elsewhere = replace(usual, data_root=Path("/somewhere/private"))
-    assert command(elsewhere, Path("/scratch/tables"), 4).endswith("--data-root DIR --out DIR --threads 4")
-    shipped = replace(grid, name="demo", path=GRIDS / "demo.yaml", data_root=Path("build/demo/data"))
-    assert command(shipped, Path("build/tables/demo"), 1) == "python -m pipelines.experiments demo"
+    mine.write_text(yaml.safe_dump({**CONTENT, "data_root": "data/mine"}))
+    usual = read_grid(str(mine))
+    begin = "python -m pipelines.experiments"
+    assert usual.command(Path("build/tables/made-up"), 1) == f"{begin} 'my grids/made-up.yaml'"
+    assert usual.command(Path("build/else"), None).endswith("made-up.yaml' --out build/else")
+    elsewhere = read_grid(str(mine), Path("/somewhere/private"))
+    assert elsewhere.command(Path("/scratch/tables"), 4).endswith("--data-root DIR --out DIR --threads 4")
+    assert elsewhere.command(Path("/scratch/tables"), 4, "sm").endswith("--threads 4 --only sm")
+    assert read_grid("demo").command(Path("build/tables/demo"), 1) == f"{begin} demo"
+    assert read_grid("rad").command(Path("build/vqa_tables/vqa_rad"), 1) == f"{begin} vqa_rad"
+
+
+@pytest.mark.parametrize("name", ["demo", "vqa_table5"])
+def test_a_fingerprint_is_of_what_the_grid_says_and_not_of_where_files_lie(name: str, tmp_path: Path) -> None:
+    grid = read_grid(name)
+    copy = tmp_path / f"{name}.yaml"
+    copy.write_text(grid.path.read_text())
+    assert read_grid(str(copy), tmp_path).fingerprint() == grid.fingerprint()
+    copy.write_text(grid.path.read_text().replace("seeds: [0", "seeds: [7"))
+    assert read_grid(str(copy)).fingerprint() != grid.fingerprint()
 
 
 def test_images_of_a_subset_that_have_no_case_take_part_in_it(
-    finished: tuple[Grid, Path], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[RetrievalGrid, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folds name the case of such an image by its id; stores without folds leave it empty."""
     grid, out = finished
@@ -234,5 +246,5 @@ def test_images_of_a_subset_that_have_no_case_take_part_in_it(
         one = read_sheet(path)
         cases = ["fold0-0", "image fold0-1", *one.cases[2:]]
         write_sheet(path, replace(one, cases=cases))
-    write_report(replace(grid, subsets={"few": "test"}), out)
+    write_report(grid.model_copy(update={"subsets": {"few": "test"}}), out)
     assert "On few (4 images of 3 cases): CUI@50" in (out / "tables.md").read_text()
