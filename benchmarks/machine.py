@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.machine import available_cores
+from pipelines.build.executors import available_cores
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "pandas", "ahocorasick-rs", "sparse-dot-topn")
 RESULTS = Path(__file__).parent / "results"

@@ -28,14 +28,9 @@ from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, pe
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.med_vqa.pretrain.objectives import (
-    blend,
-    hard_targets,
-    ipot_plan,
-    soft_contrastive_loss,
-    teacher_targets,
-    transport_loss,
-)
+from training.med_vqa.model.transport import ipot_plan, transport_loss
+from training.med_vqa.pretrain.losses import soft_contrastive_loss
+from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
 from training.nb_clip.targets import evidence_policy, pair_structure
 
 SIZES = {"small": (64, 48, 16, 384), "paper": (256, 62, 324, 768)}

@@ -47,17 +47,18 @@ from transformers import BertTokenizer
 
 from kg_targets.store import TargetStore
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.executors import available_cores
+from pipelines.build.recipe import build_data_set
 from pipelines.demo import write_demo
-from pipelines.machine import available_cores
 from training.clip.load import load_clip
 from training.data.dataset import Batch
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
+from training.med_vqa.model.transport import inner_tokens, transport_loss
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
 from training.med_vqa.pretrain.labels import LabelBuilder
+from training.med_vqa.pretrain.losses import matching_loss
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
-from training.med_vqa.pretrain.objectives import inner_tokens, matching_loss, transport_loss
 from training.med_vqa.pretrain.run import PretrainRun, Step
 from training.med_vqa.pretrain.train import prepare_run
 from training.options import build, read_options

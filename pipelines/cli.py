@@ -12,14 +12,13 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import kg_targets
 from kg_targets.errors import ConfigError, KGTargetsError
-from pipelines.machine import available_cores
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,116 +105,91 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kg-targets {kg_targets.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_build(commands.add_parser("build", help="captions → target stores, one per split"))
 
-    command = commands.add_parser("datasets", help="list the data sets that have a manifest")
-    command.set_defaults(run=_datasets)
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], text: str
+    ) -> Callable[..., argparse.Action]:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        return command.add_argument
 
-    command = commands.add_parser(
-        "check", help="what of a data set is present, what is missing, where to get it"
-    )
-    command.add_argument("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
-    command.add_argument("--data-root", type=Path, default=None, help="its folder (default: data/<data set>)")
-    command.set_defaults(run=_check)
+    _add_build_options(add("build", _build, "captions → target stores, one per split"))
+    add("datasets", _datasets, "list the data sets that have a manifest")
 
-    command = commands.add_parser("demo-data", help="generate the embedded demo data")
-    command.add_argument("--out", type=Path, default=Path("build/demo/data"), help="default: build/demo/data")
-    command.add_argument("--images", type=int, default=2000, help="number of images, ≥ 20 (default: 2000)")
-    command.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    command.set_defaults(run=_demo_data)
+    option = add("check", _check, "what of a data set is present, what is missing, where to get it")
+    option("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
+    option("--data-root", type=Path, default=None, help="its folder (default: data/<data set>)")
 
-    command = commands.add_parser("folds", help="cut a data set into cross-validation folds by whole cases")
-    command.add_argument("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
-    command.add_argument("--data-root", type=Path, default=None, help="its folder (default: data/<data set>)")
-    command.add_argument("--out", type=Path, required=True, help="folder for fold0/, fold1/, …")
-    command.add_argument(
-        "--test", required=True, help="splits whose cases are each tested once, such as train,test"
-    )
-    command.add_argument("--train-only", default="", help="splits that are in every train part, such as dev")
-    command.add_argument("--folds", type=int, default=5, help="number of folds, ≥ 2 (default: 5)")
-    command.add_argument("--seed", type=int, default=0, help="another seed, other folds (default: 0)")
-    command.set_defaults(run=_folds)
+    option = add("demo-data", _demo_data, "generate the embedded demo data")
+    option("--out", type=Path, default=Path("build/demo/data"), help="default: build/demo/data")
+    option("--images", type=int, default=2000, help="number of images, ≥ 20 (default: 2000)")
+    option("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
 
-    command = commands.add_parser("verify", help="checksums and invariants of a store")
-    command.add_argument("store", type=Path, help="folder of a store, such as build/demo/train")
-    command.set_defaults(run=_verify)
+    option = add("folds", _folds, "cut a data set into cross-validation folds by whole cases")
+    option("dataset", help="a name from `kg-targets datasets` or the path of a manifest")
+    option("--data-root", type=Path, default=None, help="its folder (default: data/<data set>)")
+    option("--out", type=Path, required=True, help="folder for fold0/, fold1/, …")
+    option("--test", required=True, help="splits whose cases are each tested once, such as train,test")
+    option("--train-only", default="", help="splits that are in every train part, such as dev")
+    option("--folds", type=int, default=5, help="number of folds, ≥ 2 (default: 5)")
+    option("--seed", type=int, default=0, help="another seed, other folds (default: 0)")
 
-    command = commands.add_parser("explain", help="why two images are similar, or one image's neighbours")
-    command.add_argument("store", type=Path, help="folder of a store")
-    command.add_argument("image", help="image id")
-    command.add_argument(
-        "other", nargs="?", help="second image id; without it the nearest neighbours are explained"
-    )
-    command.add_argument("-k", type=int, default=3, help="neighbours to explain (default: 3)")
-    command.set_defaults(run=_explain)
+    option = add("verify", _verify, "checksums and invariants of a store")
+    option("store", type=Path, help="folder of a store, such as build/demo/train")
 
-    command = commands.add_parser("card", help="one HTML page that shows what a store holds")
-    command.add_argument("store", type=Path, help="folder of a store")
-    command.add_argument("--out", type=Path, required=True, help="HTML file to write")
-    command.add_argument(
-        "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
-    )
-    command.set_defaults(run=_card)
+    option = add("explain", _explain, "why two images are similar, or one image's neighbours")
+    option("store", type=Path, help="folder of a store")
+    option("image", help="image id")
+    option("other", nargs="?", help="second image id; without it the nearest neighbours are explained")
+    option("-k", type=int, default=3, help="neighbours to explain (default: 3)")
 
-    command = commands.add_parser("evaluate-concepts", help="count how well captions are read")
-    command.add_argument(
-        "dataset", nargs="?", help="data set whose labels are compared with what its captions name"
-    )
-    command.add_argument(
-        "--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set"
-    )
-    command.add_argument(
-        "--split", default=None, help="split of the data set (default: all) or of the gold file"
-    )
-    command.add_argument("--data-root", type=Path, default=None, help="default: data/<data set>")
-    command.add_argument("--ontology", default="seed", help="as for build (default: seed)")
-    command.add_argument("--extractor", default="dictionary", help="as for build (default: dictionary)")
-    command.add_argument("--extractor-options", default="", help="as for build")
-    command.add_argument("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    command.set_defaults(run=_evaluate_concepts)
+    option = add("card", _card, "one HTML page that shows what a store holds")
+    option("store", type=Path, help="folder of a store")
+    option("--out", type=Path, required=True, help="HTML file to write")
+    option("--data-root", type=Path, default=None, help="folder of the images, to show them on the page")
 
-    command = commands.add_parser("evaluate-targets", help="score stores without training, side by side")
-    command.add_argument("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
-    command.add_argument("--json", type=Path, default=None, help="file for everything, captions included")
-    command.add_argument("--markdown", type=Path, default=None, help="file for the tables, without captions")
-    command.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
-    command.add_argument("--bootstrap", type=int, default=2000, help="samples per interval (default: 2000)")
-    command.add_argument(
-        "--batch-sizes", default="128,256,512,1024", help="images per batch (default: 128,256,512,1024)"
-    )
-    command.add_argument(
-        "--neighbors", type=int, default=30, help="images that vote for a hidden concept (default: 30)"
-    )
-    command.set_defaults(run=_evaluate_targets)
+    option = add("evaluate-concepts", _evaluate_concepts, "count how well captions are read")
+    option("dataset", nargs="?", help="data set whose labels are compared with what its captions name")
+    option("--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set")
+    option("--split", default=None, help="split of the data set (default: all) or of the gold file")
+    option("--data-root", type=Path, default=None, help="default: data/<data set>")
+    option("--ontology", default="seed", help="as for build (default: seed)")
+    option("--extractor", default="dictionary", help="as for build (default: dictionary)")
+    option("--extractor-options", default="", help="as for build")
+    option("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
+    option("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+
+    option = add("evaluate-targets", _evaluate_targets, "score stores without training, side by side")
+    option("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
+    option("--json", type=Path, default=None, help="file for everything, captions included")
+    option("--markdown", type=Path, default=None, help="file for the tables, without captions")
+    option("--seed", type=int, default=0, help="of every random choice (default: 0)")
+    option("--bootstrap", type=int, default=2000, help="samples per interval (default: 2000)")
+    sizes = "128,256,512,1024"
+    option("--batch-sizes", default=sizes, help=f"images per batch (default: {sizes})")
+    option("--neighbors", type=int, default=30, help="images that vote for a hidden concept (default: 30)")
     return parser
 
 
-def _add_build(parser: argparse.ArgumentParser) -> None:
+def _add_build_options(option: Callable[..., argparse.Action]) -> None:
     """One option per field of `BuildConfig`, with its doc line, unit and default."""
     from pipelines.build.config import BuildConfig
     from training.options import field_docs
 
     hints, docs = typing.get_type_hints(BuildConfig), field_docs(BuildConfig)
     for field in dataclasses.fields(BuildConfig):
-        text = docs[field.name] + ("" if field.default is None else f" (default: {field.default})")
+        kind, name = hints[field.name], f"--{field.name.replace('_', '-')}"
+        if isinstance(kind, types.UnionType):
+            kind = next(part for part in typing.get_args(kind) if part is not type(None))
         if field.name == "dataset":
-            parser.add_argument("dataset", help=docs[field.name])
+            option("dataset", help=docs[field.name])
         elif field.name == "use_ontology":
-            parser.add_argument(
-                "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
-            )
-        elif hints[field.name] is bool:
-            parser.add_argument(
-                f"--{field.name.replace('_', '-')}", action="store_true", help=docs[field.name]
-            )
+            option("--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges")
+        elif kind is bool:
+            option(name, action="store_true", help=docs[field.name])
         else:
-            kind = hints[field.name]
-            if isinstance(kind, types.UnionType):
-                kind = next(part for part in typing.get_args(kind) if part is not type(None))
-            option = f"--{field.name.replace('_', '-')}"
-            parser.add_argument(option, type=kind, default=field.default, help=text)
-    parser.set_defaults(run=_build)
+            default = "" if field.default is None else f" (default: {field.default})"
+            option(name, type=kind, default=field.default, help=docs[field.name] + default)
 
 
 def _say(line: str) -> None:
@@ -225,7 +199,7 @@ def _say(line: str) -> None:
 
 def _build(options: argparse.Namespace) -> None:
     from pipelines.build.config import BuildConfig
-    from pipelines.build.stores import build_data_set
+    from pipelines.build.recipe import build_data_set
 
     names = [field.name for field in dataclasses.fields(BuildConfig)]
     build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
@@ -246,25 +220,16 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _demo_data(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
+    from pipelines.build.executors import available_cores, bar
     from pipelines.demo import write_demo
 
-    bar = tqdm(
-        total=options.images, desc="drawing", unit="image", disable=not sys.stderr.isatty(), leave=False
-    )
-
-    def advance(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    with bar:
+    with bar(options.images, "drawing", "image") as shown:
         summary = write_demo(
             options.out,
             images=options.images,
             seed=options.seed,
             workers=available_cores(),
-            progress=advance,
+            progress=lambda done, total: shown.update(done - shown.n),
         )
     splits = ", ".join(f"{split} {count:,}" for split, count in summary.splits.items())
     state = "written" if summary.created else "up to date"
@@ -319,7 +284,7 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.ontology import load_ontology
     from pipelines.audit.concepts import gold_lines, label_lines
     from pipelines.build.config import BuildConfig
-    from pipelines.build.extractors import make_extractor
+    from pipelines.build.extract import make_extractor
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate-concepts medpix")
@@ -341,8 +306,8 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
 
 
 def _evaluate_targets(options: argparse.Namespace) -> None:
-    from pipelines.audit.targets import EvaluationSettings, evaluate_targets
-    from pipelines.audit.targets.settings import parse_batch_sizes
+    from pipelines.audit.subjects import EvaluationSettings, parse_batch_sizes
+    from pipelines.audit.targets import evaluate_targets
 
     settings = EvaluationSettings(
         seed=options.seed,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kg_targets.store import TargetStore
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.recipe import build_data_set
 
 COLUMNS = ("image_id", "filepath", "caption", "group_id", "label_region")
 CAPTIONS = (

@@ -9,7 +9,7 @@ from typing import Any
 from kg_targets.errors import ConfigError
 from kg_targets.scoring import SCORERS
 from kg_targets.store.schema import TEACHER
-from pipelines.machine import available_cores
+from pipelines.build.executors import available_cores
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,33 @@
-"""Where work runs. An executor knows nothing of the work: it maps a function over items and keeps their order."""
+"""Where work runs, how long it takes, and what a person sees of it meanwhile.
+
+An executor knows nothing of the work: it maps a function over items and keeps their order.
+"""
 
 import multiprocessing
+import os
+import resource
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Say = Callable[[str], None]
+"""Receives one line at a time for the person watching."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use; all of the machine's where the system (macOS, Windows) cannot tell."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_in_order(
@@ -52,3 +70,47 @@ def _nothing() -> None:
 def _ignore_interrupt_then(initializer: Callable[..., None], *initargs: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     initializer(*initargs)
+
+
+class Stopwatch:
+    """Collects wall seconds and the peak resident memory seen by the end of each named stage."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block; a stage entered twice adds up."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start + self.stages.get(name, {}).get("seconds", 0.0)
+        self.stages[name] = {"seconds": round(seconds, 3), "peak_mib": round(peak_memory_mib())}
+
+    def total(self, images: int, rate_of: str = "") -> str:
+        """Images, seconds and peak memory of all stages, and the images per second of the stage ``rate_of``."""
+        seconds = sum(stage["seconds"] for stage in self.stages.values())
+        peak = max(stage["peak_mib"] for stage in self.stages.values())
+        rate = f" ({images / max(self.stages[rate_of]['seconds'], 1e-3):,.0f} images/s)" if rate_of else ""
+        return f"{images:,} images in {seconds:.1f} s{rate}, peak memory {peak:,.0f} MiB"
+
+    def each(self) -> str:
+        """Seconds and peak memory so far of every stage."""
+        return ", ".join(
+            f"{name} {stage['seconds']:.1f} s {stage['peak_mib']:,.0f} MiB"
+            for name, stage in self.stages.items()
+        )
+
+
+def peak_memory_mib() -> float:
+    """Peak resident memory of this process and of its largest finished child, MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    own, children = (
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return max(own, children) / unit
+
+
+def bar(total: int | None, description: str, unit: str, items: Iterable[Any] | None = None) -> "tqdm[Any]":
+    """Progress bar with an estimate, only where standard error is a terminal: iterated over, or moved by ``update``."""
+    hidden = not sys.stderr.isatty()
+    return tqdm(items, total=total, desc=description, unit=unit, disable=hidden, leave=False)

@@ -1,16 +1,76 @@
-"""Stage one, per shard: captions → mentions on disk, asserted concepts back to the caller."""
+"""Stage one: a split's records, shard by shard, become mentions on disk and asserted concepts for the caller."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import yaml
 
-from kg_targets.concepts import Extractor, Mention
-from kg_targets.manifest import Record
+import kg_targets
+from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
+from kg_targets.digest import file_sha256
+from kg_targets.errors import ConfigError, DataError
+from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
-from pipelines.build.extractors import make_extractor, option_file_digests
+
+_DICTIONARIES = ("dictionary", "union")
+KINDS = frozenset((
+    "contrast", "device", "finding", "laterality", "modality", "organ", "plane", "procedure", "qualifier", "region",
+    "sequence", "view",
+))  # fmt: skip
+"""What a concept may be; see docs/seed-ontology.md."""
+
+
+@dataclass
+class Split:
+    """One split of a data set, as a build reads it."""
+
+    manifest: Manifest
+    name: str
+    root: Path
+    licences: frozenset[str] | None
+    """Of the rows that are kept; None keeps all."""
+    excluded: ExcludedCases
+    read: ReadReport = field(default_factory=ReadReport)
+    """What reading met."""
+
+    def chunks(self, size: int) -> Iterator[list[Record]]:
+        """The records, ``size`` at a time."""
+        records = self.manifest.records(self.name, self.root, self.read, self.licences, self.excluded.cases)
+        while chunk := list(islice(records, size)):
+            yield chunk
+
+    def check_read(self) -> None:
+        """Once all chunks are read.
+
+        Raises:
+            DataError: there was no usable row.
+        """
+        if not self.read.read:
+            source = self.manifest.split_file(self.name, self.root)
+            reasons = "; ".join(self.read.lines()[:3])
+            raise DataError(f"{source} has no usable row: a store needs at least one caption. {reasons}")
+
+    def inputs(self) -> dict[str, Any]:
+        """What a store's content follows from, as far as it comes from the data set."""
+        digest = self.manifest.split_digest(self.name, self.root)
+        return {"captions_sha256": digest, **self.excluded.inputs()}
+
+    def facts(self) -> dict[str, Any]:
+        """What every store's manifest says of its data set."""
+        return {
+            "dataset": self.manifest.name,
+            "split": self.name,
+            "licence": self.manifest.licence,
+            "code_version": kg_targets.__version__,
+            "skipped_rows": self.read.skipped,
+            **self.excluded.facts(self.read),
+        }
 
 
 @dataclass(frozen=True)
@@ -105,6 +165,11 @@ def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Tabl
     return pa.table(columns, schema=schema.MENTIONS)
 
 
+def label_names(rows: pa.Table) -> tuple[str, ...]:
+    """The data set's labels, by the columns that `row_table` makes of them."""
+    return tuple(name.removeprefix("label_") for name in rows.column_names if name.startswith("label_"))
+
+
 def row_table(records: list[Record]) -> pa.Table:
     """The columns of ``targets-*.parquet`` that come from the data set, all text."""
     labels = list(dict.fromkeys(name for record in records for name in record.labels))
@@ -114,3 +179,62 @@ def row_table(records: list[Record]) -> pa.Table:
     }
     columns |= {f"label_{name}": [record.labels.get(name, "") for record in records] for name in labels}
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extractor:
+    """The extractor of that name as builds use it.
+
+    Args:
+        options: ``key=value`` pairs separated by commas; several values of one key are joined by ``|``
+            (``kinds=finding|organ``, ``stop_list=mine.tsv``, ``model=en_core_sci_sm,threshold=0.95``).
+
+    Raises:
+        ConfigError: no extractor has that name, or it has no such option.
+        ExtractionError: it needs something that is not there.
+    """
+    if name not in EXTRACTORS:
+        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    chosen = parse_options(options)
+    if "stop_list" in chosen:
+        chosen["stop_list"] = StopList.shipped() | StopList.read(str(chosen["stop_list"]))
+    if name in _DICTIONARIES:
+        unknown = set(chosen.get("kinds", ())) - KINDS
+        if unknown:
+            raise ConfigError(
+                f"--extractor-options: kinds={sorted(unknown)[0]} is not one of {', '.join(sorted(KINDS))}"
+            )
+        # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count by themselves.
+        chosen.setdefault("trusted", frozenset(Ontology.seed().cuis))
+    if name == "provided" and set(chosen) - {"stop_list"}:
+        raise ConfigError(
+            f"--extractor-options {options!r} do not fit --extractor provided: it has only stop_list"
+        )
+    try:
+        return EXTRACTORS[name](ontology, chosen)
+    except TypeError as error:
+        reason = str(error).rpartition("() ")[2]
+        raise ConfigError(
+            f"--extractor-options {options!r} do not fit --extractor {name}: {reason}"
+        ) from error
+
+
+def option_file_digests(options: str) -> dict[str, str]:
+    """sha256 of every file that an option names, by option: a stop list or knowledge base that changes counts."""
+    named = {key: Path(value) for key, value in parse_options(options).items() if isinstance(value, str)}
+    return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """``"kinds=finding|organ,threshold=0.9"`` → ``{"kinds": ["finding", "organ"], "threshold": 0.9}``.
+
+    Raises:
+        ConfigError: a part is not ``key=value``.
+    """
+    result: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"--extractor-options: {part!r} is not key=value")
+        lists = key in ("kinds", "semantic_types", "trusted")
+        result[key] = value.split("|") if lists else yaml.safe_load(value)
+    return result

@@ -1,49 +1,103 @@
-"""Stage three: neighbours and shards of targets, then the concepts and edges of the graph."""
+"""Stage three: neighbours and shards of targets, the concepts and edges of the graph, quantiles of the similarities.
+
+Also whether a store that is there is still the one that a build would write.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from scipy import sparse
 
+import kg_targets
+from kg_targets.digest import file_sha256
+from kg_targets.errors import StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
+from kg_targets.scoring.factors import pair_similarities
 from kg_targets.scoring.neighbors import Neighbors, nearest
-from kg_targets.store import StoreWriter, schema
-from pipelines.build.config import BuildConfig
-from pipelines.build.extract import ShardResult, staged_file
+from kg_targets.store import StoreWriter, TargetStore, schema
+from pipelines.build.executors import Say
+from pipelines.build.extract import ShardResult, label_names, staged_file
+
+PAIRS = 1_000_000
+QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
+
+
+def open_if_current(target: Path, inputs: dict[str, Any], say: Say) -> TargetStore | None:
+    """The store in ``target`` if it is whole and was made of these inputs."""
+    try:
+        store = TargetStore.open(target)
+    except StoreError:
+        return None
+    if digest_of(store.manifest.get("inputs")) != digest_of(inputs):
+        return None
+    if any(file_sha256(target / entry["file"]) != entry["sha256"] for entry in store.manifest["files"]):
+        return None
+    say(f"{target}: up to date")
+    return store
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def code_digest() -> str:
+    """sha256 of the code and tables that make stores, so that one made by other code is never taken as up to date."""
+    library, stages = Path(kg_targets.__file__).parent, Path(__file__).parent
+    files = [path for path in library.rglob("*") if path.suffix in (".py", ".tsv")] + list(
+        stages.glob("*.py")
+    )
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def write_targets(
-    writer: StoreWriter, shards: list[ShardResult], factors: Factors, config: BuildConfig
+    writer: StoreWriter,
+    shards: list[ShardResult],
+    factors: Factors,
+    *,
+    top_k: int,
+    chunk_rows: int,
+    threads: int,
 ) -> list[str]:
     """Write ``targets-*.parquet``, one file per shard, and remove the staged rows.
 
     Returns:
         The names of the data set's labels.
     """
-    neighbors = nearest(factors, config.top_k, chunk_rows=config.rows_per_shard, threads=config.worker_count)
+    neighbors = nearest(factors, top_k, chunk_rows=chunk_rows, threads=threads)
     labels: tuple[str, ...] = ()
+    dense = dense_width(factors)
     start = 0
     for shard, found in zip(shards, neighbors, strict=True):
         staged = writer.folder / staged_file(shard.index)
         rows = pq.read_table(staged)
-        labels = tuple(name.removeprefix("label_") for name in rows.column_names if name.startswith("label_"))
-        dense = None if factors.is_sparse else int(factors.matrix.shape[1])
+        labels = label_names(rows)
+        stop = start + rows.num_rows
         columns = {
             **{name: rows.column(name) for name in rows.column_names},
-            "row": pa.array(np.arange(start, start + rows.num_rows), pa.int64()),
+            "row": pa.array(np.arange(start, stop), pa.int64()),
             "cuis": pa.array(shard.cuis, pa.list_(pa.string())),
-            "known": pa.array(factors.known[start : start + rows.num_rows]),
-            **_factor_columns(factors, start, start + rows.num_rows),
+            "known": pa.array(factors.known[start:stop]),
+            **_factor_columns(factors, start, stop),
             **_neighbor_columns(found),
         }
         target = schema.target_columns(labels, dense)
-        writer.write(
-            f"targets-{shard.index:05d}{schema.SUFFIX}", pa.table(columns).select(target.names).cast(target)
-        )
+        content = pa.table(columns).select(target.names).cast(target)
+        writer.write(f"targets-{shard.index:05d}{schema.SUFFIX}", content)
         staged.unlink()
-        start += rows.num_rows
+        start = stop
     return list(labels)
 
 
@@ -74,12 +128,47 @@ def write_concepts(
     writer.write(schema.IS_A, pa.table(edges, schema=schema.IS_A_EDGES))
 
 
+def fit_statistics(store: TargetStore) -> ConceptStatistics:
+    """The counts of the fit split, as a store's concepts have them."""
+    concepts = store.concepts
+    return ConceptStatistics(
+        captions=store.manifest["fit"]["captions"],
+        asserted=dict(zip(concepts["cui"], concepts["fit_asserted"].tolist(), strict=True)),
+        covered=dict(zip(concepts["cui"], concepts["fit_covered"].tolist(), strict=True)),
+    )
+
+
+def dense_width(factors: Factors) -> int | None:
+    """Dimensions of dense factors; None for sparse ones."""
+    return None if factors.is_sparse else int(factors.matrix.shape[1])
+
+
+def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[str, float]:
+    """Quantiles of S_ij over one million random ordered pairs of known images of different cases, fixed seed.
+
+    Pairs of one case are left out: training masks them, so they say nothing about what a threshold does. A data set
+    with fewer than two known cases has no such pair: all quantiles are 0.
+    """
+    known = np.flatnonzero(factors.known)
+    groups = np.unique(np.asarray(group_ids, dtype=object), return_inverse=True)[1]
+    values = np.zeros(0)
+    if len(np.unique(groups[known])) > 1:
+        generator = np.random.default_rng(0)
+        left, right = generator.choice(known, PAIRS), generator.choice(known, PAIRS)
+        different = groups[left] != groups[right]
+        values = pair_similarities(factors.matrix, left[different], right[different])
+    return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
+
+
+def vector_column(vectors: NDArray[np.float32]) -> pa.Array:
+    """float32 ``[R, D]`` as a column of fixed lists."""
+    flat = pa.array(np.ascontiguousarray(vectors).ravel(), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
 def _factor_columns(factors: Factors, start: int, stop: int) -> dict[str, pa.Array]:
     if not factors.is_sparse:
-        dense = np.ascontiguousarray(factors.matrix[start:stop])
-        return {
-            "factor": pa.FixedSizeListArray.from_arrays(pa.array(dense.ravel(), pa.float32()), dense.shape[1])
-        }
+        return {"factor": vector_column(factors.matrix[start:stop])}
     matrix = sparse.csr_array(factors.matrix[start:stop])
     offsets = pa.array(matrix.indptr, pa.int32())
     return {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -50,7 +51,7 @@ class DemoSummary:
     """False if a complete data set was already there."""
 
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], Any]
 Job = tuple[int, list[tuple[int, Case, tuple[Series, ...]]], Path]
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
+from pipelines.build.executors import available_cores
 from pipelines.experiments.grid import GRIDS, Grid, shown
 from pipelines.experiments.runner import Runner, StoppedError, claimed
 from pipelines.experiments.tasks import STAGES, plan_of, read_grid
-from pipelines.machine import available_cores
 from training.checks import within
 from training.engine.signals import StopRequest
 from training.retrieval.arguments import ArgumentParser

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipelines.audit.targets.report import to_json
+from pipelines.audit.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import Timing, Workspace, timing
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Row

@@ -11,7 +11,7 @@ import yaml
 
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.record import Record
-from pipelines.audit.targets.report import to_json
+from pipelines.audit.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import Timing, timing
 from pipelines.experiments.render import LEVEL, paragraphs, render

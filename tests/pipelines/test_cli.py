@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import cli, machine
+from pipelines import cli
+from pipelines.build import executors
 from tests import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -178,13 +179,13 @@ def test_a_folder_that_cannot_hold_demo_data_is_one_line(
 
 
 def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.available_cores() >= 1
+    assert executors.available_cores() >= 1
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert machine.available_cores() == 6
+    assert executors.available_cores() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert machine.available_cores() == 1
+    assert executors.available_cores() == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import yaml
 from training.clip.config import is_folder
 from training.clip.starts import LITE0, MINILM
 from training.data.facts import is_stated, unstated_images
-from training.export.run import Evaluation, RunRecord
+from training.export.run import ReportedNumbers, RunRecord
 
 NO_LICENCE = "no stated licence, do not publish weights"
 _PERCENT = ("cui@", "p@", "recall@")
@@ -52,7 +52,7 @@ patients. Image similarity is not evidence of a shared diagnosis. Numbers hold f
 
 
 def model_card(
-    record: RunRecord, open_clip_config: Mapping[str, Any], evaluation: Evaluation | None = None
+    record: RunRecord, open_clip_config: Mapping[str, Any], evaluation: ReportedNumbers | None = None
 ) -> str:
     """README.md with YAML front matter.
 
@@ -202,14 +202,14 @@ def _number(key: str, value: Any) -> str:
     return f"{100 * value:.1f} %" if share else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _evaluation(evaluation: Evaluation) -> str:
+def _evaluation(evaluation: ReportedNumbers) -> str:
     lines = [f"- {key}: {value}" for key, value in evaluation.header.items()]
     rows = [
         (name, _interval(evaluation.chance.get(name, {}), short=True), _interval(entry))
         for name, entry in evaluation.measures.items()
     ]
     head = ("measure (%)", "chance", f"{evaluation.name} [interval]")
-    return "\n".join(["Evaluation (retrieval.json):\n", *lines, "", _table(head, rows)])
+    return "\n".join(["ReportedNumbers (retrieval.json):\n", *lines, "", _table(head, rows)])
 
 
 def _interval(entry: Mapping[str, float | None], *, short: bool = False) -> str:

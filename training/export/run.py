@@ -36,7 +36,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ReportedNumbers:
     """One run's numbers in a report of ``python -m training.retrieval``."""
 
     name: str
@@ -77,7 +77,7 @@ def read_run(folder: Path) -> RunRecord:
     return RunRecord(folder, finished_key(folder), config, metrics, data)
 
 
-def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Evaluation:
+def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> ReportedNumbers:
     """The numbers of one run in a ``retrieval.json``.
 
     Args:
@@ -112,7 +112,7 @@ def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Eval
             "evaluate this run, or name it by --report-run NAME"
         )
     header = {key: str(value) for key, value in content.items() if isinstance(value, str) and key != "key"}
-    return Evaluation(wanted, header, numbers[wanted], numbers.get(CHANCE, {}))
+    return ReportedNumbers(wanted, header, numbers[wanted], numbers.get(CHANCE, {}))
 
 
 def _from_stores(folder: Path, names: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ ENCODING = 1
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ImageTexts:
     """Images and captions by row, as a store has them."""
 
     image_ids: Sequence[str]
@@ -31,7 +31,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class ImageVectors:
     """Some rows' images."""
 
     factors: FloatArray
@@ -63,7 +63,7 @@ class Teacher(ABC):
     reads_images: bool = True
 
     @abstractmethod
-    def images(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> Encoded:
+    def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
         """The images of some rows, not augmented.
 
         Raises:
@@ -71,7 +71,7 @@ class Teacher(ABC):
         """
 
     @abstractmethod
-    def texts(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> FloatArray:
+    def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         """The captions of some rows, unit vectors, float32 ``[R, D]``.
 
         Raises:

@@ -23,7 +23,15 @@ from torch.overrides import TorchFunctionMode
 
 from training.data.decode import BrokenImage
 from training.errors import CheckpointError, DataError
-from training.teachers.base import Advance, Encoded, FloatArray, IntArray, Pairs, Teacher, unit_vectors
+from training.teachers.base import (
+    Advance,
+    FloatArray,
+    ImageTexts,
+    ImageVectors,
+    IntArray,
+    Teacher,
+    unit_vectors,
+)
 
 BATCH = 64
 """Images or captions that the model sees at once. Fixed: another size may change the last bits of a vector."""
@@ -97,7 +105,7 @@ class Encoder(Teacher):
         with exact(self.device):
             return nn.functional.normalize(self.encode_text(tokens).float(), dim=-1)
 
-    def images(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> Encoded:
+    def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
         """See ``Teacher``; an image that cannot be read is told in ``broken``."""
         factors = np.zeros((len(rows), self.dim), dtype=np.float32)
         broken: dict[int, str] = {}
@@ -113,9 +121,9 @@ class Encoder(Teacher):
                 factors[places] = unit_vectors(vectors.cpu().numpy(), "image", names, self.name)
             if advance is not None:
                 advance(len(found))
-        return Encoded(factors, broken)
+        return ImageVectors(factors, broken)
 
-    def texts(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> FloatArray:
+    def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         """See ``Teacher``; each distinct caption is encoded once."""
         first: dict[str, int] = {}
         for row in rows.tolist():
@@ -131,7 +139,7 @@ class Encoder(Teacher):
         place = {caption: at for at, caption in enumerate(distinct)}
         return np.concatenate(parts)[[place[pairs.captions[row]] for row in rows.tolist()]]
 
-    def _prepared(self, pairs: Pairs, rows: IntArray) -> Iterator[tuple[int, list[Tensor | str]]]:
+    def _prepared(self, pairs: ImageTexts, rows: IntArray) -> Iterator[tuple[int, list[Tensor | str]]]:
         """Batch by batch, from which place on: images as the tower takes them, or what is wrong with them."""
         source = pairs.source
         if source is None:

@@ -15,7 +15,7 @@ from kg_targets.store.reader import check_block_kind
 from kg_targets.store.teacher import matched_only, scaled_products
 from training.data.sources.base import ImageSource
 from training.errors import DataError
-from training.teachers.base import FloatArray, IntArray, Pairs, Teacher
+from training.teachers.base import FloatArray, ImageTexts, IntArray, Teacher
 
 
 class OnlineTeacher:
@@ -31,7 +31,7 @@ class OnlineTeacher:
 
     def __init__(self, teacher: Teacher, store: TargetStore, source: ImageSource | None) -> None:
         self.teacher, self.store = teacher, store
-        self._pairs = Pairs(store.image_ids, store.captions, source)
+        self._pairs = ImageTexts(store.image_ids, store.captions, source)
         self.images = _Remembered(self._see)
         """Rows to unit vectors of their images, float32 ``[R, D]``."""
         self.texts = _Remembered(lambda rows: teacher.texts(self._pairs, rows))

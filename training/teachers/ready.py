@@ -11,7 +11,15 @@ import torch
 
 from kg_targets.store.teacher import MATCHED_LOGIT
 from training.errors import CheckpointError, DataError
-from training.teachers.base import Advance, Encoded, FloatArray, IntArray, Pairs, Teacher, unit_vectors
+from training.teachers.base import (
+    Advance,
+    FloatArray,
+    ImageTexts,
+    ImageVectors,
+    IntArray,
+    Teacher,
+    unit_vectors,
+)
 
 COLUMNS = ("image_id", "image_embedding", "text_embedding")
 SCALE = 100.0
@@ -49,16 +57,16 @@ class ParquetTeacher(Teacher):
             self.digest = hashlib.file_digest(stream, "sha256").hexdigest()
         self.preprocessing: dict[str, Any] = {}
 
-    def images(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> Encoded:
+    def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
         """See ``Teacher``; no image file is read."""
-        return Encoded(self._of("image_embedding", "image", pairs, rows, advance), {})
+        return ImageVectors(self._of("image_embedding", "image", pairs, rows, advance), {})
 
-    def texts(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> FloatArray:
+    def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         """See ``Teacher``."""
         return self._of("text_embedding", "the caption", pairs, rows, advance)
 
     def _of(
-        self, column: str, what: str, pairs: Pairs, rows: IntArray, advance: Advance | None
+        self, column: str, what: str, pairs: ImageTexts, rows: IntArray, advance: Advance | None
     ) -> FloatArray:
         names = [pairs.image_ids[row] for row in rows.tolist()]
         for image_id in names:
@@ -85,11 +93,11 @@ class NoTeacher(Teacher):
     def __init__(self) -> None:
         self.preprocessing: dict[str, Any] = {}
 
-    def images(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> Encoded:
+    def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
         """Nothing, float32 ``[R, 0]``."""
-        return Encoded(np.zeros((len(rows), 0), dtype=np.float32), {})
+        return ImageVectors(np.zeros((len(rows), 0), dtype=np.float32), {})
 
-    def texts(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> FloatArray:
+    def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         """Nothing, float32 ``[R, 0]``."""
         return np.zeros((len(rows), 0), dtype=np.float32)
 

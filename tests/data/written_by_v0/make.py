@@ -15,14 +15,14 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import BertConfig, BertModel, BertTokenizerFast
-
-from pipelines.cli import main as kg_targets
-from tests.e2e.test_written_by_v0 import EXPECTED, MEASURES, digests
 from tests.vqa_world import SPECIAL, WORDS, write_questions
 from training.med_vqa.build import load_answers, load_med_vqa, save_med_vqa
 from training.med_vqa.evaluate.__main__ import main as evaluate_vqa
 from training.med_vqa.finetune_run import FinetuneRun
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from pipelines.cli import main as kg_targets
+from tests.e2e.test_written_by_v0 import EXPECTED, MEASURES, digests
 from training.nb_clip.run import NBClipRun
 from training.run import main as train
 

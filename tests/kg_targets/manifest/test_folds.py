@@ -16,7 +16,7 @@ from kg_targets.manifest import Manifest, Record
 from kg_targets.manifest.folds import MARKER, FoldConfig, Folds, assign_cases, write_folds
 from kg_targets.store import TargetStore
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.recipe import build_data_set
 from pipelines.cli import main
 from pipelines.demo import write_demo
 from tests.builds import CAPTIONS, write_split

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kg_targets.store import TargetStore
-from pipelines.audit.targets import pairs, separation
-from pipelines.audit.targets.subjects import Subjects
+from pipelines.audit import pairs
+from pipelines.audit.subjects import Subjects
 from tests.builds import CAPTIONS, build
 
 
@@ -26,20 +26,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 )
 def test_mean_placement_is_the_auroc_by_its_definition(near: list[int], far: list[int]) -> None:
     wins = sum((n > f) + 0.5 * (n == f) for n in near for f in far)
-    found = separation.placements(np.array(near, float), np.array(far, float)).mean()
+    found = pairs.placements(np.array(near, float), np.array(far, float)).mean()
     assert found == pytest.approx(wins / (len(near) * len(far)))
 
 
 def test_pairs_within_and_between_cases_are_what_they_say() -> None:
     cases = np.array([2, 0, 1, 0, 2, 2, 1, 3])
     generator = np.random.default_rng(0)
-    within = separation.same_case_pairs(cases, 100, generator)
+    within = pairs.same_case_pairs(cases, 100, generator)
     expected = {frozenset(pair) for pair in combinations(range(8), 2) if cases[pair[0]] == cases[pair[1]]}
     assert len(within[0]) == len(expected)
     assert {frozenset(pair) for pair in zip(*(side.tolist() for side in within), strict=True)} == expected
-    sampled = separation.same_case_pairs(np.zeros(20, dtype=int), 50, generator)
+    sampled = pairs.same_case_pairs(np.zeros(20, dtype=int), 50, generator)
     assert len(sampled[0]) == 50 and (sampled[0] != sampled[1]).all()
-    between = separation.different_case_pairs(cases, 20_000, generator)
+    between = pairs.different_case_pairs(cases, 20_000, generator)
     assert (cases[between[0]] != cases[between[1]]).all()
     counts = Counter(zip(*(side.tolist() for side in between), strict=True))
     assert len(counts) == 8 * 7 - 2 * len(expected)
@@ -50,7 +50,7 @@ def test_pairs_within_and_between_cases_are_what_they_say() -> None:
 def test_most_similar_pairs_are_the_greedy_choice_with_each_image_once(
     store: TargetStore, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.audit.targets.similarity._CHUNK_BYTES", 1)  # one row at a time
+    monkeypatch.setattr("pipelines.audit.subjects._CHUNK_BYTES", 1)  # one row at a time
     cases = Subjects((store,)).cases
     best, identical = pairs.survey(store, cases)
     found = pairs.most_similar_pairs(store, cases, best, count, seed=0)

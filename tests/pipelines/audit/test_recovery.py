@@ -9,9 +9,8 @@ import pytest
 
 from kg_targets.inspect.summary import GROUPS
 from kg_targets.store import TargetStore
-from pipelines.audit.targets import hiding, recovery, rescore
-from pipelines.audit.targets.settings import EvaluationSettings
-from pipelines.audit.targets.subjects import Subjects
+from pipelines.audit import recovery
+from pipelines.audit.subjects import EvaluationSettings, Subjects
 from tests.builds import CAPTIONS, build
 
 RICH = (
@@ -41,7 +40,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 def test_recomputed_factors_of_unhidden_images_are_the_stored_ones(
     tmp_path: Path, options: dict[str, object]
 ) -> None:
-    assert rescore.recomputation_error(build(tmp_path, RICH, **options)) < 1e-6
+    assert recovery.recomputation_error(build(tmp_path, RICH, **options)) < 1e-6
 
 
 def reference_ancestors(store: TargetStore) -> dict[str, set[str]]:
@@ -118,7 +117,7 @@ def test_recovery_equals_a_reference_written_from_the_formulas(
 ) -> None:
     store: TargetStore = request.getfixturevalue(which)
     subjects = Subjects((store,))
-    questions = hiding.hide_concepts(subjects, seed=0)
+    questions = recovery.hide_concepts(subjects, seed=0)
     found = recovery.store_scores(store, questions, subjects.cases, neighbors=4)
     closure = reference_ancestors(store)
     relatives = {c: closure[c] | {d for d in closure if c in closure[d]} for c in closure}
@@ -133,13 +132,13 @@ def test_every_question_hides_a_concept_with_its_relatives_and_leaves_something(
     store: TargetStore, flat: TargetStore
 ) -> None:
     subjects = Subjects((flat, store))  # the relatives are known to the second store only
-    questions = hiding.hide_concepts(subjects, seed=0)
+    questions = recovery.hide_concepts(subjects, seed=0)
     closure = reference_ancestors(store)
     for index, cui in enumerate(questions.cuis):
         related = {questions.cuis[column] for column in questions.related[[index]].indices}
         assert related == closure[cui] | {other for other in closure if cui in closure[other]}
     concepts = flat.concepts["cui"].tolist()
-    unit = hiding.factors_without(flat, questions)
+    unit = recovery.factors_without(flat, questions)
     assert len(set(zip(questions.rows.tolist(), questions.names.tolist(), strict=True))) == len(
         questions.rows
     )
@@ -156,7 +155,7 @@ def test_every_question_hides_a_concept_with_its_relatives_and_leaves_something(
 
 def test_a_concept_of_one_case_only_is_counted_and_not_asked_for(tmp_path: Path) -> None:
     captions = ["CT of the liver.", "CT of the liver.", "CT of the brain.", "MRI of the brain."]  # two cases
-    questions = hiding.hide_concepts(Subjects((build(tmp_path, captions),)), seed=0)
+    questions = recovery.hide_concepts(Subjects((build(tmp_path, captions),)), seed=0)
     # Only CT occurs in both cases: liver, brain and MRI have nobody to vote for them.
     names = dict(zip(questions.rows.tolist(), questions.names.tolist(), strict=True))
     assert names == {0: "modality", 1: "modality", 2: "modality"} and questions.unanswerable == 5
@@ -164,7 +163,7 @@ def test_a_concept_of_one_case_only_is_counted_and_not_asked_for(tmp_path: Path)
 
 def test_frequency_ranks_concepts_by_images_of_other_cases(store: TargetStore) -> None:
     subjects = Subjects((store,))
-    questions = hiding.hide_concepts(subjects, seed=1)
+    questions = recovery.hide_concepts(subjects, seed=1)
     found = recovery.frequency_scores(questions, subjects.cases)
     kinds = dict(zip(store.concepts["cui"], store.concepts["kind"], strict=True))
     for index, row in enumerate(questions.rows):
@@ -182,7 +181,7 @@ def test_frequency_ranks_concepts_by_images_of_other_cases(store: TargetStore) -
 
 def test_a_store_that_knows_nothing_scores_what_frequency_does(tmp_path: Path) -> None:
     subjects = Subjects((build(tmp_path, RICH, scorer="identity"),))
-    questions = hiding.hide_concepts(subjects, seed=0)
+    questions = recovery.hide_concepts(subjects, seed=0)
     found = recovery.store_scores(subjects.reference, questions, subjects.cases, neighbors=5)
     baseline = recovery.frequency_scores(questions, subjects.cases)
     assert all(np.array_equal(found[name], baseline[name]) for name in baseline)
@@ -190,8 +189,8 @@ def test_a_store_that_knows_nothing_scores_what_frequency_does(tmp_path: Path) -
 
 def test_stores_that_do_not_derive_from_concepts_keep_their_factors(tmp_path: Path) -> None:
     noise = build(tmp_path, RICH, scorer="noise")
-    questions = hiding.hide_concepts(Subjects((noise,)), seed=0)
-    assert np.array_equal(hiding.factors_without(noise, questions), noise.factors[questions.rows])
+    questions = recovery.hide_concepts(Subjects((noise,)), seed=0)
+    assert np.array_equal(recovery.factors_without(noise, questions), noise.factors[questions.rows])
 
 
 def test_factors_that_cannot_be_recomputed_leave_the_section_out(

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from kg_targets.errors import ConfigError
 from kg_targets.store import TargetStore
-from pipelines.audit.targets import agreement, shape
-from pipelines.audit.targets.report import Section, Table, to_json
-from pipelines.audit.targets.settings import EvaluationSettings, parse_batch_sizes
-from pipelines.audit.targets.similarity import best_with_ties, similarity_chunks
-from pipelines.audit.targets.statistics import cells, measure, significant
-from pipelines.audit.targets.subjects import Subjects
+from pipelines.audit import agreement, shape
+from pipelines.audit.report import Section, Table, cells, measure, significant, to_json
+from pipelines.audit.subjects import (
+    EvaluationSettings,
+    Subjects,
+    best_with_ties,
+    parse_batch_sizes,
+    similarity_chunks,
+)
 from tests.builds import CAPTIONS, build
 
 FAST = EvaluationSettings(bootstrap=100, flips=100, batches=3, batch_sizes=(4, 8), neighbors=3)
@@ -123,7 +126,7 @@ def test_an_unknown_image_scores_exactly_what_chance_does(store: TargetStore) ->
 
 
 def test_chunks_equal_the_stores_own_blocks(store: TargetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.audit.targets.similarity._CHUNK_BYTES", 1)
+    monkeypatch.setattr("pipelines.audit.subjects._CHUNK_BYTES", 1)
     chunks = list(similarity_chunks(store.factors, store.factors))
     assert len(chunks) == len(store)
     whole = np.concatenate([block for _, block in chunks])

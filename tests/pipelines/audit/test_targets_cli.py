@@ -9,7 +9,7 @@ import pytest
 from kg_targets.store import TargetStore
 from pipelines import cli
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.recipe import build_data_set
 from tests.builds import CAPTIONS, COLUMNS, build, write_split
 
 pytestmark = pytest.mark.e2e

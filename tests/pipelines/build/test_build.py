@@ -14,10 +14,11 @@ import pytest
 from kg_targets.concepts import Extractor
 from kg_targets.ontology import Ontology
 from kg_targets.store import TargetStore
-from pipelines import cli, extract_stage
+from pipelines import cli
+from pipelines.build import extract
 from pipelines.build.config import BuildConfig
-from pipelines.build.extractors import make_extractor
-from pipelines.build.stores import build_data_set
+from pipelines.build.extract import make_extractor
+from pipelines.build.recipe import build_data_set
 from tests.builds import CAPTIONS, build, write_split
 
 pytestmark = pytest.mark.e2e
@@ -264,8 +265,8 @@ def test_the_extractor_is_made_once_for_all_splits(tmp_path: Path, monkeypatch: 
         made.append(name)
         return make_extractor(name, ontology, options)
 
-    monkeypatch.setattr(extract_stage, "make_extractor", counted)
-    monkeypatch.setattr(extract_stage, "_prepared", ())
+    monkeypatch.setattr(extract, "make_extractor", counted)
+    monkeypatch.setattr(extract, "_prepared", ())
     config = BuildConfig(dataset="demo", data_root=data(tmp_path), out=tmp_path / "out", workers=1)
     assert len(build_data_set(config, lambda line: None)) == 3
     assert made == ["dictionary"]

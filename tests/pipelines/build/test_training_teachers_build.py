@@ -17,15 +17,14 @@ from PIL import Image
 from kg_targets.errors import DataError, KGTargetsError, StoreError
 from kg_targets.store import TargetStore, TeacherStore, verify_store
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
-from pipelines.build.teacher_summary import agreement
+from pipelines.build.recipe import build_data_set
+from pipelines.build.teacher import agreement
 from pipelines.cli import main
 from tests.builds import CAPTIONS, build, write_split
 from tests.training.teachers.checkpoints import write_hf_clip
 from training.data.sources import open_source
 from training.med_vqa.pretrain.config import SoftLabelConfig
-from training.med_vqa.pretrain.labels import similarities
-from training.med_vqa.pretrain.sources import LabelSource
+from training.med_vqa.pretrain.labels import LabelSource, similarities
 from training.teachers.encoder import Encoder
 from training.teachers.online import OnlineTeacher
 from training.teachers.registry import TEACHERS, open_teacher

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kg_targets.store import TargetStore, TeacherStore, verify_store
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.recipe import build_data_set
 from tests.builds import CAPTIONS, write_split
 from training.teachers.registry import TEACHERS
 

@@ -12,7 +12,7 @@ import yaml
 
 from kg_targets.errors import ConfigError
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.recipe import build_data_set
 from pipelines.demo import write_demo
 from pipelines.experiments.__main__ import main
 from pipelines.experiments.job import SECONDS, TrainingJob

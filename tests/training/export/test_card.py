@@ -7,7 +7,7 @@ import yaml
 
 from training.data.facts import is_stated, unstated_images
 from training.export.card import model_card, without_folders
-from training.export.run import Evaluation, RunRecord
+from training.export.run import ReportedNumbers, RunRecord
 
 NATIVE: dict[str, Any] = {"model_cfg": {"text_cfg": {}}}
 
@@ -77,7 +77,7 @@ def test_data_without_a_stated_licence_forbid_publishing_in_bold_and_in_the_fron
 
 
 def test_the_card_tells_what_was_done_and_no_folder_of_this_machine(tmp_path: Any) -> None:
-    evaluation = Evaluation(
+    evaluation = ReportedNumbers(
         "sm",
         {"protocol": "image to image", "intervals": "95 %", "training seeds": "sm 7"},
         {"CUI@5": {"mean": 0.725, "low": 0.701, "high": 0.748}, "odd|name": {"mean": None}},

@@ -12,7 +12,7 @@ import torch
 from kg_targets.store import TargetStore
 from pipelines.cli import main
 from tests.builds import CAPTIONS, write_split
-from training.teachers.base import Advance, Encoded, FloatArray, IntArray, Pairs, Teacher
+from training.teachers.base import Advance, FloatArray, ImageTexts, ImageVectors, IntArray, Teacher
 from training.teachers.registry import TEACHERS
 
 
@@ -28,10 +28,10 @@ class LengthTeacher(Teacher):
     def __init__(self, name: str) -> None:
         self.name, self.preprocessing = name, {}
 
-    def images(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> Encoded:
-        return Encoded(self.texts(pairs, rows), {})
+    def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
+        return ImageVectors(self.texts(pairs, rows), {})
 
-    def texts(self, pairs: Pairs, rows: IntArray, advance: Advance | None = None) -> FloatArray:
+    def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         angle = np.array([len(pairs.captions[row]) for row in rows]) / 100
         return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 

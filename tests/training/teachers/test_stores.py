@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState
 
 from kg_targets.store import TargetStore
 from pipelines.build.config import BuildConfig
-from pipelines.build.stores import build_data_set
+from pipelines.build.recipe import build_data_set
 from tests.builds import COLUMNS
 from tests.training.med_vqa.pretrain.world import pretrain_arguments, write_pretrain_world
 from tests.training.teachers.checkpoints import write_open_clip

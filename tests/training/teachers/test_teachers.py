@@ -22,7 +22,7 @@ from transformers import CLIPModel, SwinModel
 from tests.training.clip import fakes as fakes
 from tests.training.teachers import checkpoints as checkpoints
 from training.errors import CheckpointError, ConfigError, DataError, KGTargetsError
-from training.teachers.base import Pairs
+from training.teachers.base import ImageTexts
 from training.teachers.encoder import Encoder
 from training.teachers.registry import (
     FOLDER,
@@ -41,9 +41,9 @@ def picture(seed: int = 0, size: tuple[int, int] = (70, 50)) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def pairs(count: int, captions: list[str] | None = None) -> Pairs:
+def pairs(count: int, captions: list[str] | None = None) -> ImageTexts:
     source: Any = SimpleNamespace(read=lambda row: picture(row))
-    return Pairs([f"img{row}" for row in range(count)], captions or CAPTIONS[:count], source)
+    return ImageTexts([f"img{row}" for row in range(count)], captions or CAPTIONS[:count], source)
 
 
 def opened(spec: str) -> Encoder:

@@ -16,9 +16,9 @@ from training.errors import ConfigError, ShapeError
 from training.med_vqa.answer.candidates import Candidates
 from training.med_vqa.answer.modes import MODES, Answered, Setting
 from training.med_vqa.answer.packing import CHUNK
-from training.med_vqa.model.batches import Tokens, knowledge_as_tokens, questions_as_tokens
 from training.med_vqa.model.history import TrainedOn
 from training.med_vqa.model.saving import Answers, MedVQA
+from training.med_vqa.model.tokens import Tokens, knowledge_as_tokens, questions_as_tokens
 
 SHORTLIST = 32
 """Candidates of a short-list, as in AMiF's released code."""

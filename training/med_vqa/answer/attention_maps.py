@@ -25,9 +25,9 @@ from torch import Tensor
 
 from training.errors import ConfigError
 from training.folders import writing
-from training.med_vqa.model.batches import Tokens
 from training.med_vqa.model.modeling import MedVQAModel
 from training.med_vqa.model.saving import MedVQA
+from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.model.transport import cosine_cost, inner_tokens, ipot_plan
 
 KINDS = ("transport", "co_attention")

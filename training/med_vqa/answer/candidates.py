@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.errors import DataError
-from training.med_vqa.model.batches import pieces_of
+from training.med_vqa.model.tokens import pieces_of
 from training.vqa.normalise import normalise_answer
 
 TokenIds = tuple[int, ...]

@@ -16,10 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
 from training.med_vqa.finetune.config import FinetuneConfig
-from training.med_vqa.finetune.material import Material
+from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.history import TrainedOn, save_trained_on
-from training.med_vqa.model.inputs import make_inputs
-from training.med_vqa.model.pictures import blank_images
+from training.med_vqa.model.images import blank_images
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.protocols import Split
 
@@ -32,17 +31,17 @@ class FinetuneRun:
 
     def __init__(self, config: FinetuneConfig, accelerator: Accelerator, vqa: MedVQA, split: Split) -> None:
         self.config, self.accelerator, self.vqa, self.split = config, accelerator, vqa, split
-        self.material = Material(config.data, split, vqa)
+        self.data = FinetuneData(config.data, split, vqa)
         self._trained_on = TrainedOn.of(config, split)
-        self.sampler = self.material.sampler(
+        self.sampler = self.data.sampler(
             config.data.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
         )
         self.unit, self.batch_size = "questions", config.data.batch_size
-        self.measure: str | None = "accuracy" if self.material.validation else None
+        self.measure: str | None = "accuracy" if self.data.validation else None
         all_steps = self.sampler.steps * config.optim.epochs
         self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
         vqa.model.to(accelerator.device)
-        self.inputs = make_inputs(config, vqa, self.material.pictures, accelerator)
+        self.inputs = StepImages(config, vqa, self.data.images, accelerator)
         self._knowledge = self._knowledge_arguments()
         optimizer = make_optimizer(vqa.model, config.optim)
         self.model: nn.Module = accelerator.prepare(vqa.model)
@@ -51,7 +50,7 @@ class FinetuneRun:
 
     def _knowledge_arguments(self) -> dict[str, Tensor]:
         """The gate's share of every step's arguments; the model encodes it once in each."""
-        tokens, model = self.material.knowledge, self.vqa.model
+        tokens, model = self.data.knowledge, self.vqa.model
         if not len(tokens):
             for part in (model.gate, model.knowledge_projection):
                 part.requires_grad_(False)  # DDP would wait for gradients that never come
@@ -69,8 +68,8 @@ class FinetuneRun:
         """Gradients of the mean loss over all processes' answers, of which each has as many; scalars to log."""
         device = self.accelerator.device
         offset = self.accelerator.process_index * len(batch)
-        texts = {name: value.to(device) for name, value in self.material.batch(batch).items()}
-        images = self.inputs(self.material.picture_rows(batch), step, offset)
+        texts = {name: value.to(device) for name, value in self.data.batch(batch).items()}
+        images = self.inputs(self.data.image_rows(batch), step, offset)
         output = self.model(**images, **texts, **self._knowledge, with_logits=measured)
         self.accelerator.backward(output["loss"])
         values = {"loss": output["loss"].detach()}
@@ -84,7 +83,7 @@ class FinetuneRun:
 
     def ids(self, batch: Tensor) -> list[str]:
         """The question ids of this process's share of a batch."""
-        return [self.material.train[position].id for position in batch.tolist()]
+        return [self.data.train[position].id for position in batch.tolist()]
 
     def measured_after(self, epoch: int) -> bool:
         """Every ``validate_every`` epochs."""
@@ -92,16 +91,16 @@ class FinetuneRun:
 
     def score(self) -> float:
         """Share of the validation questions that exact ranking of all candidates answers rightly."""
-        accelerator, material = self.accelerator, self.material
-        share = material.validation[accelerator.process_index :: accelerator.num_processes]
-        blank = material.pictures is None
+        accelerator, data = self.accelerator, self.data
+        share = data.validation[accelerator.process_index :: accelerator.num_processes]
+        blank = data.images is None
         found = self._answerer.answer_about(
             ["" if blank else question.image_path for question in share],
             [question.question for question in share],
             self._shown,
             mode="winner",
         )
-        right = [material.is_right(best.text, share[row]) for row, (best,) in found]
+        right = [data.is_right(best.text, share[row]) for row, (best,) in found]
         everyone: list[bool] = gather_object(right)
         return sum(everyone) / len(everyone)
 
@@ -111,7 +110,7 @@ class FinetuneRun:
 
         return Answerer(
             self.vqa,
-            self.material.answers,
+            self.data.answers,
             self.accelerator.device,
             self.config.model.precision,
             max_question_tokens=self.config.data.max_question_tokens,
@@ -119,14 +118,14 @@ class FinetuneRun:
 
     def _shown(self, path: str) -> Tensor:
         """A validation image as it is, or the blank one, float32 ``[3, S, S]``."""
-        pictures = self.material.pictures
-        return blank_images(self.vqa, 1)[0] if pictures is None else pictures.normalised(path)
+        images = self.data.images
+        return blank_images(self.vqa, 1)[0] if images is None else images.normalised(path)
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint, for ``training.med_vqa.model.saving.load_med_vqa``."""
 
         def write(folder: Path) -> None:
-            save_med_vqa(folder, self.vqa.model, self.vqa.tokenizer, self.material.answers)
+            save_med_vqa(folder, self.vqa.model, self.vqa.tokenizer, self.data.answers)
             save_trained_on(folder, self._trained_on)
 
         write_checkpoint(output, write)
@@ -146,7 +145,7 @@ class FinetuneRun:
         parameters = list(self.vqa.model.parameters())
         return {
             "steps": self.total_steps,
-            **self.material.facts(),
+            **self.data.facts(),
             "padding_waste": round(self.sampler.padding_waste(), 4),
             "parameters": sum(parameter.numel() for parameter in parameters),
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -156,12 +155,12 @@ class FinetuneRun:
 
     def introduction(self) -> str:
         """What is about to be trained, for a person."""
-        pictures, split = self.material.pictures, self.split
-        seen = "blank images" if pictures is None else f"{len(pictures):,} images"
-        broken = f" ({len(pictures.broken)} broken skipped)" if pictures and pictures.broken else ""
+        images, split = self.data.images, self.split
+        seen = "blank images" if images is None else f"{len(images):,} images"
+        broken = f" ({len(images.broken)} broken skipped)" if images and images.broken else ""
         return (
             f"fine-tuning {self.config.model.preset} on {split.dataset}, protocol {split.protocol}: "
-            f"{len(self.material.train):,} questions about {seen}{broken}, {len(split.candidates):,} candidates "
+            f"{len(self.data.train):,} questions about {seen}{broken}, {len(split.candidates):,} candidates "
             f"({split.candidate_source}), {self.total_steps} steps of {self.batch_size}, on "
             f"{self.accelerator.device} -> {self.config.output}"
         )

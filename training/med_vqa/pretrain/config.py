@@ -13,7 +13,7 @@ STAGES = ("one", "two")
 VIEWS = ("augment", "study")
 TEXTS = ("dropout", "sentences")
 SPACES = ("logit", "cosine")
-"""Those of objectives/soft_labels.py, which would load torch for ``--help``."""
+"""What λ is added to; see soft_labels.py."""
 EQ5 = "eq5"
 POLICIES = (EQ5, "softmax", "fixed_mass", "evidence", "uniform")
 """AMiF's Eq. 5, and those of training/nb_clip/targets.py that do not contradict the mask of one case."""

@@ -1,29 +1,126 @@
-"""What a pre-training learns from: captioned images of a store, less excluded cases, with a dev part cut by case."""
+"""The data of a pre-training: captioned images of a store, less excluded cases, split by case; a step's views.
+
+``data.views augment``: two augmentations of an image. ``study``: the second view is a random other training image of
+the case; an image that is alone in its case gets two augmentations.
+"""
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
 from training.clip.load import Clip
 from training.data.cases import case_codes
-from training.data.dataset import CaptionedImages
+from training.data.dataset import Batch, CaptionedImages
 from training.data.samplers import make_sampler
 from training.data.samplers.base import Sampler
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
-from training.med_vqa.model.batches import Tokens, pieces_of, questions_as_tokens
+from training.med_vqa.model.history import Excluded
+from training.med_vqa.model.images import AugmentedViews, CachedViews, frozen_tokens
 from training.med_vqa.model.saving import MedVQA
-from training.med_vqa.pretrain.config import PretrainDataConfig
-from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.model.tokens import Tokens, pieces_of, questions_as_tokens
+from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+NAMED = 3
+"""Cases that a message names."""
+DEV_BATCH = 64
+"""Images of the dev part that are encoded together."""
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Cases on a list, and what of them is in a store."""
+
+    listed: tuple[str, ...] = ()
+    """Cases that the list names, ascending."""
+    found: tuple[str, ...] = ()
+    """Those of them that the store has."""
+    images: int = 0
+    """Images of the store that belong to them."""
+    sha256: str = ""
+    """Of the listed cases; empty: there is no list."""
+    earlier: Mapping[str, Any] = field(default_factory=dict)
+    """What the store's manifest says where the store was built without the cases of a list."""
+
+    @classmethod
+    def read(cls, path: str | None, store: TargetStore) -> "Exclusions":
+        """The list in a file, one ``group_id`` a line; none without a file. A store that was built without the cases of
+        this list (``kg-targets build --exclude``) has nothing left to exclude.
+
+        Raises:
+            DataError: the file cannot be read, or names cases of which not one is in the store: it is the list of
+                another data set, and leaving nothing out would be taken for having left them out.
+        """
+        earlier = store.manifest.get("excluded", {})
+        if path is None:
+            return cls(earlier=earlier)
+        excluded = ExcludedCases.read(Path(path), "data.exclude")
+        listed, sha256 = sorted(excluded.cases), excluded.digest()
+        if listed and earlier.get("sha256") == sha256:
+            return cls(tuple(listed), (), 0, sha256, earlier)
+        there = set(store.group_ids)
+        found = tuple(case for case in listed if case in there)
+        if listed and not found:
+            raise DataError(
+                f"data.exclude: {path} names {len(listed):,} case(s) and {store.path} has none of them, not "
+                f"{', '.join(listed[:NAMED])}: it is the list of another data set, or leave it out"
+            )
+        return cls(tuple(listed), found, int(np.isin(store.group_ids, found).sum()), sha256, earlier)
+
+    def kept(self, store: TargetStore) -> NDArray[np.bool_]:
+        """bool ``[N]``: rows of the store that belong to no excluded case."""
+        return ~np.isin(np.asarray(store.group_ids, dtype=object), self.found)
+
+    def made(self) -> tuple[Excluded, ...]:
+        """What is left out: when the store was built, and by the list where it is another one."""
+        made = []
+        if self.earlier:
+            counts = {name: self.earlier[name] for name in ("cases_listed", "cases_found", "images")}
+            made.append(Excluded("kg-targets build", self.earlier["sha256"], **counts))
+        if self.sha256 and self.sha256 != self.earlier.get("sha256"):
+            counts = {"cases_listed": len(self.listed), "cases_found": len(self.found), "images": self.images}
+            made.append(Excluded("data.exclude", self.sha256, **counts))
+        return tuple(made)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What was left out by which list, for OUTPUT/data.json; empty where nothing was to be."""
+        return [asdict(one) for one in self.made()]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is a list, and it names no case."""
+        return bool(self.sha256) and not self.listed
+
+    def told(self) -> str:
+        """For a person, where there is a list."""
+        return "; ".join(filter(None, (self._told_of_store(), self._told_of_list())))
+
+    def _told_of_store(self) -> str:
+        if not self.earlier:
+            return ""
+        cases, images = self.earlier["cases_found"], self.earlier["images"]
+        return f"{cases} cases with {images} images were excluded when the store was built"
+
+    def _told_of_list(self) -> str:
+        if self.empty:
+            return "the list of excluded cases is empty: nothing is left out"
+        if not self.listed or self.sha256 == self.earlier.get("sha256"):
+            return ""
+        elsewhere = len(self.listed) - len(self.found)
+        missing = f", {elsewhere} listed ones are not in this store" if elsewhere else ""
+        return f"{len(self.found)} cases with {self.images} images excluded{missing}"
 
 
 class Corpus:
@@ -167,3 +264,108 @@ def dev_rows(group_ids: Sequence[str], rows: NDArray[np.int64], share: float) ->
         )
     chosen = set(cases[: max(1, round(share * len(cases)))])
     return rows[[name in chosen for name in names]]
+
+
+class Partners:
+    """Which image an item's second view is taken from; all processes draw alike, as its labels are of all ranks'.
+
+    Args:
+        cases: case code of each training image, int64 ``[M]``; None: an image is its own partner.
+    """
+
+    def __init__(self, cases: NDArray[np.int64] | None) -> None:
+        self._cases = cases
+        if cases is not None:
+            order = np.argsort(cases, kind="stable")
+            self._members = np.split(order.astype(np.int64), np.flatnonzero(np.diff(cases[order])) + 1)
+
+    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Places of the images of second views: another one of the case, where there is one.
+
+        Args:
+            positions: places of the whole batch's images, int64 ``[B_global]``.
+            generator: draws them; the same on every process.
+
+        Returns:
+            int64 ``[B_global]``, or None where both views are of one image.
+        """
+        if self._cases is None:
+            return None
+        drawn = torch.rand(len(positions), generator=generator).tolist()
+        found = []
+        for position, share in zip(positions.tolist(), drawn, strict=True):
+            members = self._members[int(self._cases[position])]
+            others = members[members != position]
+            found.append(int(others[int(share * len(others))]) if len(others) else position)
+        return torch.tensor(found, dtype=torch.int64)
+
+
+class StepViews:
+    """One or two views of a step's images: augmented anew, or tokens that the frozen image tower made once.
+
+    Args:
+        config: the run's.
+        vqa: the model, on the accelerator's device.
+        corpus: the images.
+        accelerator: the run's.
+
+    Raises:
+        ConfigError: image tokens would take more memory than ``data.cached_mb``.
+        DataError: cached tokens are damaged.
+        CheckpointError: ``data.cache`` cannot be written.
+    """
+
+    def __init__(self, config: PretrainConfig, vqa: MedVQA, corpus: Corpus, accelerator: Accelerator) -> None:
+        data = config.data
+        self._vqa, self._corpus, self._device = vqa, corpus, accelerator.device
+        self._count = 2 if config.loss.views_weight else 1
+        self._augmented = AugmentedViews(data, data.batch_size, config.seed, vqa, accelerator.device)
+        self._cached: CachedViews | None = None
+        self._dev: Tensor | None = None
+        if data.cached_views:
+            pixels = _all_pixels(corpus.images)
+            self._cached = CachedViews(
+                data, data.batch_size, config.seed, vqa, pixels, data.cached_mb, accelerator
+            )
+            if corpus.dev is not None:
+                self._dev = frozen_tokens(data, vqa, _all_pixels(corpus.dev), 0, accelerator)[:, 0]
+
+    def __call__(self, batch: Batch, step: int, offset: int, partners: Tensor | None) -> dict[str, Tensor]:
+        """Show this process's images.
+
+        Args:
+            batch: its share.
+            step: counted from 1.
+            offset: of the first of them in the global batch.
+            partners: places of the images that the second views show, int64 ``[B]``; None: the same.
+
+        Returns:
+            ``images`` ``[V, B, 3, S, S]`` or ``image_tokens`` ``[V, B, N, Dv]``, float32, on the device.
+        """
+        if self._cached is not None:
+            own = self._corpus.positions(batch.rows)
+            rows = [own, own if partners is None else partners]
+            return {"image_tokens": self._cached(rows[: self._count], step, offset)}
+        views = [batch.pixels]
+        if self._count == 2:
+            others = None if partners is None else self._corpus.images.batch(partners.numpy()).pixels
+            views.append(batch.pixels if others is None else others)
+        return {"images": self._augmented(views, step, offset)}
+
+    @torch.no_grad()
+    def dev_tokens(self) -> Tensor:
+        """Image tokens of the dev part, as it is, by the tower as it is: ``[N, P, Dv]``, on the device."""
+        if self._dev is not None:
+            return self._dev.to(self._device).float()
+        dev = self._corpus.dev
+        if dev is None:
+            raise RuntimeError("there is no dev part")
+        parts = []
+        for start in range(0, len(dev), DEV_BATCH):
+            pixels = dev.batch(range(start, min(start + DEV_BATCH, len(dev)))).pixels
+            parts.append(self._vqa.model.image_tokens(self._augmented.as_they_are(pixels)))
+        return torch.cat(parts)
+
+
+def _all_pixels(images: CaptionedImages) -> Tensor:
+    return images.batch(range(len(images))).pixels

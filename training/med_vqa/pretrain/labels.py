@@ -1,26 +1,158 @@
-"""Soft labels of a step: from stores or an online teacher to targets for every pair of a batch (methods.md §2.2)."""
+"""Soft labels of a step: their sources, opened and compared with the data, and targets for every pair of a batch.
 
+Formulas are in soft_labels.py, AMiF's Eq. 5 among them, and in training/nb_clip/targets.py (methods.md §2.2).
+"""
+
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kg_targets.store import TargetStore, TeacherStore
-from training.errors import ConfigError
-from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig
-from training.med_vqa.pretrain.objectives import blend, hard_targets, teacher_targets
-from training.med_vqa.pretrain.sources import LabelSource
+from training.data.facts import describe_data
+from training.data.sources import ImageSource
+from training.errors import ConfigError, DataError
+from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig, SoftLabelConfig
+from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
 from training.nb_clip.blocks import make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.targets import bind_policy, pair_structure
 from training.nb_clip.task import TargetBuilder
+from training.teachers.online import OnlineTeacher
+from training.teachers.registry import open_teacher
+
+READ_BY = {
+    EQ5: ("temperature",),
+    "softmax": ("temperature",),
+    "fixed_mass": ("temperature", "alpha"),
+    "evidence": ("alpha", "threshold", "saturation"),
+    "uniform": ("alpha",),
+}
+"""Fields of an entry that each policy reads."""
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """One entry of ``soft_labels``."""
+
+    config: SoftLabelConfig
+    store: TargetStore | OnlineTeacher
+    """Blocks of similarities, their ``kind`` (knowledge or teacher) and their ``scale``."""
+    known: NDArray[np.bool_]
+    """Rows that it says anything of, bool ``[N]``."""
+    digest: str
+    """Of all that its blocks follow from."""
+    name: str
+    """For a person: no path."""
+
+    @property
+    def policy(self) -> str:
+        """How its similarities become distributions."""
+        return self.config.policy or (EQ5 if self.store.kind == "teacher" else "evidence")
+
+    def check_fields(self) -> None:
+        """Refuse what the entry sets and its policy never reads.
+
+        Raises:
+            ConfigError: there is such a field.
+        """
+        read, standard = READ_BY[self.policy], SoftLabelConfig(store=".")
+        for name in dict.fromkeys(name for names in READ_BY.values() for name in names):
+            if name not in read and getattr(self.config, name) != getattr(standard, name):
+                raise ConfigError(
+                    f"soft_labels: policy {self.policy} of {self.name} does not read {name}: leave it out, or name a "
+                    f"policy that does ({', '.join(policy for policy, names in READ_BY.items() if name in names)})"
+                )
+
+    def facts(self) -> dict[str, Any]:
+        """For OUTPUT/data.json."""
+        facts = {
+            "name": self.name,
+            "policy": self.policy,
+            "weight": self.config.weight,
+            "digest": self.digest,
+        }
+        return {**facts, **(describe_data(self.store) if isinstance(self.store, TargetStore) else {})}
+
+
+def open_label_sources(
+    entries: Sequence[SoftLabelConfig], loss: PretrainLossConfig, data: TargetStore, images: ImageSource
+) -> list[LabelSource]:
+    """All entries of ``soft_labels``; arguments and errors as of ``open_label_source``.
+
+    Args:
+        loss: whose λ needs an entry that reads it.
+
+    Raises:
+        ConfigError: a field is set that nothing reads.
+    """
+    sources = [open_label_source(entry, data, images) for entry in entries]
+    standard = PretrainLossConfig()
+    for name in ("lambda_weight", "lambda_space"):
+        unread = getattr(loss, name) != getattr(standard, name)
+        if unread and not any(source.policy == EQ5 for source in sources):
+            raise ConfigError(
+                f"loss.{name} {getattr(loss, name)} changes nothing, since no entry of soft_labels has policy {EQ5}: "
+                "leave it out, or name a teacher"
+            )
+    return sources
+
+
+def open_label_source(config: SoftLabelConfig, data: TargetStore, images: ImageSource) -> LabelSource:
+    """A store of the same images and captions as the data, or a teacher that will be asked about them.
+
+    Args:
+        config: the entry.
+        data: the store that is trained on.
+        images: its images, which an online teacher looks at.
+
+    Raises:
+        StoreError: there is no such store, or its ids, captions or dimensions are not those of the data.
+        DataError: a teacher's store holds numbers that are not finite.
+        ConfigError: there is no such teacher, or a field is set that its policy does not read.
+        CheckpointError: its weights are missing or damaged.
+    """
+    if config.teacher:
+        gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        teacher = open_teacher(config.teacher, gpu if torch.cuda.is_available() else "cpu")
+        online = OnlineTeacher(teacher, data, images if teacher.reads_images else None)
+        everything = np.ones(len(data), dtype=bool)
+        source = LabelSource(config, online, everything, teacher.digest, f"{teacher.name} (online)")
+    else:
+        store = TargetStore.open(str(config.store))
+        store.check_matches(data.image_ids, data.captions)
+        if isinstance(store, TeacherStore):
+            _check_finite(
+                store
+            )  # reads the factors: a wrong width, too, is told now and not at the first step
+            name = str(store.manifest["teacher"]["name"])
+        else:
+            name = f"{store.manifest['config'].get('scorer', 'knowledge')} of the knowledge graph"
+        source = LabelSource(config, store, store.known, store.fingerprint, name)
+    source.check_fields()
+    return source
+
+
+def _check_finite(store: TeacherStore) -> None:
+    for what, factors in (("image", store.image_factors), ("caption", store.text_factors)):
+        spoilt = np.flatnonzero(~np.isfinite(factors).all(axis=1))
+        if len(spoilt):
+            raise DataError(
+                f"soft_labels: what {store.teacher['name']} says of the {what} of {store.image_ids[spoilt[0]]} "
+                f"({len(spoilt):,} in all) are no finite numbers: build {store.path} again"
+            )
+
 
 Sides = tuple[Tensor, Tensor]
 """Store rows here and of all: int64 ``[B_local]`` and ``[B_global]``, on the CPU."""
 
-Similarities = Callable[[Sides, Sides | None], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
-"""Items and their second views' images (None: their own) to blocks ``[B_local, B_global]`` as in ``StepTargets``."""
+Blocks = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""``[B_local, B_global]`` each, in the order of ``StepTargets``."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +170,10 @@ class StepTargets:
     """Pairs of one case, which no term counts; None where nothing is masked."""
 
 
-def similarities(source: LabelSource, device: torch.device, budget_mb: int) -> Similarities:
-    """Blocks of a source of either kind.
+def similarities(
+    source: LabelSource, device: torch.device, budget_mb: int
+) -> Callable[[Sides, Sides | None], Blocks]:
+    """A function from items, and the images of their second views (None: their own), to blocks of similarities.
 
     Args:
         source: whose similarities they are.
@@ -50,7 +184,7 @@ def similarities(source: LabelSource, device: torch.device, budget_mb: int) -> S
     if isinstance(store, TargetStore) and not isinstance(store, TeacherStore):
         blocks = make_blocks(store, device, budget_mb)
 
-        def of_knowledge(items: Sides, second: Sides | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        def of_knowledge(items: Sides, second: Sides | None) -> Blocks:
             rows, columns = blocks(*items)
             if second is None:
                 return rows, columns, rows, rows, rows
@@ -58,7 +192,7 @@ def similarities(source: LabelSource, device: torch.device, budget_mb: int) -> S
 
         return of_knowledge
 
-    def of_teacher(items: Sides, second: Sides | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def of_teacher(items: Sides, second: Sides | None) -> Blocks:
         def block(rows: Tensor, columns: Tensor, kind: str) -> Tensor:
             return torch.tensor(store.block(rows.numpy(), columns.numpy(), kind=kind)).to(device)
 
@@ -111,25 +245,25 @@ class LabelBuilder:
         self._device = device
 
     def __call__(
-        self, local: Tensor, everyone: Tensor, offset: int, second: Tensor | None = None
+        self, local: Tensor, rows_of_all: Tensor, offset: int, second: Tensor | None = None
     ) -> StepTargets:
-        """Targets of this process's rows against everybody's.
+        """Targets of this process's rows against all ranks'.
 
         Args:
             local: store rows of this process, int64 ``[B_local]``, on the CPU.
-            everyone: store rows of all processes in rank order, int64 ``[B_global]``, on the CPU.
+            rows_of_all: store rows of all processes in rank order, int64 ``[B_global]``, on the CPU.
             offset: rank · B_local.
-            second: store rows of the images that everybody's second views show, as ``everyone``; None: the same.
+            second: store rows of the images that all ranks' second views show, as ``rows_of_all``; None: the same.
         """
-        mask = self._hard(local, everyone, offset).mask
+        mask = self._hard(local, rows_of_all, offset).mask
         if not self._sources:
-            hard = hard_targets(len(local), len(everyone), offset, self._device)
+            hard = hard_targets(len(local), len(rows_of_all), offset, self._device)
             return StepTargets(hard, hard, hard, hard, hard, mask)
-        items = local, everyone
+        items = local, rows_of_all
         others = None if second is None else (second[offset : offset + len(local)], second)
         second_views = items if others is None else others
         # Whose rows and whose columns each block has: for what is known of them.
-        sides = [items, items, (local, second_views[1]), (second_views[0], everyone), items]
+        sides = [items, items, (local, second_views[1]), (second_views[0], rows_of_all), items]
         parts: list[tuple[float, list[Tensor]]] = []
         for weight, blocks_of, grade, known in self._sources:
             blocks = blocks_of(items, others)
@@ -141,12 +275,11 @@ class LabelBuilder:
                     kept = here.to(self._device), known[columns].to(self._device)
                     done[id(block)] = grade(block, offset, *kept, mask)
             parts.append((weight, [done[id(block)] for block in blocks]))
-        mixed = [
-            parts[0][1][place]
-            if len(parts) == 1
-            else blend([(weight, found[place]) for weight, found in parts])
-            for place in range(len(sides))
-        ]
+        mixed = parts[0][1]
+        if len(parts) > 1:
+            mixed = [
+                blend([(weight, found[place]) for weight, found in parts]) for place in range(len(sides))
+            ]
         image_text, text_image, views, back, texts = mixed
         return StepTargets(image_text, text_image, views, back, texts, mask)
 
@@ -161,7 +294,7 @@ def _grade(source: LabelSource, loss: PretrainLossConfig) -> Grade:
         wanted = scale if config.temperature is None else 1.0 / config.temperature
 
         def eq5(block: Tensor, offset: int, rows: Tensor, columns: Tensor, mask: Tensor | None) -> Tensor:
-            # Only relatives take soft mass, as under every policy: nothing is known of an unknown image.
+            # Only soft positives take soft mass, as under every policy: nothing is known of an unknown image.
             pairs = pair_structure(block, offset, rows, columns, mask)
             return teacher_targets(
                 block if wanted == scale else block * (wanted / scale),

@@ -22,8 +22,6 @@ from training.clip.freeze import hold_in_eval
 from training.med_vqa.model.attention import real_somewhere
 from training.med_vqa.model.modeling import MedVQAModel
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.labels import StepTargets
-from training.med_vqa.pretrain.objective import step_loss
 
 TEMPERATURES = ("image_text", "views", "texts")
 LEAST, MOST = 0.01, 1.0
@@ -34,21 +32,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One process's items of a step, on the device."""
-
-    images: Tensor | None
-    """Normalised, float ``[V, B, 3, S, S]``, V views of each item; None where their tokens are given."""
-    image_tokens: Tensor | None
-    """``[V, B, N, Dv]``, what the image tower makes of them."""
-    text_ids: Tensor
-    """int64 ``[T, B, L]``: the caption, and the second text where it is another one."""
-    text_mask: Tensor
-    """bool ``[T, B, L]``, True = real."""
-
-
-@dataclass(frozen=True)
-class Encoded:
+class Features:
     """What the towers and heads make of the items."""
 
     images: list[Tensor]
@@ -98,10 +82,11 @@ class Heads(nn.Module):
 
 
 class PretrainingModel(nn.Module):
-    """Towers, co-attention and heads, frozen as the stage wants it; ``forward`` is a step's whole computation.
+    """Towers, co-attention and heads, frozen as the stage wants it; objective.py adds a step's loss.
 
-    The loss is computed inside ``forward``, since negatives are drawn between its two halves, and DDP wants one forward
-    pass for each backward pass.
+    Args:
+        config: the run's.
+        vqa: the Med-VQA model that is pre-trained.
     """
 
     def __init__(self, config: PretrainConfig, vqa: MedVQAModel) -> None:
@@ -117,40 +102,34 @@ class PretrainingModel(nn.Module):
         if config.model.grad_checkpointing:
             checkpoint_gradients(vqa)
 
-    def forward(
-        self, seen: Seen, targets: StepTargets, offset: int, words_of_all: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """A step's loss and its terms; see ``training.med_vqa.pretrain.objective``.
+    def encode(
+        self,
+        text_ids: Tensor,
+        text_mask: Tensor,
+        images: Tensor | None = None,
+        image_tokens: Tensor | None = None,
+    ) -> Features:
+        """Both towers and their heads; what is frozen leaves no activations behind.
 
         Args:
-            seen: this process's B items.
-            targets: ``[B, B_global]``.
-            offset: rank · B.
-            words_of_all: mask of everybody's captions, bool ``[B_global, L]``.
-            generator: on the CPU, equally seeded on every process; draws the negatives.
-
-        Returns:
-            Scalars; ``loss`` has a gradient.
+            text_ids: int64 ``[T, B, L]``: the caption, and the second text where it is another one.
+            text_mask: bool ``[T, B, L]``, True = real.
+            images: normalised, float ``[V, B, 3, S, S]``, V views of each item, or
+            image_tokens: ``[V, B, N, Dv]``, what the image tower makes of them.
         """
-        return step_loss(self, self.encode(seen), targets, offset, words_of_all, generator)
-
-    def encode(self, seen: Seen) -> Encoded:
-        """Both towers and their heads; what is frozen leaves no activations behind."""
-        tokens = seen.image_tokens
-        if tokens is None:
-            if seen.images is None:
+        if image_tokens is None:
+            if images is None:
                 raise ValueError("give either images or image_tokens")
-            made = self.vqa.image_tokens(seen.images.flatten(0, 1))
-            tokens = made.view(*seen.images.shape[:2], *made.shape[1:])
-        again = self.two_texts and len(seen.text_ids) == 1
-        ids, mask = seen.text_ids, seen.text_mask
+            made = self.vqa.image_tokens(images.flatten(0, 1))
+            image_tokens = made.view(*images.shape[:2], *made.shape[1:])
+        again = self.two_texts and len(text_ids) == 1
         if again and self.text_learns:
-            ids, mask, again = ids.expand(2, -1, -1), mask.expand(2, -1, -1), False
-        every = self.words(ids.flatten(0, 1), mask.flatten(0, 1))
-        words = every.view(*ids.shape, every.shape[-1])
-        images = [self.image_features(view) for view in tokens]
+            text_ids, text_mask, again = text_ids.expand(2, -1, -1), text_mask.expand(2, -1, -1), False
+        every = self.words(text_ids.flatten(0, 1), text_mask.flatten(0, 1))
+        words = every.view(*text_ids.shape, every.shape[-1])
+        seen = [self.image_features(view) for view in image_tokens]
         texts = [self.text_features(text) for text in (*words, *([words[0]] if again else []))]
-        return Encoded(images, texts, tokens[0], words[0])
+        return Features(seen, texts, image_tokens[0], words[0])
 
     def words(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Texts by the question encoder, ``[R, L, Dt]``; zeros at padded places."""

@@ -22,18 +22,15 @@ from training.data.loader import Loader
 from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
-from training.med_vqa.model.batches import Tokens
 from training.med_vqa.model.history import Past
 from training.med_vqa.model.saving import MedVQA, model_folder
+from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.corpus import Corpus
-from training.med_vqa.pretrain.exclusions import Exclusions
-from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets
-from training.med_vqa.pretrain.model import PretrainingModel, Seen
+from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
+from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets
+from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
-from training.med_vqa.pretrain.sources import LabelSource
-from training.med_vqa.pretrain.views import Partners, make_views
 from training.nb_clip.losses import target_entropy
 from training.nb_clip.rows import gather_rows
 
@@ -74,7 +71,8 @@ class PretrainRun:
         self.corpus = Corpus(data, store, source, vqa, exclusions)
         self.sampler = self.corpus.sampler(config.seed, accelerator.process_index, accelerator.num_processes)
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
-        self.partners = Partners(config, self.corpus)
+        studies = data.views == "study" and config.loss.views_weight > 0
+        self.partners = Partners(self.corpus.cases if studies else None)
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
         all_steps = self.sampler.steps * config.optim.epochs
@@ -82,11 +80,11 @@ class PretrainRun:
         self.unit, self.batch_size = "images", data.batch_size
         self.selector = self._selector()
         self.measure: str | None = "mrr" if self.selector else None
-        model = PretrainingModel(config, vqa.model)
+        model = PretrainingStep(config, vqa.model)
         self._past, start = Past.of(config.model.start), config.model.start
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
-        self.views = make_views(config, vqa, self.corpus, accelerator)
+        self.views = StepViews(config, vqa, self.corpus, accelerator)
         optimizer = make_optimizer(model, config.optim)
         self.model: nn.Module = accelerator.prepare(model)
         self.optimizer: Optimizer = accelerator.prepare(optimizer)
@@ -129,13 +127,14 @@ class PretrainRun:
         self._waited += time.perf_counter() - began
         ids, mask, of_all = self._texts(batch, step, offset)
         partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
-        seen = Seen(
-            **{"images": None, "image_tokens": None, **self.views(batch.batch, step, offset, partners)},
+        values: dict[str, Tensor] = self.model(
             text_ids=ids.to(device),
             text_mask=mask.to(device),
-        )
-        values: dict[str, Tensor] = self.model(
-            seen, targets, offset, of_all.to(device), drawn_for("negatives", self.config.seed, step)
+            targets=targets,
+            offset=offset,
+            words_of_all=of_all.to(device),
+            generator=drawn_for("negatives", self.config.seed, step),
+            **self.views(batch.batch, step, offset, partners),
         )
         self.accelerator.backward(values["loss"])
         values = {name: value.detach() for name, value in values.items()}

@@ -29,8 +29,7 @@ from training.med_vqa.model.history import (
     save_trained_on,
 )
 from training.med_vqa.model.saving import CONFIG, Answers, MedVQA, save_med_vqa
-from training.med_vqa.pretrain.corpus import Corpus
-from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.pretrain.corpus import Corpus, Exclusions
 from training.med_vqa.pretrain.model import TEMPERATURES, Heads, PretrainingModel
 
 HEADS = "heads.safetensors"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.med_vqa.model.batches import Tokens
+from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
 
 RERANKED = 16

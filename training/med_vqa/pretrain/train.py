@@ -16,9 +16,9 @@ from training.data.sources import open_source
 from training.engine.session import Prepared, Say, run_training
 from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.exclusions import Exclusions
+from training.med_vqa.pretrain.corpus import Exclusions
+from training.med_vqa.pretrain.labels import LabelSource, open_label_sources
 from training.med_vqa.pretrain.run import PretrainRun
-from training.med_vqa.pretrain.sources import LabelSource, open_label_sources
 
 
 def train(config: PretrainConfig, say: Say) -> int:

@@ -15,10 +15,10 @@ from tests.training.vqa.world import SPECIAL, write_world
 from tests.training.vqa.world import WORDS as VOCABULARY
 from training.errors import ConfigError
 from training.med_vqa.answer.attention_maps import KINDS, WordMaps, draw, word_maps
-from training.med_vqa.model.batches import questions_as_tokens
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.saving import Answers, MedVQA, save_med_vqa
+from training.med_vqa.model.tokens import questions_as_tokens
 from training.predict import main as predict
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here

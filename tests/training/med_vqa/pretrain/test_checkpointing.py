@@ -9,27 +9,27 @@ from torch import Tensor, nn
 from tests.training.med_vqa import fakes as fakes
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
 from training.med_vqa.pretrain.labels import StepTargets
-from training.med_vqa.pretrain.model import PretrainingModel, Seen
-from training.med_vqa.pretrain.objectives import hard_targets
+from training.med_vqa.pretrain.objective import PretrainingStep
+from training.med_vqa.pretrain.soft_labels import hard_targets
 
 LENGTHS = (6, 4, 5, 3, 6)
 
 
-def made(folder: Path, stage: str, saving: bool) -> PretrainingModel:
+def made(folder: Path, stage: str, saving: bool) -> PretrainingStep:
     start = "x" if stage == "two" else None
     model = PretrainModelConfig(preset="tiny", dropout=0.3, start=start, grad_checkpointing=saving)
     data = PretrainDataConfig(store="s", data_root="d")
     vqa = fakes.built(folder / "bert", dropout=0.3).model
     torch.manual_seed(1)
-    return PretrainingModel(PretrainConfig(output="o", stage=stage, model=model, data=data), vqa).train()
+    return PretrainingStep(PretrainConfig(output="o", stage=stage, model=model, data=data), vqa).train()
 
 
-def trained(model: PretrainingModel) -> tuple[float, dict[str, Tensor], int]:
+def trained(model: PretrainingStep) -> tuple[float, dict[str, Tensor], int]:
     """Loss and gradients of a step, and bytes of the activations that were kept for the gradients."""
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(2, len(LENGTHS), 3, 32, 32, generator=generator)
     ids = torch.randint(5, 12, (1, len(LENGTHS), max(LENGTHS)), generator=generator)
-    seen = Seen(images, None, ids, fakes.mask(*LENGTHS)[None])
+    mask = fakes.mask(*LENGTHS)
     hard = hard_targets(len(LENGTHS), len(LENGTHS), 0)
     kept: dict[int, int] = {}
     weights = {value.data_ptr() for value in model.parameters()}
@@ -42,9 +42,8 @@ def trained(model: PretrainingModel) -> tuple[float, dict[str, Tensor], int]:
 
     torch.manual_seed(3)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss: Tensor = model(
-            seen, StepTargets(hard, hard, hard, hard, hard, None), 0, seen.text_mask[0], torch.Generator()
-        )["loss"]
+        wanted = StepTargets(hard, hard, hard, hard, hard, None)
+        loss: Tensor = model(ids, mask[None], wanted, 0, mask, torch.Generator(), images)["loss"]
     loss.backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     return loss.item(), found, sum(kept.values())
@@ -61,7 +60,7 @@ def test_less_is_kept_and_the_gradients_are_the_same(stage: str, tmp_path: Path)
     assert fewer < (0.7 if stage == "one" else 0.5) * kept
 
 
-def passes(model: PretrainingModel) -> int:
+def passes(model: PretrainingStep) -> int:
     """How often a step computes the first layer of the co-attention."""
     calls: list[nn.Module] = []
     first: nn.Module = model.vqa.co_attention.image[0].self_attention

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.errors import ConfigError, DataError, ShapeError
-from training.med_vqa.pretrain.objectives import blend, hard_targets, soft_contrastive_loss, teacher_targets
+from training.med_vqa.pretrain.losses import soft_contrastive_loss
+from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
 from training.nb_clip.targets import evidence_policy, pair_structure
 
 Array = NDArray[np.float64]

@@ -12,9 +12,8 @@ from tests.training.med_vqa.pretrain.world import write_teacher_store
 from training.data.sources import open_source
 from training.errors import ConfigError, DataError, KGTargetsError
 from training.med_vqa.pretrain.config import PretrainLossConfig, SoftLabelConfig
-from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets
-from training.med_vqa.pretrain.objectives import teacher_targets
-from training.med_vqa.pretrain.sources import open_label_source, open_label_sources
+from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets, open_label_source, open_label_sources
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.task import TargetBuilder
 

@@ -7,14 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.errors import ConfigError, ShapeError
-from training.med_vqa.pretrain.objectives import (
-    hard_negatives,
-    hard_targets,
-    matching_inputs,
-    matching_loss,
-    matching_pairs,
-    teacher_targets,
-)
+from training.med_vqa.pretrain.losses import hard_negatives, matching_inputs, matching_loss, matching_pairs
+from training.med_vqa.pretrain.soft_labels import hard_targets, teacher_targets
 
 LOCAL, GLOBAL, OFFSET = 3, 9, 6
 

@@ -22,11 +22,11 @@ from training.med_vqa.pretrain.config import (
     PretrainModelConfig,
 )
 from training.med_vqa.pretrain.labels import StepTargets
-from training.med_vqa.pretrain.model import PretrainingModel, Seen, length_groups
-from training.med_vqa.pretrain.objective import balanced_accuracy
-from training.med_vqa.pretrain.objectives import hard_targets
+from training.med_vqa.pretrain.model import length_groups
+from training.med_vqa.pretrain.objective import PretrainingStep, balanced_accuracy
 from training.med_vqa.pretrain.saving import HEADS, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector, ranks
+from training.med_vqa.pretrain.soft_labels import hard_targets
 
 ITEMS = 5
 SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4)
@@ -44,16 +44,16 @@ def vqa(tmp_path: Path) -> MedVQA:
     return fakes.built(tmp_path / "bert", dropout=0.0)
 
 
-def made(vqa: MedVQA, stage: str = "two", **given: object) -> PretrainingModel:
+def made(vqa: MedVQA, stage: str = "two", **given: object) -> PretrainingStep:
     torch.manual_seed(1)
-    return PretrainingModel(config(stage, **given), vqa.model).train()
+    return PretrainingStep(config(stage, **given), vqa.model).train()
 
 
-def seen(*lengths: int) -> Seen:
+def seen(*lengths: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(5, 12, (1, len(lengths), max(lengths)), generator=generator)
     images = torch.randn(2, len(lengths), 3, 32, 32, generator=generator)
-    return Seen(images, None, ids, fakes.mask(*lengths)[None])
+    return {"images": images, "text_ids": ids, "text_mask": fakes.mask(*lengths)[None]}
 
 
 def targets(count: int = ITEMS, soft: float = 0.0, mask: Tensor | None = None) -> StepTargets:
@@ -62,15 +62,18 @@ def targets(count: int = ITEMS, soft: float = 0.0, mask: Tensor | None = None) -
     return StepTargets(block, block, block, block, block, mask)
 
 
-def step(model: PretrainingModel, what: Seen, wanted: StepTargets, seed: int = 0) -> dict[str, Tensor]:
-    return model(what, wanted, 0, what.text_mask[0], torch.Generator().manual_seed(seed))
+def step(
+    model: PretrainingStep, what: dict[str, Tensor], wanted: StepTargets, seed: int = 0
+) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return model(**what, targets=wanted, offset=0, words_of_all=what["text_mask"][0], generator=generator)
 
 
-def learning(model: PretrainingModel) -> set[str]:
+def learning(model: PretrainingStep) -> set[str]:
     return {".".join(name.split(".")[:2]) for name, value in model.named_parameters() if value.requires_grad}
 
 
-def reached(model: PretrainingModel) -> set[str]:
+def reached(model: PretrainingStep) -> set[str]:
     return {
         ".".join(name.split(".")[:2])
         for name, value in model.named_parameters()
@@ -110,24 +113,24 @@ def test_a_frozen_text_encoder_is_asked_once_and_dropout_before_the_head_makes_t
     vqa: MedVQA,
 ) -> None:
     model = made(vqa)
-    encoded = model.encode(seen(6, 4, 5, 3, 6))
+    encoded = model.encode(**seen(6, 4, 5, 3, 6))
     assert torch.equal(*encoded.texts)
     model.heads.dropout.p = 0.5
     torch.manual_seed(0)
-    first, second = model.encode(seen(6, 4, 5, 3, 6)).texts
+    first, second = model.encode(**seen(6, 4, 5, 3, 6)).texts
     assert not torch.allclose(first, second)
 
 
 def test_words_do_not_depend_on_the_group_that_they_are_encoded_in(vqa: MedVQA) -> None:
     model, what = made(vqa), seen(6, 2, 5, 3, 6)
-    together = model.words(what.text_ids[0], what.text_mask[0])
+    together = model.words(what["text_ids"][0], what["text_mask"][0])
     for row, length in enumerate((6, 2, 5, 3, 6)):
         alone = model.words(
-            what.text_ids[0, row : row + 1, :length], what.text_mask[0, row : row + 1, :length]
+            what["text_ids"][0, row : row + 1, :length], what["text_mask"][0, row : row + 1, :length]
         )
         torch.testing.assert_close(together[row, :length], alone[0])
         assert not together[row, length:].any()
-    groups = length_groups(what.text_mask[0])
+    groups = length_groups(what["text_mask"][0])
     assert sorted(torch.cat([index for index, _ in groups]).tolist()) == list(range(5))
     assert [longest for _, longest in groups] == sorted(longest for _, longest in groups)
 
@@ -238,20 +241,20 @@ def test_the_selector_leaves_captions_of_the_same_case_out_and_asks_the_matching
         batch = staticmethod(captions.batch)
 
     features = torch.eye(4)
-    monkeypatch.setattr(PretrainingModel, "image_features", lambda self, tokens: features)
+    monkeypatch.setattr(PretrainingStep, "image_features", lambda self, tokens: features)
     shifted = features[[1, 0, 3, 2]]
-    monkeypatch.setattr(PretrainingModel, "text_features", lambda self, words: shifted)
+    monkeypatch.setattr(PretrainingStep, "text_features", lambda self, words: shifted)
     tokens = torch.zeros(4, 5, vqa.model.vision.width)
     apart, together = (Selector(cases, Captions()) for cases in ([0, 1, 2, 3], [0, 0, 1, 1]))  # type: ignore[arg-type]
     one = made(vqa, "one")
     assert apart(one, tokens) == pytest.approx(1 / 3) and together(one, tokens) == pytest.approx(1 / 2)
 
     def fuse(
-        self: PretrainingModel, words: Tensor, mask: Tensor, images: Tensor
+        self: PretrainingStep, words: Tensor, mask: Tensor, images: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         return words, images, torch.zeros(len(words), 2)
 
-    monkeypatch.setattr(PretrainingModel, "fuse", fuse)
+    monkeypatch.setattr(PretrainingStep, "fuse", fuse)
     assert apart(made(vqa), tokens) == pytest.approx(1 / 2.5)  # all four are tied behind the matching head
 
 

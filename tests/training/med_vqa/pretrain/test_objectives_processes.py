@@ -16,7 +16,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests import REPOSITORY
-from training.med_vqa.pretrain.objectives import blend, hard_negatives, soft_contrastive_loss, teacher_targets
+from training.med_vqa.pretrain.losses import hard_negatives, soft_contrastive_loss
+from training.med_vqa.pretrain.soft_labels import blend, teacher_targets
 from training.nb_clip.gather import gather_features
 from training.nb_clip.targets import evidence_policy, pair_structure
 

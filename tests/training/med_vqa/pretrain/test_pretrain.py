@@ -23,8 +23,8 @@ from tests.training.vqa.world import finetune_arguments, logged
 from training.engine.checkpoint import FINISHED
 from training.med_vqa.model.history import PRETRAINING
 from training.med_vqa.model.saving import WEIGHTS, load_answers, load_med_vqa
-from training.med_vqa.pretrain.objectives import teacher_targets
 from training.med_vqa.pretrain.saving import HEADS
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 from training.run import main as run
 from training.tasks import TASKS, find_task
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.errors import ConfigError, ShapeError
-from training.med_vqa.model.transport import cosine_cost
-from training.med_vqa.pretrain.objectives import inner_tokens, ipot_plan, transport_loss
+from training.med_vqa.model.transport import cosine_cost, inner_tokens, ipot_plan, transport_loss
 
 Array = NDArray[np.float64]
 N, M = 5, 9

@@ -13,7 +13,7 @@ from training.data.cases import case_codes
 from training.data.dataset import Batch
 from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
-from training.med_vqa.pretrain.views import CachedViews, Partners, PixelViews, Views
+from training.med_vqa.pretrain.corpus import Partners, StepViews
 
 GROUPS = ["a", "a", "a", "b", "", "c", "c", ""]
 
@@ -51,17 +51,16 @@ def configured(folder: Any = "", **data: Any) -> PretrainConfig:
     )
 
 
-def views(kind: type, vqa: MedVQA, folder: Any = "", **data: Any) -> Views:
-    made: Views = kind(configured(folder, **data), vqa, corpus(), Accelerator(cpu=True))
-    return made
+def views(vqa: MedVQA, folder: Any = "", **data: Any) -> StepViews:
+    return StepViews(configured(folder, **data), vqa, corpus(), Accelerator(cpu=True))
 
 
-def partners(seed: int, **data: Any) -> torch.Tensor | None:
-    draw = Partners(configured(**data), corpus())
+def partners(seed: int, studies: bool = True) -> torch.Tensor | None:
+    draw = Partners(case_codes(GROUPS) if studies else None)
     return draw(torch.arange(len(GROUPS)), torch.Generator().manual_seed(seed))
 
 
-def shown(made: Views, vqa: MedVQA, others: torch.Tensor | None = None) -> torch.Tensor:
+def shown(made: StepViews, vqa: MedVQA, others: torch.Tensor | None = None) -> torch.Tensor:
     """Which image each view of each item shows, int64 ``[2, B]``."""
     images = made(Images().batch(range(len(GROUPS))), 1, 0, others)["images"]
     grey = ((images * vqa.std + vqa.mean) * 255.0).mean(dim=(2, 3, 4))
@@ -69,18 +68,18 @@ def shown(made: Views, vqa: MedVQA, others: torch.Tensor | None = None) -> torch
 
 
 def test_two_augmentations_show_one_image_in_two_ways(vqa: MedVQA) -> None:
-    made = views(PixelViews, vqa, brightness=0.1)
-    assert partners(0) is None
+    made = views(vqa, brightness=0.1)
+    assert partners(0, studies=False) is None
     first, second = made(Images().batch(range(8)), 1, 0, None)["images"]
     assert not torch.allclose(first[3], second[3])
-    assert torch.equal(shown(views(PixelViews, vqa), vqa), torch.arange(8).expand(2, -1))
+    assert torch.equal(shown(views(vqa), vqa), torch.arange(8).expand(2, -1))
 
 
 def test_a_study_shows_another_image_of_the_case_where_there_is_one(vqa: MedVQA) -> None:
-    made = views(PixelViews, vqa, views="study")
+    made = views(vqa, views="study")
     met: dict[int, set[int]] = {place: set() for place in range(8)}
     for seed in range(1, 40):
-        others = partners(seed, views="study")
+        others = partners(seed)
         assert others is not None
         for place, partner in enumerate(others.tolist()):
             met[place].add(partner)
@@ -89,20 +88,19 @@ def test_a_study_shows_another_image_of_the_case_where_there_is_one(vqa: MedVQA)
 
 
 def test_cached_views_of_an_item_are_never_the_same_one(vqa: MedVQA, tmp_path: Any) -> None:
-    made = views(CachedViews, vqa, tmp_path, cached_views=2, brightness=0.3)
+    made = views(vqa, tmp_path, cached_views=2, brightness=0.3)
     for step in range(1, 6):
         first, second = made(Images().batch(range(8)), step, 0, None)["image_tokens"]
         assert all(not torch.equal(one, other) for one, other in zip(first[1:], second[1:], strict=True))
     assert made.dev_tokens().shape[:2] == (8, 5)
 
 
-@pytest.mark.parametrize("kind", [PixelViews, CachedViews])
+@pytest.mark.parametrize("cached", [0, 3])
 def test_an_image_is_seen_alike_whatever_the_number_of_processes(
-    kind: type, vqa: MedVQA, tmp_path: Any
+    cached: int, vqa: MedVQA, tmp_path: Any
 ) -> None:
-    given = {"views": "study", "brightness": 0.2, "cached_views": 3 * (kind is CachedViews)}
-    made = views(kind, vqa, tmp_path, **given)
-    others = partners(5, views="study")
+    made = views(vqa, tmp_path, views="study", brightness=0.2, cached_views=cached)
+    others = partners(5)
     assert others is not None
     (whole,) = made(Images().batch(range(8)), 5, 0, others).values()
     (part,) = made(Images().batch(range(4, 8)), 5, 4, others[4:]).values()

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from training.errors import ConfigError
-from training.med_vqa.model.pictures import Pictures, blank_images
+from training.med_vqa.model.images import ImageTable, blank_images
 from training.med_vqa.model.saving import MedVQA
 from training.vqa.items import Question
 
@@ -40,8 +40,8 @@ class Shown:
         seed: int,
         max_broken: int,
     ) -> None:
-        self._pictures = (
-            None if kind == BLANK else Pictures(questions, root, med_vqa, max_broken, "--max-broken")
+        self._table = (
+            None if kind == BLANK else ImageTable(questions, root, med_vqa, max_broken, "--max-broken")
         )
         self._blank = blank_images(med_vqa, 1)[0]
         self._others: dict[str, str] = {}
@@ -53,22 +53,22 @@ class Shown:
     @property
     def broken(self) -> int:
         """Images that are missing or cannot be read."""
-        return 0 if self._pictures is None else len(self._pictures.broken)
+        return 0 if self._table is None else len(self._table.broken)
 
     def has(self, question: Question) -> bool:
         """Whether there is an image to show."""
-        return self._pictures is None or self._pictures.has(question)
+        return self._table is None or self._table.has(question)
 
     def name(self, question: Question) -> str:
         """Of the image that the question is shown."""
-        if self._pictures is None:
+        if self._table is None:
             return _MEAN_COLOUR
         return self._others.get(question.image_path, question.image_path)
 
     @property
     def read(self) -> Callable[[str], Tensor]:
         """A name to the preprocessed image, float32 ``[3, S, S]``."""
-        return (lambda _: self._blank) if self._pictures is None else self._pictures.normalised
+        return (lambda _: self._blank) if self._table is None else self._table.normalised
 
 
 def derangement(names: Sequence[str], seed: int) -> dict[str, str]:

@@ -1,18 +1,11 @@
-"""Texts as padded tokens, and batches of questions of about one length, in an order that (seed, epoch) decides."""
+"""Texts as padded tokens."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-from training.data.samplers.base import Sampler
-
-POOL = 16
-"""Batches that are cut from one sorted pool: more waste less padding, fewer meet by chance."""
 
 
 @dataclass(frozen=True)
@@ -70,36 +63,3 @@ def answers_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tok
 def knowledge_as_tokens(texts: Sequence[str], tokenizer: Any) -> Tokens:
     """Word pieces alone, as the gate takes them; texts without any are left out."""
     return Tokens.of([row for row in pieces_of(texts, tokenizer) if row], tokenizer.pad_token_id)
-
-
-@dataclass(frozen=True)
-class QuestionSampler(Sampler):
-    """Batches of questions of about one length: a new order each epoch, sorted within pools of ``POOL`` batches.
-
-    What the remainder of an epoch is, chance decides before lengths do, so that no question is left out for its length.
-    Every process gets the same number of questions of each step.
-    """
-
-    what: ClassVar[str] = "training questions"
-    least: ClassVar[int] = 1
-    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
-    """Tokens of each question, int64 ``[images]``."""
-
-    def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Positions of all processes' questions, int64 ``[batch_size]``, step by step."""
-        order, generator = self.shuffled(epoch)
-        order = order[: self.steps * self.batch_size]
-        cut: list[NDArray[np.int64]] = []
-        for start in range(0, len(order), POOL * self.batch_size):
-            pool = order[start : start + POOL * self.batch_size]
-            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
-            cut += np.split(pool, range(self.batch_size, len(pool), self.batch_size))
-        for place in torch.randperm(self.steps, generator=generator).tolist():
-            yield cut[place]
-
-    def padding_waste(self, epoch: int = 1) -> float:
-        """Share of the question tokens of an epoch, over all processes, that is padding, in [0, 1)."""
-        shape = (self.steps, self.world_size, self.batch_size // self.world_size)
-        lengths = self.lengths[np.concatenate(list(self.batches(epoch)))].reshape(shape)
-        padded = lengths.max(axis=2).sum() * shape[2]
-        return float(1 - lengths.sum() / padded)

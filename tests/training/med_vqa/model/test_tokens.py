@@ -14,9 +14,8 @@ from transformers import BertTokenizerFast
 from tests.training.vqa.world import SPECIAL, WORDS
 from training.clip.starts import text_weights_path
 from training.errors import ConfigError
-from training.med_vqa.model.batches import (
-    POOL,
-    QuestionSampler,
+from training.med_vqa.finetune.data import POOL, QuestionSampler
+from training.med_vqa.model.tokens import (
     Tokens,
     answers_as_tokens,
     knowledge_as_tokens,

@@ -1,20 +1,22 @@
-"""All sections over a list of stores: printed as they are done, then written as JSON and Markdown."""
+"""``kg-targets evaluate-targets``: how good are the targets of a store, measured without training on them.
+
+Five sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
+(``recovery``), the shape of the target rows (``shape``), images of one case, and the most similar images of different
+cases (both ``pairs``). What each number means: docs/evaluate-targets.md.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import DataError
-from pipelines.audit.targets.agreement import agreement_section
-from pipelines.audit.targets.pairs import pairs_section
-from pipelines.audit.targets.recovery import recovery_section
-from pipelines.audit.targets.report import Section, to_json
-from pipelines.audit.targets.separation import separation_section
-from pipelines.audit.targets.settings import EvaluationSettings
-from pipelines.audit.targets.shape import shape_section
-from pipelines.audit.targets.subjects import Subjects, open_subjects
-
-Say = Callable[[str], None]
+from pipelines.audit.agreement import agreement_section
+from pipelines.audit.pairs import pairs_section, separation_section
+from pipelines.audit.recovery import recovery_section
+from pipelines.audit.report import Section, to_json
+from pipelines.audit.shape import shape_section
+from pipelines.audit.subjects import EvaluationSettings, Subjects, open_subjects
+from pipelines.build.executors import Say
 
 SECTIONS: tuple[Callable[[Subjects, EvaluationSettings], Section], ...] = (
     agreement_section,

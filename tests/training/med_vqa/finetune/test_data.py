@@ -15,8 +15,8 @@ from tests.images import encoded, plain_clip
 from tests.training.vqa.world import edit_questions, write_world
 from training.errors import ConfigError, DataError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
-from training.med_vqa.finetune.material import Material
-from training.med_vqa.model.inputs import BlankInputs, FrozenInputs, PixelInputs, make_inputs
+from training.med_vqa.finetune.data import FinetuneData, StepImages
+from training.med_vqa.model.images import ImageTable
 from training.options import build
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import PROTOCOLS, Split, prepare
@@ -47,23 +47,23 @@ def fake_vqa(world: Path, positions: int = 64) -> Any:
     )  # fmt: skip
 
 
-def material_of(world: Path, protocol: str = "strict", **data: Any) -> Material:
+def data_of(world: Path, protocol: str = "strict", **data: Any) -> FinetuneData:
     config = VQADataConfig(dataset="vqa_rad", data_root=str(world / "data"), **data)
-    return Material(config, split_of(world, protocol), fake_vqa(world))
+    return FinetuneData(config, split_of(world, protocol), fake_vqa(world))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_training_loader_asks_the_training_questions_and_no_other(protocol: str, world: Path) -> None:
     # The released code's training loader iterated the test set (methods.md §2.6).
-    split, material = split_of(world, protocol), material_of(world, protocol)
+    split, data = split_of(world, protocol), data_of(world, protocol)
     held = {question.id for question in (*split.validation, *split.test)}
     assert held and not held & {question.id for question in split.train}
     asked: set[str] = set()
     for epoch in range(1, 9):
-        for positions in material.sampler(4, seed=0).epoch(epoch):
-            texts = material.batch(torch.as_tensor(positions))
+        for positions in data.sampler(4, seed=0).epoch(epoch):
+            texts = data.batch(torch.as_tensor(positions))
             for place, position in enumerate(positions.tolist()):
-                question = material.train[position]
+                question = data.train[position]
                 asked.add(question.id)
                 words = fake_vqa(world).tokenizer.decode(
                     texts["question_ids"][place], skip_special_tokens=True
@@ -73,11 +73,11 @@ def test_the_training_loader_asks_the_training_questions_and_no_other(protocol: 
 
 
 def test_under_strict_the_answers_of_the_test_part_are_unknown(world: Path) -> None:
-    assert "upper lobe" not in material_of(world).answers.knowledge
-    assert "upper lobe" in material_of(world, "paper").answers.knowledge
-    assert not material_of(world, "paper").validation
-    assert material_of(world, knowledge=False).answers.knowledge == []
-    assert len(material_of(world, knowledge=False).knowledge) == 0
+    assert "upper lobe" not in data_of(world).answers.knowledge
+    assert "upper lobe" in data_of(world, "paper").answers.knowledge
+    assert not data_of(world, "paper").validation
+    assert data_of(world, knowledge=False).answers.knowledge == []
+    assert len(data_of(world, knowledge=False).knowledge) == 0
 
 
 def _cut(path: Path) -> None:
@@ -93,27 +93,25 @@ def test_missing_and_broken_images_are_counted_and_one_too_many_is_named(
 ) -> None:
     damage(world / "data" / "images" / "train3.png")
     with pytest.raises(DataError) as caught:
-        material_of(world)
+        data_of(world)
     told = str(caught.value)
     assert told.startswith("1 of 12 images are missing or broken, 0 allowed (data.max_broken); the first: ")
     assert "train3.png" in told and message in told and "\n" not in told
-    material = material_of(world, max_broken=1)
-    facts = material.facts()
+    data = data_of(world, max_broken=1)
+    facts = data.facts()
     assert (facts["broken_images"], facts["images"], facts["questions_without_image"]) == (1, 11, 4)
     assert facts["questions"] + facts["validation_questions"] == 44
-    assert not any(
-        question.image_path.endswith("train3.png") for question in (*material.train, *material.validation)
-    )
+    assert not any(question.image_path.endswith("train3.png") for question in (*data.train, *data.validation))
 
 
 def test_a_data_set_without_images_is_an_error_and_blank_images_need_none(world: Path) -> None:
     for path in (world / "data" / "images").glob("*"):
         path.unlink()
     with pytest.raises(DataError, match="12 of 12 images are missing or broken"):
-        material_of(world, max_broken=99)
-    material = material_of(world, images="blank")
-    assert material.pictures is None and len(material.train) + len(material.validation) == 48
-    assert material.facts()["images"] == 0
+        data_of(world, max_broken=99)
+    data = data_of(world, images="blank")
+    assert data.images is None and len(data.train) + len(data.validation) == 48
+    assert data.facts()["images"] == 0
 
 
 def _kinds() -> dict[str, bytes]:
@@ -133,9 +131,9 @@ def _kinds() -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", _kinds())
 def test_images_of_every_kind_are_seen_alike(kind: str, world: Path) -> None:
     (world / "data" / "images" / "train0.png").write_bytes(_kinds()[kind])
-    pictures = material_of(world).pictures
-    assert pictures is not None
-    seen = pictures.normalised("images/train0.png")
+    images = data_of(world).images
+    assert images is not None
+    seen = images.normalised("images/train0.png")
     assert seen.shape == (3, SIZE, SIZE) and seen.dtype == torch.float32 and torch.isfinite(seen).all()
     assert (seen[:, :, : SIZE // 2] < -1).all() and (seen[:, :, SIZE // 2 :] > 1).all()
 
@@ -146,22 +144,22 @@ def test_questions_that_cannot_be_learnt_from_are_skipped_and_counted(world: Pat
         train_0={"answer": " ... "}, train_1={"question": ""}, train_2={"question": "left " * 1250},
         train_6={"answer": "left " * 200},
     )  # fmt: skip
-    material = material_of(world, max_question_tokens=16)
-    facts = material.facts()
+    data = data_of(world, max_question_tokens=16)
+    facts = data.facts()
     assert facts["questions"] + facts["validation_questions"] == 46 and sum(facts["skipped"].values()) == 2
-    learnt = {question.id for question in material.train}
+    learnt = {question.id for question in data.train}
     assert {"train-2", "train-6"} <= learnt  # of the seed's training part
     assert facts["questions_cut"] >= 1 and facts["answers_cut"] == 1
-    assert material.right_answers.ids.shape[1] == 32
+    assert data.right_answers.ids.shape[1] == 32
 
 
 def test_lengths_beyond_the_models_positions_are_refused_before_anything_is_read(world: Path) -> None:
     config = VQADataConfig(dataset="vqa_rad", data_root=str(world / "nowhere"), max_answer_tokens=20)
     with pytest.raises(ConfigError, match=r"data\.max_question_tokens: 64 exceeds the model's 16 positions"):
-        Material(config, split_of(world), fake_vqa(world, positions=16))
+        FinetuneData(config, split_of(world), fake_vqa(world, positions=16))
 
 
-def inputs_of(world: Path, material: Material, **data: Any) -> Any:
+def inputs_of(world: Path, table: ImageTable | None, **data: Any) -> Any:
     tree = {
         "output": "o",
         "model": {"preset": "tiny", "lock_vision": True},
@@ -173,16 +171,16 @@ def inputs_of(world: Path, material: Material, **data: Any) -> Any:
             **data,
         },
     }
-    return make_inputs(build(FinetuneConfig, tree), fake_vqa(world), material.pictures, Accelerator(cpu=True))
+    return StepImages(build(FinetuneConfig, tree), fake_vqa(world), table, Accelerator(cpu=True))
 
 
-@pytest.mark.parametrize(("views", "kind"), [(0, PixelInputs), (3, FrozenInputs)])
-def test_an_image_is_seen_alike_whatever_the_number_of_processes(views: int, kind: type, world: Path) -> None:
-    material = material_of(world)
-    inputs = inputs_of(world, material, cached_views=views)
-    assert isinstance(inputs, kind)
-    rows = material.picture_rows(torch.arange(6))
-    (name, whole), *_ = inputs(rows, 5, 0).items()
+@pytest.mark.parametrize(("views", "name"), [(0, "images"), (3, "image_tokens")])
+def test_an_image_is_seen_alike_whatever_the_number_of_processes(views: int, name: str, world: Path) -> None:
+    data = data_of(world)
+    inputs = inputs_of(world, data.images, cached_views=views)
+    rows = data.image_rows(torch.arange(6))
+    ((kind, whole),) = inputs(rows, 5, 0).items()
+    assert kind == name
     parts = torch.cat([inputs(rows[start : start + 3], 5, start)[name] for start in (0, 3)])
     torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
     assert not torch.equal(inputs(rows, 6, 0)[name], whole)  # another step, another view
@@ -190,26 +188,25 @@ def test_an_image_is_seen_alike_whatever_the_number_of_processes(views: int, kin
 
 
 def test_no_view_is_a_mirror_image(world: Path) -> None:
-    material = material_of(world)
-    inputs = inputs_of(world, material)
-    sides = [question.accepted()[0] for question in material.train]
+    data = data_of(world)
+    inputs = inputs_of(world, data.images)
+    sides = [question.accepted()[0] for question in data.train]
     chosen = torch.tensor([place for place, side in enumerate(sides) if side == "left"])
     for step in range(1, 20):
-        seen = inputs(material.picture_rows(chosen[:6]), step, 0)["images"]
+        seen = inputs(data.image_rows(chosen[:6]), step, 0)["images"]
         assert (seen[..., : SIZE // 2].mean(dim=(1, 2, 3)) > seen[..., SIZE // 2 :].mean(dim=(1, 2, 3))).all()
 
 
 def test_a_blank_image_is_the_mean_colour_for_every_question(world: Path) -> None:
-    material = material_of(world, images="blank")
-    inputs = inputs_of(world, material, images="blank")
-    assert isinstance(inputs, BlankInputs)
-    tokens = inputs(material.picture_rows(torch.arange(4)), 1, 0)["image_tokens"]
+    data = data_of(world, images="blank")
+    inputs = inputs_of(world, data.images, images="blank")
+    tokens = inputs(data.image_rows(torch.arange(4)), 1, 0)["image_tokens"]
     assert tokens.shape == (4, 3, 2) and not tokens.any()
 
 
 def test_cached_tokens_that_would_not_fit_are_told_with_their_size(world: Path) -> None:
-    material = material_of(world)
-    assert material.pictures is not None
-    material.pictures.pixels = material.pictures.pixels.repeat(20, 1, 1, 1)
+    data = data_of(world)
+    assert data.images is not None
+    data.images.pixels = data.images.pixels.repeat(20, 1, 1, 1)
     with pytest.raises(ConfigError, match=r"1024 views of 240 images take 3 MB .* data\.cached_mb allows 1"):
-        inputs_of(world, material, cached_views=1024, cached_mb=1)
+        inputs_of(world, data.images, cached_views=1024, cached_mb=1)

@@ -12,16 +12,13 @@ on the second of two processes of 32 items, column 32 belongs to row 0.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from training.checks import one_of
 from training.errors import ConfigError, DataError, ShapeError
-
-Space = Literal["logit", "cosine"]
-SPACES: tuple[str, ...] = get_args(Space)
+from training.med_vqa.pretrain.config import SPACES
 
 
 def teacher_targets(

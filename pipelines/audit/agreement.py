@@ -14,15 +14,20 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.audit.targets.report import Section, Table
-from pipelines.audit.targets.settings import DEPTHS, EvaluationSettings
-from pipelines.audit.targets.similarity import Factors, Ranking, best_with_ties, similarity_chunks
-from pipelines.audit.targets.statistics import cells, measure
-from pipelines.audit.targets.subjects import Subjects
+from pipelines.audit.report import Section, Table, cells, measure
+from pipelines.audit.subjects import (
+    DEPTHS,
+    EvaluationSettings,
+    Factors,
+    FloatArray,
+    IntArray,
+    Ranking,
+    Subjects,
+    best_with_ties,
+    similarity_chunks,
+)
 from training.retrieval.metrics import label_codes
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Scores = dict[str, FloatArray]
 """Metric name, such as ``P@5``, to one value per image; NaN where it does not apply."""
 

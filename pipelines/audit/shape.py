@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from pipelines.audit.targets.report import Section, Table
-from pipelines.audit.targets.settings import EvaluationSettings
-from pipelines.audit.targets.subjects import Subjects
+from pipelines.audit.report import Section, Table
+from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray, Subjects
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Target = Callable[[NDArray[np.float32], NDArray[np.bool_]], FloatArray]
 """S float32 [B, B] and known bool [B] → P float64 [B, B]."""
 

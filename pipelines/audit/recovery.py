@@ -1,0 +1,353 @@
+"""Can the neighbours of an image tell a concept that was hidden from it? Needs no labels.
+
+One concept is hidden, the factor is recomputed from what is left, and concepts are ranked by the
+similarity-weighted votes of the k nearest images of other cases:
+
+    votes(c) = Σ_{j ∈ top-k} max(S_ij, 0)·[j asserts c]
+
+Concepts with equal votes (most have none) are ordered by frequency, the number of images of other cases that assert
+them. So a store that knows nothing (``identity``) scores exactly what the last column, *frequency*, does, and the
+difference is what a store adds. What still ties is not ordered: hit@m and MRR are expected values over the orders, and
+images that tie at the k-th place each vote with their probability of being in. Candidates are the concepts of the
+hidden one's group that the image does not assert anyway ("filtered" ranking; Bordes et al. 2013).
+
+A concept's relatives (its ancestors and descendants, as far as any of the stores knows them) are taken away with it:
+"effusion" left standing would give "pleural effusion" away without any knowledge of medicine. All stores are asked
+the same questions: only concepts that every store asserts of the image are hidden or voted for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from kg_targets.graph import ConceptGraph, representatives
+from kg_targets.inspect.summary import GROUPS
+from kg_targets.ontology.closure import ParentLists, ancestor_hops
+from kg_targets.scoring import ScoringInput, ontology
+from kg_targets.store import TargetStore
+from pipelines.audit.report import Measured, Section, Table, cells, measure
+from pipelines.audit.subjects import (
+    HITS,
+    EvaluationSettings,
+    Factors,
+    FloatArray,
+    IntArray,
+    Subjects,
+    best_with_ties,
+    similarity_chunks,
+)
+from pipelines.build.write import fit_statistics
+
+TITLE = "Hidden concepts recovered from neighbours"
+METRICS = {**{f"hit@{m}": m for m in HITS}, "MRR": 0}
+"""Metric to the rank it looks down to; 0 for all ranks."""
+_TOLERANCE = 1e-6
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class HiddenConcepts:
+    """The questions: at most one per image and group of concepts (modality, anatomy, finding)."""
+
+    cuis: list[str]
+    """V concepts, ascending: every concept of any store."""
+    asserted: sparse.csr_array
+    """float64 [N, V]: 1 where every store asserts the concept of the image."""
+    related: sparse.csr_array
+    """float64 [V, V]: 1 where the column is the row itself, an ancestor or a descendant of it."""
+    groups: dict[str, IntArray]
+    """Group to those of its concepts (columns) that some image asserts."""
+    rows: IntArray
+    """int64 [Q]: the image of each question."""
+    hidden: IntArray
+    """int64 [Q]: the concept hidden (a column)."""
+    names: NDArray[np.object_]
+    """[Q]: the hidden concept's group."""
+    unanswerable: int
+    """Questions not asked because no image of another case asserts the concept."""
+
+
+def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
+    """hit@1/5/10 and MRR per group of concepts, for every store and for the frequency baseline."""
+    for store in subjects.stores:
+        if is_additive(store) and (error := recomputation_error(store)) > _TOLERANCE:
+            reason = f"{store.path}: recomputed factors differ from the stored ones by {error:.1e}"
+            return Section("recovery", TITLE, [f"left out: {reason}; build the store again"])
+    questions = hide_concepts(subjects, settings.seed)
+    if not len(questions.rows):
+        return Section(
+            "recovery", TITLE, ["left out: no image has a concept that could be hidden and found again"]
+        )
+    measured = _measured(subjects, questions, settings)
+    header = ["hidden", "metric ×100", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1)), "frequency"]
+    data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
+    measures = [row.as_json() for row in measured]
+    columns = [*(str(store.path) for store in subjects.stores), "frequency"]
+    return Section(
+        "recovery",
+        TITLE,
+        _lines(subjects, questions, settings),
+        Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
+        data={**data, "neighbors": settings.neighbors, "columns": columns, "measures": measures},
+    )
+
+
+def _measured(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSettings) -> list[Measured]:
+    """Every group and metric, for the stores and, last, for frequency."""
+    cases = subjects.cases
+    scores = [store_scores(store, questions, cases, settings.neighbors) for store in subjects.stores]
+    scores.append(frequency_scores(questions, cases))
+    return [
+        measure(
+            group,
+            metric,
+            [score[metric][asked] for score in scores],
+            None,
+            cases[questions.rows[asked]],
+            settings,
+        )
+        for group, members in questions.groups.items()
+        if (asked := questions.names == group).any()
+        for metric, depth in METRICS.items()
+        if depth < len(members)  # among five concepts, hit@5 is 1 for everyone
+    ]
+
+
+def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSettings) -> list[str]:
+    groups = ", ".join(
+        f"{name} {int((questions.names == name).sum()):,} (of {len(members)} concepts)"
+        for name, members in questions.groups.items()
+    )
+    lines = [
+        f"questions: {groups}; {questions.unanswerable:,} not asked: the concept occurs in no other case",
+        f"votes of the {settings.neighbors} nearest images of other cases, equal votes by frequency; "
+        "a concept's is_a relatives are hidden with it",
+    ]
+    fixed = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if not is_additive(store)]
+    if fixed:
+        lines.append(
+            f"{', '.join(fixed)}: not derived from the image's own concepts, so its stored neighbours vote"
+        )
+    return lines
+
+
+def store_scores(
+    store: TargetStore, questions: HiddenConcepts, cases: IntArray, neighbors: int
+) -> dict[str, FloatArray]:
+    """hit@m and MRR of every question by the votes of the nearest images, float64 [Q] each."""
+    scores = _empty(questions)
+    for span, block in similarity_chunks(factors_without(store, questions), store.factors):
+        block[cases[questions.rows[span], None] == cases[None, :]] = -np.inf
+        votes = (_voters(block, neighbors) @ questions.asserted).toarray()
+        _score(scores, span, votes, questions, cases)
+    return scores
+
+
+def frequency_scores(questions: HiddenConcepts, cases: IntArray) -> dict[str, FloatArray]:
+    """The same where nobody votes: concepts ranked by how many images of other cases assert them."""
+    scores = _empty(questions)
+    for span in _spans(len(questions.rows)):
+        votes = np.zeros((span.stop - span.start, len(questions.cuis)))
+        _score(scores, span, votes, questions, cases)
+    return scores
+
+
+def _voters(block: FloatArray, neighbors: int) -> sparse.csr_array:
+    """Each row's vote weights: similarity × probability of being among the nearest, float64 [chunk, N], sparse."""
+    columns, weights, counts = [np.zeros(0, np.int64)], [np.zeros(0)], [0]
+    for line in block:
+        ranking = best_with_ties(line, neighbors)
+        columns.append(ranking.columns)
+        weights.append(ranking.inclusion(neighbors) * np.maximum(line[ranking.columns], 0.0))
+        counts.append(len(ranking.columns))
+    parts = (np.concatenate(weights), np.concatenate(columns), np.cumsum(counts))
+    return sparse.csr_array(parts, shape=block.shape)
+
+
+def _score(
+    scores: dict[str, FloatArray], span: slice, votes: FloatArray, questions: HiddenConcepts, cases: IntArray
+) -> None:
+    """Rank the hidden concepts of a chunk of questions by ``votes``, float64 [chunk, V], then by frequency."""
+    each, hidden = np.arange(len(votes)), questions.hidden[span]
+    candidates = questions.asserted[questions.rows[span]].toarray() == 0
+    for group, members in questions.groups.items():
+        outside = np.setdiff1d(np.arange(votes.shape[1]), members)
+        candidates[np.ix_(questions.names[span] == group, outside)] = False
+    candidates[each, hidden] = True
+    frequency = images_of_other_cases(questions.asserted, cases, questions.rows[span])
+    lead, more = votes - votes[each, hidden][:, None], frequency - frequency[each, hidden][:, None]
+    level = np.abs(lead) <= _TOLERANCE
+    better = (((lead > _TOLERANCE) | (level & (more > 0))) & candidates).sum(axis=1)
+    tied = (level & (more == 0) & candidates).sum(axis=1)  # the hidden concept itself included
+    for m in HITS:
+        scores[f"hit@{m}"][span] = np.clip((m - better) / tied, 0.0, 1.0)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, votes.shape[1] + 1))])
+    scores["MRR"][span] = (harmonic[better + tied] - harmonic[better]) / tied
+
+
+def _spans(count: int) -> list[slice]:
+    return [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+
+
+def _empty(questions: HiddenConcepts) -> dict[str, FloatArray]:
+    return {metric: np.zeros(len(questions.rows)) for metric in METRICS}
+
+
+def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
+    """Choose, for each image and group of kinds, one concept to hide, at random.
+
+    An image takes part in a group if, besides the hidden concept and its relatives, it asserts at least one other.
+    """
+    stores = subjects.stores
+    cuis = sorted({cui for store in stores for cui in store.concepts["cui"]})
+    asserted = _asserted_by_all(stores, cuis)
+    up = ancestors(cuis, sorted({edge for store in stores for edge in is_a_edges(store)}))
+    related = sparse.csr_array(((up + up.T) > 0).astype(np.float64))
+    in_use = np.asarray(asserted.sum(axis=0)).ravel() > 0
+    kinds = _kinds(stores, cuis)
+    groups = {name: np.flatnonzero(np.isin(kinds, members) & in_use) for name, members in GROUPS.items()}
+    rows, hidden, names = _choose(asserted, related, groups, np.random.default_rng([seed, 2]))
+    kept = np.zeros(len(rows), dtype=bool)
+    for span in _spans(len(rows)):
+        elsewhere = images_of_other_cases(asserted, subjects.cases, rows[span])
+        kept[span] = elsewhere[np.arange(len(elsewhere)), hidden[span]] > 0
+    unanswerable = int((~kept).sum())
+    return HiddenConcepts(
+        cuis, asserted, related, groups, rows[kept], hidden[kept], names[kept], unanswerable
+    )
+
+
+def factors_without(store: TargetStore, questions: HiddenConcepts) -> Factors:
+    """Factors of the questions' images without the hidden concepts and their relatives, [Q, D].
+
+    A scorer that does not follow from the image's own concepts (permuted, noise) keeps the stored factor.
+    """
+    if not is_additive(store):
+        return store.factors[questions.rows]
+    columns = np.searchsorted(questions.cuis, store.concepts["cui"].tolist())
+    taken = questions.related[questions.hidden][:, columns]  # [Q, C] of this store
+    own = sparse.csr_array(store.cui_matrix()[questions.rows], dtype=np.float64)
+    visible = sparse.csr_array(own - own.multiply(taken))
+    visible.eliminate_zeros()
+    return rescore(store, visible)
+
+
+def images_of_other_cases(asserted: sparse.csr_array, cases: IntArray, rows: IntArray) -> NDArray[np.float64]:
+    """For each image in ``rows``, how many images outside its case assert each concept, float64 [rows, V]."""
+    wanted, index = np.unique(cases[rows], return_inverse=True)
+    member = sparse.csr_array((cases[None, :] == wanted[:, None]).astype(np.float64))
+    within = (member @ asserted).toarray()
+    return np.asarray(np.asarray(asserted.sum(axis=0)).ravel()[None, :] - within[index.ravel()])
+
+
+def _choose(
+    asserted: sparse.csr_array,
+    related: sparse.csr_array,
+    groups: dict[str, IntArray],
+    generator: np.random.Generator,
+) -> tuple[IntArray, IntArray, NDArray[np.object_]]:
+    rows: list[int] = []
+    hidden: list[int] = []
+    names: list[str] = []
+    for row in range(asserted.shape[0]):
+        own = asserted.indices[asserted.indptr[row] : asserted.indptr[row + 1]]
+        for name, members in groups.items():
+            eligible = [c for c in np.intersect1d(own, members) if _leaves_something(own, related, c)]
+            if eligible:
+                rows.append(row)
+                hidden.append(int(eligible[generator.integers(len(eligible))]))
+                names.append(name)
+    return np.asarray(rows, np.int64), np.asarray(hidden, np.int64), np.asarray(names, object)
+
+
+def _leaves_something(own: IntArray, related: sparse.csr_array, hidden: int) -> bool:
+    taken = related.indices[related.indptr[hidden] : related.indptr[hidden + 1]]
+    return not np.isin(own, taken).all()
+
+
+def _asserted_by_all(stores: Sequence[TargetStore], cuis: list[str]) -> sparse.csr_array:
+    everywhere: sparse.csr_array | None = None
+    for store in stores:
+        matrix = store.cui_matrix()
+        columns = np.searchsorted(cuis, store.concepts["cui"].tolist())
+        parts = (matrix.data.astype(np.float64), columns[matrix.indices], matrix.indptr)
+        wide = sparse.csr_array(parts, shape=(matrix.shape[0], len(cuis)))
+        everywhere = wide if everywhere is None else sparse.csr_array(everywhere.multiply(wide))
+    return sparse.csr_array(everywhere)
+
+
+def _kinds(stores: Sequence[TargetStore], cuis: list[str]) -> NDArray[np.object_]:
+    """Kind of each concept; the first store that has it decides."""
+    kinds: dict[str, str] = {}
+    for store in stores:
+        for cui, kind in zip(store.concepts["cui"], store.concepts["kind"], strict=True):
+            kinds.setdefault(cui, kind)
+    return np.asarray([kinds[cui] for cui in cuis], dtype=object)
+
+
+_ADDITIVE = ("ontology",)
+
+
+def is_additive(store: TargetStore) -> bool:
+    """Whether factors follow from an image's own concepts, so that one can be taken away (not permuted, not noise)."""
+    return store.manifest["config"]["scorer"] in _ADDITIVE
+
+
+def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
+    """Factors of images that assert ``asserted``, by the ontology scorer (docs/methods.md#ontology-scorer).
+
+    Args:
+        store: gives IC, idf and the ``is_a`` closure, within its own ``max_hops``.
+        asserted: float64 [Q, C], columns as in ``store.concepts``.
+
+    Returns:
+        float32 [Q, C]: unit vectors; zeros where nothing weighted is asserted.
+    """
+    concepts, config = store.concepts, store.manifest["config"]
+    names = concepts["cui"].tolist()
+    edges = is_a_edges(store) if config["use_ontology"] else []
+    closure = _shared_columns(store, names, ancestors(names, edges, config["max_hops"]))
+    graph = ConceptGraph(names, asserted, closure, edges=[])
+    data = ScoringInput(
+        graph,
+        fit_statistics(store),
+        image_ids=[],
+        shrinkage=config["shrinkage"],
+        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such field
+    )
+    return sparse.csr_array(ontology.score(data).matrix)
+
+
+def _shared_columns(store: TargetStore, names: list[str], closure: sparse.csr_array) -> sparse.csr_array:
+    """The closure with one column for CUIs of equal meaning, as the graph has it."""
+    edges = list(store.is_a[["child", "relation", "parent"]].itertuples(index=False, name=None))
+    first = representatives(names, edges)
+    pairs = closure.tocoo()
+    merged = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=closure.shape)
+    merged.data[:] = 1.0
+    return merged
+
+
+def recomputation_error(store: TargetStore) -> float:
+    """Largest difference between the stored factors and those recomputed from the stored concepts."""
+    own = sparse.csr_array(store.cui_matrix(), dtype=np.float64)
+    difference = sparse.csr_array(rescore(store, own) - store.factors)
+    return float(np.abs(difference.data).max(initial=0.0))
+
+
+def is_a_edges(store: TargetStore) -> list[tuple[str, str]]:
+    """(child, parent) of every edge that the closure follows."""
+    return list(zip(store.is_a["child"].tolist(), store.is_a["parent"].tolist(), strict=True))
+
+
+def ancestors(
+    cuis: Sequence[str], edges: Sequence[tuple[str, str]], max_hops: int | None = None
+) -> sparse.csr_array:
+    """float64 [V, V]: 1 where the column is the row itself or an ancestor of it; ``cuis`` are in ascending order."""
+    child, parent = (np.searchsorted(cuis, [pair[side] for pair in edges]) for side in (0, 1))
+    graph = ParentLists.from_edges(child, parent, len(cuis))
+    rows, columns, _ = ancestor_hops(graph, np.arange(len(cuis), dtype=np.int64), max_hops)
+    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(cuis), len(cuis)))

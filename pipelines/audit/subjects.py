@@ -1,0 +1,241 @@
+"""Stores under comparison: how they are scored, the checks that make a paired comparison meaningful, similarities.
+
+Targets tie often: two captions that assert the same concepts have the same factor. Any fixed order among ties (by row,
+say) would favour images that happen to stand together in the file, such as neighbouring cases. So nothing here
+breaks ties: measures take the expected value over all orders of each group of ties, in closed form (McSherry and
+Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores").
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from kg_targets.errors import ConfigError, DataError, StoreError
+from kg_targets.scoring.neighbors import TIE_RESOLUTION
+from kg_targets.store import TargetStore, TeacherStore
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Factors: TypeAlias = "sparse.csr_array | NDArray[np.float32]"
+"""Unit vectors, or zeros for unknown images; sparse over concepts or dense."""
+DEPTHS = (5, 10, 30)
+"""The K of P@K and NDCG@K: the papers' own."""
+HITS = (1, 5, 10)
+"""The m of hit@m."""
+
+_CHUNK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How stores are scored."""
+
+    seed: int = 0
+    """For every random choice: bootstrap, sign flips, hidden concepts, batches, sampled pairs; ≥ 0."""
+    bootstrap: int = 2000
+    """Bootstrap samples of cases behind each 95 % interval, 100–100,000."""
+    flips: int = 10_000
+    """Random sign assignments behind each p value, ≥ 100; the smallest possible p is 1/(flips + 1)."""
+    batch_sizes: tuple[int, ...] = (128, 256, 512, 1024)
+    """Images per batch whose target rows are described, each ≥ 2."""
+    batches: int = 10
+    """Random batches per batch size, ≥ 1."""
+    neighbors: int = 30
+    """Nearest images that vote for a hidden concept, ≥ 1."""
+    sampled_pairs: int = 200_000
+    """Most pairs of images drawn to compare similarity within and between cases, ≥ 1."""
+    shown_pairs: int = 10
+    """Most similar pairs of different cases to show, ≥ 0."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "seed": (0, 2**32 - 1),
+            "bootstrap": (100, 100_000),
+            "flips": (100, 1_000_000),
+            "batches": (1, 10_000),
+            "neighbors": (1, 10_000),
+            "sampled_pairs": (1, 10_000_000),
+            "shown_pairs": (0, 1000),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"--{name.replace('_', '-')} must be between {low} and {high}")
+        if not self.batch_sizes or min(self.batch_sizes) < 2:
+            raise ConfigError(
+                "--batch-sizes needs numbers of at least 2, separated by commas, such as 128,256"
+            )
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...]:
+    """``"128,256"`` → ``(128, 256)``, ascending, each once.
+
+    Raises:
+        ConfigError: something between the commas is not a whole number.
+    """
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise ConfigError(
+            f"--batch-sizes {text!r} must be numbers separated by commas, such as 128,256"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """One or more stores over the same images in the same order; the first is the reference."""
+
+    stores: tuple[TargetStore, ...]
+
+    @property
+    def reference(self) -> TargetStore:
+        """The store that the others are compared with."""
+        return self.stores[0]
+
+    @cached_property
+    def cases(self) -> IntArray:
+        """int64 [N]: case of each image, 0 … cases − 1."""
+        groups = np.asarray(self.reference.group_ids, dtype=object)
+        codes: IntArray = np.unique(groups, return_inverse=True)[1].ravel().astype(np.int64)
+        return codes
+
+    @property
+    def case_count(self) -> int:
+        """Number of cases."""
+        return int(self.cases.max()) + 1
+
+    def described(self) -> list[dict[str, Any]]:
+        """What each store is, for the report's head."""
+        return [
+            {
+                "store": str(store.path),
+                "fingerprint": store.fingerprint,
+                "scorer": store.manifest["config"]["scorer"],
+                "use_ontology": store.manifest["config"]["use_ontology"],
+                "max_hops": store.manifest["config"]["max_hops"],
+                "extractor": store.manifest["config"]["extractor"],
+                "ontology": store.manifest["ontology"]["release"],
+                "fitted_on": store.manifest["fit"]["split"],
+                "threshold": store.threshold,
+                "unknown_images": int((~store.known).sum()),
+            }
+            for store in self.stores
+        ]
+
+
+def open_subjects(paths: Sequence[str | Path]) -> Subjects:
+    """Open the stores and check that they can be compared image by image.
+
+    Raises:
+        StoreError: a folder is not a target store.
+        DataError: the stores hold different images, or one of them has nothing to score.
+    """
+    if not paths:
+        raise DataError("evaluate-targets needs at least one store, such as build/demo/dev")
+    stores = tuple(TargetStore.open(path) for path in paths)
+    for store in stores:
+        if isinstance(store, TeacherStore):
+            raise StoreError(
+                f"{store.path} is a teacher's store, which knows no concepts to score: `kg-targets verify` and "
+                "`explain` look at it"
+            )
+    first = stores[0]
+    for other in stores[1:]:
+        names = [f"{store.dataset}/{store.split}" for store in (first, other)]
+        if names[0] != names[1]:
+            raise DataError(
+                f"{other.path} holds {names[1]}, {first.path} holds {names[0]}: compare stores of one split"
+            )
+        if first.image_ids != other.image_ids or first.group_ids != other.group_ids:
+            raise DataError(
+                f"{other.path} has other images, another row order or other cases than {first.path}: "
+                "build both from the same files with the same options"
+            )
+    for store in stores:
+        if not store.known.any():
+            raise DataError(
+                f"{store.path}: no image has a known concept, so there is nothing to score: "
+                "build it with another extractor or ontology"
+            )
+    subjects = Subjects(stores)
+    if subjects.case_count < 2:
+        raise DataError(
+            f"{first.path}: all {len(first):,} image(s) belong to one case, and neighbours are looked for in "
+            "other cases: check the group ids"
+        )
+    return subjects
+
+
+def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slice, FloatArray]]:
+    """Similarities of all queries with the whole gallery, some queries at a time.
+
+    Args:
+        queries: unit vectors or zeros, [Q, D], sparse or dense.
+        gallery: the same, [N, D].
+
+    Yields:
+        The chunk's rows and their similarities, float64 [chunk, N]; never [Q, N] at once.
+    """
+    rows, width = queries.shape
+    chunk = max(1, _CHUNK_BYTES // (8 * max(gallery.shape[0], width, 1)))
+    right = gallery.astype(np.float64)
+    for start in range(0, rows, chunk):
+        part = queries[start : start + chunk].astype(np.float64)
+        # Sparse times dense gives the dense block directly, without the indices of a sparse product.
+        dense = part if isinstance(part, np.ndarray) else part.toarray()
+        yield (
+            slice(start, start + dense.shape[0]),
+            np.ascontiguousarray(np.asarray(right @ np.ascontiguousarray(dense.T)).T),
+        )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best of one row; groups of ties are whole, so there may be more columns than asked for."""
+
+    columns: IntArray
+    """int64 [M], best first."""
+    starts: IntArray
+    """int64 [T]: where each group of ties begins in ``columns``."""
+
+    @property
+    def sizes(self) -> IntArray:
+        """int64 [T]: members of each group."""
+        return np.diff(np.append(self.starts, len(self.columns)))
+
+    def expected(self, values: FloatArray, depth: int) -> FloatArray:
+        """Mean of ``values`` (float64 [M]) at each of the first ``depth`` ranks, over all orders of the ties."""
+        if not len(self.columns):
+            return np.zeros(0)
+        means = np.add.reduceat(values, self.starts) / self.sizes
+        return np.repeat(means, self.sizes)[:depth]
+
+    def inclusion(self, depth: int) -> FloatArray:
+        """Probability of each column to be among the first ``depth``, float64 [M]."""
+        share = np.clip((depth - self.starts) / np.maximum(self.sizes, 1), 0.0, 1.0)
+        return np.repeat(share, self.sizes)
+
+
+def best_with_ties(scores: FloatArray, depth: int) -> Ranking:
+    """The ``depth`` best columns of a row and whatever ties with the last of them.
+
+    Scores closer than 1e-6 in order count as equal, which float32 factors cannot tell apart; −inf marks columns that
+    do not take part.
+
+    Args:
+        scores: float64 [N].
+        depth: ranks wanted, ≥ 1.
+    """
+    present = np.flatnonzero(scores > -np.inf)
+    if len(present) > depth:
+        cut = np.partition(scores[present], len(present) - depth)[len(present) - depth]
+        present = present[scores[present] >= cut - TIE_RESOLUTION]
+    order = present[np.argsort(-scores[present], kind="stable")]
+    gaps = -np.diff(scores[order]) > TIE_RESOLUTION
+    starts = np.flatnonzero(np.concatenate([[True], gaps])) if len(order) else np.zeros(0, np.int64)
+    return Ranking(order.astype(np.int64), starts.astype(np.int64))

@@ -1,0 +1,234 @@
+"""`kg-targets build`: one data set's captions → one target store per split.
+
+Stage one reads and extracts shard by shard, in a pool of processes. Stage two makes the graph and the factors, which
+need every image's concepts but none of its text. Stage three finds neighbours and writes the shards.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from kg_targets.errors import DataError
+from kg_targets.graph import ConceptGraph
+from kg_targets.inspect.summary import summary_lines
+from kg_targets.manifest import ExcludedCases, Manifest
+from kg_targets.ontology import Ontology, load_ontology
+from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.store import StoreWriter, TargetStore
+from kg_targets.store.schema import TEACHER
+from pipelines.build.config import BuildConfig
+from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
+from pipelines.build.extract import (
+    ShardInput,
+    ShardResult,
+    Split,
+    extract_shard,
+    initialise,
+    mentions_file,
+    option_file_digests,
+)
+from pipelines.build.write import (
+    code_digest,
+    dense_width,
+    fit_statistics,
+    off_diagonal_quantiles,
+    open_if_current,
+    write_concepts,
+    write_targets,
+)
+
+
+def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
+    """Build every split asked for, the fit split first; a split whose store is up to date is left alone.
+
+    Args:
+        say: receives one line at a time for the person watching.
+
+    Returns:
+        The stores, in the order built.
+
+    Raises:
+        KGTargetsError: an option, a file or a row is not as it must be; nothing half-written is left.
+    """
+    manifest = Manifest.load(config.dataset)
+    root = config.data_root or manifest.default_root
+    names = _wanted_splits(config.split, manifest, root, say)
+    excluded = _excluded_cases(config.exclude, manifest, root, names, say)
+    if config.scorer != TEACHER:
+        fit_split = _fit_split(config.fit_split, manifest, root, names, say)
+        names = [fit_split, *(name for name in names if name != fit_split)]
+    splits = [Split(manifest, name, root, config.licence_set, excluded) for name in names]
+    if config.scorer == TEACHER:
+        from pipelines.build.teacher import teacher_stores  # which loads torch
+
+        built = teacher_stores(config, splits, say)
+    else:
+        built = _knowledge_stores(config, splits, say)
+    stores: list[TargetStore] = []
+    for store in built:
+        for other in stores:
+            _report_overlap(other, store, say)
+        stores.append(store)
+    return stores
+
+
+def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
+    """The store of each split, by a scorer of the concepts; statistics are fitted on the first."""
+    ontology = load_ontology(config.ontology, config.cache)
+    say(f"ontology: {ontology.release}")
+    for line in ontology.report.lines():
+        say(f"  {line}")
+    if config.use_ontology and not ontology.report.edges.get("is_a"):
+        say("warning: the ontology has no is_a edge: every concept stands alone (UMLS: try umls-broad:DIR)")
+    fitted: TargetStore | None = None
+    for split in splits:
+        store = _build_store(config, split, ontology, fitted, say)
+        fitted = fitted or store
+        yield store
+
+
+def _build_store(
+    config: BuildConfig, split: Split, ontology: Ontology, fitted: TargetStore | None, say: Say
+) -> TargetStore:
+    """One split's way through the stages; ``fitted`` is the fit split's store, None for that split itself."""
+    target = (config.out or Path("build") / split.manifest.name) / split.name
+    inputs = {
+        "config": config.stored(),
+        "ontology_fingerprint": ontology.fingerprint,
+        "fitted_on": fitted.fingerprint if fitted else None,
+        "code_sha256": code_digest(),
+        "option_files": option_file_digests(config.extractor_options),
+        **split.inputs(),
+    }
+    if not config.force and (current := open_if_current(target, inputs, say)):
+        return current
+    watch = Stopwatch()
+    with StoreWriter(target) as writer:
+        with watch.stage("extract"):
+            shards = _extract(config, split, ontology, writer.folder)
+        _check_extracted(split, shards, config.extractor, say)
+        for shard in shards:
+            writer.adopt(mentions_file(shard.index), shard.mentions)
+        with watch.stage("graph"):
+            asserted = [cuis for shard in shards for cuis in shard.cuis]
+            is_a = ontology if config.use_ontology else None
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations)
+        with watch.stage("factors"):
+            statistics = ConceptStatistics.fit(graph) if fitted is None else fit_statistics(fitted)
+            data = ScoringInput(
+                graph,
+                statistics,
+                image_ids=[image_id for shard in shards for image_id in shard.image_ids],
+                shrinkage=config.shrinkage,
+                flat_ancestors=config.flat_ancestors,
+                seed=config.seed,
+            )
+            factors = SCORERS[config.scorer](data)
+        with watch.stage("neighbours and shards"):
+            sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
+            labels = write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
+            write_concepts(writer, graph, statistics, ontology)
+        with watch.stage("quantiles"):
+            quantiles = off_diagonal_quantiles(
+                factors, [group for shard in shards for group in shard.group_ids]
+            )
+        content = {
+            "rows": graph.images,
+            "labels": labels,
+            "config": config.stored(),
+            "ontology": {
+                "release": ontology.release,
+                "fingerprint": ontology.fingerprint,
+                "report": ontology.report.lines(),
+            },
+            "factors": {"dense": dense_width(factors)},
+            "fit": {"split": fitted.split if fitted else split.name, "captions": statistics.captions},
+            "similarity": {
+                "quantiles": quantiles,
+                "fit_p95": quantiles["p95"] if fitted is None else fitted.threshold,
+            },
+            "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
+            "inputs": inputs,
+            **split.facts(),
+        }
+        writer.finish(content, {"stages": watch.stages})
+    store = TargetStore.open(target)
+    say(f"{target}: {watch.total(len(store))}")
+    say(f"  stages (seconds, peak memory so far): {watch.each()}")
+    for line in summary_lines(store):
+        say(f"  {line}")
+    if not store.known.any():
+        say(f"warning: nothing is known about any image of {split.name}: training on it is plain InfoNCE")
+    return store
+
+
+def _extract(config: BuildConfig, split: Split, ontology: Ontology, folder: Path) -> list[ShardResult]:
+    """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
+    chunks = enumerate(split.chunks(config.rows_per_shard))
+    results = map_in_order(
+        extract_shard,
+        (ShardInput(index, records, folder) for index, records in chunks),
+        config.worker_count,
+        initialise,
+        (config.extractor, config.extractor_options, ontology, config.keep_unknown_cuis),
+    )
+    expected = split.manifest.split_spec(split.name, split.root).expected_rows
+    total = None if expected is None else -(-expected // config.rows_per_shard)
+    return list(bar(total, f"{split.name}: captions → concepts", " shard", results))
+
+
+def _check_extracted(split: Split, shards: list[ShardResult], extractor: str, say: Say) -> None:
+    for line in split.read.lines():
+        say(f"{split.name}: {line}")
+    split.check_read()
+    if extractor == "provided" and not any(shard.provided for shard in shards):
+        raise DataError(
+            f"{split.manifest.name}/{split.name} ships no CUIs: use --extractor dictionary or union"
+        )
+
+
+def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
+    """Images or cases in two splits are a leak that a person must know of; some data sets are published so."""
+    images = len(set(first.image_ids) & set(second.image_ids))
+    cases = len(set(first.group_ids) & set(second.group_ids))
+    if images or cases:
+        say(f"warning: {images:,} image ids and {cases:,} cases are in both {first.split} and {second.split}")
+
+
+def _wanted_splits(asked: str, manifest: Manifest, root: Path, say: Say) -> list[str]:
+    """The splits asked for that are there; those left out are said."""
+    if asked != "all":
+        manifest.split_file(asked, root)
+        return [asked]
+    present = manifest.present_splits(root)
+    if not present:
+        manifest.split_file(manifest.fit_split, root)
+    for split in manifest.splits:
+        if split not in present:
+            say(f"{split}: not present under {root}, left out")
+    return present
+
+
+def _excluded_cases(
+    file: Path | None, manifest: Manifest, root: Path, wanted: list[str], say: Say
+) -> ExcludedCases:
+    """The cases to leave out; a list that fits no split that is there is an error before anything is built."""
+    excluded = ExcludedCases.read(file)
+    excluded.check_fits(manifest, root, dict.fromkeys([*wanted, *manifest.present_splits(root)]))
+    if file is not None and not excluded.cases:
+        say(f"warning: {file} lists no case: nothing is left out")
+    return excluded
+
+
+def _fit_split(asked: str, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
+    """The split that statistics are fitted on: the one asked for, the data set's own, or the first that is there."""
+    if asked:
+        manifest.split_file(asked, root)
+        return asked
+    if manifest.fit_split in manifest.present_splits(root):
+        return manifest.fit_split
+    say(
+        f"{manifest.fit_split} is not present: IC and idf are fitted on {wanted[0]} instead, so these stores are not "
+        f"comparable with ones fitted on {manifest.fit_split} (--fit-split chooses another)"
+    )
+    return wanted[0]

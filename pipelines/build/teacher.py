@@ -1,0 +1,276 @@
+"""`kg-targets build --scorer teacher`: a teacher's vectors of every image and caption → one store per split.
+
+Captions first, each distinct one once, then images, both in shards that are kept: a build that was interrupted goes on
+where it was and ends with the same bytes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kg_targets.errors import DataError
+from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
+from pipelines.build.config import BuildConfig
+from pipelines.build.executors import Say, Stopwatch, bar
+from pipelines.build.extract import Split, label_names, row_table
+from pipelines.build.write import digest_of, open_if_current, vector_column
+from training.data.sources import ImageSource, open_source
+from training.teachers.base import ENCODING, ImageTexts, Teacher
+from training.teachers.registry import open_teacher, slug
+
+SAMPLE = 1024
+"""Images of different cases whose cosines are summarised."""
+_READ_AT_ONCE = 4096
+
+
+def teacher_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
+    """Build the store of each split; those that are up to date are left alone.
+
+    Raises:
+        KGTargetsError: the teacher, a file or an image is not as it must be; finished shards are kept.
+    """
+    teacher = open_teacher(config.teacher)
+    say(
+        f"teacher: {teacher.name} ({teacher.kind}), {teacher.dim} dimensions, scale {teacher.scale:.4g}, "
+        f"digest {teacher.digest[:12] or 'none'}"
+    )
+    out = config.out or Path("build") / f"{splits[0].manifest.name}-{slug(teacher)}"
+    for split in splits:
+        build = _TeacherBuild(split, teacher, config.rows_per_shard, config.max_broken, say)
+        kept = {"scorer", "rows_per_shard", "licences"}
+        stored = {key: value for key, value in config.stored().items() if key in kept}
+        yield build.run(out / split.name, stored, config.force)
+
+
+@dataclass
+class _Listing:
+    """As much of a store as finding its images needs."""
+
+    image_ids: list[str]
+    image_paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+@dataclass
+class _TeacherBuild:
+    """One split's way through the teacher."""
+
+    split: Split
+    teacher: Teacher
+    rows_per_shard: int
+    max_broken: int
+    say: Say
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def run(self, target: Path, stored: dict[str, Any], force: bool) -> TargetStore:
+        """Build the split's store, or open it if it is up to date.
+
+        Args:
+            target: folder of the store.
+            stored: the part of the configuration that the content follows from.
+            force: build even if it is up to date.
+        """
+        split, facts = self.split, self.teacher.facts()
+        inputs = {
+            "config": stored,
+            "teacher": facts,
+            "images_sha256": self.source.digest() if self.source is not None else None,
+            "encoding": ENCODING,
+            **split.inputs(),
+        }
+        if not force and (current := open_if_current(target, inputs, self.say)):
+            return current
+        self.say(f"{split.name}: {self.rows.num_rows:,} images")
+        for line in split.read.lines():
+            self.say(f"{split.name}: {line}")
+        writer = StoreWriter(target, schema.TEACHER, resume=digest_of(inputs))
+        try:
+            with writer:
+                texts = self._texts(writer)
+                known = self._images(writer, texts)
+                content = {
+                    "kind": schema.TEACHER,
+                    "rows": self.rows.num_rows,
+                    "labels": list(label_names(self.rows)),
+                    "config": stored,
+                    "teacher": facts,
+                    "unknown": int((~known).sum()),
+                    "inputs": inputs,
+                    **split.facts(),
+                }
+                writer.finish(content, {"stages": self.watch.stages})
+        except BaseException:
+            if writer.folder.is_dir() and any(writer.folder.glob(f"*{schema.SUFFIX}")):
+                self.say(f"{target}: what was finished is kept, the same command goes on from there")
+            raise
+        store = TargetStore.open(target)
+        if isinstance(store, TeacherStore):
+            self.say(f"{target}: {self.watch.total(len(store), rate_of='images')}")
+            for line in agreement_lines(agreement(store)):
+                self.say(f"  {line}")
+        return store
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """The split's images and captions, all columns text."""
+        tables = [row_table(chunk) for chunk in self.split.chunks(_READ_AT_ONCE)]
+        self.split.check_read()
+        table = pa.concat_tables(
+            tables, promote_options="default"
+        )  # a chunk may lack a label that others have
+        return pa.table({name: pc.fill_null(table.column(name), "") for name in table.column_names})
+
+    @cached_property
+    def source(self) -> ImageSource | None:
+        """The split's images; None for a teacher that reads none."""
+        if not self.teacher.reads_images:
+            return None
+        ids, paths = (self.rows.column(name).to_pylist() for name in ("image_id", "image_path"))
+        return open_source(self.split.root, cast(TargetStore, _Listing(ids, paths)))
+
+    @cached_property
+    def pairs(self) -> ImageTexts:
+        """What the teacher is shown."""
+        ids, captions = (self.rows.column(name).to_pylist() for name in ("image_id", "caption"))
+        return ImageTexts(ids, captions, self.source)
+
+    def _texts(self, writer: StoreWriter) -> NDArray[np.float32]:
+        """Vectors of all captions, float32 ``[N, D]``; distinct ones are encoded, staged shard by shard."""
+        codes = self.rows.column("caption").combine_chunks().dictionary_encode()
+        of_row = codes.indices.to_numpy(zero_copy_only=False)
+        first = np.unique(of_row, return_index=True)[1].astype(np.int64)
+        if not self.teacher.dim:
+            return np.zeros((len(of_row), 0), dtype=np.float32)
+        parts = []
+        with (
+            self.watch.stage("captions"),
+            bar(len(first), f"{self.split.name}: captions", "caption") as shown,
+        ):
+            for name, chosen in self._shards("texts", len(first)):
+                if not writer.has(name, len(chosen)):
+                    vectors = self.teacher.texts(self.pairs, first[chosen], shown.update)
+                    writer.stage(name, pa.table({"factor": vector_column(vectors)}))
+                else:
+                    shown.update(len(chosen))
+                parts.append(_matrix(pq.read_table(writer.folder / name).column("factor"), self.teacher.dim))
+        found: NDArray[np.float32] = np.concatenate(parts)[of_row]
+        return found
+
+    def _images(self, writer: StoreWriter, texts: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Write the shards; whether each row's image could be read, bool ``[N]``."""
+        present = self._present()
+        known = present.copy()
+        columns = schema.teacher_columns(label_names(self.rows), self.teacher.dim)
+        with self.watch.stage("images"), bar(len(texts), f"{self.split.name}: images", "image") as shown:
+            for name, rows in self._shards("targets", len(texts)):
+                if writer.has(name, len(rows)):
+                    finished = pq.read_table(writer.folder / name, columns=["known"])
+                    known[rows] = finished.column("known").to_numpy()
+                    writer.adopt(name, len(rows))
+                    shown.update(len(rows))
+                    self._check_broken(known, {})
+                    continue
+                factors = np.zeros((len(rows), self.teacher.dim), dtype=np.float32)
+                found = self.teacher.images(self.pairs, rows[present[rows]], shown.update)
+                factors[present[rows]] = found.factors
+                known[list(found.broken)] = False
+                self._check_broken(known, found.broken)
+                part = self.rows.slice(rows[0], len(rows))
+                content = {column: part.column(column) for column in part.column_names}
+                content |= {"row": pa.array(rows), "known": pa.array(known[rows])}
+                if self.teacher.dim:
+                    content |= {
+                        "image_factor": vector_column(factors),
+                        "text_factor": vector_column(texts[rows]),
+                    }
+                writer.write(name, pa.table(content).select(columns.names).cast(columns))
+        return known
+
+    def _present(self) -> NDArray[np.bool_]:
+        count = self.rows.num_rows
+        if self.source is None:
+            return np.ones(count, dtype=bool)
+        present = np.zeros(count, dtype=bool)
+        present[self.source.check_present(self.max_broken)] = True
+        return present
+
+    def _check_broken(self, known: NDArray[np.bool_], broken: dict[int, str]) -> None:
+        count = int((~known).sum())
+        for problem in broken.values():
+            self.say(f"warning: {self.split.name}: no vector of a broken image: {problem}")
+        if count > self.max_broken:
+            named = f": {'; '.join(list(broken.values())[:3])}" if broken else ""
+            raise DataError(
+                f"{self.split.name}: {count:,} images are missing or broken, --max-broken allows "
+                f"{self.max_broken:,}{named}"
+            )
+
+    def _shards(self, prefix: str, count: int) -> list[tuple[str, NDArray[np.int64]]]:
+        size = self.rows_per_shard
+        starts = range(0, count, size)
+        return [
+            (f"{prefix}-{index:05d}{schema.SUFFIX}", np.arange(start, min(start + size, count)))
+            for index, start in enumerate(starts)
+        ]
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, dtype=np.float32).reshape(len(column), dim)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cosines and ranks among sampled images of different cases and their captions."""
+
+    images: int
+    own: float
+    """Mean cosine of an image and its own caption."""
+    other: tuple[float, float]
+    """Median and 95th percentile of the cosines with other images' captions."""
+    first: float
+    """Share of images whose own caption is the nearest (or as near as the nearest)."""
+    mass: float
+    """Mean share of its own caption in softmax(scale·cosine) over the sample."""
+
+
+def agreement(store: TeacherStore, sample: int = SAMPLE, seed: int = 0) -> Agreement | None:
+    """Measured on up to ``sample`` readable images, one of each case; None if there are fewer than two."""
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(store.known))
+    groups = np.asarray(store.group_ids, dtype=object)[order]
+    rows = np.sort(order[np.sort(np.unique(groups, return_index=True)[1])][:sample])
+    if len(rows) < 2 or not store.dim:
+        return None
+    logits = store.block(rows).astype(np.float64)
+    own = np.diag(logits)
+    others = logits[~np.eye(len(rows), dtype=bool)] / store.scale
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return Agreement(
+        images=len(rows),
+        own=float(own.mean() / store.scale),
+        other=(float(np.quantile(others, 0.5)), float(np.quantile(others, 0.95))),
+        first=float((own >= logits.max(axis=1)).mean()),
+        mass=float((np.diag(weights) / weights.sum(axis=1)).mean()),
+    )
+
+
+def agreement_lines(found: Agreement | None) -> list[str]:
+    """The closing lines of a build."""
+    if found is None:
+        return ["no two images of different cases to compare"]
+    return [
+        f"cosine of image and caption, {found.images:,} images of different cases: own {found.own:.3f} on average, "
+        f"others' median {found.other[0]:.3f}, p95 {found.other[1]:.3f}",
+        f"the own caption is the nearest of {found.images:,} for {found.first:.1%} of the images; its mean share of "
+        f"softmax(scale·cosine) is {found.mass:.1%}",
+    ]

@@ -1,0 +1,211 @@
+"""The data of a fine-tuning: questions and answers as tokens, in batches of about one length, and their images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.data.samplers.base import Sampler
+from training.errors import ConfigError
+from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
+from training.med_vqa.model.images import AugmentedViews, CachedViews, ImageTable, blank_images
+from training.med_vqa.model.saving import Answers, MedVQA
+from training.med_vqa.model.tokens import answers_as_tokens, knowledge_as_tokens, questions_as_tokens
+from training.vqa.items import Question
+from training.vqa.protocols import Split
+
+POOL = 16
+"""Batches that are made of one sorted pool: more waste less padding, fewer meet by chance."""
+
+
+@dataclass(frozen=True)
+class QuestionSampler(Sampler):
+    """Batches of questions of about one length: a new order each epoch, sorted within pools of ``POOL`` batches.
+
+    What the remainder of an epoch is, chance decides before lengths do, so that no question is left out for its length.
+    Every process gets the same number of questions of each step.
+    """
+
+    what: ClassVar[str] = "training questions"
+    least: ClassVar[int] = 1
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
+    """Tokens of each question, int64 ``[images]``."""
+
+    def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Positions of all processes' questions, int64 ``[batch_size]``, step by step."""
+        order, generator = self.shuffled(epoch)
+        order = order[: self.steps * self.batch_size]
+        made: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), POOL * self.batch_size):
+            pool = order[start : start + POOL * self.batch_size]
+            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
+            made += np.split(pool, range(self.batch_size, len(pool), self.batch_size))
+        for place in torch.randperm(self.steps, generator=generator).tolist():
+            yield made[place]
+
+    def padding_waste(self, epoch: int = 1) -> float:
+        """Share of the question tokens of an epoch, over all processes, that is padding, in [0, 1)."""
+        shape = (self.steps, self.world_size, self.batch_size // self.world_size)
+        lengths = self.lengths[np.concatenate(list(self.batches(epoch)))].reshape(shape)
+        padded = lengths.max(axis=2).sum() * shape[2]
+        return float(1 - lengths.sum() / padded)
+
+
+class FinetuneData:
+    """The training part of a split to learn from, its validation part to choose by, and never its test part.
+
+    Args:
+        data: the run's ``data``.
+        split: the data set under its protocol.
+        vqa: whose tokenizer, size and preprocessing to use.
+
+    Raises:
+        ConfigError: texts may be longer than the model's positions.
+        DataError: images are missing or broken beyond ``data.max_broken``.
+    """
+
+    def __init__(self, data: VQADataConfig, split: Split, vqa: MedVQA) -> None:
+        _check_lengths(data, vqa)
+        self._split = split
+        self.images: ImageTable | None = None
+        """None: every image is blank."""
+        if data.images == "real":
+            everything = [*split.train, *split.validation]
+            self.images = ImageTable(everything, Path(data.data_root), vqa, data.max_broken)
+        self.train, self.validation = self._shown(split.train), self._shown(split.validation)
+        """Questions whose images can be shown."""
+        self.answers = Answers(
+            candidates=list(split.candidates),
+            knowledge=list(split.knowledge) if data.knowledge else [],
+            protocol=split.protocol,
+            dataset=split.dataset,
+            source=split.candidate_source,
+        )
+        self.questions = questions_as_tokens(
+            [question.question for question in self.train], vqa.tokenizer, data.max_question_tokens
+        )
+        self.right_answers = answers_as_tokens(
+            [question.accepted(split.language)[0] for question in self.train],
+            vqa.tokenizer,
+            data.max_answer_tokens,
+        )
+        """Of the training questions; the first one where several are right."""
+        self.knowledge = knowledge_as_tokens(self.answers.knowledge, vqa.tokenizer)
+        self._image_rows = (
+            torch.zeros(len(self.train), dtype=torch.int64)
+            if self.images is None
+            else self.images.rows(self.train)
+        )
+
+    def _shown(self, questions: Sequence[Question]) -> list[Question]:
+        return [question for question in questions if self.images is None or self.images.has(question)]
+
+    def sampler(self, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> QuestionSampler:
+        """Which training questions make up which step.
+
+        Raises:
+            ConfigError: the batch size does not fit the questions or the processes.
+        """
+        lengths = self.questions.lengths.numpy()
+        return QuestionSampler(len(self.train), batch_size, seed, rank, world_size, lengths=lengths)
+
+    def batch(self, positions: Tensor) -> dict[str, Tensor]:
+        """The texts of training questions as arguments of the model's forward pass, each padded to its longest."""
+        question_ids, question_mask = self.questions.batch(positions)
+        answer_ids, answer_mask = self.right_answers.batch(positions)
+        return {
+            "question_ids": question_ids,
+            "question_mask": question_mask,
+            "answer_ids": answer_ids,
+            "answer_mask": answer_mask,
+        }
+
+    def image_rows(self, positions: Tensor) -> Tensor:
+        """Rows of ``images`` that training questions are about, int64 ``[B]``."""
+        return self._image_rows[positions]
+
+    def is_right(self, answer: str, question: Question) -> bool:
+        """Whether a candidate is one of a question's right answers."""
+        return answer in question.accepted(self._split.language)
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for metrics.json."""
+        images, split = self.images, self._split
+        shown = len(self.train) + len(self.validation)
+        return {
+            "questions": len(self.train),
+            "validation_questions": len(self.validation),
+            "images": 0 if images is None else len(images),
+            "broken_images": 0 if images is None else len(images.broken),
+            "questions_without_image": len(split.train) + len(split.validation) - shown,
+            "questions_cut": self.questions.cut,
+            "answers_cut": self.right_answers.cut,
+            "skipped": split.skipped,
+            "candidates": len(self.answers.candidates),
+            "knowledge": len(self.knowledge),
+        }
+
+
+def _check_lengths(data: VQADataConfig, vqa: MedVQA) -> None:
+    for name, part in (("max_question_tokens", vqa.model.text), ("max_answer_tokens", vqa.model.decoder)):
+        asked, limit = getattr(data, name), part.config.max_position_embeddings
+        if asked > limit:
+            raise ConfigError(f"data.{name}: {asked} exceeds the model's {limit} positions: lower it")
+
+
+class StepImages:
+    """What the model sees of a step's images: augmented pixels, cached tokens, or the mean colour.
+
+    Args:
+        config: the run's.
+        vqa: the model, on the accelerator's device.
+        images: None: every image is blank.
+        accelerator: the run's.
+
+    Raises:
+        ConfigError: image tokens would take more memory than ``data.cached_mb``.
+        DataError: cached tokens are damaged.
+        CheckpointError: ``data.cache`` cannot be written.
+    """
+
+    def __init__(
+        self, config: FinetuneConfig, vqa: MedVQA, images: ImageTable | None, accelerator: Accelerator
+    ) -> None:
+        data, device = config.data, accelerator.device
+        of_tokens = config.model.lock_vision if images is None else data.cached_views > 0
+        self._name = "image_tokens" if of_tokens else "images"
+        self._images, self._blank = images, blank_images(vqa, 1).to(device)
+        self._cached: CachedViews | None = None
+        self._augmented = AugmentedViews(data, data.batch_size, config.seed, vqa, device)
+        if images is None and of_tokens:
+            with torch.no_grad():
+                self._blank = vqa.model.image_tokens(self._blank)
+        elif images is not None and of_tokens:
+            self._cached = CachedViews(
+                data, data.batch_size, config.seed, vqa, images.pixels, data.cached_mb, accelerator
+            )
+
+    def __call__(self, rows: Tensor, step: int, offset: int) -> dict[str, Tensor]:
+        """Arguments of the model's forward pass.
+
+        Args:
+            rows: of the images of this process's questions, int64 ``[B_local]``.
+            step: counted from 1.
+            offset: of the first of them in the global batch.
+
+        Returns:
+            ``images`` ``[B_local, 3, S, S]`` or ``image_tokens`` ``[B_local, N, D]``, float32, on the device.
+        """
+        if self._images is None:
+            seen = self._blank.expand(len(rows), *self._blank.shape[1:])
+        elif self._cached is not None:
+            seen = self._cached([rows], step, offset)[0]
+        else:
+            seen = self._augmented([self._images.pixels[rows]], step, offset)[0]
+        return {self._name: seen}

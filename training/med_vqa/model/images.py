@@ -1,0 +1,219 @@
+"""The images of questions, and what the image tower is shown in a training step: new augmentations, or kept tokens.
+
+All that is random is drawn for the whole batch from (seed, step), so that an image is seen alike whatever the number of
+processes. No flips: left and right mean something. A step shows one view of each item (fine-tuning) or two
+(pre-training).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from training.data.config import ViewsConfig
+from training.data.decode import BrokenImage, decode, for_each
+from training.data.feature_cache import FrozenFeatures
+from training.data.files import resolve
+from training.data.sources.folder import read_bytes
+from training.data.transforms import PixelTransform, augmentation, step_generator
+from training.errors import ConfigError, DataError
+from training.med_vqa.model.saving import MedVQA
+from training.vqa.items import Question
+
+UNNAMED = "no image file is named"
+
+
+class ImageTable:
+    """P images below a data root, in memory, in the order in which the questions first name them.
+
+    Args:
+        questions: whose images they are.
+        root: folder that ``image_path`` is relative to.
+        vqa: the model whose size and preprocessing to use.
+        max_broken: images that may be missing or unreadable.
+        option: what ``max_broken`` is called where the user sets it, for messages.
+
+    Raises:
+        DataError: more are missing or unreadable, none is left, or a path leaves the data root.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        root: Path,
+        vqa: MedVQA,
+        max_broken: int = 0,
+        option: str = "data.max_broken",
+    ) -> None:
+        paths = list(dict.fromkeys(question.image_path for question in questions))
+        transform = PixelTransform(vqa.preprocess, vqa.mean, vqa.std)
+        pixels = torch.empty((len(paths), *transform.shape), dtype=torch.uint8)
+        out, problems = pixels.numpy(), dict[int, str]()
+        self._mean, self._std = vqa.mean, vqa.std
+
+        def fill(place: int) -> None:
+            try:
+                out[place] = transform(_read(root, paths[place]))
+            except BrokenImage as error:
+                problems[place] = str(error)
+
+        for_each(fill, range(len(paths)))
+        self.broken = [problems[place] for place in sorted(problems)]
+        """Images that are missing or cannot be read, each with where it is and what is wrong."""
+        if len(self.broken) > max_broken or len(self.broken) == len(paths):
+            raise DataError(
+                f"{len(self.broken)} of {len(paths)} images are missing or broken, {max_broken} allowed ({option}); "
+                f"the first: {self.broken[0] if self.broken else UNNAMED}"
+            )
+        kept = [place for place in range(len(paths)) if place not in problems]
+        self.pixels = pixels[kept] if problems else pixels
+        """uint8 ``[P, 3, S, S]``."""
+        self._places = {paths[place]: row for row, place in enumerate(kept)}
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def has(self, question: Question) -> bool:
+        """Whether a question's image can be shown."""
+        return question.image_path in self._places
+
+    def rows(self, questions: Sequence[Question]) -> Tensor:
+        """Rows of the questions' images, int64 ``[Q]``; all of them must be there."""
+        return torch.tensor([self._places[question.image_path] for question in questions], dtype=torch.int64)
+
+    def normalised(self, path: str) -> Tensor:
+        """An image as the model takes it, not augmented, float32 ``[3, S, S]``, on the CPU."""
+        return (self.pixels[self._places[path]].float() / 255.0 - self._mean) / self._std
+
+
+def blank_images(vqa: MedVQA, count: int) -> Tensor:
+    """Images of the mean colour of the preprocessing, which shows as zeros: float32 ``[count, 3, S, S]``."""
+    return torch.zeros(count, 3, vqa.size, vqa.size)
+
+
+def _read(root: Path, path: str) -> Image.Image:
+    if not path:
+        raise BrokenImage(UNNAMED)
+    place = resolve(root, path)
+    return decode(read_bytes(place), str(place))
+
+
+class AugmentedViews:
+    """Images in new augmentations at each step.
+
+    Args:
+        config: the run's ``data``.
+        batch_size: of all processes together.
+        seed: the run's.
+        vqa: the model whose preprocessing to use.
+        device: where views are wanted.
+    """
+
+    def __init__(
+        self, config: ViewsConfig, batch_size: int, seed: int, vqa: MedVQA, device: torch.device
+    ) -> None:
+        self._augment, self._batch_size, self._seed = augmentation(config), batch_size, seed
+        self._mean, self._std, self._device = vqa.mean.to(device), vqa.std.to(device), device
+
+    def __call__(self, views: Sequence[Tensor], step: int, offset: int) -> Tensor:
+        """Draw and apply.
+
+        Args:
+            views: this process's images, uint8 ``[B, 3, S, S]``, once for each view of them.
+            step: counted from 1.
+            offset: of the first of them in the global batch.
+
+        Returns:
+            Normalised, float32 ``[V, B, 3, S, S]``, on the device.
+        """
+        generator, seen = step_generator(self._seed, step), []
+        for pixels in views:
+            drawn = self._augment.draw(self._batch_size, generator)[offset : offset + len(pixels)]
+            seen.append(self._normalised(self._augment.apply(self._scaled(pixels), drawn)))
+        return torch.stack(seen)
+
+    def as_they_are(self, pixels: Tensor) -> Tensor:
+        """Images that are not augmented, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""
+        return self._normalised(self._scaled(pixels))
+
+    def _scaled(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self._device).float() / 255.0
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images - self._mean) / self._std
+
+
+class CachedViews:
+    """Tokens that the frozen image tower made of each image's views once, kept on disk and, as float16, in memory.
+
+    Args:
+        config: the run's ``data``.
+        batch_size: of all processes together.
+        seed: the run's.
+        vqa: the model, on the accelerator's device.
+        pixels: of the images, uint8 ``[N, 3, S, S]``.
+        limit_mb: memory that the tokens may take.
+        accelerator: its processes share the work.
+
+    Raises:
+        ConfigError: they would take more memory.
+        DataError: cached tokens are damaged.
+        CheckpointError: ``data.cache`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        config: ViewsConfig,
+        batch_size: int,
+        seed: int,
+        vqa: MedVQA,
+        pixels: Tensor,
+        limit_mb: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self._views, self._batch_size, self._seed = config.cached_views, batch_size, seed
+        self._device = accelerator.device
+        with torch.no_grad():
+            one = vqa.model.image_tokens(blank_images(vqa, 1).to(self._device))
+        needed = -(-2 * one.numel() * len(pixels) * self._views // 10**6)
+        if needed > limit_mb:
+            raise ConfigError(
+                f"data.cached_views: {self._views} views of {len(pixels):,} images take {needed:,} MB of memory, "
+                f"data.cached_mb allows {limit_mb:,}: keep fewer views, or none by --data.cached_views 0"
+            )
+        self._tokens = frozen_tokens(config, vqa, pixels, self._views, accelerator)  # (N, views, P, Dv)
+
+    def __call__(self, views: Sequence[Tensor], step: int, offset: int) -> Tensor:
+        """Draw.
+
+        Args:
+            views: rows of this process's images, int64 ``[B]``, once for each of their at most two views.
+            step: counted from 1.
+            offset: of the first of them in the global batch.
+
+        Returns:
+            float32 ``[V, B, P, Dv]``, on the device; the two views of an item are different ones.
+        """
+        generator, count = step_generator(self._seed, step), (self._batch_size,)
+        drawn = [torch.randint(self._views, count, generator=generator)]
+        if len(views) == 2:
+            further = torch.randint(1, self._views, count, generator=generator)
+            drawn.append((drawn[0] + further) % self._views)  # never the first one again
+        here = slice(offset, offset + len(views[0]))
+        seen = [self._tokens[rows, view[here]] for rows, view in zip(views, drawn, strict=True)]
+        return torch.stack(seen).to(self._device).float()
+
+
+def frozen_tokens(
+    config: ViewsConfig, vqa: MedVQA, pixels: Tensor, views: int, accelerator: Accelerator
+) -> Tensor:
+    """What the frozen image tower makes of images in so many views (0: one, not augmented), from the cache or anew.
+
+    Returns:
+        float16 ``[N, max(views, 1), P, Dv]``, on the CPU.
+    """
+    frozen = FrozenFeatures(config, accelerator)
+    return frozen.of_images(vqa.model.vision, pixels, vqa.mean, vqa.std, views, "image tokens")
