@@ -1,4 +1,4 @@
-"""Train, score and report a grid: ``python -m pipelines.experiments GRID [--data-root DIR] [--out DIR] [--jobs N] …``."""
+"""Train, score and report a grid: ``python -m pipelines.experiments GRID [--data-root DIR] [--jobs N] …``."""
 
 import argparse
 import logging
@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     add("--replace", action="store_true",
         help="train anew where a finished run has other settings, data or threads (default: refuse)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the commands instead of running them")
-    add("--docs", nargs="?", type=Path, const=Path(), metavar="FILE",
-        help=f"write the page of all rows there, too (without FILE: {DOCS}/<grid>.md, for grids of pipelines/grids)")  # fmt: skip
+    add("--docs", nargs="?", type=Path, const=Path(), metavar="FILE", help="write the page of all rows there, too "
+        f"(without FILE: {DOCS}/<grid>.md, for grids of pipelines/grids)")  # fmt: skip
     return command
 
 
@@ -170,8 +170,8 @@ def _only(options: argparse.Namespace, grid: Grid) -> tuple[str, ...]:
     """The rows of ``--only``; none for all."""
     only = () if options.only is None else tuple(name.strip() for name in options.only.split(","))
     for name in only:
-        if name not in grid.row_names:
-            raise ConfigError(f"--only: {unknown_name('row', name, grid.row_names)}")
+        if name not in list(grid.rows):
+            raise ConfigError(f"--only: {unknown_name('row', name, list(grid.rows))}")
     return only
 
 

@@ -34,8 +34,9 @@ REPOSITORY = GRIDS.parents[1]
 RUNNERS = ("output", "overwrite", "resume", "seed", "threads", "log.trackers")
 """Training fields that the runner sets itself, whatever it trains."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_LISTS = dict.fromkeys(("tuple_type", "list_type"), "expected a list, such as [a, b]")
-"""Pydantic's names of errors to our words."""
+_NO_LIST = "expected a list, such as [a, b]"
+M = TypeVar("M", bound="Declared")
+T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,9 +47,8 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f'"{key.value}" is given twice', key.start_mark
-                    )
+                    said = f'"{key.value}" is given twice'
+                    raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -85,26 +85,19 @@ class Declared(BaseModel):
     def _check_keys(cls, content: Any) -> Any:
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise ValueError(f"expected a mapping of names, got {type(content).__name__}")
-        needed = cls.keys(required=True)
+        keys = cls.keys()
         for key in content:
-            if key not in (keys := [*needed, *cls.keys(required=False)]):
-                raise ValueError(unknown_name("key", key, keys))
-        for key in needed:
-            if key not in content:
+            one_of("key", key, sorted(keys, key=lambda key: not keys[key]))
+        for key, needed in keys.items():
+            if needed and key not in content:
                 raise ValueError(f"{key} is missing")
         return content
 
     @classmethod
-    def keys(cls, required: bool) -> list[str]:
-        """Names of the keys that must, or may, be there."""
+    def keys(cls) -> dict[str, bool]:
+        """Keys of the file, and whether they must be there."""
         fields = {field.alias or name: field for name, field in cls.model_fields.items()}
-        return [
-            key for key, one in fields.items() if not one.json_schema_extra and one.is_required() is required
-        ]
-
-
-M = TypeVar("M", bound=Declared)
-T = TypeVar("T")
+        return {key: one.is_required() for key, one in fields.items() if not one.json_schema_extra}
 
 
 def parse(model: type[M], content: Any, where: str = "") -> M:
@@ -123,7 +116,11 @@ def parse(model: type[M], content: Any, where: str = "") -> M:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, [*([where] if where else []), *first["loc"]])) or "grid"
-        message = _LISTS.get(first["type"]) or str(first.get("ctx", {}).get("error", first["msg"]))
+        message = (
+            _NO_LIST
+            if first["type"] == "tuple_type"
+            else str(first.get("ctx", {}).get("error", first["msg"]))
+        )
         raise ConfigError(f"{place}{' ' if message.startswith('must ') else ': '}{message}") from None
 
 
@@ -146,37 +143,24 @@ def one_of(what: str, name: Any, names: Iterable[str]) -> str:
     return str(name)
 
 
-def text(content: Any) -> str:
-    """A text that is not empty."""
-    if not isinstance(content, str) or not content:
-        raise ValueError(f"expected text, got {content!r}")
-    return content
+def _typed(words: str, *types: type) -> Callable[[Any], Any]:
+    """What takes values of these types only; a bool is no number, a text is not empty."""
+
+    def check(content: Any) -> Any:
+        if (
+            not isinstance(content, types)
+            or (isinstance(content, bool) and bool not in types)
+            or content == ""
+        ):
+            raise ValueError(words.format(content))
+        return content
+
+    return check
 
 
-def whole(content: Any) -> int:
-    """A whole number."""
-    if not isinstance(content, int) or isinstance(content, bool):
-        raise ValueError(f"expected a whole number, got {content!r}")
-    return content
-
-
-def _number(content: Any) -> float:
-    if not isinstance(content, (int, float)) or isinstance(content, bool):
-        raise ValueError(f"expected a number, got {content!r}")
-    return content
-
-
-def _truth(content: Any) -> bool:
-    if not isinstance(content, bool):
-        raise ValueError(f'must be true or false, got "{content}"')
-    return content
-
-
-def listed(content: Any) -> list[Any]:
-    """A list."""
-    if not isinstance(content, list):
-        raise ValueError(_LISTS["list_type"])
-    return content
+text = _typed("expected text, got {!r}", str)
+whole = _typed("expected a whole number, got {!r}", int)
+listed = _typed(_NO_LIST, list)
 
 
 def _names(content: Any) -> tuple[str, ...]:
@@ -204,6 +188,13 @@ def named(content: Any) -> dict[str, Any]:
     return content
 
 
+def texts(content: Any, otherwise: str) -> dict[str, str]:
+    """A mapping of texts to texts; ``otherwise`` says what was expected."""
+    if not isinstance(content, dict):
+        raise ValueError(otherwise)
+    return {text(key): text(value) for key, value in content.items()}
+
+
 def _base_file(content: Any) -> Path:
     """The file as given, or below the repository where the command runs elsewhere."""
     for path in (Path(text(content)), REPOSITORY / content):
@@ -214,9 +205,8 @@ def _base_file(content: Any) -> Path:
 
 Text = Annotated[str, PlainValidator(text)]
 Whole = Annotated[int, PlainValidator(whole)]
-Number = Annotated[float, PlainValidator(_number)]
-"""An int stays one."""
-Truth = Annotated[bool, PlainValidator(_truth)]
+Number = Annotated[float, PlainValidator(_typed("expected a number, got {!r}", int, float))]
+Truth = Annotated[bool, PlainValidator(_typed('must be true or false, got "{}"', bool))]
 Place = Annotated[Path, PlainValidator(lambda content: Path(text(content)))]
 Names = Annotated[tuple[str, ...], PlainValidator(_names)]
 """Texts, each once."""
@@ -227,11 +217,11 @@ Named = Annotated[dict[str, T], BeforeValidator(named)]
 """Name, which is also that of a folder, to what it names."""
 
 
-def training_fields(runners: Sequence[str], lists: Sequence[str] = ()) -> Callable[[Any], dict[str, Any]]:
+def training_fields(*runners: str, lists: Sequence[str] = ()) -> PlainValidator:
     """What reads training fields, dotted name to value.
 
     Args:
-        runners: fields that the runner sets itself.
+        runners: fields that the runner sets itself, besides ``RUNNERS``.
         lists: fields that hold a list.
     """
 
@@ -239,26 +229,25 @@ def training_fields(runners: Sequence[str], lists: Sequence[str] = ()) -> Callab
         content = {} if content is None else content
         if not isinstance(content, dict):
             raise ValueError("expected a mapping of training fields, such as {loss.name: info_nce}")
-        settings = {str(key): value for key, value in content.items()}
-        for key, value in settings.items():
+        for key, value in content.items():
             if isinstance(value, dict) or (isinstance(value, list) and key not in lists):
                 raise ValueError(f"{key} must have one value: write its fields as {key}.name: value")
-            if key in runners:
+            if key in (*RUNNERS, *runners):
                 raise ValueError(f"{key} is set by the grid's runner: leave it out")
-        return settings
+        return {str(key): value for key, value in content.items()}
 
-    return read
+    return PlainValidator(read)
 
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     """``{"loss.name": "info_nce"}`` → ``["--loss.name", "info_nce"]``, values as YAML reads them back."""
-    return [word for key, value in settings.items() for word in (f"--{key}", _as_argument(value))]
-
-
-def _as_argument(value: Any) -> str:
-    if value is None or isinstance(value, (bool, list)):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    plain = {
+        key: json.dumps(value, ensure_ascii=False)
+        if value is None or isinstance(value, bool | list)
+        else str(value)
+        for key, value in settings.items()
+    }
+    return [word for key, value in plain.items() for word in (f"--{key}", value)]
 
 
 def training_config(base: Path, task: str, settings: Mapping[str, Any]) -> RunConfig:
@@ -293,10 +282,9 @@ class Paper:
 
 @cache
 def paper(task: str) -> Paper:
-    """The paper's table for the grids of a task."""
+    """The paper's table for the grids of a task: ``retrieval`` or ``med_vqa``."""
     table = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))[task]
-    columns = table["columns"]
-    rows = {row: dict(zip(columns, figures, strict=True)) for row, figures in table["rows"].items()}
+    rows = {row: dict(zip(table["columns"], figures, strict=True)) for row, figures in table["rows"].items()}
     return Paper(table["source"], rows)
 
 
@@ -313,17 +301,12 @@ def digest(content: Any, *files: Path) -> str:
     return found.hexdigest()
 
 
-def shown(path: Path) -> str:
-    """A path as a person would type it: relative where it lies below the current folder."""
+def shown(path: Path, outside: str = "") -> str:
+    """A path as a person would type it: relative where it lies below the current folder, ``outside`` elsewhere."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
-        return str(path)
-
-
-def _elsewhere(path: Path, otherwise: str = "DIR") -> str:
-    """A path from the current folder; something else where it does not start there: pages go to other machines."""
-    return otherwise if Path(shown(path)).is_absolute() else shown(path)
+        return outside or str(path)
 
 
 class Grid(Declared):
@@ -338,17 +321,14 @@ class Grid(Declared):
     """Training configuration that every run (of Med-VQA: every fine-tuning) starts from."""
     seeds: Seeds
     """Of training; each row is trained with each of them on each part of the data."""
+    rows: Mapping[str, Any]
+    """By name, in the order of the file."""
     data_root: Place = Path()
     name: str = derived("")
     """The file's name without its suffix."""
     path: Path = derived(Path())
     default_root: Path = derived(Path())
     """Where the data are unless --data-root says otherwise."""
-
-    @property
-    @abstractmethod
-    def row_names(self) -> list[str]:
-        """In the order of the file."""
 
     @abstractmethod
     def resolved(self, path: Path, data_root: Path | None) -> Self:
@@ -369,7 +349,7 @@ class Grid(Declared):
     def content(self) -> dict[str, Any]:
         """What the grid says, without where files lie."""
         places = dict.fromkeys(("path", "data_root", "default_root", "base"), ".")
-        return self.model_dump(warnings=False) | places  # it warns of what validators made
+        return self.model_dump(warnings=False) | places  # it would warn of what validators made
 
     def of_file(self, path: Path, data_root: Path | None, default_root: Path) -> dict[str, Any]:
         """The derived fields that every grid has; ``default_root``: the data set's own."""
@@ -379,19 +359,18 @@ class Grid(Declared):
     def command(self, out: Path, threads: int | None, row: str | None = None) -> str:
         """What a person types to make the grid, or a row of it, again: with the options that are not the defaults.
 
+        Folders outside the current one are named DIR: pages go to other people and other machines.
+
         Args:
             out: the grid's folder.
             threads: of each job; ``None`` where that is not known.
             row: only this one.
         """
         shipped = self.path.absolute().parent == GRIDS
-        words = [
-            "python", "-m", __package__ or "", self.name if shipped else _elsewhere(self.path, self.path.name)
-        ]  # fmt: skip
+        words = ["python", "-m", str(__package__), self.name if shipped else shown(self.path, self.path.name)]
         if self.data_root.absolute() != self.default_root.absolute():
-            words += ["--data-root", _elsewhere(self.data_root)]
+            words += ["--data-root", shown(self.data_root, "DIR")]
         if out.absolute() != (self.out / self.name).absolute():
-            words += ["--out", _elsewhere(out)]
-        if threads not in (None, 1):
-            words += ["--threads", str(threads)]
+            words += ["--out", shown(out, "DIR")]
+        words += ["--threads", str(threads)] if threads not in (None, 1) else []
         return shlex.join([*words, *(["--only", row] if row else [])])

@@ -147,7 +147,7 @@ class KeyedJob(Job):
     made: Path = field(kw_only=True)
     """What it writes last."""
     follows_from: Callable[[], Any] = field(kw_only=True)
-    """Everything that its content follows from, for JSON. Raises KGTargetsError: some of that is damaged, or not there."""
+    """Everything that its content follows from, for JSON. Raises KGTargetsError: some of it is damaged or missing."""
     run: TrainingJob | None = field(default=None, kw_only=True)
     """The run that it scores."""
     checks_itself: bool = field(default=False, kw_only=True)

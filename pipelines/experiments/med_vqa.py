@@ -1,7 +1,7 @@
 """The work of a grid of Med-VQA: stores, pre-training, fine-tuning, and predictions beside the baselines."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipelines.experiments.med_vqa_grid import (
     Row,
 )
 from pipelines.experiments.med_vqa_report import Finished, write_report
-from pipelines.experiments.plan import Plan, Say
+from pipelines.experiments.plan import Plan, Rounds, Say
 from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
@@ -51,69 +51,56 @@ class Questions:
     part: Part
     validation_share: float
 
-    @property
-    def split(self) -> Split:
-        """The questions.
 
-        Raises:
-            KGTargetsError: files are missing or malformed.
-        """
-        return _split(self)
+@cache
+def split_of(of: Questions) -> Split:
+    """The questions.
+
+    Raises:
+        KGTargetsError: files are missing or malformed.
+    """
+    manifest, part = find_vqa_manifest(of.dataset), of.part
+    return prepare(manifest, of.data_root, part.protocol, seed=part.cut, validation_share=of.validation_share)
 
 
 @cache
-def _split(of: Questions) -> Split:
-    return prepare(
-        find_vqa_manifest(of.dataset), of.data_root, of.part.protocol, seed=of.part.cut,
-        validation_share=of.validation_share,
-    )  # fmt: skip
-
-
-@cache
-def tested_digest(questions: Questions) -> tuple[str, str]:
+def digest_of_test(questions: Questions) -> tuple[str, str]:
     """Of the test questions and candidates of a part, and of their images."""
-    split = questions.split
+    split = split_of(questions)
     paths = sorted({question.image_path for question in split.test if question.image_path})
     content = [[asdict(question) for question in split.test], split.candidates]
     return digest(content), image_digest(questions.data_root, paths)
 
 
 @cache
-def questions_digest(questions: Questions) -> str:
+def digest_of_all(questions: Questions) -> str:
     """Of all questions of a part."""
-    split = questions.split
+    split = split_of(questions)
     return digest([[asdict(one) for one in part] for part in (split.train, split.validation, split.test)])
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """One fine-tuning of the grid."""
+    """One fine-tuning of the grid, and the images that it is then asked with."""
 
     row: Row
     part: Part
     seed: int
-    blank: bool
-    """Whether it is the question-only baseline, trained with blank images."""
-
-    @property
-    def name(self) -> str:
-        """Of its job and folder."""
-        baseline = f"-{QUESTION_ONLY}" if self.blank else ""
-        return f"{self.row.name}{baseline}-{self.part.name}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Predictions of a fine-tuned model for the test questions of its part."""
-
-    run: Finetuning
-    shuffled: bool
+    blank: bool = False
+    """Whether it is the question-only baseline, trained and asked with blank images."""
+    shuffled: bool = False
     """Whether it is asked with other images."""
 
     @property
+    def run(self) -> str:
+        """Name of the training run."""
+        baseline = f"-{QUESTION_ONLY}" if self.blank else ""
+        return f"{self.row.name}{baseline}-{self.part.name}-seed{self.seed}"
+
+    @property
     def name(self) -> str:
-        """Of the job and its folder."""
-        return f"{self.run.name}-{SHUFFLED}" if self.shuffled else self.run.name
+        """Of its predictions."""
+        return f"{self.run}-{SHUFFLED}" if self.shuffled else self.run
 
 
 @dataclass(frozen=True)
@@ -137,11 +124,12 @@ class MedVQAPlan(Plan):
     @property
     def absent(self) -> dict[str, tuple[str, str]]:
         """Row that cannot be run to the first path that is missing and how to get it."""
-        missing = {
-            row.name: [(path, how) for path, how in row.requires.items() if not Path(path).exists()]
-            for row in self.asked
-        }
-        return {name: paths[0] for name, paths in missing.items() if paths}
+        absent: dict[str, tuple[str, str]] = {}
+        for row in self.asked:
+            for path, how in row.requires.items():
+                if not Path(path).exists():
+                    absent.setdefault(row.name, (path, how))
+        return absent
 
     def check(self, *, dry: bool, say: Say) -> None:
         """See ``Plan``; rows that cannot be run are told, cuts that cannot be put end to end refused."""
@@ -155,7 +143,7 @@ class MedVQAPlan(Plan):
             return
         seen: dict[tuple[str, str], int] = {}
         for part in self.grid.parts:
-            for question in self.questions(part).split.test:
+            for question in split_of(self.questions(part)).test:
                 other = seen.setdefault((part.protocol, question.id), part.cut)
                 if other != part.cut:
                     raise ConfigError(
@@ -167,18 +155,13 @@ class MedVQAPlan(Plan):
         """See ``Plan``: stores and runs are looked at again."""
         _fingerprints.cache_clear()
 
-    def rounds(self, stage: str) -> list[tuple[str, Callable[[], Sequence[Job]]]]:
+    def rounds(self, stage: str) -> Rounds:
         """See ``Plan``: of stores by what they need of each other, of pre-training its stages."""
-        makers: dict[str, list[tuple[str, Callable[[], Sequence[Job]]]]] = {
-            PRETRAIN: [(name, partial(self.pretraining_jobs, n)) for n, name in enumerate(PRETRAIN_ROUNDS)],
-            FINETUNE: [(FINETUNE, self.finetuning_jobs)],
-            SCORE: [(SCORE, self.scores)],
-        }
-        return (
-            [(STORES, partial(list, jobs)) for jobs in self._store_rounds()]
-            if stage == STORES
-            else makers[stage]
-        )
+        if stage == STORES:
+            return [(STORES, partial(list, jobs)) for jobs in self._store_rounds()]
+        if stage == PRETRAIN:
+            return [(name, partial(self.pretraining_jobs, n)) for n, name in enumerate(PRETRAIN_ROUNDS)]
+        return [(stage, self.finetuning_jobs if stage == FINETUNE else self.scores)]
 
     def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
         """See ``Plan``."""
@@ -187,22 +170,17 @@ class MedVQAPlan(Plan):
 
     def write_report(self, docs: Path | None) -> list[Path]:
         """See ``Plan``."""
-        models = [(one.run.row.title, self.predictions(one)) for one in self.answers()]
+        models = [(one.row.title, self.predictions(one)) for one in self.answers()]
         baselines = [("", file) for part in self.grid.parts for file in self.baseline_files(part)]
-        out = self.workspace.out
-        runs = {
-            row.name: [out / "runs" / one.name for one in self.finetunings() if one.row is row]
-            for row in self.rows
-        }
-        stages = {
+        folders = {
             row.name: [
-                [self._pretraining(row, stage, seed) for seed in self._pretrain_seeds]
-                for stage in range(len(row.pretrain))
+                [self._run_folder(one) for one in self.finetunings() if one.row is row],
+                *([self._pretraining(row, n, seed) for seed in self._pretrain_seeds] for n in range(len(row.pretrain))),
             ]
             for row in self.rows
-        }
+        }  # fmt: skip
         finished = Finished(
-            self.grid, self.workspace, self.asked, self.rows, self.absent, [*models, *baselines], runs, stages
+            self.grid, self.workspace, self.asked, self.rows, self.absent, [*models, *baselines], folders
         )
         return write_report(finished, docs, part=bool(self.only))
 
@@ -265,62 +243,50 @@ class MedVQAPlan(Plan):
         ]
 
     def _pretraining_job(self, row: Row, stage: int, seed: int) -> TrainingJob:
-        before = self._pretraining(row, stage - 1, seed) if stage else None
-        settings = row.pretrain[stage].settings
-        folder = self._pretraining(row, stage, seed)
-        return self._run(
-            PRETRAIN, folder, row, row.pretrain[stage].base, PRETRAIN_TASK, settings, seed, before
-        )
+        one, start = row.pretrain[stage], self._pretraining(row, stage - 1, seed) if stage else None
+        settings = {**self._filled(one.settings), **self._own(self._pretraining(row, stage, seed), seed)}
+        return self._training_job(PRETRAIN, row, one.base, PRETRAIN_TASK, settings, start)
 
-    def _run(
-        self, stage: str, folder: Path, row: Row, base: Path, task: str, settings: Mapping[str, Any], seed: int,
-        start: Path | None, data: Mapping[str, Any] | None = None,
-    ) -> TrainingJob:  # fmt: skip
-        """A training run.
+    def _own(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Fields of every run that the runner sets."""
+        common = {"seed": seed, "threads": self.workspace.threads, "log.trackers": "none"}
+        return {**common, "output": shown(folder), "overwrite": True}
 
-        Args:
-            stage: of the plan.
-            folder: of the run.
-            row: whose stores it needs.
-            base: its configuration.
-            task: what it trains.
-            settings: fields that differ, with names of stores in braces.
-            seed: of training.
-            start: folder of the run that it goes on from.
-            data: further fields.
-        """
-        own = {
-            "seed": seed,
-            "threads": self.workspace.threads,
-            "log.trackers": "none",
-            "output": shown(folder),
-            "overwrite": True,
-        }
+    def _training_job(
+        self, stage: str, row: Row, base: Path, task: str, settings: dict[str, Any], start: Path | None
+    ) -> TrainingJob:
+        """A run that needs the row's stores, and the run that it goes on from."""
         needs = [self.place(store) for store in row.stores]
-        fields = {**self._filled(settings), **own, **(data or {})}
         if start is not None:
-            fields[START] = shown(start)
+            settings[START] = shown(start)
             needs.append(start / FINISHED)
         return TrainingJob.of(
-            stage, folder.name, base, fields, needs=tuple(needs),
+            stage, Path(settings["output"]).name, base, settings, needs=tuple(needs),
             task=task, workspace=self.workspace, fingerprints=_fingerprints_of,
         )  # fmt: skip
 
-    def finetunings(self) -> Iterator[Finetuning]:
+    def finetunings(self) -> list[Finetuning]:
         """All fine-tunings, question-only baselines after those of their row and part."""
-        for seed in self.grid.seeds:
-            for part in self.grid.parts:
-                for row in self.rows:
-                    for blank in (False, True) if QUESTION_ONLY in row.controls else (False,):
-                        yield Finetuning(row, part, seed, blank)
+        return [
+            Finetuning(row, part, seed, blank)
+            for seed in self.grid.seeds
+            for part in self.grid.parts
+            for row in self.rows
+            for blank in ((False, True) if QUESTION_ONLY in row.controls else (False,))
+        ]
+
+    def _run_folder(self, of: Finetuning) -> Path:
+        return self.workspace.out / "runs" / of.run
 
     def finetuning_jobs(self) -> list[TrainingJob]:
         """Their jobs."""
-        return [self._finetuning_job(one) for one in self.finetunings()]
+        return list(map(self._finetuning_job, self.finetunings()))
 
     def _finetuning_job(self, one: Finetuning) -> TrainingJob:
         grid, row = self.grid, one.row
-        data = {
+        settings = {
+            **self._filled(row.settings),
+            **self._own(self._run_folder(one), one.seed),
             "data.dataset": grid.dataset,
             "data.data_root": shown(grid.data_root),
             "data.protocol": one.part.protocol,
@@ -330,42 +296,44 @@ class MedVQAPlan(Plan):
         start = (
             self._pretraining(row, len(row.pretrain) - 1, grid.starts()[one.seed]) if row.pretrain else None
         )
-        folder = self.workspace.out / "runs" / one.name
-        return self._run(FINETUNE, folder, row, grid.base, FINETUNE_TASK, row.settings, one.seed, start, data)
+        return self._training_job(FINETUNE, row, grid.base, FINETUNE_TASK, settings, start)
 
     def scores(self) -> list[KeyedJob]:
         """See ``Plan``: the baselines of every part, the predictions of every fine-tuning."""
         return [*map(self._baselines, self.grid.parts), *map(self._score, self.answers())]
 
-    def answers(self) -> list[Answers]:
+    def answers(self) -> list[Finetuning]:
         """What is predicted: by every fine-tuned model, and by those that are asked with other images, too."""
         return [
-            Answers(run, shuffled)
-            for run in self.finetunings()
-            for shuffled in ((False, True) if SHUFFLED in run.row.controls and not run.blank else (False,))
+            replace(one, shuffled=shuffled)
+            for one in self.finetunings()
+            for shuffled in ((False, True) if SHUFFLED in one.row.controls and not one.blank else (False,))
         ]
 
-    def predictions(self, of: Answers) -> Path:
+    def predictions(self, of: Finetuning) -> Path:
         """Their file."""
         return self.workspace.out / "scores" / of.name / PREDICTIONS
 
-    def _score(self, answers: Answers) -> KeyedJob:
-        grid, run, row = self.grid, self._finetuning_job(answers.run), answers.run.row
-        questions, made = self.questions(answers.run.part), self.predictions(answers)
-        images = ("--images", SHUFFLED, "--seed", str(answers.run.seed)) if answers.shuffled else ()
+    def _score(self, one: Finetuning) -> KeyedJob:
+        grid, run, questions, made = (
+            self.grid,
+            self._finetuning_job(one),
+            self.questions(one.part),
+            self.predictions(one),
+        )
+        images = ("--images", SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
         command = (
             *(python(), "-m", "training.med_vqa.answer.evaluate", "--model", shown(run.folder)),
-            *("--dataset", grid.dataset, "--data-root", shown(grid.data_root)),
-            *(*images, "--name", row.name, *grid.evaluation),
-            *("--out", shown(made.parent)),
+            *("--dataset", grid.dataset, "--data-root", shown(grid.data_root), *images),
+            *("--name", one.row.name, *grid.evaluation, "--out", shown(made.parent)),
         )
 
         def follows_from() -> list[object]:
-            options = [*grid.evaluation, row.name, answers.shuffled]
-            return [FORMAT, run.finished_key(), *tested_digest(questions), options, self.workspace.threads]
+            options = [*grid.evaluation, one.row.name, one.shuffled]
+            return [FORMAT, run.finished_key(), *digest_of_test(questions), options, self.workspace.threads]
 
         return KeyedJob(
-            SCORE, answers.name, command, (run.folder / FINISHED,), self._threads, workspace=self.workspace,
+            SCORE, one.name, command, (run.folder / FINISHED,), self._threads, workspace=self.workspace,
             made=made.with_suffix(".json"), follows_from=follows_from, run=run,  # its facts are written last
         )  # fmt: skip
 
@@ -377,7 +345,11 @@ class MedVQAPlan(Plan):
         return self.workspace.out / "scores" / f"floors-{part.name}"
 
     def _baselines(self, part: Part) -> KeyedJob:
-        questions, folder = self.questions(part), self._baseline_folder(part)
+        questions, folder, last = (
+            self.questions(part),
+            self._baseline_folder(part),
+            self.baseline_files(part)[-1],
+        )
         command = (
             *(python(), "-m", "training.vqa.floors", "--dataset", self.grid.dataset),
             *("--data-root", shown(self.grid.data_root), "--protocol", part.protocol),
@@ -385,8 +357,8 @@ class MedVQAPlan(Plan):
             *("--out", shown(folder)),
         )
         return KeyedJob(
-            SCORE, folder.name, command, workspace=self.workspace, made=self.baseline_files(part)[-1].with_suffix(".json"),
-            follows_from=lambda: [predictions.FORMAT, asdict(part), questions_digest(questions)],
+            SCORE, folder.name, command, workspace=self.workspace, made=last.with_suffix(".json"),
+            follows_from=lambda: [predictions.FORMAT, asdict(part), digest_of_all(questions)],
         )  # fmt: skip
 
     @cached_property
@@ -402,9 +374,9 @@ class MedVQAPlan(Plan):
             if isinstance(config, FinetuneConfig):
                 shares.setdefault(config.data.validation_share, one.row.name)
         if len(shares) > 1:
-            one_row, other, *_ = shares.values()
+            first, other, *_ = shares.values()
             raise ConfigError(
-                f"rows {one_row} and {other} have another data.validation_share: set it for the whole grid"
+                f"rows {first} and {other} have another data.validation_share: set it for the whole grid"
             )
         return next(iter(shares), 0.1)
 

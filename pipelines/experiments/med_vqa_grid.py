@@ -10,28 +10,19 @@ from typing import Annotated, Any, Self
 from pydantic import Field, PlainValidator
 
 from kg_targets.errors import ConfigError
+from pipelines.experiments import grid as declared
 from pipelines.experiments.grid import (
-    RUNNERS,
-    BaseFile,
     Declared,
     Grid,
     Names,
     Number,
-    Seeds,
     Text,
     Whole,
-    check_training,
     derived,
-    digest,
     known,
     listed,
-    named,
-    one_of,
-    paper_row,
     parse,
     text,
-    training_fields,
-    whole,
 )
 from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import PROTOCOLS
@@ -43,11 +34,10 @@ START = "model.start"
 PLACE = re.compile(r"\{([^{}]*)\}")
 HERE, DATA_ROOT = "here", "data_root"
 _ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
-_RUNNERS = ("task", *RUNNERS)
 _DATA = tuple(f"data.{name}" for name in ("dataset", "data_root", "protocol", "split_seed", "images"))
 _COMMANDS = ("kg-targets", "python")
-FinetuneFields = Annotated[dict[str, Any], PlainValidator(training_fields((*_RUNNERS, *_DATA)))]
-PretrainFields = Annotated[dict[str, Any], PlainValidator(training_fields(_RUNNERS, ("soft_labels",)))]
+FinetuneFields = Annotated[dict[str, Any], declared.training_fields("task", *_DATA)]
+PretrainFields = Annotated[dict[str, Any], declared.training_fields("task", lists=("soft_labels",))]
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,7 @@ class Part:
 
 
 def _cuts(content: Any) -> tuple[int, ...]:
-    cuts = tuple(map(whole, listed(content)))
+    cuts = tuple(map(declared.whole, listed(content)))
     if not cuts or min(cuts) < 0:
         raise ValueError("give at least one, from 0 on, such as [0, 1, 2]")
     return cuts
@@ -75,7 +65,7 @@ def _cuts(content: Any) -> tuple[int, ...]:
 class Cuts(Declared):
     """A protocol and its cuts, each of which is a part."""
 
-    protocol: Annotated[str, PlainValidator(lambda content: one_of("protocol", content, PROTOCOLS))]
+    protocol: Annotated[str, PlainValidator(lambda content: declared.one_of("protocol", content, PROTOCOLS))]
     cuts: Annotated[tuple[int, ...], PlainValidator(_cuts)] = (0,)
 
 
@@ -109,14 +99,10 @@ def _evaluation(content: Any) -> tuple[str, ...]:
 
 
 def _requires(content: Any) -> dict[str, str]:
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ValueError("expected paths and how to get them")
-    return {text(path): text(how) for path, how in content.items()}
+    return declared.texts({} if content is None else content, "expected paths and how to get them")
 
 
-Requires = Annotated[dict[str, str], PlainValidator(_requires)]
+Requires = Annotated[Mapping[str, str], PlainValidator(_requires)]
 """Path that only the user can provide, to how to get it."""
 
 
@@ -125,7 +111,7 @@ class Store(Declared):
 
     command: Annotated[tuple[str, ...], PlainValidator(lambda content: tuple(shlex.split(text(content))))]
     """Words, with ``{here}`` for its own place, ``{data_root}``, and ``{name}`` for other stores' places."""
-    requires: Requires = {}
+    requires: Requires = Field(default_factory=dict)
     """Those of the stores that it names included."""
     name: str = derived("")
     stores: tuple[str, ...] = derived(())
@@ -134,7 +120,7 @@ class Store(Declared):
 
 def _stores(content: Any) -> dict[str, Store]:
     stores: dict[str, Store] = {}
-    for name, given in ({} if content is None else named(content)).items():
+    for name, given in ({} if content is None else declared.named(content)).items():
         where = f"stores.{name}"
         if name in (HERE, DATA_ROOT):
             raise ConfigError(f'{where}: "{name}" means something else in commands: choose another name')
@@ -164,17 +150,17 @@ def _places(where: str, content: Any, allowed: Sequence[str]) -> tuple[str, ...]
 
 
 def _with_theirs(
-    requires: dict[str, str], used: Sequence[str], stores: Mapping[str, Store]
-) -> dict[str, str]:
+    own: Mapping[str, str], used: Sequence[str], stores: Mapping[str, Store]
+) -> Mapping[str, str]:
     for name in used:
-        requires = {**stores[name].requires, **requires}
-    return requires
+        own = {**stores[name].requires, **own}
+    return own
 
 
 class Stage(Declared):
     """One stage of a pre-training."""
 
-    base: BaseFile
+    base: declared.BaseFile
     """Its training configuration."""
     settings: PretrainFields = Field({}, alias="set")
     """Fields that differ from it, dotted name to value."""
@@ -233,9 +219,11 @@ class Row(Declared):
     base's own weights."""
     controls: Names = ()
     """Of ``CONTROLS``."""
-    requires: Requires = {}
+    requires: Requires = Field(default_factory=dict)
     """Those of its stores included."""
-    paper: Annotated[str | None, PlainValidator(lambda content: paper_row("med_vqa", content))] = None
+    paper: Annotated[str | None, PlainValidator(lambda content: declared.paper_row("med_vqa", content))] = (
+        None
+    )
     """The paper's row whose figures stand beside it."""
     point: Point | None = None
     name: str = derived("")
@@ -249,24 +237,18 @@ class MedVQAGrid(Grid):
     out = Path("build/vqa_tables")
     parts: Annotated[tuple[Part, ...], PlainValidator(_parts)]
     rows: Annotated[dict[str, Row], PlainValidator(lambda content: _rows(content))]
-    """By name, in the order of the file."""
     settings: FinetuneFields = Field({}, alias="set", exclude=True)
     """Fine-tuning fields of every row."""
     pretrain: Any = Field((), exclude=True)
     """Stages for the rows that add to them."""
-    pretrain_seeds: Seeds | None = None
+    pretrain_seeds: declared.Seeds | None = None
     """Of the pre-training that each of ``seeds`` starts from, in their order."""
     evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
     """Options of ``python -m training.med_vqa.answer.evaluate`` beyond the runner's own."""
-    stores: Annotated[dict[str, Store], PlainValidator(_stores)] = {}
+    stores: Annotated[dict[str, Store], PlainValidator(_stores)] = Field(default_factory=dict)
     baseline: Text | None = None
     """Row that every other row is tested against; ``None``: none."""
     plot: Plot | None = None
-
-    @property
-    def row_names(self) -> list[str]:
-        """In the order of the file."""
-        return list(self.rows)
 
     @property
     def pooled(self) -> bool:
@@ -306,7 +288,7 @@ class MedVQAGrid(Grid):
         for row in content["rows"].values():
             row["pretrain"] = [{**stage, "base": stage["base"].name} for stage in row["pretrain"]]
         stages = [stage.base for row in self.rows.values() for stage in row.pretrain]
-        return digest(content, *dict.fromkeys([self.base, *stages]))
+        return declared.digest(content, *dict.fromkeys([self.base, *stages]))
 
     def _pretrain_seeds(self) -> tuple[int, ...]:
         """One for each seed of fine-tuning; a single one serves all."""
@@ -357,10 +339,10 @@ class MedVQAGrid(Grid):
         places = {"output": "run", "data.dataset": "data", "data.data_root": "data"}
         start = {START: "run"}
         finetune = {**places, **row.settings, **(start if row.pretrain else {})}
-        check_training(f"{where}.set", self.base, FINETUNE_TASK, finetune)
+        declared.check_training(f"{where}.set", self.base, FINETUNE_TASK, finetune)
         for place, stage in enumerate(row.pretrain):
             settings = {**stage.settings, **(start if place else {}), "output": "run"}
-            check_training(f"{where}.pretrain.{place}", stage.base, PRETRAIN_TASK, settings)
+            declared.check_training(f"{where}.pretrain.{place}", stage.base, PRETRAIN_TASK, settings)
 
     def _check_plot(self) -> None:
         pointed = [name for name, row in self.rows.items() if row.point is not None]
@@ -371,7 +353,7 @@ class MedVQAGrid(Grid):
 
 
 def _rows(content: Any) -> dict[str, Row]:
-    rows = named(content)
+    rows = declared.named(content)
     for name in rows:
         if not _ROW.fullmatch(name):
             raise ConfigError(f'rows: "{name}" must not contain "-", which parts the names of runs')

@@ -42,10 +42,8 @@ class Finished:
     """Row that was not run to what is missing and how to get it."""
     predictions: Sequence[tuple[str, Path]]
     """Files of models by their rows' titles; of baselines by their own names, which is an empty text."""
-    runs: Mapping[str, Sequence[Path]]
-    """Row to the folders of its fine-tunings, those of the question-only baseline included."""
-    stages: Mapping[str, Sequence[Sequence[Path]]]
-    """Row to those of each stage of its pre-training."""
+    folders: Mapping[str, Sequence[Sequence[Path]]]
+    """Row to the folders of its fine-tunings, question-only baselines included, then of each stage of pre-training."""
 
     def command(self, row: str | None = None) -> str:
         """What makes everything, or one row, again."""
@@ -153,7 +151,7 @@ def results_of(finished: Finished) -> Results:
     tables = tuple(compare.tables_of(given, DRAWS, SEED, finished.grid.pooled))
     rows, times = {}, list[Timing | None]()
     for row in finished.rows:
-        runs, stages = finished.runs[row.name], finished.stages[row.name]
+        runs, *stages = finished.folders[row.name]
         rows[row.name] = RowFacts(_parameters(runs), len(runs), _median(runs), tuple(map(_median, stages)))
         times += [timing(run) for folders in (runs, *stages) for run in folders]
     return Results(tables, _against(finished.grid, finished.rows, tables), rows, tuple(times))

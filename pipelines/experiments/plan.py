@@ -21,6 +21,8 @@ REPORT = "report"
 """The last stage, which the command does by itself."""
 Say = Callable[[str], None]
 """Tells a person something, on one line."""
+Rounds = list[tuple[str, Callable[[], Sequence[Job]]]]
+"""Name to what makes the jobs of each round."""
 _OTHER_DATA = "from other stores, images or weights"
 _ABSENT = "absent"
 
@@ -50,11 +52,12 @@ class Plan(ABC):
             KGTargetsError: the data, or what is to be measured of them, are not there.
         """
 
+    @abstractmethod
     def before(self, stage: str) -> None:
         """Called before the jobs of a round of that name are asked for; those before it have run."""
 
     @abstractmethod
-    def rounds(self, stage: str) -> list[tuple[str, Callable[[], Sequence[Job]]]]:
+    def rounds(self, stage: str) -> Rounds:
         """Name and jobs of each round of a stage; what goes on from another job comes in a later round."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from kg_targets.manifest.folds import MANIFEST, FoldConfig
 from kg_targets.store import TargetStore
 from pipelines.experiments.grid import shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
-from pipelines.experiments.plan import Plan, Say
+from pipelines.experiments.plan import Plan, Rounds, Say
 from pipelines.experiments.retrieval_grid import CHANCE, TASK, Official, RetrievalGrid, Row, Variant
 from pipelines.experiments.retrieval_report import run_name, write_report
 from training.clip.starts import weights_digest
@@ -23,23 +23,14 @@ from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
+from training.retrieval import measures
 from training.retrieval.config import EvalConfig
-from training.retrieval.measures import (
-    CUI_DEPTHS,
-    LABEL_DEPTHS,
-    PAIR_DEPTHS,
-    PAIR_VIEWS,
-    LabelSets,
-    cui_name,
-    label_name,
-    label_sets,
-)
 from training.retrieval.zero_shot import tasks
 
 FOLDS, STORES, RUNS, SCORES = "folds", "stores", "runs", "scores"
 _NEAR = 3
 """Names that a message proposes."""
-_LABEL_ENDINGS = tuple(f" P@{k}" for k in LABEL_DEPTHS)
+_LABEL_ENDINGS = tuple(f" P@{k}" for k in measures.LABEL_DEPTHS)
 
 Labels = Mapping[str, Sequence[str]]
 """Label column to its value for each image."""
@@ -75,15 +66,12 @@ class RetrievalPlan(Plan):
         if stage == RUNS:
             self.check_stores()
 
-    def rounds(self, stage: str) -> list[tuple[str, Callable[[], Sequence[Job]]]]:
+    def rounds(self, stage: str) -> Rounds:
         """See ``Plan``: one round."""
-        makers: dict[str, Callable[[], Sequence[Job]]] = {
-            FOLDS: self._folds,
-            STORES: self._stores,
-            RUNS: partial(self.runs, self.stages),
-            SCORES: self.scores,
-        }
-        return [(stage, makers[stage])]
+        jobs: dict[str, Callable[[], Sequence[Job]]] = {
+            FOLDS: self._folds, STORES: self._stores, RUNS: partial(self.runs, [RUNS]), SCORES: self.scores,
+        }  # fmt: skip
+        return [(stage, jobs[stage])]
 
     def write_report(self, docs: Path | None) -> list[Path]:
         """See ``Plan``."""
@@ -106,7 +94,7 @@ class RetrievalPlan(Plan):
         if not isinstance(split, FoldConfig):
             return []
         jobs = []
-        for dataset in dict.fromkeys([self.grid.dataset, *(variant.dataset for variant in self._variants())]):
+        for dataset in dict.fromkeys([self.grid.dataset, *map(self.grid.dataset_of, self._variants())]):
             options = ["--data-root", shown(self.grid.data_root), "--test", ",".join(split.test)]
             options += ["--train-only", ",".join(split.train_only)] if split.train_only else []
             options += ["--folds", str(split.count), "--seed", str(split.seed)]
@@ -119,9 +107,9 @@ class RetrievalPlan(Plan):
         jobs = []
         for variant in self._variants():
             for fold in self.grid.folds:
-                data, root, needs = variant.dataset, self.grid.data_root, []
+                data, root, needs = self.grid.dataset_of(variant), self.grid.data_root, []
                 if isinstance(self.grid.split, FoldConfig):
-                    root = self._fold_folder(variant.dataset) / fold
+                    root = self._fold_folder(data) / fold
                     needs = [root / MANIFEST]
                     data = shown(needs[0])
                 options = ["--data-root", shown(root), *variant.arguments]
@@ -247,7 +235,7 @@ def _check_captions(grid: RetrievalGrid) -> None:
     """Refuse splits that do not exist, or whose captions are not there."""
     split = grid.split
     named = (split.train, split.test) if isinstance(split, Official) else (*split.test, *split.train_only)
-    for dataset in dict.fromkeys(variant.dataset for variant in grid.variants):
+    for dataset in dict.fromkeys(map(grid.dataset_of, grid.variants)):
         manifest = Manifest.load(dataset)
         for name in (*named, *([grid.dev] if grid.dev else []), *grid.subsets.values()):
             manifest.split_file(name, grid.data_root)
@@ -255,7 +243,7 @@ def _check_captions(grid: RetrievalGrid) -> None:
 
 def _query_labels(grid: RetrievalGrid) -> Labels:
     """Labels of the images that will be queried, from the data set whose stores score every row."""
-    manifest = Manifest.load(grid.stores[grid.evaluate_on].dataset)
+    manifest = Manifest.load(grid.dataset_of(grid.stores[grid.evaluate_on]))
     splits = (grid.split.test,) if isinstance(grid.split, Official) else grid.split.test
     records = [record for split in splits for record in manifest.records(split, grid.data_root)]
     columns = dict.fromkeys(name for record in records for name in record.labels)
@@ -275,10 +263,10 @@ def check_measures(grid: RetrievalGrid, labels: Labels | None) -> None:
     config: EvalConfig = grid.evaluation
     try:
         if labels is None:
-            sets: LabelSets = [tuple(name.split("+")) for name in config.labels or ()]
+            sets: measures.LabelSets = [tuple(name.split("+")) for name in config.labels or ()]
         else:
             tasks(config, labels.__getitem__, tuple(labels))
-            sets = label_sets(tuple(labels), config.labels)
+            sets = measures.label_sets(tuple(labels), config.labels)
     except KGTargetsError as error:
         raise ConfigError(f"{grid.path}: evaluation: {error}") from error
     measured = measure_names(config, sets)
@@ -293,14 +281,18 @@ def check_measures(grid: RetrievalGrid, labels: Labels | None) -> None:
             )
 
 
-def measure_names(config: EvalConfig, labels: LabelSets) -> list[str]:
+def measure_names(config: EvalConfig, labels: measures.LabelSets) -> list[str]:
     """Names of everything that ``training.retrieval.measures.measure_run`` measures, with these labels for P@K."""
     names = []
     for view in config.views:
-        names += [cui_name(view, variant, k) for variant in config.cui_variants for k in CUI_DEPTHS]
-        names += [label_name(view, columns, k) for columns in labels for k in LABEL_DEPTHS]
+        names += [
+            measures.cui_name(view, variant, k)
+            for variant in config.cui_variants
+            for k in measures.CUI_DEPTHS
+        ]
+        names += [measures.label_name(view, columns, k) for columns in labels for k in measures.LABEL_DEPTHS]
     if config.recall:
-        names += [f"{view.prefix}Recall@{k}" for view in PAIR_VIEWS for k in PAIR_DEPTHS]
+        names += [f"{view.prefix}Recall@{k}" for view in measures.PAIR_VIEWS for k in measures.PAIR_DEPTHS]
     for label in config.zero_shot:
         names += [f"zero-shot {label} accuracy", f"zero-shot {label} balanced accuracy"]
     return names

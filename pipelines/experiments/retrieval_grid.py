@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,37 +12,17 @@ from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import TEST, TRAIN, FoldConfig, fold_names
 from pipelines.build.config import BuildConfig
-from pipelines.experiments.grid import (
-    RUNNERS,
-    Declared,
-    Grid,
-    Named,
-    Names,
-    Number,
-    Text,
-    Truth,
-    Whole,
-    check_training,
-    derived,
-    digest,
-    known,
-    named,
-    paper,
-    paper_row,
-    parse,
-    text,
-    training_fields,
-)
+from pipelines.experiments import grid as declared
+from pipelines.experiments.grid import Declared, Grid, Named, Names, Text, Truth, Whole, derived, known, parse
 from training.retrieval.arguments import ArgumentParser
 
 TASK = "nb_clip"
 CHANCE = "chance"
 """The random order, which is scored like a row."""
 Fields = Annotated[
-    dict[str, Any],
-    PlainValidator(training_fields((*RUNNERS, "data.train_store", "data.dev_store", "data.data_root"))),
+    dict[str, Any], declared.training_fields("data.train_store", "data.dev_store", "data.data_root")
 ]
-_PLACES = {"output": "run", "data.train_store": "train", "data.data_root": "data"}
+_PLACES = {"output": "run", "data.train_store": "train", "data.dev_store": None, "data.data_root": "data"}
 
 
 class Official(Declared):
@@ -83,13 +62,14 @@ def _split(content: Any) -> FoldConfig | Official:
     return FoldConfig(folds.test, folds.train_only, folds.count, folds.seed)
 
 
-class BuildOptions(Declared):
-    """Options of ``kg-targets build`` that a variant of the stores may have; null leaves one out."""
+class Variant(Declared):
+    """One way to build target stores: options of ``kg-targets build``; null leaves one out."""
 
     dataset: Text | None = None
+    """Data set whose captions are read, of the same images and cases as the grid's, which it is if none is given."""
     no_ontology: Truth | None = None
     scorer: Text | None = None
-    shrinkage: Number | None = None
+    shrinkage: declared.Number | None = None
     max_hops: Whole | None = None
     part_of: Truth | None = None
     flat_ancestors: Truth | None = None
@@ -97,38 +77,30 @@ class BuildOptions(Declared):
     extractor: Text | None = None
     extractor_options: Text | None = None
     seed: Whole | None = None
+    name: str = derived("")
+    arguments: tuple[str, ...] = derived(())
+    """The options as command-line arguments, in the order of the file."""
 
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to build target stores."""
-
-    name: str
-    dataset: str
-    """Data set whose captions are read, of the same images and cases as the grid's."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `kg-targets build`, by field of ``pipelines.build.config.BuildConfig``."""
-    arguments: tuple[str, ...] = ()
-    """The same as command-line arguments."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """By field of ``pipelines.build.config.BuildConfig``."""
+        given = self.model_dump(exclude={"dataset", "name", "arguments", "no_ontology"}, exclude_none=True)
+        return given if self.no_ontology is None else {"use_ontology": not self.no_ontology, **given}
 
 
 def _variants(content: Any) -> dict[str, Variant]:
-    return {name: _variant(name, {} if given is None else given) for name, given in named(content).items()}
-
-
-def _variant(name: str, content: Any) -> Variant:
-    options = parse(BuildOptions, content, f"stores.{name}").model_dump()
-    given = {key: options[key] for key in content if key != "dataset" and options[key] is not None}
-    fields, arguments = dict[str, Any](), list[str]()
-    for key, value in given.items():
-        fields |= {"use_ontology": not value} if key == "no_ontology" else {key: value}
-        option = f"--{key.replace('_', '-')}"
-        arguments += ([option] if value else []) if isinstance(value, bool) else [option, str(value)]
-    return Variant(name, options["dataset"] or "", fields, tuple(arguments))
+    found = {}
+    for name, given in declared.named(content).items():
+        variant, arguments = parse(Variant, {} if given is None else given, f"stores.{name}"), list[str]()
+        for key, value in (given or {}).items():
+            if value is not None and value is not False and key != "dataset":
+                arguments += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+        found[name] = variant.model_copy(update={"name": name, "arguments": tuple(arguments)})
+    return found
 
 
 def _paper_row(content: Any) -> Any:
-    return False if content is False else paper_row("retrieval", content)
+    return False if content is False else declared.paper_row("retrieval", content)
 
 
 class Row(Declared):
@@ -147,7 +119,7 @@ class Row(Declared):
     def figures(self) -> Mapping[str, float]:
         """The paper's, measure to per cent; empty where it has none."""
         named = self.name if self.paper is None else self.paper
-        return paper("retrieval").rows.get(named, {}) if named else {}
+        return declared.paper("retrieval").rows.get(named, {})
 
 
 class Table(Declared):
@@ -158,7 +130,7 @@ class Table(Declared):
     baseline: Text
 
 
-class Comparison(Declared):
+class Primary(Declared):
     """The one hypothesis that is tested without a correction."""
 
     row: Text
@@ -167,9 +139,9 @@ class Comparison(Declared):
 
 
 def _subsets(content: Any) -> dict[str, str]:
-    if not isinstance(content, dict):
-        raise ValueError("expected titles and splits, such as {cases of the official test split: test}")
-    return {text(title): text(split) for title, split in content.items()}
+    return declared.texts(
+        content, "expected titles and splits, such as {cases of the official test split: test}"
+    )
 
 
 class RetrievalGrid(Grid):
@@ -181,9 +153,8 @@ class RetrievalGrid(Grid):
     evaluate_on: Text
     """Variant whose test parts score every row, so that captions and concepts are the same for all."""
     rows: Named[Row]
-    """By name, in the order of the file."""
     tables: tuple[Table, ...]
-    primary: Comparison
+    primary: Primary
     settings: Fields = Field({}, alias="set", exclude=True)
     """Training fields of every row."""
     evaluation: Any = None
@@ -192,17 +163,12 @@ class RetrievalGrid(Grid):
     """Further measures that are tested, with Holm's correction."""
     against: Names | None = None
     """Rows that the primary row is tested against besides its baseline; ``None``: every other row."""
-    subsets: Annotated[dict[str, str], PlainValidator(_subsets)] = {}
+    subsets: Annotated[Mapping[str, str], PlainValidator(_subsets)] = Field(default_factory=dict)
     """Title to official split: the primary comparison again on the queries whose case is in it."""
     dev: Text | None = None
     """Official split that chooses the epoch to keep; ``None`` keeps the last. Official splits only."""
     evaluation_arguments: tuple[str, ...] = derived(())
     """``evaluation`` as command-line arguments."""
-
-    @property
-    def row_names(self) -> list[str]:
-        """In the order of the file."""
-        return list(self.rows)
 
     @property
     def folds(self) -> tuple[str, ...]:
@@ -212,9 +178,7 @@ class RetrievalGrid(Grid):
     @property
     def parts(self) -> tuple[str, str]:
         """What the train and the test part of a fold are called."""
-        if isinstance(self.split, Official):
-            return self.split.train, self.split.test
-        return TRAIN, TEST
+        return (self.split.train, self.split.test) if isinstance(self.split, Official) else (TRAIN, TEST)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -222,52 +186,54 @@ class RetrievalGrid(Grid):
         used = {self.evaluate_on, *(row.store for row in self.rows.values())}
         return tuple(variant for name, variant in self.stores.items() if name in used)
 
+    def dataset_of(self, variant: Variant) -> str:
+        """Whose captions its stores hold."""
+        return variant.dataset or self.dataset
+
     def resolved(self, path: Path, data_root: Path | None) -> Self:
         """See ``Grid``."""
-        default_root = Manifest.load(self.dataset).default_root
-        stores = {
-            name: replace(one, dataset=one.dataset or self.dataset) for name, one in self.stores.items()
-        }
-        rows = {
+        given = self.of_file(path, data_root, Manifest.load(self.dataset).default_root)
+        given["rows"] = {
             name: row.model_copy(update={"name": name, "settings": {**self.settings, **row.settings}})
             for name, row in self.rows.items()
         }
-        for variant in stores.values():
-            _check_variant(variant)
-        for row in rows.values():
-            self._check_row(row)
+        for name, variant in self.stores.items():
+            Manifest.load(self.dataset_of(variant))
+            try:
+                BuildConfig(dataset=self.dataset_of(variant), **variant.options)
+            except ConfigError as error:
+                raise ConfigError(f"stores.{name}: {error}") from error
+        for name, row in given["rows"].items():
+            if name == CHANCE:
+                raise ConfigError(f'rows: "{CHANCE}" is the name of the random order: choose another')
+            known(f"rows.{name}.store", "store", row.store, self.stores)
+            declared.check_training(f"rows.{name}.set", self.base, TASK, row.settings | _PLACES)
         self._check_comparisons()
-        evaluation, arguments = _evaluation(self.evaluation)
-        return self.model_copy(
-            update={
-                **self.of_file(path, data_root, default_root),
-                "stores": stores,
-                "rows": rows,
-                "evaluation": evaluation,
-                "evaluation_arguments": arguments,
-            }
-        )
+        given["evaluation"], given["evaluation_arguments"] = _evaluation(self.evaluation)
+        return self.model_copy(update=given)
 
     def fingerprint(self) -> str:
         """See ``Grid``."""
         content, split = self.content(), self.split
         del content["default_root"]
         content["split"] = split.model_dump() if isinstance(split, Official) else dataclasses.asdict(split)
-        return digest(content, self.base)
-
-    def _check_row(self, row: Row) -> None:
-        where = f"rows.{row.name}"
-        if row.name == CHANCE:
-            raise ConfigError(f'rows: "{CHANCE}" is the name of the random order: choose another')
-        known(f"{where}.store", "store", row.store, self.stores)
-        check_training(f"{where}.set", self.base, TASK, row.settings | _PLACES | {"data.dev_store": None})
+        content["stores"] = {
+            name: {
+                "name": name,
+                "dataset": self.dataset_of(one),
+                "options": one.options,
+                "arguments": one.arguments,
+            }
+            for name, one in self.stores.items()
+        }
+        return declared.digest(content, self.base)
 
     def _check_comparisons(self) -> None:
-        """Rows and measures of tables and tests."""
-        known("evaluate_on", "store", self.evaluate_on, self.stores)
+        """Refuse tables and tests of rows that are not there."""
         primary = self.primary
-        for key, name in (("row", primary.row), ("baseline", primary.baseline)):
-            known(f"primary.{key}", "row", name, self.rows)
+        known("evaluate_on", "store", self.evaluate_on, self.stores)
+        known("primary.row", "row", primary.row, self.rows)
+        known("primary.baseline", "row", primary.baseline, self.rows)
         if primary.row == primary.baseline:
             raise ConfigError(f'primary: row and baseline are both "{primary.row}": compare two rows')
         for place, table in enumerate(self.tables):
@@ -290,14 +256,6 @@ class RetrievalGrid(Grid):
                     f'against: "{name}" is in the primary comparison already: name rows that {primary.row} is tested '
                     "against besides"
                 )
-
-
-def _check_variant(variant: Variant) -> None:
-    Manifest.load(variant.dataset)
-    try:
-        BuildConfig(dataset=variant.dataset, **variant.options)
-    except ConfigError as error:
-        raise ConfigError(f"stores.{variant.name}: {error}") from error
 
 
 def _evaluation(content: Any) -> tuple[Any, tuple[str, ...]]:

@@ -203,7 +203,8 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
         "retrieval_header", grid=grid, design=design, results=results, official=isinstance(grid.split, Official),
         dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in facts],
         gaps={title: gap for title, gap in gaps.items() if gap is not None},
-        degrees=len(results.folds) * (len(results.seeds) - 1), times=known, unknown=sum(map(len, times.values())) - len(known),
+        degrees=len(results.folds) * (len(results.seeds) - 1), times=known,
+        unknown=sum(map(len, times.values())) - len(known),
         versions={name: ", ".join(sorted({str(one[name]) for one in facts})) for name in ("torch", "open_clip")},
         command=grid.command(out, _threads(known)),
     )  # fmt: skip

@@ -115,7 +115,6 @@ class Runner:
 
     def __init__(self, out: Path, jobs: int, lock: int, stop: StopRequest, screen: TextIO) -> None:
         self.out, self.jobs, self.lock, self.stop, self.screen = out, jobs, lock, stop, screen
-        self._live = screen.isatty()
 
     def run(self, stage: str, jobs: Sequence["Job"]) -> int:
         """Run those that are not up to date, in their order.
@@ -128,7 +127,7 @@ class Runner:
         """
         absent = {job.name: next((path for path in job.needs if not path.exists()), None) for job in jobs}
         able = [job for job in jobs if absent[job.name] is None]
-        lacking = [job for job in jobs if absent[job.name] is not None]
+        lacking = [job.name for job in jobs if absent[job.name] is not None]
         waiting, failed = self._outdated(stage, able)
         count = len(waiting)
         if len(able) > count + failed:
@@ -143,7 +142,7 @@ class Runner:
                         running.append(started)
                     else:
                         failed, count = failed + 1, count - 1
-                self._show(stage, count, seconds, running)
+                self._show(f"{stage} {len(seconds)}/{count}", running)
                 time.sleep(_POLL)
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
@@ -151,17 +150,23 @@ class Runner:
                     seconds.append(one.seconds())
                     if not self.stop.signal:
                         failed += bool(problem)
-                        self._tell(stage, one, problem, count, seconds, len(waiting) + len(running))
+                        left = len(waiting) + len(running)
+                        said = f" failed: {problem}" if problem else f", {_duration(one.seconds())}"
+                        if left and not problem:
+                            said += f", about {_duration(_estimate(seconds, left, self.jobs))} left"
+                        self._say(f"{stage} {len(seconds)}/{count}: {one.job.name}{said}")
                 if self.stop.signal:
                     self._stop(running)
                     raise StoppedError(self.stop.signal)
         except BaseException:
-            self._kill(running)
+            for one in running:
+                one.process.kill()
+                one.process.wait()
             raise
         finally:
             self._clear()
         if lacking:
-            first = lacking[0].name
+            first = lacking[0]
             self._say(f"{stage}: {len(lacking)} left out, {absent[first]} is not there (first: {first})")
         return failed + len(lacking)
 
@@ -196,7 +201,6 @@ class Runner:
                         preexec_fn=_die_with_parent,
                     )
         except _OF_ONE_JOB as error:
-            self._clear()
             self._say(f"{stage}: {job.name} failed: {_line(error)}")
             return None
         return _Running(job, process, log)
@@ -214,7 +218,6 @@ class Runner:
 
     def _stop(self, running: list[_Running]) -> None:
         """Let training save its state; a second Ctrl-C does not wait for that."""
-        self._clear()
         if running:
             self._say(f"stopping {len(running)} job(s), which save their state ...")
         for one in running:
@@ -225,31 +228,20 @@ class Runner:
             self._end(one)
             running.pop(0)
 
-    def _kill(self, running: list[_Running]) -> None:
-        for one in running:
-            one.process.kill()
-            one.process.wait()
-
-    def _tell(
-        self, stage: str, one: _Running, problem: str, count: int, seconds: list[float], left: int
-    ) -> None:
-        self._clear()
-        place = f"{stage} {len(seconds)}/{count}: {one.job.name}"
-        rest = f", about {_duration(_estimate(seconds, left, self.jobs))} left" if left else ""
-        self._say(f"{place} failed: {problem}" if problem else f"{place}, {_duration(one.seconds())}{rest}")
-
-    def _show(self, stage: str, count: int, seconds: list[float], running: list[_Running]) -> None:
-        if self._live:
-            now = ", ".join(f"{one.job.name} {_duration(one.seconds())}" for one in running)
-            line = f"{stage} {len(seconds)}/{count}, running: {now}"
+    def _show(self, done: str, running: list[_Running]) -> None:
+        if self.screen.isatty():
+            line = f"{done}, running: " + ", ".join(
+                f"{one.job.name} {_duration(one.seconds())}" for one in running
+            )
             self.screen.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
             self.screen.flush()
 
     def _clear(self) -> None:
-        if self._live:
+        if self.screen.isatty():
             self.screen.write("\r\x1b[K")
 
     def _say(self, line: str) -> None:
+        self._clear()
         self.screen.write(line + "\n")
         self.screen.flush()
 

@@ -18,17 +18,8 @@ from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.score_sheets import ScoreSheet, pool
-from training.statistics.bootstrap import (
-    Comparison,
-    FloatArray,
-    IntArray,
-    Interval,
-    Pair,
-    case_interval,
-    compare_all,
-    flips_for,
-    holm,
-)
+from training.statistics import bootstrap
+from training.statistics.bootstrap import FloatArray, IntArray, Interval
 from training.statistics.noise import t_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
@@ -75,7 +66,7 @@ def analyse(
     _check(design, sheets, pooled)
     tested = set(sheets) == set(design.rows)
     family = design.family if tested else ()
-    flips = flips_for(len(family))
+    flips = bootstrap.flips_for(len(family))
     shown = [one for one in design.contrasts if one.row in sheets and one.baseline in sheets]
     hypotheses = (design.primary, *family) if tested else ()
     by_chance, *by_row = _intervals([pooled.chance, *pooled.means.values()], pooled.cases, design)
@@ -183,7 +174,9 @@ def _intervals(scores: Sequence[Measures], cases: IntArray, design: Design) -> l
     for name in scores[0]:
         for intervals, measures in zip(found, scores, strict=True):
             one = measures[name]
-            intervals[name] = case_interval(one.values, cases, design.draws, design.seed, one.classes)
+            intervals[name] = bootstrap.case_interval(
+                one.values, cases, design.draws, design.seed, one.classes
+            )
     return found
 
 
@@ -223,7 +216,7 @@ def _differences(
 def _holm(p_values: Mapping[Question, float | None], family: Sequence[Question]) -> dict[Question, float]:
     """Corrected over the family; nothing where there are no p values."""
     known = [(asked, p) for asked in family if (p := p_values[asked]) is not None]
-    return dict(zip([asked for asked, _ in known], holm([p for _, p in known]), strict=True))
+    return dict(zip([asked for asked, _ in known], bootstrap.holm([p for _, p in known]), strict=True))
 
 
 def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design: Design) -> Difference:
@@ -237,7 +230,9 @@ def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design:
     }
     ours, theirs = pooled.seeds[contrast.row], pooled.seeds[contrast.baseline]
     if len(ours) == 1:
-        return Difference(case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold)
+        return Difference(
+            bootstrap.case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold
+        )
     by_seed = np.stack([ours[seed][measure].values - theirs[seed][measure].values for seed in ours])
     found = t_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
     return Difference(found.interval, by_fold, found.noise, found.p)
@@ -249,16 +244,18 @@ def _part(values: FloatArray, classes: IntArray | None, kept: NDArray[np.bool_])
 
 def _given_models(
     pooled: _Pooled, hypotheses: Sequence[Hypothesis], kept: IntArray, design: Design, flips: int
-) -> list[Comparison]:
+) -> list[bootstrap.Comparison]:
     """Sign-flip tests of the scores averaged over seeds."""
     pairs = [_pair(pooled, hypothesis, kept) for hypothesis in hypotheses]
-    return compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
+    return bootstrap.compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
 
 
-def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> Pair:
+def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> bootstrap.Pair:
     contrast, measure = hypothesis.contrast, hypothesis.measure
     one, other = pooled.means[contrast.row][measure], pooled.means[contrast.baseline][measure]
-    return Pair(one.values[kept], other.values[kept], None if one.classes is None else one.classes[kept])
+    return bootstrap.Pair(
+        one.values[kept], other.values[kept], None if one.classes is None else one.classes[kept]
+    )
 
 
 def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, flips: int) -> Subset:

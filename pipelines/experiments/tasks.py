@@ -36,7 +36,7 @@ def read_grid(name_or_path: str, data_root: Path | None = None) -> Grid:
     """
     path = _find(name_or_path)
     content = load(path)
-    kind = max(KINDS, key=lambda kind: len(content.keys() & {*kind.keys(True), *kind.keys(False)}))
+    kind = max(KINDS, key=lambda kind: len(content.keys() & kind.keys().keys()))
     try:
         return parse(kind, content).resolved(path, data_root)
     except KGTargetsError as error:

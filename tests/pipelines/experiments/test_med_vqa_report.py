@@ -12,7 +12,7 @@ from PIL import Image
 from kg_targets.errors import ConfigError, DataError
 from pipelines.experiments import med_vqa
 from pipelines.experiments.job import SECONDS
-from pipelines.experiments.med_vqa import MedVQAPlan, tested_digest
+from pipelines.experiments.med_vqa import MedVQAPlan, digest_of_test, split_of
 from pipelines.experiments.med_vqa_grid import Part
 from pipelines.experiments.render import Panel, draw
 from pipelines.experiments.tasks import plan_of, read_grid
@@ -51,8 +51,8 @@ SHARE = {"plain": 0.5, "better": 0.9, "plain-question_only": 0.3, "plain-shuffle
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipelines.experiments.med_vqa_report.DRAWS", 200)
-    med_vqa._split.cache_clear()
-    med_vqa.tested_digest.cache_clear()
+    med_vqa.split_of.cache_clear()
+    med_vqa.digest_of_test.cache_clear()
     write_data(Path("data"), rows(range(24), 0), rows(range(24, 36), 1000))
     for name, content in (("base", BASE), ("one", ONE), ("tiny", GRID)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -62,7 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def answered(plan: MedVQAPlan) -> MedVQAPlan:
     """Every run is finished and scored: a share of the questions is answered rightly."""
     for one in plan.answers():
-        run, split = one.run, plan.questions(one.run.part).split
+        run, split = one, split_of(plan.questions(one.part))
         control = "-question_only" if run.blank else "-shuffled" if one.shuffled else ""
         right = np.random.default_rng(run.seed).random(len(split.test)) < SHARE[run.row.name + control]
         facts = {
@@ -74,7 +74,7 @@ def answered(plan: MedVQAPlan) -> MedVQAPlan:
         write_predictions(plan.predictions(one), predictions_of(split, "test", texts, None, facts))
     for part in plan.grid.parts:
         for name, file in zip(FLOORS, plan.baseline_files(part), strict=True):
-            write_predictions(file, floor(plan.questions(part).split, name))
+            write_predictions(file, floor(split_of(plan.questions(part)), name))
     for job in plan.runs(plan.stages):
         job.folder.mkdir(parents=True)
         (job.folder / SECONDS).write_text(json.dumps({"seconds": 60.0, "jobs": 1, "threads": 1}))
@@ -160,7 +160,7 @@ def test_a_line_is_drawn_where_only_some_values_are_known(folder: Path) -> None:
 
 def test_the_digest_of_a_part_is_that_of_its_questions() -> None:
     found = plan()
-    one = tested_digest(found.questions(Part("paper", 0)))
-    tested_digest.cache_clear()
-    assert one == tested_digest(found.questions(Part("paper", 0)))
-    assert one != tested_digest(found.questions(Part("image_disjoint", 0)))
+    one = digest_of_test(found.questions(Part("paper", 0)))
+    digest_of_test.cache_clear()
+    assert one == digest_of_test(found.questions(Part("paper", 0)))
+    assert one != digest_of_test(found.questions(Part("image_disjoint", 0)))
