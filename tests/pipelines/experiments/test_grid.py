@@ -191,7 +191,7 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (V, "evaluation", {"mod": "exact"}, "evaluation: key 'mod' is not one of mode"),
         (V, "stores/kg/command", "rm -r {here}", "stores.kg.command: begin with `kg-targets` or `python -m`"),
         (V, "stores/kg/command", "python -m x", "say with {here} where it writes"),
-        (V, "stores/kg/command", "kg-targets build {teacher} {here}", "stores.kg.command: store 'teacher' is not one of"),
+        (V, "stores/kg/command", "kg-targets x {teacher} {here}", "stores.kg.command: store 'teacher' is not one of"),
         (V, "stores/here", {"command": "kg-targets x {here}"}, '"here" means something else in commands'),
         (V, "stores/kg/requires", ["x"], "stores.kg.requires: expected paths and how to get them"),
         (V, "pretrain/0/base", "base.yaml", "is a configuration of med_vqa_finetune: give one of med_vqa_pretrain"),
