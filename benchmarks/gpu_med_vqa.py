@@ -18,7 +18,7 @@ from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, draw
 from steps import milliseconds, peak_memory_mb
 from torch import Tensor
 
-from training.med_vqa.answer.ranking import Ranker, first_scores, shortlist
+from training.med_vqa.answer.ranking import Ranker, first_token_logits, shortlist
 
 QUESTION_LENGTHS = (4, 21)
 """Word pieces of a question, both special ones included: VQA-RAD's quartiles and a little more."""
@@ -102,7 +102,9 @@ class Bench:
         self.model.train(False)
         with self.cast():
             encoded = self._encoded()
-            rows = shortlist(first_scores(self.model, encoded, START), self.candidates, self.k)[0].tolist()
+            rows = shortlist(first_token_logits(self.model, encoded, START), self.candidates, self.k)[
+                0
+            ].tolist()
             ranker = Ranker(self.model, tuple(self.candidates[row] for row in rows), START, END)
             ranker.log_likelihoods(encoded).argmax(dim=1).tolist()
 
@@ -111,7 +113,7 @@ class Bench:
         knowledge = self.model.knowledge(self.batch["knowledge_ids"], self.batch["knowledge_mask"])
         tokens = self.model.image_tokens(one["images"])
         encoded = self.model.encode(tokens, one["question_ids"], one["question_mask"], knowledge)
-        return self.model.remember(encoded)
+        return self.model.precompute_cross_attention_kv(encoded)
 
 
 def main() -> int:

@@ -31,9 +31,8 @@ from torch import Tensor
 
 from training.clip.load import model_config
 from training.med_vqa import MedVQAConfig, MedVQAModel
-from training.med_vqa.answer.packing import CHUNK, Pack, pack
 from training.med_vqa.answer.ranking import Ranker
-from training.med_vqa.answer.trie import Trie
+from training.med_vqa.answer.trie import CHUNK, Pack, Trie, pack
 from training.med_vqa.model.config import PRESETS
 from training.med_vqa.model.modeling import Encoded
 from training.med_vqa.model.vision import square
@@ -122,21 +121,21 @@ class Lanes:
     def ranking(self, encoded: Encoded) -> None:
         """Ours."""
         assert self.ranker is not None
-        scores = self.ranker.log_likelihoods(self.model.remember(encoded))
+        scores = self.ranker.log_likelihoods(self.model.precompute_cross_attention_kv(encoded))
         scores.softmax(dim=1).max(dim=1).values.tolist()
 
     def packed(self, encoded: Encoded) -> None:
         """The limit."""
         for start in range(0, len(encoded), self._bare_batch):
             part = _rows(encoded, start, start + self._bare_batch)
-            remembered = self.model.remember(part)
+            remembered = self.model.precompute_cross_attention_kv(part)
             for tokens, mask, positions in self._inputs:
                 self.model.decode(tokens.expand(len(part), -1), remembered, mask, positions)
 
     def flat(self, encoded: Encoded) -> None:
         """Candidate by candidate."""
         for row in range(len(encoded)):
-            one = self.model.remember(_rows(encoded, row, row + 1))
+            one = self.model.precompute_cross_attention_kv(_rows(encoded, row, row + 1))
             for tokens in self._flat:
                 self.model.decode(tokens, _repeated(one, len(tokens)))
 

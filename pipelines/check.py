@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from kg_targets.digest import file_sha256
 from kg_targets.errors import DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.store.digest import file_sha256
 
 
 def check_lines(dataset: str, data_root: Path | None) -> Iterator[str]:

@@ -40,7 +40,7 @@ COMMANDS = {
     "tables": ["-m", "pipelines.tables"],
     "train": ["{checkout}/training/run.py"],
     "evaluate": ["-m", "training.retrieval"],
-    "evaluate-vqa": ["-m", "training.med_vqa.answer.evaluate"],
+    "evaluate-vqa": ["-m", "training.med_vqa.answer"],
     "compare-vqa": ["-m", "training.vqa.compare"],
 }
 """How each command of the project is started; the one place to edit when one of them moves."""

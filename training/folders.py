@@ -1,13 +1,15 @@
-"""Folders that a command writes to: found unusable before the work, and told on one line when they fail."""
+"""Folders and files that a command writes to: found unusable before the work, and told on one line when they fail."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ConfigError
 
 _NEXT_TO_NOTHING = 1 << 24  # bytes
 
@@ -50,6 +52,44 @@ def fresh_folder(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def whole_file(path: Path, option: str) -> Iterator[Path]:
+    """A file to write into, which takes the place of ``path``, given as ``option``, once it is whole.
+
+    The folder is made if missing.
+
+    Raises:
+        ConfigError: the path names no file.
+        CheckpointError: it cannot be written.
+    """
+    if not path.name:
+        raise ConfigError(f"{option} {path} names no file")
+    partial = path.with_name(path.name + ".partial")
+    with writing(path, option):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, option: str = "--out") -> None:
+    """Write a UTF-8 file by atomic rename.
+
+    Raises:
+        ConfigError: the path names no file.
+        CheckpointError: it cannot be written.
+    """
+    with whole_file(path, option) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def json_text(content: Any) -> str:
+    """As the JSON files of reports are written: keys in order, no NaN."""
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -15,20 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
+from training.command import ArgumentParser, run_command
 from training.data.decode import BrokenImage, decode
 from training.data.sources.folder import read_bytes
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
-from training.med_vqa.answer import MODES, Answered, Answerer
+from training.med_vqa.answer import MODES, Answer, Answerer, Saved
 from training.med_vqa.answer.attention_maps import KINDS, draw, word_maps
-from training.med_vqa.answer.evaluate.saved import Saved
-from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.normalise import is_blank
+from training.med_vqa.model.saving import MedVQA
+from training.vqa.answers import is_blank
 
 COLUMNS = ("image", "question")
 
@@ -63,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer and print; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -81,13 +80,7 @@ def work(options: argparse.Namespace) -> None:
     if options.attention is not None:
         _check_picture(options.attention, len(pairs))
     saved = Saved.of(Path(options.model))
-    answerer = Answerer(
-        saved.med_vqa,
-        saved.answers,
-        "cuda" if torch.cuda.is_available() else "cpu",
-        options.precision or saved.precision,
-        max_question_tokens=saved.max_question_tokens,
-    )
+    answerer = saved.answerer(options.precision)
     found = answer_pairs(answerer, pairs, mode=options.mode, k=options.k, top=options.top)
     cut = [answerer.tokens([pair.question]).cut > 0 for pair in pairs]
     for number, (pair, long) in enumerate(zip(pairs, cut, strict=True), start=1):
@@ -100,7 +93,9 @@ def work(options: argparse.Namespace) -> None:
                 f"note: question {number} ({pair.question[:40]}…) holds no word that the model knows: it was not read\n"
             )
     if options.attention is not None:
-        draw_attention(options.attention, answerer, saved, pairs[0], found[0][0], options.attention_kind)
+        draw_attention(
+            options.attention, answerer, saved.med_vqa, pairs[0], found[0][0], options.attention_kind
+        )
     sys.stdout.write(as_json(pairs, found, cut) if options.json else as_text(pairs, found))
 
 
@@ -146,7 +141,7 @@ def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | Non
     return pairs
 
 
-def answer_pairs(answerer: Answerer, pairs: Sequence[Pair], **options: Any) -> list[list[Answered]]:
+def answer_pairs(answerer: Answerer, pairs: Sequence[Pair], **options: Any) -> list[list[Answer]]:
     """The answers to each pair's question; an image is read once, however many questions are about it.
 
     Args:
@@ -175,7 +170,7 @@ def read_image(answerer: Answerer, name: str) -> Tensor:
 
 
 def draw_attention(
-    path: Path, answerer: Answerer, saved: Saved, pair: Pair, best: Answered, kind: str
+    path: Path, answerer: Answerer, med_vqa: MedVQA, pair: Pair, best: Answer, kind: str
 ) -> None:
     """Write the picture of each word of a question over its image.
 
@@ -184,12 +179,12 @@ def draw_attention(
         CheckpointError: the file cannot be written.
     """
     pixels = read_image(answerer, pair.image)
-    maps = word_maps(saved.med_vqa, pixels, pair.question, answerer.tokens([pair.question]), kind)
+    maps = word_maps(med_vqa, pixels, pair.question, answerer.tokens([pair.question]), kind)
     title = f"{' '.join(pair.question.split())}\n{best.text} ({best.probability:.2f})"
-    draw(path, maps, pixels, saved.med_vqa, title, kind)
+    draw(path, maps, pixels, med_vqa, title, kind)
 
 
-def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]]) -> str:
+def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]]) -> str:
     """Each question with its answers and their probabilities below."""
     parts = []
     for pair, ranked in zip(pairs, found, strict=True):
@@ -198,7 +193,7 @@ def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]]) -> str:
     return "".join(parts)
 
 
-def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answered]], cut: Sequence[bool]) -> str:
+def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], cut: Sequence[bool]) -> str:
     """A list with an object for each question."""
     content = [
         {

@@ -1,6 +1,5 @@
 """Train a model: ``accelerate launch training/run.py --config training/configs/nb_clip_demo.yaml [--field value]``."""
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
+from training.command import exit_code  # noqa: E402
 from training.engine.threads import resolve_threads  # noqa: E402
-from training.errors import KGTargetsError  # noqa: E402
 from training.options import build, help_text, read_options, to_yaml  # noqa: E402
 from training.tasks import find_task  # noqa: E402
 
@@ -23,33 +22,30 @@ COMMAND = "accelerate launch training/run.py"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the configuration, train, and return the exit code: 0 done, 2 for a user's error, 130 or 143 for a stop."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return exit_code(
+        lambda: _train(given),
+        interrupted="interrupted: the same command continues from the last saved state, if there is one",
+    )
+
+
+def _train(given: Sequence[str]) -> int:
     options = [argument for argument in given if argument not in ("--help", "-h", "--print_config")]
-    try:
-        task = find_task(options)
-        if "--help" in given or "-h" in given:
-            sys.stdout.write(help_text(task.config, COMMAND) + "\n")
-            return 0
-        config = build(task.config, read_options(task.config, options))
-        if "--print_config" in given:
-            sys.stdout.write(to_yaml(config))
-            return 0
-        # Without it, matrix products on a GPU vary from run to run.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # numpy looks up similarities beside torch's work: its own threads would spin on torch's cores (5 % of a step).
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        # Read once, when the libraries are loaded; torch is told again in the loop.
-        os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
-        train = task.load()
-        return train(config, lambda line: sys.stderr.write(line + "\n"))
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "interrupted: the same command continues from the last saved state, if there is one\n"
-        )
-        return 130
+    task = find_task(options)
+    if "--help" in given or "-h" in given:
+        sys.stdout.write(help_text(task.config, COMMAND) + "\n")
+        return 0
+    config = build(task.config, read_options(task.config, options))
+    if "--print_config" in given:
+        sys.stdout.write(to_yaml(config))
+        return 0
+    # Without it, matrix products on a GPU vary from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # numpy looks up similarities beside torch's work: its own threads would spin on torch's cores (5 % of a step).
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # Read once, when the libraries are loaded; torch is told again in the loop.
+    os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
+    train = task.load()
+    return train(config, lambda line: sys.stderr.write(line + "\n"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,22 @@
-"""Data sets: what splits they have, where captions, images and labels are, and under which licence."""
+"""Data sets of captions and of questions: what splits they have, where files and images are, and their licence."""
 
 from kg_targets.manifest.exclusions import ExcludedCases
 from kg_targets.manifest.model import Manifest, SplitSpec, known_data_sets
+from kg_targets.manifest.question import ALL, LANGUAGES, PARTS, TEST, TRAIN, VALIDATION, Question
 from kg_targets.manifest.record import ReadReport, Record
 
-__all__ = ["ExcludedCases", "Manifest", "ReadReport", "Record", "SplitSpec", "known_data_sets"]
+__all__ = [
+    "ALL",
+    "LANGUAGES",
+    "PARTS",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "ExcludedCases",
+    "Manifest",
+    "Question",
+    "ReadReport",
+    "Record",
+    "SplitSpec",
+    "known_data_sets",
+]

@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from kg_targets.digest import file_sha256
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport, Record
+from kg_targets.store.digest import file_sha256
 from kg_targets.store.schema import writing
 
 MARKER = "folds.json"

@@ -2,18 +2,29 @@
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kg_targets.digest import file_sha256
-from kg_targets.errors import ManifestError
+from kg_targets.errors import ConfigError, DataError, ManifestError
+from kg_targets.manifest.question import LANGUAGES, Question, checked_questions
 from kg_targets.manifest.readers import READERS, ReadRequest
 from kg_targets.manifest.record import ReadReport, Record, checked_records, safe_relative_path
+from kg_targets.store.digest import file_sha256
 
 MANIFEST_FOLDER = Path(__file__).resolve().parents[2] / "data_manifests"
+Kind = Literal["captions", "questions"]
+_QUESTIONS_ONLY = {"expected_questions": True, "files": {"questions"}}
+_NOT_OF_CAPTIONS: Any = {
+    **dict.fromkeys(("holds", "language", "id_pattern"), True),
+    "splits": {"__all__": _QUESTIONS_ONLY},
+    "any_split": _QUESTIONS_ONLY,
+}
+"""What a manifest says of its questions, which does not decide whether a store is up to date."""
 
 
 class SplitSpec(BaseModel):
@@ -21,12 +32,21 @@ class SplitSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     files: dict[str, str] = Field(min_length=1)
-    """Role to path; ``captions`` is required, what else there may be depends on the layout."""
+    """Role to path. Captions need ``captions``, what else there may be depends on the layout; every other role than
+    ``captions`` holds questions where the data set has them."""
     images: str = ""
     """Folder of the images, for layouts whose rows name only an id."""
     expected_rows: int | None = Field(default=None, ge=1)
+    """Captions in the published files."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of the captions file."""
+    """Of the captions file; of the files of questions, one after the other in the order listed."""
+    expected_questions: int | None = Field(default=None, ge=1)
+    """Questions in the published files."""
+
+    def files_of(self, kind: Kind) -> dict[str, str]:
+        """Role to path of the files that captions, or questions, are read from."""
+        other = "questions" if kind == "captions" else "captions"
+        return {role: path for role, path in self.files.items() if role != other}
 
     def named(self, split: str) -> "SplitSpec":
         """The same spec with ``{split}`` filled in."""
@@ -35,7 +55,7 @@ class SplitSpec(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A data set as `kg-targets` sees it: layout, splits, licence, citation."""
+    """A data set of captions, of questions, or of both: layout, splits, licence, citation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -48,8 +68,8 @@ class Manifest(BaseModel):
     """One or two sentences for a person who does not have the files yet."""
     data_root: str = ""
     """Where the files are looked for when no data root is given; empty for ``data/<name>``."""
-    fit_split: str
-    """Split on whose captions information content and idf are fitted; every other split reuses them."""
+    fit_split: str = ""
+    """Split on whose captions information content and idf are fitted; the others reuse them. Required for captions."""
     options: dict[str, str] = Field(default_factory=dict)
     """For the layout's reader."""
     label_concepts: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
@@ -57,15 +77,53 @@ class Manifest(BaseModel):
     splits: dict[str, SplitSpec] = Field(min_length=1)
     any_split: SplitSpec | None = None
     """Where a split that is not listed would be, with ``{split}`` in its paths; other folders are found by it."""
+    holds: tuple[Kind, ...] = Field(default=("captions",), min_length=1)
+    """What its files hold: captions, questions, or both."""
+    language: str = "en"
+    """Of the questions, ``en`` or ``zh``."""
+    id_pattern: str = ""
+    """Regular expression for the part of an image id by which other data sets name the same image; empty for none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reader_means_questions(cls, content: Any) -> Any:
+        """Manifests of questions written before both kinds were one: ``reader``, ``expected_rows`` of questions."""
+        if not isinstance(content, dict) or "reader" not in content or "format" in content:
+            return content
+        content = {"holds": ["questions"], **content, "format": content["reader"]}
+        del content["reader"]
+        splits = content.get("splits")
+        if isinstance(splits, dict):
+            names = {"expected_rows": "expected_questions"}
+            content["splits"] = {
+                split: {names.get(key, key): value for key, value in spec.items()}
+                if isinstance(spec, dict)
+                else spec
+                for split, spec in splits.items()
+            }
+        return content
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> "Manifest":
+    def load(cls, name_or_path: str | Path, kind: Kind = "captions") -> "Manifest":
         """Read a manifest by the data set's name (``"demo"``) or from a YAML file's path.
+
+        Args:
+            name_or_path: a path ends in .yaml or .yml.
+            kind: what is wanted of the data set.
 
         Raises:
             ManifestError: no such manifest, not YAML, or a key is wrong; the message names file and key.
         """
-        path = _find(str(name_or_path))
+        path = _find(str(name_or_path), kind)
+        manifest = cls._read(path)
+        if kind not in manifest.holds:
+            raise ManifestError(
+                f"{path}: holds: the data set has no {kind}, only {', '.join(manifest.holds)}"
+            )
+        return manifest
+
+    @classmethod
+    def _read(cls, path: Path) -> "Manifest":
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             manifest = cls.model_validate(content)
@@ -83,16 +141,29 @@ class Manifest(BaseModel):
     def _check(self, where: str) -> None:
         if self.format not in READERS:
             raise ManifestError(f"{where}: format: {unknown_name('layout', self.format, list(READERS))}")
-        if self.fit_split not in self.splits:
+        for kind in self.holds:
+            if getattr(READERS[self.format], kind) is None:
+                raise ManifestError(f"{where}: holds: layout {self.format} has no {kind}")
+        if "captions" in self.holds and self.fit_split not in self.splits:
             raise ManifestError(
                 f"{where}: fit_split: {unknown_name('split', self.fit_split, list(self.splits))}"
             )
+        if self.language not in LANGUAGES:
+            raise ManifestError(
+                f"{where}: language: {unknown_name('language', self.language, list(LANGUAGES))}"
+            )
+        try:
+            re.compile(self.id_pattern)
+        except re.error as error:
+            raise ManifestError(f"{where}: id_pattern: not a regular expression ({error})") from error
         named = {f"splits.{name}": spec for name, spec in self.splits.items()}
         if self.any_split is not None:
             named["any_split"] = self.any_split
         for key, spec in named.items():
-            if "captions" not in spec.files:
+            if "captions" in self.holds and "captions" not in spec.files:
                 raise ManifestError(f"{where}: {key}.files: captions is missing")
+            if "questions" in self.holds and not spec.files_of("questions"):
+                raise ManifestError(f"{where}: {key}.files: questions is missing")
             for role, path in spec.files.items():
                 safe_relative_path(path, f"{where}: {key}.files.{role}")
             safe_relative_path(spec.images, f"{where}: {key}.images")
@@ -103,8 +174,17 @@ class Manifest(BaseModel):
         return Path(self.data_root) if self.data_root else Path("data") / self.name
 
     def present_splits(self, data_root: str | Path) -> list[str]:
-        """Splits whose captions are under ``data_root``: the listed ones in their order, then others by name."""
+        """Splits that are under ``data_root``: the listed ones in their order, then others by name.
+
+        A split is there if its captions are; of a data set of questions only, if all its files are.
+        """
         root = Path(data_root)
+        if "captions" not in self.holds:
+            return [
+                name
+                for name, spec in self.splits.items()
+                if all((root / path).is_file() for path in spec.files.values())
+            ]
         listed = [name for name, spec in self.splits.items() if (root / spec.files["captions"]).is_file()]
         if self.any_split is None:
             return listed
@@ -162,9 +242,64 @@ class Manifest(BaseModel):
         report = ReadReport() if report is None else report
         self.split_file(split, data_root)
         spec = self.split_spec(split, data_root)
-        files = {role: Path(data_root) / path for role, path in spec.files.items()}
-        request = ReadRequest(split, files, spec.images, self.licence, self.options, report)
-        return checked_records(READERS[self.format](request), licences, report, excluded)
+        reader = READERS[self.format].captions
+        if reader is None:
+            raise ManifestError(f"{self.name}: layout {self.format} has no captions")
+        request = self._request("captions", split, spec, data_root, report)
+        return checked_records(reader(request), licences, report, excluded)
+
+    def questions(
+        self, split: str, data_root: str | Path, report: ReadReport | None = None
+    ) -> list[Question]:
+        """A split's questions in the order of its files.
+
+        Args:
+            report: filled while reading: rows read, rows skipped by reason.
+
+        Raises:
+            ConfigError: no such split.
+            DataError: a file is missing or malformed, or two questions have the same id.
+            ManifestError: an image path leaves the data root.
+        """
+        report = ReadReport() if report is None else report
+        request = self._request("questions", split, self._question_spec(split), data_root, report)
+        for path in request.files.values():
+            if not path.is_file():
+                raise DataError(
+                    f"{path} does not exist. {self.how_to_get} Give --data-root if it is elsewhere."
+                )
+        reader = READERS[self.format].questions
+        if reader is None:
+            raise ManifestError(f"{self.name}: layout {self.format} has no questions")
+        return list(checked_questions(reader(request), report))
+
+    def questions_are_published(self, split: str, data_root: str | Path) -> bool | None:
+        """Whether a split's questions are those the manifest describes; ``None`` where it has no digest.
+
+        Raises:
+            ConfigError: no such split.
+            DataError: a file cannot be read.
+        """
+        spec = self._question_spec(split)
+        digest = hashlib.sha256()
+        for name in spec.files_of("questions").values():
+            path = Path(data_root) / name
+            try:
+                digest.update(path.read_bytes())
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error.strerror}): check the data root") from error
+        return None if spec.sha256 is None else digest.hexdigest() == spec.sha256
+
+    def _question_spec(self, split: str) -> SplitSpec:
+        if split not in self.splits:
+            raise ConfigError(f"{self.name}: {unknown_name('split', split, list(self.splits))}")
+        return self.splits[split]
+
+    def _request(
+        self, kind: Kind, split: str, spec: SplitSpec, data_root: str | Path, report: ReadReport
+    ) -> ReadRequest:
+        files = {role: Path(data_root) / path for role, path in spec.files_of(kind).items()}
+        return ReadRequest(split, files, spec.images, self.licence, self.options, self.language, report)
 
     def split_digest(self, split: str, data_root: str | Path) -> str:
         """sha256 over the split's files: decides whether an existing store is still up to date.
@@ -173,16 +308,17 @@ class Manifest(BaseModel):
             ManifestError: the split's captions are missing.
         """
         self.split_file(split, data_root)
-        digest = hashlib.sha256(self.model_dump_json().encode())
-        for role, name in sorted(self.split_spec(split, data_root).files.items()):
+        digest = hashlib.sha256(self.model_dump_json(exclude=_NOT_OF_CAPTIONS).encode())
+        for role, name in sorted(self.split_spec(split, data_root).files_of("captions").items()):
             path = Path(data_root) / name
             digest.update(f"\n{role}:{file_sha256(path) if path.is_file() else 'absent'}".encode())
         return digest.hexdigest()
 
 
-def known_data_sets() -> list[Manifest]:
-    """Every manifest shipped under ``data_manifests/``, by name."""
-    return [Manifest.load(path) for path in sorted(MANIFEST_FOLDER.glob("*.yaml"))]
+def known_data_sets(kind: Kind = "captions") -> list[Manifest]:
+    """Every manifest shipped under ``data_manifests/`` whose data set has ``kind``, by name."""
+    shipped = (Manifest._read(path) for path in sorted(MANIFEST_FOLDER.glob("*.yaml")))
+    return [manifest for manifest in shipped if kind in manifest.holds]
 
 
 def unknown_name(what: str, given: str, known: list[str]) -> str:
@@ -192,11 +328,11 @@ def unknown_name(what: str, given: str, known: list[str]) -> str:
     return f"{what} {given!r} is not one of {', '.join(known)}{hint}"
 
 
-def _find(name_or_path: str) -> Path:
+def _find(name_or_path: str, kind: Kind) -> Path:
     if name_or_path.endswith((".yaml", ".yml")):
         return Path(name_or_path)
-    path = MANIFEST_FOLDER / f"{name_or_path}.yaml"
-    if "/" in name_or_path or not path.is_file():
-        known = sorted(path.stem for path in MANIFEST_FOLDER.glob("*.yaml"))
-        raise ManifestError(f"{unknown_name('data set', name_or_path, known)}; a path must end in .yaml")
-    return path
+    known = {path.stem: path for path in MANIFEST_FOLDER.glob("*.yaml")}
+    if name_or_path in known and kind in Manifest._read(known[name_or_path]).holds:
+        return known[name_or_path]
+    names = [manifest.name for manifest in known_data_sets(kind)]
+    raise ManifestError(f"{unknown_name('data set', name_or_path, names)}; a path must end in .yaml")

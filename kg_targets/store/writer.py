@@ -11,9 +11,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kg_targets.digest import file_sha256
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
+from kg_targets.store.digest import file_sha256
 
 _RESUME = "resume"
 

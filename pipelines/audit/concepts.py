@@ -22,7 +22,7 @@ from kg_targets.concepts.mention import Extractor
 from kg_targets.errors import ManifestError
 from kg_targets.manifest import Manifest, Record
 from kg_targets.ontology import Ontology
-from training.statistics.bootstrap import case_interval
+from training.statistics.intervals import case_interval
 
 RELATIONS = ("is_a", "part_of")
 DRAWS = 2000

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray
-from training.statistics.bootstrap import Comparison, Interval, case_interval, compare, holm
+from training.statistics.intervals import Interval, case_interval
+from training.statistics.paired_tests import Comparison, compare, holm
 
 
 @dataclass(frozen=True)

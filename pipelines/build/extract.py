@@ -12,11 +12,11 @@ import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
-from kg_targets.digest import file_sha256
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
+from kg_targets.store.digest import file_sha256
 
 _DICTIONARIES = ("dictionary", "union")
 KINDS = frozenset((

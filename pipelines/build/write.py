@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import kg_targets
-from kg_targets.digest import file_sha256
 from kg_targets.errors import StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
@@ -24,6 +23,7 @@ from kg_targets.scoring import ConceptStatistics, Factors
 from kg_targets.scoring.factors import pair_similarities
 from kg_targets.scoring.neighbors import Neighbors, nearest
 from kg_targets.store import StoreWriter, TargetStore, schema
+from kg_targets.store.digest import file_sha256
 from pipelines.build.executors import Say
 from pipelines.build.extract import ShardResult, label_names, staged_file
 

@@ -6,8 +6,6 @@ downwards, and carry the patient's pose (rotation, size, shift, a gentle warp): 
 lands where that part of the patient is. By radiological convention the patient's left side is at positive x.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -41,7 +39,7 @@ class Canvas:
     """Source of every random detail of this picture."""
 
     @classmethod
-    def posed(cls, rng: np.random.Generator, *, tilt: float = 0.07, warp: float = 0.02) -> Canvas:
+    def posed(cls, rng: np.random.Generator, *, tilt: float = 0.07, warp: float = 0.02) -> "Canvas":
         """Return a black canvas, its frame rotated (by ``tilt`` radians on average), scaled and warped."""
         axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
         v, u = np.meshgrid(axis, axis, indexing="ij")
@@ -58,7 +56,7 @@ class Canvas:
 
     def local(
         self, at: Point = (0, 0), *, angle: float = 0.0, wide: float = 1.0, tall: float = 1.0
-    ) -> Canvas:
+    ) -> "Canvas":
         """Return a frame with origin ``at``, turned by ``angle`` radians; a negative ``wide`` mirrors it."""
         dx, dy = self.x - np.float32(at[0]), self.y - np.float32(at[1])
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -100,6 +98,10 @@ class Canvas:
         inside = np.maximum(left - self.x, self.x - right)
         return ramp(np.maximum(inside, np.maximum(ys[0] - self.y, self.y - ys[-1])), soft)
 
+    def band(self, ys: Sequence[float], half: Sequence[float], *, soft: float = EDGE) -> Array:
+        """Mask of a column that is symmetric about x = 0, ``half`` wide on either side."""
+        return self.column(ys, [-width for width in half], half, soft=soft)
+
     def stroke(self, points: Sequence[Point], width: float, *, soft: float = EDGE) -> Array:
         """Mask of a line through ``points``, ``width`` wide, with round ends."""
         nearest = np.full((SIZE, SIZE), np.inf, np.float32)
@@ -119,9 +121,8 @@ class Canvas:
 
     def paint(self, mask: Array, value: float | Array) -> None:
         """Replace what is under ``mask`` by ``value``."""
-        self.pixels[...] += (
-            mask * (np.float32(value) if isinstance(value, float | int) else value) - mask * self.pixels
-        )
+        fill = np.float32(value) if isinstance(value, float | int) else value
+        self.pixels[...] += mask * fill - mask * self.pixels
 
     def add(self, mask: Array, value: float) -> None:
         """Add ``value`` under ``mask``, as overlapping tissue does in a projection."""
@@ -134,6 +135,24 @@ class Canvas:
         )
         smooth: Array = (field / field.std()).astype(np.float32)
         return smooth
+
+
+def on_ellipse(at: Point, rx: float, ry: float, angle: float) -> Point:
+    """The point of an ellipse around ``at`` in the direction ``angle``, radians from positive x downwards."""
+    return (at[0] + rx * np.cos(angle), at[1] + ry * np.sin(angle))
+
+
+def brightness(kinds: str, **tissues: tuple[float, ...]) -> dict[str, dict[str, float]]:
+    """Kind of image (or window) to the brightness of every tissue on it.
+
+    Args:
+        kinds: names of the columns, separated by blanks.
+        tissues: a row for each tissue, one value for each kind.
+    """
+    return {
+        kind: {name: row[column] for name, row in tissues.items()}
+        for column, kind in enumerate(kinds.split())
+    }
 
 
 def ramp(distance: Array, soft: float = EDGE) -> Array:

@@ -4,15 +4,15 @@ A caption may name its finding or leave it out, may deny other findings of the r
 medical at all. A denial always follows what is asserted, in a sentence of its own or after "without".
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
-from pipelines.demo.study import Case, Series
-from pipelines.demo.vocabulary import BODY, COMPLAINTS, EMPTY, FINDINGS, IMAGING, RELATED, VIEWS
+from pipelines.demo.cases import Case, Series
 
 NO_CONCEPT_SHARE = 0.025
 """Share of captions that carry no medical concept."""
@@ -20,6 +20,26 @@ OMIT_FINDING_SHARE = 0.08
 """Share of captions that name the imaging only."""
 OMIT_MODALITY_SHARE = 0.1
 """Share of captions that name the finding only."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Names of one finding in one region; what they mean is told in ``vocabulary.yaml``."""
+
+    names: Sequence[str]
+    place: str = ""
+    article: bool = True
+    plurals: Sequence[str] = ()
+
+
+WORDS: dict[str, Any] = yaml.safe_load(
+    Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8")
+)
+FINDINGS = {
+    (region, finding): Terms(**terms)
+    for region, findings in WORDS["findings"].items()
+    for finding, terms in findings.items()
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +57,7 @@ def compose_caption(case: Case, series: Series, rng: np.random.Generator, *, arr
     """Write the caption of one image; with ``arrow`` it may mention the arrow that points at the finding."""
     kind = rng.random()
     if kind < NO_CONCEPT_SHARE:
-        text = _pick(rng, EMPTY).format(
+        text = _pick(rng, WORDS["empty"]).format(
             n=rng.integers(1, 9), letter="ABCD"[int(rng.integers(4))], months=rng.integers(2, 13)
         )
         return Caption(text, (), ())
@@ -73,15 +93,15 @@ def _with_article(noun: str) -> str:
 
 def _imaging(case: Case, series: Series, rng: np.random.Generator) -> str:
     """A noun phrase such as "axial contrast-enhanced CT of the chest" or "chest X-ray"."""
-    word = _pick(rng, IMAGING[series.modality])
-    view = _pick(rng, VIEWS[series.modality, series.view])
+    word = _pick(rng, WORDS["imaging"][series.modality])
+    view = _pick(rng, WORDS["views"][series.modality][series.view])
     if case.region in ("spine", "knee") and series.modality == "mri":
         view = view.replace("axial", "sagittal")
     if case.region == "chest" and series.modality == "x-ray":
         view = _pick(rng, ("", "", "frontal", "posteroanterior", "PA"))
         if rng.random() < 0.15:
             return "CXR"
-    nouns, adjectives = BODY[case.region]
+    nouns, adjectives = WORDS["body"][case.region].values()
     if series.modality == "ultrasound" and rng.random() < 0.5:
         kidney = series.view == "kidney"
         nouns = (f"{case.laterality} kidney".strip() if kidney else "liver",)
@@ -99,16 +119,8 @@ def _person(case: Case, rng: np.random.Generator, links: Sequence[str] = ("in", 
     if rng.random() < 0.4:
         return ""
     adult = {"female": "woman", "male": "man"}[case.sex]
-    who = _pick(
-        rng,
-        (
-            f"{case.age}-year-old {adult}",
-            f"{case.age}-year-old {adult}",
-            f"{case.age}-year-old {case.sex} patient",
-            f"{case.age}-year-old patient",
-        ),
-    )
-    complaint = f" with {_pick(rng, COMPLAINTS[case.region])}" if rng.random() < 0.3 else ""
+    who = f"{case.age}-year-old {_pick(rng, (adult, adult, f'{case.sex} patient', 'patient'))}"
+    complaint = f" with {_pick(rng, WORDS['complaints'][case.region])}" if rng.random() < 0.3 else ""
     article = "an" if case.age // 10 == 8 else "a"
     return f" {_pick(rng, links)} {article} {who}{complaint}"
 
@@ -140,41 +152,33 @@ def _positive(case: Case, imaging: str, rng: np.random.Generator, *, arrow: bool
     finding, person = _finding(case, rng), _person(case, rng, ("in",))
     pointer = _pick(rng, (" (arrow)", " (arrow)", " (white arrow)", "")) if arrow else ""
     if not imaging:
-        return _capitalised(
-            _pick(rng, (f"{finding}{pointer}{person}.", f"appearance of {finding}{pointer}{person}."))
-        )
+        return _capitalised(f"{_pick(rng, ('', 'appearance of '))}{finding}{pointer}{person}.")
     show = _pick(rng, ("showing", "demonstrating", "revealing", "shows", "demonstrates", "reveals", "with"))
-    text = _pick(
-        rng,
-        (
-            f"{imaging}{person} {show} {finding}{pointer}.",
-            f"{imaging} {show} {finding}{pointer}{person}.",
-            f"{finding}{pointer} on {imaging}{person}.",
-            f"{finding}{pointer} is seen on {_with_article(imaging)}{person}.",
-            f"{imaging}{person}. There is {finding}{pointer}.",
-            f"{imaging}{person}. {_capitalised(finding)} is seen{pointer}.",
-            f"{imaging}: {finding}{pointer}{person}.",
-        ),
+    texts = (
+        f"{imaging}{person} {show} {finding}{pointer}.",
+        f"{imaging} {show} {finding}{pointer}{person}.",
+        f"{finding}{pointer} on {imaging}{person}.",
+        f"{finding}{pointer} is seen on {_with_article(imaging)}{person}.",
+        f"{imaging}{person}. There is {finding}{pointer}.",
+        f"{imaging}{person}. {_capitalised(finding)} is seen{pointer}.",
+        f"{imaging}: {finding}{pointer}{person}.",
     )
-    return _capitalised(
-        text.replace("microcalcifications is", "microcalcifications are").replace("stones is", "stones are")
-    )
+    text = _pick(rng, texts)
+    for plural in ("microcalcifications", "stones"):
+        text = text.replace(f"{plural} is", f"{plural} are")
+    return _capitalised(text)
 
 
 def _normal(case: Case, imaging: str, rng: np.random.Generator) -> str:
     person = _person(case, rng)
-    return _capitalised(
-        _pick(
-            rng,
-            (
-                f"normal {imaging}{person}.",
-                f"{imaging} with normal findings{person}.",
-                f"unremarkable {imaging}{person}.",
-                f"{imaging}{person}. Normal appearance.",
-                f"{imaging}{person} shows no abnormality.",
-            ),
-        )
+    texts = (
+        f"normal {imaging}{person}.",
+        f"{imaging} with normal findings{person}.",
+        f"unremarkable {imaging}{person}.",
+        f"{imaging}{person}. Normal appearance.",
+        f"{imaging}{person} shows no abnormality.",
     )
+    return _capitalised(_pick(rng, texts))
 
 
 def _deny_others(case: Case, text: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:
@@ -184,30 +188,15 @@ def _deny_others(case: Case, text: str, rng: np.random.Generator) -> tuple[str, 
     others = [
         finding
         for region, finding in FINDINGS
-        if region == case.region and finding not in (case.finding, *RELATED.get(case.finding, ()))
+        if region == case.region and finding not in (case.finding, *WORDS["related"].get(case.finding, ()))
     ]
-    chosen = [others[int(k)] for k in rng.permutation(len(others))[: 1 + int(rng.random() < 0.3)]]
+    chosen = tuple(others[int(k)] for k in rng.permutation(len(others))[: 1 + int(rng.random() < 0.3)])
     names = []
     for finding in chosen:
         terms = FINDINGS[case.region, finding]
-        names.append(
-            _pick(rng, terms.plurals) if terms.plurals and rng.random() < 0.35 else _pick(rng, terms.names)
-        )
-    joined = " or ".join(names)
+        plural = terms.plurals and rng.random() < 0.35
+        names.append(_pick(rng, terms.plurals if plural else terms.names))
+    denied = " or ".join(names)
     if " no " not in text and rng.random() < 0.3:
-        return (
-            f"{text[:-1]}, {_pick(rng, ('without', 'without evidence of', 'without any'))} {joined}.",
-            tuple(chosen),
-        )
-    sentence = _pick(
-        rng,
-        (
-            "No {}.",
-            "There is no {}.",
-            "There is no evidence of {}.",
-            "No evidence of {}.",
-            "Negative for {}.",
-            "No {} is seen.",
-        ),
-    )
-    return f"{text} {sentence.format(joined)}", tuple(chosen)
+        return f"{text[:-1]}, {_pick(rng, WORDS['without'])} {denied}.", chosen
+    return f"{text} {_pick(rng, WORDS['denials']).format(denied)}", chosen

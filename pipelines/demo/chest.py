@@ -1,11 +1,9 @@
-"""The chest: a frontal radiograph, drawn as overlapping shadows, and an axial CT in two windows."""
-
-from __future__ import annotations
+"""The chest: a frontal radiograph, drawn as overlapping shadows, an axial CT in two windows, and mammograms."""
 
 import numpy as np
 
-from pipelines.demo.canvas import Array, Canvas, Point, ramp
-from pipelines.demo.study import Case, Series
+from pipelines.demo.canvas import Array, Canvas, Point, brightness, on_ellipse, ramp
+from pipelines.demo.cases import Case, Series
 
 
 def draw_chest(canvas: Canvas, case: Case, series: Series) -> Point | None:
@@ -33,7 +31,7 @@ def _radiograph(canvas: Canvas, case: Case) -> Point | None:
 
 def _trunk(c: Canvas) -> None:
     half = [0.2, 0.24, 0.7, 0.98, 0.9, 0.86, 0.88, 0.9]
-    body = c.column([-1.3, -0.9, -0.74, -0.5, -0.2, 0.2, 0.7, 1.4], [-h for h in half], half, soft=0.06)
+    body = c.band([-1.3, -0.9, -0.74, -0.5, -0.2, 0.2, 0.7, 1.4], half, soft=0.06)
     c.paint(body, 0.5)
     c.add(c.ellipse((0, 1.0), 0.95, 0.62, soft=0.3) * body, 0.14)
     for side in (-1, 1):
@@ -66,25 +64,17 @@ def _vessels(c: Canvas, where: Array) -> None:
 
 
 def _mediastinum(c: Canvas, enlarged: float | None) -> None:
-    shape = c.column(
-        [-1.2, -0.8, -0.5, -0.1, 0.3, 1.2],
-        [-0.1, -0.12, -0.13, -0.13, -0.12, -0.12],
-        [0.1, 0.12, 0.14, 0.12, 0.12, 0.12],
-        soft=0.06,
-    )
-    c.paint(shape, 0.62)
+    left, right = [-0.1, -0.12, -0.13, -0.13, -0.12, -0.12], [0.1, 0.12, 0.14, 0.12, 0.12, 0.12]
+    c.paint(c.column([-1.2, -0.8, -0.5, -0.1, 0.3, 1.2], left, right, soft=0.06), 0.62)
     c.paint(c.ellipse((0, -0.9), 0.045, 0.32, soft=0.05), 0.45)  # trachea
     c.paint(c.ellipse((0.14, -0.3), 0.09, 0.1, soft=0.04), 0.62)  # aortic knob
     grow = 1.0 if enlarged is None else 1.42 + 0.25 * enlarged
-    heart = c.ellipse(
-        (0.08 + 0.06 * grow, 0.26), 0.29 * grow, 0.23 * (0.6 + 0.4 * grow), angle=0.45, soft=0.04
-    )
+    tall = 0.23 * (0.6 + 0.4 * grow)
+    heart = c.ellipse((0.08 + 0.06 * grow, 0.26), 0.29 * grow, tall, angle=0.45, soft=0.04)
     heart = np.maximum(heart, c.ellipse((-0.09 * grow, 0.22), 0.14 * grow, 0.23, soft=0.04))
     c.paint(heart, 0.7)
-    stripes = 0.5 + 0.5 * np.cos(2 * np.pi * c.y / 0.17)
-    c.add(
-        ramp(np.abs(c.x) - 0.065, 0.03) * stripes.astype(np.float32), 0.07
-    )  # vertebral bodies shine through
+    bodies = (0.5 + 0.5 * np.cos(2 * np.pi * c.y / 0.17)).astype(np.float32)
+    c.add(ramp(np.abs(c.x) - 0.065, 0.03) * bodies, 0.07)  # vertebral bodies shine through
 
 
 def _ribs(c: Canvas) -> None:
@@ -127,41 +117,27 @@ def _radiograph_finding(c: Canvas, case: Case, lung: Array) -> Point | None:
         return where
     if case.finding in ("pulmonary nodule", "lung mass"):
         at = (where[0] + rng.normal(0, 0.03), where[1] + rng.normal(0, 0.03))
+        r = 0.065 + 0.02 * size
         nodule = case.finding == "pulmonary nodule"
-        shape = (
-            c.ellipse(at, 0.065 + 0.02 * size, 0.065 + 0.02 * size)
-            if nodule
-            else c.blob(at, 0.17 + 0.06 * size, rough=0.22)
-        )
-        c.paint(shape, 0.66)
+        c.paint(c.ellipse(at, r, r) if nodule else c.blob(at, 0.17 + 0.06 * size, rough=0.22), 0.66)
         return at
     return (0.3, 0.3) if case.finding == "cardiomegaly" else None
 
 
 # ── axial CT ──────────────────────────────────────────────────────────────────────────────────────
 
-_WINDOWS = {  # brightness of tissue in the two usual windows of a chest CT
-    "soft": {
-        "air": 0.0,
-        "lung": 0.04,
-        "fat": 0.24,
-        "muscle": 0.5,
-        "fluid": 0.42,
-        "blood": 0.72,
-        "bone": 1.0,
-        "vessel": 0.1,
-    },
-    "lung": {
-        "air": 0.0,
-        "lung": 0.24,
-        "fat": 0.8,
-        "muscle": 0.92,
-        "fluid": 0.88,
-        "blood": 0.95,
-        "bone": 1.0,
-        "vessel": 0.7,
-    },
-}
+# The two usual windows of a chest CT.
+_WINDOWS = brightness(
+    "soft lung",
+    air=(0.0, 0.0),
+    lung=(0.04, 0.24),
+    fat=(0.24, 0.8),
+    muscle=(0.5, 0.92),
+    fluid=(0.42, 0.88),
+    blood=(0.72, 0.95),
+    bone=(1.0, 1.0),
+    vessel=(0.1, 0.7),
+)
 
 
 def _axial_ct(canvas: Canvas, case: Case, window: str) -> Point | None:
@@ -249,8 +225,42 @@ def _ct_finding(c: Canvas, case: Case, lung: Array, tissue: dict[str, float]) ->
         c.paint(c.ellipse(where, r, r), tissue["muscle"])
         return where
     if case.finding == "lung mass":
-        c.paint(
-            c.blob(where, 0.17 + 0.05 * size, rough=0.25) * np.maximum(lung, 0.0), 1.05 * tissue["muscle"]
-        )
+        mass = c.blob(where, 0.17 + 0.05 * size, rough=0.25) * np.maximum(lung, 0.0)
+        c.paint(mass, 1.05 * tissue["muscle"])
         return where
     return (0.15, -0.15) if case.finding == "cardiomegaly" else None
+
+
+# ── mammography ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def draw_breast(canvas: Canvas, case: Case, series: Series) -> Point | None:
+    """Draw a mammogram as hung back to back, a left nipple pointing right; return the finding's place."""
+    c = canvas.local((-case.side * 0.95, 0.0), wide=case.side * case.habitus)
+    outline = c.ellipse((-0.1, 0.08), 1.35, 0.78, soft=0.05)
+    if series.view == "oblique":
+        outline = np.maximum(outline, c.ellipse((-0.2, -0.6), 0.75, 0.7, soft=0.05))  # the armpit's fold
+    c.paint(outline, 0.26)
+    c.paint(c.ellipse((1.22, 0.1), 0.06, 0.06), 0.4)  # nipple
+    gland = c.ellipse((0.5, 0.08), 0.62, 0.46, soft=0.25)
+    strands = np.clip(0.5 + 0.6 * c.noise(3.0), 0, 1.3)
+    c.add(gland * strands, 0.26)
+    for angle in np.linspace(-0.9, 0.9, 9) + c.rng.normal(0, 0.05, 9):
+        duct = [(1.15, 0.1), on_ellipse((1.15, 0.1), -1.1, -0.75, angle)]
+        c.add(c.stroke(duct, 0.008, soft=0.03) * outline, 0.09)
+    if series.view == "oblique":
+        c.paint(ramp(c.x - (0.42 - 0.5 * (c.y + 0.9)), 0.04) * ramp(-c.x, 0.02), 0.72)  # pectoral muscle
+    at = (0.5, -0.05 + 0.2 * float(c.rng.uniform()))
+    spot = (case.side * (case.habitus * at[0] - 0.95), at[1])
+    if case.finding == "breast mass":
+        r = 0.13 + 0.06 * case.severity
+        for angle in np.linspace(0, 2 * np.pi, 11)[:-1] + c.rng.normal(0, 0.15, 10):
+            reach = r * c.rng.uniform(1.5, 2.1)
+            c.add(c.stroke([at, on_ellipse(at, reach, reach, angle)], 0.012, soft=0.03), 0.2)
+        c.paint(c.blob(at, r, rough=0.2, soft=0.04), 0.95)
+        return spot
+    if case.finding == "microcalcifications":
+        for dx, dy in c.rng.normal(0, 0.09, (int(10 + 8 * case.severity), 2)):
+            c.paint(c.ellipse((at[0] + dx, at[1] + dy), 0.017, 0.017), 1.3)
+        return spot
+    return None

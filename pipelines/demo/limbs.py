@@ -1,11 +1,9 @@
 """Radiographs of hand, knee and pelvis, and a sagittal MR of the knee: bones as shafts with bright cortex."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from pipelines.demo.canvas import EDGE, Canvas, Point, ramp
-from pipelines.demo.study import Case, Series
+from pipelines.demo.canvas import EDGE, Canvas, Point, on_ellipse, ramp
+from pipelines.demo.cases import Case, Series
 
 
 def draw_bone(
@@ -34,9 +32,8 @@ def draw_bone(
         across = across - beyond * (np.float32(0.55 * shaft) + 0.16 * (along - np.float32(cut)))
     t = np.clip(along / np.float32(length), 0, 1)
     width = shaft + (ends - shaft) * np.abs(2 * t - 1) ** 5
-    outside = np.maximum(
-        np.abs(across) - width, np.maximum(-along, along - length) + 0.3 * np.square(across) / ends
-    )
+    beyond_ends = np.maximum(-along, along - length) + 0.3 * np.square(across) / ends
+    outside = np.maximum(np.abs(across) - width, beyond_ends)
     bone = ramp(outside, EDGE)
     cortex = ramp(np.abs(outside + 0.014) - 0.012, EDGE) * bone
     if fracture is not None:
@@ -59,54 +56,44 @@ _RAYS = {
 }
 
 
+_CARPALS = (
+    (-0.17, 0.46),
+    (-0.05, 0.42),
+    (0.06, 0.43),
+    (0.16, 0.46),
+    (-0.13, 0.56),
+    (0.0, 0.54),
+    (0.12, 0.56),
+)
+
+
 def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
     """Draw a hand from the back, fingers up: the thumb of a right hand points to the image's left."""
     c = canvas.local((0, 0.12), wide=-case.side * case.habitus)
     arthritic = case.finding == "osteoarthritis"
+    ill = ("little" if case.severity > 0.5 else "ring") if case.finding == "fracture" else ""
     spot: Point | None = None
-    c.add(
-        np.maximum(c.ellipse((0, 0.2), 0.36, 0.42, soft=0.08), c.ellipse((0, 0.85), 0.28, 0.5, soft=0.08)),
-        0.17,
-    )
+    palm, wrist = c.ellipse((0, 0.2), 0.36, 0.42, soft=0.08), c.ellipse((0, 0.85), 0.28, 0.5, soft=0.08)
+    c.add(np.maximum(palm, wrist), 0.17)
     for name, (base, angle, lengths) in _RAYS.items():
         at, thick = base, 0.042
-        tip = sum(lengths) + 0.03 * len(lengths)
-        c.add(
-            c.stroke([base, (base[0] + tip * np.sin(angle), base[1] - tip * np.cos(angle))], 0.17, soft=0.06),
-            0.1,
-        )
+        step = (np.sin(angle), -np.cos(angle))
+        reach = sum(lengths) + 0.03 * len(lengths)
+        tip = (base[0] + reach * step[0], base[1] + reach * step[1])
+        c.add(c.stroke([base, tip], 0.17, soft=0.06), 0.1)
         for k, length in enumerate(lengths):
-            step = (np.sin(angle), -np.cos(angle))
             end = (at[0] + length * step[0], at[1] + length * step[1])
-            broken = (
-                case.finding == "fracture"
-                and name == ("little" if case.severity > 0.5 else "ring")
-                and k == 0
-            )
-            here = draw_bone(
-                c,
-                at,
-                end,
-                thick * (1 - 0.1 * k),
-                thick * 1.55 * (1 - 0.12 * k),
-                fracture=0.6 if broken else None,
-            )
+            shaft, ends = thick * (1 - 0.1 * k), thick * 1.55 * (1 - 0.12 * k)
+            broken = name == ill and k == 0
+            here = draw_bone(c, at, end, shaft, ends, fracture=0.6 if broken else None)
             spot = here if broken else spot
             gap = 0.004 if arthritic and k >= 1 else 0.035
             at = (end[0] + gap * step[0], end[1] + gap * step[1])
             if arthritic and k >= 1 and k < len(lengths) - 1:
                 spot = _worn_joint(c, end, angle, thick)
-    for x, y in (
-        (-0.17, 0.46),
-        (-0.05, 0.42),
-        (0.06, 0.43),
-        (0.16, 0.46),
-        (-0.13, 0.56),
-        (0.0, 0.54),
-        (0.12, 0.56),
-    ):
-        c.add(c.ellipse((x, y), 0.062, 0.055), 0.34)  # carpal bones
-        c.add(c.ring((x, y), 0.052, 0.047, 0.016), 0.14)
+    for at in _CARPALS:
+        c.add(c.ellipse(at, 0.062, 0.055), 0.34)
+        c.add(c.ring(at, 0.052, 0.047, 0.016), 0.14)
     draw_bone(c, (-0.1, 0.64), (-0.12, 1.4), 0.09, 0.15)
     draw_bone(c, (0.15, 0.68), (0.13, 1.4), 0.06, 0.075)
     return _to_canvas(spot, case, (0, 0.12), flip=-1)
@@ -115,14 +102,8 @@ def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
 def _worn_joint(c: Canvas, at: Point, angle: float, thick: float) -> Point:
     """Bony spurs and sclerosis at a finger joint."""
     for side in (-1, 1):
-        c.add(
-            c.ellipse(
-                (at[0] + side * thick * 1.6 * np.cos(angle), at[1] + side * thick * 1.6 * np.sin(angle)),
-                0.035,
-                0.03,
-            ),
-            0.4,
-        )
+        reach = side * thick * 1.6
+        c.add(c.ellipse(on_ellipse(at, reach, reach, angle), 0.035, 0.03), 0.4)
     c.add(c.ellipse(at, 0.06, 0.025, angle=angle), 0.3)
     return at
 
@@ -144,9 +125,7 @@ def draw_knee(canvas: Canvas, case: Case, series: Series) -> Point | None:
 
 
 def _knee_frontal(c: Canvas, case: Case) -> Point | None:
-    c.paint(
-        c.column([-1.4, -0.4, 0.1, 1.4], [-0.62, -0.52, -0.5, -0.46], [0.62, 0.52, 0.5, 0.46], soft=0.1), 0.22
-    )
+    c.paint(c.band([-1.4, -0.4, 0.1, 1.4], [0.62, 0.52, 0.5, 0.46], soft=0.1), 0.22)
     space = 0.012 if case.finding == "osteoarthritis" else 0.07
     broken = 0.45 if case.finding == "fracture" else None
     draw_bone(c, (0.02, -1.7), (0.0, -space / 2), 0.17, 0.42, value=0.36)
@@ -176,15 +155,8 @@ def _knee_sideways(canvas: Canvas, case: Case, *, mri: bool, water_bright: bool)
     """Seen from the side, the knee-cap in front (image left)."""
     c = canvas.local(wide=case.habitus)
     look = _SIDEWAYS["x-ray" if not mri else "pd" if water_bright else "t1"]
-    c.paint(
-        c.column(
-            [-1.4, -0.5, 0.0, 0.5, 1.4],
-            [-0.5, -0.6, -0.66, -0.48, -0.4],
-            [0.7, 0.62, 0.52, 0.58, 0.62],
-            soft=0.05,
-        ),
-        look["soft"],
-    )
+    front, back = [-0.5, -0.6, -0.66, -0.48, -0.4], [0.7, 0.62, 0.52, 0.58, 0.62]
+    c.paint(c.column([-1.4, -0.5, 0.0, 0.5, 1.4], front, back, soft=0.05), look["soft"])
     if mri:
         c.paint(c.column([-1.4, -0.5, -0.1], [0.35, 0.36, 0.4], [0.62, 0.54, 0.46]), 0.6 * look["gristle"])
         c.paint(c.column([0.2, 0.6, 1.4], [0.32, 0.34, 0.36], [0.46, 0.5, 0.54]), 0.6 * look["gristle"])
@@ -193,23 +165,19 @@ def _knee_sideways(canvas: Canvas, case: Case, *, mri: bool, water_bright: bool)
         c.paint(c.ellipse((-0.36, -0.52), swell, 0.3, angle=-0.12, soft=0.04), look["fluid"])
         c.paint(c.ellipse((-0.3, -0.02), swell, 0.12, soft=0.04), look["fluid"])
         c.paint(c.ellipse((0.36, 0.0), 0.7 * swell, 0.12, soft=0.04), look["fluid"])
-    for shape in (
-        [
-            (-1.4, -0.22, 0.22),
-            (-0.6, -0.2, 0.2),
-            (-0.35, -0.28, 0.28),
-            (-0.18, -0.32, 0.36),
-            (-0.04, -0.2, 0.28),
-        ],
-        [(0.06, -0.32, 0.3), (0.2, -0.3, 0.28), (0.45, -0.2, 0.2), (1.4, -0.17, 0.17)],
-    ):
-        ys, lefts, rights = (list(part) for part in zip(*shape, strict=True))
-        if case.finding == "fracture" and ys[0] > 0:
-            lefts, rights = [-0.32, -0.3, -0.3, -0.27], [0.3, 0.28, 0.1, 0.07]
+    femur = (
+        [-1.4, -0.6, -0.35, -0.18, -0.04],
+        [-0.22, -0.2, -0.28, -0.32, -0.2],
+        [0.22, 0.2, 0.28, 0.36, 0.28],
+    )
+    tibia = ([0.06, 0.2, 0.45, 1.4], [-0.32, -0.3, -0.2, -0.17], [0.3, 0.28, 0.2, 0.17])
+    if case.finding == "fracture":
+        tibia = (tibia[0], [-0.32, -0.3, -0.3, -0.27], [0.3, 0.28, 0.1, 0.07])
+    for ys, lefts, rights in (femur, tibia):
         c.paint(c.column(ys, lefts, rights), look["cortex"])
         thin = 0.025
-        ys[0], ys[-1] = ys[0] + thin, ys[-1] - thin
-        c.paint(c.column(ys, [v + thin for v in lefts], [v - thin for v in rights]), look["bone"])
+        inside = [ys[0] + thin, *ys[1:-1], ys[-1] - thin]
+        c.paint(c.column(inside, [v + thin for v in lefts], [v - thin for v in rights]), look["bone"])
     c.paint(c.ellipse((-0.5, -0.2), 0.09, 0.17, angle=0.1), look["cortex"])
     c.paint(c.ellipse((-0.5, -0.2), 0.065, 0.145, angle=0.1), look["bone"])
     c.paint(c.stroke([(-0.5, -1.0), (-0.55, -0.36)], 0.05), look["tendon"])
@@ -230,16 +198,10 @@ def _knee_sideways(canvas: Canvas, case: Case, *, mri: bool, water_bright: bool)
 def draw_pelvis(canvas: Canvas, case: Case, series: Series) -> Point | None:
     """Draw a frontal pelvis with both hips; a hip finding sits on the case's side."""
     c = canvas.local(wide=case.habitus)
-    c.paint(
-        c.column([-1.4, -0.4, 0.2, 1.4], [-0.8, -0.88, -0.98, -0.92], [0.8, 0.88, 0.98, 0.92], soft=0.08),
-        0.24,
-    )
+    c.paint(c.band([-1.4, -0.4, 0.2, 1.4], [0.8, 0.88, 0.98, 0.92], soft=0.08), 0.24)
     for k in range(2):
-        c.add(c.column([-1.1 + 0.24 * k, -0.92 + 0.24 * k], [-0.15, -0.15], [0.15, 0.15]), 0.26)
-    c.add(
-        c.column([-0.62, -0.4, -0.1, 0.12], [-0.26, -0.22, -0.1, -0.03], [0.26, 0.22, 0.1, 0.03], soft=0.05),
-        0.28,
-    )
+        c.add(c.band([-1.1 + 0.24 * k, -0.92 + 0.24 * k], [0.15, 0.15]), 0.26)
+    c.add(c.band([-0.62, -0.4, -0.1, 0.12], [0.26, 0.22, 0.1, 0.03], soft=0.05), 0.28)
     for side in (-1, 1):
         _half_pelvis(c.local(wide=side), case if side == case.side else None)
     if case.finding == "normal":
@@ -250,13 +212,8 @@ def draw_pelvis(canvas: Canvas, case: Case, series: Series) -> Point | None:
 def _half_pelvis(f: Canvas, case: Case | None) -> None:
     """One side, drawn for positive x: iliac wing, pubis and ischium around the foramen, hip joint, femur."""
     finding = case.finding if case is not None else "normal"
-    wing = f.column(
-        [-0.72, -0.6, -0.35, -0.1, 0.12],
-        [0.3, 0.2, 0.18, 0.26, 0.36],
-        [0.6, 0.78, 0.8, 0.62, 0.62],
-        soft=0.03,
-    )
-    f.add(wing, 0.24)
+    inner, outer = [0.3, 0.2, 0.18, 0.26, 0.36], [0.6, 0.78, 0.8, 0.62, 0.62]
+    f.add(f.column([-0.72, -0.6, -0.35, -0.1, 0.12], inner, outer, soft=0.03), 0.24)
     f.add(f.stroke([(0.3, -0.7), (0.6, -0.7), (0.8, -0.45)], 0.05), 0.16)
     f.add(f.ring((0.24, 0.42), 0.17, 0.2, 0.1, angle=0.3), 0.26)
     f.add(f.stroke([(0.06, 0.28), (0.4, 0.16)], 0.1), 0.16)

@@ -1,7 +1,5 @@
 """From a case and a series to the finished 8-bit picture: anatomy, marks, exposure, blur and noise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,15 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from pipelines.demo.abdomen import draw_abdomen
-from pipelines.demo.breast import draw_breast
+from pipelines.demo.abdomen import draw_abdomen, draw_ultrasound
 from pipelines.demo.canvas import SIZE, Canvas, Point
-from pipelines.demo.chest import draw_chest
-from pipelines.demo.head import draw_head
+from pipelines.demo.cases import Case, Series
+from pipelines.demo.chest import draw_breast, draw_chest
+from pipelines.demo.head_spine import draw_head, draw_spine
 from pipelines.demo.limbs import draw_hand, draw_knee, draw_pelvis
-from pipelines.demo.spine import draw_spine
-from pipelines.demo.study import Case, Series
-from pipelines.demo.ultrasound import draw_ultrasound
 
 Draw = Callable[[Canvas, Case, Series], Point | None]
 

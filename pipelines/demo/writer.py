@@ -1,7 +1,5 @@
 """Writes the demo data set: pictures, one CSV per split, a README and a marker, in one atomic rename."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import json
@@ -20,9 +18,8 @@ from PIL import Image
 
 from kg_targets.errors import DataError
 from pipelines.demo.captions import compose_caption
-from pipelines.demo.cases import plan_cases, split_cases
+from pipelines.demo.cases import Case, Series, plan_cases, split_cases
 from pipelines.demo.picture import draw_picture
-from pipelines.demo.study import Case, Series
 
 VERSION = "1"
 """Version of the generator; raised whenever the same seed gives other bytes."""

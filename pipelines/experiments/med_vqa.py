@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
+from kg_targets.manifest import Manifest
 from pipelines.experiments.grid import digest, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
 from pipelines.experiments.med_vqa_grid import (
@@ -28,13 +29,12 @@ from pipelines.experiments.plan import Plan, Rounds, Say
 from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
-from training.med_vqa.answer.evaluate.evaluation import FORMAT
+from training.med_vqa.answer.evaluation import FORMAT
 from training.med_vqa.finetune import task as finetune
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain import train as pretraining
 from training.vqa import predictions
 from training.vqa.floors import FLOORS
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
 STORES, PRETRAIN, FINETUNE, SCORE = "stores", "pretrain", "finetune", "score"
@@ -59,7 +59,7 @@ def split_of(of: Questions) -> Split:
     Raises:
         KGTargetsError: files are missing or malformed.
     """
-    manifest, part = find_vqa_manifest(of.dataset), of.part
+    manifest, part = Manifest.load(of.dataset, "questions"), of.part
     return prepare(manifest, of.data_root, part.protocol, seed=part.cut, validation_share=of.validation_share)
 
 
@@ -323,7 +323,7 @@ class MedVQAPlan(Plan):
         )
         images = ("--images", SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
         command = (
-            *(python(), "-m", "training.med_vqa.answer.evaluate", "--model", shown(run.folder)),
+            *(python(), "-m", "training.med_vqa.answer", "--model", shown(run.folder)),
             *("--dataset", grid.dataset, "--data-root", shown(grid.data_root), *images),
             *("--name", one.row.name, *grid.evaluation, "--out", shown(made.parent)),
         )

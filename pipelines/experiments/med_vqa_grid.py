@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, PlainValidator
 
 from kg_targets.errors import ConfigError
+from kg_targets.manifest import Manifest
 from pipelines.experiments import grid as declared
 from pipelines.experiments.grid import (
     Declared,
@@ -24,7 +25,6 @@ from pipelines.experiments.grid import (
     parse,
     text,
 )
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import PROTOCOLS
 
 FINETUNE_TASK, PRETRAIN_TASK = "med_vqa_finetune", "med_vqa_pretrain"
@@ -83,7 +83,7 @@ def _parts(content: Any) -> tuple[Part, ...]:
 
 
 class Evaluation(Declared):
-    """Options of ``python -m training.med_vqa.answer.evaluate`` beyond the runner's own."""
+    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
 
     mode: Text | None = None
     k: Whole | None = None
@@ -244,7 +244,7 @@ class MedVQAGrid(Grid):
     pretrain_seeds: declared.Seeds | None = None
     """Of the pre-training that each of ``seeds`` starts from, in their order."""
     evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
-    """Options of ``python -m training.med_vqa.answer.evaluate`` beyond the runner's own."""
+    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
     stores: Annotated[dict[str, Store], PlainValidator(_stores)] = Field(default_factory=dict)
     baseline: Text | None = None
     """Row that every other row is tested against; ``None``: none."""
@@ -261,7 +261,7 @@ class MedVQAGrid(Grid):
 
     def resolved(self, path: Path, data_root: Path | None) -> Self:
         """See ``Grid``."""
-        default_root = find_vqa_manifest(self.dataset).default_root
+        default_root = Manifest.load(self.dataset, "questions").default_root
         stages = _stages("pretrain", list(self.pretrain) if self.pretrain == () else self.pretrain)
         rows = {name: self._row(name, row, stages) for name, row in self.rows.items()}
         titles: dict[str, str] = {}

@@ -8,19 +8,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kg_targets.manifest import Manifest
 from pipelines.audit.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import Timing, Workspace, timing
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Row
 from pipelines.experiments.render import Panel, draw, render
 from training.engine.checkpoint import METRICS
-from training.statistics.bootstrap import flips_for, holm
-from training.vqa import compare
-from training.vqa.compare_report import as_json, as_markdown
-from training.vqa.files import write_text
-from training.vqa.manifest import find_vqa_manifest
+from training.folders import write_text
+from training.statistics.intervals import per_cent
+from training.statistics.paired_tests import flips_for, holm
+from training.vqa import comparison
+from training.vqa.compare import as_json, as_markdown
 from training.vqa.predictions import read_predictions
-from training.vqa.scores import FLOOR, HEADLINES, OVERALL, Accuracy, Difference, differences, per_cent
+from training.vqa.scores import FLOOR, HEADLINES, OVERALL, Accuracy, Difference, differences
 
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""
@@ -80,7 +81,7 @@ class RowFacts:
 class Results:
     """Everything that a report says in numbers."""
 
-    tables: tuple[compare.Table, ...]
+    tables: tuple[comparison.Table, ...]
     """One for each protocol where cuts are pooled, else for each part."""
     against: tuple[Against, ...]
     """Every row against the baseline; none without one."""
@@ -148,7 +149,7 @@ def results_of(finished: Finished) -> Results:
         DataError: they are damaged or do not fit together.
     """
     given = [(title, read_predictions(file)) for title, file in finished.predictions]
-    tables = tuple(compare.tables_of(given, DRAWS, SEED, finished.grid.pooled))
+    tables = tuple(comparison.tables_of(given, DRAWS, SEED, finished.grid.pooled))
     rows, times = {}, list[Timing | None]()
     for row in finished.rows:
         runs, *stages = finished.folders[row.name]
@@ -157,7 +158,9 @@ def results_of(finished: Finished) -> Results:
     return Results(tables, _against(finished.grid, finished.rows, tables), rows, tuple(times))
 
 
-def _against(grid: MedVQAGrid, rows: Sequence[Row], tables: Sequence[compare.Table]) -> tuple[Against, ...]:
+def _against(
+    grid: MedVQAGrid, rows: Sequence[Row], tables: Sequence[comparison.Table]
+) -> tuple[Against, ...]:
     if grid.baseline is None:
         return ()
     baseline = grid.rows[grid.baseline]
@@ -179,12 +182,12 @@ def _against(grid: MedVQAGrid, rows: Sequence[Row], tables: Sequence[compare.Tab
     return tuple(Against(*one, p) for one, p in zip(found, corrected, strict=True))
 
 
-def _model(table: compare.Table, row: Row) -> compare.Row | None:
+def _model(table: comparison.Table, row: Row) -> comparison.Row | None:
     """A row of the grid in a table; ``None`` where it was not run."""
-    return next((one for one in table.rows if one.name == row.title and one.role == compare.MODEL), None)
+    return next((one for one in table.rows if one.name == row.title and one.role == comparison.MODEL), None)
 
 
-def _accuracy(table: compare.Table, row: Row) -> Accuracy | None:
+def _accuracy(table: comparison.Table, row: Row) -> Accuracy | None:
     """Of a row, overall."""
     found = _model(table, row)
     return None if found is None else found.accuracies[OVERALL]
@@ -202,14 +205,14 @@ def _parameters(runs: Sequence[Path]) -> int | None:
         return None
 
 
-def _panel(table: compare.Table, rows: Sequence[Row]) -> Panel:
+def _panel(table: comparison.Table, rows: Sequence[Row]) -> Panel:
     """What the plot shows of a table."""
     lines = {name: {x: one.interval for x, one in line.items()} for name, line in _lines(table, rows).items()}
     baselines = [row.accuracies[OVERALL].interval.mean for row in table.rows if row.mode == FLOOR]
     return Panel(_protocol(table), lines, max(baselines, default=None))
 
 
-def _lines(table: compare.Table, rows: Sequence[Row]) -> dict[str, dict[float, Accuracy]]:
+def _lines(table: comparison.Table, rows: Sequence[Row]) -> dict[str, dict[float, Accuracy]]:
     lines: dict[str, dict[float, Accuracy]] = {}
     for row in rows:
         accuracy = _accuracy(table, row)
@@ -221,10 +224,10 @@ def _lines(table: compare.Table, rows: Sequence[Row]) -> dict[str, dict[float, A
 
 def _page(finished: Finished, results: Results, picture: Path | None) -> str:
     """The report; ``picture``: the plot's file beside the page."""
-    comparison = as_markdown(results.tables, DRAWS).split("\n", 2)[2]  # without its title
+    compared = as_markdown(results.tables, DRAWS).split("\n", 2)[2]  # without its title
     return render(
-        "med_vqa", finished=finished, grid=finished.grid, results=results, picture=picture, comparison=comparison,
-        manifest=find_vqa_manifest(finished.grid.dataset), paper=paper("med_vqa"),
+        "med_vqa", finished=finished, grid=finished.grid, results=results, picture=picture, comparison=compared,
+        manifest=Manifest.load(finished.grid.dataset, "questions"), paper=paper("med_vqa"),
         titles={row.name: row.title for row in finished.asked},
         protocols=[(table, _protocol(table)) for table in results.tables],
         times=[one for one in results.times if one is not None],
@@ -234,7 +237,7 @@ def _page(finished: Finished, results: Results, picture: Path | None) -> str:
     )  # fmt: skip
 
 
-def _protocol(table: compare.Table) -> str:
+def _protocol(table: comparison.Table) -> str:
     """A table's protocol, with its cuts where these have other test questions."""
     protocol, cuts = str(table.facts["protocol"]), str(table.facts["split_seed"])
     if protocol != "image_disjoint":

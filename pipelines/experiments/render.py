@@ -1,7 +1,6 @@
 """Pages from templates, their figures in per cent, and their pictures; written whole or not at all."""
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +10,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from training.folders import writing
-from training.statistics.bootstrap import Interval
+from training.folders import whole_file
+from training.statistics.intervals import Interval
+from training.statistics.paired_tests import p_text
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""
-SMALLEST_P = 0.0001
-"""Smaller ones are told as that."""
 NOTHING = "–"
 COLOURS = ("#1f5fbf", "#c8352b", "#2a9d4a", "#8e44ad")
 _APART = 0.12  # units of the axis, between lines that would hide each other
@@ -39,13 +37,6 @@ def bounds(one: Interval, signed: bool = False) -> str:
     """Nothing where they cannot be estimated: too few cases for a t interval."""
     sign = "+" if signed else ""
     return "" if math.isnan(one.low) else f" [{100 * one.low:{sign}.1f}, {100 * one.high:{sign}.1f}]"
-
-
-def p_value(value: float | None) -> str:
-    """A p value; nothing where nothing was tested."""
-    if value is None or math.isnan(value):
-        return NOTHING
-    return f"{value:.4f}" if value >= SMALLEST_P else f"< {SMALLEST_P}"
 
 
 def span(values: Iterable[float]) -> str:
@@ -77,7 +68,7 @@ def _templates() -> Environment:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     found.filters |= {
-        "percent": percent, "interval": interval, "bounds": bounds, "p": p_value, "span": span, "number": number
+        "percent": percent, "interval": interval, "bounds": bounds, "p": p_text, "span": span, "number": number
     }  # fmt: skip
     found.tests["known"] = lambda value: not math.isnan(value)
     found.globals |= {"cells": cells, "header": header, "level": LEVEL}
@@ -147,14 +138,8 @@ def draw(path: Path, panels: Sequence[Panel], title: str, x: str, marked: float 
         axes.grid(alpha=0.25)
         if not place:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9)
-    partial = path.with_name(path.name + ".partial")
-    with writing(path, option):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path, option) as partial:
+        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
 
 
 def _bars(intervals: Sequence[Interval]) -> list[list[float]]:

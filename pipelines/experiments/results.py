@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from training.statistics.bootstrap import Interval
-from training.statistics.noise import Noise
+from training.statistics.intervals import Interval, seed_sd
+from training.statistics.seed_variance import SeedVariance
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,10 @@ class Difference:
 
     interval: Interval
     """Of the mean difference over the queries that both rows have scored: with training noise where there are several
-    seeds (``noise.t_test``), else given these models (bootstrap over cases)."""
+    seeds (``seed_variance.t_test``), else given these models (bootstrap over cases)."""
     folds: Mapping[str, float]
     """Mean difference within each fold; NaN where it has no query."""
-    noise: Noise | None = None
+    noise: SeedVariance | None = None
     """What the interval rests on; ``None`` with one seed."""
     p: float | None = None
     """t test that contains training noise; None where nothing was to be tested, and with one seed."""
@@ -144,7 +142,7 @@ class RowResult:
     def seed_sd(self, measure: str) -> float | None:
         """Standard deviation of the seeds' means (S − 1 in the denominator); None for a single seed."""
         means = self.seed_means.get(measure, ())
-        return float(np.std(means, ddof=1)) if len(means) > 1 else None
+        return seed_sd(means)
 
     def seed_gap(self, measure: str) -> float | None:
         """Largest difference between two seeds' means, A against A; None for a single seed."""

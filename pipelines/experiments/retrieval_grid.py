@@ -14,7 +14,7 @@ from kg_targets.manifest.folds import TEST, TRAIN, FoldConfig, fold_names
 from pipelines.build.config import BuildConfig
 from pipelines.experiments import grid as declared
 from pipelines.experiments.grid import Declared, Grid, Named, Names, Text, Truth, Whole, derived, known, parse
-from training.retrieval.arguments import ArgumentParser
+from training.command import ArgumentParser
 
 TASK = "nb_clip"
 CHANCE = "chance"

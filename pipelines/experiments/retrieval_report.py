@@ -20,9 +20,9 @@ from pipelines.experiments.retrieval_grid import CHANCE, Official, RetrievalGrid
 from pipelines.experiments.statistics import Sheets, analyse
 from training.engine.checkpoint import CONFIG, LOG
 from training.errors import ConfigError, DataError
+from training.folders import write_text
 from training.nb_clip.losses import LOSSES
 from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
-from training.vqa.files import write_text
 
 RESULT, TABLES = "report.json", "tables.md"
 PART_RESULT, PART_TABLES = "part.json", "part.md"

@@ -1,7 +1,7 @@
 """What score sheets say: pooled over folds, averaged over seeds, compared pair by pair of rows.
 
 Each query is scored by the one model of a row and seed that did not train on its case, within its fold's gallery. A
-query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.bootstrap``); those of
+query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.intervals``); those of
 differences and the tests contain training noise, too (``noise``), and with a single seed, which cannot show any, they
 hold given these models. What is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected,
 and one family under Holm's correction. Everything else is described by intervals, without p values.
@@ -18,9 +18,9 @@ from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.score_sheets import ScoreSheet, pool
-from training.statistics import bootstrap
-from training.statistics.bootstrap import FloatArray, IntArray, Interval
-from training.statistics.noise import t_test
+from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval
+from training.statistics.paired_tests import Comparison, Pair, compare_all, flips_for, holm
+from training.statistics.seed_variance import t_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
@@ -66,7 +66,7 @@ def analyse(
     _check(design, sheets, pooled)
     tested = set(sheets) == set(design.rows)
     family = design.family if tested else ()
-    flips = bootstrap.flips_for(len(family))
+    flips = flips_for(len(family))
     shown = [one for one in design.contrasts if one.row in sheets and one.baseline in sheets]
     hypotheses = (design.primary, *family) if tested else ()
     by_chance, *by_row = _intervals([pooled.chance, *pooled.means.values()], pooled.cases, design)
@@ -174,9 +174,7 @@ def _intervals(scores: Sequence[Measures], cases: IntArray, design: Design) -> l
     for name in scores[0]:
         for intervals, measures in zip(found, scores, strict=True):
             one = measures[name]
-            intervals[name] = bootstrap.case_interval(
-                one.values, cases, design.draws, design.seed, one.classes
-            )
+            intervals[name] = case_interval(one.values, cases, design.draws, design.seed, one.classes)
     return found
 
 
@@ -216,7 +214,7 @@ def _differences(
 def _holm(p_values: Mapping[Question, float | None], family: Sequence[Question]) -> dict[Question, float]:
     """Corrected over the family; nothing where there are no p values."""
     known = [(asked, p) for asked in family if (p := p_values[asked]) is not None]
-    return dict(zip([asked for asked, _ in known], bootstrap.holm([p for _, p in known]), strict=True))
+    return dict(zip([asked for asked, _ in known], holm([p for _, p in known]), strict=True))
 
 
 def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design: Design) -> Difference:
@@ -230,9 +228,7 @@ def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design:
     }
     ours, theirs = pooled.seeds[contrast.row], pooled.seeds[contrast.baseline]
     if len(ours) == 1:
-        return Difference(
-            bootstrap.case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold
-        )
+        return Difference(case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold)
     by_seed = np.stack([ours[seed][measure].values - theirs[seed][measure].values for seed in ours])
     found = t_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
     return Difference(found.interval, by_fold, found.noise, found.p)
@@ -244,18 +240,16 @@ def _part(values: FloatArray, classes: IntArray | None, kept: NDArray[np.bool_])
 
 def _given_models(
     pooled: _Pooled, hypotheses: Sequence[Hypothesis], kept: IntArray, design: Design, flips: int
-) -> list[bootstrap.Comparison]:
+) -> list[Comparison]:
     """Sign-flip tests of the scores averaged over seeds."""
     pairs = [_pair(pooled, hypothesis, kept) for hypothesis in hypotheses]
-    return bootstrap.compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
+    return compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
 
 
-def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> bootstrap.Pair:
+def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> Pair:
     contrast, measure = hypothesis.contrast, hypothesis.measure
     one, other = pooled.means[contrast.row][measure], pooled.means[contrast.baseline][measure]
-    return bootstrap.Pair(
-        one.values[kept], other.values[kept], None if one.classes is None else one.classes[kept]
-    )
+    return Pair(one.values[kept], other.values[kept], None if one.classes is None else one.classes[kept])
 
 
 def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, flips: int) -> Subset:

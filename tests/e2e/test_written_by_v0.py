@@ -31,7 +31,7 @@ COMMANDS = {
     "kg-targets": "pipelines.cli",
     "train": "training.run",
     "evaluate": "training.retrieval.__main__",
-    "evaluate-vqa": "training.med_vqa.answer.evaluate.__main__",
+    "evaluate-vqa": "training.med_vqa.answer.__main__",
     "compare-vqa": "training.vqa.compare",
     "predict": "training.predict",
 }

@@ -1,6 +1,6 @@
 """Export a finished run: ``python -m training.export --run RUN --out DIR [--report retrieval.json]``."""
 
-import logging
+import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from training.clip.load import Clip, load_clip, write_model_folder
+from training.command import ArgumentParser, run_command
 from training.engine.checkpoint import write_json
-from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.errors import CheckpointError, ConfigError
 from training.export.card import model_card, without_folders
 from training.export.run import RunRecord, read_evaluation, read_run
 from training.folders import check_writable, replace_folder, writing
-from training.retrieval.arguments import ArgumentParser
 
 RECORD = "export.json"
 """What the card says, for machines; its presence marks a folder as an export of ours."""
@@ -36,23 +36,15 @@ def parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export and say where; 2 for a user's error, 130 when interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        options = parser().parse_args(arguments)
-        if options.report_run and not options.report:
-            raise ConfigError("--report-run needs --report: it names the run in that report")
-        export(
-            Path(options.run), Path(options.out), Path(options.report) if options.report else None,
-            options.report_run,
-        )  # fmt: skip
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again\n")
-        return 130
-    sys.stdout.write(f"wrote {options.out}: read {Path(options.out) / CARD} before you share it\n")
-    return 0
+    return run_command(parser(), _export, arguments)
+
+
+def _export(options: argparse.Namespace) -> None:
+    if options.report_run and not options.report:
+        raise ConfigError("--report-run needs --report: it names the run in that report")
+    run, out, report = Path(options.run), Path(options.out), Path(options.report) if options.report else None
+    export(run, out, report, options.report_run)
+    sys.stdout.write(f"wrote {options.out}: read {out / CARD} before you share it\n")
 
 
 def export(run: Path, out: Path, report: Path | None = None, report_run: str | None = None) -> None:

@@ -5,6 +5,7 @@ temperature itself: similarities of another ontology, extractor or batch size li
 would give targets that are nearly hard or nearly uniform (R, ours). A store of noise looks like one of knowledge here.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 from kg_targets.store import TargetStore
+from training.command import ArgumentParser, run_command
 from training.data.cases import case_codes
-from training.errors import ConfigError, KGTargetsError
+from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
 from training.nb_clip.targets import Pairs, fixed_mass_policy, pair_structure
-from training.retrieval.arguments import ArgumentParser
 
 ALPHA = 0.7
 """Mass that the true pair keeps: the best on dev of the values tried."""
@@ -117,14 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", required=True, help="folder of the training split's target store")
     parser.add_argument("--batch-size", type=int, default=128, help="images per step, over all processes")
     parser.add_argument("--seed", type=int, default=0, help="of the batches looked at")
-    try:
-        given = parser.parse_args(arguments)
-        found = suggest_policy(TargetStore.open(given.store), given.batch_size, seed=given.seed)
-    except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return run_command(parser, _suggest, arguments)
+
+
+def _suggest(given: argparse.Namespace) -> None:
+    found = suggest_policy(TargetStore.open(given.store), given.batch_size, seed=given.seed)
     sys.stdout.write(_as_yaml(found))
-    return 0
 
 
 def _as_yaml(found: Suggestion) -> str:

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from kg_targets.store import TargetStore
+from training.command import ArgumentParser, run_command
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, writing
 from training.retrieval import outputs
-from training.retrieval.arguments import ArgumentParser, answer
 from training.retrieval.config import IMAGE_TEXT, EvalConfig
 from training.retrieval.evaluation import Plan, RunResult, evaluate_runs, report_of
 from training.retrieval.features import RetrievalSet
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, print the table, write the report; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), evaluate, arguments)
+    return run_command(parser(), evaluate, arguments)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ from training.retrieval.report import Report, make_report
 from training.retrieval.retrieval import Device, pair_ranks, rank
 from training.retrieval.runs import RunGroup
 from training.retrieval.zero_shot import Task, class_features, tasks
-from training.statistics.bootstrap import flips_for
+from training.statistics.paired_tests import flips_for
 
 SHOWN = 5
 """Places of the lists that pictures show."""

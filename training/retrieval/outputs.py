@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from training.engine.checkpoint import write_json
 from training.retrieval.config import EvalConfig
 from training.retrieval.runs import RunGroup
+from training.statistics.intervals import nan_to_null
 
 RESULT = "retrieval.json"
 TABLE = "retrieval.txt"
@@ -79,7 +79,7 @@ def write_outputs(
         made = Path(made_in)
         for file, write in writers.items():
             write(made / file)
-        write_json(made / name, {**plain_values(result), "files": names, "key": key})
+        write_json(made / name, {**nan_to_null(result), "files": names, "key": key})
         out.mkdir(exist_ok=True)
         # Away first and back last: its presence says that everything else is there and of the same evaluation.
         (out / name).unlink(missing_ok=True)
@@ -89,12 +89,3 @@ def write_outputs(
         for file in names:
             shutil.move(made / file, out / file)
     return names
-
-
-def plain_values(value: Any) -> Any:
-    """JSON has no NaN: a measure without a query is null."""
-    if isinstance(value, dict):
-        return {key: plain_values(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_values(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

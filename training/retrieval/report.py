@@ -4,20 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.runs import CHANCE
-from training.statistics.bootstrap import (
-    MIN_FLIPS,
-    Comparison,
-    Interval,
-    Pair,
-    case_interval,
-    compare_all,
-    holm,
-)
+from training.statistics.intervals import Interval, case_interval, seed_sd
+from training.statistics.paired_tests import MIN_FLIPS, Comparison, Pair, compare_all, holm
 
 
 @dataclass(frozen=True)
@@ -53,8 +44,7 @@ class Report:
 
     def seed_deviation(self, run: str, measure: str) -> float | None:
         """Standard deviation of the seeds' means (S − 1 in the denominator); None for a single seed."""
-        means = self.seed_means[run][measure]
-        return float(np.std(means, ddof=1)) if len(means) > 1 else None
+        return seed_sd(self.seed_means[run][measure])
 
 
 def make_report(

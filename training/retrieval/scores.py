@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
+from training.command import ArgumentParser, run_command
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource, open_source
 from training.errors import DataError
 from training.folders import check_writable
-from training.retrieval.arguments import ArgumentParser, answer
 from training.retrieval.config import EvalConfig
 from training.retrieval.evaluation import Plan, evaluate_runs
 from training.retrieval.features import RetrievalSet
@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score and write; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), _score, arguments)
+    return run_command(parser(), _score, arguments)
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from training.retrieval.report import Report
 from training.retrieval.runs import CHANCE
-from training.statistics.bootstrap import Interval
+from training.statistics.intervals import Interval
 
 
 def as_json(report: Report) -> dict[str, Any]:

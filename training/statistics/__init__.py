@@ -1,1 +1,9 @@
-"""Statistics for everyone who reports: intervals over cases, paired tests, seed variance."""
+"""Statistics for everyone who reports: intervals over cases, paired tests, seed variance.
+
+Where a p value comes from:
+
+p value                                       function
+of these trained models (sign flips)          ``paired_tests.compare``, ``paired_tests.compare_all``
+of a configuration, whatever the seed (t)     ``seed_variance.t_test``
+corrected for several tests (Holm)            ``paired_tests.holm``
+"""

@@ -5,12 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kg_targets.manifest import ReadReport
+from kg_targets.manifest import Manifest, Question, ReadReport, known_data_sets
+from training.command import ArgumentParser, run_command
 from training.data.files import resolve
 from training.errors import ConfigError
-from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.items import Question
-from training.vqa.manifest import VQAManifest, find_vqa_manifest, known_vqa_data_sets
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the list; 2 for a user's error."""
-    return answer(parser(), show, arguments)
+    return run_command(parser(), show, arguments)
 
 
 def show(options: argparse.Namespace) -> None:
@@ -32,7 +30,7 @@ def show(options: argparse.Namespace) -> None:
     Raises:
         KGTargetsError: a name, a manifest or a file is not usable.
     """
-    manifests = [find_vqa_manifest(name) for name in options.name] or known_vqa_data_sets()
+    manifests = [Manifest.load(name, "questions") for name in options.name] or known_data_sets("questions")
     if options.data_root is not None:
         if len(options.name) != 1:
             raise ConfigError("--data-root is the folder of one data set: name it, and no other")
@@ -43,7 +41,7 @@ def show(options: argparse.Namespace) -> None:
         sys.stdout.write("\n".join(describe(manifest, root)) + "\n")
 
 
-def describe(manifest: VQAManifest, root: Path) -> list[str]:
+def describe(manifest: Manifest, root: Path) -> list[str]:
     """For people: a data set, and its splits as they are under ``root``.
 
     Raises:
@@ -52,16 +50,16 @@ def describe(manifest: VQAManifest, root: Path) -> list[str]:
     lines = [f"{manifest.name}: {manifest.title} (licence: {manifest.licence})"]
     present = manifest.present_splits(root)
     for split, spec in manifest.splits.items():
-        expected = f" of {spec.expected_rows:,}" if spec.expected_rows else ""
+        expected = f" of {spec.expected_questions:,}" if spec.expected_questions else ""
         if split not in present:
             lines.append(f"  {split:<10} not in {root}")
             continue
         report = ReadReport()
-        questions = manifest.read(split, root, report)
+        questions = manifest.questions(split, root, report)
         published = {True: "as published", False: "NOT the published files", None: "not checked"}
         lines.append(
             f"  {split:<10} {len(questions):,}{expected} questions "
-            f"({published[manifest.is_published(split, root)]}), {_images(questions, root)}"
+            f"({published[manifest.questions_are_published(split, root)]}), {_images(questions, root)}"
         )
         lines += [f"  {'':<10} {line}" for line in report.lines()]
     if not present:

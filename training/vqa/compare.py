@@ -22,192 +22,281 @@ images, which say something about these trained models only.
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from training.checks import within
-from training.errors import ConfigError, DataError
-from training.folders import check_writable
-from training.retrieval.arguments import ArgumentParser, answer
-from training.statistics.bootstrap import flips_for, holm
-from training.vqa.compare_report import as_json, as_markdown
-from training.vqa.files import json_text, write_text
-from training.vqa.pooling import pool
-from training.vqa.predictions import Predictions, read_predictions
-from training.vqa.scores import FLOOR, HEADLINES, OVERALL, Accuracy, Difference, accuracies, differences
+from training.command import ArgumentParser, run_command
+from training.errors import ConfigError
+from training.folders import check_writable, json_text, write_text
+from training.statistics.intervals import nan_to_null, per_cent
+from training.statistics.paired_tests import p_text
+from training.vqa.comparison import (
+    BLANK,
+    CONTROLS,
+    MODEL,
+    PLACE,
+    QUESTION_ONLY,
+    SHUFFLED,
+    Row,
+    Table,
+    Test,
+    tables_of,
+)
+from training.vqa.predictions import read_predictions
+from training.vqa.scores import FLOOR, HEADLINES, OVERALL, Accuracy, Difference
 
-MODEL, QUESTION_ONLY, SHUFFLED, BLANK = "model", "question_only", "shuffled", "blank"
-CONTROLS = (QUESTION_ONLY, SHUFFLED, BLANK)
-_IMAGES = {"real": MODEL, "shuffled": SHUFFLED, "blank": BLANK}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One configuration on one part: its predictions from every seed."""
-
-    name: str
-    role: str
-    mode: str
-    seeds: tuple[Any, ...]
-    """Of the trainings, in order; ``None`` where a file names none."""
-    predictions: tuple[Predictions, ...]
-    accuracies: dict[str, Accuracy]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Of its first predictions."""
-        return self.predictions[0].facts
-
-
-@dataclass(frozen=True)
-class Test:
-    """A model against another row, in one group of questions."""
-
-    model: Row
-    baseline: Row
-    group: str
-    difference: Difference
-    """Of the accuracies; its interval, p, and what both rest on."""
-    corrected: float
-    """p after Holm over every test of the report."""
+TITLES = {
+    MODEL: "",
+    QUESTION_ONLY: ", question only (blank images in training and test)",
+    SHUFFLED: ", images shuffled at test",
+    BLANK: ", blank images at test",
+    FLOOR: " (floor)",
+}
+_SIGNIFICANT = 0.05
+_MIN_QUESTIONS = 10
+"""Of a category that is shown."""
+_FEW = 2
+"""Degrees of freedom of training noise up to which a difference can look surer than it is."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Everything on one part of one data set under one protocol and cut."""
-
-    rows: tuple[Row, ...]
-    tests: tuple[Test, ...]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Data set, protocol, part, cut, candidates and ceiling, which its rows share."""
-        return self.rows[0].facts
-
-
-def role_of(facts: dict[str, Any]) -> str:
-    """What predictions are compared as.
-
-    Raises:
-        DataError: the facts do not say which images were seen.
-    """
-    if facts.get("mode") == FLOOR:
-        return FLOOR
-    trained_on = facts.get("trained_on", "unknown")
-    if trained_on not in ("real", "blank"):
-        raise DataError(
-            f'predictions of a model that was trained on "{trained_on}" images: real and blank are known. Its folder '
-            "has no record of the training: answer with its finished run, or train it again"
-        )
-    if trained_on == "blank":
-        return QUESTION_ONLY
-    images = facts.get("images", "real")
-    if images not in _IMAGES:
-        raise DataError(f'predictions answered from images "{images}": real, shuffled and blank are known')
-    return _IMAGES[images]
-
-
-def tables_of(
-    given: Iterable[tuple[str, Predictions]], draws: int = 2000, seed: int = 0, pool_cuts: bool = False
-) -> list[Table]:
-    """Rows of predictions, one table for each data set, protocol, part and cut, in order of first appearance.
-
-    Args:
-        given: (name, predictions); an empty name stands for the ``name`` of the facts.
-        draws: bootstrap samples of each interval.
-        seed: of bootstrap and sign flips.
-        pool_cuts: whether predictions that differ in the cut only become one.
-
-    Raises:
-        DataError: predictions do not fit together, or the same seed is given twice.
-    """
-    if pool_cuts:
-        given = _pooled(given)
-    found: dict[tuple[Any, ...], dict[tuple[str, str, str], list[Predictions]]] = {}
-    for name, predictions in given:
-        facts = predictions.facts
-        place = tuple(facts.get(key) for key in ("dataset", "protocol", "split", "split_seed"))
-        row = (name or str(facts.get("name", "model")), role_of(facts), str(facts.get("mode", "")))
-        found.setdefault(place, {}).setdefault(row, []).append(predictions)
-    tables = [
-        tuple(_row(*key, predictions, draws, seed) for key, predictions in rows.items())
-        for rows in found.values()
-    ]
-    pairs = [_pairs(rows) for rows in tables]
-    for of_table in pairs:
-        for model, other in of_table:
-            _check_same_models(model, other)
-    flips = flips_for(len(HEADLINES) * sum(map(len, pairs)))
-    tested = [
-        [
-            (model, baseline, group, difference)
-            for model, baseline in of_table
-            for group, difference in differences(
-                model.predictions, baseline.predictions, HEADLINES, draws, flips, seed
-            ).items()
+def as_markdown(tables: Sequence[Table], draws: int) -> str:
+    """A table for each protocol, what the image adds, the distance to the floors, and how to read it."""
+    tests = [test for table in tables for test in table.tests]
+    lines = ["# Med-VQA: accuracy, floors, and what the image adds", ""]
+    for table in tables:
+        lines += [f"## {_place(table)}", "", *_ground(table), "", *_rows(table), "", *_categories(table)]
+    if tests:
+        lines += ["## What the image adds", "", *_adds(tables)]
+        lines += [
+            "## Above the best floor",
+            "",
+            *_differences([t for t in tests if t.baseline.role == FLOOR]),
+            "",
         ]
-        for of_table in pairs
-    ]
-    corrected = iter(holm([difference.p_value for of_table in tested for *_, difference in of_table]))
-    return [
-        Table(rows, tuple(Test(*test, next(corrected)) for test in of_table))
-        for rows, of_table in zip(tables, tested, strict=True)
-    ]
+    lines += ["## How to read this", "", *_reading(tests, draws)]
+    return "\n".join(lines) + "\n"
 
 
-def _pooled(given: Iterable[tuple[str, Predictions]]) -> list[tuple[str, Predictions]]:
-    cuts: dict[tuple[Any, ...], list[Predictions]] = {}
-    for name, predictions in given:
-        facts = predictions.facts
-        place = tuple(facts.get(key) for key in ("dataset", "protocol", "split", "name", "mode", "seed"))
-        cuts.setdefault((name, *place, role_of(facts)), []).append(predictions)
-    return [(str(key[0]), pool(parts)) for key, parts in cuts.items()]
+def as_json(tables: Sequence[Table]) -> dict[str, Any]:
+    """Every number, as shares of 1; ``null`` for what is not a number."""
+    return {
+        "tables": [
+            {
+                "place": {key: table.facts.get(key) for key in PLACE},
+                "candidates": table.facts.get("candidates"),
+                "candidate_source": table.facts.get("candidate_source"),
+                "ceiling": table.facts.get("ceiling"),
+                "rows": [
+                    {
+                        "name": row.name,
+                        "role": row.role,
+                        "mode": row.mode,
+                        "seeds": list(row.seeds),
+                        "models": [one.facts.get("model") for one in row.predictions],
+                        "accuracies": {
+                            name: nan_to_null(asdict(one)) for name, one in row.accuracies.items()
+                        },
+                    }
+                    for row in table.rows
+                ],
+                "tests": [
+                    {
+                        MODEL: test.model.name,
+                        "baseline": {"name": test.baseline.name, "role": test.baseline.role},
+                        "group": test.group,
+                        "test": "t" if test.difference.seeds else "sign flips",
+                        **nan_to_null(asdict(test.difference)),
+                        "p_corrected": nan_to_null(test.corrected),
+                    }
+                    for test in table.tests
+                ],
+            }
+            for table in tables
+        ]
+    }
 
 
-def _row(name: str, role: str, mode: str, predictions: list[Predictions], draws: int, seed: int) -> Row:
-    predictions.sort(key=lambda one: str(one.facts.get("seed", "")).zfill(12))
-    seeds = tuple(one.facts.get("seed") for one in predictions)
-    if len(set(seeds)) < len(seeds):
-        raise DataError(
-            f"{name} ({role}): predictions of one seed are given twice: remove one, or name them apart by NAME=FILE"
-        )
-    return Row(name, role, mode, seeds, tuple(predictions), accuracies(predictions, draws, seed))
+def _place(table: Table) -> str:
+    facts = table.facts
+    return "{dataset}, {split}, protocol `{protocol}`, cut {split_seed}".format_map(facts)
 
 
-def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Every model with what it is tested against: its own controls, answered in the same mode, and the best floor."""
-    floors = sorted(
-        (row for row in rows if row.role == FLOOR), key=lambda row: -row.accuracies[OVERALL].interval.mean
+def _ground(table: Table) -> list[str]:
+    """What every number of the table rests on; a row with other candidates (a model of other data) is told apart."""
+    overall = table.rows[0].accuracies[OVERALL].interval
+    common = _candidates(table.facts)
+    lines = [f"{overall.queries:,} questions about {overall.cases:,} images. {common}"]
+    others = {_title(row): _candidates(row.facts) for row in table.rows if _candidates(row.facts) != common}
+    return lines + [line for title, text in others.items() for line in ("", f"{title}: {text}")]
+
+
+def _candidates(facts: dict[str, Any]) -> str:
+    shares = facts["ceiling"]
+    ceiling = ", ".join(f"{name} {100 * shares[name]:.1f} %" for name in HEADLINES if name in shares)
+    several = "Up to " if "," in str(facts["split_seed"]) else ""  # cuts that are put end to end
+    return (
+        f"{several}{facts['candidates']:,} candidates: {facts['candidate_source']}. "
+        f"Ceiling of an exact match with them: {ceiling}."
     )
-    return [
-        (model, other)
-        for model in rows
-        if model.role == MODEL
-        for other in (
-            *(
-                row
-                for row in rows
-                if row.role in CONTROLS and (row.name, row.mode) == (model.name, model.mode)
-            ),
-            *floors[:1],
+
+
+def _rows(table: Table) -> list[str]:
+    groups = [name for name in HEADLINES if name in table.rows[0].accuracies]
+    counts = {name: table.rows[0].accuracies[name].interval.queries for name in groups}
+    lines = [
+        "| | seeds | mode | " + " | ".join(f"{name} ({counts[name]:,})" for name in groups) + " |",
+        "|---|---|---|" + "---|" * len(groups),
+    ]
+    for row in table.rows:
+        cells = [_cell(row.accuracies[name]) for name in groups]
+        lines.append(f"| {_title(row)} | {_seeds(row)} | {row.mode} | {' | '.join(cells)} |")
+    return lines
+
+
+def _categories(table: Table) -> list[str]:
+    """Accuracy by category of the models and what they are tested against; nothing where no model is in the table."""
+    tested = [row for test in table.tests for row in (test.model, test.baseline)]
+    shown = [row for row in table.rows if any(row is other for other in tested)]
+    counts = {
+        name: accuracy.interval.queries
+        for name, accuracy in table.rows[0].accuracies.items()
+        if name not in HEADLINES and accuracy.interval.queries >= _MIN_QUESTIONS
+    }
+    if not shown or not counts:
+        return []
+    lines = [
+        f"By category (of {_MIN_QUESTIONS} questions at least; described, not tested):",
+        "",
+        "| | questions | " + " | ".join(_title(row) for row in shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for name, count in counts.items():
+        cells = [_cell(row.accuracies[name]) for row in shown]
+        lines.append(f"| {name.removeprefix('category ')} | {count:,} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _adds(tables: Sequence[Table]) -> list[str]:
+    lines: list[str] = []
+    for table in tables:
+        tests = [test for test in table.tests if test.baseline.role in CONTROLS]
+        if not tests:
+            lines += [
+                f"{_place(table)}: no question-only model and no answers to shuffled images are given.",
+                "",
+            ]
+            continue
+        lines += [f"### {_place(table)}", "", *_differences(tests), ""]
+        lines += [f"- {_sentence(test)}" for test in tests] + [""]
+    return lines
+
+
+def _differences(tests: Sequence[Test]) -> list[str]:
+    """Points of accuracy by which a model is above its baseline."""
+    if not tests:
+        return ["None is given."]
+    lines = [
+        "| model | minus | protocol | questions | points [95 %] | test | degrees of freedom | "
+        "pairs of trainings agreeing | p | p corrected |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for test in tests:
+        facts, found = test.model.facts, test.difference
+        lines.append(
+            f"| {_title(test.model)} | {_title(test.baseline)} | {facts.get('dataset')} `{facts.get('protocol')}` | "
+            f"{test.group} | {per_cent(found.interval, signed=True)} | {' | '.join(_test(found))} | "
+            f"{p_text(found.p_value)} | {p_text(test.corrected)} |"
         )
+    return lines
+
+
+def _test(difference: Difference) -> tuple[str, str, str]:
+    """Its name, its degrees of freedom, and the trainings that agree with the mean."""
+    if not difference.seeds:
+        return "sign flips, these trained models only", "–", "–"
+    seeds = "seeds " + ", ".join(map(str, difference.seeds))
+    if difference.noise is None:
+        return "t", "–", f"– ({seeds})"
+    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
+    return "t", f"{difference.noise.degrees:.1f}", f"{agreeing} of {pairs} ({seeds})"
+
+
+def _sentence(test: Test) -> str:
+    difference = test.difference.interval
+    what = {
+        QUESTION_ONLY: "Training and answering with images instead of the question alone",
+        SHUFFLED: "The right image instead of another one",
+        BLANK: "The right image instead of a blank one",
+    }[test.baseline.role]
+    points = f"{per_cent(difference, signed=True)} points ({test.group}, {test.model.name})"
+    ground = f"p {p_text(test.corrected)} corrected, {_rests_on(test.difference)}."
+    if test.corrected < _SIGNIFICANT:
+        return f"{what} {'adds' if difference.mean > 0 else 'costs'} {points}, {ground}"
+    return f"{what} makes no difference that can be told from chance: {points}, {ground}"
+
+
+def _rests_on(difference: Difference) -> str:
+    if not difference.seeds:
+        return "sign flips: a statement about these trained models only"
+    if difference.noise is None:
+        return "t test: no cut has two such images"
+    agreeing, pairs = difference.noise.agreeing(difference.interval.mean)
+    return f"t test, {difference.noise.degrees:.1f} degrees of freedom; {agreeing} of {pairs} pairs of trainings agree"
+
+
+def _reading(tests: Sequence[Test], draws: int) -> list[str]:
+    return [
+        "- A question is right if the answer, normalised, is one of its normalised right answers "
+        "(docs/vqa_data.md); one whose right answer normalises to nothing counts and is never right.",
+        f"- Intervals of accuracies: 95 %, bootstrap over images ({draws:,} samples), for questions of one image are "
+        "not independent; they are those of these trained models.",
+        "- ± is the standard deviation of the trainings' accuracies; with several seeds, a question's score is its "
+        "mean over the seeds.",
+        "- Floors answer without an image; the best one of a table by overall accuracy is the one tested against.",
+        *_reading_tests(tests),
+        "- `paper` knows the test answers and keeps the last epoch; under `strict` test images also occur in "
+        "training wherever the official split shares them; `image_disjoint` deals the questions out again by image.",
     ]
 
 
-def _check_same_models(model: Row, other: Row) -> None:
-    """What other images do to answers is seen on the same weights only; pools of cuts name none."""
-    if other.role not in (SHUFFLED, BLANK):
-        return
-    weights = {one.facts.get("seed"): one.facts.get("model") for one in model.predictions}
-    for one in other.predictions:
-        seed, digest = one.facts.get("seed"), one.facts.get("model")
-        if digest and weights.get(seed) and weights[seed] != digest:
-            raise DataError(
-                f"{model.name}: the predictions from {other.role} images (seed {seed}) are of other weights than those "
-                "from real images: answer both with one model"
-            )
+def _reading_tests(tests: Sequence[Test]) -> list[str]:
+    lines = (
+        [f"- p: two-sided; Holm corrects all {len(tests)} tests of this report together."] if tests else []
+    )
+    by_training = [test.difference for test in tests if test.difference.seeds]
+    if by_training:
+        lines.append(
+            "- t: trainings of one seed are paired (each with the same floor; those without a partner are left out), "
+            "and interval and p contain images and training noise (`training/statistics/seed_variance.py`). A pair of "
+            "trainings, one for each seed and cut, agrees if its difference has the sign of the mean."
+        )
+    if any(one.noise and len(one.noise.by_training) * (len(one.seeds) - 1) <= _FEW for one in by_training):
+        lines.append(
+            "- One or two degrees of freedom of training noise, as with an official split and two or three seeds, are "
+            "few, and with one the t test is below 0.05 by chance in up to 10 % of cases: train more seeds."
+        )
+    if len(by_training) < len(tests):
+        lines.append(
+            "- Sign flips, over images: where fewer than two pairs of trainings share a seed, interval and p are a "
+            "statement about these trained models only; what other trainings would give is in neither."
+        )
+    return lines
+
+
+def _title(row: Row) -> str:
+    return row.name + TITLES[row.role]
+
+
+def _seeds(row: Row) -> str:
+    return "–" if row.role == FLOOR else ", ".join("?" if seed is None else str(seed) for seed in row.seeds)
+
+
+def _cell(accuracy: Accuracy) -> str:
+    spread = "" if accuracy.seed_sd is None else f" ± {100 * accuracy.seed_sd:.1f}"
+    return per_cent(accuracy.interval) + spread
 
 
 def parser() -> argparse.ArgumentParser:
@@ -243,7 +332,7 @@ def _named(argument: str) -> tuple[str, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

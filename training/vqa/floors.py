@@ -15,15 +15,13 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
+from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
+from training.command import ArgumentParser, run_command
 from training.folders import check_writable
-from training.retrieval.arguments import ArgumentParser, answer
-from training.vqa.items import Question
-from training.vqa.manifest import PARTS, TEST
-from training.vqa.normalise import normalise_question
-from training.vqa.options import add_cut, add_data, read_data, read_split
+from training.vqa.answers import accepted_answers, normalise_question
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
-from training.vqa.protocols import PROTOCOLS, Split
+from training.vqa.protocols import PROTOCOLS, Split, add_cut, add_data, read_data, read_split
 from training.vqa.scores import accuracies, as_text
 
 FLOORS = ("global", "answer_type", "kind", "question")
@@ -40,7 +38,7 @@ def floor(split: Split, name: str, part: str = TEST) -> Predictions:
     known = set(split.candidates)
     counts: dict[tuple[str, Hashable], Counter[str]] = defaultdict(Counter)
     for question in split.train:
-        given = [text for text in question.accepted(split.language) if text in known][:1]
+        given = [text for text in accepted_answers(question, split.language) if text in known][:1]
         for step in ladder:
             counts[step, _group(question, step)].update(given)
     best = {
@@ -80,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the floors, write their predictions; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), work, arguments)
+    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:

@@ -15,10 +15,10 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import Question
 from training.errors import DataError, ShapeError
-from training.vqa.files import json_text, write_text
-from training.vqa.items import Question
-from training.vqa.normalise import normalise_answer
+from training.folders import json_text, write_text
+from training.vqa.answers import accepted_answers, normalise_answer
 from training.vqa.protocols import Split, ceiling
 
 FORMAT = 2
@@ -161,7 +161,7 @@ def read_predictions(path: Path) -> Predictions:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, csv.Error) as error:
         raise DataError(
             f"{path} or the .json beside it is missing or holds no predictions: give the .csv that "
-            "python -m training.med_vqa.answer.evaluate or python -m training.vqa.floors wrote"
+            "python -m training.med_vqa.answer or python -m training.vqa.floors wrote"
         ) from error
 
 
@@ -196,7 +196,7 @@ def _seal(facts: Mapping[str, Any]) -> str:
 
 
 def _row(question: Question, predicted: str, probability: float | None, language: str) -> Prediction:
-    accepted = question.accepted(language)
+    accepted = accepted_answers(question, language)
     return Prediction(
         id=question.id,
         image_id=question.image_id,

@@ -12,19 +12,18 @@ Under ``paper`` a model is told what can be right, so that its ceiling is 100 %;
 never occurs in training cannot be given, and the ceiling says so. Answers are normalised ones throughout.
 """
 
+import argparse
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kg_targets.manifest import ReadReport
+from kg_targets.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, Manifest, Question, ReadReport
 from kg_targets.manifest.folds import assign_cases
 from training.checks import one_of, within
 from training.errors import ConfigError, DataError
-from training.vqa.items import Question
-from training.vqa.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, VQAManifest
-from training.vqa.normalise import is_blank
+from training.vqa.answers import accepted_answers, is_blank, normalise_question
 
 PROTOCOLS = ("paper", "strict", "image_disjoint")
 PUBLISHED = "published"
@@ -75,7 +74,7 @@ class Split:
 
 
 def prepare(
-    manifest: VQAManifest,
+    manifest: Manifest,
     data_root: str | Path,
     protocol: str,
     *,
@@ -144,7 +143,7 @@ def prepare(
     )
 
 
-def as_published(manifest: VQAManifest, data_root: str | Path) -> Split:
+def as_published(manifest: Manifest, data_root: str | Path) -> Split:
     """The official parts that are there, whole, without candidates: to look at, not to train on.
 
     Questions of a set without official splits are its test part.
@@ -156,7 +155,7 @@ def as_published(manifest: VQAManifest, data_root: str | Path) -> Split:
     present = manifest.present_splits(data_root)
     if not present:
         raise DataError(f"{manifest.name}: no part is under {data_root}. {manifest.how_to_get}")
-    parts = {split: tuple(manifest.read(split, data_root, report)) for split in present}
+    parts = {split: tuple(manifest.questions(split, data_root, report)) for split in present}
     return Split(
         dataset=manifest.name,
         protocol=PUBLISHED,
@@ -184,19 +183,29 @@ _SOURCES = {
 
 def answers_of(questions: Iterable[Question], language: str) -> tuple[str, ...]:
     """Every right answer, normalised, each once, in alphabetical order."""
-    return tuple(sorted({answer for question in questions for answer in question.accepted(language)}))
+    return tuple(
+        sorted({answer for question in questions for answer in accepted_answers(question, language)})
+    )
 
 
 def ceiling(questions: Sequence[Question], candidates: Iterable[str], language: str) -> dict[str, float]:
     """Share of the questions that can be answered with ``candidates``: overall, and of the open and the closed."""
     known = set(candidates)
-    reach = [(question.closed, not known.isdisjoint(question.accepted(language))) for question in questions]
+    reach = [
+        (question.closed, not known.isdisjoint(accepted_answers(question, language)))
+        for question in questions
+    ]
     groups = {
         "overall": [can for _, can in reach],
         "open": [can for closed, can in reach if not closed],
         "closed": [can for closed, can in reach if closed],
     }
     return {name: sum(group) / len(group) for name, group in groups.items() if group}
+
+
+def question_key(question: Question) -> tuple[str, str]:
+    """Image and wording: questions that agree in both are the same question."""
+    return question.image_id, normalise_question(question.question)
 
 
 def images_for(questions: Sequence[Question], size: float, seed: int, part: str) -> frozenset[str]:
@@ -217,15 +226,13 @@ def images_for(questions: Sequence[Question], size: float, seed: int, part: str)
     return frozenset(taken)
 
 
-def _official(
-    manifest: VQAManifest, root: Path, protocol: str, report: ReadReport
-) -> dict[str, list[Question]]:
+def _official(manifest: Manifest, root: Path, protocol: str, report: ReadReport) -> dict[str, list[Question]]:
     """The official parts, each question with an id of its own."""
     if protocol != "image_disjoint" and not {TRAIN, TEST} <= set(manifest.splits):
         raise ConfigError(
             f"{manifest.name} has no official train and test splits: use protocol image_disjoint"
         )
-    parts = {split: manifest.read(split, root, report) for split in manifest.splits}
+    parts = {split: manifest.questions(split, root, report) for split in manifest.splits}
     seen: dict[str, str] = {}
     for split, questions in parts.items():
         for question in questions:
@@ -272,7 +279,7 @@ def _parted(questions: Sequence[Question], held: frozenset[str], name: str) -> d
 def _usable(questions: Iterable[Question], language: str, report: ReadReport) -> list[Question]:
     kept = []
     for question in questions:
-        if not question.accepted(language):
+        if not accepted_answers(question, language):
             report.skip("the answer normalises to nothing", f"question {question.id}")
         elif is_blank(question.question):
             report.skip("the question is empty", f"question {question.id}")
@@ -290,9 +297,60 @@ def _remarks(
     shared = {question.image_id for question in test} & seen
     if shared:
         remarks.append(f"{len(shared):,} images of the test part are also in train or validation")
-    nothing = sum(not question.accepted(language) for question in test)
+    nothing = sum(not accepted_answers(question, language) for question in test)
     if nothing:
         remarks.append(
             f"{nothing:,} test question(s) have an answer that normalises to nothing: nobody answers them, they count"
         )
     return remarks
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """``--dataset`` and ``--data-root``."""
+    command.add_argument("--dataset", required=True, help="name of a Med-VQA data set, or a manifest's .yaml")
+    command.add_argument(
+        "--data-root", help="folder of its files; by default the manifest's, such as data/vqa_rad"
+    )
+
+
+def add_cut(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
+    """``--protocol``, ``--split-seed`` and ``--validation-share``."""
+    command.add_argument("--protocol", default=default, help=f"of {', '.join(known)}; default {default}")
+    command.add_argument(
+        "--split-seed", type=int, default=0, help="of the cut by image; default 0. Not the seed of a training"
+    )
+    command.add_argument(
+        "--validation-share", type=float, default=0.1, help="of the training questions; default 0.1"
+    )
+
+
+def read_data(options: argparse.Namespace) -> tuple[Manifest, Path]:
+    """The manifest and the data root.
+
+    Raises:
+        ConfigError: no such data set, or the data root is no folder.
+    """
+    manifest = Manifest.load(options.dataset, "questions")
+    root = Path(options.data_root) if options.data_root else manifest.default_root
+    if not root.is_dir():
+        raise ConfigError(
+            f"data root {root} is not a folder. {manifest.how_to_get} Give its place with --data-root."
+        )
+    return manifest, root
+
+
+def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, protocol: str) -> Split:
+    """The data set under a protocol, cut as the options say, or ``published``.
+
+    Raises:
+        ConfigError: a name or number is not usable.
+        DataError: files are missing or malformed.
+    """
+    within("--split-seed", options.split_seed, 0, None)
+    within("--validation-share", options.validation_share, *VALIDATION_SHARES)
+    if protocol == PUBLISHED:
+        return as_published(manifest, root)
+    one_of("--protocol", protocol, PROTOCOLS)
+    return prepare(
+        manifest, root, protocol, seed=options.split_seed, validation_share=options.validation_share
+    )

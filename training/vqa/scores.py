@@ -4,12 +4,11 @@ A question is right if the answer, normalised, is one of its right answers, norm
 independent: intervals resample images. Of several trainings of one configuration the mean over trainings is taken per
 question first; the interval of an accuracy then is that of these trained models.
 
-A difference of two configurations contains the luck of the trainings, in interval and p, where at least two pairs of
-trainings share a seed (``training.statistics.noise``). Where there are fewer, an image's summed difference has its sign
+A difference of two configurations contains seed variance, in interval and p, where at least two pairs of trainings
+share a seed (``training.statistics.seed_variance``). Where there are fewer, an image's summed difference has its sign
 flipped at random, and what is said holds for these trained models only.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.statistics.bootstrap import MIN_FLIPS, Interval, Pair, case_interval, compare_all
-from training.statistics.noise import Noise, t_test
-from training.vqa.pooling import cuts_of
+from training.statistics.intervals import Interval, case_interval, per_cent, seed_sd
+from training.statistics.paired_tests import MIN_FLIPS, Pair, compare_all
+from training.statistics.seed_variance import SeedVariance, t_test
 from training.vqa.predictions import Prediction, Predictions
 
 OVERALL, OPEN, CLOSED = "overall", "open", "closed"
@@ -28,6 +27,8 @@ HEADLINES = (OVERALL, OPEN, CLOSED)
 """Groups of questions that are tested; categories are described."""
 FLOOR = "floor"
 """Mode of answers without a training: every training is compared with the same ones."""
+CUTS = "cuts"
+"""Fact of a pool of several cuts: question to the cut it came from."""
 _SAME = ("dataset", "protocol", "split", "split_seed")
 """Facts that predictions must share to be compared question by question."""
 
@@ -44,7 +45,7 @@ class Accuracy:
     @property
     def seed_sd(self) -> float | None:
         """Standard deviation of ``seed_means``; ``None`` for one."""
-        return float(np.std(self.seed_means, ddof=1)) if len(self.seed_means) > 1 else None
+        return seed_sd(self.seed_means)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Difference:
     """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it cannot be told."""
     seeds: tuple[Any, ...] = ()
     """Of the pairs of trainings that were compared; none where interval and p are those of these models only."""
-    noise: Noise | None = None
+    noise: SeedVariance | None = None
     """What the t test rests on; ``None`` without one, and where no cut has two images."""
 
 
@@ -192,6 +193,14 @@ def _cuts(seeds: Sequence[Predictions]) -> tuple[list[str], NDArray[np.int64]]:
     return names.tolist(), codes.astype(np.int64)
 
 
+def cuts_of(predictions: Predictions) -> dict[str, str]:
+    """Question to the cut whose model answered it; of predictions that are no pool, all to theirs."""
+    cuts: dict[str, str] | None = predictions.facts.get(CUTS)
+    return cuts or dict.fromkeys(
+        (row.id for row in predictions.rows), str(predictions.facts.get("split_seed"))
+    )
+
+
 def groups(rows: Sequence[Prediction]) -> dict[str, NDArray[np.bool_]]:
     """Name to which questions belong, ``[N]``: overall, open, closed, then categories by name."""
     closed = np.array([row.closed for row in rows], dtype=bool)
@@ -213,11 +222,3 @@ def as_text(found: Mapping[str, Accuracy]) -> str:
         f"  {name:<{width}}  {per_cent(accuracy.interval)}  {accuracy.interval.queries:,} questions\n"
         for name, accuracy in found.items()
     )
-
-
-def per_cent(interval: Interval, signed: bool = False) -> str:
-    """``52.1 [48.0, 56.3]``; with a sign for differences; without an interval where there is none."""
-    form = "+.1f" if signed else ".1f"
-    if math.isnan(interval.low):
-        return f"{100 * interval.mean:{form}} [–]"
-    return f"{100 * interval.mean:{form}} [{100 * interval.low:{form}}, {100 * interval.high:{form}}]"

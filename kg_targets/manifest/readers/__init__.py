@@ -1,19 +1,41 @@
-"""Readers: one file per layout in which data sets arrive. Each yields (place, record)."""
+"""Readers: one file per layout in which data sets arrive. Each yields (place, record) or (place, question), or both."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from kg_targets.manifest.readers import csv_files, medpix, roco, roco_v2, vqa_rad
+from kg_targets.manifest.question import Question
+from kg_targets.manifest.readers import (
+    csv_files,
+    medpix,
+    path_vqa,
+    roco,
+    roco_v2,
+    slake,
+    vqa_med_2019,
+    vqa_rad,
+)
 from kg_targets.manifest.readers.request import ReadRequest
 from kg_targets.manifest.record import Record
 
-Reader = Callable[[ReadRequest], Iterator[tuple[str, Record]]]
 
-READERS: dict[str, Reader] = {
-    "csv": csv_files.read,
-    "roco": roco.read,
-    "roco_v2": roco_v2.read,
-    "medpix": medpix.read,
-    "vqa_rad": vqa_rad.read,
+@dataclass(frozen=True)
+class Layout:
+    """What can be read from files in a layout; a reader streams one split in the order of its files."""
+
+    captions: Callable[[ReadRequest], Iterator[tuple[str, Record]]] | None = None
+    questions: Callable[[ReadRequest], Iterator[tuple[str, Question]]] | None = None
+
+
+READERS: dict[str, Layout] = {
+    "csv": Layout(captions=csv_files.read),
+    "roco": Layout(captions=roco.read),
+    "roco_v2": Layout(captions=roco_v2.read),
+    "medpix": Layout(captions=medpix.read),
+    "vqa_rad": Layout(captions=vqa_rad.read_captions, questions=vqa_rad.read_questions),
+    "slake": Layout(questions=slake.read),
+    "path_vqa": Layout(questions=path_vqa.read),
+    "path_vqa_pairs": Layout(questions=path_vqa.read_pairs),
+    "vqa_med_2019": Layout(questions=vqa_med_2019.read),
 }
 
-__all__ = ["READERS", "ReadRequest", "Reader"]
+__all__ = ["READERS", "Layout", "ReadRequest"]

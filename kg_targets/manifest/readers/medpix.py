@@ -27,7 +27,6 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
         if not isinstance(description, dict) or not image_id or not case_id:
             request.report.skip("lacks image, U_id or Description", where)
             continue
-        path = f"{request.images}/{image_id}.jpg"
         caption = " ".join(
             part for part in (_text(description.get("Caption")), cases.get(case_id, "")) if part
         )
@@ -35,7 +34,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             where,
             Record(
                 image_id=image_id,
-                image_path=path,
+                image_path=request.image_path(f"{image_id}.jpg"),
                 caption=caption,
                 group_id=case_id,
                 licence=request.licence,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kg_targets.errors import ManifestError
+from kg_targets.errors import KGTargetsError, ManifestError
 from kg_targets.manifest.record import ReadReport, unusable_text
 
 
@@ -18,14 +18,22 @@ class ReadRequest:
 
     split: str
     files: dict[str, Path]
-    """Role to path; ``captions`` is always there, others are optional and may be absent on disk."""
+    """Role to path. ``captions`` is there for captions, other roles are optional and may be absent on disk; which roles
+    hold questions depends on the layout, and all of them are there."""
     images: str
     """Folder of the split's images relative to the data root; may be empty."""
     licence: str
     """The data set's own, for rows that state none."""
     options: dict[str, str]
     """The manifest's options for this layout."""
+    language: str
+    """Of the questions, ``en`` or ``zh``."""
     report: ReadReport
+    """Filled while reading."""
+
+    def image_path(self, name: str) -> str:
+        """Path of an image relative to the data root; empty where the data set has no images."""
+        return f"{self.images}/{name}" if self.images else ""
 
     def optional(self, role: str) -> Path | None:
         """Path of a file that may be absent, or ``None`` where it is."""
@@ -118,3 +126,36 @@ def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, 
             report.skip(why or "is not a JSON object", where)
             continue
         yield where, value
+
+
+def json_objects(
+    path: Path, report: ReadReport, error: type[KGTargetsError]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of a JSON list; items that are no objects are counted and skipped.
+
+    Raises:
+        error: the file is not readable as a JSON list.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as problem:
+        raise error(f"{path} is not readable as JSON ({problem}): download it again") from problem
+    if not isinstance(content, list):
+        raise error(f"{path} must hold a JSON list of questions")
+    yield from objects(content, path, report)
+
+
+def objects(content: list[Any], path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of a list; items that are no objects are counted and skipped."""
+    for number, item in enumerate(content):
+        where = f"{path.name} item {number}"
+        if isinstance(item, dict):
+            yield where, item
+        else:
+            report.skip("is not an object", where)
+
+
+def text(item: dict[str, Any], key: str) -> str:
+    """A field as text: numbers (some answers are) as they print, anything missing as nothing."""
+    value = item.get(key)
+    return "" if value is None else str(value)

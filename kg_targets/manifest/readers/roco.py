@@ -29,7 +29,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             where,
             Record(
                 image_id=image_id,
-                image_path=f"{request.images}/{image_id}.jpg",
+                image_path=request.image_path(f"{image_id}.jpg"),
                 caption=caption,
                 group_id=article or image_id,
                 licence=licence or request.licence,

@@ -28,7 +28,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             where,
             Record(
                 image_id=image_id,
-                image_path=f"{request.images}/{image_id}.jpg",
+                image_path=request.image_path(f"{image_id}.jpg"),
                 caption=row["Caption"].strip(),
                 group_id=image_id,
                 licence=request.licence,

@@ -1,46 +1,85 @@
-"""VQA-RAD: questions and answers per image, read as one text per image (for overlap checks and targets).
+"""VQA-RAD: a JSON list with ``qid``, ``image_name``, ``question``, ``answer``, ``answer_type``, ``question_type``.
 
-The caption is every question with its answer in the order of the file; the label is the organ. A question answered
-"no" is left out and of one answered "yes" only the question stays: "Is there a fracture? No." must not assert one.
+``answer_type`` is CLOSED or OPEN (``'CLOSED '`` occurs). ``question_type`` names one type or several; ``ATRIB`` and
+``PRSE`` are typing errors. Several types are put in order and joined by ``+``: the order in which they were noted says
+nothing. Some answers are JSON numbers.
+
+As captions (for overlap checks and targets), the questions and answers of an image are one text, in the order of the
+file; the label is the organ. A question answered "no" is left out and of one answered "yes" only the question stays:
+"Is there a fracture? No." must not assert one.
 """
 
-import json
 from collections.abc import Iterator
 
-from kg_targets.errors import ManifestError
-from kg_targets.manifest.readers.request import ReadRequest
+from kg_targets.errors import DataError, ManifestError
+from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.readers.request import ReadRequest, json_objects, text
 from kg_targets.manifest.record import Record
 
+_SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
-def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
-    """Stream one split, one record per image, in the order in which images first occur.
+
+def read_captions(request: ReadRequest) -> Iterator[tuple[str, Record]]:
+    """Stream one record per image, in the order in which images first occur.
 
     Raises:
-        ManifestError: the file is not a JSON list of question objects.
+        ManifestError: the file is not a JSON list.
     """
     path = request.files["captions"]
-    try:
-        questions = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path} is not readable as JSON ({error}): download it again") from error
-    if not isinstance(questions, list):
-        raise ManifestError(f"{path} must hold a JSON list of questions")
     texts: dict[str, list[str]] = {}
     organs: dict[str, str] = {}
-    for number, item in enumerate(questions):
-        name = item.get("image_name") if isinstance(item, dict) else None
+    for where, item in json_objects(path, request.report, ManifestError):
+        name = item.get("image_name")
         if not isinstance(name, str) or not name:
-            request.report.skip("has no image_name", f"{path.name} item {number}")
+            request.report.skip("has no image_name", where)
             continue
         texts.setdefault(name, []).extend(
             _statement(str(item.get("question", "")), str(item.get("answer", "")))
         )
         organs.setdefault(name, str(item.get("image_organ", "")))
     for name, parts in texts.items():
-        image = f"{request.images}/{name}"
-        image_id = name.rpartition(".")[0] or name
-        labels = {"organ": organs[name]}
+        image_id, labels = _image_id(name), {"organ": organs[name]}
+        image = request.image_path(name)
         yield path.name, Record(image_id, image, " ".join(parts), image_id, request.licence, labels)
+
+
+def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
+    """Stream one split's questions in the order of its file.
+
+    Raises:
+        DataError: the file is not a JSON list.
+    """
+    for where, item in json_objects(request.files["questions"], request.report, DataError):
+        name, answer = text(item, "image_name"), text(item, "answer")
+        category = clean_types(text(item, "question_type"))
+        marked = text(item, "answer_type").strip().upper()
+        closed = marked == "CLOSED"
+        if marked not in ("CLOSED", "OPEN"):
+            request.report.note("answer_type is neither OPEN nor CLOSED, yes/no counts as closed", where)
+            closed = yes_or_no(answer)
+        yield (
+            where,
+            Question(
+                id=text(item, "qid"),
+                image_id=_image_id(name),
+                image_path=request.image_path(name),
+                question=text(item, "question"),
+                answer=answer,
+                closed=closed,
+                category=category,
+                kind=kind_of(closed, category),
+            ),
+        )
+
+
+def clean_types(raw: str) -> str:
+    """``'POS, PRES'`` and ``'PRES, POS'`` are ``POS+PRES``; nothing at all is ``OTHER``."""
+    types = {part.strip().upper() for part in raw.split(",")} - {""}
+    return "+".join(sorted({_SPELLING.get(part, part) for part in types})) or "OTHER"
+
+
+def _image_id(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _statement(question: str, answer: str) -> list[str]:

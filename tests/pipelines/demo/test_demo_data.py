@@ -12,11 +12,9 @@ from PIL import Image
 
 from kg_targets.errors import DataError
 from pipelines.demo import COLUMNS, SPLITS, DemoSummary, write_demo, writer
-from pipelines.demo.captions import compose_caption
-from pipelines.demo.cases import RECIPES, plan_case, plan_cases, split_cases
+from pipelines.demo.captions import FINDINGS, WORDS, compose_caption
+from pipelines.demo.cases import RECIPES, Case, Series, plan_case, plan_cases, split_cases
 from pipelines.demo.picture import draw_picture
-from pipelines.demo.study import Case, Series
-from pipelines.demo.vocabulary import FINDINGS, IMAGING
 
 _SMALL = 60
 
@@ -99,7 +97,7 @@ def test_a_case_does_not_depend_on_the_cases_before_it() -> None:
 
 def test_captions_never_deny_their_own_finding_and_deny_only_what_they_say_they_deny() -> None:
     omitted = silent = negated = total = 0
-    imaging = {word for words in IMAGING.values() for word in words} | {"CXR"}
+    imaging = {word for words in WORDS["imaging"].values() for word in words} | {"CXR"}
     for case, series in plan_cases(1, 3000):
         rng = np.random.default_rng(case.index)
         for one in series:
@@ -117,7 +115,8 @@ def test_captions_never_deny_their_own_finding_and_deny_only_what_they_say_they_
                 omitted += case.finding != "normal"
                 silent += not any(word in caption.text for word in imaging)
             for finding in caption.negated:
-                names = FINDINGS[case.region, finding].names + FINDINGS[case.region, finding].plurals
+                terms = FINDINGS[case.region, finding]
+                names = [*terms.names, *terms.plurals]
                 tail = max(
                     caption.text.lower().rfind(cue)
                     for cue in ("no ", "no evidence", "without", "negative for")

@@ -47,7 +47,7 @@ GRID: dict[str, Any] = {
     "parts": [{"protocol": "strict"}],
     "stores": {
         "shared": {
-            "command": "python -m training.leakage.leaks --dataset vqa_rad --data-root {data_root} --against demo "
+            "command": "python -m training.leakage --dataset vqa_rad --data-root {data_root} --against demo "
             "--against-root demo --touching any --exclude-out {here}"
         },
         "kg": {

@@ -17,7 +17,7 @@ from pipelines.experiments.med_vqa_grid import Part
 from pipelines.experiments.render import Panel, draw
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.training.vqa.fakes import rows, write_data
-from training.statistics.bootstrap import Interval
+from training.statistics.intervals import Interval
 from training.vqa.floors import FLOORS, floor
 from training.vqa.predictions import predictions_of, write_predictions
 

@@ -7,9 +7,9 @@ import yaml
 from PIL import Image
 
 from tests.training.vqa.fakes import picture, rows, write_data
-from training.leakage.between import shared
+from training.leakage.__main__ import main
 from training.leakage.hashing import BITS, RADIUS, dhash, hash_images, near
-from training.leakage.leaks import main
+from training.leakage.overlap import shared
 from training.vqa.protocols import prepare
 
 

@@ -13,7 +13,8 @@ from scipy import sparse
 from training.retrieval.concepts import cui_by_chance, cui_overlap_at
 from training.retrieval.metrics import label_codes, precision_at, precision_by_chance
 from training.retrieval.retrieval import rank_images
-from training.statistics.bootstrap import Pair, case_interval, compare, compare_all, flips_for, holm
+from training.statistics.intervals import case_interval
+from training.statistics.paired_tests import Pair, compare, compare_all, flips_for, holm
 
 IntArray = NDArray[np.int64]
 

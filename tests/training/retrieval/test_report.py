@@ -26,7 +26,8 @@ from training.retrieval.zero_shot import (
     read_templates,
     tasks,
 )
-from training.statistics.bootstrap import case_interval, compare
+from training.statistics.intervals import case_interval
+from training.statistics.paired_tests import compare
 
 
 def write_run(folder: Path, seed: int, **changes: Any) -> Path:

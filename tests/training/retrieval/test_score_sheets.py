@@ -19,7 +19,7 @@ from training.retrieval.__main__ import main as evaluate
 from training.retrieval.config import EvalConfig
 from training.retrieval.measures import Scored
 from training.retrieval.scores import ScoreSheet, main, pool, read_sheet, score_chance, score_run, write_sheet
-from training.statistics.bootstrap import case_interval
+from training.statistics.intervals import case_interval
 
 OPTIONS = ("--features=before,after", "--direction=image-image,text-image", "--zero-shot=modality")
 

@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from training.vqa.manifest import VQAManifest, find_vqa_manifest
+from kg_targets.manifest import Manifest
 
 TRAIN_IMAGES, TEST_IMAGES = 12, 4
 
@@ -46,7 +46,7 @@ def write_data(
     train: list[dict[str, object]] | None = None,
     test: list[dict[str, object]] | None = None,
     pictures: bool = False,
-) -> VQAManifest:
+) -> Manifest:
     """Files under ``root`` and the manifest that describes them. By default test images are training images, too."""
     root.mkdir(parents=True, exist_ok=True)
     train = rows(range(TRAIN_IMAGES), 0) if train is None else train
@@ -72,4 +72,4 @@ def write_data(
     }
     path = root / "tiny_vqa.yaml"
     path.write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
-    return find_vqa_manifest(path)
+    return Manifest.load(path, "questions")

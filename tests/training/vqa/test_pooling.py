@@ -6,11 +6,11 @@ import pytest
 from tests.training.vqa.fakes import write_data
 from training.errors import DataError
 from training.vqa.compare import main
+from training.vqa.comparison import pool
 from training.vqa.floors import floor
-from training.vqa.pooling import cuts_of, pool
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
 from training.vqa.protocols import Split, prepare
-from training.vqa.scores import accuracies
+from training.vqa.scores import accuracies, cuts_of
 
 
 @pytest.fixture

@@ -2,15 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from kg_targets.manifest import Manifest
 from tests.training.vqa.fakes import rows, write_data
 from training.errors import ConfigError, DataError
-from training.vqa.manifest import VQAManifest
+from training.vqa.answers import accepted_answers
 from training.vqa.predictions import predictions_of
 from training.vqa.protocols import Split, folds_of, images_for, prepare
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> VQAManifest:
+def manifest(tmp_path: Path) -> Manifest:
     return write_data(tmp_path)
 
 
@@ -18,10 +19,12 @@ def images(split: Split, part: str) -> set[str]:
     return {question.image_id for question in split.part(part)}
 
 
-def test_paper_takes_its_answers_from_the_test_part_and_selects_nothing(manifest: VQAManifest) -> None:
+def test_paper_takes_its_answers_from_the_test_part_and_selects_nothing(manifest: Manifest) -> None:
     split = prepare(manifest, manifest.default_root, "paper")
     assert (len(split.train), len(split.validation), len(split.test)) == (36, 0, 12)
-    assert set(split.candidates) == {answer for question in split.test for answer in question.accepted()}
+    assert set(split.candidates) == {
+        answer for question in split.test for answer in accepted_answers(question)
+    }
     assert split.ceiling == {"overall": 1.0, "open": 1.0, "closed": 1.0}
     assert "test" in split.candidate_source
 
@@ -38,7 +41,7 @@ def test_strict_never_sees_a_test_answer(tmp_path: Path) -> None:
     assert any("3 images" in note for note in split.notes)
 
 
-def test_image_disjoint_deals_out_whole_images(manifest: VQAManifest) -> None:
+def test_image_disjoint_deals_out_whole_images(manifest: Manifest) -> None:
     split = prepare(manifest, manifest.default_root, "image_disjoint", validation_share=0.2)
     parts = [images(split, part) for part in ("train", "validation", "test")]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
@@ -47,7 +50,7 @@ def test_image_disjoint_deals_out_whole_images(manifest: VQAManifest) -> None:
     assert abs(len(split.test) - 12) <= 6  # as large as the official one, to the nearest image
 
 
-def test_the_seeds_of_a_cut_by_image_are_folds(manifest: VQAManifest) -> None:
+def test_the_seeds_of_a_cut_by_image_are_folds(manifest: Manifest) -> None:
     count = folds_of(48, 12)
     cuts = [
         prepare(manifest, manifest.default_root, "image_disjoint", seed=seed) for seed in range(2 * count)
@@ -58,7 +61,7 @@ def test_the_seeds_of_a_cut_by_image_are_folds(manifest: VQAManifest) -> None:
     assert {question.id for question in cuts[0].test} != {question.id for question in cuts[count].test}
 
 
-def test_the_same_seed_gives_the_same_parts_and_another_one_others(manifest: VQAManifest) -> None:
+def test_the_same_seed_gives_the_same_parts_and_another_one_others(manifest: Manifest) -> None:
     root = manifest.default_root
     cuts = [prepare(manifest, root, "image_disjoint", seed=seed) for seed in (0, 0, 1)]
     assert cuts[0] == cuts[1]
@@ -72,7 +75,7 @@ def test_a_cut_is_written_down() -> None:
 
 
 def _questions(image: int) -> list[object]:
-    from training.vqa.items import Question
+    from kg_targets.manifest import Question
 
     return [Question(f"{image}-{n}", f"i{image}", "", "q", "a", True, "c", "closed c") for n in range(2)]
 
@@ -114,7 +117,7 @@ def test_a_set_without_official_splits_can_only_be_cut_by_image(tmp_path: Path) 
 @pytest.mark.parametrize(
     "wrong", [{"protocol": "fair"}, {"seed": -1}, {"validation_share": 0.0}, {"validation_share": 0.9}]
 )
-def test_wrong_options_are_refused(manifest: VQAManifest, wrong: dict[str, object]) -> None:
+def test_wrong_options_are_refused(manifest: Manifest, wrong: dict[str, object]) -> None:
     options = {"protocol": "strict", **wrong}
     with pytest.raises(ConfigError):
         prepare(manifest, manifest.default_root, **options)  # type: ignore[arg-type]

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from training.leakage.against import read_foreign, touching
-from training.leakage.between import hash_questions, shared
+from kg_targets.manifest import Manifest
 from training.leakage.hashing import near
-from training.vqa.manifest import find_vqa_manifest
+from training.leakage.overlap import hash_questions, read_foreign, shared, touching
 from training.vqa.protocols import Split, prepare
 
 
 def prepared(shared_data: Path, name: str, folder: str, protocol: str) -> Split:
     if not (shared_data / folder).is_dir():
         pytest.skip(f"{folder} is not in the shared data")
-    return prepare(find_vqa_manifest(name), shared_data / folder, protocol)
+    return prepare(Manifest.load(name, "questions"), shared_data / folder, protocol)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +31,12 @@ def prepared(shared_data: Path, name: str, folder: str, protocol: str) -> Split:
 def test_the_published_rows_are_read(
     shared_data: Path, name: str, folder: str, split: str, images: int
 ) -> None:
-    manifest, root = find_vqa_manifest(name), shared_data / folder
+    manifest, root = Manifest.load(name, "questions"), shared_data / folder
     if split not in manifest.present_splits(root):
         pytest.skip(f"{folder} is not in the shared data")
-    questions = manifest.read(split, root)
-    assert manifest.is_published(split, root)
-    assert len(questions) == manifest.splits[split].expected_rows
+    questions = manifest.questions(split, root)
+    assert manifest.questions_are_published(split, root)
+    assert len(questions) == manifest.splits[split].expected_questions
     assert len({question.image_id for question in questions}) == images
 
 
@@ -79,7 +78,7 @@ def test_vqa_med_has_several_right_answers(shared_data: Path) -> None:
     root = shared_data / "vqa_med_2019"
     if not root.is_dir():
         pytest.skip("vqa_med_2019 is not in the shared data")
-    questions = find_vqa_manifest("vqa_med_2019").read("test", root)
+    questions = Manifest.load("vqa_med_2019", "questions").questions("test", root)
     assert sum(bool(question.references) for question in questions) == 12
     assert sum(question.closed for question in questions) == 64
 
@@ -88,9 +87,11 @@ def test_twenty_medpix_cases_touch_vqa_rad_one_of_them_by_its_picture_only(share
     for folder in ("vqa_rad", "medpix"):
         if not (shared_data / folder).is_dir():
             pytest.skip(f"{folder} is not in the shared data")
-    manifest = find_vqa_manifest("vqa_rad")
+    manifest = Manifest.load("vqa_rad", "questions")
     questions = [
-        question for split in manifest.splits for question in manifest.read(split, shared_data / "vqa_rad")
+        question
+        for split in manifest.splits
+        for question in manifest.questions(split, shared_data / "vqa_rad")
     ]
     hashes = hash_questions(questions, shared_data / "vqa_rad")
     assert min(bits for one, other, bits in near(hashes, hashes, 30) if one != other) == 25

@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.statistics.noise import t_test
-from training.vqa.pooling import pool
+from training.statistics.seed_variance import t_test
+from training.vqa.comparison import pool
 from training.vqa.predictions import Prediction, Predictions
 from training.vqa.scores import Difference, accuracies, correctness, differences
 

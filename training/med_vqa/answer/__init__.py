@@ -1,6 +1,6 @@
 """Answering: candidates ranked exactly or from a short-list, or free generation."""
 
-from training.med_vqa.answer.answerer import Answerer
-from training.med_vqa.answer.modes import MODES, Answered
+from training.med_vqa.answer.answerer import Answerer, Saved
+from training.med_vqa.answer.modes import MODES, Answer
 
-__all__ = ["MODES", "Answered", "Answerer"]
+__all__ = ["MODES", "Answer", "Answerer", "Saved"]

@@ -1,23 +1,34 @@
-"""A Med-VQA model that answers questions about images."""
+"""A Med-VQA model that answers questions about images, and the folder that such a model is loaded from."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
-from training.errors import ConfigError, ShapeError
-from training.med_vqa.answer.candidates import Candidates
-from training.med_vqa.answer.modes import MODES, Answered, Setting
-from training.med_vqa.answer.packing import CHUNK
-from training.med_vqa.model.history import TrainedOn
-from training.med_vqa.model.saving import Answers, MedVQA
+from training.engine.checkpoint import CONFIG, FINISHED
+from training.errors import CheckpointError, ConfigError, ShapeError
+from training.med_vqa.answer.modes import MODES, Answer, Setting
+from training.med_vqa.answer.ranking import Candidates
+from training.med_vqa.answer.trie import CHUNK
+from training.med_vqa.model.history import TrainedOn, load_trained_on
+from training.med_vqa.model.saving import (
+    Answers,
+    MedVQA,
+    folder_digest,
+    load_answers,
+    load_med_vqa,
+    model_folder,
+)
 from training.med_vqa.model.tokens import Tokens, knowledge_as_tokens, questions_as_tokens
 
 SHORTLIST = 32
@@ -114,7 +125,7 @@ class Answerer:
         mode: str = "exact",
         k: int = SHORTLIST,
         top: int = 1,
-    ) -> list[list[Answered]]:
+    ) -> list[list[Answer]]:
         """The ``top`` answers to each question, the likeliest first; equally likely ones in the candidates' order.
 
         Args:
@@ -142,7 +153,7 @@ class Answerer:
                 f"{len(questions)} questions and {count} images: give one image for each question"
             )
         texts = self.tokens(questions)
-        answers: list[list[Answered]] = []
+        answers: list[list[Answer]] = []
         with self._at_work():
             choose = MODES[mode](Setting(self._model, self._tokenizer, self.candidates, k, top, self._chunk))
             knowledge = self._knowledge_states()
@@ -152,12 +163,12 @@ class Answerer:
                 seen = self.image_tokens(here) if images is not None else torch.as_tensor(here)
                 ids, mask = (part.to(self._device) for part in texts.batch(rows))
                 encoded = self._model.encode(seen.to(self._device), ids, mask, knowledge)
-                answers += choose(self._model.remember(encoded))
+                answers += choose(self._model.precompute_cross_attention_kv(encoded))
         return answers
 
     def answer_about(
         self, names: Sequence[str], questions: Sequence[str], read: Callable[[str], Tensor], **options: Any
-    ) -> Iterator[tuple[int, list[Answered]]]:
+    ) -> Iterator[tuple[int, list[Answer]]]:
         """``answer`` about images that are read by name, each once, however many questions are about it.
 
         Args:
@@ -198,3 +209,68 @@ class Answerer:
                 yield
         finally:
             self._model.train(was_training)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model folder, loaded, with what tells it from others and what is known of the run that trained it."""
+
+    folder: Path
+    """Where its files are."""
+    med_vqa: MedVQA
+    answers: Answers
+    training: TrainedOn | None
+    """What it was trained on, by its own record or else by the run that the folder belongs to; None: not known."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "Saved":
+        """Load a run's checkpoint, or a model folder.
+
+        Raises:
+            CheckpointError: it is neither, is damaged, or the run is not finished.
+        """
+        model = model_folder(folder)
+        answers = load_answers(model)
+        training = load_trained_on(model) or _of_run(model.absolute().parent, answers)
+        return cls(model, load_med_vqa(model), answers, training)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the folder's files."""
+        return folder_digest(self.folder)
+
+    @property
+    def recorded(self) -> TrainedOn | type[TrainedOn]:
+        """What is known of its training, or else the values without a record."""
+        return self.training or TrainedOn
+
+    @property
+    def seed(self) -> int | None:
+        """Of the training, where it is known."""
+        return None if self.training is None else self.training.seed
+
+    def answerer(self, precision: str | None = None) -> Answerer:
+        """The model on the GPU, if there is one, at its training's precision unless told otherwise.
+
+        Raises:
+            DataError: a candidate cannot be ranked.
+            ConfigError: the precision is not possible on the device.
+        """
+        return Answerer(
+            self.med_vqa,
+            self.answers,
+            "cuda" if torch.cuda.is_available() else "cpu",
+            precision or self.recorded.precision,
+            max_question_tokens=self.recorded.max_question_tokens,
+        )
+
+
+def _of_run(run: Path, answers: Answers) -> TrainedOn | None:
+    """What a finished run's configuration tells of a model without a record; its questions, nothing tells."""
+    if not (run / FINISHED).is_file():
+        return None
+    try:
+        config = dict(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+        return TrainedOn.of_config(config, answers.dataset, answers.protocol)
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{run / CONFIG} is missing or damaged: train the run again") from error

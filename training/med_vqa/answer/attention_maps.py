@@ -8,7 +8,6 @@
 Maps of a plan sum to a word's share of the question, pieces / n; those of attention to 1.
 """
 
-import os
 import textwrap
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import ConfigError
-from training.folders import writing
+from training.folders import whole_file
 from training.med_vqa.model.modeling import MedVQAModel
 from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.model.tokens import Tokens
@@ -156,11 +155,5 @@ def draw(path: Path, found: WordMaps, pixels: Tensor, med_vqa: MedVQA, title: st
     ticks = [2**power for power in range(10) if 2**power <= colours.vmax]
     scale.set_ticks(ticks, labels=[f"{tick}×" for tick in ticks], fontsize=7)
     scale.set_label(f"{kind.replace('_', '-')}, of an even spread", fontsize=7)
-    partial = path.with_name(path.name + ".partial")
-    with writing(path, "--attention"):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(partial, format="png", dpi=110)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path, "--attention") as partial:
+        figure.savefig(partial, format="png", dpi=110)

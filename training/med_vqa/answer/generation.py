@@ -6,8 +6,7 @@ from itertools import takewhile
 
 import torch
 
-from training.med_vqa.answer.candidates import TokenIds
-from training.med_vqa.answer.decoding import next_words
+from training.med_vqa.answer.ranking import TokenIds, log_probs, next_token_logits
 from training.med_vqa.model.modeling import Encoded, MedVQAModel
 
 MAX_TOKENS = 32
@@ -48,13 +47,13 @@ def generate(
         forbidden: tokens that are never chosen; probabilities are those without the prohibition.
         max_tokens: at least 1, and less than the decoder's positions.
     """
-    encoded = encoded if encoded.memory is not None else model.remember(encoded)
+    encoded = encoded if encoded.memory is not None else model.precompute_cross_attention_kv(encoded)
     device = model.device
     tokens = torch.full((len(encoded), 1), start, device=device)
     total = torch.zeros(len(encoded), dtype=torch.float64)
     ended = torch.zeros(len(encoded), dtype=torch.bool, device=device)
     for length in range(max_tokens + 1):
-        scores = next_words(model, tokens, encoded)
+        scores = log_probs(next_token_logits(model, tokens, encoded))
         barred = [*forbidden, end] if length == 0 else list(forbidden)
         likeliest = scores.index_fill(1, torch.tensor(barred, dtype=torch.int64, device=device), -torch.inf)
         chosen = likeliest.argmax(dim=1)

@@ -7,19 +7,18 @@ shortlist  those of the k candidates whose first tokens are the likeliest; with 
 generate   the model's own words, greedily; one answer
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from training.errors import CheckpointError, ConfigError
-from training.med_vqa.answer.candidates import Candidates
-from training.med_vqa.answer.decoding import log_chances
 from training.med_vqa.answer.generation import MAX_TOKENS, generate
-from training.med_vqa.answer.ranking import Ranker, first_scores, shortlist
+from training.med_vqa.answer.ranking import Candidates, Ranker, first_token_logits, log_probs, shortlist
 from training.med_vqa.model.modeling import Encoded, MedVQAModel
 
 _ROUNDING = 0.1
@@ -30,7 +29,7 @@ logits and two normalisers is off by half a step; the other half of this is for 
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answer:
     """One answer to one question."""
 
     text: str
@@ -74,7 +73,7 @@ class Setting:
         )
 
 
-Chooser = Callable[[Encoded], list[list[Answered]]]
+Chooser = Callable[[Encoded], list[list[Answer]]]
 """B encoded questions, with the decoder's memory, to the best answers to each."""
 
 
@@ -82,7 +81,7 @@ def exact(setting: Setting) -> Chooser:
     """Rank all candidates."""
     ranker = setting.ranker()
 
-    def choose(encoded: Encoded) -> list[list[Answered]]:
+    def choose(encoded: Encoded) -> list[list[Answer]]:
         texts = [setting.candidates.texts] * len(encoded)
         return _best(ranker.log_likelihoods(encoded), texts, setting.top)
 
@@ -94,7 +93,7 @@ def shortlisted(setting: Setting) -> Chooser:
     if setting.k >= len(setting.candidates):
         return exact(setting)
 
-    def choose(encoded: Encoded) -> list[list[Answered]]:
+    def choose(encoded: Encoded) -> list[list[Answer]]:
         listed = _ranked_short(setting, encoded)
         return _best(listed.scores, listed.texts, setting.top)
 
@@ -113,7 +112,7 @@ def winners(setting: Setting) -> Chooser:
     # Made when it is first needed: trained models seldom leave doubt.
     everything = cache(lambda: exact(setting))
 
-    def choose(encoded: Encoded) -> list[list[Answered]]:
+    def choose(encoded: Encoded) -> list[list[Answer]]:
         listed = _ranked_short(setting, encoded)
         answers = _best(listed.scores, listed.texts, setting.top)
         enough = setting.top <= setting.k
@@ -146,14 +145,14 @@ class _ShortList:
 
 def _ranked_short(setting: Setting, encoded: Encoded) -> _ShortList:
     ids, texts = setting.candidates.token_ids, setting.candidates.texts
-    logits = first_scores(setting.model, encoded, setting.tokenizer.cls_token_id)
-    first = log_chances(logits)
+    logits = first_token_logits(setting.model, encoded, setting.tokenizer.cls_token_id)
+    first = log_probs(logits)
     chosen = shortlist(first, ids, setting.k)
     beginnings = torch.tensor([sequence[0] for sequence in ids], device=first.device)
     others = first[:, beginnings].scatter(1, chosen, -torch.inf).amax(dim=1)
+    alone = [encoded.map(itemgetter(slice(row, row + 1))) for row in range(len(encoded))]
     scores = [
-        setting.ranker(rows).log_likelihoods(one)
-        for rows, one in zip(chosen.tolist(), _one_by_one(encoded), strict=True)
+        setting.ranker(rows).log_likelihoods(one) for rows, one in zip(chosen.tolist(), alone, strict=True)
     ]
     listed = [[texts[row] for row in rows] for rows in chosen.tolist()]
     return _ShortList(torch.cat(scores), listed, others, _rounding(logits))
@@ -175,12 +174,12 @@ def generated(setting: Setting) -> Chooser:
     longest = min(MAX_TOKENS, model.decoder.config.max_position_embeddings - 1)
     spelled = dict(zip(setting.candidates.token_ids, setting.candidates.texts, strict=True))
 
-    def choose(encoded: Encoded) -> list[list[Answered]]:
+    def choose(encoded: Encoded) -> list[list[Answer]]:
         found = generate(model, encoded, tokenizer.cls_token_id, end, forbidden, longest)
         likelihoods = _finite(torch.tensor([one.log_likelihood for one in found], dtype=torch.float64))
         return [
             [
-                Answered(
+                Answer(
                     spelled.get(one.token_ids) or tokenizer.decode(one.token_ids),
                     probability,
                     one.log_likelihood,
@@ -200,22 +199,13 @@ MODES: dict[str, Callable[[Setting], Chooser]] = {
 }
 
 
-def _one_by_one(encoded: Encoded) -> Iterator[Encoded]:
-    for row in range(len(encoded)):
-
-        def only(part: Tensor, row: int = row) -> Tensor:
-            return part[row : row + 1]
-
-        yield encoded.map(only)
-
-
-def _best(scores: Tensor, texts: Sequence[Sequence[str]], top: int) -> list[list[Answered]]:
+def _best(scores: Tensor, texts: Sequence[Sequence[str]], top: int) -> list[list[Answer]]:
     """The ``top`` of each row's candidates, ``[B, C]`` of them; equal scores in the candidates' order."""
     probabilities = _finite(scores).softmax(dim=1)
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
     return [
         [
-            Answered(row_texts[place], *numbers)
+            Answer(row_texts[place], *numbers)
             for place, *numbers in zip(places, chances, likelihoods, strict=True)
         ]
         for row_texts, places, chances, likelihoods in zip(

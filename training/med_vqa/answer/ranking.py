@@ -1,18 +1,67 @@
 """Log-likelihoods of all candidates, or of a short-list, for questions that are encoded already."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from training.med_vqa.answer.candidates import TokenIds
-from training.med_vqa.answer.decoding import next_scores, word_scores
-from training.med_vqa.answer.packing import CHUNK, Pack, pack
-from training.med_vqa.answer.trie import Trie
+from training.errors import DataError
+from training.med_vqa.answer.trie import CHUNK, Pack, Trie, pack
 from training.med_vqa.model.modeling import Encoded, MedVQAModel
+from training.med_vqa.model.tokens import pieces_of
+from training.vqa.answers import normalise_answer
 
+TokenIds = tuple[int, ...]
 SLICE = 1 << 23
 """Scores of words held at a time: 32 MB of float32, whatever the vocabulary and the number of candidates."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """C answers and their tokens, in the order given, which breaks ties."""
+
+    texts: tuple[str, ...]
+    """As they will be given back."""
+    token_ids: tuple[TokenIds, ...]
+    """Without special tokens; no two are equal, none is empty."""
+    merged: dict[str, str]
+    """Answers that have the same tokens as an earlier one, which stands for both: later text to the earlier."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Any, longest: int) -> "Candidates":
+        """Tokenise answers; one that spells the same tokens as an earlier one is merged with it.
+
+        The model cannot tell such answers apart: as two, they would count twice in every probability.
+
+        Args:
+            texts: answers.
+            tokenizer: a tokenizer of transformers.
+            longest: tokens that the decoder can read of an answer, at most.
+
+        Raises:
+            DataError: one normalises or tokenises to nothing, or is too long.
+        """
+        empty = next((text for text in texts if not normalise_answer(text)), None)
+        if empty is not None:
+            raise DataError(f"candidate answer {empty!r} is empty after normalisation: remove it")
+        kept: dict[TokenIds, str] = {}
+        merged: dict[str, str] = {}
+        for text, ids in zip(texts, pieces_of(texts, tokenizer), strict=True):
+            if not ids:
+                raise DataError(f"candidate answer {text!r} has no token the model knows: remove it")
+            if len(ids) > longest:
+                raise DataError(
+                    f"candidate answer {text[:40]!r}… has {len(ids)} tokens, the decoder reads {longest}: shorten it"
+                )
+            first = kept.setdefault(tuple(ids), text)
+            if first != text:
+                merged[text] = first
+        return cls(tuple(kept.values()), tuple(kept), merged)
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
 
 @dataclass(frozen=True)
@@ -69,9 +118,11 @@ class Ranker:
         """log p of every candidate, nats, float32 (float64 for a model in float64) ``[B, C]``.
 
         Args:
-            encoded: B questions; with ``MedVQAModel.remember`` its keys and values serve all chunks.
+            encoded: B questions; after ``MedVQAModel.precompute_cross_attention_kv`` its keys serve all chunks.
         """
-        encoded = encoded if encoded.memory is not None else self._model.remember(encoded)
+        encoded = (
+            encoded if encoded.memory is not None else self._model.precompute_cross_attention_kv(encoded)
+        )
         parts = [self._steps(one, encoded) for one in self._packs]
         nodes = len(self._trie)
         steps = parts[0].new_zeros(len(encoded), 2 * nodes)
@@ -90,7 +141,7 @@ class Ranker:
         size = max(1, SLICE // (questions * decoder.config.vocab_size))
         parts = []
         for start in range(0, one.own, size):
-            scores = word_scores(decoder, states[:, start : start + size])  # (B, size, V)
+            scores = _widened(decoder.scores(states[:, start : start + size]))  # (B, size, V)
             here = slice(one.cuts[start], one.cuts[min(start + size, one.own)])
             rows = one.rows[here] - start
             parts.append(scores[:, rows, one.continuations[here]] - scores.logsumexp(-1)[:, rows])
@@ -109,10 +160,33 @@ class Ranker:
         return _Prepared(states, mask, one.own, rows, continuations, places, cuts)
 
 
+def next_token_logits(model: MedVQAModel, beginnings: Tensor, encoded: Encoded) -> Tensor:
+    """Logits of every word piece after the beginnings of B answers, ``[B, V]``, in the precision they are computed in.
+
+    Args:
+        model: in eval mode.
+        beginnings: int64 ``[B, T]``, the starting token first.
+        encoded: B questions, with the decoder's memory.
+    """
+    decoder, memory, length = model.decoder, encoded.memory or (), beginnings.shape[1]
+    mask = torch.ones(length, length, dtype=torch.bool, device=beginnings.device).tril()
+    states = decoder.blind(beginnings, mask, torch.arange(length, device=beginnings.device))
+    return decoder.scores(decoder.seeing(states, mask, memory, encoded.mask)[:, -1])
+
+
+def log_probs(logits: Tensor) -> Tensor:
+    """log p of every word piece, float32 (float64 for a model in float64)."""
+    return _widened(logits).log_softmax(dim=-1)
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 @torch.inference_mode()
-def first_scores(model: MedVQAModel, encoded: Encoded, start: int) -> Tensor:
+def first_token_logits(model: MedVQAModel, encoded: Encoded, start: int) -> Tensor:
     """Logits of every word piece as an answer's first one, ``[B, V]``, in the precision they are computed in."""
-    return next_scores(model, torch.full((len(encoded), 1), start, device=model.device), encoded)
+    return next_token_logits(model, torch.full((len(encoded), 1), start, device=model.device), encoded)
 
 
 def shortlist(first: Tensor, sequences: tuple[TokenIds, ...], k: int) -> Tensor:

@@ -18,7 +18,7 @@ class VQADataConfig(ViewsConfig):
     """Questions, their images and the answers that the model may know of."""
 
     dataset: str = ""
-    """Med-VQA data set: a name of data_manifests/vqa, such as vqa_rad, or a manifest's path; required."""
+    """Med-VQA data set: a name of data_manifests, such as vqa_rad, or a manifest's path; required."""
     data_root: str = ""
     """Folder that the manifest's files and the questions' image paths are relative to; required."""
     protocol: str = "strict"

@@ -11,13 +11,14 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kg_targets.manifest import Question
 from training.data.samplers.base import Sampler
 from training.errors import ConfigError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.images import AugmentedViews, CachedViews, ImageTable, blank_images
 from training.med_vqa.model.saving import Answers, MedVQA
 from training.med_vqa.model.tokens import answers_as_tokens, knowledge_as_tokens, questions_as_tokens
-from training.vqa.items import Question
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split
 
 POOL = 16
@@ -91,7 +92,7 @@ class FinetuneData:
             [question.question for question in self.train], vqa.tokenizer, data.max_question_tokens
         )
         self.right_answers = answers_as_tokens(
-            [question.accepted(split.language)[0] for question in self.train],
+            [accepted_answers(question, split.language)[0] for question in self.train],
             vqa.tokenizer,
             data.max_answer_tokens,
         )
@@ -132,7 +133,7 @@ class FinetuneData:
 
     def is_right(self, answer: str, question: Question) -> bool:
         """Whether a candidate is one of a question's right answers."""
-        return answer in question.accepted(self._split.language)
+        return answer in accepted_answers(question, self._split.language)
 
     def facts(self) -> dict[str, Any]:
         """Counts for metrics.json."""

@@ -90,7 +90,7 @@ class FinetuneRun:
         return epoch % self.config.validate_every == 0
 
     def score(self) -> float:
-        """Share of the validation questions that exact ranking of all candidates answers rightly."""
+        """Share of the validation questions that exact ranking of all candidates answers correctly."""
         accelerator, data = self.accelerator, self.data
         share = data.validation[accelerator.process_index :: accelerator.num_processes]
         blank = data.images is None

@@ -8,14 +8,15 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from kg_targets.manifest import Manifest
 from training.clip.config import check_precision
 from training.data.files import image_digest
 from training.engine.session import Prepared, Say, run_training
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
 from training.med_vqa.model.build import build_med_vqa, initial_digests
-from training.med_vqa.model.history import FIELD, Past, as_json
-from training.vqa.manifest import VQAManifest, find_vqa_manifest
+from training.med_vqa.model.history import FIELD, TrainingHistory, as_json
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
 
 
@@ -42,7 +43,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
         KGTargetsError: the configuration, the questions or the images are not usable.
     """
     data = config.data
-    manifest = find_vqa_manifest(data.dataset)
+    manifest = Manifest.load(data.dataset, "questions")
     split = prepare(
         manifest,
         data.data_root,
@@ -67,7 +68,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     """Of the questions that train and select, of the answers, and of the images that are shown."""
     questions = [*split.train, *split.validation]
     content = [
-        [[q.id, q.image_path, q.question, *q.accepted(split.language)] for q in part]
+        [[q.id, q.image_path, q.question, *accepted_answers(q, split.language)] for q in part]
         for part in (split.train, split.validation)
     ]
     text = json.dumps([content, split.candidates, split.knowledge], ensure_ascii=False)
@@ -76,7 +77,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest(), image_digest(Path(config.data.data_root), paths)]
 
 
-def _describe(manifest: VQAManifest, split: Split, start: str | None) -> dict[str, Any]:
+def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:
     """OUTPUT/data.json: counts, where answers come from, what the start saw before; never a question."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return {
@@ -93,5 +94,5 @@ def _describe(manifest: VQAManifest, split: Split, start: str | None) -> dict[st
         "ceiling": split.ceiling,
         "skipped": split.skipped,
         "notes": list(split.notes),
-        FIELD: as_json(Past.of(start).pretrainings),
+        FIELD: as_json(TrainingHistory.of(start).pretrainings),
     }

@@ -31,7 +31,7 @@ def check_attention(kind: str | None) -> None:
     """
     if kind not in (None, ATTENTION):
         raise ConfigError(
-            f'attn_implementation "{kind}": this model\'s decoder masks rightly with {ATTENTION} only'
+            f'attn_implementation "{kind}": this model\'s decoder masks correctly with {ATTENTION} only'
         )
 
 

@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kg_targets.manifest import Question
 from training.engine.config import RunConfig
 from training.errors import CheckpointError
-from training.leakage.between import asked
 from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
-from training.vqa.items import Question
-from training.vqa.protocols import Split
+from training.vqa.protocols import Split, question_key
 
 PRETRAINING = "pretraining.json"
 """Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
@@ -69,12 +68,12 @@ class Pretraining:
         return f"{self.dataset} {self.split}, {left_out}"
 
 
-History = tuple[Pretraining | None, ...]
+Pretrainings = tuple[Pretraining | None, ...]
 """The earliest first; None: what came before is not recorded."""
-UNRECORDED: History = (None,)
+UNRECORDED: Pretrainings = (None,)
 
 
-def told(history: History) -> str:
+def told(history: Pretrainings) -> str:
     """All of them in one clause for a person, what several stages have in common once; empty without any."""
     known = list(dict.fromkeys(one.told() for one in history if one is not None))
     if not known:
@@ -83,15 +82,14 @@ def told(history: History) -> str:
     return f"pre-trained on {', then on '.join(known)}{before}"
 
 
-def as_json(history: History) -> list[dict[str, Any] | None]:
+def as_json(history: Pretrainings) -> list[dict[str, Any] | None]:
     """Plain JSON values."""
     return [
-        None if one is None else {**asdict(one), "excluded": [asdict(left_out) for left_out in one.excluded]}
-        for one in history
+        None if one is None else {**asdict(one), "excluded": [*map(asdict, one.excluded)]} for one in history
     ]
 
 
-def from_json(content: Any, where: str) -> History:
+def from_json(content: Any, where: str) -> Pretrainings:
     """What ``as_json`` gave; None, since the list is missing: not recorded.
 
     Args:
@@ -103,20 +101,20 @@ def from_json(content: Any, where: str) -> History:
     """
     if content is None:
         return UNRECORDED
-    return tuple(None if one is None else _pretraining(one, where) for one in _objects(content, FIELD, where))
+    history: list[Pretraining | None] = []
+    for one in _objects(content, FIELD, where, nulls=True):
+        if one is None:
+            history.append(None)
+            continue
+        lists = _objects(one.get("excluded"), "excluded", where)
+        excluded = tuple(Excluded(**plain_fields(Excluded, made, where)) for made in lists)
+        history.append(Pretraining(**plain_fields(Pretraining, one, where), excluded=excluded))
+    return tuple(history)
 
 
-def _pretraining(content: Any, where: str) -> Pretraining:
-    lists = _objects(content.get("excluded"), "excluded", where)
-    excluded = tuple(Excluded(**plain_fields(Excluded, one, where)) for one in lists)
-    return Pretraining(**plain_fields(Pretraining, content, where), excluded=excluded)
-
-
-def _objects(content: Any, name: str, where: str) -> Sequence[Any]:
-    nulls = name == FIELD
-    if not isinstance(content, list) or not all(
-        isinstance(one, dict) or (nulls and one is None) for one in content
-    ):
+def _objects(content: Any, name: str, where: str, nulls: bool = False) -> Sequence[Any]:
+    kinds = (dict, type(None)) if nulls else dict
+    if not isinstance(content, list) or not all(isinstance(one, kinds) for one in content):
         raise CheckpointError(f'{where}: "{name}" is not a list of objects')
     return content
 
@@ -131,7 +129,7 @@ class Digests:
     @classmethod
     def of(cls, questions: Iterable[Question]) -> "Digests":
         """Of questions and the images that they are about."""
-        known = [asked(question) for question in questions]
+        known = [question_key(question) for question in questions]
         return cls(
             frozenset(_digest(image, wording) for image, wording in known),
             frozenset(_digest(image) for image, _ in known),
@@ -162,7 +160,7 @@ class TrainedOn:
     preset: str = "model"
     precision: str = "fp32"
     max_question_tokens: int = 64
-    pretrainings: History = UNRECORDED
+    pretrainings: Pretrainings = UNRECORDED
     """That the model went through before it."""
     digests: Digests | None = None
     """Of its training questions, and of those of the fine-tunings before it; None: not recorded."""
@@ -179,7 +177,7 @@ class TrainedOn:
             CheckpointError: a record of the model that it starts from is damaged.
         """
         content = asdict(config)
-        past = Past.of(content["model"]["start"])
+        past = TrainingHistory.of(content["model"]["start"])
         digests = past.and_then(Digests.of(split.train))
         trained_on = cls.of_config(content, split.dataset, split.protocol)
         return replace(trained_on, pretrainings=past.pretrainings, digests=digests)
@@ -254,16 +252,16 @@ def _listed(given: Any, name: str, where: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Past:
+class TrainingHistory:
     """What the model that a training starts from has been through."""
 
-    pretrainings: History = ()
+    pretrainings: Pretrainings = ()
     fine_tuned: bool = False
     fine_tuning: TrainedOn | None = None
     """The last one, with the questions of those before it; None: there was none, or it is not recorded."""
 
     @classmethod
-    def of(cls, start: str | None) -> "Past":
+    def of(cls, start: str | None) -> "TrainingHistory":
         """Of ``model.start``, a finished run or a model folder; without a start there is no past.
 
         A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
+from kg_targets.manifest import Question
 from training.data.config import ViewsConfig
 from training.data.decode import BrokenImage, decode, for_each
 from training.data.feature_cache import FrozenFeatures
@@ -21,7 +22,6 @@ from training.data.sources.folder import read_bytes
 from training.data.transforms import PixelTransform, augmentation, step_generator
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.saving import MedVQA
-from training.vqa.items import Question
 
 UNNAMED = "no image file is named"
 

@@ -77,7 +77,7 @@ class Encoded:
     mask: Tensor
     """bool ``[B, L + N]``: True = real."""
     memory: Memory | None = None
-    """What the decoder makes of the states, once ``MedVQAModel.remember`` has computed it."""
+    """What the decoder makes of the states, once ``MedVQAModel.precompute_cross_attention_kv`` has computed it."""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -208,7 +208,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             states = self.gate(states, knowledge)
         return Encoded(states, torch.cat([real, real.new_ones(image.shape[:2])], dim=1))
 
-    def remember(self, encoded: Encoded) -> Encoded:
+    def precompute_cross_attention_kv(self, encoded: Encoded) -> Encoded:
         """With the decoder's keys and values, B rows of them: worth it before several calls of ``decode``."""
         return replace(encoded, memory=self._memory(encoded.states))
 

@@ -57,7 +57,7 @@ class PretrainDataConfig(ViewsConfig):
     batch_size: int = 64
     """Images per optimizer step, summed over all processes; at least 2."""
     sampler: str = "random"
-    """random; case_aware (images of a case spread over batches) or neighbour_aware (relatives meet in a batch)."""
+    """random; case_aware (images of a case spread over batches) or neighbour_aware (soft positives meet in a batch)."""
     neighbour_share: float = 0.5
     """neighbour_aware: share of each batch drawn from the stored neighbours of the others, in [0, 0.9]."""
     in_memory: bool = True
@@ -113,7 +113,7 @@ class SoftLabelConfig:
     threshold: float | None = None
     """evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
     saturation: float = 1.0
-    """evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+    """evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
 
     def __post_init__(self) -> None:
         if bool(self.store) == bool(self.teacher):

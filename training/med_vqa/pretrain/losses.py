@@ -15,7 +15,7 @@ same features on both sides the positive's cosine is the constant 1, and only th
 L = mean_i KL(P_i ‖ Q_i), Q_i = softmax(Â_i·B̂ᵀ/τ), P of `soft_labels.py` (C). P does not depend on the model, so its
 gradient is the cross-entropy's; P being the identity, its value is that, too: CLIP's loss.
 
-**Several processes**: rows are this process's, columns everybody's, from `training.nb_clip.gather.gather_features`,
+**Several processes**: rows are this process's, columns all ranks', from `training.nb_clip.gather.gather_features`,
 which keeps their gradient. Each process takes the mean over its own rows, all have the same number of them, and DDP
 averages gradients: that is the gradient of the whole batch.
 
@@ -52,7 +52,7 @@ def soft_contrastive_loss(
 
     Args:
         features: Â, this process's, unit length, ``[B_local, D]``.
-        others_global: B̂, everybody's in rank order, unit length, ``[B_global, D]``.
+        others_global: B̂, all ranks' in rank order, unit length, ``[B_global, D]``.
         targets: P, ``[B_local, B_global]``; rows sum to 1, nothing on masked pairs.
         temperature: τ > 0, units of cosine; a tensor where it is learnt.
         offset: column of row 0's positive, = rank · B_local.
@@ -90,7 +90,7 @@ def hard_negatives(
     Gumbel-max trick): exact for logits of any size and sign, and the same on every machine.
 
     Call it with image→text similarities for a negative text of each image, and with text→image ones for a negative
-    image of each text. Columns may be everybody's, or this process's own (offset 0) where only their tokens are here.
+    image of each text. Columns may be all ranks', or this process's own (offset 0) where only their tokens are here.
 
     Args:
         similarity: the student's **logits** cos/τ, float ``[B_local, B_global]``; no gradient goes through them.

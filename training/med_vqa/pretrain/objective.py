@@ -173,7 +173,7 @@ class PretrainingStep(PretrainingModel):
 
 
 def balanced_accuracy(answers: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the shares of true and of wrong pairs that are told rightly: ½ for an answer that is always the same.
+    """Mean of the shares of true and of wrong pairs that are told correctly: ½ for an answer that is always the same.
 
     Args:
         answers: int64 ``[R]``, 0 or 1.

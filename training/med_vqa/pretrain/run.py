@@ -22,7 +22,7 @@ from training.data.loader import Loader
 from training.data.sources import ImageSource
 from training.engine.checkpoint import write_checkpoint
 from training.engine.schedule import make_optimizer, make_schedule
-from training.med_vqa.model.history import Past
+from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.config import PretrainConfig
@@ -81,7 +81,7 @@ class PretrainRun:
         self.selector = self._selector()
         self.measure: str | None = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
-        self._past, start = Past.of(config.model.start), config.model.start
+        self._past, start = TrainingHistory.of(config.model.start), config.model.start
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)
@@ -143,7 +143,7 @@ class PretrainRun:
         return values
 
     def _texts(self, batch: Step, step: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens and mask ``[T, B, L]`` of this process's texts, and the mask of everybody's captions."""
+        """Tokens and mask ``[T, B, L]`` of this process's texts, and the mask of all ranks' captions."""
         positions = self.corpus.positions(batch.batch.rows)
         captions = self.corpus.texts
         _, of_all = captions.batch(self.corpus.positions(batch.rows_of_all))

@@ -22,8 +22,8 @@ from training.med_vqa.model.build import FUSION, TOWERS
 from training.med_vqa.model.history import (
     FIELD,
     PRETRAINING,
-    Past,
     Pretraining,
+    TrainingHistory,
     as_json,
     read_pretraining,
     save_trained_on,
@@ -51,7 +51,7 @@ def pretraining_of(stage: str, corpus: Corpus, exclusions: Exclusions) -> Pretra
 
 
 def save_pretrained(
-    folder: Path, model: PretrainingModel, vqa: MedVQA, pretraining: Pretraining, past: Past
+    folder: Path, model: PretrainingModel, vqa: MedVQA, pretraining: Pretraining, past: TrainingHistory
 ) -> None:
     """Write the folder; errors as of ``save_med_vqa``.
 

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from kg_targets.store import TargetStore
+from training.command import ArgumentParser, run_command
 from training.data.sources import ImageSource, open_source
 from training.errors import ConfigError
 from training.folders import check_writable, writing
 from training.nb_clip.config import POLICY_NAMES
-from training.retrieval.arguments import ArgumentParser, answer
 from training.retrieval.config import FEATURES
 from training.retrieval.options import add_store
 from training.retrieval.outputs import Writers, is_current, write_outputs
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, write the files, say where; 2 for a user's error, 130 when interrupted."""
-    return answer(parser(), compare_spaces, arguments)
+    return run_command(parser(), compare_spaces, arguments)
 
 
 def compare_spaces(options: argparse.Namespace) -> None:

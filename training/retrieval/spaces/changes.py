@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.retrieval.features import RetrievalSet
-from training.statistics.bootstrap import Interval, case_interval
+from training.statistics.intervals import Interval, case_interval
 
 FloatArray = NDArray[np.float64]
 MIN_CASES = 5

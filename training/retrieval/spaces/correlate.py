@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.statistics.bootstrap import case_weights
+from training.statistics.intervals import case_weights
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

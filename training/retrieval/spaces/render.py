@@ -6,7 +6,7 @@ from training.retrieval.spaces.changes import MIN_CASES, Group
 from training.retrieval.spaces.correlate import Estimate
 from training.retrieval.spaces.report import Change, Knowledge, SpacesReport
 from training.retrieval.spaces.similarity import Similarity
-from training.statistics.bootstrap import Interval
+from training.statistics.intervals import Interval
 
 HINT = "**Contact sheets show images and captions of the split: those of private data must not be shared.**"
 

@@ -15,7 +15,7 @@ from training.retrieval.spaces.reading import Reading
 from training.retrieval.spaces.similarity import Similarity, compare_similarities
 from training.retrieval.spaces.starts import START, Configured
 from training.retrieval.spaces.targets import Coverage, Softness, coverage, default_policy, softness
-from training.statistics.bootstrap import Interval, case_interval
+from training.statistics.intervals import Interval, case_interval
 
 
 @dataclass(frozen=True)

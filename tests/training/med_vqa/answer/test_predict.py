@@ -12,16 +12,16 @@ import torch
 import yaml
 from PIL import Image
 
+from kg_targets.manifest import Manifest
 from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import write_world
-from training.med_vqa.answer.evaluate.__main__ import main as evaluate
-from training.med_vqa.answer.evaluate.shown import derangement
+from training.med_vqa.answer.__main__ import main as evaluate
+from training.med_vqa.answer.evaluation import derangement
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import Digests, TrainedOn, save_trained_on
 from training.med_vqa.model.saving import Answers, save_med_vqa
 from training.predict import main as predict
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.predictions import read_predictions
 from training.vqa.protocols import prepare
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.e2e
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``data/``, and ``run/`` as a finished fine-tuning of an untrained tiny model leaves it."""
     folder = write_world(tmp_path_factory.mktemp("vqa"))
-    split = prepare(find_vqa_manifest("vqa_rad"), folder / "data", "strict")
+    split = prepare(Manifest.load("vqa_rad", "questions"), folder / "data", "strict")
     torch.manual_seed(0)
     built = build_med_vqa(VQAModelConfig(preset="tiny", text=None, tokenizer=str(folder / "tokenizer")))
     for parameter in built.model.parameters():
@@ -195,7 +195,7 @@ def test_an_evaluation_answers_every_question_of_the_part(
     assert "vqa_rad, protocol strict, test part: model tiny, mode exact, images real; 5 candidates" in table
     assert "overall" in table and "16 questions" in table
     predictions = read_predictions(tmp_path / "out" / "predictions.csv")
-    split = prepare(find_vqa_manifest("vqa_rad"), world / "data", "strict")
+    split = prepare(Manifest.load("vqa_rad", "questions"), world / "data", "strict")
     assert [row.id for row in predictions.rows] == [question.id for question in split.test]
     assert {row.predicted for row in predictions.rows} <= set(split.candidates)
     wanted = {
@@ -254,7 +254,7 @@ def test_a_copy_of_the_folder_tells_what_it_was_trained_on(
     assert "no record of its training questions" in capsys.readouterr().err
     assert evaluate([*asked, "--split", "validation"]) == 2
     assert "--split validation: it is not recorded" in last_line(capsys)
-    split = prepare(find_vqa_manifest("vqa_rad"), world / "data", "strict")
+    split = prepare(Manifest.load("vqa_rad", "questions"), world / "data", "strict")
     config = {"seed": 5, "model": {"preset": "tiny"}, "data": {"images": "blank"}}
     save_trained_on(
         model, replace(TrainedOn.of_config(config, "vqa_rad", "strict"), digests=Digests.of(split.train))

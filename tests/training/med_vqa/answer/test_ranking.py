@@ -80,13 +80,13 @@ def test_words_scored_in_small_slices_are_scored_alike(
     med_vqa: MedVQA, images: Tensor, expected: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "SLICE", 1)
-    held, plain = set[tuple[int, ...]](), ranking.word_scores
+    held, plain = set[tuple[int, ...]](), ranking._widened
 
-    def watched(decoder: Any, states: Tensor) -> Tensor:
-        held.add(tuple(states.shape[:2]))
-        return plain(decoder, states)
+    def watched(logits: Tensor) -> Tensor:
+        held.add(tuple(logits.shape[:2]))
+        return plain(logits)
 
-    monkeypatch.setattr(ranking, "word_scores", watched)
+    monkeypatch.setattr(ranking, "_widened", watched)
     assert torch.allclose(scores(Answerer(med_vqa, answers()), images, CANDIDATES), expected, atol=1e-4)
     assert held == {(len(QUESTIONS), 1)}  # of every question, one position's scores at a time
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from kg_targets.manifest import Manifest
 from tests.images import encoded, plain_clip
 from tests.training.vqa.world import edit_questions, write_world
 from training.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.images import ImageTable
 from training.options import build
-from training.vqa.manifest import find_vqa_manifest
+from training.vqa.answers import accepted_answers
 from training.vqa.protocols import PROTOCOLS, Split, prepare
 
 SIZE = 8
@@ -30,7 +31,7 @@ def world(tmp_path: Path) -> Path:
 
 
 def split_of(world: Path, protocol: str = "strict") -> Split:
-    return prepare(find_vqa_manifest("vqa_rad"), world / "data", protocol, validation_share=0.2)
+    return prepare(Manifest.load("vqa_rad", "questions"), world / "data", protocol, validation_share=0.2)
 
 
 def fake_vqa(world: Path, positions: int = 64) -> Any:
@@ -190,7 +191,7 @@ def test_an_image_is_seen_alike_whatever_the_number_of_processes(views: int, nam
 def test_no_view_is_a_mirror_image(world: Path) -> None:
     data = data_of(world)
     inputs = inputs_of(world, data.images)
-    sides = [question.accepted()[0] for question in data.train]
+    sides = [accepted_answers(question)[0] for question in data.train]
     chosen = torch.tensor([place for place, side in enumerate(sides) if side == "left"])
     for step in range(1, 20):
         seen = inputs(data.image_rows(chosen[:6]), step, 0)["images"]

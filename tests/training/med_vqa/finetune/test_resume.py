@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from kg_targets.manifest import Manifest
 from tests import REPOSITORY
 from tests.training.vqa.world import finetune_arguments, logged, write_world
 from training.engine.checkpoint import FINISHED
@@ -29,7 +30,6 @@ from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.saving import WEIGHTS
 from training.options import build, read_options
 from training.run import main as run
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import prepare
 
 STEPS = 20
@@ -60,7 +60,7 @@ def gradients(world: Path, accelerator: Accelerator, knowledge: bool) -> list[di
     torch.manual_seed(0)
     given = finetune_arguments(world, world / "unused", f"--data.knowledge={str(knowledge).lower()}")
     config = build(FinetuneConfig, read_options(FinetuneConfig, given))
-    split = prepare(find_vqa_manifest("vqa_rad"), world / "data", "strict", validation_share=0.2)
+    split = prepare(Manifest.load("vqa_rad", "questions"), world / "data", "strict", validation_share=0.2)
     task = FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
     collected = []
     for step, batch in enumerate(task.batches(1, 0, 1), start=1):

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from kg_targets.manifest import Manifest
 from tests.training.vqa.world import write_questions
 from training.errors import CheckpointError, ConfigError
-from training.med_vqa.answer.evaluate.evaluation import check_fits
-from training.med_vqa.answer.evaluate.saved import Saved
+from training.med_vqa.answer import Saved
+from training.med_vqa.answer.evaluation import check_fits
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import (
@@ -20,9 +21,9 @@ from training.med_vqa.model.history import (
     UNRECORDED,
     Digests,
     Excluded,
-    Past,
     Pretraining,
     TrainedOn,
+    TrainingHistory,
     as_json,
     from_json,
     load_trained_on,
@@ -30,7 +31,6 @@ from training.med_vqa.model.history import (
     told,
 )
 from training.med_vqa.model.saving import Answers
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import Split, prepare
 
 
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cut(
     data: Path, protocol: str = "strict", seed: int = 0, share: float = 0.1, name: str = "vqa_rad"
 ) -> Split:
-    split = prepare(find_vqa_manifest("vqa_rad"), data, protocol, seed=seed, validation_share=share)
+    split = prepare(Manifest.load("vqa_rad", "questions"), data, protocol, seed=seed, validation_share=share)
     return replace(split, dataset=name)
 
 
@@ -85,7 +85,8 @@ def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> 
     assert "bright" not in text and "train0" not in text and str(data) not in text
     assert record.digests is not None and len(record.digests.images) == 11
     model = saved(split, record)
-    assert (model.trained_on, model.seed, model.max_question_tokens, model.precision, model.name) == (
+    known = model.recorded
+    assert (known.images, model.seed, known.max_question_tokens, known.precision, known.preset) == (
         "blank", 3, 40, "fp32", "tiny",
     )  # fmt: skip
 
@@ -172,11 +173,19 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     (tmp_path / "tuned").mkdir()
     save_trained_on(tmp_path / "tuned", record)
     assert load_trained_on(tmp_path / "tuned") == record
-    assert Past.of(str(tmp_path / "tuned")).pretrainings == saved(split, record).pretrainings == (known,)
+    assert (
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
+        == saved(split, record).recorded.pretrainings
+        == (known,)
+    )
     content = json.loads((tmp_path / "tuned" / FILE).read_text())
     content.pop("pretrainings")
     (tmp_path / "tuned" / FILE).write_text(json.dumps(content))
-    assert Past.of(str(tmp_path / "tuned")).pretrainings == UNRECORDED == saved(split, None).pretrainings
+    assert (
+        TrainingHistory.of(str(tmp_path / "tuned")).pretrainings
+        == UNRECORDED
+        == saved(split, None).recorded.pretrainings
+    )
     (tmp_path / "pretraining.json").write_text("{}")
     assert TrainedOn.of(config, split).pretrainings == UNRECORDED
     for wrong, message in (

@@ -144,7 +144,9 @@ def test_candidates_packed_as_a_trie_score_as_they_do_alone() -> None:
     positions = mask.sum(dim=1) - 1
     with torch.no_grad():
         packed = model.decode(tree.expand(3, -1), states, mask, positions)
-        per_row = model.decode(tree.expand(3, -1), model.remember(states), mask.expand(3, -1, -1), positions)
+        per_row = model.decode(
+            tree.expand(3, -1), model.precompute_cross_attention_kv(states), mask.expand(3, -1, -1), positions
+        )
         for candidate, nodes in ((first, [0, 1, 2, 3]), (second, [0, 1, 4])):
             alone = model.decode(candidate.expand(3, -1), states)
             torch.testing.assert_close(packed[:, nodes], alone, atol=1e-4, rtol=1e-4)
@@ -153,7 +155,7 @@ def test_candidates_packed_as_a_trie_score_as_they_do_alone() -> None:
 
 def test_rows_can_be_taken_from_what_is_encoded() -> None:
     model, batch = fakes.model(), fakes.batch()
-    states = model.remember(encoded(model, batch))
+    states = model.precompute_cross_attention_kv(encoded(model, batch))
     with torch.no_grad():
         whole = model.decode(batch["answer_ids"], states)
         torch.testing.assert_close(
@@ -163,7 +165,7 @@ def test_rows_can_be_taken_from_what_is_encoded() -> None:
 
 def test_the_encoder_states_are_worked_on_once_per_question(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = fakes.model(), fakes.batch()
-    states = model.remember(encoded(model, batch))
+    states = model.precompute_cross_attention_kv(encoded(model, batch))
     monkeypatch.setattr(type(model.decoder), "memory", lambda *_: pytest.fail("computed again"))
     for _ in range(2):
         model.decode(batch["answer_ids"], states)

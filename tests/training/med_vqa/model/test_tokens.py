@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
+from kg_targets.manifest import Manifest
 from tests.training.vqa.world import SPECIAL, WORDS
 from training.clip.starts import text_weights_path
 from training.errors import ConfigError
@@ -21,7 +22,6 @@ from training.med_vqa.model.tokens import (
     knowledge_as_tokens,
     questions_as_tokens,
 )
-from training.vqa.manifest import find_vqa_manifest
 from training.vqa.protocols import prepare
 
 PAD, CLS, SEP = 0, 2, 3
@@ -144,7 +144,7 @@ def test_a_batch_of_one_is_possible_and_one_that_cannot_be_shared_is_an_error() 
 def test_little_of_vqa_rads_batches_is_padding(shared_data: Path) -> None:
     if not (shared_data / "vqa_rad").is_dir():
         pytest.skip("VQA-RAD is not present")
-    split = prepare(find_vqa_manifest("vqa_rad"), shared_data / "vqa_rad", "strict")
+    split = prepare(Manifest.load("vqa_rad", "questions"), shared_data / "vqa_rad", "strict")
     words = BertTokenizerFast.from_pretrained(text_weights_path("minilm-l6-v2"))
     tokens = questions_as_tokens([question.question for question in split.train], words, 64)
     assert tokens.cut == 0

@@ -12,7 +12,7 @@ from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
 from training.med_vqa.model.build import build_med_vqa, trained_parts
 from training.med_vqa.model.config import VQAModelConfig
-from training.med_vqa.model.history import PRETRAINING, Past, Pretraining
+from training.med_vqa.model.history import PRETRAINING, Pretraining, TrainingHistory
 from training.med_vqa.model.saving import MedVQA, load_med_vqa
 from training.med_vqa.pretrain import objective
 from training.med_vqa.pretrain.config import (
@@ -260,7 +260,7 @@ def test_the_selector_leaves_captions_of_the_same_case_out_and_asks_the_matching
 
 def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedVQA, tmp_path: Path) -> None:
     one = made(vqa, "one", tau_views=0.5)
-    save_pretrained(tmp_path / "one", one, vqa, SEEN, Past())
+    save_pretrained(tmp_path / "one", one, vqa, SEEN, TrainingHistory())
     start = tmp_path / "one"
     parts = trained_parts(start)
     assert parts == ("vision", "text", "image_projection", "text_projection")
@@ -295,7 +295,7 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
 
 
 def test_another_vocabulary_is_refused(vqa: MedVQA, tmp_path: Path) -> None:
-    save_pretrained(tmp_path / "one", made(vqa, "one"), vqa, SEEN, Past())
+    save_pretrained(tmp_path / "one", made(vqa, "one"), vqa, SEEN, TrainingHistory())
     vocabulary = (tmp_path / "bert" / "vocab.txt").read_text().replace("chest", "knee")
     (tmp_path / "bert" / "vocab.txt").write_text(vocabulary)
     with pytest.raises(CheckpointError, match="its words are not those of this model's tokenizer"):

@@ -15,9 +15,9 @@ from training.med_vqa.model.history import (
     PRETRAINING,
     Digests,
     Excluded,
-    Past,
     Pretraining,
     TrainedOn,
+    TrainingHistory,
     load_trained_on,
 )
 from training.med_vqa.model.saving import MedVQA
@@ -49,8 +49,8 @@ def made(vqa: MedVQA, stage: str, embed_dim: int | None = None, **loss: object) 
     return PretrainingModel(config, vqa.model)
 
 
-def kept(folder: Path, model: PretrainingModel, vqa: MedVQA, past: Past | None = None) -> Path:
-    save_pretrained(folder, model, vqa, replace(SEEN, stage=model.stage), past or Past())
+def kept(folder: Path, model: PretrainingModel, vqa: MedVQA, past: TrainingHistory | None = None) -> Path:
+    save_pretrained(folder, model, vqa, replace(SEEN, stage=model.stage), past or TrainingHistory())
     return folder
 
 
@@ -126,16 +126,16 @@ def test_stage_one_starts_with_new_heads_where_there_are_none_of_its_width_and_s
 
 def test_a_folder_tells_what_it_saw_and_keeps_what_came_before(vqa: MedVQA, tmp_path: Path) -> None:
     one = kept(tmp_path / "one", made(vqa, "one"), vqa)
-    two = kept(tmp_path / "two", made(vqa, "two"), vqa, Past.of(str(one)))
-    assert Past.of(str(two)) == Past((SEEN, replace(SEEN, stage="two")))
+    two = kept(tmp_path / "two", made(vqa, "two"), vqa, TrainingHistory.of(str(one)))
+    assert TrainingHistory.of(str(two)) == TrainingHistory((SEEN, replace(SEEN, stage="two")))
     (first, _) = json.loads((two / PRETRAINING).read_text())["pretrainings"]
     assert (first["store"], first["images"], first["excluded"][0]["images"]) == ("f", 20, 5)
 
     digests = Digests(frozenset("q"), frozenset("i"))
     tuned = TrainedOn("vqa_rad", "strict", seed=3, pretrainings=(), digests=digests)
     for stage in ("one", "two"):
-        past = Past(tuned.pretrainings, fine_tuned=True, fine_tuning=tuned)
+        past = TrainingHistory(tuned.pretrainings, fine_tuned=True, fine_tuning=tuned)
         folder = kept(tmp_path / f"tuned-{stage}", made(vqa, stage), vqa, past)
-        assert load_trained_on(folder) == tuned == Past.of(str(folder)).fine_tuning
+        assert load_trained_on(folder) == tuned == TrainingHistory.of(str(folder)).fine_tuning
         (folder / FILE).unlink()
-        assert Past.of(str(folder)).and_then(digests) is None
+        assert TrainingHistory.of(str(folder)).and_then(digests) is None

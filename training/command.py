@@ -1,0 +1,70 @@
+"""How every command of ``training`` reads its options and ends: an error is one line, its exit code 2."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from training.errors import ConfigError, KGTargetsError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+"""128 + SIGINT, as other programs exit on Ctrl-C."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as other programs exit whose reader has gone."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's parser, which raises instead of printing its usage and leaving, and keeps a description's lines."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse with what is wrong.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{' '.join(message.split())} (--help lists the options)")
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], None],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Do a command's work on its options; see ``exit_code``."""
+    return exit_code(lambda: work(parser.parse_args(arguments)))
+
+
+def exit_code(
+    work: Callable[[], int | None], interrupted: str = "interrupted: run the same command again"
+) -> int:
+    """Do a command's work and turn what it raises into an exit code.
+
+    Args:
+        work: returns an exit code, or ``None`` for 0.
+        interrupted: what Ctrl-C is answered with.
+
+    Returns:
+        The work's own code; 2 for a user's error, 130 when interrupted, 141 when nobody reads on.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = work()
+        sys.stdout.flush()
+    except KGTargetsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{interrupted}\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would print a traceback then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code or 0

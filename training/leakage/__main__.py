@@ -1,0 +1,293 @@
+"""What a test part shares with training, or with a pre-training data set: ``python -m training.leakage --help``
+
+images      image ids that are in two parts
+questions   (image, question) pairs of one part that another part has, too
+near        pictures of two parts that are alike under different ids (training/leakage/overlap.py, hashing.py)
+against     cases of a pre-training data set that show a test image (training/leakage/overlap.py); with --against only
+
+--enforce KINDS exits with code 2 where one of these kinds is found, where nothing could be compared, and where more
+images than --max-broken allows are missing or unreadable. --enforce alone means images, questions and near, and with
+--against that, too: without --against, pre-training is not looked at.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kg_targets.manifest import PARTS, TEST
+from training.checks import one_of, within
+from training.command import ArgumentParser, run_command
+from training.errors import ConfigError, DataError
+from training.folders import json_text, write_text
+from training.leakage.hashing import BITS, RADIUS, Hashes
+from training.leakage.overlap import (
+    ALL,
+    BY_HASH,
+    BY_ID,
+    BY_NEIGHBOUR,
+    Foreign,
+    Near,
+    Shared,
+    Touch,
+    alike,
+    hash_questions,
+    ids_can_match,
+    read_foreign,
+    shared,
+    touching,
+)
+from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split, add_cut, add_data, read_data, read_split
+
+IMAGES, QUESTIONS, NEAR, AGAINST = KINDS = ("images", "questions", "near", "against")
+ALL_KINDS = "all"
+ANY = "any"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = ArgumentParser("python -m training.leakage", description=__doc__)
+    add_data(command)
+    add_cut(command, PUBLISHED, (PUBLISHED, *PROTOCOLS))
+    command.add_argument(
+        "--radius", type=int, default=RADIUS, help=f"most differing bits of {BITS}; default {RADIUS}"
+    )
+    command.add_argument(
+        "--against", help="pre-training data set of kg-targets, such as medpix, or its manifest"
+    )
+    command.add_argument("--against-root", help="its data root; by default the manifest's")
+    command.add_argument(
+        "--against-split", default=ALL, help="its splits, by commas; default all that are there"
+    )
+    command.add_argument(
+        "--touching",
+        default=TEST,
+        help="test, or any: cases that touch the test part, or the data set; default test",
+    )
+    command.add_argument(
+        "--id-distance",
+        type=int,
+        default=0,
+        help="also cases whose image numbers are so near to one of ours; default 0",
+    )
+    command.add_argument(
+        "--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS",
+        help=f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against",
+    )  # fmt: skip
+    command.add_argument(
+        "--max-broken",
+        type=int,
+        default=0,
+        help="missing or unreadable images that an enforced near or against may go without; default 0",
+    )
+    command.add_argument("--out", help="JSON file for everything that was found")
+    command.add_argument("--exclude-out", help="text file for the ids of the touching cases, one a line")
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Report leaks; 2 for a user's error or an enforced leak, 130 when interrupted."""
+    return run_command(parser(), work, arguments)
+
+
+def work(options: argparse.Namespace) -> None:
+    """Everything that the command does.
+
+    Raises:
+        KGTargetsError: an option, a file or an output is not usable.
+        DataError: ``--enforce`` names a kind of leak that was found.
+    """
+    enforced = _enforced(options)
+    within("--max-broken", options.max_broken, 0, None)
+    one_of("--touching", options.touching, (TEST, ANY))
+    within("--radius", options.radius, 0, BITS)
+    within("--id-distance", options.id_distance, 0, 1000)
+    if options.exclude_out and not options.against:
+        raise ConfigError("--exclude-out lists cases of a pre-training data set: name it with --against")
+    manifest, root = read_data(options)
+    split = read_split(options, manifest, root, options.protocol)
+    foreign = (
+        read_foreign(options.against, options.against_root, options.against_split)
+        if options.against
+        else None
+    )
+
+    everything = (*split.train, *split.validation, *split.test)
+    hashes = hash_questions(everything, root)
+    unseen = {NEAR: _unseen({question.image_id for question in everything}, hashes)}
+    compared = {NEAR: bool(hashes.names)}
+    between, pairs = shared(split), alike(split, hashes, options.radius)
+    report = _report(split, between, pairs, hashes, options.radius)
+    lines = [_parts_line(report), *map(_shared_line, between), _near_line(pairs, hashes, options.radius)]
+    lines += hashes.lines(split.dataset)
+    touches: list[Touch] = []
+    if foreign is not None:
+        ours = everything if options.touching == ANY else split.test
+        images = sorted({question.image_id for question in ours})
+        chosen = _only(hashes, set(images)) if hashes.names else None
+        touches, theirs = touching(
+            images, chosen, foreign, manifest.id_pattern, options.id_distance, options.radius
+        )
+        report["against"] = _against(foreign, touches, options.touching)
+        lines += [_against_line(report["against"]), *(theirs.lines(foreign.dataset) if theirs else [])]
+        by_hash = chosen is not None and theirs is not None and bool(chosen.names and theirs.names)
+        compared[AGAINST] = by_hash or ids_can_match(images, foreign, manifest.id_pattern)
+        shown = {record.image_id for record in foreign.records}
+        unseen[AGAINST] = _unseen(set(images), hashes) + _unseen(shown, theirs or Hashes())
+    elif options.enforce == ALL_KINDS:
+        lines.append("pre-training: not looked at, since --against names none")
+    if options.out:
+        write_text(Path(options.out), json_text(report))
+        lines.append(f"wrote {options.out}")
+    if options.exclude_out:
+        cases = sorted({touch.case for touch in touches})
+        write_text(Path(options.exclude_out), "".join(f"{case}\n" for case in cases), "--exclude-out")
+        lines.append(f"wrote {options.exclude_out}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    counts = {
+        IMAGES: sum(len(one.images) for one in between),
+        QUESTIONS: sum(len(one.questions) for one in between),
+        NEAR: len(pairs),
+        AGAINST: len({touch.case for touch in touches}),
+    }
+    _enforce(enforced, counts)
+    for kind in enforced:
+        _refuse_unseen(kind, compared.get(kind, True), unseen.get(kind, 0), options.max_broken)
+
+
+def _enforced(options: argparse.Namespace) -> list[str]:
+    """Kinds of leak to refuse."""
+    if options.enforce == ALL_KINDS:
+        return [kind for kind in KINDS if kind != AGAINST or options.against]
+    enforced = [kind for kind in options.enforce.split(",") if kind]
+    for kind in enforced:
+        one_of("--enforce", kind, KINDS)
+    if AGAINST in enforced and not options.against:
+        raise ConfigError("--enforce against: against what? Name a pre-training data set with --against")
+    return enforced
+
+
+def _unseen(images: set[str], hashes: Hashes) -> int:
+    """Images that are missing or cannot be read; one grey can be seen, though not compared."""
+    return len(images.difference(hashes.names, hashes.flat))
+
+
+def _refuse_unseen(kind: str, compared: bool, unseen: int, allowed: int) -> None:
+    """What could not be looked at must not pass for clean."""
+    if not compared:
+        raise DataError(
+            f"--enforce {kind}: nothing was compared, since no image can be read and no ids match: put the images "
+            f"under {_ROOTS[kind]}, or name other kinds"
+        )
+    if unseen > allowed:
+        raise DataError(
+            f"--enforce {kind}: {unseen:,} images are missing or unreadable and were not compared, {allowed:,} allowed "
+            f"(--max-broken): put them under {_ROOTS[kind]}"
+        )
+
+
+_ROOTS = {NEAR: "--data-root", AGAINST: "--data-root and --against-root"}
+
+
+def _enforce(enforced: Sequence[str], counts: Mapping[str, int]) -> None:
+    found = [f"{counts[kind]:,} {_LEAKS[kind]}" for kind in enforced if counts[kind]]
+    if found:
+        raise DataError(
+            f"leaks between parts or with pre-training: {', '.join(found)}; use --protocol image_disjoint, or leave "
+            "the cases of --exclude-out out of pre-training"
+        )
+
+
+_LEAKS = {
+    IMAGES: "images in two parts",
+    QUESTIONS: "repeated questions",
+    NEAR: "pairs of pictures that are alike",
+    AGAINST: "pre-training cases that touch test images",
+}
+
+
+def _report(
+    split: Split, between: Sequence[Shared], pairs: Sequence[Near], hashes: Hashes, radius: int
+) -> dict[str, Any]:
+    """The JSON file's content, what pre-training adds to it aside."""
+    parts = {name: split.part(name) for name in PARTS}
+    return {
+        "dataset": split.dataset,
+        "protocol": split.protocol,
+        "split_seed": split.seed,
+        "parts": {
+            name: {"questions": len(part), "images": len({question.image_id for question in part})}
+            for name, part in parts.items()
+        },
+        "shared": [asdict(one) for one in between],
+        "near": {
+            "bits": BITS,
+            "radius": radius,
+            "images_hashed": len(hashes.names),
+            "missing": hashes.missing,
+            "unreadable": hashes.unreadable,
+            "of_one_grey": hashes.flat,
+            "pairs": [asdict(pair) for pair in pairs],
+        },
+    }
+
+
+def _only(hashes: Hashes, names: set[str]) -> Hashes:
+    kept = [place for place, name in enumerate(hashes.names) if name in names]
+    return Hashes([hashes.names[place] for place in kept], [hashes.bits[place] for place in kept])
+
+
+def _against(foreign: Foreign, touches: Sequence[Touch], whom: str) -> dict[str, Any]:
+    return {
+        "dataset": foreign.dataset,
+        "splits": list(foreign.splits),
+        "images": len(foreign.records),
+        "cases": foreign.cases,
+        "touching": whom,
+        "found_by": {
+            by: len({touch.ours for touch in touches if touch.by == by})
+            for by in (BY_ID, BY_NEIGHBOUR, BY_HASH)
+        },
+        "cases_touching": sorted({touch.case for touch in touches}),
+        "pairs": [asdict(touch) for touch in touches],
+    }
+
+
+def _parts_line(report: Mapping[str, Any]) -> str:
+    parts = ", ".join(
+        f"{name} {part['questions']:,} questions of {part['images']:,} images"
+        for name, part in report["parts"].items()
+        if part["questions"]
+    )
+    return f"{report['dataset']}, {report['protocol']}, cut {report['split_seed']}: {parts}"
+
+
+def _shared_line(one: Shared) -> str:
+    return (
+        f"{one.parts[0]} and {one.parts[1]}: {len(one.images):,} images in both; {len(one.questions):,} questions of "
+        f"{one.parts[1]} repeat image and question, {one.same_answer:,} with the same answer"
+    )
+
+
+def _near_line(pairs: Sequence[Near], hashes: Hashes, radius: int) -> str:
+    if not hashes.names:
+        return "pictures that are alike: not looked for, no image can be read here"
+    return (
+        f"pictures that are alike in different parts (at most {radius} of {BITS} bits differ): {len(pairs):,} pairs "
+        f"of {len(hashes.names):,} images"
+    )
+
+
+def _against_line(against: Mapping[str, Any]) -> str:
+    by = against["found_by"]
+    return (
+        f"{against['dataset']} ({', '.join(against['splits'])}: {against['images']:,} images of {against['cases']:,} "
+        f"cases): {by[BY_ID]:,} of our images by id, {by[BY_NEIGHBOUR]:,} by a near number, {by[BY_HASH]:,} by hash; "
+        f"{len(against['cases_touching']):,} cases touch {'the data set' if against['touching'] == ANY else 'test'}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""Evaluation of a fine-tuned Med-VQA model on one part of a data set."""

@@ -1,0 +1,285 @@
+"""Answers of one model to one part of a data set, with the facts that make them comparable."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kg_targets.manifest import TEST, Question
+from training.checks import one_of, within
+from training.clip.config import PRECISIONS
+from training.data.files import image_digest
+from training.errors import ConfigError
+from training.med_vqa.answer.answerer import SHORTLIST, Saved
+from training.med_vqa.answer.modes import MODES, Answer
+from training.med_vqa.model.history import FIELD, Digests, as_json
+from training.med_vqa.model.images import ImageTable, blank_images
+from training.med_vqa.model.saving import MedVQA
+from training.vqa.answers import is_blank
+from training.vqa.predictions import Predictions, predictions_of
+from training.vqa.protocols import Split, ceiling
+
+FORMAT = 2
+"""Of what is computed; predictions of another one are made again."""
+REAL, SHUFFLED, BLANK = IMAGES = ("real", "shuffled", "blank")
+_MEAN_COLOUR = "the mean colour"
+TOLD = 100
+"""Answers between two lines of progress."""
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How the questions are answered."""
+
+    part: str = "test"
+    """train, validation or test."""
+    mode: str = "exact"
+    """exact, winner, shortlist or generate."""
+    k: int = SHORTLIST
+    """Candidates of the short-list of shortlist and winner, >= 1."""
+    images: str = "real"
+    """real, shuffled (every image stands for another one of the part) or blank (the mean colour)."""
+    seed: int = 0
+    """Of the shuffle, >= 0."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16 (GPU only)."""
+    max_broken: int = 0
+    """Images that may be missing or unreadable, >= 0; their questions count as answered wrongly."""
+    name: str = "model"
+    """What the model is called in comparisons: the same for all seeds and for its question-only twin."""
+
+    def __post_init__(self) -> None:
+        one_of("--mode", self.mode, tuple(MODES))
+        one_of("--images", self.images, IMAGES)
+        one_of("--precision", self.precision, PRECISIONS)
+        within("--k", self.k, 1, None)
+        within("--seed", self.seed, 0, None)
+        within("--max-broken", self.max_broken, 0, None)
+
+
+def check_fits(saved: Saved, split: Split, part: str) -> None:
+    """Refuse a cut that the model was not trained on: its training questions may be test questions there.
+
+    A question counts as trained on whatever the data set's name. Those that the split repeats in its own train part
+    are no reason to refuse; they are counted (``questions_trained_on``).
+
+    Raises:
+        ConfigError: the model is of the same data set under another protocol, or of another cut; it was trained on
+            questions of the part; or it is not recorded what it was trained on, and the part may be among it.
+    """
+    answers, training = saved.answers, saved.training
+    if training is None:
+        _check_unrecorded(split, part)
+    if answers.dataset == split.dataset:
+        _check_cut(saved, split)
+    if training is not None and training.digests is not None:
+        own = Digests.of(split.part(part)) - Digests.of(split.train)
+        leaked = len((training.digests & own).questions)
+        if leaked:
+            raise ConfigError(
+                f"the model was trained on {leaked:,} questions (image and wording) of the {part} part of "
+                f"{split.dataset}, whose train part is without them: it was trained on {answers.dataset}, protocol "
+                f"{training.protocol}, split seed {training.split_seed}"
+            )
+
+
+def _check_unrecorded(split: Split, part: str) -> None:
+    unknown = (
+        "it is not recorded what the model was trained on (give its finished run, or train it again), so that"
+    )
+    if part != TEST:
+        raise ConfigError(f"--split {part}: {unknown} only the official test part can be answered")
+    if split.protocol == "image_disjoint":
+        raise ConfigError(f"--protocol {split.protocol}: {unknown} its test images may have been trained on")
+
+
+def _check_cut(saved: Saved, split: Split) -> None:
+    answers, training = saved.answers, saved.training
+    if answers.protocol != split.protocol:
+        raise ConfigError(
+            f"the model was trained on {answers.dataset} under protocol {answers.protocol}, not {split.protocol}: "
+            f"give --protocol {answers.protocol}, or a model of the other"
+        )
+    here = split.seed, split.validation_share, len(split.candidates)
+    its = (training.split_seed, training.validation_share) if training is not None else here[:2]
+    if its != here[:2] or list(split.candidates) != answers.candidates:
+        raise ConfigError(
+            f"the model was trained on another cut of {answers.dataset} (split seed {its[0]}, validation share "
+            f"{its[1]:g}, {len(answers.candidates):,} candidates; here {here[0]}, {here[1]:g} and {here[2]:,}): give "
+            "the --split-seed, --validation-share and files of its training"
+        )
+
+
+def key_of(saved: Saved, split: Split, root: Path, options: EvalOptions) -> str:
+    """sha256 over what decides the predictions: the model, the questions, their images and how they are answered."""
+    questions = [asdict(question) for question in split.part(options.part)]
+    paths = sorted({question["image_path"] for question in questions if question["image_path"]})
+    content = [
+        FORMAT, saved.digest, saved.seed, split.protocol, split.seed, questions, asdict(options),
+        image_digest(root, paths) if options.images != BLANK else "",
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def evaluate(
+    saved: Saved,
+    split: Split,
+    root: Path,
+    options: EvalOptions,
+    say: Callable[[str], object] = lambda line: None,
+) -> Predictions:
+    """Answer every question of a part.
+
+    Args:
+        saved: the model.
+        split: the data set under the protocol that the model was trained by, or another data set.
+        root: folder that image paths are relative to.
+        options: how.
+        say: told now and then how far it is.
+
+    Raises:
+        ConfigError: an option is not possible, or ``check_fits`` refuses the cut.
+        DataError: images are missing or unreadable beyond ``options.max_broken``.
+    """
+    check_fits(saved, split, options.part)
+    questions = split.part(options.part)
+    answerer = saved.answerer(options.precision)
+    shown = ImageCondition(options.images, questions, root, saved.med_vqa, options.seed, options.max_broken)
+    rows = [row for row, question in enumerate(questions) if shown.has(question)]
+    texts = [questions[row].question for row in rows]
+    found: dict[int, Answer] = {}
+    for place, (best,) in answerer.answer_about(
+        [shown.name(questions[row]) for row in rows], texts, shown.read, mode=options.mode, k=options.k
+    ):
+        found[rows[place]] = best
+        if len(found) % TOLD == 0:
+            say(f"{len(found):,} of {len(rows):,} questions answered")
+    return predictions_of(
+        split,
+        options.part,
+        [found[row].text if row in found else "" for row in range(len(questions))],
+        [found[row].probability if row in found else float("nan") for row in range(len(questions))],
+        {
+            **_facts(saved, split, options),
+            "key": key_of(saved, split, root, options),
+            "images_broken": shown.broken,
+            "questions_unanswered": len(questions) - len(rows),
+            "questions_cut": answerer.tokens(texts).cut,
+            "questions_empty": sum(map(is_blank, texts)),
+            "candidates_merged": len(answerer.candidates.merged),
+        },
+    )
+
+
+def _facts(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "name": options.name,
+        "model": saved.digest,
+        "seed": saved.seed,
+        "trained_on": saved.training.images if saved.training else "unknown",
+        FIELD: as_json(saved.recorded.pretrainings),
+        "mode": options.mode,
+        "images": options.images,
+        "precision": options.precision,
+    }
+    if options.mode in ("shortlist", "winner"):
+        facts["k"] = options.k
+    if options.images == SHUFFLED:
+        facts["shuffle_seed"] = options.seed
+    facts |= _trained_on(saved, split.part(options.part))
+    return facts | _other_candidates(saved, split, split.part(options.part))
+
+
+def _trained_on(saved: Saved, questions: Sequence[Question]) -> dict[str, int | None]:
+    """How many of the questions, and of their images, the training had seen; None: not recorded."""
+    digests = saved.recorded.digests
+    if digests is None:
+        return {"questions_trained_on": None, "images_trained_on": None}
+    seen = digests & Digests.of(questions)
+    return {"questions_trained_on": len(seen.questions), "images_trained_on": len(seen.images)}
+
+
+def _other_candidates(saved: Saved, split: Split, questions: Sequence[Question]) -> dict[str, Any]:
+    """Candidates and ceiling of a model that was trained on another data set."""
+    answers = saved.answers
+    if answers.dataset == split.dataset:
+        return {}
+    return {
+        "candidates": len(answers.candidates),
+        "candidate_source": f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}",
+        "ceiling": ceiling(questions, answers.candidates, split.language),
+    }
+
+
+class ImageCondition:
+    """Which image each question of a part is shown with: its own, another one of the part, or the mean colour.
+
+    Args:
+        kind: one of ``IMAGES``.
+        questions: of the part.
+        root: folder that image paths are relative to; not read for ``blank``.
+        med_vqa: the model whose preprocessing to use.
+        seed: of the shuffle.
+        max_broken: images that may be missing or unreadable.
+
+    Raises:
+        DataError: more are, or none is left.
+        ConfigError: there are not two images to shuffle.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        questions: Sequence[Question],
+        root: Path,
+        med_vqa: MedVQA,
+        seed: int,
+        max_broken: int,
+    ) -> None:
+        self._table = (
+            None if kind == BLANK else ImageTable(questions, root, med_vqa, max_broken, "--max-broken")
+        )
+        self._blank = blank_images(med_vqa, 1)[0]
+        self._others: dict[str, str] = {}
+        if kind == SHUFFLED:
+            self._others = derangement(
+                [question.image_path for question in questions if self.has(question)], seed
+            )
+
+    @property
+    def broken(self) -> int:
+        """Images that are missing or cannot be read."""
+        return 0 if self._table is None else len(self._table.broken)
+
+    def has(self, question: Question) -> bool:
+        """Whether there is an image to show."""
+        return self._table is None or self._table.has(question)
+
+    def name(self, question: Question) -> str:
+        """Of the image that the question is shown."""
+        if self._table is None:
+            return _MEAN_COLOUR
+        return self._others.get(question.image_path, question.image_path)
+
+    @property
+    def read(self) -> Callable[[str], Tensor]:
+        """A name to the preprocessed image, float32 ``[3, S, S]``."""
+        return (lambda _: self._blank) if self._table is None else self._table.normalised
+
+
+def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
+    """Each of the distinct names to another one, and none to two: the next in a shuffled circle.
+
+    The circle is in the order of sha256(seed, name), which no library version changes.
+
+    Raises:
+        ConfigError: there are fewer than two.
+    """
+    circle = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    if len(circle) < 2:
+        raise ConfigError(f"--images {SHUFFLED} needs two images at least, the part has {len(circle)}")
+    return dict(zip(circle, [*circle[1:], circle[0]], strict=True))

@@ -1,0 +1,100 @@
+"""When two answers are the same: rules, applied in this order (docs/vqa_data.md has an example of each).
+
+1. Apostrophes and invisible format characters (zero-width spaces, byte order marks) go: ``crohn's`` is ``crohns``.
+2. Unicode NFKC: full-width letters, ligatures and superscripts become plain ones; ``×`` becomes ``x``.
+3. Case is folded.
+4. A full stop stays before a digit, unless a letter that is not Chinese stands before it; a comma between a digit and
+   three more goes. All other punctuation and symbols become spaces, hyphens and slashes too; what stays is
+   ``% + < > = ± ≤ ≥ °``.
+5. Next to a Chinese character white space goes, and so does the punctuation that has become one.
+6. English: a number is parted from a unit of measure (``5mm`` is ``5 mm``), number words zero to twelve become
+   digits, and the articles a, an, the go where a word follows (``hepatitis a`` keeps its last word).
+7. White space becomes one space, and none at the ends.
+
+Normalising twice changes nothing more, so that a candidate is found equal to itself.
+
+Nothing else is merged. ``yes`` is neither ``yeah`` nor ``yes it is``, ``none`` is not ``0``, plurals and synonyms are
+different answers: a rule that merges answers raises every score, so there is none that needs to know medicine.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from kg_targets.manifest import LANGUAGES, Question
+from training.checks import one_of
+
+KEPT_SYMBOLS = frozenset("%+<>=±≤≥°")
+_NUMBER_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+NUMBERS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)}
+_APOSTROPHES = frozenset("'’‘ʼ`´′")
+_HAN = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+_SPACE_BY_HAN = re.compile(rf"(?<={_HAN})\s+|\s+(?={_HAN})")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NO_DECIMAL_POINT = re.compile(rf"(?<=[^\W\d_])(?<!{_HAN})\.|\.(?!\d)")
+_UNIT = re.compile(r"(?<=\d)(?=(?:mm|cm|ml|mg|kg|hu|kv|hz|mhz)\b|%)")
+_ARTICLE = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
+
+
+def normalise_answer(text: str, language: str = "en") -> str:
+    """The form in which answers are compared, ranked and learnt; the rules stand at the top of this file.
+
+    Args:
+        text: an answer as in the data, or as a model gave it.
+        language: ``en`` or ``zh``.
+
+    Returns:
+        The normalised answer. Empty for an answer of punctuation only: such a question cannot be answered.
+
+    Raises:
+        ConfigError: another language.
+    """
+    one_of("language", language, LANGUAGES)
+    return _normalised(text, language)
+
+
+@lru_cache(maxsize=65536)
+def _normalised(text: str, language: str) -> str:
+    plain = _plain(text)
+    if language != "en":
+        return plain
+    words = [NUMBERS.get(word, word) for word in _UNIT.sub(" ", plain).split()]
+    return _ARTICLE.sub("", " ".join(words))
+
+
+def accepted_answers(question: Question, language: str = "en") -> tuple[str, ...]:
+    """A question's right answers, normalised, each once; those that normalise to nothing are left out."""
+    texts = (normalise_answer(text, language) for text in question.references or (question.answer,))
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def normalise_question(text: str) -> str:
+    """The form in which two questions count as the same: rules 1 to 5 and 7, any language."""
+    return _plain(text)
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space and invisible format characters only."""
+    return not _visible(text).strip()
+
+
+def _plain(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", _visible(text)).casefold().replace("×", "x")
+    folded = _visible(
+        unicodedata.normalize("NFKC", folded)
+    )  # a few letters fold into an apostrophe and another
+    folded = _NO_DECIMAL_POINT.sub(" ", _THOUSANDS.sub("", folded))
+    words = "".join(char if _is_kept(char) else " " for char in folded).split()
+    return _SPACE_BY_HAN.sub("", " ".join(words))
+
+
+def _visible(text: str) -> str:
+    return "".join(char for char in text if char not in _APOSTROPHES and unicodedata.category(char) != "Cf")
+
+
+def _is_kept(char: str) -> bool:
+    """Letters, marks, numbers; the full stops that rule 4 left; some symbols."""
+    return char == "." or char in KEPT_SYMBOLS or unicodedata.category(char)[0] in "LMN"
