@@ -31,6 +31,11 @@ class Workspace:
     threads: int
     """CPU threads of each, ≥ 1."""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of jobs that are not told their threads by an option."""
+        return {"OMP_NUM_THREADS": str(self.threads)}
+
 
 @dataclass(frozen=True)
 class Job:

@@ -9,21 +9,10 @@ from typing import Any
 
 from kg_targets.errors import ConfigError
 from kg_targets.manifest import Manifest
+from pipelines.experiments import med_vqa_grid as declared
 from pipelines.experiments.grid import digest, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
-from pipelines.experiments.med_vqa_grid import (
-    DATA_ROOT,
-    FINETUNE_TASK,
-    HERE,
-    PLACE,
-    PRETRAIN_TASK,
-    QUESTION_ONLY,
-    SHUFFLED,
-    START,
-    MedVQAGrid,
-    Part,
-    Row,
-)
+from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part, Row
 from pipelines.experiments.med_vqa_report import Finished, write_report
 from pipelines.experiments.plan import Plan, Rounds, Say
 from training.data.files import image_digest
@@ -94,13 +83,13 @@ class Finetuning:
     @property
     def run(self) -> str:
         """Name of the training run."""
-        baseline = f"-{QUESTION_ONLY}" if self.blank else ""
+        baseline = f"-{declared.QUESTION_ONLY}" if self.blank else ""
         return f"{self.row.name}{baseline}-{self.part.name}-seed{self.seed}"
 
     @property
     def name(self) -> str:
         """Of its predictions."""
-        return f"{self.run}-{SHUFFLED}" if self.shuffled else self.run
+        return f"{self.run}-{declared.SHUFFLED}" if self.shuffled else self.run
 
 
 @dataclass(frozen=True)
@@ -191,7 +180,7 @@ class MedVQAPlan(Plan):
     def _filled(self, content: Any, **own: str) -> Any:
         """Names in braces replaced by places; in lists and mappings, too."""
         if isinstance(content, str):
-            return PLACE.sub(lambda found: own.get(found[1]) or shown(self.place(found[1])), content)
+            return declared.PLACE.sub(lambda found: own.get(found[1]) or shown(self.place(found[1])), content)
         if isinstance(content, Mapping):
             return {key: self._filled(value, **own) for key, value in content.items()}
         return (
@@ -213,17 +202,13 @@ class MedVQAPlan(Plan):
 
     def _store(self, name: str) -> Job:
         store, place = self.grid.stores[name], self.place(name)
-        own = {HERE: shown(place), DATA_ROOT: shown(self.grid.data_root)}
+        own = {declared.HERE: shown(place), declared.DATA_ROOT: shown(self.grid.data_root)}
         first, *words = self._filled(store.command, **own)
         command = (python(), *(("-m", "pipelines.cli") if first == "kg-targets" else ()), *words)
         return KeyedJob(
-            STORES, name, command, tuple(self.place(other) for other in store.stores), self._threads,
+            STORES, name, command, tuple(self.place(other) for other in store.stores), self.workspace.environment,
             workspace=self.workspace, made=place, follows_from=lambda: command, checks_itself=first == "kg-targets",
         )  # fmt: skip
-
-    @property
-    def _threads(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(self.workspace.threads)}
 
     @property
     def _pretrain_seeds(self) -> list[int]:
@@ -245,7 +230,7 @@ class MedVQAPlan(Plan):
     def _pretraining_job(self, row: Row, stage: int, seed: int) -> TrainingJob:
         one, start = row.pretrain[stage], self._pretraining(row, stage - 1, seed) if stage else None
         settings = {**self._filled(one.settings), **self._own(self._pretraining(row, stage, seed), seed)}
-        return self._training_job(PRETRAIN, row, one.base, PRETRAIN_TASK, settings, start)
+        return self._training_job(PRETRAIN, row, one.base, declared.PRETRAIN_TASK, settings, start)
 
     def _own(self, folder: Path, seed: int) -> dict[str, Any]:
         """Fields of every run that the runner sets."""
@@ -258,7 +243,7 @@ class MedVQAPlan(Plan):
         """A run that needs the row's stores, and the run that it goes on from."""
         needs = [self.place(store) for store in row.stores]
         if start is not None:
-            settings[START] = shown(start)
+            settings[declared.START] = shown(start)
             needs.append(start / FINISHED)
         return TrainingJob.of(
             stage, Path(settings["output"]).name, base, settings, needs=tuple(needs),
@@ -272,7 +257,7 @@ class MedVQAPlan(Plan):
             for seed in self.grid.seeds
             for part in self.grid.parts
             for row in self.rows
-            for blank in ((False, True) if QUESTION_ONLY in row.controls else (False,))
+            for blank in ((False, True) if declared.QUESTION_ONLY in row.controls else (False,))
         ]
 
     def _run_folder(self, of: Finetuning) -> Path:
@@ -296,7 +281,7 @@ class MedVQAPlan(Plan):
         start = (
             self._pretraining(row, len(row.pretrain) - 1, grid.starts()[one.seed]) if row.pretrain else None
         )
-        return self._training_job(FINETUNE, row, grid.base, FINETUNE_TASK, settings, start)
+        return self._training_job(FINETUNE, row, grid.base, declared.FINETUNE_TASK, settings, start)
 
     def scores(self) -> list[KeyedJob]:
         """See ``Plan``: the baselines of every part, the predictions of every fine-tuning."""
@@ -307,7 +292,9 @@ class MedVQAPlan(Plan):
         return [
             replace(one, shuffled=shuffled)
             for one in self.finetunings()
-            for shuffled in ((False, True) if SHUFFLED in one.row.controls and not one.blank else (False,))
+            for shuffled in (
+                (False, True) if declared.SHUFFLED in one.row.controls and not one.blank else (False,)
+            )
         ]
 
     def predictions(self, of: Finetuning) -> Path:
@@ -321,7 +308,7 @@ class MedVQAPlan(Plan):
             self.questions(one.part),
             self.predictions(one),
         )
-        images = ("--images", SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
+        images = ("--images", declared.SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
         command = (
             *(python(), "-m", "training.med_vqa.answer", "--model", shown(run.folder)),
             *("--dataset", grid.dataset, "--data-root", shown(grid.data_root), *images),
@@ -333,7 +320,7 @@ class MedVQAPlan(Plan):
             return [FORMAT, run.finished_key(), *digest_of_test(questions), options, self.workspace.threads]
 
         return KeyedJob(
-            SCORE, one.name, command, (run.folder / FINISHED,), self._threads, workspace=self.workspace,
+            SCORE, one.name, command, (run.folder / FINISHED,), self.workspace.environment, workspace=self.workspace,
             made=made.with_suffix(".json"), follows_from=follows_from, run=run,  # its facts are written last
         )  # fmt: skip
 
@@ -401,7 +388,7 @@ def _fingerprints_of(config: RunConfig) -> tuple[str, ...]:
 @cache
 def _fingerprints(of: _Alike) -> tuple[str, ...]:
     prepare_run: dict[str, Callable[[Any], Any]] = {
-        FINETUNE_TASK: finetune.prepare_run,
-        PRETRAIN_TASK: pretraining.prepare_run,
+        declared.FINETUNE_TASK: finetune.prepare_run,
+        declared.PRETRAIN_TASK: pretraining.prepare_run,
     }
     return tuple(prepare_run[of.config.task](of.config).fingerprints)

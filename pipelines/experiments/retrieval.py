@@ -182,9 +182,8 @@ class RetrievalPlan(Plan):
             return [_scoring_code(), grid.evaluation_arguments, self.workspace.threads, key, prints]
 
         needs = (store / "manifest.json", *([] if run is None else [run.folder / FINISHED]))
-        threads = {"OMP_NUM_THREADS": str(self.workspace.threads)}
         return KeyedJob(
-            SCORES, name, command, needs, threads,
+            SCORES, name, command, needs, self.workspace.environment,
             workspace=self.workspace, made=made, follows_from=follows_from, run=run,
         )  # fmt: skip
 
