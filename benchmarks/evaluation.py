@@ -22,7 +22,7 @@ from scipy import sparse
 from kg_targets.store import TargetStore
 from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance, cui_overlap_at
 from training.retrieval.metrics import precision_at
-from training.retrieval.retrieval import CHUNK, pair_ranks, rank_images
+from training.retrieval.ranking import CHUNK, pair_ranks, rank_images
 
 PACKAGES = ("torch", "numpy", "scipy")
 DEPTHS, LABEL_DEPTHS = (5, 10, 50), (5, 10, 30)

@@ -20,8 +20,7 @@ from torch import Tensor
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.command import ArgumentParser, run_command
-from training.data.decode import BrokenImage, decode
-from training.data.sources.folder import read_bytes
+from training.data.decode import BrokenImage, decode, read_bytes
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
 from training.med_vqa.answer import MODES, Answer, Answerer, Saved

@@ -43,18 +43,11 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
     scores = [label_agreement(store.factors, subjects.cases, codes, DEPTHS) for store in subjects.stores]
     chance = [agreement_by_chance(code, subjects.cases, DEPTHS) for code in codes]
     measured = [
-        measure(
-            name,
-            metric,
-            [found[index][metric] for found in scores],
-            chance[index][metric],
-            subjects.cases,
-            settings,
-        )
+        measure(name, metric, [found[index][metric] for found in scores], baseline, subjects.cases, settings)
         for index, name in enumerate(criteria)
-        for metric in chance[index]
+        for metric, baseline in chance[index].items()
     ]
-    header = ["label", "metric ×100", "chance", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1))]
+    header = ["label", "metric ×100", "chance", *subjects.columns]
     lines = [
         "own case excluded; expected value over the orders of tied neighbours; a pair of labels (+) must agree in both",
         "queries: " + ", ".join(f"{name} {int((code >= 0).sum()):,}" for name, code in criteria.items()),

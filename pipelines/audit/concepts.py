@@ -104,7 +104,11 @@ def _share_text(right: list[bool], cases: NDArray[np.int64], seed: int) -> str:
     if not right:
         return "–"
     share = case_interval(np.asarray(right, dtype=np.float64), cases, DRAWS, seed)
-    return f"{share.mean:.3f} [{share.low:.3f}, {share.high:.3f}] ({sum(right):,}/{len(right):,})"
+    return _rate(share.mean, share.low, share.high, sum(right), len(right))
+
+
+def _rate(value: float, low: float, high: float, hits: int, total: int) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}] ({hits:,}/{total:,})"
 
 
 def _with_ancestors(asserted: list[list[str]], ontology: Ontology) -> list[set[str]]:
@@ -180,7 +184,4 @@ def _spans(title: str, agreement: Agreement) -> str:
 
 def rate_text(rate: Rate) -> str:
     """``0.954 [0.931, 0.970] (520/545)``."""
-    low, high = rate.interval
-    return (
-        f"{rate.value:.3f} [{low:.3f}, {high:.3f}] ({rate.successes:,}/{rate.total:,})" if rate.total else "–"
-    )
+    return _rate(rate.value, *rate.interval, rate.successes, rate.total) if rate.total else "–"

@@ -57,7 +57,7 @@ def separation_section(subjects: Subjects, settings: EvaluationSettings) -> Sect
         f"{len(of_pair):,} same-case pairs of {len(np.unique(of_pair)):,} cases, {len(between[0]):,} pairs of "
         f"different cases; {copied.mean():.1%} of the same-case pairs have one and the same caption",
     ]
-    header = ["pairs", "metric ×100", "chance", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1))]
+    header = ["pairs", "metric ×100", "chance", *subjects.columns]
     data = {
         "same_case_pairs": len(of_pair),
         "different_case_pairs": len(between[0]),

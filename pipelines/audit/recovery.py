@@ -78,11 +78,10 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
             return Section("recovery", TITLE, [f"left out: {reason}; build the store again"])
     questions = hide_concepts(subjects, settings.seed)
     if not len(questions.rows):
-        return Section(
-            "recovery", TITLE, ["left out: no image has a concept that could be hidden and found again"]
-        )
+        reason = "left out: no image has a concept that could be hidden and found again"
+        return Section("recovery", TITLE, [reason])
     measured = _measured(subjects, questions, settings)
-    header = ["hidden", "metric ×100", *(f"[{n}]" for n in range(1, len(subjects.stores) + 1)), "frequency"]
+    header = ["hidden", "metric ×100", *subjects.columns, "frequency"]
     data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
     measures = [row.as_json() for row in measured]
     columns = [*(str(store.path) for store in subjects.stores), "frequency"]
@@ -101,16 +100,10 @@ def _measured(subjects: Subjects, questions: HiddenConcepts, settings: Evaluatio
     scores = [store_scores(store, questions, cases, settings.neighbors) for store in subjects.stores]
     scores.append(frequency_scores(questions, cases))
     return [
-        measure(
-            group,
-            metric,
-            [score[metric][asked] for score in scores],
-            None,
-            cases[questions.rows[asked]],
-            settings,
-        )
+        measure(group, metric, [score[metric][asked] for score in scores], None, asked_cases, settings)
         for group, members in questions.groups.items()
         if (asked := questions.names == group).any()
+        for asked_cases in [cases[questions.rows[asked]]]
         for metric, depth in METRICS.items()
         if depth < len(members)  # among five concepts, hit@5 is 1 for everyone
     ]

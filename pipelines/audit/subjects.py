@@ -97,6 +97,11 @@ class Subjects:
         """The store that the others are compared with."""
         return self.stores[0]
 
+    @property
+    def columns(self) -> list[str]:
+        """Short names of the stores, as tables have them: ``[1]``, ``[2]`` …"""
+        return [f"[{number}]" for number in range(1, len(self.stores) + 1)]
+
     @cached_property
     def cases(self) -> IntArray:
         """int64 [N]: case of each image, 0 … cases − 1."""

@@ -89,13 +89,16 @@ class BuildConfig:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"
             )
-        for option, given in (
-            ("--max-hops", self.max_hops is not None),
-            ("--part-of", self.part_of),
-            ("--flat-ancestors", self.flat_ancestors),
-        ):
+        for option, given in self._about_ancestors().items():
             if given and not self.use_ontology:
                 raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
+
+    def _about_ancestors(self) -> dict[str, bool]:
+        return {
+            "--max-hops": self.max_hops is not None,
+            "--part-of": self.part_of,
+            "--flat-ancestors": self.flat_ancestors,
+        }
 
     def _check_teacher(self) -> None:
         if self.scorer != TEACHER:
@@ -109,14 +112,13 @@ class BuildConfig:
             raise ConfigError(
                 "--scorer teacher needs a teacher: --teacher biomedclip (TEACHER=biomedclip for make)"
             )
-        for option, given in (
-            ("--max-hops", self.max_hops is not None),
-            ("--part-of", self.part_of),
-            ("--flat-ancestors", self.flat_ancestors),
-            ("--no-ontology", not self.use_ontology),
-            ("--shrinkage", self.shrinkage != 0.0),
-            ("--fit-split", bool(self.fit_split)),
-        ):
+        about_concepts = {
+            **self._about_ancestors(),
+            "--no-ontology": not self.use_ontology,
+            "--shrinkage": self.shrinkage != 0.0,
+            "--fit-split": bool(self.fit_split),
+        }
+        for option, given in about_concepts.items():
             if given:
                 raise ConfigError(f"{option} is about concepts, which a teacher has none of: drop it")
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -30,13 +30,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _nothing() -> None:
+    """Prepare nothing: the work needs nothing, or a forked worker has everything already."""
+
+
 def map_in_order(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,
-    initializer: Callable[..., None],
-    initargs: tuple[Any, ...],
-) -> Iterator[Result]:
+    initializer: Callable[..., None] = _nothing,
+    initargs: tuple[Any, ...] = (),
+) -> Generator[Result, None, None]:
     """Results in the order of ``items``, at most ``2·workers`` items in flight, so that memory stays bounded.
 
     With one worker everything happens in this process. Ctrl-C reaches this process only; workers end with the pool.
@@ -61,10 +65,6 @@ def map_in_order(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _nothing() -> None:
-    """Prepares nothing: a forked worker has everything already."""
 
 
 def _ignore_interrupt_then(initializer: Callable[..., None], *initargs: Any) -> None:

@@ -5,10 +5,9 @@ import errno
 import json
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from kg_targets.errors import DataError
+from pipelines.build.executors import map_in_order
 from pipelines.demo.captions import compose_caption
 from pipelines.demo.cases import Case, Series, plan_cases, split_cases
 from pipelines.demo.picture import draw_picture
@@ -130,23 +130,12 @@ def _jobs(seed: int, cases: list[tuple[Case, tuple[Series, ...]]], folder: Path)
 
 def _draw_all(jobs: Iterator[Job], images: int, workers: int, progress: Progress | None) -> list[list[str]]:
     rows: list[list[str]] = []
-
-    def collect(results: Iterator[list[list[str]]]) -> None:
+    # Closing waits for the workers, so that no late picture lands in a removed folder.
+    with closing(map_in_order(_run_job, jobs, max(workers, 1))) as results:
         for part in results:
             rows.extend(part)
             if progress is not None:
                 progress(len(rows), images)
-
-    if workers <= 1:
-        collect(map(_run_job, jobs))
-        return rows
-    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-    try:
-        collect(pool.map(_run_job, jobs))
-    finally:
-        pool.shutdown(
-            wait=True, cancel_futures=True
-        )  # waits, so that no late picture lands in a removed folder
     return rows
 
 
@@ -162,17 +151,8 @@ def _run_job(job: Job) -> list[list[str]]:
             image_id = f"demo_{number:06d}"
             Image.fromarray(pixels).save(folder / "images" / f"{image_id}.png", compress_level=6)
             labels = [one.modality, case.region, case.finding, case.laterality]
-            rows.append(
-                [
-                    image_id,
-                    f"images/{image_id}.png",
-                    caption,
-                    "",
-                    f"case_{case.index:05d}",
-                    "CC0-1.0",
-                    *labels,
-                ]
-            )
+            about = [image_id, f"images/{image_id}.png", caption, "", f"case_{case.index:05d}", "CC0-1.0"]
+            rows.append([*about, *labels])
     return rows
 
 
@@ -182,9 +162,8 @@ def _write_tables(folder: Path, rows: Sequence[list[str]], splits: Sequence[str]
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(COLUMNS)
-            table.writerows(
-                row for row in sorted(rows) if splits[int(row[group].removeprefix("case_"))] == name
-            )
+            own = (row for row in sorted(rows) if splits[int(row[group].removeprefix("case_"))] == name)
+            table.writerows(own)
 
 
 def _marker(summary: DemoSummary) -> bytes:

@@ -2,14 +2,19 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
+from accelerate.state import AcceleratorState
 
 from pipelines.demo import write_demo
 from tests import REPOSITORY
+from tests.training.engine.test_runs import arguments
+from training.run import main as train
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/])(/(home|root|work|tmp|mnt|data|Users|opt|srv|var)/|[A-Z]:\\)""")
@@ -28,8 +33,19 @@ def working_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
     shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks", ignore=ignored)
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
-    write_demo(folder / "build" / "demo" / "data", images=240, workers=2)
+    demo = folder / "build" / "demo"
+    write_demo(demo / "data", images=240, workers=2)
+    write_runs(demo)
     return folder
+
+
+def write_runs(demo: Path) -> None:
+    """The stores of all splits and two runs of a few steps, where `make demo` would make them."""
+    build = ["build", "demo", "--split", "all", "--data-root", str(demo / "data"), "--out", str(demo)]
+    subprocess.run([sys.executable, "-m", "pipelines.cli", *build], check=True, cwd=REPOSITORY)
+    for name, *extra in (("infonce", "--loss.name=info_nce"), ("sm",)):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert train(arguments(demo, demo / "runs" / name, "--optim.max_steps=3", *extra)) == 0
 
 
 def test_there_is_a_notebook_to_test() -> None:

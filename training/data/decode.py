@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,22 @@ _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 class BrokenImage(Exception):  # noqa: N818 - it is counted; only too many of them are an error
     """An image cannot be had; the message says which one and why, on one line."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """An image file's content.
+
+    Raises:
+        BrokenImage: it cannot be read, or is too large to be one.
+    """
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_BYTES:
+                raise BrokenImage(f"{path} ({size:,} bytes)")
+            return stream.read()
+    except OSError as error:
+        raise BrokenImage(f"{path} ({error.strerror or one_line(error)})") from error
 
 
 def decode(data: bytes, name: str) -> Image.Image:

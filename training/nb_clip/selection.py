@@ -7,7 +7,7 @@ from training.errors import ConfigError
 from training.retrieval.concepts import cui_overlap_at
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes, precision_at
-from training.retrieval.retrieval import rank_images
+from training.retrieval.ranking import rank_images
 
 
 class Selector:

@@ -1,28 +1,49 @@
 """Evaluate runs: ``python -m training.retrieval --store STORE --data-root DIR --run RUN [--run RUN …] --out DIR``."""
 
 import argparse
+import hashlib
+import json
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kg_targets.store import TargetStore
 from training.command import ArgumentParser, run_command
 from training.data.sources import ImageSource, open_source
+from training.engine.checkpoint import write_json
 from training.folders import check_writable, writing
-from training.retrieval import outputs
-from training.retrieval.config import IMAGE_TEXT, EvalConfig
+from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
 from training.retrieval.evaluation import Plan, RunResult, evaluate_runs, report_of
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes
-from training.retrieval.options import add_measures, add_store, read_config
-from training.retrieval.pictures import choose_queries, contact_sheet, target_block
-from training.retrieval.runs import read_groups
-from training.retrieval.sheets import image_sheet, text_sheet
-from training.retrieval.tables import as_json, as_markdown, as_text
+from training.retrieval.pictures import choose_queries, contact_sheet, image_sheet, target_block, text_sheet
+from training.retrieval.report import as_json, as_markdown, as_text
+from training.retrieval.runs import RunGroup, read_groups
+from training.statistics.intervals import nan_to_null
 
 MAX_RUNS_SHOWN = 4
 """Runs beside one another in a picture; more would be too wide to look at."""
+
+RESULT = "retrieval.json"
+TABLE = "retrieval.txt"
+MARKDOWN = "retrieval.md"
+IMAGES = "contact_sheet.png"
+TEXTS = "image_to_text.png"
+FROM_TEXTS = "text_to_image.png"
+BLOCK = "target_block.png"
+OUTPUTS = (RESULT, MARKDOWN, TABLE, IMAGES, TEXTS, FROM_TEXTS, BLOCK)
+"""Everything that an evaluation may write; which pictures it does depends on its directions."""
+
+FORMAT = 2
+"""Of RESULT; an evaluation in another one is done again."""
+
+Writers = Mapping[str, Callable[[Path], None]]
+"""File name to what writes the file at a path."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,19 +76,19 @@ def evaluate(options: argparse.Namespace) -> None:
     plan = Plan.of(store, config)
     groups = read_groups(options.run)
     source = open_source(Path(options.data_root), store)
-    key = outputs.evaluation_key(store.fingerprint, source.digest(), groups, config)
-    if outputs.is_current(out, key):
-        sys.stdout.write(f"{(out / outputs.TABLE).read_text(encoding='utf-8')}{out}: up to date\n")
+    key = evaluation_key(store.fingerprint, source.digest(), groups, config)
+    if is_current(out, key):
+        sys.stdout.write(f"{(out / TABLE).read_text(encoding='utf-8')}{out}: up to date\n")
         return
     data, results = evaluate_runs(store, source, groups, plan, say=_say)
     report = report_of(data, results, plan)
     writers = {
-        outputs.MARKDOWN: lambda path: path.write_text(as_markdown(report), encoding="utf-8"),
-        outputs.TABLE: lambda path: path.write_text(as_text(report), encoding="utf-8"),
+        MARKDOWN: lambda path: path.write_text(as_markdown(report), encoding="utf-8"),
+        TABLE: lambda path: path.write_text(as_text(report), encoding="utf-8"),
         **pictures(data, source, results, config),
     }
     with writing(out, "--out"):
-        written = outputs.write_outputs(out, writers, as_json(report), key)
+        written = write_outputs(out, writers, as_json(report), key)
     sys.stdout.write(as_text(report))
     for name in written:
         sys.stdout.write(f"wrote {out / name}\n")
@@ -79,7 +100,7 @@ def _say(line: str) -> None:
 
 def pictures(
     data: RetrievalSet, source: ImageSource, results: Sequence[RunResult], config: EvalConfig
-) -> outputs.Writers:
+) -> Writers:
     """The pictures of the directions evaluated, each with what draws it."""
     store = data.store
     labels = _shown_labels(store.labels)
@@ -97,18 +118,18 @@ def pictures(
         title = f"{store.dataset}/{store.split}: {view.title}\nrandom queries and the first found, {found}; {agreement}"
         if not view.crosses:
             orders = {name: one.order for name, one in lists.items()}
-            writers[outputs.IMAGES] = partial(
+            writers[IMAGES] = partial(
                 contact_sheet, data=data, source=source, orders=orders, queries=queries, labels=labels,
                 title=title + seeds,
             )  # fmt: skip
         else:
             to_text = view.direction == IMAGE_TEXT
-            writers[outputs.TEXTS if to_text else outputs.FROM_TEXTS] = partial(
+            writers[TEXTS if to_text else FROM_TEXTS] = partial(
                 text_sheet if to_text else image_sheet, data=data, source=source, shown=lists, queries=queries,
                 labels=labels, title=f"{title}; blue: its own{seeds}",
             )  # fmt: skip
     by = next((name for name in ("region", "finding", *store.labels) if name in store.labels), None)
-    writers[outputs.BLOCK] = lambda path: target_block(path, store, by, seed=config.seed)
+    writers[BLOCK] = lambda path: target_block(path, store, by, seed=config.seed)
     return dict(reversed(writers.items()))
 
 
@@ -116,6 +137,57 @@ def _shown_labels(available: Sequence[str]) -> tuple[str, ...]:
     """At most three labels to judge pictures by: the familiar ones where they exist."""
     familiar = tuple(name for name in ("modality", "region", "finding") if name in available)
     return familiar or tuple(available[:3])
+
+
+def evaluation_key(
+    store_fingerprint: str, images: str, groups: Sequence[RunGroup], config: EvalConfig
+) -> str:
+    """Tells one evaluation from another: store, images, finished runs and options, each by its content."""
+    digest = hashlib.sha256(f"{FORMAT}\n{store_fingerprint}\n{images}".encode())
+    for group in groups:
+        for run_key in group.keys:
+            digest.update(f"\n{group.name}\n{run_key}".encode())
+    digest.update(json.dumps(asdict(config), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def is_current(out: Path, key: str) -> bool:
+    """Whether ``out`` holds this very evaluation, with all its files."""
+    try:
+        written = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        return bool(written["key"] == key) and all((out / name).is_file() for name in written["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_outputs(out: Path, writers: Writers, result: dict[str, Any], key: str) -> list[str]:
+    """Write the files and RESULT: made in a folder beside ``out``, and moved in once all are there.
+
+    Args:
+        out: folder, made if missing; files of ours from another evaluation go away, others stay.
+        writers: every file but RESULT.
+        result: content of RESULT.
+        key: see ``evaluation_key``.
+
+    Returns:
+        The names written.
+    """
+    names = [*writers, RESULT]
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{Path(RESULT).stem}-", dir=out.absolute().parent) as made_in:
+        made = Path(made_in)
+        for file, write in writers.items():
+            write(made / file)
+        write_json(made / RESULT, {**nan_to_null(result), "files": names, "key": key})
+        out.mkdir(exist_ok=True)
+        # Away first and back last: its presence says that everything else is there and of the same evaluation.
+        (out / RESULT).unlink(missing_ok=True)
+        for file in OUTPUTS:
+            if file not in names:
+                (out / file).unlink(missing_ok=True)
+        for file in names:
+            shutil.move(made / file, out / file)
+    return names
 
 
 if __name__ == "__main__":

@@ -1,6 +1,13 @@
-"""What an evaluation measures and under which protocol."""
+"""What an evaluation measures and under which protocol, and the command line's options for it."""
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from training.checks import one_of, within
 from training.errors import ConfigError
@@ -19,6 +26,8 @@ TEMPLATES = (
     "a radiology image of a patient: {}",
 )
 """Neutral about what the label is (a modality, an organ, a finding); ``{}`` is the class."""
+
+Prompts = tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class EvalConfig:
     """Label columns to classify by prompts."""
     templates: tuple[str, ...] = TEMPLATES
     """Prompts of a class that has none of its own; each contains {}."""
-    prompts: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = ()
+    prompts: Prompts = ()
     """Label to class to whole prompts, as pairs; a class without its own gets the templates."""
     group_exclusion: str = "case"
     """What a query cannot find: its whole case, or only the image itself."""
@@ -116,3 +125,113 @@ class EvalConfig:
     def texts(self) -> bool:
         """Whether captions are encoded."""
         return self.recall or any(view.crosses for view in self.views)
+
+
+def add_store(command: argparse.ArgumentParser) -> None:
+    """Add the options that name the images."""
+    command.add_argument("--store", required=True, help="target store of the split to evaluate")
+    command.add_argument(
+        "--data-root", required=True, help="where the images are: folder, Parquet files or tar shards"
+    )
+
+
+def add_measures(command: argparse.ArgumentParser) -> None:
+    """Add the options that ``read_config`` reads."""
+    add, several = command.add_argument, partial(command.add_argument, action="append")
+    several("--direction", help=f"{', '.join(DIRECTIONS)} (default image-image); comma-separated or repeated")
+    several("--features", help=f"{', '.join(FEATURES)} the projection, of image-image (default before); with texts "
+            "always after")  # fmt: skip
+    several("--cui-variants", help=f"{', '.join(VARIANTS)} (default oracle); formulas in docs/evaluation.md")
+    several("--labels", help="columns for P@K, a+b for a conjunction (default: each, and modality+region)")
+    add(
+        "--recall", action=argparse.BooleanOptionalAction, default=True, help="paired Recall@K (default: yes)"
+    )
+    several("--zero-shot", help="label columns to classify by prompts, written modality or label=modality")
+    add("--templates", help="text file of prompts, one a line, {} for the class (default: four general ones)")
+    add("--prompts", help="YAML file, label: class: prompts; such a class does not use the templates")
+    add("--group-exclusion", default="case", help=f"what a query cannot find, {' or '.join(EXCLUSIONS)} (default "
+        "case)")  # fmt: skip
+    add("--queries", type=int, default=8, help="queries in each picture (default 8)")
+    add("--draws", type=int, default=2000, help="bootstrap samples (default 2000)")
+    add("--max-broken", type=int, default=0, help="unreadable images to skip (default 0)")
+    add("--seed", type=int, default=0, help="of bootstrap, sign flips and shown queries (default 0)")
+
+
+def read_config(options: argparse.Namespace) -> EvalConfig:
+    """The options as a configuration.
+
+    Raises:
+        ConfigError: one of them is not possible.
+    """
+    defaults = EvalConfig()
+    return EvalConfig(
+        directions=_several(options.direction) or defaults.directions,
+        features=_several(options.features) or defaults.features,
+        recall=options.recall,
+        cui_variants=_several(options.cui_variants) or defaults.cui_variants,
+        labels=_several(options.labels),
+        zero_shot=tuple(name.removeprefix("label=") for name in _several(options.zero_shot) or ()),
+        templates=read_templates(Path(options.templates)) if options.templates else defaults.templates,
+        prompts=read_prompts(Path(options.prompts)) if options.prompts else (),
+        group_exclusion=options.group_exclusion,
+        draws=options.draws,
+        queries=options.queries,
+        max_broken=options.max_broken,
+        seed=options.seed,
+    )
+
+
+def _several(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Values of an option that is repeated or comma-separated, each once, in their order; None if not given."""
+    if given is None:
+        return None
+    return tuple(dict.fromkeys(value.strip() for text in given for value in text.split(",")))
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Templates from a text file, one a line; empty lines and lines that begin with # do not count.
+
+    Raises:
+        ConfigError: the file cannot be read or has none.
+    """
+    lines = [line.strip() for line in _read(path, "--templates").splitlines()]
+    templates = tuple(line for line in lines if line and not line.startswith("#"))
+    if not templates:
+        raise ConfigError(f"--templates: {path} has no template: write one a line, with {{}} for the class")
+    return templates
+
+
+def read_prompts(path: Path) -> Prompts:
+    """Prompts from a YAML file: label, then class, then a prompt or a list of prompts.
+
+    Raises:
+        ConfigError: the file cannot be read or is made otherwise.
+    """
+    try:
+        content: Any = yaml.safe_load(_read(path, "--prompts"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--prompts: {path} is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise ConfigError(f"--prompts: {path} must map labels to classes, and classes to prompts")
+    return tuple(
+        (str(label), tuple((str(name), _prompts(path, label, name, given)) for name, given in values.items()))
+        for label, values in content.items()
+    )
+
+
+def _prompts(path: Path, label: str, name: str, given: Any) -> tuple[str, ...]:
+    prompts = [given] if isinstance(given, str) else given
+    if (
+        not isinstance(prompts, list)
+        or not prompts
+        or not all(isinstance(p, str) and p.strip() for p in prompts)
+    ):
+        raise ConfigError(f"--prompts: {path}: {label}: {name} must be a prompt or a list of prompts")
+    return tuple(prompts)
+
+
+def _read(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: {path} cannot be read ({' '.join(str(error).split())})") from error

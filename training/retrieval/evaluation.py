@@ -31,9 +31,8 @@ from training.retrieval.measures import (
     primary,
     view_features,
 )
-from training.retrieval.protocol import header
-from training.retrieval.report import Report, make_report
-from training.retrieval.retrieval import Device, pair_ranks, rank
+from training.retrieval.ranking import Device, pair_ranks, rank
+from training.retrieval.report import Report, header, make_report
 from training.retrieval.runs import RunGroup
 from training.retrieval.zero_shot import Task, class_features, tasks
 from training.statistics.paired_tests import flips_for

@@ -17,7 +17,7 @@ from training.retrieval.metrics import (
     recall_at,
     recall_by_chance,
 )
-from training.retrieval.retrieval import Device, pair_ranks, rank
+from training.retrieval.ranking import Device, pair_ranks, rank
 from training.retrieval.zero_shot import Task, floor, is_right
 
 CUI_DEPTHS = (5, 10, 50)

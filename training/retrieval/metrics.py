@@ -56,7 +56,7 @@ def recall_at(ranks: IntArray, depths: Sequence[int]) -> Scores:
     """Recall@K of every query: whether its own counterpart stands at rank K or before.
 
     Args:
-        ranks: of the counterpart, int64 ``[N]``, 1 is best; see ``training.retrieval.retrieval.pair_ranks``.
+        ranks: of the counterpart, int64 ``[N]``, 1 is best; see ``training.retrieval.ranking.pair_ranks``.
         depths: the Ks.
     """
     return {k: (ranks <= k).astype(np.float64) for k in depths}

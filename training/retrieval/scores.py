@@ -16,11 +16,10 @@ from training.data.decode import BrokenImage
 from training.data.sources import ImageSource, open_source
 from training.errors import DataError
 from training.folders import check_writable
-from training.retrieval.config import EvalConfig
+from training.retrieval.config import EvalConfig, add_measures, add_store, read_config
 from training.retrieval.evaluation import Plan, evaluate_runs
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import Measures, measure_chance
-from training.retrieval.options import add_measures, add_store, read_config
 from training.retrieval.runs import CHANCE, read_groups
 from training.retrieval.score_sheets import (
     CLASSES,

@@ -8,19 +8,15 @@ the most frequent class: its share, and one over the number of classes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from training.errors import ConfigError
 from training.retrieval.config import EvalConfig
-from training.retrieval.retrieval import score_chunks
+from training.retrieval.ranking import score_chunks
 
 FloatArray = NDArray[np.float32]
-Prompts = tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -102,52 +98,3 @@ def floor(truth: NDArray[np.int64]) -> NDArray[np.float64]:
     """The same for the answer that is always the most frequent class (the first of them)."""
     most = np.bincount(truth[truth >= 0]).argmax()
     return np.where(truth >= 0, (truth == most).astype(np.float64), np.nan)
-
-
-def read_templates(path: Path) -> tuple[str, ...]:
-    """Templates from a text file, one a line; empty lines and lines that begin with # do not count.
-
-    Raises:
-        ConfigError: the file cannot be read or has none.
-    """
-    lines = [line.strip() for line in _read(path, "--templates").splitlines()]
-    templates = tuple(line for line in lines if line and not line.startswith("#"))
-    if not templates:
-        raise ConfigError(f"--templates: {path} has no template: write one a line, with {{}} for the class")
-    return templates
-
-
-def read_prompts(path: Path) -> Prompts:
-    """Prompts from a YAML file: label, then class, then a prompt or a list of prompts.
-
-    Raises:
-        ConfigError: the file cannot be read or is made otherwise.
-    """
-    try:
-        content: Any = yaml.safe_load(_read(path, "--prompts"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--prompts: {path} is not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
-        raise ConfigError(f"--prompts: {path} must map labels to classes, and classes to prompts")
-    return tuple(
-        (str(label), tuple((str(name), _prompts(path, label, name, given)) for name, given in values.items()))
-        for label, values in content.items()
-    )
-
-
-def _prompts(path: Path, label: str, name: str, given: Any) -> tuple[str, ...]:
-    prompts = [given] if isinstance(given, str) else given
-    if (
-        not isinstance(prompts, list)
-        or not prompts
-        or not all(isinstance(p, str) and p.strip() for p in prompts)
-    ):
-        raise ConfigError(f"--prompts: {path}: {label}: {name} must be a prompt or a list of prompts")
-    return tuple(prompts)
-
-
-def _read(path: Path, option: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{option}: {path} cannot be read ({' '.join(str(error).split())})") from error

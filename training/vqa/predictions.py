@@ -219,20 +219,10 @@ def _cell(value: str | bool | float | None) -> str:
 
 
 def _parsed(line: list[str]) -> Prediction:
-    cells = dict(zip(COLUMNS, line, strict=True))
-    return Prediction(
-        id=cells["id"],
-        image_id=cells["image_id"],
-        question=cells["question"],
-        answer=cells["answer"],
-        normalised=cells["normalised"],
-        predicted=cells["predicted"],
-        correct=_flag(cells["correct"]),
-        probability=float(cells["probability"]) if cells["probability"] else None,
-        closed=_flag(cells["closed"]),
-        category=cells["category"],
-        kind=cells["kind"],
-    )
+    cells: dict[str, Any] = dict(zip(COLUMNS, line, strict=True))
+    probability = float(cells["probability"]) if cells["probability"] else None
+    flags = {name: _flag(cells[name]) for name in ("correct", "closed")}
+    return Prediction(**{**cells, **flags, "probability": probability})
 
 
 def _flag(cell: str) -> bool:

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
 from training.retrieval.metrics import caption_codes, none_of, recall_at, recall_by_chance
-from training.retrieval.retrieval import pair_ranks, rank, rank_images
+from training.retrieval.ranking import pair_ranks, rank, rank_images
 
 IntArray = NDArray[np.int64]
 DEPTHS = (1, 3, 6)

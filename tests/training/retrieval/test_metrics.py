@@ -12,7 +12,7 @@ from scipy import sparse
 
 from training.retrieval.concepts import cui_by_chance, cui_overlap_at
 from training.retrieval.metrics import label_codes, precision_at, precision_by_chance
-from training.retrieval.retrieval import rank_images
+from training.retrieval.ranking import rank_images
 from training.statistics.intervals import case_interval
 from training.statistics.paired_tests import Pair, compare, compare_all, flips_for, holm
 

@@ -11,19 +11,16 @@ import pytest
 import yaml
 
 from training.errors import CheckpointError, ConfigError
-from training.retrieval.config import EvalConfig
+from training.retrieval.__main__ import OUTPUTS, RESULT, is_current, write_outputs
+from training.retrieval.config import EvalConfig, read_prompts, read_templates
 from training.retrieval.measures import Measures, Scored
-from training.retrieval.outputs import OUTPUTS, RESULT, is_current, write_outputs
-from training.retrieval.report import Report, make_report
+from training.retrieval.report import Report, as_json, as_markdown, as_text, make_report
 from training.retrieval.runs import read_groups
-from training.retrieval.tables import as_json, as_markdown, as_text
 from training.retrieval.zero_shot import (
     Task,
     class_features,
     floor,
     is_right,
-    read_prompts,
-    read_templates,
     tasks,
 )
 from training.statistics.intervals import case_interval

@@ -7,26 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from training.data.decode import MAX_BYTES, BrokenImage, one_line
+from training.data.decode import read_bytes
 from training.data.files import image_digest, inside, resolve
 from training.data.sources.base import ImageSource
 from training.errors import DataError
-
-
-def read_bytes(path: Path) -> bytes:
-    """An image file's content.
-
-    Raises:
-        BrokenImage: it cannot be read, or is too large to be one.
-    """
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size > MAX_BYTES:
-                raise BrokenImage(f"{path} ({size:,} bytes)")
-            return stream.read()
-    except OSError as error:
-        raise BrokenImage(f"{path} ({error.strerror or one_line(error)})") from error
 
 
 class FolderSource(ImageSource):

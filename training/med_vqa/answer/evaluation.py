@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from kg_targets.manifest import TEST, Question
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
@@ -17,7 +15,7 @@ from training.errors import ConfigError
 from training.med_vqa.answer.answerer import SHORTLIST, Saved
 from training.med_vqa.answer.modes import MODES, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json
-from training.med_vqa.model.images import ImageTable, blank_images
+from training.med_vqa.model.images import ImageCondition, ImageTable
 from training.med_vqa.model.saving import MedVQA
 from training.vqa.answers import is_blank
 from training.vqa.predictions import Predictions, predictions_of
@@ -26,7 +24,6 @@ from training.vqa.protocols import Split, ceiling
 FORMAT = 2
 """Of what is computed; predictions of another one are made again."""
 REAL, SHUFFLED, BLANK = IMAGES = ("real", "shuffled", "blank")
-_MEAN_COLOUR = "the mean colour"
 TOLD = 100
 """Answers between two lines of progress."""
 
@@ -148,7 +145,7 @@ def evaluate(
     check_fits(saved, split, options.part)
     questions = split.part(options.part)
     answerer = saved.answerer(options.precision)
-    shown = ImageCondition(options.images, questions, root, saved.med_vqa, options.seed, options.max_broken)
+    shown = image_condition(options, questions, root, saved.med_vqa)
     rows = [row for row, question in enumerate(questions) if shown.has(question)]
     texts = [questions[row].question for row in rows]
     found: dict[int, Answer] = {}
@@ -215,60 +212,22 @@ def _other_candidates(saved: Saved, split: Split, questions: Sequence[Question])
     }
 
 
-class ImageCondition:
-    """Which image each question of a part is shown with: its own, another one of the part, or the mean colour.
-
-    Args:
-        kind: one of ``IMAGES``.
-        questions: of the part.
-        root: folder that image paths are relative to; not read for ``blank``.
-        med_vqa: the model whose preprocessing to use.
-        seed: of the shuffle.
-        max_broken: images that may be missing or unreadable.
+def image_condition(
+    options: EvalOptions, questions: Sequence[Question], root: Path, med_vqa: MedVQA
+) -> ImageCondition:
+    """The images of a part's questions, real, shuffled or blank; ``root`` is not read for blank ones.
 
     Raises:
-        DataError: more are, or none is left.
+        DataError: more images than ``options.max_broken`` are missing or unreadable, or none is left.
         ConfigError: there are not two images to shuffle.
     """
-
-    def __init__(
-        self,
-        kind: str,
-        questions: Sequence[Question],
-        root: Path,
-        med_vqa: MedVQA,
-        seed: int,
-        max_broken: int,
-    ) -> None:
-        self._table = (
-            None if kind == BLANK else ImageTable(questions, root, med_vqa, max_broken, "--max-broken")
-        )
-        self._blank = blank_images(med_vqa, 1)[0]
-        self._others: dict[str, str] = {}
-        if kind == SHUFFLED:
-            self._others = derangement(
-                [question.image_path for question in questions if self.has(question)], seed
-            )
-
-    @property
-    def broken(self) -> int:
-        """Images that are missing or cannot be read."""
-        return 0 if self._table is None else len(self._table.broken)
-
-    def has(self, question: Question) -> bool:
-        """Whether there is an image to show."""
-        return self._table is None or self._table.has(question)
-
-    def name(self, question: Question) -> str:
-        """Of the image that the question is shown."""
-        if self._table is None:
-            return _MEAN_COLOUR
-        return self._others.get(question.image_path, question.image_path)
-
-    @property
-    def read(self) -> Callable[[str], Tensor]:
-        """A name to the preprocessed image, float32 ``[3, S, S]``."""
-        return (lambda _: self._blank) if self._table is None else self._table.normalised
+    if options.images == BLANK:
+        return ImageCondition(None, med_vqa)
+    images = ImageTable(questions, root, med_vqa, options.max_broken, "--max-broken")
+    paths = [question.image_path for question in questions if images.has(question)]
+    return ImageCondition(
+        images, med_vqa, derangement(paths, options.seed) if options.images == SHUFFLED else None
+    )
 
 
 def derangement(names: Sequence[str], seed: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ from training.engine.schedule import make_optimizer, make_schedule
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.history import TrainedOn, save_trained_on
-from training.med_vqa.model.images import blank_images
+from training.med_vqa.model.images import ImageCondition
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.protocols import Split
 
@@ -93,11 +93,11 @@ class FinetuneRun:
         """Share of the validation questions that exact ranking of all candidates answers correctly."""
         accelerator, data = self.accelerator, self.data
         share = data.validation[accelerator.process_index :: accelerator.num_processes]
-        blank = data.images is None
+        shown = ImageCondition(data.images, self.vqa)
         found = self._answerer.answer_about(
-            ["" if blank else question.image_path for question in share],
+            [shown.name(question) for question in share],
             [question.question for question in share],
-            self._shown,
+            shown.read,
             mode="winner",
         )
         right = [data.is_right(best.text, share[row]) for row, (best,) in found]
@@ -115,11 +115,6 @@ class FinetuneRun:
             self.config.model.precision,
             max_question_tokens=self.config.data.max_question_tokens,
         )
-
-    def _shown(self, path: str) -> Tensor:
-        """A validation image as it is, or the blank one, float32 ``[3, S, S]``."""
-        images = self.data.images
-        return blank_images(self.vqa, 1)[0] if images is None else images.normalised(path)
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint, for ``training.med_vqa.model.saving.load_med_vqa``."""

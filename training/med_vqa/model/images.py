@@ -5,7 +5,7 @@ processes. No flips: left and right mean something. A step shows one view of eac
 (pre-training).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from kg_targets.manifest import Question
 from training.data.config import ViewsConfig
-from training.data.decode import BrokenImage, decode, for_each
+from training.data.decode import BrokenImage, decode, for_each, read_bytes
 from training.data.feature_cache import FrozenFeatures
 from training.data.files import resolve
-from training.data.sources.folder import read_bytes
 from training.data.transforms import PixelTransform, augmentation, step_generator
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.saving import MedVQA
 
 UNNAMED = "no image file is named"
+_MEAN_COLOUR = "the mean colour"
 
 
 class ImageTable:
@@ -92,6 +92,41 @@ class ImageTable:
 def blank_images(vqa: MedVQA, count: int) -> Tensor:
     """Images of the mean colour of the preprocessing, which shows as zeros: float32 ``[count, 3, S, S]``."""
     return torch.zeros(count, 3, vqa.size, vqa.size)
+
+
+class ImageCondition:
+    """Which image each question is shown with: its own, another one, or the mean colour.
+
+    Args:
+        images: those of the questions; None: every image is blank.
+        vqa: the model whose preprocessing to use.
+        others: path of an image to the path of the one that is shown in its place; None: each its own.
+    """
+
+    def __init__(
+        self, images: ImageTable | None, vqa: MedVQA, others: Mapping[str, str] | None = None
+    ) -> None:
+        self._images, self._others = images, others or {}
+        self._blank = blank_images(vqa, 1)[0]
+
+    @property
+    def broken(self) -> int:
+        """Images that are missing or cannot be read."""
+        return 0 if self._images is None else len(self._images.broken)
+
+    def has(self, question: Question) -> bool:
+        """Whether there is an image to show."""
+        return self._images is None or self._images.has(question)
+
+    def name(self, question: Question) -> str:
+        """Of the image that the question is shown."""
+        if self._images is None:
+            return _MEAN_COLOUR
+        return self._others.get(question.image_path, question.image_path)
+
+    def read(self, name: str) -> Tensor:
+        """A name to the preprocessed image, float32 ``[3, S, S]``."""
+        return self._blank if self._images is None else self._images.normalised(name)
 
 
 def _read(root: Path, path: str) -> Image.Image:

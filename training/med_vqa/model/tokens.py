@@ -46,11 +46,15 @@ def pieces_of(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     return found
 
 
-def questions_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tokens:
+def pieces_as_tokens(pieces: Sequence[Sequence[int]], tokenizer: Any, longest: int) -> Tokens:
     """``[CLS] … [SEP]``, at most ``longest`` tokens with both; what is longer loses its end, not its [SEP]."""
-    pieces = pieces_of(texts, tokenizer)
     rows = [[tokenizer.cls_token_id, *row[: longest - 2], tokenizer.sep_token_id] for row in pieces]
     return Tokens.of(rows, tokenizer.pad_token_id, sum(len(row) > longest - 2 for row in pieces))
+
+
+def questions_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tokens:
+    """Texts by ``pieces_as_tokens``."""
+    return pieces_as_tokens(pieces_of(texts, tokenizer), tokenizer, longest)
 
 
 def answers_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tokens:

@@ -6,8 +6,8 @@ the case; an image that is alone in its case gets two augmentations.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from training.errors import ConfigError, DataError
 from training.med_vqa.model.history import Excluded
 from training.med_vqa.model.images import AugmentedViews, CachedViews, frozen_tokens
 from training.med_vqa.model.saving import MedVQA
-from training.med_vqa.model.tokens import Tokens, pieces_of, questions_as_tokens
+from training.med_vqa.model.tokens import Tokens, pieces_as_tokens, pieces_of, questions_as_tokens
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+BY_BUILD = "kg-targets build"
 NAMED = 3
 """Cases that a message names."""
 DEV_BATCH = 64
@@ -43,16 +44,12 @@ DEV_BATCH = 64
 class Exclusions:
     """Cases on a list, and what of them is in a store."""
 
-    listed: tuple[str, ...] = ()
-    """Cases that the list names, ascending."""
     found: tuple[str, ...] = ()
-    """Those of them that the store has."""
-    images: int = 0
-    """Images of the store that belong to them."""
-    sha256: str = ""
-    """Of the listed cases; empty: there is no list."""
-    earlier: Mapping[str, Any] = field(default_factory=dict)
-    """What the store's manifest says where the store was built without the cases of a list."""
+    """Cases of the store that the run's list names, ascending."""
+    made: tuple[Excluded, ...] = ()
+    """What is left out: when the store was built, and by the run's list where it is another one."""
+    empty: bool = False
+    """Whether there is a list, and it names no case."""
 
     @classmethod
     def read(cls, path: str | None, store: TargetStore) -> "Exclusions":
@@ -63,13 +60,16 @@ class Exclusions:
             DataError: the file cannot be read, or names cases of which not one is in the store: it is the list of
                 another data set, and leaving nothing out would be taken for having left them out.
         """
-        earlier = store.manifest.get("excluded", {})
+        earlier, made = store.manifest.get("excluded", {}), list[Excluded]()
+        if earlier:
+            counts = {name: earlier[name] for name in ("cases_listed", "cases_found", "images")}
+            made.append(Excluded(BY_BUILD, earlier["sha256"], **counts))
         if path is None:
-            return cls(earlier=earlier)
+            return cls(made=tuple(made))
         excluded = ExcludedCases.read(Path(path), "data.exclude")
         listed, sha256 = sorted(excluded.cases), excluded.digest()
-        if listed and earlier.get("sha256") == sha256:
-            return cls(tuple(listed), (), 0, sha256, earlier)
+        if earlier.get("sha256") == sha256:
+            return cls(made=tuple(made), empty=not listed)
         there = set(store.group_ids)
         found = tuple(case for case in listed if case in there)
         if listed and not found:
@@ -77,50 +77,34 @@ class Exclusions:
                 f"data.exclude: {path} names {len(listed):,} case(s) and {store.path} has none of them, not "
                 f"{', '.join(listed[:NAMED])}: it is the list of another data set, or leave it out"
             )
-        return cls(tuple(listed), found, int(np.isin(store.group_ids, found).sum()), sha256, earlier)
+        images = int(np.isin(store.group_ids, found).sum())
+        made.append(Excluded("data.exclude", sha256, len(listed), len(found), images))
+        return cls(found, tuple(made), empty=not listed)
 
     def kept(self, store: TargetStore) -> NDArray[np.bool_]:
         """bool ``[N]``: rows of the store that belong to no excluded case."""
         return ~np.isin(np.asarray(store.group_ids, dtype=object), self.found)
 
-    def made(self) -> tuple[Excluded, ...]:
-        """What is left out: when the store was built, and by the list where it is another one."""
-        made = []
-        if self.earlier:
-            counts = {name: self.earlier[name] for name in ("cases_listed", "cases_found", "images")}
-            made.append(Excluded("kg-targets build", self.earlier["sha256"], **counts))
-        if self.sha256 and self.sha256 != self.earlier.get("sha256"):
-            counts = {"cases_listed": len(self.listed), "cases_found": len(self.found), "images": self.images}
-            made.append(Excluded("data.exclude", self.sha256, **counts))
-        return tuple(made)
-
     def facts(self) -> list[dict[str, Any]]:
         """What was left out by which list, for OUTPUT/data.json; empty where nothing was to be."""
-        return [asdict(one) for one in self.made()]
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is a list, and it names no case."""
-        return bool(self.sha256) and not self.listed
+        return [asdict(one) for one in self.made]
 
     def told(self) -> str:
         """For a person, where there is a list."""
-        return "; ".join(filter(None, (self._told_of_store(), self._told_of_list())))
-
-    def _told_of_store(self) -> str:
-        if not self.earlier:
-            return ""
-        cases, images = self.earlier["cases_found"], self.earlier["images"]
-        return f"{cases} cases with {images} images were excluded when the store was built"
-
-    def _told_of_list(self) -> str:
-        if self.empty:
-            return "the list of excluded cases is empty: nothing is left out"
-        if not self.listed or self.sha256 == self.earlier.get("sha256"):
-            return ""
-        elsewhere = len(self.listed) - len(self.found)
-        missing = f", {elsewhere} listed ones are not in this store" if elsewhere else ""
-        return f"{len(self.found)} cases with {self.images} images excluded{missing}"
+        parts = []
+        for one in self.made:
+            cases, elsewhere = (
+                f"{one.cases_found} cases with {one.images} images",
+                one.cases_listed - one.cases_found,
+            )
+            if one.by == BY_BUILD:
+                parts.append(f"{cases} were excluded when the store was built")
+            elif not self.empty:
+                missing = f", {elsewhere} listed ones are not in this store" if elsewhere else ""
+                parts.append(f"{cases} excluded{missing}")
+        return "; ".join(
+            [*parts, *(["the list of excluded cases is empty: nothing is left out"] * self.empty)]
+        )
 
 
 class Corpus:
@@ -219,10 +203,7 @@ class Corpus:
             parts = self.sentences[position]
             chosen = keys[: len(parts)].argsort()[: -(-len(parts) // 2)].sort().values
             rows.append([piece for place in chosen.tolist() for piece in parts[place]])
-        tokenizer: Any = self._vqa.tokenizer
-        longest = self.data.max_text_tokens - 2
-        ends = [[tokenizer.cls_token_id, *row[:longest], tokenizer.sep_token_id] for row in rows]
-        return Tokens.of(ends, tokenizer.pad_token_id)
+        return pieces_as_tokens(rows, self._vqa.tokenizer, self.data.max_text_tokens)
 
     def _sentences(self) -> list[list[list[int]]]:
         parts = [_SENTENCE_END.split(self.store.captions[row]) for row in self.images.rows]

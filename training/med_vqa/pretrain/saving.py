@@ -46,7 +46,7 @@ def pretraining_of(stage: str, corpus: Corpus, exclusions: Exclusions) -> Pretra
         store=store.fingerprint,
         images=len(corpus.images),
         dev_images=0 if corpus.dev is None else len(corpus.dev),
-        excluded=exclusions.made(),
+        excluded=exclusions.made,
     )
 
 

@@ -1,6 +1,8 @@
-"""Pairs of images of different cases: what the targets say of them, and what a model does.
+"""Beyond scores: pairs of images of different cases, what the targets say of them and what a model does, and the
+queries that changed most from one model to another.
 
-Only images with concepts take part: S of the others is 0 by convention, which is no statement about them.
+Only images with concepts form pairs: S of the others is 0 by convention, which is no statement about them. How a
+model's cosines follow S, with an interval over cases: ``training.statistics.pair_correlation``.
 """
 
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ LIMIT = 2_000_000
 ALL = "all pairs"
 _CHUNK = 512
 _PAIRS_AT_A_TIME = 1 << 16
+EQUAL = 1e-9
+"""Means over seeds of equal scores differ by rounding; that is no change."""
 
 
 @dataclass(frozen=True)
@@ -112,3 +116,24 @@ def _similarities(data: RetrievalSet, left: IntArray, right: IntArray) -> FloatA
 
 def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def largest(difference: FloatArray, cases: NDArray[np.int64], count: int) -> tuple[list[int], list[int]]:
+    """Queries of the largest gains and of the largest losses, at most one of each case in either list.
+
+    Args:
+        difference: of each query, NaN without a score, ``[N]``.
+        cases: of each query, ``[N]``.
+        count: most queries in a list.
+
+    Returns:
+        Rows, the largest first, ties by row; only queries that do gain (lose).
+    """
+    return _first(difference, cases, count), _first(-difference, cases, count)
+
+
+def _first(gain: FloatArray, cases: NDArray[np.int64], count: int) -> list[int]:
+    rows = np.flatnonzero(gain > EQUAL)
+    rows = rows[np.argsort(-gain[rows], kind="stable")]
+    _, first = np.unique(cases[rows], return_index=True)
+    return [int(row) for row in rows[np.sort(first)][:count]]

@@ -18,12 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.statistics.intervals import case_weights
+from training.statistics.intervals import FloatArray, IntArray, case_weights
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 Cosines = Mapping[str, Sequence[FloatArray]]
 """Model to the cosines of all pairs by each of its seeds, ``[P]``."""
 

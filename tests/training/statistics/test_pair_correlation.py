@@ -1,31 +1,15 @@
-"""Learned similarity beside the targets': pairs, pooled correlations and their bootstrap, wins and losses."""
+"""Correlations over pairs, pooled within strata, and their bootstrap over cases."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import write_store
-from training.errors import ConfigError
-from training.retrieval.features import RetrievalSet
-from training.retrieval.spaces.changes import changes_by_label, largest, shown_labels
-from training.retrieval.spaces.config import SpacesConfig
-from training.retrieval.spaces.correlate import Estimate, PairWeights, correlate, mean_in_bins
-from training.retrieval.spaces.pairs import ALL, pairs_of, strata_of
+from training.statistics.pair_correlation import Estimate, PairWeights, correlate, mean_in_bins
 
 FloatArray = NDArray[np.float64]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> RetrievalSet:
-    """Sixteen images in eight cases, the last one without concepts."""
-    folder = tmp_path_factory.mktemp("store")
-    store = TargetStore.open(write_store(folder / "train", folder / "data", "train"))
-    return RetrievalSet.of(store, np.arange(len(store)))
 
 
 @pytest.fixture
@@ -43,52 +27,6 @@ def sample() -> SimpleNamespace:
     }
     strata = np.where(labels[left] == labels[right], labels[left], -1)
     return SimpleNamespace(first=cases[left], second=cases[right], x=x, y=y, strata=strata)
-
-
-def test_pairs_are_known_images_of_different_cases_with_the_stores_similarity(data: RetrievalSet) -> None:
-    pairs = pairs_of(data)
-    expected = [
-        (i, j)
-        for i in range(16)
-        for j in range(i + 1, 16)
-        if data.cases[i] != data.cases[j] and data.store.known[[i, j]].all()
-    ]
-    assert list(zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)) == expected
-    block = data.store.block(np.arange(16))
-    np.testing.assert_allclose(pairs.similarity, [block[i, j] for i, j in expected], atol=1e-6)
-    assert pairs.population == 15 * 14 // 2
-    both = pairs.both_ways
-    assert len(both) == 2 * len(pairs) and (both.left[len(pairs) :] == pairs.right).all()
-
-
-def test_of_too_many_pairs_some_are_drawn_by_the_seed(data: RetrievalSet) -> None:
-    everything = pairs_of(data)
-    everyone = zip(everything.left.tolist(), everything.right.tolist(), strict=True)
-    known = dict(zip(everyone, everything.similarity, strict=True))
-    drawn = pairs_of(data, seed=3, limit=40)
-    assert 0 < len(drawn) <= 40 and drawn.population == everything.population
-    chosen = list(zip(drawn.left.tolist(), drawn.right.tolist(), strict=True))
-    assert len(set(chosen)) == len(chosen)
-    np.testing.assert_allclose(drawn.similarity, [known[pair] for pair in chosen], atol=1e-6)
-    assert (pairs_of(data, seed=3, limit=40).left == drawn.left).all()
-    assert not np.array_equal(pairs_of(data, seed=4, limit=40).left, drawn.left)
-
-
-def test_strata_hold_pairs_of_one_label_only(data: RetrievalSet) -> None:
-    pairs = pairs_of(data)
-    strata = strata_of(data, pairs)
-    assert list(strata) == [ALL, "same modality", "same finding", "same modality+finding"]
-    finding = np.array(data.label("finding"))
-    same = finding[pairs.left] == finding[pairs.right]
-    assert ((strata["same finding"] >= 0) == same).all()
-
-
-def test_cosines_are_those_of_the_pairs(data: RetrievalSet) -> None:
-    rng = np.random.default_rng(0)
-    first, second = (rng.normal(size=(16, 5)).astype(np.float32) for _ in range(2))
-    pairs = pairs_of(data)
-    expected = (first @ second.T)[pairs.left, pairs.right]
-    np.testing.assert_allclose(pairs.cosines(first, second), expected, atol=1e-6)
 
 
 def by_hand(x: FloatArray, y: FloatArray, strata: NDArray[np.int64], ranked: bool) -> float:
@@ -174,52 +112,3 @@ def test_bins_have_the_weighted_mean_of_their_pairs(sample: SimpleNamespace) -> 
             inside = bins == place
             expected = np.average(y[inside], weights=weight[inside]) if inside.any() else np.nan
             assert found["a"][draw, place] == pytest.approx(expected, nan_ok=True)
-
-
-def test_largest_changes_show_each_case_once_and_only_real_ones() -> None:
-    difference = np.array([0.5, 0.4, 0.4, 0.0, np.nan, -0.2, -0.3, 0.1])
-    cases = np.array([0, 0, 1, 2, 3, 4, 4, 5])
-    assert largest(difference, cases, 2) == ([0, 2], [6])
-    assert largest(difference, cases, 9) == ([0, 2, 7], [6])
-    assert largest(np.zeros(3), np.arange(3), 2) == ([], [])
-
-
-def test_groups_hold_their_queries_and_small_ones_have_no_interval(data: RetrievalSet) -> None:
-    difference = np.where(np.array(data.label("finding")) == "mass", 1.0, 0.0)
-    difference[0] = np.nan
-    groups = {group.values: group for group in changes_by_label(data, difference, 50, 0)}
-    assert groups[()].change.queries == 15 and groups[()].change.cases == 8
-    assert groups[("mass",)].change.mean == 1.0 and np.isnan(groups[("mass",)].change.low)
-    assert groups[("ct",)].change.low <= groups[("ct",)].change.mean
-    assert ("ct", "mass") in groups and ("", "mass") not in groups
-
-
-@pytest.mark.parametrize(
-    ("available", "expected"),
-    [
-        (("finding", "region", "modality"), ("modality", "region")),
-        (("modality", "organ", "plane"), ("modality", "organ")),
-        (("view",), ("view",)),
-        ((), ()),
-    ],
-)
-def test_changes_are_told_by_modality_and_region_where_they_exist(
-    available: tuple[str, ...], expected: tuple[str, ...]
-) -> None:
-    assert shown_labels(available) == expected
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"features": "middle"}, '--features: "middle" is not one of before, after'),
-        ({"policy": "hard"}, '--policy: "hard" is not one of softmax'),
-        ({"batch_size": 1}, "--batch-size: 1 must be at least 2"),
-        ({"queries": 0}, "--queries: 0 must be at least 1"),
-        ({"max_broken": -1}, "--max-broken: -1 must be at least 0"),
-    ],
-)
-def test_options_are_checked_by_their_names(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        SpacesConfig(**options)
-    assert message in str(error.value)
