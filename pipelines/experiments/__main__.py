@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kg_targets.errors import ConfigError, KGTargetsError
-from kg_targets.manifest.model import unknown_name
 from pipelines.build.executors import available_cores
-from pipelines.experiments.grid import GRIDS, Grid, shown
+from pipelines.experiments.grid import GRIDS, Grid, known, shown
 from pipelines.experiments.runner import Runner, StoppedError, claimed
 from pipelines.experiments.tasks import STAGES, plan_of, read_grid
 from training.checks import within
@@ -81,11 +80,13 @@ def run_grid(options: argparse.Namespace) -> int:
     with StopRequest() as stop:  # an exception out of torch's half-done import could not be told from others
         grid = read_grid(options.grid, options.data_root)
         docs = _docs(options, grid)
-        out, jobs, only = options.out or grid.out / grid.name, _jobs_at_a_time(options), _only(options, grid)
+        out, (jobs, only) = options.out or grid.out / grid.name, _settled(options, grid)
         plan = plan_of(grid, out, jobs, options.threads, only)
     if stop.signal:
         raise StoppedError(stop.signal)
-    stages = _stages(options, plan)
+    stages = [*plan.stages, REPORT]
+    if options.stage is not None:
+        stages = [known("--stage", "stage of this grid", options.stage, stages)]
     plan.check(dry=options.dry_run, say=_say)
     if options.dry_run:
         _print_stages(options, plan, stages)
@@ -150,29 +151,15 @@ def _print_stages(options: argparse.Namespace, plan: "Plan", stages: Sequence[st
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _stages(options: argparse.Namespace, plan: "Plan") -> list[str]:
-    """The stages asked for."""
-    stages = [*plan.stages, REPORT]
-    if options.stage is not None and options.stage not in stages:
-        raise ConfigError(f"--stage: {unknown_name('stage of this grid', options.stage, stages)}")
-    return [options.stage] if options.stage else stages
-
-
-def _jobs_at_a_time(options: argparse.Namespace) -> int:
-    """``--jobs``, or what the machine's cores allow."""
+def _settled(options: argparse.Namespace, grid: Grid) -> tuple[int, tuple[str, ...]]:
+    """Jobs at a time (``--jobs``, or what the machine's cores allow) and the rows of ``--only``, none for all."""
     within("--threads", options.threads, 1, 1024)
     if options.jobs is not None:
         within("--jobs", options.jobs, 1, 1024)
-    return int(options.jobs or max(1, available_cores() // options.threads))
-
-
-def _only(options: argparse.Namespace, grid: Grid) -> tuple[str, ...]:
-    """The rows of ``--only``; none for all."""
     only = () if options.only is None else tuple(name.strip() for name in options.only.split(","))
     for name in only:
-        if name not in list(grid.rows):
-            raise ConfigError(f"--only: {unknown_name('row', name, list(grid.rows))}")
-    return only
+        known("--only", "row", name, grid.rows)
+    return options.jobs or max(1, available_cores() // options.threads), only
 
 
 def _docs(options: argparse.Namespace, grid: Grid) -> Path | None:

@@ -53,7 +53,6 @@ class RetrievalPlan(Plan):
         """See ``Plan``; splits that are misspelt, and labels and measures that will not be there, are refused."""
         labels: Labels | None = None
         try:
-            _check_captions(self.grid)
             labels = _query_labels(self.grid)
         except ManifestError as error:
             if not dry:
@@ -62,9 +61,23 @@ class RetrievalPlan(Plan):
         check_measures(self.grid, labels)
 
     def before(self, stage: str) -> None:
-        """See ``Plan``; runs of stores that hold other images are refused."""
-        if stage == RUNS:
-            self.check_stores()
+        """Refuse runs of variants that do not hold the same images of the same cases: they could not be compared.
+
+        Stores that are missing or damaged are left to the jobs that need them.
+        """
+        places = (
+            [(fold, part) for fold in self.grid.folds for part in self.grid.parts] if stage == RUNS else []
+        )
+        for fold, part in places:
+            first = self.store(self.grid.evaluate_on, fold, part)
+            for variant in self._variants():
+                other = self.store(variant.name, fold, part)
+                one, two = _images(first), _images(other)
+                if one is not None and two is not None and one != two:
+                    raise DataError(
+                        f"{other} does not hold the images and cases of {first} in their order: give stores of "
+                        f"{variant.name} a data set that differs in its texts only"
+                    )
 
     def rounds(self, stage: str) -> Rounds:
         """See ``Plan``: one round."""
@@ -187,24 +200,6 @@ class RetrievalPlan(Plan):
             workspace=self.workspace, made=made, follows_from=follows_from, run=run,
         )  # fmt: skip
 
-    def check_stores(self) -> None:
-        """Refuse variants that do not hold the same images of the same cases: their rows could not be compared.
-
-        Raises:
-            DataError: two variants differ; stores that are missing or damaged are left to the jobs that need them.
-        """
-        for fold in self.grid.folds:
-            for part in self.grid.parts:
-                first = self.store(self.grid.evaluate_on, fold, part)
-                for variant in self._variants():
-                    other = self.store(variant.name, fold, part)
-                    one, two = _images(first), _images(other)
-                    if one is not None and two is not None and one != two:
-                        raise DataError(
-                            f"{other} does not hold the images and cases of {first} in their order: give stores of "
-                            f"{variant.name} a data set that differs in its texts only"
-                        )
-
 
 @cache
 def _images(store: Path) -> tuple[list[str], list[str]] | None:
@@ -230,21 +225,21 @@ def _scoring_code() -> str:
     return f"{kg_targets.__version__} {hashlib.sha256(content).hexdigest()}"
 
 
-def _check_captions(grid: RetrievalGrid) -> None:
-    """Refuse splits that do not exist, or whose captions are not there."""
+def _query_labels(grid: RetrievalGrid) -> Labels:
+    """Labels of the images that will be queried, from the data set whose stores score every row.
+
+    Raises:
+        ManifestError: a split of the grid does not exist, or its captions are not there.
+    """
     split = grid.split
-    named = (split.train, split.test) if isinstance(split, Official) else (*split.test, *split.train_only)
+    queried = (split.test,) if isinstance(split, Official) else split.test
+    trained = (split.train,) if isinstance(split, Official) else split.train_only
     for dataset in dict.fromkeys(map(grid.dataset_of, grid.variants)):
         manifest = Manifest.load(dataset)
-        for name in (*named, *([grid.dev] if grid.dev else []), *grid.subsets.values()):
+        for name in (*trained, *queried, *([grid.dev] if grid.dev else []), *grid.subsets.values()):
             manifest.split_file(name, grid.data_root)
-
-
-def _query_labels(grid: RetrievalGrid) -> Labels:
-    """Labels of the images that will be queried, from the data set whose stores score every row."""
     manifest = Manifest.load(grid.dataset_of(grid.stores[grid.evaluate_on]))
-    splits = (grid.split.test,) if isinstance(grid.split, Official) else grid.split.test
-    records = [record for split in splits for record in manifest.records(split, grid.data_root)]
+    records = [record for name in queried for record in manifest.records(name, grid.data_root)]
     columns = dict.fromkeys(name for record in records for name in record.labels)
     return {name: [record.labels.get(name, "") for record in records] for name in columns}
 

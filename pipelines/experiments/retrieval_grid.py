@@ -261,8 +261,7 @@ class RetrievalGrid(Grid):
 def _evaluation(content: Any) -> tuple[Any, tuple[str, ...]]:
     """The configuration of the evaluation, and the same as command-line arguments."""
     # They load torch, which takes seconds: not for what is wrong elsewhere in the file.
-    from training.retrieval.config import EvalConfig
-    from training.retrieval.options import add_measures, read_config
+    from training.retrieval.config import EvalConfig, add_measures, read_config
 
     content = {} if content is None else content
     if not isinstance(content, dict):
