@@ -27,10 +27,10 @@ from steps import PACKAGES
 
 from kg_targets.store import TargetStore
 from training.clip.load import build_clip
-from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
+from training.nb_clip.config import TrainConfig
 from training.nb_clip.run import NBClipRun, Split, Step
 from training.options import build, read_options
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from machine import command, head, report
 from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, peak_memory_mb, ratio
 
-from training.nb_clip.blocks import DeviceBlocks, HostBlocks, factor_bytes
+from training.nb_clip.batch_targets import DeviceBlocks, HostBlocks, factor_bytes
 
 
 def steps(lanes: Lanes, repeats: int, micro_batch: int) -> dict[str, Any]:

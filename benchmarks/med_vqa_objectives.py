@@ -28,10 +28,10 @@ from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, pe
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kg_targets.losses.policies import evidence_policy, pair_structure
 from training.med_vqa.model.transport import ipot_plan, transport_loss
 from training.med_vqa.pretrain.losses import soft_contrastive_loss
 from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
-from training.nb_clip.targets import evidence_policy, pair_structure
 
 SIZES = {"small": (64, 48, 16, 384), "paper": (256, 62, 324, 768)}
 """Items, words (the longest caption's), places, width."""

@@ -59,8 +59,7 @@ from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
 from training.med_vqa.pretrain.labels import LabelBuilder
 from training.med_vqa.pretrain.losses import matching_loss
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
-from training.med_vqa.pretrain.run import PretrainRun, Step
-from training.med_vqa.pretrain.train import prepare_run
+from training.med_vqa.pretrain.run import PretrainRun, Step, prepare_run
 from training.options import build, read_options
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from kg_targets.store import TargetStore
 from training.clip.load import load_clip
+from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import NBClipTask, TargetBuilder
+from training.nb_clip.objective import NBClipObjective
 
 PACKAGES = ("torch", "open_clip_torch", "accelerate", "numpy", "scipy")
 BROAD = 12
@@ -87,7 +88,7 @@ class Lanes:
         self, loss: str, *, measured: bool = False, micro_batch: int | None = None
     ) -> Callable[[], None]:
         """The whole step: similarities, targets, forward, loss, backward, optimizer; nothing runs ahead."""
-        task = NBClipTask(LossConfig(name=loss, micro_batch=micro_batch), self.accelerator)
+        task = NBClipObjective(LossConfig(name=loss, micro_batch=micro_batch), self.accelerator)
 
         def step() -> None:
             rows = next(self._rows)
@@ -120,7 +121,7 @@ class Lanes:
 
     def loss(self, loss: str, *, measured: bool = False) -> Callable[[], None]:
         """Loss and its gradient on features of 512 dimensions, without the towers."""
-        task = NBClipTask(LossConfig(name=loss), self.accelerator)
+        task = NBClipObjective(LossConfig(name=loss), self.accelerator)
         rows = next(self._rows)
         targets = self.builders[loss](rows, rows, 0)
         features = [

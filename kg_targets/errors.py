@@ -30,3 +30,7 @@ class ConfigError(KGTargetsError):
 
 class DataError(KGTargetsError):
     """Input data (captions, images, labels) is broken beyond what may be skipped."""
+
+
+class ShapeError(KGTargetsError):
+    """Two tensors that must agree in shape do not."""

@@ -1,12 +1,8 @@
 """The errors that ``training`` raises for people; commands print one line and exit with code 2."""
 
-from kg_targets.store import ConfigError, DataError, KGTargetsError
+from kg_targets.errors import ConfigError, DataError, KGTargetsError, ShapeError
 
 __all__ = ["CheckpointError", "ConfigError", "DataError", "KGTargetsError", "ShapeError"]
-
-
-class ShapeError(KGTargetsError):
-    """Two tensors that must agree in shape do not."""
 
 
 class CheckpointError(KGTargetsError):

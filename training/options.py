@@ -34,7 +34,10 @@ class Option:
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[Option]:
-    """All leaf fields below ``cls``, depth first, in the order of their definition."""
+    """All leaf fields below ``cls``, depth first, in the order of their definition.
+
+    The metadata ``choices`` of a field end its documentation, so that a family's names stand in its registry alone.
+    """
     docs = field_docs(cls)
     hints = typing.get_type_hints(cls)
     for entry in dataclasses.fields(cls):
@@ -42,7 +45,10 @@ def leaves(cls: type, prefix: str = "") -> Iterator[Option]:
         if dataclasses.is_dataclass(hints[entry.name]):
             yield from leaves(typing.cast(type, hints[entry.name]), name + ".")
         else:
-            yield Option(name, hints[entry.name], entry.default, docs.get(entry.name, ""))
+            doc = docs.get(entry.name, "")
+            if "choices" in entry.metadata:
+                doc = f"{doc.removesuffix('.')}: {', '.join(entry.metadata['choices'])}."
+            yield Option(name, hints[entry.name], entry.default, doc)
 
 
 def field_docs(cls: type) -> dict[str, str]:

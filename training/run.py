@@ -12,7 +12,7 @@ if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
 from training.command import exit_code  # noqa: E402
-from training.engine.threads import resolve_threads  # noqa: E402
+from training.engine.process import resolve_threads  # noqa: E402
 from training.options import build, help_text, read_options, to_yaml  # noqa: E402
 from training.tasks import find_task  # noqa: E402
 
@@ -44,8 +44,10 @@ def _train(given: Sequence[str]) -> int:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     # Read once, when the libraries are loaded; torch is told again in the loop.
     os.environ["OMP_NUM_THREADS"] = str(resolve_threads(config.threads))
-    train = task.load()
-    return train(config, lambda line: sys.stderr.write(line + "\n"))
+    prepare_run = task.load()
+    from training.engine.session import run_training
+
+    return run_training(config, prepare_run, lambda line: sys.stderr.write(line + "\n"))
 
 
 if __name__ == "__main__":

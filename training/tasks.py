@@ -1,18 +1,19 @@
-"""The registry of what ``training/run.py`` trains: a task's name to its configuration and what runs it."""
+"""The registry of what ``training/run.py`` trains: a task's name to its configuration and the module that runs it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from training.checks import one_of
-from training.config import TrainConfig
 from training.engine.config import RunConfig
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain.config import PretrainConfig
+from training.nb_clip.config import TrainConfig
 from training.options import last_given
 
-Train = Callable[[Any, Callable[[str], Any]], int]
-"""The task's configuration and how to tell a person something, to the exit code."""
+if TYPE_CHECKING:
+    from training.engine.session import Prepared
 
 
 @dataclass(frozen=True)
@@ -20,32 +21,19 @@ class TaskEntry:
     """One task."""
 
     config: type[RunConfig]
-    load: Callable[[], Train]
-    """Imports and returns its ``train``: torch and the models' libraries take seconds, too long for ``--help``."""
+    module: str
+    """Its ``prepare_run`` takes the configuration and finds the data."""
 
-
-def _nb_clip() -> Train:
-    from training.nb_clip.train import train
-
-    return train
-
-
-def _med_vqa_finetune() -> Train:
-    from training.med_vqa.finetune.task import train
-
-    return train
-
-
-def _med_vqa_pretrain() -> Train:
-    from training.med_vqa.pretrain.train import train
-
-    return train
+    def load(self) -> "Callable[[Any], Prepared]":
+        """Import ``prepare_run``: torch and the models' libraries take seconds, too long for ``--help``."""
+        prepare_run: Callable[[Any], Prepared] = import_module(self.module).prepare_run
+        return prepare_run
 
 
 TASKS = {
-    "nb_clip": TaskEntry(TrainConfig, _nb_clip),
-    "med_vqa_finetune": TaskEntry(FinetuneConfig, _med_vqa_finetune),
-    "med_vqa_pretrain": TaskEntry(PretrainConfig, _med_vqa_pretrain),
+    "nb_clip": TaskEntry(TrainConfig, "training.nb_clip.run"),
+    "med_vqa_finetune": TaskEntry(FinetuneConfig, "training.med_vqa.finetune.run"),
+    "med_vqa_pretrain": TaskEntry(PretrainConfig, "training.med_vqa.pretrain.run"),
 }
 """By ``task`` of the configuration."""
 DEFAULT = "nb_clip"

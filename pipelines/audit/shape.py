@@ -5,7 +5,7 @@ Batches are random, one image per case, so no pair needs masking. Per row, with 
     entropy H_i = −Σ_j P_ij ln P_ij (nats)        effective positives = exp(H_i)
 
 A row without relatives (P_ii = 1) is trained as plain InfoNCE. S is symmetric, so text→image rows look the same.
-Policies: docs/methods.md#target-policies, from ``training.nb_clip.targets``; they need torch.
+Policies: docs/methods.md#target-policies, from ``kg_targets.losses``; they need torch.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     try:
         policies = [_policies(store) for store in subjects.stores]
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "training.nb_clip.targets"):
+        if error.name not in ("torch", "kg_targets.losses.policies"):
             raise
         reason = 'left out: the target policies need torch: pip install "kg-targets[train]"'
         return Section("shape", TITLE, [reason])
@@ -101,7 +101,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _policies(store: TargetStore) -> dict[str, Target]:
     """The policies by name, with their parameters bound; evidence only for a θ below 1."""
-    from training.nb_clip.targets import bind_policy
+    from kg_targets.losses.registry import bind_policy
 
     bound = {
         "softmax τ=1": bind_policy("softmax", 1.0, _ALPHA, 0.0, _SATURATION),
@@ -116,7 +116,7 @@ def _policies(store: TargetStore) -> dict[str, Target]:
 def _target(policy: Any) -> Target:
     import torch
 
-    from training.nb_clip.targets import pair_structure
+    from kg_targets.losses.policies import pair_structure
 
     def target(similarity: NDArray[np.float32], known: NDArray[np.bool_]) -> FloatArray:
         block, mask = torch.from_numpy(similarity), torch.from_numpy(known)

@@ -16,7 +16,7 @@ from pipelines.experiments.runner import Runner, StoppedError, claimed
 from pipelines.experiments.tasks import STAGES, plan_of, read_grid
 from training.checks import within
 from training.command import ArgumentParser
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 
 if TYPE_CHECKING:
     from pipelines.experiments.plan import Plan  # loads torch, which takes seconds

@@ -19,9 +19,9 @@ from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
 from training.med_vqa.answer.evaluation import FORMAT
-from training.med_vqa.finetune import task as finetune
+from training.med_vqa.finetune import run as finetune
 from training.med_vqa.finetune.config import FinetuneConfig
-from training.med_vqa.pretrain import train as pretraining
+from training.med_vqa.pretrain import run as pretraining
 from training.vqa import predictions
 from training.vqa.floors import FLOORS
 from training.vqa.protocols import Split, prepare

@@ -19,10 +19,10 @@ from pipelines.experiments.plan import Plan, Rounds, Say
 from pipelines.experiments.retrieval_grid import CHANCE, TASK, Official, RetrievalGrid, Row, Variant
 from pipelines.experiments.retrieval_report import run_name, write_report
 from training.clip.starts import weights_digest
-from training.config import TrainConfig
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig
+from training.nb_clip.config import TrainConfig
 from training.retrieval import measures
 from training.retrieval.config import EvalConfig
 from training.retrieval.zero_shot import tasks

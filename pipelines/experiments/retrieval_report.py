@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from kg_targets.losses.registry import LOSSES
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.record import Record
 from pipelines.audit.report import to_json
@@ -21,7 +22,6 @@ from pipelines.experiments.statistics import Sheets, analyse
 from training.engine.checkpoint import CONFIG, LOG
 from training.errors import ConfigError, DataError
 from training.folders import write_text
-from training.nb_clip.losses import LOSSES
 from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
 
 RESULT, TABLES = "report.json", "tables.md"
@@ -232,7 +232,7 @@ def _threads(times: Sequence[Timing]) -> int | None:
 
 
 def softness(runs: Sequence[Path]) -> Softness | None:
-    """How soft the targets of a row were, by the logs of its runs (``training.nb_clip.measure``).
+    """How soft the targets of a row were, by the logs of its runs (``kg_targets.losses.contrastive.measure``).
 
     Returns:
         ``None`` for a loss whose targets are similarities (mse, sigmoid): they are no distributions, and the log has

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from kg_targets.errors import ConfigError, KGTargetsError
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 from training.folders import check_writable, writing
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from kg_targets.losses.contrastive import ContrastiveBatch
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from training.nb_clip.blocks import DeviceBlocks, HostBlocks, make_blocks
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES, ContrastiveBatch
-from training.nb_clip.task import TargetBuilder
+from training.nb_clip.batch_targets import DeviceBlocks, HostBlocks, TargetBuilder, make_blocks
+from training.nb_clip.config import LossConfig, PolicyConfig
 
 IMAGES, CONCEPTS, BATCH = 3000, 700, 512
 
@@ -83,7 +83,7 @@ def reference(name: str, logits: Tensor, targets: Tensor, mask: Tensor) -> Tenso
     return total
 
 
-@pytest.mark.parametrize("name", LOSS_NAMES)
+@pytest.mark.parametrize("name", LOSSES)
 def test_losses_and_their_gradients_on_the_gpu_equal_float64_on_the_cpu(name: str) -> None:
     store = make_store()
     rows = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))[:BATCH]

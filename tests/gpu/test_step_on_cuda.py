@@ -9,14 +9,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradScalerKwargs
 from torch import Tensor, nn
 
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from tests.training.nb_clip.test_accumulate import BATCH, ROWS, Towers, assert_same, inputs
 from tests.training.nb_clip.test_task import fake_store
 from training.clip.load import load_clip
-from training.nb_clip.accumulate import first_pass, second_pass, slices
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.task import NBClipTask, TargetBuilder
+from training.nb_clip.batch_targets import TargetBuilder
+from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.objective import NBClipObjective, first_pass, second_pass, slices
 
 
 def gradients(
@@ -30,7 +30,7 @@ def gradients(
     torch.manual_seed(0)
     config = LossConfig(name=loss, micro_batch=micro_batch)
     clip = load_clip("test-vit", logit_bias=-3.0 if LOSSES[loss].biased else None)
-    task = NBClipTask(config, accelerator)
+    task = NBClipObjective(config, accelerator)
     task.freeze_unused(clip.model)
     optimizer = torch.optim.SGD(clip.model.parameters(), lr=0.0)
     model, optimizer = accelerator.prepare(clip.model, optimizer)
@@ -49,7 +49,7 @@ def gradients(
     return found, {name: value.float().cpu() for name, value in values.items()}
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("micro_batch", [None, 2])
 def test_the_step_on_the_gpu_has_the_gradient_of_the_cpu(loss: str, micro_batch: int | None) -> None:
     found, values = gradients(loss, micro_batch=micro_batch)
@@ -58,7 +58,7 @@ def test_the_step_on_the_gpu_has_the_gradient_of_the_cpu(loss: str, micro_batch:
     assert values["loss"].item() == pytest.approx(reference["loss"].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_micro_batches_are_exact_on_the_gpu(loss: str) -> None:
     assert_same(gradients(loss, micro_batch=2)[0], gradients(loss)[0])
 
@@ -105,7 +105,7 @@ def test_micro_batches_take_less_memory() -> None:
     targets = TargetBuilder(store, LossConfig(name="info_nce"), PolicyConfig())(rows, rows, 0)
 
     def peak(micro_batch: int | None) -> int:
-        task = NBClipTask(LossConfig(name="info_nce", micro_batch=micro_batch), accelerator)
+        task = NBClipObjective(LossConfig(name="info_nce", micro_batch=micro_batch), accelerator)
         torch.cuda.reset_peak_memory_stats()
         task.backward(model, lambda start, stop: images[start:stop], tokens, targets, 0)
         return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 
 from tests import REPOSITORY
 from tests.training.data.test_data import configure
-from training.config import TrainConfig
 from training.engine.checkpoint import CHECKPOINT, run_key, write_checkpoint
 from training.engine.config import RunConfig
 from training.engine.tracking import Tracker
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.finetune.config import PROTOCOLS, FinetuneConfig
+from training.nb_clip.config import TrainConfig
 from training.options import build, last_given, leaves, read_options, to_yaml
 from training.run import main as run
 from training.tasks import TASKS, find_task

@@ -6,8 +6,6 @@ from typing import Any
 
 from kg_targets.store import TargetStore
 
-DATA_FACTS = "data.json"
-"""File of a run folder that keeps these facts: a store may be rebuilt or moved after the run."""
 NONE_STATED = "none stated"
 FACTS = frozenset(
     ("dataset", "split", "images", "cases", "known", "licence", "licences", "fingerprint", "targets")

@@ -21,7 +21,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from training.data.facts import DATA_FACTS
 from training.engine.config import RunConfig
 from training.engine.state import STATE, drop_state, saved_key
 from training.errors import CheckpointError
@@ -33,6 +32,8 @@ LOG = "log.jsonl"
 RUN = "run.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+DATA_FACTS = "data.json"
+"""Facts about the data, for a model card: a store may be rebuilt or moved after the run."""
 OURS = (RUN, CONFIG, DATA_FACTS, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}*", METRICS, FINISHED)
 """What a run writes, as patterns: nothing else is ever removed from its folder."""
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from training.data.facts import DATA_FACTS
 from training.engine.checkpoint import (
+    DATA_FACTS,
     Start,
     continue_run,
     finish_run,
@@ -21,12 +21,12 @@ from training.engine.checkpoint import (
 )
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
-from training.engine.signals import StopRequest, follow_launcher
-from training.engine.threads import resolve_threads
+from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
 from training.folders import writing
 from training.options import to_yaml
 
+C = TypeVar("C", bound=RunConfig)
 Say = Callable[[str], Any]
 """Tells a person something, on one line."""
 
@@ -45,7 +45,7 @@ class Prepared:
     """The task with its model, on the accelerator's device; called after the random generators are seeded."""
 
 
-def run_training(config: RunConfig, prepare: Callable[[], Prepared], say: Say) -> int:
+def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     """Run one training as configured, or what is left of it.
 
     Args:
@@ -62,7 +62,7 @@ def run_training(config: RunConfig, prepare: Callable[[], Prepared], say: Say) -
     follow_launcher()
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
-    prepared = prepare()
+    prepared = prepare(config)
     key = run_key(config, list(prepared.fingerprints), threads)
     start = how_to_start(output, key, resume=config.resume, overwrite=config.overwrite)
     if start is Start.FINISHED:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from kg_targets.store import TargetStore
-from training.data.facts import DATA_FACTS, FACTS, describe_data
-from training.engine.checkpoint import CHECKPOINT, FINISHED
+from training.data.facts import FACTS, describe_data
+from training.engine.checkpoint import CHECKPOINT, DATA_FACTS, FINISHED
 from training.errors import CheckpointError, ConfigError, KGTargetsError
 from training.retrieval.runs import CHANCE, finished_key
 

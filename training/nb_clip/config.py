@@ -1,21 +1,29 @@
-"""The configuration of the objective: which loss, how similarities become its targets, and how it is optimised."""
+"""The configuration of an NB-CLIP run: frozen dataclasses, one line with unit and range under each field.
 
-from dataclasses import dataclass
+A YAML file holds the same tree; ``--any.field value`` overrides it (see ``training/options.py``). Each room defines
+the group that it reads; what all tasks have in common is in ``training/engine/config.py``. The names of losses and of
+policies are those of ``kg_targets/losses/registry.py``.
+"""
 
-from training.checks import one_of, within
-from training.engine.config import OptimConfig
+from dataclasses import dataclass, field
 
-POLICY_NAMES = ("softmax", "fixed_mass", "evidence", "identity", "uniform", "same_case")
-TEMPERATURES = {"softmax": 1.0, "fixed_mass": 0.05}
-LOSS_NAMES = ("semantic_matching", "info_nce", "mse", "sigmoid")
+from kg_targets.losses.registry import LOSSES, POLICIES
+from training.checks import given, one_of, within
+from training.clip.config import ModelConfig
+from training.data.config import DataConfig
+from training.engine.config import OptimConfig, RunConfig
+from training.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """The training objective."""
 
-    name: str = "semantic_matching"
-    """semantic_matching (soft targets by the policy), info_nce (CLIP's baseline), mse or sigmoid (similarities)."""
+    name: str = field(
+        default="semantic_matching",
+        metadata={"choices": [f"{name} ({loss.summary})" for name, loss in LOSSES.items()]},
+    )
+    """What is minimised."""
     mask_same_case: bool = True
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
     init_bias: float = -10.0
@@ -26,7 +34,7 @@ class LossConfig:
     """On a GPU: memory for the store's factors, MB, >= 0; if they need more, the CPU computes the similarities."""
 
     def __post_init__(self) -> None:
-        one_of("loss.name", self.name, LOSS_NAMES)
+        one_of("loss.name", self.name, tuple(LOSSES))
         within("loss.init_bias", self.init_bias, -100, 100)
         if self.micro_batch is not None:
             within("loss.micro_batch", self.micro_batch, 1, None)
@@ -35,10 +43,15 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """How similarities become targets (training/nb_clip/targets.py); info_nce ignores all of it."""
+    """How similarities become targets (kg_targets/losses/policies.py); info_nce ignores all of it."""
 
-    name: str = "fixed_mass"
-    """softmax, fixed_mass, evidence, identity, or a control, uniform or same_case; semantic_matching only."""
+    name: str = field(
+        default="fixed_mass",
+        metadata={
+            "choices": [f"{name} (a control)" if of.control else name for name, of in POLICIES.items()]
+        },
+    )
+    """Target policy; semantic_matching only."""
     temperature: float | None = None
     """Of softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
     alpha: float = 0.7
@@ -53,7 +66,7 @@ class PolicyConfig:
     """Share of the optimizer steps over which that weight falls linearly to 0, in (0, 1]."""
 
     def __post_init__(self) -> None:
-        one_of("policy.name", self.name, POLICY_NAMES)
+        one_of("policy.name", self.name, tuple(POLICIES))
         if self.temperature is not None:
             within("policy.temperature", self.temperature, 1e-6, None)
         within("policy.alpha", self.alpha, 1e-6, 1)
@@ -66,7 +79,7 @@ class PolicyConfig:
     @property
     def used_temperature(self) -> float:
         """The temperature, or the policy's own."""
-        return TEMPERATURES.get(self.name, 1.0) if self.temperature is None else self.temperature
+        return POLICIES[self.name].temperature if self.temperature is None else self.temperature
 
 
 @dataclass(frozen=True)
@@ -79,3 +92,52 @@ class ContrastiveOptimConfig(OptimConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         within("optim.max_logit_scale", self.max_logit_scale, 1, None)
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """One NB-CLIP training run."""
+
+    task: str = "nb_clip"
+    select: str = "cui@50"
+    """Dev measure that chooses the epoch to keep: cui@K, or p@K on all label columns together."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    optim: ContrastiveOptimConfig = field(default_factory=ContrastiveOptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given("data.train_store", self.data.train_store)
+        given("data.data_root", self.data.data_root)
+        if self.data.dev_store is not None and self.data.dev_store == self.data.train_store:
+            raise ConfigError(
+                "data.dev_store and data.train_store are the same: the choice of the epoch needs other data"
+            )
+        measure, _, depth = self.select.partition("@")
+        if measure not in ("cui", "p") or not depth.isdigit() or int(depth) < 1:
+            raise ConfigError(f'select: "{self.select}" is not cui@K or p@K with K >= 1, such as cui@10')
+        self._check_across()
+
+    def _check_across(self) -> None:
+        """Contradictions between fields of different groups."""
+        if self.loss.name == "semantic_matching" and self.policy.name == "identity":
+            raise ConfigError(
+                "loss.name semantic_matching with policy.name identity is info_nce: set --loss.name info_nce"
+            )
+        if self.data.cached_views and not self.model.lock_image:
+            raise ConfigError(
+                "data.cached_views keeps what frozen layers of the image tower give: set --model.lock_image true, "
+                "with --model.lock_image_unlocked_groups for the layers that learn"
+            )
+        if POLICIES[self.policy.name].within_case and self.loss.mask_same_case:
+            raise ConfigError(
+                f"policy.name {self.policy.name} gives weight to the pairs that loss.mask_same_case takes out: "
+                "set --loss.mask_same_case false"
+            )
+        if self.loss.micro_batch is not None and self.loss.micro_batch > self.data.batch_size:
+            raise ConfigError(
+                f"loss.micro_batch {self.loss.micro_batch} exceeds data.batch_size {self.data.batch_size}: "
+                "leave loss.micro_batch out, or lower it"
+            )

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from training.clip.cut import CutClip, cut
 from training.clip.features import image_features
 from training.clip.load import Clip
-from training.config import TrainConfig
 from training.data.dataset import Batch, CaptionedImages
 from training.data.feature_cache import FrozenFeatures, content_key, module_key
 from training.data.transforms import augmentation, step_generator
 from training.errors import ShapeError
+from training.nb_clip.config import TrainConfig
 from training.retrieval.features import BATCH, encode_images
 
 
@@ -66,17 +66,17 @@ class PixelInputs:
     ) -> None:
         self.config, self.clip, self.dev, self.device = config, clip, dev, device
         self.learner = clip.model
+        self._mean, self._std = clip.mean.to(device), clip.std.to(device)
 
     def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
         """Augmented and normalised images, float32 ``[B, 3, S, S]``."""
         augment, pixels = augmentation(self.config.data), batch.pixels
         everyone = augment.draw(self.config.data.batch_size, step_generator(self.config.seed, step))
         drawn = everyone[offset : offset + len(pixels)]
-        mean, std = self.clip.mean.to(self.device), self.clip.std.to(self.device)
 
         def slice_of(start: int, stop: int) -> Tensor:
             part = pixels[start:stop].to(self.device).float() / 255.0
-            return (augment.apply(part, drawn[start:stop]) - mean) / std
+            return (augment.apply(part, drawn[start:stop]) - self._mean) / self._std
 
         return slice_of
 

@@ -1,7 +1,6 @@
-"""An NB-CLIP training run: stores, images, model and objective, put together for the engine's loop."""
+"""An NB-CLIP training run, in the order in which it happens: data, model, objective, loop, selection, saving."""
 
 import math
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,29 +12,60 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
+from kg_targets.losses.contrastive import gather_rows
+from kg_targets.losses.policies import identity_weight
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from training.clip.load import Clip, write_model_folder
-from training.config import TrainConfig
+from training.clip.config import check_precision
+from training.clip.load import Clip, build_clip, write_model_folder
+from training.clip.starts import weights_digest
 from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
+from training.data.facts import describe_data
 from training.data.loader import Loader
 from training.data.samplers import make_sampler
-from training.data.sources import ImageSource
+from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
-from training.engine.schedule import make_optimizer, make_schedule
-from training.errors import DataError
-from training.nb_clip.accumulate import refuse_batch_norm, slices
+from training.engine.loop import Task, one_ahead
+from training.engine.session import Prepared
+from training.errors import ConfigError, DataError
+from training.nb_clip.batch_targets import TargetBuilder, Targets
+from training.nb_clip.config import TrainConfig
 from training.nb_clip.inputs import make_inputs
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.rows import gather_rows
-from training.nb_clip.selection import Selector
-from training.nb_clip.targets import identity_weight
-from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
+from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slices
+from training.retrieval.concepts import cui_overlap_at
 from training.retrieval.features import RetrievalSet
+from training.retrieval.metrics import label_codes, precision_at
+from training.retrieval.ranking import rank_images
+
+
+def prepare_run(config: TrainConfig) -> Prepared:
+    """Open the stores and find their images, which tell a run apart from others.
+
+    Raises:
+        KGTargetsError: the configuration, a store or the images are not usable.
+    """
+    root = Path(config.data.data_root)
+    names = [config.data.train_store, *([config.data.dev_store] if config.data.dev_store else [])]
+    splits = [Split(store, open_source(root, store)) for store in map(TargetStore.open, names)]
+    fingerprints = [text for split in splits for text in (split.store.fingerprint, split.source.digest())]
+
+    def build(accelerator: Accelerator) -> NBClipRun:
+        check_precision(config.model.precision, accelerator.device.type)
+        bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
+        clip = build_clip(config.model, logit_bias=bias)
+        return NBClipRun(config, accelerator, clip, splits[0], splits[1] if splits[1:] else None)
+
+    return Prepared(
+        fingerprints=[*fingerprints, weights_digest(config.model)],
+        precision=config.model.precision,
+        data_facts=lambda: {
+            name: describe_data(split.store) for name, split in zip(("train", "dev"), splits, strict=False)
+        },
+        build=build,
+    )
 
 
 @dataclass(frozen=True)
@@ -54,14 +84,17 @@ class Step:
     targets: "Future[Targets]"
 
 
-class NBClipRun:
-    """The task that the loop runs (``training.engine.loop.Task``)."""
+class NBClipRun(Task[Step]):
+    """Captioned images, two towers and the NB-CLIP objective, for the engine's loop."""
+
+    loader: Loader
 
     def __init__(
         self, config: TrainConfig, accelerator: Accelerator, clip: Clip, train: Split, dev: Split | None
     ) -> None:
         self.config, self.accelerator, self.clip = config, accelerator, clip
-        data = config.data
+        data, self.batch_size = config.data, config.data.batch_size
+        # Data.
         share = rows_of_share(train.store.group_ids, data.case_share)
         self.images = _load(train, clip, config, rows=share)
         self.sampler = make_sampler(
@@ -69,51 +102,42 @@ class NBClipRun:
         )
         self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
-        self.dev_images = _load(dev, clip, config, verify=True) if dev else None
-        self.selector: Selector | None = None
-        if self.dev_images is not None:
-            retrieval = RetrievalSet.of(self.dev_images.store, self.dev_images.rows)
-            self.selector = Selector(config.select, retrieval)
-        self.measure: str | None = self.selector.name if self.selector else None
-        all_steps = self.sampler.steps * config.optim.epochs
-        self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
-        self.unit, self.batch_size = "images", data.batch_size
+        dev_images = _load(dev, clip, config, verify=True) if dev else None
+        # Selection.
+        self.selector = (
+            Selector(config.select, RetrievalSet.of(dev_images.store, dev_images.rows))
+            if dev_images
+            else None
+        )
+        self.measure = self.selector.name if self.selector else None
+        # Objective.
         self.targets = TargetBuilder(train.store, config.loss, config.policy, accelerator.device)
-        self.objective = NBClipTask(config.loss, accelerator)
+        self.objective = NBClipObjective(config.loss, accelerator)
+        # Model.
         self.objective.freeze_unused(clip.model)
         if len(slices(data.batch_size // accelerator.num_processes, config.loss.micro_batch)) > 1:
             refuse_batch_norm(clip.model.train())  # here too: before OUTPUT is begun
         # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
         clip.model.to(memory_format=torch.channels_last)
-        self.inputs = make_inputs(config, clip, self.images, self.dev_images, accelerator)
-        optimizer = make_optimizer(self.inputs.learner, config.optim)
-        self.model: nn.Module = accelerator.prepare(self.inputs.learner)
-        self.optimizer: Optimizer = accelerator.prepare(optimizer)
-        self.schedule: LRScheduler = make_schedule(optimizer, config.optim, self.total_steps)
-        self._waited = 0.0
+        self.inputs = make_inputs(config, clip, self.images, dev_images, accelerator)
+        self.learns(self.inputs.learner, accelerator, config.optim, self.sampler.steps)
 
     def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
         """Batches of an epoch; the similarities of the next one are looked up while the former one trains."""
         self.model.train()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="targets") as thread:
-            ahead: Step | None = None
-            share = self.config.data.batch_size // self.accelerator.num_processes
-            for step, batch in enumerate(self.loader.epoch(epoch, skip), start=first_step):
-                # Gathered here and not in the thread: processes must meet in the same order.
-                rows = gather_rows(self.accelerator, batch.rows, share)
-                offset = self.accelerator.process_index * len(batch.rows)
-                now, ahead = (
-                    ahead,
-                    Step(batch, thread.submit(self.targets, batch.rows, rows, offset, self._mix(step))),
-                )
-                if now is not None:
-                    yield now
-            if ahead is not None:
-                yield ahead
+            yield from one_ahead(self._steps(thread, epoch, skip, first_step))
 
-    def _mix(self, step: int) -> float:
-        policy = self.config.policy
-        return identity_weight(step, self.total_steps, policy.identity_mix_start, policy.identity_mix_share)
+    def _steps(self, thread: ThreadPoolExecutor, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
+        share, policy = self.batch_size // self.accelerator.num_processes, self.config.policy
+        for step, batch in enumerate(self.loader.epoch(epoch, skip), start=first_step):
+            # Gathered here and not in the thread: processes must meet in the same order.
+            rows = gather_rows(batch.rows, share, device=self.accelerator.device)
+            offset = self.accelerator.process_index * len(batch.rows)
+            mix = identity_weight(
+                step, self.total_steps, policy.identity_mix_start, policy.identity_mix_share
+            )
+            yield Step(batch, thread.submit(self.targets, batch.rows, rows, offset, mix))
 
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
         """Gradients of one step; the measurements it returns stay on the device until they are logged."""
@@ -122,16 +146,10 @@ class NBClipRun:
             self.model,
             self.inputs.images(batch.batch, step, offset),
             self.inputs.texts(batch.batch),
-            self._targets_of(batch),
+            self.result(batch.targets),
             offset,
             measured=measured,
         )
-
-    def _targets_of(self, batch: Step) -> Targets:
-        began = time.perf_counter()
-        targets = batch.targets.result()
-        self._waited += time.perf_counter() - began
-        return targets
 
     def after_step(self) -> None:
         """CLIP's bound of the logit scale."""
@@ -142,10 +160,6 @@ class NBClipRun:
     def ids(self, batch: Step) -> list[str]:
         """The image ids of this process's share of a batch."""
         return [self.images.store.image_ids[row] for row in batch.batch.rows.tolist()]
-
-    def measured_after(self, epoch: int) -> bool:
-        """Every epoch: it costs little."""
-        return True
 
     def score(self) -> float:
         """Image→image retrieval on the dev split."""
@@ -160,26 +174,11 @@ class NBClipRun:
         """OUTPUT/checkpoint, for open_clip."""
         write_checkpoint(output, lambda folder: write_model_folder(folder, self.clip.model, self.clip))
 
-    def waited(self) -> float:
-        """Seconds that steps have waited for images or for targets."""
-        return self.loader.waited + self._waited
-
-    def data_state(self) -> Any:
-        """Which images were found broken while they were streamed."""
-        return self.loader.state()
-
-    def load_data_state(self, state: Any) -> None:
-        """Know them again."""
-        self.loader.load_state(state)
-
-    def facts(self) -> dict[str, Any]:
-        """What metrics.json records of the run, whichever epoch was chosen; every process has to ask."""
+    def own_facts(self) -> dict[str, Any]:
+        """Numbers of images."""
         return {
-            "steps": self.total_steps,
             "images": len(self.images),
             "broken_images": len(set(gather_object(self.images.broken))),
-            "threads": torch.get_num_threads(),
-            "selected_by": f"dev {self.measure}" if self.measure else "last epoch",
         }
 
     def introduction(self) -> str:
@@ -211,3 +210,34 @@ def _load(
         verify=verify,
         rows=rows,
     )
+
+
+class Selector:
+    """Image→image retrieval on the development split, which chooses the epoch to keep.
+
+    It scores an epoch's features by ``cui@K`` or ``p@K`` (all label columns together).
+
+    Raises:
+        ConfigError: ``p@K`` is asked of a store without labels.
+    """
+
+    def __init__(self, name: str, dev: RetrievalSet) -> None:
+        self.name, self.dev = name, dev
+        self._measure, _, depth = name.partition("@")
+        self._depth = int(depth)
+        labels = dev.store.labels
+        if self._measure == "p" and not labels:
+            raise ConfigError(f"select: {name} needs labels and {dev.store.path} has none; use cui@{depth}")
+        self._codes = label_codes(*(dev.label(label) for label in labels)) if labels else None
+        self._cuis = dev.store.cui_matrix()[dev.rows]
+
+    def __call__(self, features: NDArray[np.float32]) -> float:
+        """The measure's mean over the queries that have a score; 0 if none has."""
+        if self._measure == "p" and self._codes is not None:
+            order = rank_images(features, self.dev.cases, self._depth, self._codes >= 0)
+            scores = precision_at(order, self._codes, [self._depth])
+        else:
+            order = rank_images(features, self.dev.cases, self._depth)
+            scores = cui_overlap_at(order, self._cuis, self.dev.cases, [self._depth])
+        values = scores[self._depth]
+        return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0

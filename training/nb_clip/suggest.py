@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kg_targets.losses.policies import Pairs, fixed_mass_policy, pair_structure
 from kg_targets.store import TargetStore
 from training.command import ArgumentParser, run_command
 from training.data.cases import case_codes
 from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
-from training.nb_clip.targets import Pairs, fixed_mass_policy, pair_structure
 
 ALPHA = 0.7
 """Mass that the true pair keeps: the best on dev of the values tried."""

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from kg_targets.losses.policies import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource
 from training.errors import DataError
-from training.nb_clip.targets import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
 from training.retrieval.evaluation import Shown
 from training.retrieval.features import RetrievalSet
 

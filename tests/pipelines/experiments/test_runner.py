@@ -13,7 +13,7 @@ import pytest
 from kg_targets.errors import ConfigError, StoreError
 from pipelines.experiments.job import Job
 from pipelines.experiments.runner import MARKER, Runner, StoppedError, claimed
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from kg_targets.store import TargetStore
 from tests.training.engine.test_runs import arguments, losses, world
-from training.data.samplers import SAMPLERS, Sampler
+from training.data.samplers import SAMPLERS
+from training.data.samplers.base import Sampler
 from training.data.sources import SHARDED
 from training.data.sources.base import ImageSource
 from training.run import main as run

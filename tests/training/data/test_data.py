@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import TrainConfig
 from training.data.files import resolve
 from training.data.samplers.random import RandomSampler
 from training.data.transforms import Augmentation
 from training.engine.config import OptimConfig
-from training.engine.schedule import make_optimizer, make_schedule
+from training.engine.loop import make_optimizer, make_schedule
 from training.errors import ConfigError, DataError
+from training.nb_clip.config import TrainConfig
 from training.options import build, help_text, leaves, read_options, to_yaml
 
 REQUIRED = ["--output=o", "--data.train_store=t", "--data.data_root=d"]

@@ -13,7 +13,7 @@ from tests import REPOSITORY
 from tests.training.data.test_data import configure
 from training.data.files import image_digest
 from training.engine.checkpoint import finish_run, run_key, start_run
-from training.engine.threads import resolve_threads
+from training.engine.process import resolve_threads
 from training.errors import CheckpointError, ConfigError, DataError
 from training.folders import check_writable
 from training.retrieval.measures import label_sets

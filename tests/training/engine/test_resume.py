@@ -20,7 +20,7 @@ from tests.training.engine.test_runs import arguments, losses, write_store
 from training.clip.load import WEIGHTS
 from training.engine import state as state_module
 from training.engine.checkpoint import CHECKPOINT, FINISHED
-from training.engine.signals import StopRequest
+from training.engine.process import StopRequest
 from training.engine.state import STATE
 from training.nb_clip.run import NBClipRun
 from training.run import main as run

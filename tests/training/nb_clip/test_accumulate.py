@@ -10,14 +10,14 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from tests.training.nb_clip.test_task import fake_store
 from training.clip.load import load_clip
 from training.errors import ConfigError
-from training.nb_clip.accumulate import first_pass, second_pass, slices
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
+from training.nb_clip.batch_targets import TargetBuilder, Targets
+from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.objective import NBClipObjective, first_pass, second_pass, slices
 
 BATCH, WIDTH = 8, 16
 ROWS = torch.tensor([0, 8, 5, 3, 9, 1, 6, 2])  # of fake_store: 0 & 8 and 1 & 9 share a case, 3 is unknown
@@ -81,7 +81,9 @@ def gradients(
     accelerator: Accelerator | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     images, texts = given or inputs()
-    task = NBClipTask(LossConfig(name=loss, micro_batch=micro_batch), accelerator or Accelerator(cpu=True))
+    task = NBClipObjective(
+        LossConfig(name=loss, micro_batch=micro_batch), accelerator or Accelerator(cpu=True)
+    )
     task.freeze_unused(model)
     model.zero_grad()
     torch.manual_seed(7)
@@ -99,7 +101,7 @@ def assert_same(
         assert (actual[name] - gradient).norm().item() <= tolerance * size, name
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("micro_batch", [2, 3])
 def test_an_effective_batch_of_four_micro_batches_has_the_big_batchs_gradient(
     loss: str, micro_batch: int
@@ -129,7 +131,7 @@ def test_with_dropout_the_gradient_is_that_of_the_same_micro_batches_held_in_mem
     together = {
         name: torch.cat([part[name] for part in parts]) for name in ("image_features", "text_features")
     }
-    task = NBClipTask(LossConfig(name="sigmoid"), Accelerator(cpu=True))
+    task = NBClipObjective(LossConfig(name="sigmoid"), Accelerator(cpu=True))
     loss, _ = task._score({**parts[0], **together}, targets, 0, measured=False)
     loss.backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -253,7 +255,7 @@ def test_a_loss_that_is_not_finite_is_returned_without_a_second_pass() -> None:
         calls.append((start, stop))
         return images[start:stop]
 
-    task = NBClipTask(LossConfig(micro_batch=4), Accelerator(cpu=True))
+    task = NBClipObjective(LossConfig(micro_batch=4), Accelerator(cpu=True))
     values = task.backward(model, load, texts, make_targets("semantic_matching"), 0)
     assert not values["loss"].isfinite()
     assert calls == [(0, 4), (4, 8)]

@@ -9,10 +9,16 @@ import torch
 from scipy import sparse
 
 from kg_targets.store import TargetStore
-from training.nb_clip import blocks
-from training.nb_clip.blocks import Blocks, DeviceBlocks, HostBlocks, factor_bytes, make_blocks
+from training.nb_clip import batch_targets as blocks
+from training.nb_clip.batch_targets import (
+    Blocks,
+    DeviceBlocks,
+    HostBlocks,
+    TargetBuilder,
+    factor_bytes,
+    make_blocks,
+)
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import TargetBuilder
 
 CPU = torch.device("cpu")
 IMAGES, CONCEPTS = 300, 90

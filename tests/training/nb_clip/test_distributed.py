@@ -20,14 +20,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from kg_targets.losses.contrastive import gather_rows
+from kg_targets.losses.registry import LOSSES
 from tests import REPOSITORY
 from tests.training.nb_clip.test_task import FakeStore
 from training.clip.load import load_clip
 from training.errors import ShapeError
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import LOSSES
-from training.nb_clip.rows import gather_rows
-from training.nb_clip.task import NBClipTask, TargetBuilder, Targets
+from training.nb_clip.batch_targets import TargetBuilder, Targets
+from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.objective import NBClipObjective
 from training.run import main as run
 
 BATCHES = ([4, 11, 0, 7, 9, 3, 1, 8], [2, 5, 10, 6, 8, 0, 11, 3])
@@ -71,7 +72,7 @@ def gradients(
     config = LossConfig(name=loss, micro_batch=micro_batch)
     clip = load_clip("test-vit", logit_bias=-3.0 if LOSSES[loss].biased else None)
     builder = RecordingBuilder(asymmetric_store(), config, PolicyConfig())
-    task = NBClipTask(config, accelerator)
+    task = NBClipObjective(config, accelerator)
     task.freeze_unused(clip.model)
     model: nn.Module = accelerator.prepare(clip.model)
     generator = torch.Generator().manual_seed(1)
@@ -82,7 +83,7 @@ def gradients(
         share = len(batch) // accelerator.num_processes
         rows = torch.tensor(batch[accelerator.process_index * share :][:share])
         offset = share * accelerator.process_index
-        targets = builder(rows, gather_rows(accelerator, rows, share), offset, 0.1)
+        targets = builder(rows, gather_rows(rows, share, accelerator.device), offset, 0.1)
         model.zero_grad()
         pixels = images[rows]
         task.backward(
@@ -107,11 +108,11 @@ def work(folder: Path) -> None:
     accelerator = Accelerator()
     result: dict[str, Any] = {
         name: gradients(accelerator, loss, micro_batch)
-        for loss in LOSS_NAMES
+        for loss in LOSSES
         for name, micro_batch in ((loss, None), (f"{loss} in micro-batches", 2))
     }
     try:
-        gather_rows(accelerator, torch.arange(3 + accelerator.process_index), 4)
+        gather_rows(torch.arange(3 + accelerator.process_index), 4, accelerator.device)
     except ShapeError as error:
         result["unequal"] = str(error)
     torch.save(result, folder / f"rank{accelerator.process_index}.pt")
@@ -160,7 +161,7 @@ def ranks(launched: Path) -> list[dict[str, Any]]:
     return [torch.load(launched / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_process_sees_all_ids_in_rank_order_and_its_own_offset(
     loss: str, ranks: list[dict[str, Any]]
 ) -> None:
@@ -171,7 +172,7 @@ def test_every_process_sees_all_ids_in_rank_order_and_its_own_offset(
         ]
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("passes", ["", " in micro-batches"])
 def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(
     loss: str, passes: str, ranks: list[dict[str, Any]]

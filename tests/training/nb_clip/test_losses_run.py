@@ -7,9 +7,9 @@ import open_clip
 import pytest
 from accelerate.state import AcceleratorState
 
+from kg_targets.losses.registry import LOSSES
 from tests.training.engine.test_runs import arguments, write_store
 from training.clip.load import load_clip
-from training.nb_clip.config import LOSS_NAMES
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +34,7 @@ def log(output: Path) -> list[dict[str, float]]:
     return [line for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_takes_two_steps_and_leaves_a_checkpoint_that_open_clip_loads(
     loss: str, world: Path, tmp_path: Path
 ) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from kg_targets.losses.policies import fixed_mass_policy, pair_structure
 from tests.training.engine.test_runs import write_store
 from training.errors import ConfigError
 from training.nb_clip.suggest import ALPHA, RELATIVES, main, suggest_policy
-from training.nb_clip.targets import fixed_mass_policy, pair_structure
 
 
 class Store:

@@ -10,14 +10,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from kg_targets.losses.contrastive import gather_rows, mse_loss, semantic_matching_loss, sigmoid_loss
+from kg_targets.losses.policies import evidence_policy, pair_structure
+from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.data.cases import case_codes
 from training.errors import ConfigError, ShapeError
-from training.nb_clip.config import LOSS_NAMES, LossConfig, PolicyConfig
-from training.nb_clip.losses import mse_loss, semantic_matching_loss, sigmoid_loss
-from training.nb_clip.rows import gather_rows
-from training.nb_clip.targets import evidence_policy, pair_structure
-from training.nb_clip.task import NBClipTask, TargetBuilder
+from training.nb_clip.batch_targets import TargetBuilder
+from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.objective import NBClipObjective
 
 
 class FakeStore:
@@ -69,7 +70,7 @@ def test_a_later_process_gets_the_same_targets_as_its_rows_of_the_whole_batch() 
     assert torch.equal(part.mask, whole.mask[3:])
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_pairs_of_one_case_are_masked_in_every_method(loss: str) -> None:
     store = fake_store(cases=8)  # images 0 and 8 share a case, 1 and 9 too
     rows = torch.tensor([0, 8, 5])
@@ -117,9 +118,9 @@ def unit_features() -> tuple[Tensor, Tensor]:
     return tuple(nn.functional.normalize(torch.randn(4, 6, generator=generator), dim=-1) for _ in range(2))  # type: ignore[return-value]
 
 
-def make_task(loss: str = "semantic_matching", **fields: Any) -> NBClipTask:
+def make_task(loss: str = "semantic_matching", **fields: Any) -> NBClipObjective:
     AcceleratorState._reset_state(reset_partial_state=True)
-    return NBClipTask(LossConfig(name=loss, **fields), Accelerator(cpu=True))
+    return NBClipObjective(LossConfig(name=loss, **fields), Accelerator(cpu=True))
 
 
 def backward(
@@ -228,14 +229,13 @@ def test_targets_of_another_batch_are_an_error() -> None:
 
 
 def test_rows_that_are_not_the_agreed_share_are_an_error_before_features_are_gathered() -> None:
-    accelerator = make_task().accelerator
-    assert gather_rows(accelerator, torch.tensor([7, 5]), 2).tolist() == [7, 5]
+    assert gather_rows(torch.tensor([7, 5]), 2).tolist() == [7, 5]
     for rows in (torch.tensor([7]), torch.tensor([7, 5, 3])):
         with pytest.raises(ShapeError, match=rf"hold {len(rows)} images of this batch, not 2 each"):
-            gather_rows(accelerator, rows, 2)
+            gather_rows(rows, 2)
 
 
-@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_batch_of_unknown_images_and_a_batch_of_one_train_on_the_true_pairs_and_stay_finite(
     loss: str,
 ) -> None:

@@ -1,24 +1,21 @@
 """Samplers: which images make up which step, so that a run can be continued at any. One file each, one line here."""
 
-from typing import Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from kg_targets.store import TargetStore
-from training.data.samplers.base import Sampler
-from training.data.samplers.case_aware import CaseAwareSampler
-from training.data.samplers.neighbour_aware import NeighbourAwareSampler
-from training.data.samplers.random import RandomSampler
+    from kg_targets.store import TargetStore
+    from training.data.samplers.base import Sampler
 
-__all__ = ["SAMPLERS", "Sampler", "make_sampler"]
-
-SAMPLERS: dict[str, type[Sampler]] = {
-    "random": RandomSampler,
-    "case_aware": CaseAwareSampler,
-    "neighbour_aware": NeighbourAwareSampler,
+SAMPLERS: "dict[str, str | type[Sampler]]" = {
+    "random": "training.data.samplers.random:RandomSampler",
+    "case_aware": "training.data.samplers.case_aware:CaseAwareSampler",
+    "neighbour_aware": "training.data.samplers.neighbour_aware:NeighbourAwareSampler",
 }
-"""By ``data.sampler``."""
+"""By ``data.sampler``: a class, or where it is, so that a configuration is checked before torch is loaded."""
 
 
 class SamplerOptions(Protocol):
@@ -41,23 +38,27 @@ class StoreRows(Protocol):
     """The images in use, as rows of a store."""
 
     @property
-    def store(self) -> TargetStore:
+    def store(self) -> "TargetStore":
         """Cases and neighbours of all rows."""
 
     @property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> "NDArray[np.int64]":
         """Store rows in use, int64 [M], ascending."""
 
 
 def make_sampler(
     options: SamplerOptions, images: StoreRows, seed: int, rank: int = 0, world_size: int = 1
-) -> Sampler:
+) -> "Sampler":
     """The configured sampler; what it plans is a function of (seed, epoch), and of the rank whose share it gives.
 
     Raises:
         ConfigError: the batch size does not fit the images or the processes.
     """
-    return SAMPLERS[options.sampler].of_store(
+    chosen = SAMPLERS[options.sampler]
+    if isinstance(chosen, str):
+        module, _, name = chosen.partition(":")
+        chosen = getattr(import_module(module), name)
+    sampler: Sampler = chosen.of_store(
         images.store,
         images.rows,
         options.neighbour_share,
@@ -67,3 +68,4 @@ def make_sampler(
         rank=rank,
         world_size=world_size,
     )
+    return sampler

@@ -1,7 +1,9 @@
-"""A fine-tuning run: material, model and optimizer, put together for the engine's loop."""
+"""A fine-tuning run, in the order in which it happens: questions, model, loop, selection, saving."""
 
+import hashlib
+import json
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,25 +11,60 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
+from kg_targets.manifest import Manifest
+from training.clip.config import check_precision
+from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
-from training.engine.schedule import make_optimizer, make_schedule
+from training.engine.loop import Task, parameter_counts
+from training.engine.session import Prepared
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
-from training.med_vqa.model.history import TrainedOn, save_trained_on
+from training.med_vqa.model.build import build_med_vqa, initial_digests
+from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
 from training.med_vqa.model.images import ImageCondition
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
-from training.vqa.protocols import Split
+from training.vqa.answers import accepted_answers
+from training.vqa.protocols import Split, prepare
 
 if TYPE_CHECKING:
     from training.med_vqa.answer import Answerer
 
 
-class FinetuneRun:
-    """The task that the loop runs (``training.engine.loop.Task``)."""
+def prepare_run(config: FinetuneConfig) -> Prepared:
+    """Find the questions and the images, which tell a run apart from others.
+
+    Raises:
+        KGTargetsError: the configuration, the questions or the images are not usable.
+    """
+    data = config.data
+    manifest = Manifest.load(data.dataset, "questions")
+    split = prepare(
+        manifest,
+        data.data_root,
+        data.protocol,
+        seed=data.split_seed,
+        validation_share=data.validation_share,
+    )
+
+    def build(accelerator: Accelerator) -> FinetuneRun:
+        check_precision(config.model.precision, accelerator.device.type)
+        return FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
+
+    return Prepared(
+        fingerprints=[*_data_digests(config, split), *initial_digests(config.model)],
+        precision=config.model.precision,
+        data_facts=partial(_describe, manifest, split, config.model.start),
+        build=build,
+    )
+
+
+class FinetuneRun(Task[Tensor]):
+    """Questions about images, AMiF's model and its likelihood of the answers, for the engine's loop."""
+
+    unit = "questions"
+    measured_on = "validation"
 
     def __init__(self, config: FinetuneConfig, accelerator: Accelerator, vqa: MedVQA, split: Split) -> None:
         self.config, self.accelerator, self.vqa, self.split = config, accelerator, vqa, split
@@ -36,17 +73,12 @@ class FinetuneRun:
         self.sampler = self.data.sampler(
             config.data.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
         )
-        self.unit, self.batch_size = "questions", config.data.batch_size
-        self.measure: str | None = "accuracy" if self.data.validation else None
-        all_steps = self.sampler.steps * config.optim.epochs
-        self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
+        self.batch_size, self.validate_every = config.data.batch_size, config.validate_every
+        self.measure = "accuracy" if self.data.validation else None
         vqa.model.to(accelerator.device)
         self.inputs = StepImages(config, vqa, self.data.images, accelerator)
         self._knowledge = self._knowledge_arguments()
-        optimizer = make_optimizer(vqa.model, config.optim)
-        self.model: nn.Module = accelerator.prepare(vqa.model)
-        self.optimizer: Optimizer = accelerator.prepare(optimizer)
-        self.schedule: LRScheduler = make_schedule(optimizer, config.optim, self.total_steps)
+        self.learns(vqa.model, accelerator, config.optim, self.sampler.steps)
 
     def _knowledge_arguments(self) -> dict[str, Tensor]:
         """The gate's share of every step's arguments; the model encodes it once in each."""
@@ -78,16 +110,9 @@ class FinetuneRun:
             values["token_accuracy"] = right[texts["answer_mask"][:, 1:]].float().mean()
         return values
 
-    def after_step(self) -> None:
-        """No parameter has bounds."""
-
     def ids(self, batch: Tensor) -> list[str]:
         """The question ids of this process's share of a batch."""
         return [self.data.train[position].id for position in batch.tolist()]
-
-    def measured_after(self, epoch: int) -> bool:
-        """Every ``validate_every`` epochs."""
-        return epoch % self.config.validate_every == 0
 
     def score(self) -> float:
         """Share of the validation questions that exact ranking of all candidates answers correctly."""
@@ -125,27 +150,12 @@ class FinetuneRun:
 
         write_checkpoint(output, write)
 
-    def waited(self) -> float:
-        """Nothing is waited for: all is in memory."""
-        return 0.0
-
-    def data_state(self) -> Any:
-        """Nothing changes while training."""
-
-    def load_data_state(self, state: Any) -> None:
-        """Nothing to know again."""
-
-    def facts(self) -> dict[str, Any]:
-        """What metrics.json records of the run, whichever epoch was chosen."""
-        parameters = list(self.vqa.model.parameters())
+    def own_facts(self) -> dict[str, Any]:
+        """What the questions are, and the size of the model."""
         return {
-            "steps": self.total_steps,
             **self.data.facts(),
             "padding_waste": round(self.sampler.padding_waste(), 4),
-            "parameters": sum(parameter.numel() for parameter in parameters),
-            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-            "threads": torch.get_num_threads(),
-            "selected_by": f"validation {self.measure}" if self.measure else "last epoch",
+            **parameter_counts(self.vqa.model),
         }
 
     def introduction(self) -> str:
@@ -159,3 +169,37 @@ class FinetuneRun:
             f"({split.candidate_source}), {self.total_steps} steps of {self.batch_size}, on "
             f"{self.accelerator.device} -> {self.config.output}"
         )
+
+
+def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
+    """Of the questions that train and select, of the answers, and of the images that are shown."""
+    questions = [*split.train, *split.validation]
+    content = [
+        [[q.id, q.image_path, q.question, *accepted_answers(q, split.language)] for q in part]
+        for part in (split.train, split.validation)
+    ]
+    text = json.dumps([content, split.candidates, split.knowledge], ensure_ascii=False)
+    shown = config.data.images != "blank"
+    paths = sorted({question.image_path for question in questions if question.image_path}) if shown else []
+    return [hashlib.sha256(text.encode()).hexdigest(), image_digest(Path(config.data.data_root), paths)]
+
+
+def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:
+    """OUTPUT/data.json: counts, where answers come from, what the start saw before; never a question."""
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {
+        "dataset": split.dataset,
+        "title": manifest.title,
+        "licence": manifest.licence,
+        "language": split.language,
+        "protocol": split.protocol,
+        "split_seed": split.seed,
+        "questions": {name: len(part) for name, part in parts.items()},
+        "images": {name: len({question.image_id for question in part}) for name, part in parts.items()},
+        "candidates": len(split.candidates),
+        "candidate_source": split.candidate_source,
+        "ceiling": split.ceiling,
+        "skipped": split.skipped,
+        "notes": list(split.notes),
+        FIELD: as_json(TrainingHistory.of(start).pretrainings),
+    }

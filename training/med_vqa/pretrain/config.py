@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from kg_targets.losses import registry
 from training.checks import given, one_of, within
 from training.data.config import ViewsConfig
 from training.data.samplers import SAMPLERS
@@ -15,8 +16,8 @@ TEXTS = ("dropout", "sentences")
 SPACES = ("logit", "cosine")
 """What λ is added to; see soft_labels.py."""
 EQ5 = "eq5"
-POLICIES = (EQ5, "softmax", "fixed_mass", "evidence", "uniform")
-"""AMiF's Eq. 5, and those of training/nb_clip/targets.py that do not contradict the mask of one case."""
+POLICIES = (EQ5, *(n for n, of in registry.POLICIES.items() if not of.within_case and n != "identity"))
+"""AMiF's Eq. 5, and the soft ones of kg_targets/losses that do not contradict the mask of one case."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class SoftLabelConfig:
     """In place of a store: a teacher that is asked at each step, named as for make targets, such as open_clip:NAME."""
     weight: float = 1.0
     """Share of this source among all, before they are normalised to sum to 1, >= 0."""
-    policy: str | None = None
-    """eq5 (AMiF), softmax, fixed_mass, evidence or uniform; null: eq5 for a teacher, evidence for knowledge."""
+    policy: str | None = field(default=None, metadata={"choices": POLICIES})
+    """Null: eq5 (AMiF) for a teacher, evidence for knowledge; else one of these."""
     temperature: float | None = None
     """Units of cosine, > 0; null: the teacher's own for eq5, 1 for softmax, 0.05 for fixed_mass."""
     alpha: float = 0.7

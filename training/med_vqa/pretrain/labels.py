@@ -13,26 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kg_targets.losses.policies import pair_structure
+from kg_targets.losses.registry import POLICIES, bind_policy
 from kg_targets.store import TargetStore, TeacherStore
 from training.data.facts import describe_data
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig, SoftLabelConfig
+from training.med_vqa.pretrain.config import POLICIES as NAMES
 from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
-from training.nb_clip.blocks import make_blocks
+from training.nb_clip.batch_targets import TargetBuilder, make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.targets import bind_policy, pair_structure
-from training.nb_clip.task import TargetBuilder
 from training.teachers.online import OnlineTeacher
 from training.teachers.registry import open_teacher
 
-READ_BY = {
-    EQ5: ("temperature",),
-    "softmax": ("temperature",),
-    "fixed_mass": ("temperature", "alpha"),
-    "evidence": ("alpha", "threshold", "saturation"),
-    "uniform": ("alpha",),
-}
+READ_BY = {EQ5: ("temperature",), **{name: POLICIES[name].parameters for name in NAMES if name != EQ5}}
 """Fields of an entry that each policy reads."""
 
 

@@ -15,7 +15,7 @@ same features on both sides the positive's cosine is the constant 1, and only th
 L = mean_i KL(P_i ‖ Q_i), Q_i = softmax(Â_i·B̂ᵀ/τ), P of `soft_labels.py` (C). P does not depend on the model, so its
 gradient is the cross-entropy's; P being the identity, its value is that, too: CLIP's loss.
 
-**Several processes**: rows are this process's, columns all ranks', from `training.nb_clip.gather.gather_features`,
+**Several processes**: rows are this process's, columns all ranks', from `gather_features` of kg_targets.losses,
 which keeps their gradient. Each process takes the mean over its own rows, all have the same number of them, and DDP
 averages gradients: that is the gradient of the whole batch.
 
@@ -35,9 +35,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kg_targets.losses.contrastive import kl_to_targets
 from training.errors import ConfigError, ShapeError
 from training.med_vqa.pretrain.soft_labels import check_offset
-from training.nb_clip.losses import kl_to_targets
 
 
 def soft_contrastive_loss(

@@ -12,6 +12,7 @@ divided by the mean count.
 import torch
 from torch import Tensor, distributed
 
+from kg_targets.losses.contrastive import gather_features
 from training.med_vqa.model.transport import inner_tokens, transport_loss
 from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.losses import (
@@ -23,7 +24,6 @@ from training.med_vqa.pretrain.losses import (
     soft_contrastive_loss,
 )
 from training.med_vqa.pretrain.model import Features, PretrainingModel, length_groups
-from training.nb_clip.gather import gather_features
 
 Pair = tuple[Tensor, Tensor]
 

@@ -1,38 +1,70 @@
-"""A pre-training run: corpus, labels, model and optimizer, put together for the engine's loop."""
+"""One stage of a pre-training, in the order in which it happens: corpus, labels, model, loop, selection, saving."""
 
 import hashlib
-import time
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
+from kg_targets.losses.contrastive import gather_rows, target_entropy
 from kg_targets.store import TargetStore
+from training.clip.config import check_precision
 from training.data.cases import case_codes
 from training.data.dataset import Batch
+from training.data.facts import describe_data
 from training.data.loader import Loader
-from training.data.sources import ImageSource
+from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
-from training.engine.schedule import make_optimizer, make_schedule
+from training.engine.loop import Task, one_ahead, parameter_counts
+from training.engine.session import Prepared
+from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
-from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets
+from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
 from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
-from training.nb_clip.losses import target_entropy
-from training.nb_clip.rows import gather_rows
+
+
+def prepare_run(config: PretrainConfig) -> Prepared:
+    """Find the store, the images and the soft labels, which tell a run apart from others.
+
+    Raises:
+        KGTargetsError: the configuration, a store, the images or the start are not usable.
+    """
+    store = TargetStore.open(config.data.store)
+    images = open_source(Path(config.data.data_root), store)
+    exclusions = Exclusions.read(config.data.exclude, store)
+    labels = open_label_sources(config.soft_labels, config.loss, store, images)
+
+    def build(accelerator: Accelerator) -> PretrainRun:
+        check_precision(config.model.precision, accelerator.device.type)
+        vqa = build_med_vqa(config.model)
+        return PretrainRun(config, accelerator, vqa, store, images, exclusions, labels)
+
+    return Prepared(
+        fingerprints=[
+            store.fingerprint,
+            images.digest(),
+            hashlib.sha256(json.dumps(exclusions.found).encode()).hexdigest(),
+            *(source.digest for source in labels),
+            *initial_digests(config.model),
+        ],
+        precision=config.model.precision,
+        data_facts=partial(_describe, store, exclusions, labels),
+        build=build,
+    )
 
 
 def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
@@ -53,8 +85,10 @@ class Step:
     targets: "Future[StepTargets]"
 
 
-class PretrainRun:
-    """The task that the loop runs (``training.engine.loop.Task``)."""
+class PretrainRun(Task[Step]):
+    """Captioned images, soft labels, and AMiF's towers and co-attention, for the engine's loop."""
+
+    loader: Loader
 
     def __init__(
         self,
@@ -75,21 +109,15 @@ class PretrainRun:
         self.partners = Partners(self.corpus.cases if studies else None)
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
-        all_steps = self.sampler.steps * config.optim.epochs
-        self.total_steps = min(all_steps, config.optim.max_steps or all_steps)
-        self.unit, self.batch_size = "images", data.batch_size
+        self.batch_size, self.validate_every = data.batch_size, config.validate_every
         self.selector = self._selector()
-        self.measure: str | None = "mrr" if self.selector else None
+        self.measure = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
         self._past, start = TrainingHistory.of(config.model.start), config.model.start
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)
-        optimizer = make_optimizer(model, config.optim)
-        self.model: nn.Module = accelerator.prepare(model)
-        self.optimizer: Optimizer = accelerator.prepare(optimizer)
-        self.schedule: LRScheduler = make_schedule(optimizer, config.optim, self.total_steps)
-        self._waited = 0.0
+        self.learns(model, accelerator, config.optim, self.sampler.steps)
 
     def _selector(self) -> Selector | None:
         dev = self.corpus.dev
@@ -101,30 +129,25 @@ class PretrainRun:
     def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
         """Batches of an epoch; the labels of the next one are looked up while the former one trains."""
         self.model.train()
-        share = self.config.data.batch_size // self.accelerator.num_processes
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="labels") as thread:
-            ahead: Step | None = None
-            for step, batch in enumerate(self.loader.epoch(epoch, skip), first_step):
-                # Gathered here and not in the thread: processes must meet in the same order.
-                rows = gather_rows(self.accelerator, batch.rows, share)
-                offset = self.accelerator.process_index * len(batch.rows)
-                generator = drawn_for("partners", self.config.seed, step)
-                partners = self.partners(self.corpus.positions(rows), generator)
-                second = None if partners is None else torch.as_tensor(self.corpus.images.rows)[partners]
-                targets = thread.submit(self.labels, batch.rows, rows, offset, second)
-                now, ahead = ahead, Step(batch, rows, partners, targets)
-                if now is not None:
-                    yield now
-            if ahead is not None:
-                yield ahead
+            yield from one_ahead(self._steps(thread, epoch, skip, first_step))
+
+    def _steps(self, thread: ThreadPoolExecutor, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
+        share = self.batch_size // self.accelerator.num_processes
+        for step, batch in enumerate(self.loader.epoch(epoch, skip), first_step):
+            # Gathered here and not in the thread: processes must meet in the same order.
+            rows = gather_rows(batch.rows, share, device=self.accelerator.device)
+            offset = self.accelerator.process_index * len(batch.rows)
+            generator = drawn_for("partners", self.config.seed, step)
+            partners = self.partners(self.corpus.positions(rows), generator)
+            second = None if partners is None else torch.as_tensor(self.corpus.images.rows)[partners]
+            yield Step(batch, rows, partners, thread.submit(self.labels, batch.rows, rows, offset, second))
 
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
         """Gradients of one step; the terms that it returns stay on the device until they are logged."""
         device = self.accelerator.device
         offset = self.accelerator.process_index * len(batch.batch.rows)
-        began = time.perf_counter()
-        targets = batch.targets.result()
-        self._waited += time.perf_counter() - began
+        targets = self.result(batch.targets)
         ids, mask, of_all = self._texts(batch, step, offset)
         partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
         values: dict[str, Tensor] = self.model(
@@ -179,10 +202,6 @@ class PretrainRun:
         """The image ids of this process's share of a batch."""
         return [self.corpus.store.image_ids[row] for row in batch.batch.rows.tolist()]
 
-    def measured_after(self, epoch: int) -> bool:
-        """Every ``validate_every`` epochs."""
-        return epoch % self.config.validate_every == 0
-
     def score(self) -> float:
         """Mean reciprocal rank of the dev part's own captions."""
         if self.selector is None:
@@ -197,31 +216,14 @@ class PretrainRun:
         seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
         write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._past))
 
-    def waited(self) -> float:
-        """Seconds that steps have waited for images or for labels."""
-        return self.loader.waited + self._waited
-
-    def data_state(self) -> Any:
-        """Which images were found broken while they were streamed."""
-        return self.loader.state()
-
-    def load_data_state(self, state: Any) -> None:
-        """Know them again."""
-        self.loader.load_state(state)
-
-    def facts(self) -> dict[str, Any]:
-        """What metrics.json records of the run, whichever epoch was chosen; every process has to ask."""
-        parameters = list(self.accelerator.unwrap_model(self.model).parameters())
+    def own_facts(self) -> dict[str, Any]:
+        """What the corpus is, and the size of the model; every process has to ask."""
         return {
-            "steps": self.total_steps,
             "stage": self.config.stage,
             **self.corpus.facts(),
             "excluded": self.exclusions.facts(),
             "broken_images": len(set(gather_object(self.corpus.images.broken))),
-            "parameters": sum(parameter.numel() for parameter in parameters),
-            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-            "threads": torch.get_num_threads(),
-            "selected_by": f"dev {self.measure}" if self.measure else "last epoch",
+            **parameter_counts(self.accelerator.unwrap_model(self.model)),
         }
 
     def introduction(self) -> str:
@@ -250,3 +252,12 @@ def _together(ids: Tensor, mask: Tensor, other: Tokens) -> tuple[Tensor, Tensor]
     second[:, :width] = other.ids[:, :width]
     real = torch.arange(length) < other.lengths.clamp(max=length)[:, None]
     return torch.stack([ids, second]), torch.stack([mask, real])
+
+
+def _describe(store: TargetStore, exclusions: Exclusions, labels: Sequence[LabelSource]) -> dict[str, Any]:
+    """OUTPUT/data.json: the data, what was left out, and where soft labels come from; never a caption or an id."""
+    return {
+        "train": describe_data(store),
+        "excluded": exclusions.facts(),
+        "soft_labels": [source.facts() for source in labels],
+    }

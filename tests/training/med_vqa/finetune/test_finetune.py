@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.training.engine.test_runs import CONFIGS
 from tests.training.vqa.world import edit_questions, finetune_arguments, logged, write_world
 from training.engine.checkpoint import FINISHED
-from training.med_vqa.finetune import task as finetune
+from training.med_vqa.finetune import run as finetune
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import load_trained_on

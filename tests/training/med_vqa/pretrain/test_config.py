@@ -80,7 +80,7 @@ def test_wrong_fields_are_named_in_one_line(argument: str, message: str) -> None
 
 
 def test_the_names_that_the_configuration_repeats_are_those_of_the_code() -> None:
-    from training.nb_clip.targets import POLICIES
+    from kg_targets.losses.registry import POLICIES
 
     assert set(config_module.POLICIES) - {config_module.EQ5} <= set(POLICIES)
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from kg_targets.losses.policies import evidence_policy, pair_structure
 from training.errors import ConfigError, DataError, ShapeError
 from training.med_vqa.pretrain.losses import soft_contrastive_loss
 from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
-from training.nb_clip.targets import evidence_policy, pair_structure
 
 Array = NDArray[np.float64]
 LOCAL, GLOBAL, OFFSET, TAU = 4, 12, 8, 0.07

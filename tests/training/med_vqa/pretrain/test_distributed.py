@@ -25,7 +25,7 @@ from tests.training.med_vqa.pretrain.world import (
 )
 from tests.training.vqa.world import logged
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.train import prepare_run
+from training.med_vqa.pretrain.run import prepare_run
 from training.options import build, read_options
 from training.run import main as run
 

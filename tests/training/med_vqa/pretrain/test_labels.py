@@ -14,8 +14,8 @@ from training.errors import ConfigError, DataError, KGTargetsError
 from training.med_vqa.pretrain.config import PretrainLossConfig, SoftLabelConfig
 from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets, open_label_source, open_label_sources
 from training.med_vqa.pretrain.soft_labels import teacher_targets
+from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.task import TargetBuilder
 
 ROWS = torch.tensor([0, 5, 1, 15, 8, 4, 12, 9])
 """Images 0 and 1, 5 and 4, 8 and 9 are of one case each; nothing is known of 15."""

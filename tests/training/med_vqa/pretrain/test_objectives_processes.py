@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kg_targets.losses.contrastive import gather_features
+from kg_targets.losses.policies import evidence_policy, pair_structure
 from tests import REPOSITORY
 from training.med_vqa.pretrain.losses import hard_negatives, soft_contrastive_loss
 from training.med_vqa.pretrain.soft_labels import blend, teacher_targets
-from training.nb_clip.gather import gather_features
-from training.nb_clip.targets import evidence_policy, pair_structure
 
 BATCH, WIDTH, TOLERANCE = 8, 12, 1e-5
 

@@ -1,4 +1,8 @@
-"""A request to stop, taken note of when it comes and obeyed after the step: by SIGTERM (batch systems) or Ctrl-C."""
+"""A process of a run, without torch: requests to stop (SIGTERM of batch systems, Ctrl-C) and its share of the cores.
+
+A request is taken note of when it comes and obeyed after the step. Threads are fixed because sums split over another
+number of them round otherwise.
+"""
 
 import ctypes
 import os
@@ -53,3 +57,18 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+
+
+def resolve_threads(asked: int) -> int:
+    """CPU threads of this process: as asked, or for 0 its share of the cores that it may use.
+
+    ``accelerate launch`` sets OMP_NUM_THREADS=1 and plain ``python`` does not: left alone, the same configuration
+    and seed would give two curves. The cores are shared by the processes of this machine.
+    """
+    if asked:
+        return asked
+    try:
+        cores = len(os.sched_getaffinity(0))  # fewer than cpu_count() under taskset or a batch system
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

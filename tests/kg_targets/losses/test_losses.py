@@ -6,15 +6,15 @@ import torch
 from numpy.typing import NDArray
 from open_clip.loss import ClipLoss
 
-from training.errors import ShapeError
-from training.nb_clip.losses import (
-    LOSSES,
+from kg_targets.losses.contrastive import (
     ContrastiveBatch,
     info_nce_loss,
     kl_to_targets,
     semantic_matching_loss,
     target_entropy,
 )
+from kg_targets.losses.registry import LOSSES
+from training.errors import ShapeError
 
 Array = NDArray[np.float64]
 

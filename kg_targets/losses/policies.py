@@ -1,0 +1,228 @@
+"""Target policies: how a similarity block S becomes target distributions P (methods.md §1.4).
+
+| policy       | row i of P                                                                         | mark |
+|--------------|------------------------------------------------------------------------------------|------|
+| `softmax`    | softmax(S_i / τ)                                                                   | C    |
+| `fixed_mass` | P_ii = α; the others share 1 − α by softmax_{j≠i}(S_ij / τ_o)                      | R    |
+| `evidence`   | P_ii = 1 − (1 − α)·min(1, m_i/m₀); the others share the rest by similarity above θ | R    |
+| `identity`   | P_ii = 1, CLIP's own target                                                        | S    |
+| `uniform`    | P_ii = α, the others share 1 − α equally: label smoothing, a control               | R    |
+| `same_case`  | P_ii = α, the other images of the case share 1 − α equally: a control              | R    |
+
+(C: the authors' code, R: our reconstruction, S: the supplement.) Every policy is a pure function of S
+``[B_local, B_global]`` whose row i has its positive in column ``offset + i``; P is float32 and rows sum to 1.
+
+Soft mass may only reach a **relative**: a column other than the positive, whose image has concepts, is not
+excluded (same case), in a row whose image has concepts. A row without relatives gets the identity, under
+every policy. For text→image pass the similarity of [texts_local, images_global], which is Sᵀ of the global block:
+normalising rows and transposing do not commute, so P^t2i is never P^i2t transposed.
+
+The pairwise losses (`mse`, `sigmoid`) take no policy but S itself, with the same promises: `similarity_targets`.
+Either kind of target may be mixed with the identity in a run's first steps: `mix_identity`, `identity_weight`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kg_targets.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A row's positive, and the columns that may take soft mass; both bool ``[B_local, B_global]``."""
+
+    positive: Tensor
+    relatives: Tensor
+
+
+def pair_structure(
+    similarity: Tensor,
+    offset: int = 0,
+    known_rows: Tensor | None = None,
+    known_columns: Tensor | None = None,
+    excluded: Tensor | None = None,
+) -> Pairs:
+    """Positives at column ``offset + i``, and the relatives that policies may give mass to.
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        offset: column of row 0's positive, = rank · B_local.
+        known_rows: False where the row's image has no concept, bool ``[B_local]``.
+        known_columns: the same for columns, bool ``[B_global]``.
+        excluded: pairs of one case, bool ``[B_local, B_global]``; a positive in it stays a positive.
+
+    Returns:
+        The masks of positives and of relatives.
+
+    Raises:
+        ShapeError: the positives' columns lie outside S, or a mask has another shape.
+    """
+    rows, columns = similarity.shape
+    if offset < 0 or offset + rows > columns:
+        raise ShapeError(f"offset {offset} + {rows} rows does not fit into {columns} columns of similarities")
+    index = torch.arange(rows, device=similarity.device)
+    positive = torch.zeros(rows, columns, dtype=torch.bool, device=similarity.device)
+    positive[index, index + offset] = True
+    relatives = ~positive
+    masks = (
+        (known_rows, (rows, 1), False),
+        (known_columns, (1, columns), False),
+        (excluded, (rows, columns), True),
+    )
+    for mask, shape, inverted in masks:
+        if mask is None:
+            continue
+        if mask.numel() != shape[0] * shape[1]:
+            raise ShapeError(f"a mask of shape {list(mask.shape)} does not fit S of {[rows, columns]}")
+        allowed = mask.reshape(shape).bool()
+        relatives = relatives & (~allowed if inverted else allowed)
+    return Pairs(positive, relatives)
+
+
+def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs | None = None) -> Tensor:
+    """P_i = softmax(S_i / τ) over the positive and the relatives (C: the authors' earlier code, τ = 1).
+
+    Its diagonal mass falls with the batch size; see methods.md for the measurement.
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        temperature: τ > 0, in units of S.
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        P, float32, same shape.
+    """
+    pairs = pairs or pair_structure(similarity)
+    allowed = pairs.positive | pairs.relatives
+    scores = (similarity.float() / temperature).masked_fill(~allowed, -torch.inf)
+    return torch.softmax(scores, dim=-1)  # each row has its positive, so no row is wholly −inf
+
+
+def fixed_mass_policy(
+    similarity: Tensor, alpha: float = 0.7, temperature: float = 0.05, *, pairs: Pairs | None = None
+) -> Tensor:
+    """P_ii = α, the relatives share 1 − α by softmax(S_ij / τ_o) (R).
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        alpha: the positive's probability, in (0, 1].
+        temperature: τ_o > 0, in units of S.
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        P, float32, same shape; rows without relatives are the identity.
+    """
+    pairs = pairs or pair_structure(similarity)
+    shares = _relative_softmax(similarity.float() / temperature, pairs.relatives)
+    has_relatives = pairs.relatives.any(dim=-1, keepdim=True)  # [B_local, 1]
+    diagonal = torch.where(has_relatives, alpha, 1.0)
+    return torch.where(pairs.positive, diagonal, (1.0 - diagonal) * shares)
+
+
+def evidence_policy(
+    similarity: Tensor,
+    threshold: float,
+    alpha: float = 0.7,
+    saturation: float = 1.0,
+    *,
+    pairs: Pairs | None = None,
+) -> Tensor:
+    """Only similarity above θ softens a row, and never below α (R).
+
+    w_ij = max(S_ij − θ, 0)/(1 − θ) for relatives j, m_i = Σ_j w_ij, P_ii = a_i = 1 − (1 − α)·min(1, m_i/m₀),
+    P_ij = (1 − a_i)·w_ij/m_i; m_i = 0 gives the identity.
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        threshold: θ < 1; a store suggests the p95 of its training similarities.
+        alpha: least probability that the true pair keeps, in (0, 1].
+        saturation: m₀ > 0, evidence at which the row is as soft as it gets.
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        P, float32, same shape.
+    """
+    pairs = pairs or pair_structure(similarity)
+    weights = ((similarity.float() - threshold).clamp(min=0.0) / (1.0 - threshold)) * pairs.relatives
+    mass = weights.sum(dim=-1, keepdim=True)  # m, [B_local, 1]
+    softness = (1.0 - alpha) * (mass / saturation).clamp(max=1.0)
+    shares = weights / mass.clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(pairs.positive, 1.0 - softness, softness * shares)
+
+
+def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | None = None) -> Tensor:
+    """P_ii = α, the relatives share 1 − α equally, however similar they are: label smoothing (R).
+
+    The control for soft targets without knowledge. With the other images of the case as the only relatives it is the
+    control ``same_case``: several positives by the case number alone.
+
+    Args:
+        similarity: ``[B_local, B_global]``; only its shape matters.
+        alpha: the positive's probability, in (0, 1].
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        P, float32, same shape; rows without relatives are the identity.
+    """
+    return fixed_mass_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
+
+
+def identity_policy(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
+    """P_ii = 1: the target of InfoNCE, float32, same shape as S."""
+    pairs = pairs or pair_structure(similarity)
+    return pairs.positive.float()
+
+
+def similarity_targets(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
+    """S as the pairwise losses compare with it: S_ii = 1 (methods.md §1.3), S_ij for relatives, 0 for all others.
+
+    An image without concepts thus has the identity as its row and as its column: nothing is known about it but its
+    own pair.
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        pairs: positives and relatives; the plain diagonal when omitted.
+
+    Returns:
+        Targets in the range of S, float32, same shape.
+    """
+    pairs = pairs or pair_structure(similarity)
+    return torch.where(pairs.positive, 1.0, similarity.float() * pairs.relatives)
+
+
+def mix_identity(targets: Tensor, weight: float, *, pairs: Pairs) -> Tensor:
+    """(1 − w)·P + w·I, where I has its ones at the positives (R); rows of a distribution still sum to 1.
+
+    Args:
+        targets: P or S, float ``[B_local, B_global]``.
+        weight: w in [0, 1].
+        pairs: positives, bool, same shape.
+
+    Returns:
+        The mixture, float32, same shape.
+    """
+    return (1.0 - weight) * targets + weight * pairs.positive.float()
+
+
+def identity_weight(step: int, total_steps: int, start: float, share: float) -> float:
+    """w of a step: ``start`` at the first, falling linearly to 0 over ``share`` of the steps, then 0 (R).
+
+    w = start·max(0, 1 − (step − 1)/(share·total_steps))
+
+    Args:
+        step: optimizer step, counted from 1.
+        total_steps: optimizer steps of the whole run, at least 1.
+        start: w of the first step, in [0, 1].
+        share: share of the steps over which w falls to 0, in (0, 1].
+    """
+    return start * max(0.0, 1.0 - (step - 1) / (share * total_steps))
+
+
+def _relative_softmax(scores: Tensor, relatives: Tensor) -> Tensor:
+    """Softmax over each row's relatives; zeros in a row that has none, where a plain softmax is NaN."""
+    peak = scores.masked_fill(~relatives, -torch.inf).amax(dim=-1, keepdim=True)
+    peak = torch.where(peak.isfinite(), peak, 0.0)
+    weights = torch.exp((scores - peak).clamp(max=0.0)) * relatives
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)

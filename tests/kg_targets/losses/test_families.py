@@ -1,0 +1,129 @@
+"""What every loss and every target policy of the registries promises, whoever adds one."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from open_clip.loss import ClipLoss, SigLipLoss
+
+from kg_targets.losses.contrastive import ContrastiveBatch, measure
+from kg_targets.losses.registry import LOSSES, POLICIES, Loss, bind_policy
+from tests import REPOSITORY
+
+ROWS = 6
+PARAMETERS = {"temperature": 0.3, "alpha": 0.6, "threshold": 0.2, "saturation": 1.5}
+
+
+def features() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    both = [
+        torch.nn.functional.normalize(torch.randn(ROWS, 5, generator=generator), dim=-1) for _ in range(2)
+    ]
+    return [part.requires_grad_() for part in both]
+
+
+def batch(
+    loss: Loss,
+    image: torch.Tensor,
+    text: torch.Tensor,
+    rows: slice = slice(None),
+    targets: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+) -> ContrastiveBatch:
+    """What a process that holds ``rows`` gives to a loss: scale 14.3, bias −10, targets the identity if omitted."""
+    targets = torch.eye(ROWS) if targets is None else targets
+    scale, bias = 14.3 if loss.scaled else 1.0, -10.0 if loss.biased else 0.0
+    return ContrastiveBatch(
+        scale * image[rows] @ text.T + bias,
+        scale * text[rows] @ image.T + bias,
+        targets[rows],
+        targets.T[rows],
+        rows.start or 0,
+        None if mask is None else mask[rows],
+    )
+
+
+def soft_targets(loss: Loss) -> torch.Tensor:
+    similarity = torch.rand(ROWS, ROWS, generator=torch.Generator().manual_seed(1)).fill_diagonal_(1.0)
+    return similarity if loss.targets == "similarity" else similarity / similarity.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_and_gradient_are_finite_float32_scalars_whatever_is_masked(name: str) -> None:
+    loss, (image, text) = LOSSES[name], features()
+    mask = torch.zeros(ROWS, ROWS, dtype=torch.bool)
+    mask[0, 1:], mask[3, 4] = True, True
+    given = batch(loss, image, text, targets=soft_targets(loss), mask=mask)
+    value = loss.compute(given)
+    assert value.shape == () and value.dtype == torch.float32 and bool(value.isfinite())
+    assert all(bool(gradient.isfinite().all()) for gradient in torch.autograd.grad(value, [image, text]))
+    assert all(
+        bool(told.isfinite()) for told in measure(given, distributions=loss.targets != "similarity").values()
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_mean_over_equal_shares_of_the_rows_is_the_loss_and_the_gradient_of_the_whole_batch(
+    name: str,
+) -> None:
+    """What DDP computes: each process the loss of its rows against all columns, then the mean over processes."""
+    loss, (image, text) = LOSSES[name], features()
+    targets = soft_targets(loss)
+    targets = targets if loss.targets == "similarity" else torch.eye(ROWS) * 0.7 + targets * 0.3
+    whole = loss.compute(batch(loss, image, text, targets=targets))
+    shares = [loss.compute(batch(loss, image, text, rows, targets)) for rows in (slice(0, 3), slice(3, 6))]
+    mean = torch.stack(shares).mean()
+    torch.testing.assert_close(mean, whole)
+    for mine, other in zip(
+        *(torch.autograd.grad(value, [image, text]) for value in (mean, whole)), strict=True
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_identity_targets_reproduce_the_loss_that_open_clip_has_for_them(name: str) -> None:
+    loss, (image, text) = LOSSES[name], features()
+    found = loss.compute(batch(loss, image, text)).item()
+    if loss.targets != "similarity":
+        expected = ClipLoss()(image, text, 14.3)
+    elif loss.biased:
+        expected = SigLipLoss()(image, text, 14.3, -10.0)
+    else:
+        expected = (image @ text.T - torch.eye(ROWS)).square().mean()
+    assert found == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_a_function_of_its_module_and_says_what_it_is(name: str) -> None:
+    loss = LOSSES[name]
+    assert loss.summary and isinstance(loss.function, str)
+    assert loss.soft == (loss.targets in ("policy", "similarity"))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_rows_of_a_policys_targets_sum_to_one_and_true_pairs_keep_mass(name: str) -> None:
+    similarity = torch.rand(ROWS, ROWS, generator=torch.Generator().manual_seed(1)).fill_diagonal_(1.0)
+    targets = bind_policy(name, **PARAMETERS)(similarity)
+    assert targets.shape == similarity.shape and targets.dtype == torch.float32
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(ROWS))
+    assert bool((targets >= 0).all()) and bool((targets.diagonal() > 0).all())
+
+
+def test_names_are_known_and_checked_without_loading_torch() -> None:
+    check = (
+        "import sys, kg_targets, kg_targets.losses; from kg_targets.losses.registry import LOSSES, POLICIES;"
+        "assert not {'torch', 'numpy'} & set(sys.modules) and LOSSES and POLICIES;"
+        "from kg_targets.losses import semantic_matching_loss, softmax_policy; assert 'torch' in sys.modules;"
+        "assert not {'accelerate', 'open_clip', 'transformers', 'scipy', 'pyarrow'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY).returncode == 0
+
+
+def test_the_older_names_are_the_same_functions() -> None:
+    import kg_targets.losses as library
+    from training.nb_clip import losses, targets
+
+    for name in library.__all__:
+        assert getattr(library, name) is getattr(targets if name.endswith("_policy") else losses, name)
+    assert losses.LOSSES is LOSSES and targets.POLICIES is POLICIES

@@ -1,0 +1,249 @@
+"""What a batch is compared with: store rows to similarities S of both directions, and S to targets by the policy.
+
+S comes from the store on the CPU, or on the GPU from the store's factors kept there. Factors are what is kept (one
+row per image, sparse over concepts or dense), never S of all images. On a GPU a block of 8,192 × 8,192 is a few
+milliseconds of work that needs no transfer; factors that exceed ``loss.device_factors_mb`` stay on the host, where the
+store computes the block and only that travels.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from kg_targets.losses.policies import (
+    Pairs,
+    identity_policy,
+    mix_identity,
+    pair_structure,
+    similarity_targets,
+)
+from kg_targets.losses.registry import LOSSES, POLICIES, bind_policy
+from kg_targets.store import TargetStore
+from training.data.cases import case_codes
+from training.errors import ConfigError
+from training.nb_clip.config import LossConfig, PolicyConfig
+
+_SCRATCH_BYTES = 1 << 28
+"""Memory for the dense columns that a sparse block is multiplied with; wider blocks are computed in pieces."""
+
+
+class Blocks(Protocol):
+    """Similarities between the store rows of this process and those of all processes."""
+
+    def __call__(self, local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
+        """S[images_local, texts_global] and S[images_global, texts_local]ᵀ, both float32 ``[B_local, B_global]``.
+
+        Args:
+            local: store rows, int64 ``[B_local]``, on the CPU.
+            everyone: store rows, int64 ``[B_global]``, on the CPU.
+
+        Returns:
+            The rows of image→text and of text→image; one and the same tensor where S is symmetric.
+        """
+        ...
+
+
+class HostBlocks:
+    """The store's own ``block``, computed on the CPU and taken to ``device``."""
+
+    def __init__(self, store: TargetStore, device: torch.device) -> None:
+        self.store, self.device = store, device
+
+    def __call__(self, local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Blocks``."""
+        rows, columns = local.numpy(), everyone.numpy()
+        if np.array_equal(rows, columns):
+            image_text = torch.from_numpy(self.store.block(rows)).to(self.device)
+            return image_text, image_text.T
+        image_text = torch.from_numpy(self.store.block(rows, columns)).to(self.device)
+        return image_text, torch.from_numpy(self.store.block(columns, rows)).to(self.device).T
+
+
+class DeviceBlocks:
+    """S = K·Kᵀ from the factors K of all images, kept on ``device``; equals the store's block to 1e-6.
+
+    A product of one matrix with itself is symmetric, so one block serves both directions. Sums of float32 need
+    float32: keep torch's TF32 off for matrix products (its default).
+    """
+
+    def __init__(self, factors: sparse.csr_array | NDArray[np.float32], device: torch.device) -> None:
+        self.device = device
+        self.columns = int(factors.shape[1])
+        self.dense: Tensor | None = None
+        if isinstance(factors, np.ndarray):
+            self.dense = torch.from_numpy(np.ascontiguousarray(factors)).to(device)
+            return
+        self.starts = torch.from_numpy(factors.indptr.astype(np.int64))  # on the CPU, where rows are chosen
+        self.index = torch.from_numpy(factors.indices.astype(np.int32)).to(device)
+        self.value = torch.from_numpy(factors.data.astype(np.float32)).to(device)
+
+    def __call__(self, local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Blocks``."""
+        rows, columns = local.to(self.device), everyone.to(self.device)
+        block = (
+            self.dense[rows] @ self.dense[columns].T
+            if self.dense is not None
+            else self._sparse(local, everyone)
+        )
+        block.clamp_(-1.0, 1.0).masked_fill_(rows[:, None] == columns[None, :], 1.0)
+        return block, block
+
+    def _sparse(self, local: Tensor, everyone: Tensor) -> Tensor:
+        """Rows of K, as bags of (concept, weight), times a few dense columns of Kᵀ at a time."""
+        lengths, index, value = self._bags(local)
+        offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32)
+        width = max(1, _SCRATCH_BYTES // (4 * self.columns))
+        pieces = [
+            # Every entry is one sum in a fixed order: the same bits in every run, unlike a sparse matrix product.
+            torch.nn.functional.embedding_bag(
+                index,
+                self._dense_columns(everyone[at : at + width]),
+                offsets,
+                mode="sum",
+                per_sample_weights=value,
+            )
+            for at in range(0, len(everyone), width)
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def _bags(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Number of concepts of each row (on the CPU), and the concepts and weights of all of them in order."""
+        first = self.starts[rows]
+        lengths = self.starts[rows + 1] - first
+        ends = lengths.cumsum(0)
+        place = torch.arange(int(ends[-1])) + (first - ends + lengths).repeat_interleave(lengths)
+        place = place.to(self.device)
+        return lengths, self.index[place], self.value[place]
+
+    def _dense_columns(self, rows: Tensor) -> Tensor:
+        """K[rows]ᵀ, ``[concepts, R]``."""
+        lengths, index, value = self._bags(rows)
+        column = torch.arange(len(rows)).repeat_interleave(lengths).to(self.device)
+        dense = torch.zeros(self.columns, len(rows), device=self.device)
+        dense[index.long(), column] = value
+        return dense
+
+
+def factor_bytes(factors: sparse.csr_array | NDArray[np.float32]) -> int:
+    """Bytes that ``DeviceBlocks`` keeps on the device."""
+    if isinstance(factors, np.ndarray):
+        return factors.nbytes
+    return int(factors.data.nbytes + factors.indices.nbytes)
+
+
+def make_blocks(store: TargetStore, device: torch.device, budget_mb: int) -> Blocks:
+    """Factors on the device where it is a GPU and they fit, else blocks from the host.
+
+    Args:
+        store: whose images they are.
+        device: where blocks are wanted.
+        budget_mb: most memory for factors on the device, MB (10⁶ bytes).
+    """
+    if device.type == "cuda" and factor_bytes(store.factors) <= budget_mb * 10**6:
+        return DeviceBlocks(store.factors, device)
+    return HostBlocks(store, device)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a step compares its logits with; all ``[B_local, B_global]``."""
+
+    i2t: Tensor
+    """Distributions over each row, or similarities, as the loss wants them."""
+    t2i: Tensor
+    mask: Tensor | None
+    """Pairs of one case, which neither logits nor targets count; None where nothing is masked."""
+
+
+class TargetBuilder:
+    """From row numbers to targets, by the store's similarity and the chosen policy.
+
+    It talks to no other process and keeps nothing between calls, so that a thread can prepare the next step's targets.
+
+    Args:
+        store: similarities, cases, and which images are known.
+        loss: what kind of targets it wants.
+        policy: how similarities become distributions.
+        device: where targets are computed and returned; a GPU keeps the store's factors, where they fit.
+
+    Raises:
+        ConfigError: the store suggests a threshold that the policy cannot use.
+    """
+
+    def __init__(
+        self,
+        store: TargetStore,
+        loss: LossConfig,
+        policy: PolicyConfig,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
+    ) -> None:
+        threshold = store.threshold if policy.threshold is None else policy.threshold
+        self.kind = LOSSES[loss.name].targets
+        uses_threshold = "threshold" in POLICIES[policy.name].parameters
+        if self.kind == "policy" and uses_threshold and not -1.0 <= threshold < 1.0:
+            raise ConfigError(
+                f"policy.threshold: {store.path} suggests {threshold}; set --policy.threshold below 1"
+            )
+        self.grade = (
+            similarity_targets
+            if self.kind == "similarity"
+            else bind_policy(policy.name, policy.used_temperature, policy.alpha, threshold, policy.saturation)
+        )
+        self.device = device
+        self.known = torch.as_tensor(store.known)
+        self.by_case = self.kind == "policy" and POLICIES[policy.name].within_case
+        needed = loss.mask_same_case or self.by_case
+        self.cases = torch.as_tensor(case_codes(store.group_ids)) if needed else None
+        self.blocks = None if self.kind == "pairs" else make_blocks(store, device, loss.device_factors_mb)
+
+    def __call__(
+        self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
+    ) -> Targets:
+        """Targets of this process's rows against everybody's.
+
+        Args:
+            rows_local: store rows of this process, int64 ``[B_local]``.
+            rows_global: store rows of all processes in rank order, int64 ``[B_global]``.
+            offset: rank · B_local.
+            identity_mix: weight of the identity in soft targets, in [0, 1].
+
+        Returns:
+            Targets on ``device``; ``t2i`` is the same tensor as ``i2t`` where S is symmetric.
+        """
+        local, everyone = rows_local.cpu(), rows_global.cpu()
+        same = self._same_case(local, everyone, offset)
+        mask = None if self.by_case else same
+        if self.blocks is None:
+            shape = torch.empty(len(local), len(everyone), device=self.device)
+            identity = identity_policy(shape, pairs=pair_structure(shape, offset))
+            return Targets(identity, identity, mask)
+        # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.
+        image_text, text_image = self.blocks(local, everyone)
+        known_rows, known_columns = self.known[local].to(self.device), self.known[everyone].to(self.device)
+        # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
+        pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
+        if self.by_case:
+            pairs = Pairs(pairs.positive, torch.zeros_like(pairs.relatives) if same is None else same)
+
+        def graded(similarity: Tensor) -> Tensor:
+            targets = self.grade(similarity, pairs=pairs)
+            return mix_identity(targets, identity_mix, pairs=pairs) if identity_mix > 0.0 else targets
+
+        i2t = graded(image_text)
+        return Targets(i2t, i2t if text_image is image_text else graded(text_image), mask)
+
+    def _same_case(self, local: Tensor, everyone: Tensor, offset: int) -> Tensor | None:
+        """Pairs of one case other than the true ones, bool ``[B_local, B_global]``; None if there are none."""
+        if self.cases is None:
+            return None
+        rows, columns = self.cases[local], self.cases[everyone]
+        if len(set(columns.tolist())) == len(columns):
+            return None  # the usual batch: no mask to compute, and none for the loss to look at
+        same: Tensor = rows.to(self.device)[:, None] == columns.to(self.device)[None, :]
+        same.diagonal(offset).fill_(False)
+        return same

@@ -1,0 +1,270 @@
+"""The NB-CLIP objective: features of all processes and targets to loss and gradients.
+
+A batch that does not fit goes through the model in micro-batches, in two passes (GradCache, Gao et al. 2021,
+arXiv 2101.06983). A contrastive loss couples all images of a batch, so gradients of small batches do not add up to that
+of the big one. But it looks at a model only through its features, and the chain rule splits there:
+
+1. **first pass**: features of each micro-batch without gradient, and the state of the random number generators
+   before it;
+2. the loss on the features of the whole batch (of all processes), and its gradient g = ∂L/∂f, which is kept;
+3. **second pass**: each micro-batch again, with the same random numbers, now with gradient; the surrogate Σ⟨f, g⟩ has
+   the gradient (∂f/∂θ)ᵀ·g, and those of the micro-batches add up to ∂L/∂θ exactly.
+
+Activations are those of one micro-batch; the price is a second forward pass. The scale and the bias of the logits are
+cached like features and enter the last surrogate, the only one after which DDP exchanges gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from kg_targets.losses.contrastive import ContrastiveBatch, gather_features, measure
+from kg_targets.losses.registry import LOSSES
+from training.errors import ConfigError, ShapeError
+from training.nb_clip.batch_targets import Targets
+from training.nb_clip.config import LossConfig
+
+Encode = Callable[[int, int], dict[str, Tensor]]
+"""Features (and logit_scale, logit_bias) of the images and texts start … stop − 1 of the local batch."""
+FEATURES = ("image_features", "text_features")
+SCALARS = ("logit_scale", "logit_bias")
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class NBClipObjective:
+    """Takes the loss of a batch back to the model's parameters, and says what a log line tells about it."""
+
+    def __init__(self, loss: LossConfig, accelerator: Accelerator) -> None:
+        self.loss = LOSSES[loss.name]
+        self._compute = self.loss.load()
+        self.accelerator = accelerator
+        self.micro_batch = loss.micro_batch
+
+    def freeze_unused(self, model: nn.Module) -> None:
+        """Freeze the scale or bias that this loss does not look at: DDP waits for every trained parameter's gradient.
+
+        Args:
+            model: an open_clip model, before it is prepared for several processes.
+        """
+        for name, used in (("logit_scale", self.loss.scaled), ("logit_bias", self.loss.biased)):
+            parameter = getattr(model, name, None)
+            if parameter is not None and not used:
+                parameter.requires_grad_(False)
+
+    def backward(
+        self,
+        model: nn.Module,
+        images: Callable[[int, int], Tensor],
+        tokens: Tensor,
+        targets: Targets,
+        offset: int,
+        *,
+        measured: bool = True,
+    ) -> dict[str, Tensor]:
+        """Add the gradient of the global batch's loss to the parameters, in micro-batches where they are asked for.
+
+        Args:
+            model: returns image_features, text_features ``[B, D]`` (unit length), logit_scale (already
+                exponentiated) and, where the loss is biased, logit_bias.
+            images: start, stop to that slice of the local batch, float32 ``[stop − start, 3, S, S]``, normalised;
+                asked twice for each micro-batch, and must give the same.
+            tokens: int64 ``[B_local, context_length]``.
+            targets: ``[B_local, B_global]``; B_local is the same on every process.
+            offset: rank · B_local.
+            measured: also return what ``measure`` tells, for a step that is logged.
+
+        Returns:
+            Detached scalars of this process's rows: loss, logit_scale, logit_bias if the loss has one, and, where
+            measured, kl, diagonal, positives, entropy. If the loss is not finite, the gradients are of no use.
+
+        Raises:
+            ConfigError: the loss needs a logit bias and the model has none, or micro-batches would change the
+                gradient because of a BatchNorm in training mode.
+            ShapeError: targets are not those of this batch.
+        """
+        size, processes = len(tokens), self.accelerator.num_processes
+        if targets.i2t.shape != (size, size * processes):
+            raise ShapeError(
+                f"targets are {list(targets.i2t.shape)}, not [{size}, {size * processes}]: each of {processes} "
+                "processes needs the same number of images"
+            )
+
+        def encode(start: int, stop: int) -> dict[str, Tensor]:
+            output: dict[str, Tensor] = model(images(start, stop), tokens[start:stop])
+            return output
+
+        parts = slices(size, self.micro_batch)
+        if len(parts) == 1:
+            loss, values = self._score(encode(0, size), targets, offset, measured)
+            self.accelerator.backward(loss)
+            return values
+        refuse_batch_norm(model)
+        features, states = first_pass(encode, parts, self.accelerator.device)
+        loss, values = self._score(features, targets, offset, measured)
+        # Several processes go on together whatever each one finds: those that wait for gradients would wait for ever.
+        if processes > 1 or bool(torch.isfinite(loss)):
+            torch.autograd.backward(
+                loss
+            )  # not the accelerator's: to the features only, in float32, which needs no scaling
+            second_pass(self.accelerator, model, encode, parts, states, features)
+        return values
+
+    def _score(
+        self, output: dict[str, Tensor], targets: Targets, offset: int, measured: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of this process's rows against everybody's, and what to log."""
+        device = output["image_features"].device
+        # Losses are float32 even under bf16: a softmax over B columns needs the mantissa.
+        with torch.autocast(device_type=device.type, enabled=False):
+            image, text = output["image_features"].float(), output["text_features"].float()
+            scale, bias = output["logit_scale"].float(), self._bias(output)
+            all_image, all_text = gather_features(image, text)
+            batch = ContrastiveBatch(
+                logits_i2t=self._logits(image, all_text, scale, bias),  # [B_local, B_global]
+                logits_t2i=self._logits(text, all_image, scale, bias),
+                targets_i2t=targets.i2t.to(device),
+                targets_t2i=targets.t2i.to(device),
+                offset=offset,
+                mask=None if targets.mask is None else targets.mask.to(device),
+            )
+            loss = self._compute(*batch.arguments(self.loss.targets), mask=batch.mask)
+            values = {"loss": loss.detach()}
+            if measured:
+                values |= measure(batch, distributions=self.loss.targets != "similarity")
+        # Copies: a bias is the parameter itself, and the optimizer moves it before the log reads it.
+        values["logit_scale"] = scale.detach().clone()
+        if bias is not None:
+            values["logit_bias"] = bias.detach().clone()
+        return loss, values
+
+    def _logits(self, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+        """The logits this loss asks for, from unit features ``[B_local, D]`` and ``[B_global, D]``."""
+        if self.loss.scaled:
+            rows = scale * rows  # B·D products instead of B·B
+        logits = rows @ columns.T
+        return logits if bias is None else logits + bias
+
+    def _bias(self, output: dict[str, Tensor]) -> Tensor | None:
+        if not self.loss.biased:
+            return None
+        if "logit_bias" not in output:
+            raise ConfigError(
+                "loss.name sigmoid needs a model with a logit bias: build it by load_clip(logit_bias=…)"
+            )
+        return output["logit_bias"].float()
+
+
+def slices(size: int, width: int | None) -> list[tuple[int, int]]:
+    """Start and stop of each micro-batch of ``width`` images, the last one the rest; one slice if width is None."""
+    width = size if width is None else min(width, size)
+    return [(start, min(start + width, size)) for start in range(0, size, width)]
+
+
+def refuse_batch_norm(model: nn.Module) -> None:
+    """Refuse a model whose features depend on who else is in the forward pass.
+
+    Args:
+        model: in the mode (train or eval) in which it will be called.
+
+    Raises:
+        ConfigError: a BatchNorm layer of it is in training mode.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BATCH_NORMS) and module.training:
+            raise ConfigError(
+                f"loss.micro_batch: {name} normalises by the images of one forward pass, so that micro-batches would "
+                "not give the whole batch's gradient; set --model.freeze_batch_norm=true or --loss.micro_batch=null"
+            )
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def now(cls, device: torch.device) -> "RandomState":
+        """The present state."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, device)
+
+    def restore(self) -> None:
+        """Draw from here on what was drawn after ``now``."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)
+
+
+@torch.no_grad()
+def first_pass(
+    encode: Encode, parts: Sequence[tuple[int, int]], device: torch.device
+) -> tuple[dict[str, Tensor], list[RandomState]]:
+    """Features of the local batch, micro-batch by micro-batch, without the activations behind them.
+
+    Args:
+        encode: the forward pass of a slice.
+        parts: the slices, in order.
+        device: where the model draws random numbers besides the CPU.
+
+    Returns:
+        float32 leaves that collect gradients: features ``[B_local, D]`` and the scalars the model returns; and the
+        random state before each slice.
+    """
+    states: list[RandomState] = []
+    outputs: list[dict[str, Tensor]] = []
+    for start, stop in parts:
+        states.append(RandomState.now(device))
+        outputs.append(encode(start, stop))
+    leaves = {name: torch.cat([output[name] for output in outputs]).float() for name in FEATURES}
+    # A copy: what the model returns may be its parameter itself, whose gradient is the second pass's business.
+    leaves |= {name: outputs[0][name].detach().float().clone() for name in SCALARS if name in outputs[0]}
+    return {name: leaf.requires_grad_() for name, leaf in leaves.items()}, states
+
+
+def second_pass(
+    accelerator: Accelerator,
+    model: nn.Module,
+    encode: Encode,
+    parts: Sequence[tuple[int, int]],
+    states: Sequence[RandomState],
+    leaves: dict[str, Tensor],
+) -> None:
+    """Add the whole batch's gradient to the parameters, from that of the leaves.
+
+    Processes exchange gradients once, after the last micro-batch. The generators end where the first pass left them.
+
+    Args:
+        accelerator: scales (fp16) and synchronises as in any step.
+        model: the prepared model that ``encode`` calls.
+        encode: the forward pass of a slice; must give what it gave in the first pass.
+        parts: the slices, in order.
+        states: the random state before each.
+        leaves: what ``first_pass`` returned, after the backward pass of the loss.
+    """
+    for (start, stop), state in zip(parts, states, strict=True):
+        last = stop == parts[-1][1]
+        with nullcontext() if last else accelerator.no_sync(model):
+            state.restore()
+            output = encode(start, stop)
+            # The scalars of one forward pass only: they are the same in all of them.
+            gradients = {name: _gradient(leaves, name, slice(start, stop)) for name in FEATURES}
+            if last:
+                gradients |= {name: _gradient(leaves, name, slice(None)) for name in SCALARS}
+            with torch.autocast(device_type=output[FEATURES[0]].device.type, enabled=False):
+                surrogate = torch.stack(
+                    [(output[name].float() * g).sum() for name, g in gradients.items() if g is not None]
+                ).sum()
+            accelerator.backward(surrogate)
+
+
+def _gradient(leaves: dict[str, Tensor], name: str, part: slice) -> Tensor | None:
+    """∂L/∂leaf of a slice; None where the model does not return it or the loss does not look at it."""
+    gradient = leaves[name].grad if name in leaves else None
+    return gradient if gradient is None or part == slice(None) else gradient[part]
