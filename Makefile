@@ -98,8 +98,8 @@ bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data
 	$(BIN)/python benchmarks/offline.py --out build/bench.json $(ARGS)
 
-lint: $(INSTALLED) ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(INSTALLED) ## ruff, mypy and who may import whom
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 clean: ## Remove what was built (not .venv, not your data)
 	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

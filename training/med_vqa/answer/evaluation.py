@@ -4,8 +4,6 @@ DIR/predictions.csv and .json hold every answer and what it rests on; training.v
 """
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.manifest import PARTS, TEST, Question
+from kg_targets.store.digest import json_sha256, shuffle_key
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.command import ArgumentParser, run_command
@@ -128,7 +127,7 @@ def key_of(saved: Saved, split: Split, root: Path, options: EvalOptions) -> str:
         FORMAT, saved.digest, saved.seed, split.protocol, split.seed, questions, asdict(options),
         image_digest(root, paths) if options.images != BLANK else "",
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_sha256(content)
 
 
 def evaluate(
@@ -247,7 +246,7 @@ def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
     Raises:
         ConfigError: there are fewer than two.
     """
-    circle = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    circle = sorted(set(names), key=lambda name: shuffle_key(seed, name))
     if len(circle) < 2:
         raise ConfigError(f"--images {SHUFFLED} needs two images at least, the part has {len(circle)}")
     return dict(zip(circle, [*circle[1:], circle[0]], strict=True))
