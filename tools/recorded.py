@@ -39,7 +39,7 @@ from safetensors.numpy import load_file
 
 COMMANDS = {
     "kg-targets": ["-m", "pipelines.cli"],
-    "tables": ["-m", "pipelines.tables"],
+    "tables": ["-m", "pipelines.experiments"],
     "train": ["{checkout}/training/run.py"],
     "evaluate": ["-m", "training.retrieval"],
     "evaluate-vqa": ["-m", "training.med_vqa.answer"],
