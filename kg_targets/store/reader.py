@@ -72,7 +72,10 @@ class TargetStore:
         for entry in manifest["files"]:
             if not (folder / entry["file"]).is_file():
                 raise StoreError(f"{folder / entry['file']} is missing: build the store again")
-        return _KINDS.get(manifest.get("kind"), cls)(folder, manifest)
+        kind = manifest.get("kind", schema.KNOWLEDGE)
+        if kind not in (schema.KNOWLEDGE, *_KINDS):
+            raise StoreError(f"{folder} is a store of kind {kind!r}: take TargetStore from kg_targets.store")
+        return _KINDS.get(kind, cls)(folder, manifest)
 
     def __len__(self) -> int:
         return int(self.manifest["rows"])
