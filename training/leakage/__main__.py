@@ -108,9 +108,8 @@ def work(options: argparse.Namespace) -> None:
         ours = everything if options.touching == ANY else split.test
         images = sorted({question.image_id for question in ours})
         chosen = _only(hashes, set(images)) if hashes.names else None
-        touches, theirs = touching(
-            images, chosen, foreign, manifest.id_pattern, options.id_distance, options.radius
-        )
+        distances = options.id_distance, options.radius
+        touches, theirs = touching(images, chosen, foreign, manifest.id_pattern, *distances)
         report["against"] = _against(foreign, touches, options.touching)
         lines += [_against_line(report["against"]), *(theirs.lines(foreign.dataset) if theirs else [])]
         by_hash = chosen is not None and theirs is not None and bool(chosen.names and theirs.names)

@@ -7,6 +7,7 @@ told, never a single image: other images of a case show the same patient and fin
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Near:
 
 def shared(split: Split) -> list[Shared]:
     """For every two parts that are there: images in both, and questions of the second that repeat one of the first."""
-    found = []
+    found, right = [], partial(accepted_answers, language=split.language)
     for one, other in combinations(PARTS, 2):
         first, second = split.part(one), split.part(other)
         if not first or not second:
@@ -53,16 +54,11 @@ def shared(split: Split) -> list[Shared]:
         images = {question.image_id for question in first} & {question.image_id for question in second}
         answers: dict[tuple[str, str], set[str]] = {}
         for question in first:
-            answers.setdefault(question_key(question), set()).update(
-                accepted_answers(question, split.language)
-            )
+            answers.setdefault(question_key(question), set()).update(right(question))
         repeated = [question for question in second if question_key(question) in answers]
-        alike = sum(
-            not answers[question_key(question)].isdisjoint(accepted_answers(question, split.language))
-            for question in repeated
-        )
+        same = sum(not answers[question_key(one)].isdisjoint(right(one)) for one in repeated)
         ids = tuple(question.id for question in repeated)
-        found.append(Shared((one, other), tuple(sorted(images)), ids, alike))
+        found.append(Shared((one, other), tuple(sorted(images)), ids, same))
     return found
 
 
@@ -159,9 +155,8 @@ def touching(
     Returns:
         The pairs in order, and the hashes of the foreign images.
     """
-    found = {
-        (touch.image, touch.ours): touch for touch in _by_id(ours, foreign.records, id_pattern, id_distance)
-    }
+    by_id = _by_id(ours, foreign.records, id_pattern, id_distance)
+    found = {(touch.image, touch.ours): touch for touch in by_id}
     if our_hashes is None:
         return sorted(found.values()), None
     cases = {record.image_id: record.group_id for record in foreign.records}

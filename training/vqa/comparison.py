@@ -112,10 +112,7 @@ def tables_of(
         place = tuple(facts.get(key) for key in PLACE)
         row = (name or str(facts.get("name", "model")), role_of(facts), str(facts.get("mode", "")))
         found.setdefault(place, {}).setdefault(row, []).append(predictions)
-    tables = [
-        tuple(_row(*key, predictions, draws, seed) for key, predictions in rows.items())
-        for rows in found.values()
-    ]
+    tables = [tuple(_row(*key, each, draws, seed) for key, each in rows.items()) for rows in found.values()]
     pairs = [_pairs(rows) for rows in tables]
     for pair in chain.from_iterable(pairs):
         _check_same_models(*pair)
@@ -150,9 +147,8 @@ def _row(name: str, role: str, mode: str, predictions: list[Predictions], draws:
     predictions.sort(key=lambda one: str(one.facts.get("seed", "")).zfill(12))
     seeds = tuple(one.facts.get("seed") for one in predictions)
     if len(set(seeds)) < len(seeds):
-        raise DataError(
-            f"{name} ({role}): predictions of one seed are given twice: remove one, or name them apart by NAME=FILE"
-        )
+        twice = "predictions of one seed are given twice: remove one, or name them apart by NAME=FILE"
+        raise DataError(f"{name} ({role}): {twice}")
     return Row(name, role, mode, seeds, tuple(predictions), accuracies(predictions, draws, seed))
 
 
