@@ -22,7 +22,6 @@ that is asked pays for reading a real one is not in it.
 import argparse
 import os
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,9 +38,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from engine import Silent
-from machine import command, head, report
+from machine import Times, command, head, interleaved, median_ms, ratio, report
 from safetensors.torch import save_file
-from steps import PACKAGES, Times, interleaved, ratio
+from steps import PACKAGES
 from torch import Tensor
 from transformers import BertTokenizer
 
@@ -203,8 +202,7 @@ def often(run: Callable[[], None], times: int) -> Callable[[], None]:
 
 def step_ms(times: Times, per_block: int) -> dict[str, float]:
     """Median milliseconds of a step of each lane."""
-    medians = {name: statistics.median(taken.wall for taken in turns) for name, turns in times.items()}
-    return {name: round(1e3 * median / per_block, 1) for name, median in medians.items()}
+    return {name: round(median_ms(turns) / per_block, 1) for name, turns in times.items()}
 
 
 def stage_one(
