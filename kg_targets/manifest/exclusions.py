@@ -3,7 +3,6 @@
 See docs/training-data.md#leaving-cases-out.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from kg_targets.errors import DataError
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport
+from kg_targets.store.digest import text_sha256
 
 NAMED = 3
 """Cases that a message names."""
@@ -86,4 +86,4 @@ class ExcludedCases:
 
     def digest(self) -> str:
         """sha256 of the cases, ascending: the order of lines and empty ones do not matter."""
-        return hashlib.sha256("".join(f"{case}\n" for case in sorted(self.cases)).encode()).hexdigest()
+        return text_sha256("".join(f"{case}\n" for case in sorted(self.cases)))

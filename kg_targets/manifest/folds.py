@@ -6,7 +6,6 @@ DIR/fold<k>/train.csv, test.csv       the records; image paths stay relative to 
 """
 
 import csv
-import hashlib
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ import yaml
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport, Record
-from kg_targets.store.digest import file_sha256
+from kg_targets.store.digest import file_sha256, shuffle_key
 from kg_targets.store.schema import writing
 
 MARKER = "folds.json"
@@ -94,7 +93,7 @@ def assign_cases(images: dict[str, int], count: int, seed: int) -> dict[str, int
     """
     if len(images) < count:
         raise DataError(f"{len(images)} cases cannot fill {count} folds: lower --folds")
-    order = sorted(images, key=lambda case: hashlib.sha256(f"{seed}\n{case}".encode()).digest())
+    order = sorted(images, key=lambda case: shuffle_key(seed, case))
     order.sort(key=lambda case: -images[case])
     held = [(0, 0, number) for number in range(count)]
     assigned = {}

@@ -10,7 +10,6 @@ start would cost more than reading the entry.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -29,6 +28,7 @@ from kg_targets.ontology.concept import OntologyReport
 from kg_targets.ontology.lines import require_file
 from kg_targets.ontology.ontology import Ontology
 from kg_targets.ontology.resolve import Resolved
+from kg_targets.store.digest import file_sha256, json_sha256, text_sha256
 
 READER_VERSION = 3
 """Raise it when any reader or `resolve` changes what it makes of the same files."""
@@ -53,7 +53,7 @@ def cached(
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         sources = [[name, *(_remembered_digest(path, cache_dir) for path in files)] for name, files in parts]
-        key = hashlib.sha256(json.dumps([READER_VERSION, variant, sources]).encode()).hexdigest()
+        key = json_sha256([READER_VERSION, variant, sources])
         entry = cache_dir / f"ontology-{key[:32]}"
         found = _load(entry)
         if found is None:
@@ -72,19 +72,14 @@ def _remembered_digest(path: Path, cache_dir: Path) -> str:
     status = path.stat()
     place = str(path.resolve())
     stamp = [place, status.st_size, status.st_mtime_ns]
-    note = cache_dir / f"digest-{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
+    note = cache_dir / f"digest-{text_sha256(place)[:32]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(note.read_text("utf-8"))
         if known["stamp"] == stamp:
             return str(known["sha256"])
-    digest = _digest(path)
+    digest = file_sha256(path)
     _write_atomically(note, json.dumps({"stamp": stamp, "sha256": digest}))
     return digest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -105,7 +100,7 @@ def _save(ontology: Ontology, entry: Path) -> None:
             "fingerprint": ontology.fingerprint,
             "self_loops": ontology.report.self_loops,
             "report": asdict(ontology.report),
-            "sha256": {name: _digest(folder / f"{name}.parquet") for name in _TABLES},
+            "sha256": {name: file_sha256(folder / f"{name}.parquet") for name in _TABLES},
         }
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
         if entry.exists():  # A damaged one, or another process was faster: the content is the same.
@@ -120,7 +115,7 @@ def _load(entry: Path) -> Ontology | None:
     """The ontology of an entry; None if there is none, or it is damaged in any way."""
     try:
         meta = json.loads((entry / "meta.json").read_text("utf-8"))
-        if any(_digest(entry / f"{name}.parquet") != meta["sha256"][name] for name in _TABLES):
+        if any(file_sha256(entry / f"{name}.parquet") != meta["sha256"][name] for name in _TABLES):
             return None
         resolved = _from_arrow(
             {name: pq.read_table(entry / f"{name}.parquet") for name in _TABLES}, meta["self_loops"]

@@ -5,11 +5,10 @@ alone, so that it depends neither on row order nor on the split.
 Images without concepts stay unknown, as with knowledge.
 """
 
-import hashlib
-
 import numpy as np
 
 from kg_targets.scoring.factors import Factors, ScoringInput
+from kg_targets.store.digest import shuffle_key
 
 DIMENSIONS = 512
 
@@ -19,7 +18,7 @@ def score(data: ScoringInput) -> Factors:
     known = np.diff(data.graph.has_attribute.indptr) > 0
     matrix = np.zeros((data.graph.images, DIMENSIONS), dtype=np.float32)
     for row in np.flatnonzero(known):
-        digest = hashlib.sha256(f"{data.seed}\n{data.image_ids[row]}".encode()).digest()
+        digest = shuffle_key(data.seed, data.image_ids[row])
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "big")))
         vector = generator.standard_normal(DIMENSIONS)
         matrix[row] = vector / np.linalg.norm(vector)

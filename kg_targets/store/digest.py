@@ -1,10 +1,47 @@
-"""The one way in which files are named by their content."""
+"""Digests: how files, texts and plain values are told apart by content, and how names are shuffled alike everywhere.
+
+All are SHA-256. Their values are keys of stores, caches and runs that exist: what a function gives must never change.
+"""
 
 import hashlib
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8, 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def json_sha256(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """SHA-256 of plain values as JSON, keys in order; ``default`` as ``json.dumps`` takes it."""
+    return text_sha256(json.dumps(value, sort_keys=True, default=default))
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """SHA-256 of the names and contents of files, in the order given; their folders play no part.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\n".encode() + bytes.fromhex(file_sha256(path)))
+    return digest.hexdigest()
+
+
+def shuffle_key(*parts: object) -> bytes:
+    """What to sort by for a shuffle that no library version changes: 32 bytes that follow from the parts."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).digest()

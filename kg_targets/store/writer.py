@@ -1,6 +1,5 @@
 """Writes a store shard by shard into a hidden folder and shows it only when it is whole, by one rename."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
-from kg_targets.store.digest import file_sha256
+from kg_targets.store.digest import file_sha256, json_sha256
 
 _RESUME = "resume"
 
@@ -159,4 +158,4 @@ def fingerprint(manifest: dict[str, Any]) -> str:
     same store.
     """
     content = {key: value for key, value in manifest.items() if key not in ("fingerprint", "inputs")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_sha256(content)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from kg_targets.errors import DataError
 from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
+from kg_targets.store.digest import json_sha256
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar
 from pipelines.build.extract import Split, label_names, row_table
-from pipelines.build.write import digest_of, open_if_current, vector_column
+from pipelines.build.write import open_if_current, vector_column
 from training.data.sources import ImageSource, open_source
 from training.teachers.base import ENCODING, ImageTexts, Teacher
 from training.teachers.registry import open_teacher, slug
@@ -93,7 +94,7 @@ class _TeacherBuild:
         self.say(f"{split.name}: {self.rows.num_rows:,} images")
         for line in split.read.lines():
             self.say(f"{split.name}: {line}")
-        writer = StoreWriter(target, schema.TEACHER, resume=digest_of(inputs))
+        writer = StoreWriter(target, schema.TEACHER, resume=json_sha256(inputs, str))
         try:
             with writer:
                 texts = self._texts(writer)

@@ -3,8 +3,6 @@
 Also whether a store that is there is still the one that a build would write.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from kg_targets.scoring import ConceptStatistics, Factors
 from kg_targets.scoring.factors import pair_similarities
 from kg_targets.scoring.neighbors import Neighbors, nearest
 from kg_targets.store import StoreWriter, TargetStore, schema
-from kg_targets.store.digest import file_sha256
+from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
 from pipelines.build.executors import Say
 from pipelines.build.extract import ShardResult, label_names, staged_file
 
@@ -37,17 +35,12 @@ def open_if_current(target: Path, inputs: dict[str, Any], say: Say) -> TargetSto
         store = TargetStore.open(target)
     except StoreError:
         return None
-    if digest_of(store.manifest.get("inputs")) != digest_of(inputs):
+    if json_sha256(store.manifest.get("inputs"), str) != json_sha256(inputs, str):
         return None
     if any(file_sha256(target / entry["file"]) != entry["sha256"] for entry in store.manifest["files"]):
         return None
     say(f"{target}: up to date")
     return store
-
-
-def digest_of(value: Any) -> str:
-    """sha256 of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def code_digest() -> str:
@@ -56,10 +49,7 @@ def code_digest() -> str:
     files = [path for path in library.rglob("*") if path.suffix in (".py", ".tsv")] + list(
         stages.glob("*.py")
     )
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file.name}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
+    return files_sha256(sorted(files))
 
 
 def write_targets(

@@ -4,7 +4,6 @@ Two starts are named and come inside packages of the Python registry (extra ``[b
 repeated without a model hub. The packages are only looked up for their files, never imported.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from kg_targets.store.digest import files_sha256
 from training.clip.config import ModelConfig
 from training.errors import ConfigError
 from training.weights import LOAD_ERRORS, explain, read_tensors
@@ -199,13 +199,8 @@ def weights_digest(config: ModelConfig) -> str:
     Raises:
         ConfigError: a named start is not installed.
     """
-    digest = hashlib.sha256()
     files = list(_files(config))
-    for path in files:
-        digest.update(f"{path.name}\n".encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest() if files else ""
+    return files_sha256(files) if files else ""
 
 
 def _files(config: ModelConfig) -> Iterator[Path]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from kg_targets.store.digest import shuffle_key
 from training.data.config import ViewsConfig
 from training.data.transforms import augmentation
 from training.errors import DataError
@@ -183,7 +184,7 @@ class FrozenFeatures:
         def features(position: int) -> Tensor:
             image = pixels[position : position + 1].float() / 255.0
             if views:
-                seed = int.from_bytes(hashlib.sha256(keys[position].encode()).digest()[:7])
+                seed = int.from_bytes(shuffle_key(keys[position])[:7])
                 image = augment(image.expand(views, -1, -1, -1), torch.Generator().manual_seed(seed))
             inputs = ((image - mean) / std).to(self._accelerator.device)
             return torch.as_tensor(part(inputs.contiguous(memory_format=torch.channels_last)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from kg_targets.store.digest import file_sha256
 from training.errors import DataError
 
 
@@ -79,9 +80,9 @@ def _size(path: Path) -> int | None:
 
 def _content(path: Path, ends: int | None) -> str | None:
     try:
+        if ends is None:
+            return file_sha256(path)
         with path.open("rb") as stream:
-            if ends is None:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
             digest = hashlib.sha256(stream.read(ends))
             stream.seek(max(ends, path.stat().st_size - ends))
             digest.update(stream.read(ends))

@@ -11,7 +11,6 @@ OUTPUT/metrics.json       the chosen epoch and its measures
 OUTPUT/finished.json      written last: the key again; its presence means finished
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from kg_targets.store.digest import json_sha256
 from training.engine.config import RunConfig
 from training.engine.state import STATE, drop_state, saved_key
 from training.errors import CheckpointError
@@ -62,8 +62,7 @@ def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
     content.get("model", {}).pop("start", None)
     for labels in content.get("soft_labels", ()):
         labels.pop("store")
-    text = json.dumps([content, fingerprints], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_sha256([content, fingerprints])
 
 
 class Start(Enum):

@@ -8,7 +8,6 @@ Random numbers are no part of it: order, augmentation and dropout are functions 
 state is written beside the former one and then takes its place, so that one of them is whole at any time.
 """
 
-import hashlib
 import json
 import pickle
 import shutil
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kg_targets.store.digest import file_sha256
 from training.errors import CheckpointError
 from training.folders import fresh_folder, replace_folder, writing
 from training.weights import saved_weights
@@ -95,7 +95,7 @@ def save_state(
                 "key": key,
                 "progress": asdict(progress),
                 "data": data,
-                "sha256": {name: _digest(fresh / name) for name in (_MODEL, _OPTIMIZER)},
+                "sha256": {name: file_sha256(fresh / name) for name in (_MODEL, _OPTIMIZER)},
             }
             (fresh / _STATE).write_text(json.dumps(content), encoding="utf-8")
         replace_folder(fresh, output / STATE, _beside(output, ".old"))
@@ -121,7 +121,7 @@ def load_state(output: Path, processes: int) -> State:
             "continue with as many, or start over with --resume never"
         )
     for name, digest in content["sha256"].items():
-        if not (folder / name).is_file() or _digest(folder / name) != digest:
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             raise _damaged(folder / name)
     try:
         model = load_file(folder / _MODEL)
@@ -161,8 +161,3 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or incomplete: start the run over with --resume never")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Teachers that only say what was written down: embeddings in a Parquet file, or nothing at all."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from kg_targets.store.digest import file_sha256
 from kg_targets.store.teacher import MATCHED_LOGIT
 from training.errors import CheckpointError, DataError
 from training.teachers.base import (
@@ -53,8 +53,7 @@ class ParquetTeacher(Teacher):
             )
         self.name, self.dim = name, next(iter(widths.values()))
         self.scale = _scale(table, path)
-        with path.open("rb") as stream:
-            self.digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        self.digest = file_sha256(path)
         self.preprocessing: dict[str, Any] = {}
 
     def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:

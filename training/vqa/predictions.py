@@ -6,7 +6,6 @@ X.json    data set, protocol, part, seeds, model, candidates and their ceiling; 
 """
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.manifest import Question
+from kg_targets.store.digest import text_sha256
 from training.errors import DataError, ShapeError
 from training.folders import json_text, write_text
 from training.vqa.answers import accepted_answers, normalise_answer
@@ -128,7 +128,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "format": FORMAT,
         "questions": len(predictions.rows),
         "correct": sum(row.correct for row in predictions.rows),
-        "sha256": _digest(text),
+        "sha256": text_sha256(text),
     }
     facts[_SEAL] = _seal(facts)
     facts_path(path).unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def read_predictions(path: Path) -> Predictions:
         facts = json.loads(facts_path(path).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise DataError(f"{path} is of another version: make it again")
-        if facts["sha256"] != _digest(text) or facts.pop(_SEAL) != _seal(facts):
+        if facts["sha256"] != text_sha256(text) or facts.pop(_SEAL) != _seal(facts):
             raise DataError(f"{path} and {facts_path(path).name} do not belong together: make both again")
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         if not facts.keys() >= REQUIRED:
@@ -192,7 +192,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _seal(facts: Mapping[str, Any]) -> str:
     """sha256 of all other facts: one that was changed by hand is seen."""
-    return _digest(json_text({name: value for name, value in facts.items() if name != _SEAL}))
+    return text_sha256(json_text({name: value for name, value in facts.items() if name != _SEAL}))
 
 
 def _row(question: Question, predicted: str, probability: float | None, language: str) -> Prediction:
@@ -229,7 +229,3 @@ def _flag(cell: str) -> bool:
     if cell not in ("0", "1"):
         raise ValueError(f"{cell!r} is neither 0 nor 1")
     return cell == "1"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

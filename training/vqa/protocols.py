@@ -13,7 +13,6 @@ never occurs in training cannot be given, and the ceiling says so. Answers are n
 """
 
 import argparse
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from kg_targets.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, Manifest, Question, ReadReport
 from kg_targets.manifest.folds import assign_cases
+from kg_targets.store.digest import shuffle_key
 from training.checks import one_of, within
 from training.errors import ConfigError, DataError
 from training.vqa.answers import accepted_answers, is_blank, normalise_question
@@ -215,7 +215,7 @@ def images_for(questions: Sequence[Question], size: float, seed: int, part: str)
     until one more would lead further away from ``size``; one at least, and never all.
     """
     counts = Counter(question.image_id for question in questions)
-    order = sorted(counts, key=lambda image: hashlib.sha256(f"{seed}\n{part}\n{image}".encode()).digest())
+    order = sorted(counts, key=lambda image: shuffle_key(seed, part, image))
     taken: list[str] = []
     held = 0
     for image in order[:-1]:

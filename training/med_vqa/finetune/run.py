@@ -1,6 +1,5 @@
 """A fine-tuning run, in the order in which it happens: questions, model, loop, selection, saving."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -14,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from kg_targets.manifest import Manifest
+from kg_targets.store.digest import text_sha256
 from training.clip.config import check_precision
 from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
@@ -181,7 +181,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     text = json.dumps([content, split.candidates, split.knowledge], ensure_ascii=False)
     shown = config.data.images != "blank"
     paths = sorted({question.image_path for question in questions if question.image_path}) if shown else []
-    return [hashlib.sha256(text.encode()).hexdigest(), image_digest(Path(config.data.data_root), paths)]
+    return [text_sha256(text), image_digest(Path(config.data.data_root), paths)]
 
 
 def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:

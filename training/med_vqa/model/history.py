@@ -9,13 +9,13 @@ predictions, lists all pre-trainings, the earliest first. ``null`` in it, or no 
 recorded.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from kg_targets.manifest import Question
+from kg_targets.store.digest import text_sha256
 from training.engine.config import RunConfig
 from training.errors import CheckpointError
 from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
@@ -290,4 +290,4 @@ class TrainingHistory:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]
+    return text_sha256("\n".join(parts))[:DIGITS]

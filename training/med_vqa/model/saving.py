@@ -4,7 +4,6 @@ config.json, model.safetensors, tokenizer   transformers' files
 answers.json                                what the model ranks and knows
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from kg_targets.store.digest import files_sha256
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.engine.checkpoint import CONFIG as RUN_CONFIG
 from training.errors import CheckpointError, ConfigError
@@ -211,13 +211,7 @@ def model_folder(folder: Path) -> Path:
 
 def folder_digest(folder: Path) -> str:
     """sha256 over the names and contents of a model folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            digest.update(f"{path.name}\n".encode())
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    return files_sha256(path for path in sorted(folder.iterdir()) if path.is_file())
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 the case; an image that is alone in its case gets two augmentations.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
+from kg_targets.store.digest import shuffle_key
 from training.clip.load import Clip
 from training.data.cases import case_codes
 from training.data.dataset import Batch, CaptionedImages
@@ -236,7 +236,7 @@ def dev_rows(group_ids: Sequence[str], rows: NDArray[np.int64], share: float) ->
         ConfigError: there are fewer than two cases to share out.
     """
     names = [group_ids[row] or f"\0{row}" for row in rows]
-    cases = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    cases = sorted(set(names), key=shuffle_key)
     if not share:
         return rows[:0]
     if len(cases) < 2:

@@ -1,7 +1,5 @@
 """One stage of a pre-training, in the order in which it happens: corpus, labels, model, loop, selection, saving."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from kg_targets.losses.contrastive import gather_rows, target_entropy
 from kg_targets.store import TargetStore
+from kg_targets.store.digest import json_sha256, shuffle_key
 from training.clip.config import check_precision
 from training.data.cases import case_codes
 from training.data.dataset import Batch
@@ -57,7 +56,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
         fingerprints=[
             store.fingerprint,
             images.digest(),
-            hashlib.sha256(json.dumps(exclusions.found).encode()).hexdigest(),
+            json_sha256(exclusions.found),
             *(source.digest for source in labels),
             *initial_digests(config.model),
         ],
@@ -69,7 +68,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
 
 def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
     """A CPU generator for one of a step's draws, the same on every process."""
-    digest = hashlib.sha256(f"{what} {seed} {step}".encode()).digest()
+    digest = shuffle_key(f"{what} {seed} {step}")
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
