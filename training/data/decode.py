@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from training.data.dicom import decode_dicom
 from training.data.pixels import check_pixels, percentile_window, to_grey
-from training.errors import KGTargetsError
+from training.errors import KGTargetsError, one_line
 
 MAX_BYTES = 1 << 30
 """Larger files are not read: no image of a contrastive data set is, and a mistaken path may be."""
@@ -71,7 +71,9 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         if data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom")):
-            return decode_dicom(data, name)
+            picture = decode_dicom(data, name)
+            check_pixels(*picture.size)
+            return picture
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_pixels(*image.size)
             image.load()
@@ -85,11 +87,6 @@ def decode(data: bytes, name: str) -> Image.Image:
     except Exception as error:
         # Damaged bytes make decoders raise nearly anything, from struct.error to IndexError.
         raise BrokenImage(f"{name} ({one_line(error)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's message on one line, or its type if it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @cache

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg_targets.store import TargetStore
-from training.data.decode import BrokenImage, one_line
+from training.data.decode import BrokenImage
 from training.data.sources.shards import Key, ShardedSource, stem
-from training.errors import DataError
+from training.errors import DataError, one_line
 
 IMAGE = "image"
 ID_COLUMNS = ("image_id", "id")

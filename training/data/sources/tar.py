@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kg_targets.store import TargetStore
-from training.data.decode import MAX_BYTES, BrokenImage, one_line
+from training.data.decode import MAX_BYTES, BrokenImage
 from training.data.files import inside
 from training.data.sources.shards import Key, ShardedSource, sample_key, stem
-from training.errors import DataError
+from training.errors import DataError, one_line
 
 IMAGE_ENDINGS = frozenset(
     ("bmp", "dcm", "dicom", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp")
