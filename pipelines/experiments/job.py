@@ -10,8 +10,9 @@ from typing import Any
 
 import training
 from pipelines.experiments.grid import as_arguments, digest, shown, training_config
-from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
+from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key
 from training.engine.config import RunConfig
+from training.folders import write_json
 
 SECONDS = "seconds.json"
 """In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each};
