@@ -1,4 +1,4 @@
-"""Why two images are as similar as they are.
+"""Why two images are as similar as they are, and the concept graph around one of them.
 
 With sparse factors the similarity is a sum over concepts, S_ij = Σ_a K_i[a]·K_j[a], so each shared concept has a share
 of it: an exact attribution, not an estimate.
@@ -7,18 +7,54 @@ of it: an exact attribution, not an estimate.
 import html
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import networkx as nx
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
 
-from kg_targets.inspect.network import concept_hierarchy
-
-if TYPE_CHECKING:
-    from kg_targets.store import TargetStore
-
 _ADDITIVE = ("ontology",)
+
+
+class Knowledge(Protocol):
+    """A store of knowledge, as far as it is looked at here; its members are those of ``TargetStore``."""
+
+    manifest: dict[str, Any]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """bool [N]: whether anything is known about a row."""
+
+    @property
+    def captions(self) -> list[str]:
+        """One per row."""
+
+    @property
+    def cuis(self) -> list[list[str]]:
+        """Of each row, what its caption asserts."""
+
+    @property
+    def concepts(self) -> pd.DataFrame:
+        """One row per column of sparse factors, with cui and name."""
+
+    @property
+    def is_a(self) -> pd.DataFrame:
+        """Edges: child, relation, parent."""
+
+    @property
+    def factors(self) -> sparse.csr_array | NDArray[np.float32]:
+        """[N, C]: one factor per row."""
+
+    def row(self, image_id: str) -> int:
+        """Row of an image."""
+
+    def block(self, rows: list[int], cols: list[int]) -> NDArray[np.float32]:
+        """Similarities of rows and columns."""
+
+    def __hash__(self) -> int:
+        """By identity: what was derived from a store is kept for it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +108,7 @@ class Explanation:
         return f"<div><p>similarity <b>{self.similarity:.3f}</b></p>{captions}{note}{table}</div>"
 
 
-def explain(store: "TargetStore", first: str, second: str) -> Explanation:
+def explain(store: Knowledge, first: str, second: str) -> Explanation:
     """Take the similarity of two images apart into shared concepts.
 
     Raises:
@@ -98,7 +134,7 @@ def explain(store: "TargetStore", first: str, second: str) -> Explanation:
     )
 
 
-def _shared(store: "TargetStore", rows: tuple[int, int]) -> tuple[SharedConcept, ...]:
+def _shared(store: Knowledge, rows: tuple[int, int]) -> tuple[SharedConcept, ...]:
     left, right = (sparse.csr_array(store.factors[[row]]) for row in rows)
     product = sparse.csr_array(left.multiply(right))
     names = store.concepts["name"].tolist()
@@ -117,11 +153,15 @@ def _shared(store: "TargetStore", rows: tuple[int, int]) -> tuple[SharedConcept,
 
 
 @lru_cache(maxsize=4)
-def _hierarchy(store: "TargetStore") -> nx.DiGraph:
-    return concept_hierarchy(store)
+def _hierarchy(store: Knowledge) -> nx.DiGraph:
+    """Every edge that the closure follows, child → parent: ``is_a``, ``same_as`` both ways, ``part_of`` if built so."""
+    edges = store.is_a
+    graph = nx.DiGraph()
+    graph.add_edges_from(zip(edges["child"], edges["parent"], strict=True))
+    return graph
 
 
-def _path(store: "TargetStore", asserted: tuple[str, ...], target: str) -> list[str]:
+def _path(store: Knowledge, asserted: tuple[str, ...], target: str) -> list[str]:
     """Shortest ``is_a`` path from one of the asserted concepts up to ``target``; ties by CUI."""
     if target in asserted:
         return [target]
@@ -151,3 +191,35 @@ def _html_row(tag: str, *cells: str) -> str:
         + "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells)
         + "</tr>"
     )
+
+
+def neighbourhood(store: Knowledge, image_id: str, hops: int = 2) -> nx.MultiDiGraph:
+    """The image, its concepts (``has_attribute``) and what those are (``is_a``), ``hops`` edges from the image.
+
+    Nodes carry ``kind`` ("image" or the concept's kind) and ``name``; edges carry ``relation``, also as their key.
+
+    Raises:
+        StoreError: no such image.
+    """
+    row = store.row(image_id)
+    concepts = store.concepts.set_index("cui")
+    graph = nx.MultiDiGraph()
+    graph.add_node(image_id, kind="image", name=store.captions[row])
+    frontier = store.cuis[row] if hops > 0 else []
+    for cui in frontier:
+        graph.add_edge(image_id, cui, key="has_attribute", relation="has_attribute")
+    parents = store.is_a.groupby("child")
+    for _ in range(hops - 1):
+        reached: set[str] = set()
+        for child in frontier:
+            if child not in parents.groups:
+                continue
+            edges = parents.get_group(child)
+            for relation, parent in zip(edges["relation"], edges["parent"], strict=True):
+                graph.add_edge(child, parent, key=relation, relation=relation)
+                reached.add(parent)
+        frontier = sorted(reached)
+    for node in graph.nodes:
+        if node != image_id:
+            graph.nodes[node].update(kind=concepts.at[node, "kind"], name=concepts.at[node, "name"])
+    return graph
