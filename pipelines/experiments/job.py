@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import training
-<<<<<<< HEAD
-from pipelines.experiments.grid import as_arguments, digest, shown, training_config
-from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key
-=======
 from kg_targets.store.digest import json_sha256
 from pipelines.experiments.grid import as_arguments, shown, training_config
-from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
->>>>>>> exp
+from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key
 from training.engine.config import RunConfig
 from training.folders import write_json
 
