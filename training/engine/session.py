@@ -17,13 +17,12 @@ from training.engine.checkpoint import (
     how_to_start,
     run_key,
     start_run,
-    write_json,
 )
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
-from training.folders import writing
+from training.folders import write_json, writing
 from training.options import to_yaml
 
 C = TypeVar("C", bound=RunConfig)
