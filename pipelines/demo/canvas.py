@@ -142,19 +142,6 @@ def on_ellipse(at: Point, rx: float, ry: float, angle: float) -> Point:
     return (at[0] + rx * np.cos(angle), at[1] + ry * np.sin(angle))
 
 
-def brightness(kinds: str, **tissues: tuple[float, ...]) -> dict[str, dict[str, float]]:
-    """Kind of image (or window) to the brightness of every tissue on it.
-
-    Args:
-        kinds: names of the columns, separated by blanks.
-        tissues: a row for each tissue, one value for each kind.
-    """
-    return {
-        kind: {name: row[column] for name, row in tissues.items()}
-        for column, kind in enumerate(kinds.split())
-    }
-
-
 def ramp(distance: Array, soft: float = EDGE) -> Array:
     """Turn a signed distance (negative inside) into a mask that falls from 1 to 0 over ``soft`` units."""
     return np.clip(np.float32(0.5) - distance / np.float32(soft), 0, 1).astype(np.float32)

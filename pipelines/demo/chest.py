@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipelines.demo.canvas import Array, Canvas, Point, brightness, on_ellipse, ramp
-from pipelines.demo.cases import Case, Series
+from pipelines.demo.canvas import Array, Canvas, Point, on_ellipse, ramp
+from pipelines.demo.cases import Case, Series, tissues
 
 
 def draw_chest(canvas: Canvas, case: Case, series: Series) -> Point | None:
@@ -126,18 +126,7 @@ def _radiograph_finding(c: Canvas, case: Case, lung: Array) -> Point | None:
 
 # ── axial CT ──────────────────────────────────────────────────────────────────────────────────────
 
-# The two usual windows of a chest CT.
-_WINDOWS = brightness(
-    "soft lung",
-    air=(0.0, 0.0),
-    lung=(0.04, 0.24),
-    fat=(0.24, 0.8),
-    muscle=(0.5, 0.92),
-    fluid=(0.42, 0.88),
-    blood=(0.72, 0.95),
-    bone=(1.0, 1.0),
-    vessel=(0.1, 0.7),
-)
+_WINDOWS = tissues("chest")
 
 
 def _axial_ct(canvas: Canvas, case: Case, window: str) -> Point | None:

@@ -1,7 +1,7 @@
 """Pictures to look at: what each run finds for a few queries, and what a batch's targets look like."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
@@ -59,35 +60,46 @@ def contact_sheet(
     values = [data.label(name) for name in labels]
     columns = 1 + len(orders) * (depth + 0.35)
     height = 1.64 * len(queries) + 1.1  # inches; the last row has captions too
-    figure = Figure(figsize=(1.18 * columns + 0.2, height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(queries),
-        1 + len(orders) * (depth + 1),
-        width_ratios=[1, *([0.35] + [1] * depth) * len(orders)],
-        left=0.005, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height,
-        wspace=0.06, hspace=0.42,
-    )  # fmt: skip
-    sheet_title(figure, title)
+    ratios = [1, *([0.35] + [1] * depth) * len(orders)]
+    figure, grid = _sheet(title, 1.18 * columns + 0.2, height, len(queries), ratios, left=0.005, hspace=0.42)
     for line, query in enumerate(queries):
         first = figure.add_subplot(grid[line, 0])
         panel(first, data, source, query, QUERY, _caption(values, query), "" if line else "query")
         for number, (name, order) in enumerate(orders.items()):
-            for place, row in enumerate(order[query, :depth]):
-                axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
-                if row < 0:
-                    axes.axis("off")
-                    continue
+            places = _places(figure, grid, line, number, depth, order[query])
+            for place, (axes, row) in enumerate(places):
                 head = name if line == 0 and place == 0 else ""
-                colour = agreement(values, query, int(row))
-                panel(axes, data, source, int(row), colour, _caption(values, int(row)), head)
+                colour = agreement(values, query, row)
+                panel(axes, data, source, row, colour, _caption(values, row), head)
     figure.savefig(path, dpi=110)
 
 
-def sheet_title(figure: Figure, title: str) -> None:
-    """Write a title above, wrapped to the figure's width."""
-    width = int(15 * figure.get_figwidth())  # characters of this size in an inch
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
-    figure.text(0.005, 0.995, "\n".join(lines), va="top", fontsize=9, parse_math=False)
+def _sheet(
+    title: str, width: float, height: float, lines: int, ratios: Sequence[float], *, left: float = 0.01,
+    bottom: float = 0.45, wspace: float = 0.06, hspace: float,
+) -> tuple[Figure, GridSpec]:  # fmt: skip
+    """A white page (sizes in inches) with its title, wrapped to its width, and a grid for ``lines`` queries."""
+    figure = Figure(figsize=(width, height), facecolor="white")
+    grid = figure.add_gridspec(
+        lines, len(ratios), width_ratios=ratios, left=left, right=0.995, bottom=bottom / height,
+        top=1 - 0.72 / height, wspace=wspace, hspace=hspace,
+    )  # fmt: skip
+    characters = int(15 * figure.get_figwidth())  # of this size in an inch
+    text = [part for line in title.splitlines() for part in textwrap.wrap(line, characters)]
+    figure.text(0.005, 0.995, "\n".join(text), va="top", fontsize=9, parse_math=False)
+    return figure, grid
+
+
+def _places(
+    figure: Figure, grid: GridSpec, line: int, number: int, depth: int, found: NDArray[np.int64]
+) -> Iterator[tuple[Axes, int]]:
+    """Axes and row of each image that run ``number`` found for the query of ``line``; the other axes stay empty."""
+    for place, row in enumerate(found[:depth].tolist()):
+        axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
+        if row < 0:
+            axes.axis("off")
+        else:
+            yield axes, row
 
 
 def panel(
@@ -211,13 +223,9 @@ def text_sheet(
         title: above, one or two lines.
     """
     values = [data.label(name) for name in labels]
-    height = 1.75 * len(queries) + 0.9  # inches
-    figure = Figure(figsize=(1.7 + 4.4 * len(shown), height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(queries), 1 + len(shown), width_ratios=[1.35, *[4.4] * len(shown)],
-        left=0.01, right=0.995, bottom=0.3 / height, top=1 - 0.72 / height, wspace=0.04, hspace=0.42,
-    )  # fmt: skip
-    sheet_title(figure, title)
+    size = 1.7 + 4.4 * len(shown), 1.75 * len(queries) + 0.9  # inches
+    ratios = [1.35, *[4.4] * len(shown)]
+    figure, grid = _sheet(title, *size, len(queries), ratios, bottom=0.3, wspace=0.04, hspace=0.42)
     for line, query in enumerate(queries):
         head = "" if line else "query"
         place = figure.add_subplot(grid[line, 0])
@@ -241,7 +249,7 @@ def _captions(
             continue
         own = data.caption_codes[row] == data.caption_codes[query]
         colour = OWN if own else agreement(values, query, row)
-        axes.add_patch(_bar(place, colour))
+        axes.add_patch(Rectangle((0, place + 0.08), 0.012, 0.84, color=colour, linewidth=0))
         axes.text(
             0.025, place + 0.5, f"{place + 1}. {_wrapped(data.captions[row], _WIDTH, _LINES)}",
             va="center", fontsize=6.6, color=OWN if own else "#222222", linespacing=1.15, parse_math=False,
@@ -263,24 +271,17 @@ def image_sheet(
     Args are those of ``text_sheet``; ``depth`` images per run, the caption's own in a blue frame.
     """
     values = [data.label(name) for name in labels]
-    height = 1.75 * len(queries) + 0.9
-    figure = Figure(figsize=(2.6 + 1.18 * len(shown) * (depth + 0.35), height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(queries), 1 + len(shown) * (depth + 1), width_ratios=[2.2, *([0.35] + [1] * depth) * len(shown)],
-        left=0.01, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height, wspace=0.06, hspace=0.5,
-    )  # fmt: skip
-    sheet_title(figure, title)
+    size = 2.6 + 1.18 * len(shown) * (depth + 0.35), 1.75 * len(queries) + 0.9
+    ratios = [2.2, *([0.35] + [1] * depth) * len(shown)]
+    figure, grid = _sheet(title, *size, len(queries), ratios, hspace=0.5)
     for line, query in enumerate(queries):
         axes = figure.add_subplot(grid[line, 0])
         axes.axis("off")
         text = f"{_wrapped(data.captions[query], 48, 7)}\n\n{_caption(values, query)}"
         axes.text(0, 0.5, text, va="center", fontsize=6.8, linespacing=1.2, parse_math=False)
         for number, (name, lists) in enumerate(shown.items()):
-            for place, row in enumerate(lists.order[query, :depth].tolist()):
-                axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
-                if row < 0:
-                    axes.axis("off")
-                    continue
+            places = _places(figure, grid, line, number, depth, lists.order[query])
+            for place, (axes, row) in enumerate(places):
                 own = data.caption_codes[row] == data.caption_codes[query]
                 colour = OWN if own else agreement(values, query, row)
                 rank = f" {lists.own_ranks[query]:,}" if lists.own_ranks is not None else ""
@@ -292,7 +293,3 @@ def image_sheet(
 
 def _wrapped(text: str, width: int, lines: int) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
-
-
-def _bar(place: int, colour: str) -> Rectangle:
-    return Rectangle((0, place + 0.08), 0.012, 0.84, color=colour, linewidth=0)

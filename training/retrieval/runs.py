@@ -10,6 +10,7 @@ import yaml
 
 from training.engine.checkpoint import FINISHED
 from training.errors import CheckpointError, ConfigError
+from training.options import flat
 
 CHANCE = "chance"
 """Name of the column that no run may have."""
@@ -66,9 +67,9 @@ def _group(name: str, folders: tuple[Path, ...]) -> RunGroup:
             )
     configs = [_config(folder / "config.yaml") for folder in folders]
     seeds = tuple(config["seed"] for config in configs)
-    first = _flat(configs[0])
-    for folder, config in zip(folders[1:], configs[1:], strict=True):
-        other = _flat(config)
+    compared = [flat({k: v for k, v in one.items() if k not in _NOT_COMPARED}) for one in configs]
+    first = compared[0]
+    for folder, other in zip(folders[1:], compared[1:], strict=True):
         differing = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
         if differing:
             raise ConfigError(
@@ -99,13 +100,3 @@ def _config(path: Path) -> dict[str, Any]:
         return {**config, "seed": int(config["seed"])}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} is missing or damaged: train the run again") from error
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted field to value, without the fields that may differ."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if not prefix and key in _NOT_COMPARED:
-            continue
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

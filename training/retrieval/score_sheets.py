@@ -1,7 +1,6 @@
 """Score sheets: every query's score in every measure, kept so that tables are made without a model or an image."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.errors import DataError
-from training.folders import writing
+from training.folders import whole_file
 from training.retrieval.measures import Measures, Scored
 
 Fact = str | int | float
@@ -62,14 +61,8 @@ def write_sheet(path: Path, sheet: ScoreSheet) -> None:
     sections = {name: scored.section for name, scored in sheet.measures.items()}
     about = {"format": FORMAT, "facts": sheet.facts, "sections": sections}
     table = pa.table(columns).replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
-    partial = path.with_name(path.name + ".partial")
-    with writing(path, "--out"):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        try:
-            pq.write_table(table, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path, "--out") as partial:
+        pq.write_table(table, partial)
 
 
 def read_sheet(path: Path) -> ScoreSheet:
