@@ -130,9 +130,6 @@ def _liver_lesion(c: Canvas, case: Case, liver: Array, tissue: dict[str, float])
     return (-0.26, -0.02) if case.finding == "gallstones" else None
 
 
-# ── plain radiograph ──────────────────────────────────────────────────────────────────────────────
-
-
 def _radiograph(c: Canvas, case: Case) -> Point | None:
     c.paint(c.band([-1.4, -0.4, 0.2, 0.6, 1.4], [0.82, 0.8, 0.76, 0.82, 0.9], soft=0.1), 0.42)
     c.add(c.ellipse((-0.42, -0.55), 0.42, 0.4, soft=0.25), 0.1)  # liver
@@ -183,8 +180,6 @@ def _dilated_loops(c: Canvas) -> Point:
         c.add(lumen * folds, 0.14)
     return (0.2, 0.02)
 
-
-# ── ultrasound: a fan of speckle, with shadows behind stones and enhancement behind fluid ──────────────────
 
 _APEX = (0.0, -1.35)
 

@@ -63,8 +63,6 @@ class Canvas:
         x, y = (cos * dx + sin * dy) / np.float32(wide), (cos * dy - sin * dx) / np.float32(tall)
         return replace(self, x=x, y=y)
 
-    # ── masks: float32 [SIZE, SIZE], 0 outside and 1 inside ───────────────────────────────────────────
-
     def ellipse(self, at: Point, rx: float, ry: float, *, angle: float = 0.0, soft: float = EDGE) -> Array:
         """Mask of an ellipse with radii ``rx``, ``ry`` turned by ``angle``."""
         return ramp((self.radius(at, rx, ry, angle=angle) - 1) * np.float32(min(rx, ry)), soft)
@@ -116,8 +114,6 @@ class Canvas:
         """Mask of an elliptic ring, ``width`` wide, centred on the ellipse."""
         edge = np.abs(self.radius(at, rx, ry, angle=angle) - 1) * np.float32(min(rx, ry))
         return ramp(edge - np.float32(width / 2), EDGE)
-
-    # ── painting ──────────────────────────────────────────────────────────────────────────────────────
 
     def paint(self, mask: Array, value: float | Array) -> None:
         """Replace what is under ``mask`` by ``value``."""

@@ -11,9 +11,6 @@ def draw_chest(canvas: Canvas, case: Case, series: Series) -> Point | None:
     return _radiograph(canvas, case) if series.modality == "x-ray" else _axial_ct(canvas, case, series.view)
 
 
-# ── frontal radiograph ────────────────────────────────────────────────────────────────────────────
-
-
 def _radiograph(canvas: Canvas, case: Case) -> Point | None:
     c = canvas.local(wide=case.habitus)
     _trunk(c)
@@ -124,8 +121,6 @@ def _radiograph_finding(c: Canvas, case: Case, lung: Array) -> Point | None:
     return (0.3, 0.3) if case.finding == "cardiomegaly" else None
 
 
-# ── axial CT ──────────────────────────────────────────────────────────────────────────────────────
-
 _WINDOWS = tissues("chest")
 
 
@@ -218,9 +213,6 @@ def _ct_finding(c: Canvas, case: Case, lung: Array, tissue: dict[str, float]) ->
         c.paint(mass, 1.05 * tissue["muscle"])
         return where
     return (0.15, -0.15) if case.finding == "cardiomegaly" else None
-
-
-# ── mammography ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw_breast(canvas: Canvas, case: Case, series: Series) -> Point | None:

@@ -94,8 +94,6 @@ def _subdural(c: Canvas, case: Case, brain: Array, lesion: dict[str, float]) -> 
     return (case.side * (_RX - 0.08), 0.0)
 
 
-# ── lumbar spine, from the side ────────────────────────────────────────────────────────────────────────────
-
 _LEVELS = (-1.0, -0.68, -0.36, -0.04, 0.28, 0.6)
 _ILL = 3
 """Index of the vertebra that breaks, and of the disc below it that slips."""

@@ -44,9 +44,6 @@ def draw_bone(
     return (start[0] + dx * cut / length, start[1] + dy * cut / length)
 
 
-# ── hand ──────────────────────────────────────────────────────────────────────────────────────────
-
-
 def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
     """Draw a hand from the back, fingers up: the thumb of a right hand points to the image's left."""
     c = canvas.local((0, 0.12), wide=-case.side * case.habitus)
@@ -92,9 +89,6 @@ def _to_canvas(spot: Point | None, case: Case, origin: Point, *, flip: int) -> P
     if spot is None:
         return None
     return (origin[0] + flip * case.side * case.habitus * spot[0], origin[1] + spot[1])
-
-
-# ── knee ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw_knee(canvas: Canvas, case: Case, series: Series) -> Point | None:
@@ -166,9 +160,6 @@ def _knee_sideways(canvas: Canvas, case: Case, *, mri: bool, water_bright: bool)
         c.paint(c.stroke([(-0.34, 0.26), (0.0, 0.36), (0.32, 0.3)], 0.035), look["fluid"] if mri else 0.12)
         return (0.0, 0.34)
     return (-0.36, -0.45) if case.finding == "joint effusion" else None
-
-
-# ── pelvis ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw_pelvis(canvas: Canvas, case: Case, series: Series) -> Point | None:

@@ -297,13 +297,6 @@ def cui_by_chance(
     return _collect(nothing, cuis, groups, depths, {name: VARIANTS[name].chance for name in variants}, chunk)
 
 
-def cui_overlap_at(
-    order: IntArray, cuis: sparse.csr_array, groups: IntArray, depths: Sequence[int], chunk: int = CHUNK
-) -> Scores:
-    """``cui_at`` in its default variant: K to float64 ``[N]``."""
-    return cui_at(order, cuis, groups, depths, chunk=chunk)["oracle"]
-
-
 def _collect(
     order: IntArray,
     cuis: sparse.csr_array,

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,28 +134,25 @@ def _joined(parts: Sequence[Scored]) -> Scored:
     )
 
 
-def _check_same_measures(first: ScoreSheet, other: ScoreSheet) -> None:
-    differing = _different(_headings(first), _headings(other))
-    if differing:
+def _check_same_measures(*both: ScoreSheet) -> None:
+    headings, classes = (
+        [
+            {name: (scored.section, scored.classes is None) for name, scored in s.measures.items()}
+            for s in both
+        ],
+        [{name: value for name, value in s.facts.items() if name.startswith(CLASSES)} for s in both],
+    )
+    if differing := _different(*headings):
         raise DataError(
             f'score sheets differ in the measure "{differing[0]}": score all of them with the same options'
         )
-    differing = _different(_classes(first), _classes(other))
-    if differing:
+    if differing := _different(*classes):
         raise DataError(
             f"score sheets differ in the {differing[0]}: folds that lack a class cannot be pooled, leave it out"
         )
 
 
-def _headings(sheet: ScoreSheet) -> dict[str, object]:
-    return {name: (scored.section, scored.classes is None) for name, scored in sheet.measures.items()}
-
-
-def _classes(sheet: ScoreSheet) -> dict[str, object]:
-    return {name: value for name, value in sheet.facts.items() if name.startswith(CLASSES)}
-
-
-def _different(one: dict[str, object], other: dict[str, object]) -> list[str]:
+def _different(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
