@@ -65,7 +65,7 @@ $(CORE_INSTALLED): pyproject.toml constraints-core.txt
 test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the core again without torch on numpy 2
 	@$(BIN)/python -m pytest $(ARGS)
 	echo "The core without torch and spaCy, on numpy 2:"
-	$(CORE)/bin/python -m pytest --quiet --ignore-glob='*test_training*' tests/test_rooms.py tests/kg_targets tests/pipelines tests/training/vqa tests/training/leakage $(ARGS)
+	$(CORE)/bin/python -m pytest --quiet --ignore-glob='*test_training*' --ignore=tests/pipelines/experiments tests/test_rooms.py tests/kg_targets tests/pipelines tests/training/vqa tests/training/leakage $(ARGS)
 
 targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [TEACHER=] [ARGS=]
 	@[ -n "$(DATASET)" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
@@ -76,23 +76,23 @@ card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=fol
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
 	$(BIN)/kg-targets card $(STORE) --out $(dir $(STORE:/=))report/card-$(notdir $(STORE:/=)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
+EXPERIMENT = $(BIN)/python -m pipelines.experiments
+EXPERIMENT_OPTIONS = $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
 tables: $(INSTALLED) ## Ablation tables: DATASET=demo|medpix [GRID=medpix_search] [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --dry-run"]
 	@[ -n "$(DATASET)" ] || { echo "error: say which grid: make tables DATASET=demo (they are in pipelines/grids)" >&2; exit 2; }
 	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
-	$(BIN)/python -m pipelines.tables $(GRID) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
-
-VQA_TABLES = $(BIN)/python -m pipelines.vqa_tables
-VQA_OPTIONS = $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+	$(EXPERIMENT) $(GRID) $(EXPERIMENT_OPTIONS)
 
 vqa: $(INSTALLED) ## Med-VQA tables: GRID=vqa_rad [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --stage finetune --dry-run"]
 	@[ -n "$(GRID)" ] || { echo "error: say which grid: make vqa GRID=vqa_rad (they are pipelines/grids/vqa_*.yaml)" >&2; exit 2; }
-	$(VQA_TABLES) $(GRID) $(VQA_OPTIONS)
+	$(EXPERIMENT) $(GRID) $(EXPERIMENT_OPTIONS)
 
 table5: $(INSTALLED) ## Soft labels of different teachers beside AMiF's Table 5: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
-	@$(VQA_TABLES) vqa_table5 $(VQA_OPTIONS)
+	@$(EXPERIMENT) vqa_table5 $(EXPERIMENT_OPTIONS)
 
 fig6: $(INSTALLED) ## λ of the soft labels as in AMiF's Fig. 6, with its plot: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
-	@$(VQA_TABLES) vqa_fig6 $(VQA_OPTIONS)
+	@$(EXPERIMENT) vqa_fig6 $(EXPERIMENT_OPTIONS)
 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data

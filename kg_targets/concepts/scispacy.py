@@ -22,9 +22,8 @@ import numpy.typing as npt
 
 from kg_targets.concepts.folding import fold
 from kg_targets.concepts.lexicon import Hit, Sense, roles
-from kg_targets.concepts.mention import ConceptSource, Mention, reading_order
+from kg_targets.concepts.mention import ConceptSource, Mention, reading_order, without_overlap
 from kg_targets.concepts.negation import NegationRules
-from kg_targets.concepts.spans import without_overlap
 from kg_targets.concepts.stop_list import StopList
 from kg_targets.errors import ExtractionError
 

@@ -1,4 +1,7 @@
-"""What an ontology hands out: concepts, alias candidates and the report of how it was read."""
+"""What an ontology hands out: concepts, alias candidates and the report of how it was read.
+
+Which coarse kind of thing a concept is, told from its vocabulary or its UMLS semantic types.
+"""
 
 from __future__ import annotations
 
@@ -130,3 +133,25 @@ class OntologyReport:
 def cui_strings(numbers: npt.NDArray[np.int32] | Iterable[int]) -> list[str]:
     """Format many CUI numbers."""
     return [format_cui(int(number)) for number in numbers]
+
+
+KIND_OF_VOCABULARY = {"DOID": "finding", "MONDO": "finding", "HP": "finding", "UBERON": "organ"}
+"""Vocabularies with one subject; others (EFO) have none to tell."""
+
+_FINDING = ("T019", "T020", "T033", "T034", "T037", "T046", "T047", "T048", "T049", "T184", "T190", "T191")
+_ORGAN = ("T017", "T018", "T021", "T022", "T023", "T024", "T025")
+KIND_OF_TYPE = {
+    **dict.fromkeys(_FINDING, "finding"),
+    **dict.fromkeys(_ORGAN, "organ"),
+    **dict.fromkeys(("T029", "T030"), "region"),
+    **dict.fromkeys(("T058", "T059", "T060", "T061"), "procedure"),
+    **dict.fromkeys(("T074", "T203"), "device"),
+    **dict.fromkeys(("T079", "T080", "T081", "T082"), "qualifier"),
+    "T130": "contrast",
+}
+"""UMLS semantic types (Semantic Network) by the kinds that the seed uses."""
+
+
+def kind_of_types(types: Iterable[str]) -> str:
+    """Kind of a concept with these TUIs: that of the smallest TUI that has one, else empty."""
+    return next((KIND_OF_TYPE[type_] for type_ in sorted(types) if type_ in KIND_OF_TYPE), "")

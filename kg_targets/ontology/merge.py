@@ -1,6 +1,12 @@
-"""Uniting two ontologies, and keeping a part of one."""
+"""Uniting two ontologies, and keeping a part of one.
+
+Keeping the hierarchy whole when nodes leave it: children are tied to the next ancestors that stay.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,39 +14,76 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from kg_targets.ontology.bridge import bridged
-from kg_targets.ontology.ontology import Ontology
-from kg_targets.ontology.tables import EDGES, SAME_AS, Tables
+from kg_targets.ontology.resolve import Resolved
+from kg_targets.ontology.tables import EDGES, IS_A, PART_OF, SAME_AS, Tables
+
+Node = TypeVar("Node", bound=Hashable)
+
+
+def compose(first: str, second: str) -> str:
+    """What a path of two relations amounts to: ``part_of`` prevails, ``same_as`` changes nothing."""
+    if PART_OF in (first, second):
+        return PART_OF
+    return SAME_AS if first == second == SAME_AS else IS_A
+
+
+def bridged(
+    parents: Mapping[Node, Iterable[tuple[str, Node]]], keep: Container[Node]
+) -> Iterator[tuple[Node, str, Node]]:
+    """Edges between kept nodes, walking through dropped ones.
+
+    Args:
+        parents: for each node its ``(relation, parent)``; cycles are allowed.
+        keep: the nodes that stay.
+    Yields:
+        Distinct ``(child, relation, ancestor)`` with both ends kept: the edges as they are, and one edge per
+        path whose inner nodes are all dropped, with the relation that the path composes to.
+    """
+    for child in parents:
+        if child not in keep:
+            continue
+        found: set[tuple[str, Node]] = set()
+        direct = set(parents[child])
+        stack = sorted(direct, key=repr)
+        while stack:
+            relation, node = stack.pop()
+            if (relation, node) in found:
+                continue
+            found.add((relation, node))
+            if node in keep:
+                if node == child and (relation, node) not in direct:
+                    continue  # A way round through dropped nodes says nothing.
+                yield child, relation, node
+            else:
+                stack.extend((compose(relation, step), parent) for step, parent in parents.get(node, ()))
+
 
 _FUSED = "equal-meaning link to a concept that the sources before keep apart from another of its group"
 
 
-def united(left: Ontology, right: Ontology) -> Ontology:
+def united(first: Tables, second: Tables) -> Tables:
     """Concepts, names and edges of both; the left one's layers stay in front.
 
     Verification is decided anew, over all names: a vocabulary of the left and one of the right may confirm
     each other.
     """
-    first, second = left.tables(), right.tables()
     second_edges, kept_apart = _without_fusions(second.edges, first)
     offset = max(_layers(first.names), _layers(first.terms))
-    return Ontology.from_tables(
-        Tables(
-            release=f"{first.release} | {second.release}",
-            names=pa.concat_tables([first.names, _shifted(second.names, offset)]),
-            terms=pa.concat_tables([first.terms, _shifted(second.terms, offset)]),
-            edges=pa.concat_tables([first.edges, second_edges]),
-            skipped={
-                reason: count
-                for reason in {**first.skipped, **second.skipped, _FUSED: 0}
-                if (
-                    count := sum(
-                        part.get(reason, 0) for part in (first.skipped, second.skipped, {_FUSED: kept_apart})
-                    )
+    return Tables(
+        release=f"{first.release} | {second.release}",
+        names=pa.concat_tables([first.names, _shifted(second.names, offset)]),
+        terms=pa.concat_tables([first.terms, _shifted(second.terms, offset)]),
+        edges=pa.concat_tables([first.edges, second_edges]),
+        skipped={
+            reason: count
+            for reason in {**first.skipped, **second.skipped, _FUSED: 0}
+            if (
+                count := sum(
+                    part.get(reason, 0) for part in (first.skipped, second.skipped, {_FUSED: kept_apart})
                 )
-            },
-            self_loops=first.self_loops + second.self_loops,
-        )
+            )
+        },
+        self_loops=first.self_loops + second.self_loops,
     )
 
 
@@ -69,9 +112,8 @@ def _without_fusions(edges: pa.Table, first: Tables) -> tuple[pa.Table, int]:
     return edges.filter(pa.array(~dropped)), len(leaving)
 
 
-def restricted(ontology: Ontology, keep: npt.NDArray[np.bool_]) -> Ontology:
+def restricted(tables: Tables, data: Resolved, keep: npt.NDArray[np.bool_]) -> Tables:
     """The concepts marked in ``keep`` (bool ``[C]``), with edges over those that leave composed into one."""
-    tables, data = ontology.tables(), ontology.resolved()
     kept = {int(cui) for cui in data.cuis[keep]}
     parents: dict[int, list[tuple[str, int]]] = {}
     for edge in data.attached_edges().to_pylist():
@@ -79,18 +121,16 @@ def restricted(ontology: Ontology, keep: npt.NDArray[np.bool_]) -> Ontology:
     edges = list(bridged(parents, kept))
     columns = [[edge[0] for edge in edges], [edge[2] for edge in edges], [edge[1] for edge in edges]]
     members = pa.array(sorted(kept), pa.int32())
-    return Ontology.from_tables(
-        Tables(
-            release=f"{tables.release}, verified concepts",
-            names=tables.names.filter(pc.is_in(tables.names["cui"], value_set=members)),
-            terms=tables.terms.filter(pc.is_in(tables.terms["cui"], value_set=members)),
-            edges=pa.Table.from_arrays(
-                [pa.array(column, field.type) for column, field in zip(columns, EDGES, strict=True)],
-                schema=EDGES,
-            ),
-            skipped={**tables.skipped, "unverified concept": int((~keep).sum())},
-            self_loops=tables.self_loops,
-        )
+    return Tables(
+        release=f"{tables.release}, verified concepts",
+        names=tables.names.filter(pc.is_in(tables.names["cui"], value_set=members)),
+        terms=tables.terms.filter(pc.is_in(tables.terms["cui"], value_set=members)),
+        edges=pa.Table.from_arrays(
+            [pa.array(column, field.type) for column, field in zip(columns, EDGES, strict=True)],
+            schema=EDGES,
+        ),
+        skipped={**tables.skipped, "unverified concept": int((~keep).sum())},
+        self_loops=tables.self_loops,
     )
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.bridge import bridged
-from kg_targets.ontology.kinds import KIND_OF_VOCABULARY
+from kg_targets.ontology.concept import KIND_OF_VOCABULARY
 from kg_targets.ontology.lines import read_lines, require_file
+from kg_targets.ontology.merge import bridged
 from kg_targets.ontology.tables import IS_A, PART_OF, PREFERRED, TableBuilder, Tables
 
 _SYNONYM = re.compile(r'"((?:[^"\\]|\\.)*)"\s+EXACT\b\s*([^\[]*)')

@@ -21,13 +21,19 @@ from kg_targets.ontology.concept import (
     parse_cui,
     require_cui,
 )
+from kg_targets.ontology.merge import restricted, united
 from kg_targets.ontology.names import NameIndex
 from kg_targets.ontology.resolve import Resolved, resolve
-from kg_targets.ontology.summary import describe, fingerprint
 from kg_targets.ontology.tables import IS_A, NAMES, RELATIONS, SAME_AS, Tables
 
 if TYPE_CHECKING:
     from kg_targets.ontology.umls import UmlsOptions
+
+
+import hashlib
+from collections.abc import Mapping
+
+from kg_targets.ontology.closure import cycles
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -95,15 +101,11 @@ class Ontology:
         return cls.from_tables(read_umls(Path(directory), reading, options))
 
     def __or__(self, other: Ontology) -> Ontology:
-        from kg_targets.ontology.merge import united
-
-        return united(self, other)
+        return Ontology.from_tables(united(self.tables(), other.tables()))
 
     def verified_only(self) -> Ontology:
         """The verified concepts; children of one that leaves are tied to its next verified ancestors."""
-        from kg_targets.ontology.merge import restricted
-
-        return restricted(self, self._data.verified)
+        return Ontology.from_tables(restricted(self.tables(), self._data, self._data.verified))
 
     # ---- concepts ----
 
@@ -277,3 +279,35 @@ def _followed(relations: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         raise OntologyError(f"ontology: no relation {unknown[0]!r}; there are {', '.join(RELATIONS)}")
     return tuple(sorted({*relations, *((SAME_AS,) if IS_A in relations else ())}))
+
+
+def describe(resolved: Resolved, skipped: Mapping[str, int]) -> OntologyReport:
+    """Count what is there; ``skipped`` comes from the reader."""
+    graphs = {relation: resolved.graph(frozenset([relation])) for relation in RELATIONS}
+    count = max(len(resolved.cuis), 1)
+    spellings = np.unique((resolved.key * count + resolved.concept_of_name)[resolved.key >= 0]) // count
+    return OntologyReport(
+        concepts=len(resolved.cuis),
+        verified=int(resolved.verified.sum()),
+        names=resolved.names.num_rows,
+        ambiguous_aliases=int((np.unique(spellings, return_counts=True)[1] > 1).sum()),
+        edges={relation: len(graph.parents) for relation, graph in graphs.items() if len(graph.parents)},
+        cycles=tuple(tuple(cui_strings(resolved.cuis[group])) for group in cycles(graphs[IS_A])),
+        equivalence_classes=len(cycles(graphs[SAME_AS])),
+        self_loops=resolved.self_loops,
+        dangling_edges=resolved.edges.num_rows - resolved.attached_edges().num_rows,
+        skipped=dict(sorted(skipped.items())),
+    )
+
+
+def fingerprint(resolved: Resolved) -> str:
+    """sha256 over the content in canonical order: names, terms, and the edges whose ends are concepts."""
+    digest = hashlib.sha256()
+    for table in (resolved.names, resolved.terms, resolved.attached_edges()):
+        for name in table.column_names:
+            column = table[name]
+            digest.update(f"{name}:{len(column)}\n".encode())
+            for chunk in column.chunks:
+                values = chunk.to_pylist()
+                digest.update("\n".join(map(str, values)).encode() + b"\n" if values else b"")
+    return digest.hexdigest()

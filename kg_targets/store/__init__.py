@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "SCHEMA_VERSION": "kg_targets.store.schema",
     "StoreWriter": "kg_targets.store.writer",
-    "TargetStore": "kg_targets.store.reader",
+    "TargetStore": "kg_targets.store.teacher",  # the reader, and a teacher's stores with it: ``open`` finds both
     "TeacherStore": "kg_targets.store.teacher",
     "verify_store": "kg_targets.store.verify",
 }

@@ -20,7 +20,7 @@ from kg_targets.store.product import gram
 if TYPE_CHECKING:
     import networkx as nx
 
-    from kg_targets.inspect.explain import Explanation
+    from kg_targets.store.explain import Explanation
 
 
 BLOCK_KINDS = ("image_text", "image_image", "text_text")
@@ -41,6 +41,10 @@ class TargetStore:
 
     kind: ClassVar[str] = schema.KNOWLEDGE
     """What the similarities come from: ``knowledge`` or ``teacher``."""
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            _KINDS[cls.kind] = cls
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -68,11 +72,10 @@ class TargetStore:
         for entry in manifest["files"]:
             if not (folder / entry["file"]).is_file():
                 raise StoreError(f"{folder / entry['file']} is missing: build the store again")
-        if manifest.get("kind") == schema.TEACHER:
-            from kg_targets.store.teacher import TeacherStore  # which is a TargetStore
-
-            return TeacherStore(folder, manifest)
-        return cls(folder, manifest)
+        kind = manifest.get("kind", schema.KNOWLEDGE)
+        if kind not in (schema.KNOWLEDGE, *_KINDS):
+            raise StoreError(f"{folder} is a store of kind {kind!r}: take TargetStore from kg_targets.store")
+        return _KINDS.get(kind, cls)(folder, manifest)
 
     def __len__(self) -> int:
         return int(self.manifest["rows"])
@@ -333,17 +336,17 @@ class TargetStore:
         Raises:
             StoreError: one of the images is not in the store.
         """
-        from kg_targets.inspect.explain import explain
+        from kg_targets.store.explain import explain
 
         return explain(self, first, second)
 
     def to_networkx(self, image_id: str, hops: int = 2) -> "nx.MultiDiGraph":
-        """The image's neighbourhood in the concept graph, ``hops`` edges deep; see ``kg_targets.inspect.network``.
+        """The image's neighbourhood in the concept graph, ``hops`` edges deep; see ``kg_targets.store.explain``.
 
         Raises:
             StoreError: no such image.
         """
-        from kg_targets.inspect.network import neighbourhood
+        from kg_targets.store.explain import neighbourhood
 
         return neighbourhood(self, image_id, hops)
 
@@ -365,6 +368,10 @@ class TargetStore:
                 f"row numbers must be between 0 and {len(self) - 1}; got {numbers.min()}–{numbers.max()}"
             )
         return numbers
+
+
+_KINDS: dict[str | None, type[TargetStore]] = {}
+"""Other kinds of store that ``open`` finds, such as a teacher's; importing ``kg_targets.store.teacher`` adds it."""
 
 
 def check_block_kind(kind: str) -> None:

@@ -21,7 +21,7 @@ from kg_targets.store.reader import TargetStore, check_block_kind
 if TYPE_CHECKING:
     import networkx as nx
 
-    from kg_targets.inspect.explain import Explanation
+    from kg_targets.store.explain import Explanation
 
 MATCHED_LOGIT = 200.0
 """Scale of a store without a teacher: exp(−200) is 0 in float32, so that the targets are hard labels, exactly."""
@@ -135,7 +135,7 @@ class TeacherStore(TargetStore):
         Raises:
             StoreError: one of the images is not in the store.
         """
-        from kg_targets.inspect.explain import Explanation
+        from kg_targets.store.explain import Explanation
 
         rows = [self.row(first), self.row(second)]
         images, mixed, texts = (

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.concepts.evaluate import Agreement, Evaluation, Rate, evaluate
-from kg_targets.concepts.gold import read_jsonl
+from kg_targets.concepts.evaluate import Agreement, Evaluation, Rate, evaluate, read_jsonl
 from kg_targets.concepts.mention import Extractor
 from kg_targets.errors import ManifestError
 from kg_targets.manifest import Manifest, Record

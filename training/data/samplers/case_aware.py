@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
@@ -31,6 +30,8 @@ class CaseAwareSampler(Sampler):
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""
+        import torch
+
         order, generator = self.shuffled(epoch)
         order = order[: self.steps * self.batch_size]
         rank = torch.randperm(int(self.cases.max()) + 1, generator=generator).numpy()

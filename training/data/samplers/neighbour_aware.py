@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
@@ -45,6 +44,8 @@ class NeighbourAwareSampler(Sampler):
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""
+        import torch
+
         order, generator = self.shuffled(epoch)
         used = np.zeros(self.images, dtype=bool)
         wanted = min(round(self.share * self.batch_size), self.batch_size - 1)

@@ -1,0 +1,191 @@
+"""Train, score and report a grid: ``python -m pipelines.experiments GRID [--data-root DIR] [--jobs N] …``."""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kg_targets.errors import ConfigError, KGTargetsError
+from pipelines.build.executors import available_cores
+from pipelines.experiments.grid import GRIDS, Grid, known, shown
+from pipelines.experiments.runner import Runner, StoppedError, claimed
+from pipelines.experiments.tasks import STAGES, plan_of, read_grid
+from training.checks import within
+from training.command import ArgumentParser
+from training.engine.process import StopRequest
+
+if TYPE_CHECKING:
+    from pipelines.experiments.plan import Plan  # loads torch, which takes seconds
+
+REPORT = STAGES[-1]
+DOCS = Path("docs/results")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = ArgumentParser(f"python -m {__package__}", description=__doc__)
+    add = command.add_argument
+    add("grid", help="a grid of pipelines/grids by name, such as demo or vqa_rad, or the path of such a file")
+    add("--data-root", type=Path, help="where the data are (default: as the grid says)")
+    add("--out", type=Path, help="folder for everything that is made (default: build/tables/<grid>, of Med-VQA "
+        "build/vqa_tables/<grid>)")  # fmt: skip
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads of each job, ≥ 1 (default: 1); results depend on it",
+    )
+    add(
+        "--jobs",
+        type=int,
+        help="jobs at a time, ≥ 1 (default: cores / threads; on one GPU, choose what fits)",
+    )
+    add("--only", help="rows to train and score, comma-separated (default: all); tests need all")
+    add("--stage", choices=STAGES, help="only this stage, of those that the grid has (default: all of them)")
+    add("--replace", action="store_true",
+        help="train anew where a finished run has other settings, data or threads (default: refuse)")  # fmt: skip
+    add("--dry-run", action="store_true", help="print the commands instead of running them")
+    add("--docs", nargs="?", type=Path, const=Path(), metavar="FILE", help="write the page of all rows there, too "
+        f"(without FILE: {DOCS}/<grid>.md, for grids of pipelines/grids)")  # fmt: skip
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a grid; 0 done, 2 for an error or a failed job, 130 or 143 for a stop. The same command continues."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return run_grid(parser().parse_args(arguments))
+    except KGTargetsError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return 2
+    except StoppedError as error:
+        _say(str(error))
+        return 128 + error.number
+    except KeyboardInterrupt:
+        _say("interrupted: the same command continues")
+        return 130
+
+
+def run_grid(options: argparse.Namespace) -> int:
+    """Everything that the command does.
+
+    Raises:
+        KGTargetsError: the grid, an option, the data or the output folder is not usable.
+        StoppedError: a signal asked for it while jobs ran.
+    """
+    with StopRequest() as stop:  # an exception out of torch's half-done import could not be told from others
+        grid = read_grid(options.grid, options.data_root)
+        docs = _docs(options, grid)
+        out, (jobs, only) = options.out or grid.out / grid.name, _settled(options, grid)
+        plan = plan_of(grid, out, jobs, options.threads, only)
+    if stop.signal:
+        raise StoppedError(stop.signal)
+    stages = [*plan.stages, REPORT]
+    if options.stage is not None:
+        stages = [known("--stage", "stage of this grid", options.stage, stages)]
+    plan.check(dry=options.dry_run, say=_say)
+    if options.dry_run:
+        _print_stages(options, plan, stages)
+        return 0
+    with claimed(out, grid.name, _say) as lock:
+        failed = _run_stages(plan, [stage for stage in stages if stage != REPORT], lock, options.replace)
+        if failed:
+            _say(f"{failed} job(s) failed or were left out: mend what they say, the same command continues")
+            return 2
+        if REPORT in stages:
+            for path in plan.report(docs):
+                _say(f"wrote {shown(path)}")
+    return 0
+
+
+def _run_stages(plan: "Plan", stages: Sequence[str], lock: int, replace: bool) -> int:
+    """Run the jobs of some stages; the number of those that failed or could not be run.
+
+    Raises:
+        ConfigError: a finished run would be replaced unasked.
+        StoppedError: a signal asked for it; the jobs have ended.
+    """
+    from pipelines.experiments.plan import keep_finished
+
+    failed = 0
+    if not replace:
+        keep_finished(plan.runs(stages), settings_only=True)  # before anything is made for nothing
+    with StopRequest() as stop:
+        runner = Runner(plan.workspace.out, plan.workspace.jobs, lock, stop, sys.stderr)
+        for stage in stages:
+            for name, make in plan.rounds(stage):
+                plan.before(name)
+                jobs = make()
+                if not replace:
+                    keep_finished(jobs, settings_only=False)
+                failed += runner.run(name, jobs)
+    return failed
+
+
+def _print_stages(options: argparse.Namespace, plan: "Plan", stages: Sequence[str]) -> None:
+    """The commands of every stage, as a user could type them; the report's is the command itself."""
+    given = {
+        "--data-root": options.data_root,
+        "--out": options.out,
+        "--threads": options.threads if options.threads != 1 else None,
+        "--only": options.only,
+    }
+    words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    report = shlex.join(
+        [shown(Path(sys.executable)), "-m", str(__package__), options.grid, *words, "--stage", REPORT]
+    )
+    try:
+        for stage in stages:
+            rounds = [] if stage == REPORT else plan.rounds(stage)
+            listed = [(name, [job.shown() for job in make()]) for name, make in rounds]
+            listed += [(stage, [report])] if stage == REPORT else []
+            for name, lines in listed:
+                sys.stdout.write(f"# {name}: {len(lines)}\n" + "".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; keep Python from complaining again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _settled(options: argparse.Namespace, grid: Grid) -> tuple[int, tuple[str, ...]]:
+    """Jobs at a time (``--jobs``, or what the machine's cores allow) and the rows of ``--only``, none for all."""
+    within("--threads", options.threads, 1, 1024)
+    if options.jobs is not None:
+        within("--jobs", options.jobs, 1, 1024)
+    only = () if options.only is None else tuple(name.strip() for name in options.only.split(","))
+    for name in only:
+        known("--only", "row", name, grid.rows)
+    return options.jobs or max(1, available_cores() // options.threads), only
+
+
+def _docs(options: argparse.Namespace, grid: Grid) -> Path | None:
+    """The page that ``--docs`` asks for; refused where it would be left undone, or overwrite that of another grid."""
+    if options.docs is None:
+        return None
+    for option, given in (
+        ("--only", options.only is not None),
+        ("--stage", options.stage not in (None, REPORT)),
+    ):
+        if given:
+            raise ConfigError(
+                f"--docs and {option} contradict each other: the page shows all rows, drop one of them"
+            )
+    if options.docs != Path():
+        return Path(options.docs)
+    if grid.path.resolve().parent != GRIDS.resolve():
+        raise ConfigError(
+            f"--docs is for the grids of pipelines/grids, {grid.path} is none of them: give it a FILE, or drop it"
+        )
+    return DOCS / f"{grid.name}.md"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

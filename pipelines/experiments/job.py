@@ -1,0 +1,219 @@
+"""One command of a grid: what it needs, and how one tells that it need not be run again."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import training
+from pipelines.experiments.grid import as_arguments, digest, shown, training_config
+from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
+from training.engine.config import RunConfig
+
+SECONDS = "seconds.json"
+"""In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each};
+seconds are null while it is continued, and where a part of it was not timed."""
+_BEFORE = "seconds before"
+"""In the same file while a run is continued: those of its earlier parts."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a grid is worked on, and with how much of the machine."""
+
+    out: Path
+    """Folder for everything that is made."""
+    jobs: int
+    """Commands at a time, ≥ 1."""
+    threads: int
+    """CPU threads of each, ≥ 1."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of jobs that are not told their threads by an option."""
+        return {"OMP_NUM_THREADS": str(self.threads)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of a stage. Those that find out by themselves that nothing is to do are always run."""
+
+    stage: str
+    name: str
+    """Unique within the stage; also the path of its log."""
+    command: tuple[str, ...]
+    needs: tuple[Path, ...] = ()
+    """Files of earlier stages without which it cannot run."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> str:
+        """The command as a user can run it."""
+        return " ".join(
+            [*(f"{key}={value}" for key, value in self.environment.items()), shlex.join(self.command)]
+        )
+
+    def is_current(self) -> bool:
+        """Whether what it makes is there and up to date; only asked where all that it needs is there."""
+        return False
+
+    def begins(self) -> None:
+        """Called before its process is started."""
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        """Called after its process has ended.
+
+        Args:
+            seconds: that the process took.
+            finished: whether it did all of its work.
+        """
+
+
+@dataclass(frozen=True)
+class TrainingJob(Job):
+    """A run of ``training/run.py``; current by the key that training itself goes by."""
+
+    workspace: Workspace = field(kw_only=True)
+    task: str = field(kw_only=True)
+    base: Path = field(kw_only=True)
+    settings: Mapping[str, Any] = field(kw_only=True)
+    """Every field that the command gives, dotted name to value."""
+    fingerprints: Callable[[RunConfig], Sequence[str]] = field(kw_only=True)
+    """Of the data and weights that such a run is made from. Raises KGTargetsError: they are damaged, or not there."""
+
+    @classmethod
+    def of(cls, stage: str, name: str, base: Path, settings: Mapping[str, Any], **more: Any) -> "TrainingJob":
+        """The job that trains with these settings; ``more``: its other fields."""
+        script = shown(Path(training.__file__).parent / "run.py")
+        command = (python(), script, "--config", shown(base), *as_arguments(settings))
+        return cls(stage, name, command, base=base, settings=settings, **more)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.settings["output"])
+
+    def config(self) -> RunConfig:
+        """What ``training/run.py`` makes of the command."""
+        return training_config(self.base, self.task, self.settings)
+
+    def key(self) -> str:
+        """By which training knows this very run.
+
+        Raises:
+            KGTargetsError: something that it trains on is damaged, or not there.
+        """
+        config = self.config()
+        return run_key(config, list(self.fingerprints(config)), self.workspace.threads)
+
+    def finished_key(self) -> str:
+        """By which the finished run is known, as its folder has it."""
+        return (self.folder / FINISHED).read_bytes().decode(errors="replace")
+
+    def start(self) -> Start:
+        """What ``training/run.py`` will find in the folder."""
+        return how_to_start(self.folder, self.key(), overwrite=True)
+
+    def is_current(self) -> bool:
+        """Whether this very run is finished."""
+        return self.start() is Start.FINISHED
+
+    def begins(self) -> None:
+        """Forget how long another run took here; what an unfinished one took is kept aside until this part ends.
+
+        Seconds of a part whose end nobody saw (its runner was killed) are unknown, and so is then the sum: null.
+        """
+        path = self.folder / SECONDS
+        if self.start() is Start.CONTINUE:
+            write_json(path, self._told(None) | {_BEFORE: _noted(path).get("seconds")})
+        else:
+            path.unlink(missing_ok=True)
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        """Note the seconds, those of the parts of an interrupted run together."""
+        path = self.folder / SECONDS
+        if (self.folder / RUN).is_file():
+            before = _noted(path).get(_BEFORE) if path.exists() else 0.0
+            write_json(
+                path, self._told(round(before + seconds, 1) if isinstance(before, (int, float)) else None)
+            )
+
+    def _told(self, seconds: float | None) -> dict[str, Any]:
+        return {"seconds": seconds, "jobs": self.workspace.jobs, "threads": self.workspace.threads}
+
+
+@dataclass(frozen=True)
+class KeyedJob(Job):
+    """A job that makes one file or folder; current by a key of everything that it follows from, kept under OUT/keys."""
+
+    workspace: Workspace = field(kw_only=True)
+    made: Path = field(kw_only=True)
+    """What it writes last."""
+    follows_from: Callable[[], Any] = field(kw_only=True)
+    """Everything that its content follows from, for JSON. Raises KGTargetsError: some of it is damaged or missing."""
+    run: TrainingJob | None = field(default=None, kw_only=True)
+    """The run that it scores."""
+    checks_itself: bool = field(default=False, kw_only=True)
+    """Whether the command finds out by itself what is up to date."""
+
+    @property
+    def _key_file(self) -> Path:
+        return self.workspace.out / "keys" / self.stage / f"{self.name}.key"
+
+    def _key(self) -> bytes:
+        return digest(self.follows_from()).encode()
+
+    def is_current(self) -> bool:
+        """Whether it is there and was made from the same, by a run that is current itself."""
+        if self.checks_itself or not (self.run is None or self.run.is_current()):
+            return False
+        there = self.made.exists() and self._key_file.is_file()
+        return there and self._key_file.read_bytes() == self._key()
+
+    def begins(self) -> None:
+        """From now on what is there is not this one's."""
+        self._key_file.unlink(missing_ok=True)
+        self.made.parent.mkdir(parents=True, exist_ok=True)
+
+    def ended(self, seconds: float, finished: bool) -> None:
+        """Note what it was made from."""
+        if finished:
+            self._key_file.parent.mkdir(parents=True, exist_ok=True)
+            self._key_file.write_bytes(self._key())
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One training run's time."""
+
+    seconds: float
+    """Wall time."""
+    jobs: int
+    """At most so many runs at once."""
+    threads: int
+    """CPU threads of each."""
+
+
+def timing(run: Path) -> Timing | None:
+    """Time of a run; ``None`` where nobody noted it or the note is damaged."""
+    noted = _noted(run / SECONDS)
+    try:
+        return Timing(float(noted["seconds"]), int(noted["jobs"]), int(noted["threads"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What ``SECONDS`` says; nothing if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def python() -> str:
+    """This interpreter, as a command."""
+    return shown(Path(sys.executable))

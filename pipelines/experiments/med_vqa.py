@@ -1,0 +1,394 @@
+"""The work of a grid of Med-VQA: stores, pre-training, fine-tuning, and predictions beside the baselines."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from kg_targets.errors import ConfigError
+from kg_targets.manifest import Manifest
+from pipelines.experiments import med_vqa_grid as declared
+from pipelines.experiments.grid import digest, shown
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
+from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part, Row
+from pipelines.experiments.med_vqa_report import Finished, write_report
+from pipelines.experiments.plan import Plan, Rounds, Say
+from training.data.files import image_digest
+from training.engine.checkpoint import FINISHED
+from training.engine.config import RunConfig
+from training.med_vqa.answer.evaluation import FORMAT
+from training.med_vqa.finetune import run as finetune
+from training.med_vqa.finetune.config import FinetuneConfig
+from training.med_vqa.pretrain import run as pretraining
+from training.vqa import predictions
+from training.vqa.floors import FLOORS
+from training.vqa.protocols import Split, prepare
+
+STORES, PRETRAIN, FINETUNE, SCORE = "stores", "pretrain", "finetune", "score"
+PRETRAIN_ROUNDS = (PRETRAIN, f"{PRETRAIN} (stage two)")
+PREDICTIONS = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A data set under the protocol and cut of a part."""
+
+    dataset: str
+    data_root: Path
+    part: Part
+    validation_share: float
+
+
+@cache
+def split_of(of: Questions) -> Split:
+    """The questions.
+
+    Raises:
+        KGTargetsError: files are missing or malformed.
+    """
+    manifest, part = Manifest.load(of.dataset, "questions"), of.part
+    return prepare(manifest, of.data_root, part.protocol, seed=part.cut, validation_share=of.validation_share)
+
+
+@cache
+def digest_of_test(questions: Questions) -> tuple[str, str]:
+    """Of the test questions and candidates of a part, and of their images."""
+    split = split_of(questions)
+    paths = sorted({question.image_path for question in split.test if question.image_path})
+    content = [[asdict(question) for question in split.test], split.candidates]
+    return digest(content), image_digest(questions.data_root, paths)
+
+
+@cache
+def digest_of_all(questions: Questions) -> str:
+    """Of all questions of a part."""
+    split = split_of(questions)
+    return digest([[asdict(one) for one in part] for part in (split.train, split.validation, split.test)])
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """One fine-tuning of the grid, and the images that it is then asked with."""
+
+    row: Row
+    part: Part
+    seed: int
+    blank: bool = False
+    """Whether it is the question-only baseline, trained and asked with blank images."""
+    shuffled: bool = False
+    """Whether it is asked with other images."""
+
+    @property
+    def run(self) -> str:
+        """Name of the training run."""
+        baseline = f"-{declared.QUESTION_ONLY}" if self.blank else ""
+        return f"{self.row.name}{baseline}-{self.part.name}-seed{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Of its predictions."""
+        return f"{self.run}-{declared.SHUFFLED}" if self.shuffled else self.run
+
+
+@dataclass(frozen=True)
+class MedVQAPlan(Plan):
+    """The stages of a grid of Med-VQA."""
+
+    grid: MedVQAGrid = field(kw_only=True)
+    stages = (STORES, PRETRAIN, FINETUNE, SCORE)
+    scored = "predictions"
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows asked for, of which everything is there that only the user can provide."""
+        return [row for row in self.asked if row.name not in self.absent]
+
+    @property
+    def asked(self) -> list[Row]:
+        """The rows asked for."""
+        return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
+
+    @property
+    def absent(self) -> dict[str, tuple[str, str]]:
+        """Row that cannot be run to the first path that is missing and how to get it."""
+        absent: dict[str, tuple[str, str]] = {}
+        for row in self.asked:
+            for path, how in row.requires.items():
+                if not Path(path).exists():
+                    absent.setdefault(row.name, (path, how))
+        return absent
+
+    def check(self, *, dry: bool, say: Say) -> None:
+        """See ``Plan``; rows that cannot be run are told, cuts that cannot be put end to end refused."""
+        absent = self.absent
+        if len(absent) == len(self.asked):
+            name, (path, how) = next(iter(absent.items()))
+            raise ConfigError(f"no row can be run; {name} needs {path}: {how}")
+        for name, (path, how) in absent.items():
+            say(f"row {name} is not run, {path} is not there: {how}")
+        if dry:
+            return
+        seen: dict[tuple[str, str], int] = {}
+        for part in self.grid.parts:
+            for question in split_of(self.questions(part)).test:
+                other = seen.setdefault((part.protocol, question.id), part.cut)
+                if other != part.cut:
+                    raise ConfigError(
+                        f"parts: cuts {other} and {part.cut} of {part.protocol} share test questions: cuts of one "
+                        "dealing share none, see `Cuts` in docs/vqa_data.md"
+                    )
+
+    def before(self, stage: str) -> None:
+        """See ``Plan``: stores and runs are looked at again."""
+        _fingerprints.cache_clear()
+
+    def rounds(self, stage: str) -> Rounds:
+        """See ``Plan``: of stores by what they need of each other, of pre-training its stages."""
+        if stage == STORES:
+            return [(STORES, partial(list, jobs)) for jobs in self._store_rounds()]
+        if stage == PRETRAIN:
+            return [(name, partial(self.pretraining_jobs, n)) for n, name in enumerate(PRETRAIN_ROUNDS)]
+        return [(stage, self.finetuning_jobs if stage == FINETUNE else self.scores)]
+
+    def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
+        """See ``Plan``."""
+        pretrain = [*self.pretraining_jobs(0), *self.pretraining_jobs(1)] if PRETRAIN in stages else []
+        return [*pretrain, *(self.finetuning_jobs() if FINETUNE in stages else ())]
+
+    def write_report(self, docs: Path | None) -> list[Path]:
+        """See ``Plan``."""
+        models = [(one.row.title, self.predictions(one)) for one in self.answers()]
+        baselines = [("", file) for part in self.grid.parts for file in self.baseline_files(part)]
+        folders = {
+            row.name: [
+                [self._run_folder(one) for one in self.finetunings() if one.row is row],
+                *([self._pretraining(row, n, seed) for seed in self._pretrain_seeds] for n in range(len(row.pretrain))),
+            ]
+            for row in self.rows
+        }  # fmt: skip
+        finished = Finished(
+            self.grid, self.workspace, self.asked, self.rows, self.absent, [*models, *baselines], folders
+        )
+        return write_report(finished, docs, part=bool(self.only))
+
+    def place(self, store: str) -> Path:
+        """Of a store."""
+        return self.workspace.out / STORES / store
+
+    def _filled(self, content: Any, **own: str) -> Any:
+        """Names in braces replaced by places; in lists and mappings, too."""
+        if isinstance(content, str):
+            return declared.PLACE.sub(lambda found: own.get(found[1]) or shown(self.place(found[1])), content)
+        if isinstance(content, Mapping):
+            return {key: self._filled(value, **own) for key, value in content.items()}
+        return (
+            [self._filled(value, **own) for value in content]
+            if isinstance(content, list | tuple)
+            else content
+        )
+
+    def _store_rounds(self) -> list[list[Job]]:
+        """The commands that make stores, those that need other stores after the ones that make these."""
+        used = {store for row in self.rows for store in row.stores}
+        rounds: dict[int, list[Job]] = {}
+        depths = dict[str, int]()
+        for name, store in self.grid.stores.items():  # a grid's store names earlier ones only
+            depths[name] = 1 + max((depths[other] for other in store.stores), default=-1)
+            if name in used:
+                rounds.setdefault(depths[name], []).append(self._store(name))
+        return [rounds[depth] for depth in sorted(rounds)]
+
+    def _store(self, name: str) -> Job:
+        store, place = self.grid.stores[name], self.place(name)
+        own = {declared.HERE: shown(place), declared.DATA_ROOT: shown(self.grid.data_root)}
+        first, *words = self._filled(store.command, **own)
+        command = (python(), *(("-m", "pipelines.cli") if first == "kg-targets" else ()), *words)
+        return KeyedJob(
+            STORES, name, command, tuple(self.place(other) for other in store.stores), self.workspace.environment,
+            workspace=self.workspace, made=place, follows_from=lambda: command, checks_itself=first == "kg-targets",
+        )  # fmt: skip
+
+    @property
+    def _pretrain_seeds(self) -> list[int]:
+        return list(dict.fromkeys(self.grid.pretrain_seeds or self.grid.seeds))
+
+    def _pretraining(self, row: Row, stage: int, seed: int) -> Path:
+        """Folder of a stage of a row's pre-training."""
+        return self.workspace.out / PRETRAIN / f"{row.name}-stage{stage + 1}-seed{seed}"
+
+    def pretraining_jobs(self, stage: int) -> list[TrainingJob]:
+        """The runs of the first (0) or the second (1) stage."""
+        return [
+            self._pretraining_job(row, stage, seed)
+            for seed in self._pretrain_seeds
+            for row in self.rows
+            if len(row.pretrain) > stage
+        ]
+
+    def _pretraining_job(self, row: Row, stage: int, seed: int) -> TrainingJob:
+        one, start = row.pretrain[stage], self._pretraining(row, stage - 1, seed) if stage else None
+        settings = {**self._filled(one.settings), **self._own(self._pretraining(row, stage, seed), seed)}
+        return self._training_job(PRETRAIN, row, one.base, declared.PRETRAIN_TASK, settings, start)
+
+    def _own(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Fields of every run that the runner sets."""
+        common = {"seed": seed, "threads": self.workspace.threads, "log.trackers": "none"}
+        return {**common, "output": shown(folder), "overwrite": True}
+
+    def _training_job(
+        self, stage: str, row: Row, base: Path, task: str, settings: dict[str, Any], start: Path | None
+    ) -> TrainingJob:
+        """A run that needs the row's stores, and the run that it goes on from."""
+        needs = [self.place(store) for store in row.stores]
+        if start is not None:
+            settings[declared.START] = shown(start)
+            needs.append(start / FINISHED)
+        return TrainingJob.of(
+            stage, Path(settings["output"]).name, base, settings, needs=tuple(needs),
+            task=task, workspace=self.workspace, fingerprints=_fingerprints_of,
+        )  # fmt: skip
+
+    def finetunings(self) -> list[Finetuning]:
+        """All fine-tunings, question-only baselines after those of their row and part."""
+        return [
+            Finetuning(row, part, seed, blank)
+            for seed in self.grid.seeds
+            for part in self.grid.parts
+            for row in self.rows
+            for blank in ((False, True) if declared.QUESTION_ONLY in row.controls else (False,))
+        ]
+
+    def _run_folder(self, of: Finetuning) -> Path:
+        return self.workspace.out / "runs" / of.run
+
+    def finetuning_jobs(self) -> list[TrainingJob]:
+        """Their jobs."""
+        return list(map(self._finetuning_job, self.finetunings()))
+
+    def _finetuning_job(self, one: Finetuning) -> TrainingJob:
+        grid, row = self.grid, one.row
+        settings = {
+            **self._filled(row.settings),
+            **self._own(self._run_folder(one), one.seed),
+            "data.dataset": grid.dataset,
+            "data.data_root": shown(grid.data_root),
+            "data.protocol": one.part.protocol,
+            "data.split_seed": one.part.cut,
+            "data.images": "blank" if one.blank else "real",
+        }
+        start = (
+            self._pretraining(row, len(row.pretrain) - 1, grid.starts()[one.seed]) if row.pretrain else None
+        )
+        return self._training_job(FINETUNE, row, grid.base, declared.FINETUNE_TASK, settings, start)
+
+    def scores(self) -> list[KeyedJob]:
+        """See ``Plan``: the baselines of every part, the predictions of every fine-tuning."""
+        return [*map(self._baselines, self.grid.parts), *map(self._score, self.answers())]
+
+    def answers(self) -> list[Finetuning]:
+        """What is predicted: by every fine-tuned model, and by those that are asked with other images, too."""
+        return [
+            replace(one, shuffled=shuffled)
+            for one in self.finetunings()
+            for shuffled in (
+                (False, True) if declared.SHUFFLED in one.row.controls and not one.blank else (False,)
+            )
+        ]
+
+    def predictions(self, of: Finetuning) -> Path:
+        """Their file."""
+        return self.workspace.out / "scores" / of.name / PREDICTIONS
+
+    def _score(self, one: Finetuning) -> KeyedJob:
+        grid, run, questions, made = (
+            self.grid,
+            self._finetuning_job(one),
+            self.questions(one.part),
+            self.predictions(one),
+        )
+        images = ("--images", declared.SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
+        command = (
+            *(python(), "-m", "training.med_vqa.answer", "--model", shown(run.folder)),
+            *("--dataset", grid.dataset, "--data-root", shown(grid.data_root), *images),
+            *("--name", one.row.name, *grid.evaluation, "--out", shown(made.parent)),
+        )
+
+        def follows_from() -> list[object]:
+            options = [*grid.evaluation, one.row.name, one.shuffled]
+            return [FORMAT, run.finished_key(), *digest_of_test(questions), options, self.workspace.threads]
+
+        return KeyedJob(
+            SCORE, one.name, command, (run.folder / FINISHED,), self.workspace.environment, workspace=self.workspace,
+            made=made.with_suffix(".json"), follows_from=follows_from, run=run,  # its facts are written last
+        )  # fmt: skip
+
+    def baseline_files(self, part: Part) -> list[Path]:
+        """Predictions of each baseline of a part."""
+        return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in FLOORS]
+
+    def _baseline_folder(self, part: Part) -> Path:
+        return self.workspace.out / "scores" / f"floors-{part.name}"
+
+    def _baselines(self, part: Part) -> KeyedJob:
+        questions, folder, last = (
+            self.questions(part),
+            self._baseline_folder(part),
+            self.baseline_files(part)[-1],
+        )
+        command = (
+            *(python(), "-m", "training.vqa.floors", "--dataset", self.grid.dataset),
+            *("--data-root", shown(self.grid.data_root), "--protocol", part.protocol),
+            *("--split-seed", str(part.cut), "--validation-share", str(self._validation_share)),
+            *("--out", shown(folder)),
+        )
+        return KeyedJob(
+            SCORE, folder.name, command, workspace=self.workspace, made=last.with_suffix(".json"),
+            follows_from=lambda: [predictions.FORMAT, asdict(part), digest_of_all(questions)],
+        )  # fmt: skip
+
+    @cached_property
+    def _validation_share(self) -> float:
+        """That of the rows: it decides which answers are candidates of a cut.
+
+        Raises:
+            ConfigError: rows differ in it, so that their questions are not the same.
+        """
+        shares: dict[float, str] = {}
+        for one in self.finetunings():
+            config = self._finetuning_job(one).config()
+            if isinstance(config, FinetuneConfig):
+                shares.setdefault(config.data.validation_share, one.row.name)
+        if len(shares) > 1:
+            first, other, *_ = shares.values()
+            raise ConfigError(
+                f"rows {first} and {other} have another data.validation_share: set it for the whole grid"
+            )
+        return next(iter(shares), 0.1)
+
+    def questions(self, part: Part) -> Questions:
+        """The questions of a part."""
+        return Questions(self.grid.dataset, self.grid.data_root, part, self._validation_share)
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """A configuration, the same one where what tells two apart plays no part in the data and pretrained weights."""
+
+    text: str
+    config: RunConfig = field(compare=False)
+
+
+def _fingerprints_of(config: RunConfig) -> tuple[str, ...]:
+    alike = replace(config, output="run", seed=0, optim=type(config.optim)())
+    return _fingerprints(_Alike(json.dumps(asdict(alike), sort_keys=True, default=str), config))
+
+
+@cache
+def _fingerprints(of: _Alike) -> tuple[str, ...]:
+    prepare_run: dict[str, Callable[[Any], Any]] = {
+        declared.FINETUNE_TASK: finetune.prepare_run,
+        declared.PRETRAIN_TASK: pretraining.prepare_run,
+    }
+    return tuple(prepare_run[of.config.task](of.config).fingerprints)

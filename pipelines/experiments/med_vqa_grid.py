@@ -1,0 +1,360 @@
+"""The declaration of a grid of Med-VQA models: ``pipelines/grids/vqa_*.yaml``."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PlainValidator
+
+from kg_targets.errors import ConfigError
+from kg_targets.manifest import Manifest
+from pipelines.experiments import grid as declared
+from pipelines.experiments.grid import (
+    Declared,
+    Grid,
+    Names,
+    Number,
+    Text,
+    Whole,
+    derived,
+    known,
+    listed,
+    parse,
+    text,
+)
+from training.vqa.protocols import PROTOCOLS
+
+FINETUNE_TASK, PRETRAIN_TASK = "med_vqa_finetune", "med_vqa_pretrain"
+QUESTION_ONLY, SHUFFLED = CONTROLS = ("question_only", "shuffled")
+"""A question-only baseline, trained and asked with blank images; the same model asked with other images."""
+START = "model.start"
+PLACE = re.compile(r"\{([^{}]*)\}")
+HERE, DATA_ROOT = "here", "data_root"
+_ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_DATA = tuple(f"data.{name}" for name in ("dataset", "data_root", "protocol", "split_seed", "images"))
+_COMMANDS = ("kg-targets", "python")
+FinetuneFields = Annotated[dict[str, Any], declared.training_fields("task", *_DATA)]
+PretrainFields = Annotated[dict[str, Any], declared.training_fields("task", lists=("soft_labels",))]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Questions that train, select and test: a protocol and a cut by image (``training/vqa/protocols.py``)."""
+
+    protocol: str
+    cut: int
+    """``--split-seed``; not a seed of training."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the names of folders."""
+        several = self.protocol == "image_disjoint" or self.cut
+        return f"{self.protocol}-cut{self.cut}" if several else self.protocol
+
+
+def _cuts(content: Any) -> tuple[int, ...]:
+    cuts = tuple(map(declared.whole, listed(content)))
+    if not cuts or min(cuts) < 0:
+        raise ValueError("give at least one, from 0 on, such as [0, 1, 2]")
+    return cuts
+
+
+class Cuts(Declared):
+    """A protocol and its cuts, each of which is a part."""
+
+    protocol: Annotated[str, PlainValidator(lambda content: declared.one_of("protocol", content, PROTOCOLS))]
+    cuts: Annotated[tuple[int, ...], PlainValidator(_cuts)] = (0,)
+
+
+def _parts(content: Any) -> tuple[Part, ...]:
+    given = [parse(Cuts, one, f"parts.{place}") for place, one in enumerate(listed(content))]
+    parts = tuple(Part(one.protocol, cut) for one in given for cut in one.cuts)
+    if not parts or len(set(parts)) < len(parts):
+        raise ValueError("give at least one, each protocol and cut once")
+    for protocol in PROTOCOLS:
+        if protocol != "image_disjoint" and sum(part.protocol == protocol for part in parts) > 1:
+            raise ValueError(
+                f"{protocol} always has the same test questions, which several cuts would count twice: give one"
+            )
+    return parts
+
+
+class Evaluation(Declared):
+    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
+
+    mode: Text | None = None
+    k: Whole | None = None
+    precision: Text | None = None
+    max_broken: Whole | None = None
+
+
+def _evaluation(content: Any) -> tuple[str, ...]:
+    content = {} if content is None else content
+    options = parse(Evaluation, content, "evaluation").model_dump()
+    given = [(key, options[key]) for key in content if options[key] is not None]
+    return tuple(word for key, value in given for word in (f"--{key.replace('_', '-')}", str(value)))
+
+
+def _requires(content: Any) -> dict[str, str]:
+    return declared.texts({} if content is None else content, "expected paths and how to get them")
+
+
+Requires = Annotated[Mapping[str, str], PlainValidator(_requires)]
+"""Path that only the user can provide, to how to get it."""
+
+
+class Store(Declared):
+    """Something that rows need and a command makes: target stores, a list of cases to leave out."""
+
+    command: Annotated[tuple[str, ...], PlainValidator(lambda content: tuple(shlex.split(text(content))))]
+    """Words, with ``{here}`` for its own place, ``{data_root}``, and ``{name}`` for other stores' places."""
+    requires: Requires = Field(default_factory=dict)
+    """Those of the stores that it names included."""
+    name: str = derived("")
+    stores: tuple[str, ...] = derived(())
+    """Others that the command names, defined above it."""
+
+
+def _stores(content: Any) -> dict[str, Store]:
+    stores: dict[str, Store] = {}
+    for name, given in ({} if content is None else declared.named(content)).items():
+        where = f"stores.{name}"
+        if name in (HERE, DATA_ROOT):
+            raise ConfigError(f'{where}: "{name}" means something else in commands: choose another name')
+        store = parse(Store, given, where)
+        words = store.command
+        if len(words) < 2 or words[0] not in _COMMANDS or (words[0] == "python" and words[1] != "-m"):
+            raise ConfigError(f"{where}.command: begin with `kg-targets` or `python -m`")
+        places = _places(f"{where}.command", words, (*stores, HERE, DATA_ROOT))
+        if HERE not in places:
+            raise ConfigError(
+                f"{where}.command: say with {{{HERE}}} where it writes, such as --out {{{HERE}}}"
+            )
+        others = tuple(place for place in places if place in stores)
+        requires = _with_theirs(store.requires, others, stores)
+        stores[name] = store.model_copy(update={"name": name, "stores": others, "requires": requires})
+    return stores
+
+
+def _places(where: str, content: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Names in braces, each once; in lists and mappings, too."""
+    if isinstance(content, str):
+        return tuple(known(where, "store", name, allowed) for name in dict.fromkeys(PLACE.findall(content)))
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    parts = content if isinstance(content, (list, tuple)) else ()
+    return tuple(dict.fromkeys(name for part in parts for name in _places(where, part, allowed)))
+
+
+def _with_theirs(
+    own: Mapping[str, str], used: Sequence[str], stores: Mapping[str, Store]
+) -> Mapping[str, str]:
+    for name in used:
+        own = {**stores[name].requires, **own}
+    return own
+
+
+class Stage(Declared):
+    """One stage of a pre-training."""
+
+    base: declared.BaseFile
+    """Its training configuration."""
+    settings: PretrainFields = Field({}, alias="set")
+    """Fields that differ from it, dotted name to value."""
+
+
+class Added(Declared):
+    """What a row changes in the stages of the whole grid."""
+
+    settings: PretrainFields = Field(alias="set")
+
+
+def _stages(where: str, content: Any) -> tuple[Stage, ...]:
+    try:
+        given = listed(content)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    stages = tuple(parse(Stage, stage, f"{where}.{place}") for place, stage in enumerate(given))
+    for place, stage in enumerate(stages[1:], 1):
+        _no_start(f"{where}.{place}.set", stage.settings)
+    if len(stages) > 2:
+        raise ConfigError(f"{where}: a pre-training has one or two stages, not {len(stages)}")
+    return stages
+
+
+def _no_start(where: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a start where the run goes on from another one."""
+    if START in settings:
+        raise ConfigError(f"{where}: {START} is set by the grid's runner: leave it out")
+
+
+class Point(Declared):
+    """Where a row stands in the grid's plot."""
+
+    series: Names
+    """Lines that go through it."""
+    x: Number
+
+
+class Plot(Declared):
+    """Accuracy over a quantity that differs between rows."""
+
+    x: Text
+    """What the quantity is called."""
+    marked: Number | None = None
+    """The paper's choice."""
+
+
+class Row(Declared):
+    """One configuration of the table."""
+
+    title: Text
+    settings: FinetuneFields = Field({}, alias="set")
+    """Fields of fine-tuning that differ from the base; those of the whole grid included."""
+    pretrain: Any = None
+    """Stages before the fine-tuning (in the file: a list, or what differs from the grid's); none: it starts from the
+    base's own weights."""
+    controls: Names = ()
+    """Of ``CONTROLS``."""
+    requires: Requires = Field(default_factory=dict)
+    """Those of its stores included."""
+    paper: Annotated[str | None, PlainValidator(lambda content: declared.paper_row("med_vqa", content))] = (
+        None
+    )
+    """The paper's row whose figures stand beside it."""
+    point: Point | None = None
+    name: str = derived("")
+    stores: tuple[str, ...] = derived(())
+    """Stores that its settings name, and those that these need, in the order in which they are made."""
+
+
+class MedVQAGrid(Grid):
+    """A grid of Med-VQA models, checked: every name that it uses is defined."""
+
+    out = Path("build/vqa_tables")
+    parts: Annotated[tuple[Part, ...], PlainValidator(_parts)]
+    rows: Annotated[dict[str, Row], PlainValidator(lambda content: _rows(content))]
+    settings: FinetuneFields = Field({}, alias="set", exclude=True)
+    """Fine-tuning fields of every row."""
+    pretrain: Any = Field((), exclude=True)
+    """Stages for the rows that add to them."""
+    pretrain_seeds: declared.Seeds | None = None
+    """Of the pre-training that each of ``seeds`` starts from, in their order."""
+    evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
+    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
+    stores: Annotated[dict[str, Store], PlainValidator(_stores)] = Field(default_factory=dict)
+    baseline: Text | None = None
+    """Row that every other row is tested against; ``None``: none."""
+    plot: Plot | None = None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether several cuts of one protocol are put end to end."""
+        return len({part.protocol for part in self.parts}) < len(self.parts)
+
+    def starts(self) -> dict[int, int]:
+        """Seed of fine-tuning to that of the pre-training that it starts from."""
+        return dict(zip(self.seeds, self.pretrain_seeds or self.seeds, strict=True))
+
+    def resolved(self, path: Path, data_root: Path | None) -> Self:
+        """See ``Grid``."""
+        default_root = Manifest.load(self.dataset, "questions").default_root
+        stages = _stages("pretrain", list(self.pretrain) if self.pretrain == () else self.pretrain)
+        rows = {name: self._row(name, row, stages) for name, row in self.rows.items()}
+        titles: dict[str, str] = {}
+        for row in rows.values():
+            if titles.setdefault(row.title, row.name) != row.name:
+                raise ConfigError(
+                    f"rows.{row.name}.title: {titles[row.title]} has it, too: reports tell rows by it"
+                )
+            self._check_row(row)
+        if self.baseline is not None:
+            known("baseline", "row", self.baseline, rows)
+        self._check_plot()
+        return self.model_copy(
+            update={
+                **self.of_file(path, data_root, default_root),
+                "rows": rows,
+                "pretrain_seeds": self._pretrain_seeds(),
+            }
+        )
+
+    def fingerprint(self) -> str:
+        """See ``Grid``."""
+        content = self.content()
+        for row in content["rows"].values():
+            row["pretrain"] = [{**stage, "base": stage["base"].name} for stage in row["pretrain"]]
+        stages = [stage.base for row in self.rows.values() for stage in row.pretrain]
+        return declared.digest(content, *dict.fromkeys([self.base, *stages]))
+
+    def _pretrain_seeds(self) -> tuple[int, ...]:
+        """One for each seed of fine-tuning; a single one serves all."""
+        given, count = self.pretrain_seeds or self.seeds, len(self.seeds)
+        if len(given) not in (1, count):
+            raise ConfigError(f"pretrain_seeds: give one for all, or one for each of the {count} seeds")
+        return given * count if len(given) == 1 else given
+
+    def _row(self, name: str, row: Row, stages: tuple[Stage, ...]) -> Row:
+        where, own = f"rows.{name}", row.pretrain
+        if isinstance(own, dict):
+            if not stages:
+                raise ConfigError(
+                    f"{where}.pretrain: the grid has no `pretrain` to add to: list the stages here"
+                )
+            added = parse(Added, own, f"{where}.pretrain").settings
+            _no_start(f"{where}.pretrain.set", added)
+            own = tuple(
+                stage.model_copy(update={"settings": {**stage.settings, **added}}) for stage in stages
+            )
+        else:
+            own = () if own is None else _stages(f"{where}.pretrain", own)
+        if own:
+            _no_start(f"{where}.set", row.settings)
+        settings = {**self.settings, **row.settings}
+        used = _places(where, [settings, *(stage.settings for stage in own)], tuple(self.stores))
+        for control in row.controls:
+            known(f"{where}.controls", "control", control, CONTROLS)
+        if row.point is not None and not row.point.series:
+            raise ConfigError(f"{where}.point.series: name at least one line")
+        needed = set(used)
+        for store in reversed(list(self.stores)):
+            if store in needed:
+                needed |= set(self.stores[store].stores)
+        return row.model_copy(
+            update={
+                "name": name,
+                "settings": settings,
+                "pretrain": own,
+                "stores": tuple(store for store in self.stores if store in needed),
+                "requires": _with_theirs(row.requires, used, self.stores),
+            }
+        )
+
+    def _check_row(self, row: Row) -> None:
+        """Refuse what training would refuse."""
+        where = f"rows.{row.name}"
+        places = {"output": "run", "data.dataset": "data", "data.data_root": "data"}
+        start = {START: "run"}
+        finetune = {**places, **row.settings, **(start if row.pretrain else {})}
+        declared.check_training(f"{where}.set", self.base, FINETUNE_TASK, finetune)
+        for place, stage in enumerate(row.pretrain):
+            settings = {**stage.settings, **(start if place else {}), "output": "run"}
+            declared.check_training(f"{where}.pretrain.{place}", stage.base, PRETRAIN_TASK, settings)
+
+    def _check_plot(self) -> None:
+        pointed = [name for name, row in self.rows.items() if row.point is not None]
+        if self.plot is None and pointed:
+            raise ConfigError(f"rows.{pointed[0]}.point: the grid has no `plot`")
+        if self.plot is not None and not pointed:
+            raise ConfigError("plot: no row has a point")
+
+
+def _rows(content: Any) -> dict[str, Row]:
+    rows = declared.named(content)
+    for name in rows:
+        if not _ROW.fullmatch(name):
+            raise ConfigError(f'rows: "{name}" must not contain "-", which parts the names of runs')
+    return {name: parse(Row, row, f"rows.{name}") for name, row in rows.items()}

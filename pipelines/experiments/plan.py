@@ -1,0 +1,169 @@
+"""What every plan has: stages of jobs, what is checked before them, and finished runs that are not replaced unasked."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from kg_targets.errors import DataError
+from pipelines.experiments.grid import shown
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace
+from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
+from training.engine.config import RunConfig
+from training.errors import ConfigError, KGTargetsError
+from training.options import build, read_options, to_yaml
+
+REPORT = "report"
+"""The last stage, which the command does by itself."""
+Say = Callable[[str], None]
+"""Tells a person something, on one line."""
+Rounds = list[tuple[str, Callable[[], Sequence[Job]]]]
+"""Name to what makes the jobs of each round."""
+_OTHER_DATA = "from other stores, images or weights"
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """A grid's work: its stages as lists of commands."""
+
+    workspace: Workspace
+    only: tuple[str, ...] = ()
+    """Rows that are trained and scored; empty for all."""
+
+    stages: ClassVar[tuple[str, ...]]
+    """Names of the stages, in their order; the report is the last."""
+    scored: ClassVar[str]
+    """What a report is made from, in words."""
+
+    @abstractmethod
+    def check(self, *, dry: bool, say: Say) -> None:
+        """Refuse, before anything runs, what cannot be done; tell what will not be.
+
+        Args:
+            dry: nothing is to be run, so that data need not be there.
+            say: for what is no reason to stop.
+
+        Raises:
+            KGTargetsError: the data, or what is to be measured of them, are not there.
+        """
+
+    @abstractmethod
+    def before(self, stage: str) -> None:
+        """Called before the jobs of a round of that name are asked for; those before it have run."""
+
+    @abstractmethod
+    def rounds(self, stage: str) -> Rounds:
+        """Name and jobs of each round of a stage; what goes on from another job comes in a later round."""
+
+    @abstractmethod
+    def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
+        """The training runs of some stages."""
+
+    @abstractmethod
+    def scores(self) -> list[KeyedJob]:
+        """The jobs that make what the report is made from."""
+
+    @abstractmethod
+    def write_report(self, docs: Path | None) -> list[Path]:
+        """Write the report, for ``docs``, too; returns the files. See the report of each task."""
+
+    def report(self, docs: Path | None) -> list[Path]:
+        """Write the report of every row, or of the rows of --only.
+
+        Raises:
+            DataError: something that it is made from is missing, or was made from something else.
+        """
+        jobs = self.scores()
+        stale = [job for job in jobs if not all(path.exists() for path in job.needs) or not job.is_current()]
+        if stale:
+            raise DataError(
+                f"{len(stale)} of {len(jobs)} {self.scored} are missing or out of date (first: {stale[0].name}): "
+                f"the command without --stage {REPORT} makes them"
+            )
+        return self.write_report(docs)
+
+
+def keep_finished(jobs: Sequence[Job], *, settings_only: bool) -> None:
+    """Refuse to train where another finished run would go.
+
+    Args:
+        jobs: what is wanted; runs among them are looked at.
+        settings_only: compare configurations only, for the time before stores are up to date.
+
+    Raises:
+        ConfigError: at least one would.
+    """
+    runs = [job for job in jobs if isinstance(job, TrainingJob)]
+    lost = [(job.folder, difference) for job in runs if (difference := _difference(job, settings_only))]
+    if lost:
+        folder, difference = lost[0]
+        count = "1 finished run" if len(lost) == 1 else f"{len(lost)} finished runs"
+        raise ConfigError(
+            f"{count} would be replaced, the first: {shown(folder)} ({difference}): --replace trains anew what "
+            "differs, or choose another --out, or give the grid back what it had"
+        )
+
+
+def _difference(job: TrainingJob, settings_only: bool) -> str:
+    """In what the finished run in the job's folder is another one; empty if in nothing, or if there is none."""
+    if not (job.folder / FINISHED).is_file():
+        return ""
+    try:
+        setting = _other_setting(job)
+        if setting or settings_only or not all(path.exists() for path in job.needs):
+            return setting
+        return "" if _key_in(job.folder) == job.key() else _OTHER_DATA
+    except (KGTargetsError, OSError):
+        return ""  # a damaged store, or images that are gone: the job itself fails by it, before it replaces anything
+
+
+def _key_in(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / FINISHED).read_text(encoding="utf-8"))["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _other_setting(job: TrainingJob) -> str:
+    """The first field of the configuration that differs, with both values."""
+    path, config = job.folder / CONFIG, job.config()
+    try:
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""  # the key decides
+    now = _fields(yaml.safe_load(to_yaml(config)))  # tuples are lists there
+    before = _fields(_completed(path, written, type(config))) if isinstance(written, dict) else now
+    for name in (*now, *(name for name in before if name not in now)):
+        old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)
+        if old != new:
+            return f"{name} was {old}, is now {new}"
+    return ""
+
+
+def _completed(path: Path, written: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
+    """A configuration as today's code writes it: a field that is newer than the run has its default."""
+    try:
+        config = build(kind, read_options(kind, ["--config", str(path)]))
+        content: dict[str, Any] = yaml.safe_load(to_yaml(config))
+    except KGTargetsError:
+        return written  # some field is gone, or has another meaning: told as a difference
+    return content
+
+
+def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names of the fields that decide a run's result, to their values."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if name in NOT_THE_RESULT:
+            continue
+        if isinstance(value, dict):
+            left_out = NOT_THE_DATA if name == "data" else ()
+            found |= {f"{name}.{key}": one for key, one in value.items() if key not in left_out}
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,305 @@
+"""A retrieval grid's report: score sheets to ``report.json`` (everything, shares of 1) and ``tables.md``."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import yaml
+
+from kg_targets.losses.registry import LOSSES
+from kg_targets.manifest import Manifest
+from kg_targets.manifest.record import Record
+from pipelines.audit.report import to_json
+from pipelines.experiments.grid import paper
+from pipelines.experiments.job import Timing, timing
+from pipelines.experiments.render import LEVEL, paragraphs, render
+from pipelines.experiments.results import Contrast, Design, Hypothesis, Results, TableDesign
+from pipelines.experiments.retrieval_grid import CHANCE, Official, RetrievalGrid
+from pipelines.experiments.statistics import Sheets, analyse
+from training.engine.checkpoint import CONFIG, LOG
+from training.errors import ConfigError, DataError
+from training.folders import write_text
+from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
+
+RESULT, TABLES = "report.json", "tables.md"
+PART_RESULT, PART_TABLES = "part.json", "part.md"
+"""The same of some rows only, without tests."""
+NAMED = 3
+"""Missing files that a message names."""
+_SAME = ("dataset", "split", "store", "features", "exclusion")
+"""Facts in which the sheets of one fold agree."""
+_SOFTNESS = ("diagonal", "entropy", "positives")
+
+
+@dataclass(frozen=True)
+class Softness:
+    """Targets of a row: means over both directions, all logged steps and all runs."""
+
+    diagonal: float
+    """Probability of an image's own caption, in [0, 1]."""
+    entropy: float
+    """H, nats."""
+    positives: float
+    """exp(H), the effective number of captions that an image is drawn to, its own included."""
+
+
+@dataclass(frozen=True)
+class RowText:
+    """What is said of a row besides its scores."""
+
+    title: str
+    paper: Mapping[str, float]
+    """Measure to the paper's figure in per cent; empty where it has none."""
+    command: str
+    """Makes the row again."""
+    seconds: float | None
+    """Median wall time of its training runs; ``None`` where nobody noted it."""
+    runs: int
+    softness: Softness | None
+    """Of its targets; ``None`` where they are no distributions."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Words of the report."""
+
+    title: str
+    header: Mapping[str, str]
+    """What the numbers rest on, one line each."""
+    tables: Sequence[tuple[str, TableDesign]]
+    rows: Mapping[str, RowText]
+    paper: str
+    """Where the paper's figures are from."""
+
+
+def run_name(row: str, fold: str, seed: int) -> str:
+    """Of a training run: its folder below ``runs``, its score sheet below ``scores``."""
+    return f"{row}/{fold}-s{seed}"
+
+
+def write_report(
+    grid: RetrievalGrid, out: Path, docs: Path | None = None, only: Sequence[str] | None = None
+) -> list[Path]:
+    """Analyse a finished grid and write its tables.
+
+    Args:
+        grid: what was run.
+        out: its folder, with ``scores`` and ``runs``.
+        docs: Markdown file that gets the tables too, without those of measures that are not tested.
+        only: rows to show, in files of their own and without tests: a smaller family would be corrected too little.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: a row or measure that the grid names does not exist.
+        DataError: sheets are missing, damaged or do not belong together.
+        CheckpointError: a file cannot be written.
+    """
+    design = design_of(grid)
+    unknown = [row for row in only or () if row not in design.rows]
+    if unknown:
+        raise ConfigError(f'--only: row "{unknown[0]}" is in no table: tables hold {", ".join(design.rows)}')
+    rows = [row for row in design.rows if only is None or row in only]
+    chance, sheets = _read(grid, out / "scores", rows)
+    results = analyse(sheets, chance, design, None if only else _subsets(grid))
+    page = _page(grid, out, design, results, sheets)
+    verdicts = (
+        paragraphs("retrieval_verdicts", page=page, results=results, design=design) if results.tested else []
+    )
+    part = not results.tested
+    files = {
+        out / (PART_RESULT if part else RESULT): to_json(_as_json(page, results, design, verdicts)),
+        out / (PART_TABLES if part else TABLES): _markdown(page, results, design, verdicts, whole=True),
+    }
+    if docs is not None and not part:
+        files[docs] = _markdown(page, results, design, verdicts, whole=False)
+    for path, text in files.items():
+        write_text(path, text)
+    return list(files)
+
+
+def design_of(grid: RetrievalGrid) -> Design:
+    """What a grid compares and tests."""
+    primary = grid.primary
+    return Design(
+        tuple(TableDesign(table.rows, table.baseline) for table in grid.tables),
+        Hypothesis(Contrast(primary.row, primary.baseline), primary.measure),
+        grid.secondary, grid.against, grid.evaluation.draws, grid.evaluation.seed,
+    )  # fmt: skip
+
+
+def _runs(grid: RetrievalGrid, rows: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """Row, training seed and fold of every run of some rows."""
+    yield from ((row, seed, fold) for row in rows for seed in grid.seeds for fold in grid.folds)
+
+
+def _read(
+    grid: RetrievalGrid, scores: Path, rows: Sequence[str]
+) -> tuple[dict[str, ScoreSheet], dict[str, dict[int, dict[str, ScoreSheet]]]]:
+    """The sheets of the random order by fold, and those of rows by seed and fold."""
+    paths = {fold: scores / CHANCE / f"{fold}.parquet" for fold in grid.folds}
+    by_run = {run: scores / f"{run_name(run[0], run[2], run[1])}.parquet" for run in _runs(grid, rows)}
+    needed = [*paths.values(), *by_run.values()]
+    missing = [path.relative_to(scores.parent).as_posix() for path in needed if not path.is_file()]
+    if missing:
+        more = ", …" if len(missing) > NAMED else ""
+        raise DataError(
+            f"{len(missing)} of {len(needed)} score sheets are not in {scores.parent} "
+            f"({', '.join(missing[:NAMED])}{more}): run the grid without --stage report, which makes them"
+        )
+    chance = {fold: read_sheet(path) for fold, path in paths.items()}
+    sheets: dict[str, dict[int, dict[str, ScoreSheet]]] = {}
+    for (row, seed, fold), path in by_run.items():
+        sheet = read_sheet(path)
+        expected: dict[str, Fact | None] = {name: chance[fold].facts.get(name) for name in _SAME}
+        for name, value in {**expected, "training seed": seed}.items():
+            if sheet.facts.get(name) != value:
+                raise DataError(
+                    f"{path}: its {name} is {sheet.facts.get(name)}, not {value}: delete it and run the grid again"
+                )
+        sheets.setdefault(row, {}).setdefault(seed, {})[fold] = sheet
+    return chance, sheets
+
+
+def _subsets(grid: RetrievalGrid) -> dict[str, frozenset[str]]:
+    """Cases of the official splits that the grid names."""
+    if not grid.subsets:
+        return {}
+    manifest = Manifest.load(grid.dataset)
+    return {
+        name: frozenset(case for record in manifest.records(split, grid.data_root) for case in _cases(record))
+        for name, split in grid.subsets.items()
+    }
+
+
+def _cases(record: Record) -> list[str]:
+    """What a sheet calls the case of an image; one without a case has two names, folds give it the image's."""
+    named = case_names([record.image_id], [record.group_id])
+    return named if record.group_id else [*named, record.image_id]
+
+
+def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, sheets: Sheets) -> Page:
+    """Header, titles, times and commands of a report."""
+    facts = [
+        sheet.facts for by_seed in sheets.values() for folds in by_seed.values() for sheet in folds.values()
+    ]
+    runs = {
+        row: [out / "runs" / run_name(row, fold, seed) for _, seed, fold in _runs(grid, [row])]
+        for row in sheets
+    }
+    times = {row: [timing(run) for run in folders] for row, folders in runs.items()}
+    known = [one for row in times.values() for one in row if one]
+    primary = design.primary
+    gaps = {
+        grid.rows[row].title: results.rows[row].seed_gap(primary.measure)
+        for row in (primary.contrast.row, primary.contrast.baseline)
+        if row in results.rows
+    }
+    lines = paragraphs(
+        "retrieval_header", grid=grid, design=design, results=results, official=isinstance(grid.split, Official),
+        dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in facts],
+        gaps={title: gap for title, gap in gaps.items() if gap is not None},
+        degrees=len(results.folds) * (len(results.seeds) - 1), times=known,
+        unknown=sum(map(len, times.values())) - len(known),
+        versions={name: ", ".join(sorted({str(one[name]) for one in facts})) for name in ("torch", "open_clip")},
+        command=grid.command(out, _threads(known)),
+    )  # fmt: skip
+    rows = {
+        row: RowText(
+            grid.rows[row].title,
+            grid.rows[row].figures,
+            grid.command(out, _threads([one for one in times[row] if one]), row),
+            median(seconds) if (seconds := [one.seconds for one in times[row] if one]) else None,
+            len(times[row]),
+            softness(runs[row]),
+        )
+        for row in sheets
+    }
+    named = [(table.title, TableDesign(table.rows, table.baseline)) for table in grid.tables]
+    tables = [(title, table) for title, table in named if any(row in sheets for row in table.rows)]
+    said = dict(line.split(": ", 1) for line in lines)
+    return Page(grid.title, said, tables, rows, paper("retrieval").source)
+
+
+def _threads(times: Sequence[Timing]) -> int | None:
+    """What all runs had; ``None`` where they differ or nobody knows."""
+    found = {one.threads for one in times}
+    return found.pop() if len(found) == 1 else None
+
+
+def softness(runs: Sequence[Path]) -> Softness | None:
+    """How soft the targets of a row were, by the logs of its runs (``kg_targets.losses.contrastive.measure``).
+
+    Returns:
+        ``None`` for a loss whose targets are similarities (mse, sigmoid): they are no distributions, and the log has
+        clamp(S, 0, 1) over its row sum for them, which no loss sees. Also where a log is missing or damaged.
+    """
+    steps: list[dict[str, float]] = []
+    try:
+        for run in runs:
+            loss = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["loss"]["name"]
+            if LOSSES[loss].targets == "similarity":
+                return None
+            lines = map(json.loads, (run / LOG).read_text(encoding="utf-8").splitlines())
+            steps += [step for step in lines if "diagonal" in step]
+        return Softness(**{name: fmean(step[name] for step in steps) for name in _SOFTNESS})
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+
+
+def _markdown(page: Page, results: Results, design: Design, verdicts: Sequence[str], *, whole: bool) -> str:
+    """The report; without ``whole``, what was asked before: the tested measures and those of the overviews."""
+
+    def found(row: str, baseline: str, measure: str) -> Any:
+        return results.differences.get(Contrast(row, baseline), {}).get(measure)
+
+    def mark(row: str, baseline: str, measure: str) -> str:
+        """Of a measure that a test has shown to be higher or lower than the baseline."""
+        one = found(row, baseline, measure)
+        if one is None or one.decisive_p is None or not one.decisive_p < LEVEL:
+            return ""
+        return " ▲" if one.interval.mean > 0 else " ▼"
+
+    return render(
+        "retrieval", page=page, results=results, design=design, verdicts=verdicts, whole=whole, found=found, mark=mark,
+        overview=next(names for names in results.sections.values() if design.primary.measure in names),
+    )  # fmt: skip
+
+
+def _as_json(page: Page, results: Results, design: Design, verdicts: Sequence[str]) -> dict[str, Any]:
+    """Everything at full precision: shares of 1, JSON's null for what does not exist."""
+    family = design.family if results.tested else ()
+    return {
+        **asdict(page),
+        "tables": [{"title": title, **asdict(table)} for title, table in page.tables],
+        "verdicts": verdicts,
+        "primary": {**asdict(design.primary.contrast), "measure": design.primary.measure},
+        "tested measures": design.measures,
+        "family": [{**asdict(one.contrast), "measure": one.measure} for one in family],
+        "flips": results.flips,
+        "draws": design.draws,
+        "sections": results.sections,
+        "images": results.images,
+        "cases": results.cases,
+        "fold images": results.folds,
+        "seeds": results.seeds,
+        "chance": asdict(results.chance),
+        "results": {
+            row: {
+                **asdict(one),
+                "seed_sd": {name: one.seed_sd(name) for name in one.intervals},
+                "seed_gap": {name: one.seed_gap(name) for name in one.intervals},
+            }
+            for row, one in results.rows.items()
+        },
+        "differences": [
+            {**asdict(contrast), "measure": measure, **asdict(one)}
+            for contrast, by_measure in results.differences.items()
+            for measure, one in by_measure.items()
+        ],
+        "subsets": {name: asdict(one) for name, one in results.subsets.items()},
+    }

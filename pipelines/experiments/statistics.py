@@ -1,0 +1,267 @@
+"""What score sheets say: pooled over folds, averaged over seeds, compared pair by pair of rows.
+
+Each query is scored by the one model of a row and seed that did not train on its case, within its fold's gallery. A
+query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.intervals``); those of
+differences and the tests contain training noise, too (``noise``), and with a single seed, which cannot show any, they
+hold given these models. What is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected,
+and one family under Holm's correction. Everything else is described by intervals, without p values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results, RowResult, Subset
+from training.data.cases import case_codes
+from training.errors import ConfigError, DataError
+from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
+from training.retrieval.score_sheets import ScoreSheet, pool
+from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval
+from training.statistics.paired_tests import Comparison, Pair, compare_all, flips_for, holm
+from training.statistics.seed_variance import t_test
+
+Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
+"""Row to training seed to fold to sheet."""
+Question = tuple[frozenset[str], str]
+"""Of ``Hypothesis.question``."""
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """All rows on the same queries in the same order."""
+
+    image_ids: list[str]
+    case_names: list[str]
+    cases: IntArray
+    fold_names: list[str]
+    folds: IntArray
+    """Of each query, a place in ``fold_names``."""
+    seeds: Mapping[str, Mapping[int, Measures]]
+    means: Mapping[str, Measures]
+    chance: Measures
+
+
+def analyse(
+    sheets: Sheets,
+    chance: Mapping[str, ScoreSheet],
+    design: Design,
+    subsets: Mapping[str, frozenset[str]] | None = None,
+) -> Results:
+    """Pool, average, compare.
+
+    Args:
+        sheets: of every row that is shown, each seed on the same folds. Rows of the design may be left out; then
+            nothing is tested, for a smaller family would be corrected too little.
+        chance: fold to the sheet of a random order.
+        design: what is compared.
+        subsets: name to the cases on which the primary contrast is looked at once more.
+
+    Raises:
+        ConfigError: a row or measure of the design is not there.
+        DataError: rows are scored on different images, folds share cases, or a subset has no case.
+    """
+    pooled = _pool(sheets, chance)
+    _check(design, sheets, pooled)
+    tested = set(sheets) == set(design.rows)
+    family = design.family if tested else ()
+    flips = flips_for(len(family))
+    shown = [one for one in design.contrasts if one.row in sheets and one.baseline in sheets]
+    hypotheses = (design.primary, *family) if tested else ()
+    by_chance, *by_row = _intervals([pooled.chance, *pooled.means.values()], pooled.cases, design)
+    return Results(
+        sections=_sections(pooled.chance),
+        images=len(pooled.image_ids),
+        cases=len(np.unique(pooled.cases)),
+        folds={name: int((pooled.folds == code).sum()) for code, name in enumerate(pooled.fold_names)},
+        seeds=tuple(next(iter(sheets.values()))),
+        chance=RowResult(by_chance, {}),
+        rows={
+            row: RowResult(
+                intervals,
+                {
+                    name: tuple(mean_of(seed[name]) for seed in pooled.seeds[row].values())
+                    for name in intervals
+                },
+            )
+            for row, intervals in zip(pooled.means, by_row, strict=True)
+        },
+        differences=_differences(pooled, shown, hypotheses, design, flips),
+        subsets={name: _subset(name, cases, pooled, design, flips) for name, cases in (subsets or {}).items()}
+        if tested
+        else {},
+        tested=tested,
+        flips=flips,
+    )
+
+
+def _pool(sheets: Sheets, chance: Mapping[str, ScoreSheet]) -> _Pooled:
+    folds = list(chance)
+    reference = pool([chance[fold] for fold in folds])
+    seeds: dict[str, dict[int, Measures]] = {}
+    first, trained = next((row, set(by_seed)) for row, by_seed in sheets.items())
+    for row, by_seed in sheets.items():
+        if set(by_seed) != trained:
+            raise DataError(
+                f"rows {first} and {row} were trained from other seeds: train and score all from the same"
+            )
+        for seed, by_fold in by_seed.items():
+            if set(by_fold) != set(folds):
+                raise DataError(
+                    f"row {row}, seed {seed}: scored on other folds than chance: score all of them"
+                )
+            one = pool(
+                [_in_order(by_fold[fold], chance[fold], f"row {row}, seed {seed}, {fold}") for fold in folds]
+            )
+            seeds.setdefault(row, {})[seed] = one.measures
+    sizes = [len(chance[fold].image_ids) for fold in folds]
+    return _Pooled(
+        reference.image_ids,
+        reference.cases,
+        case_codes(reference.cases),
+        folds,
+        np.repeat(np.arange(len(folds)), sizes),
+        seeds,
+        {row: mean_over_seeds(list(by_seed.values())) for row, by_seed in seeds.items()},
+        reference.measures,
+    )
+
+
+def _in_order(sheet: ScoreSheet, reference: ScoreSheet, what: str) -> ScoreSheet:
+    """A sheet with its queries in the order of another one; paired by image id."""
+    if (
+        dict(zip(sheet.image_ids, sheet.cases, strict=True))
+        != dict(zip(reference.image_ids, reference.cases, strict=True))
+        or sheet.measures.keys() != reference.measures.keys()
+    ):
+        raise DataError(
+            f"{what}: scored on other images, cases or measures than chance: score all rows on one store with the "
+            "same options"
+        )
+    place = {image: row for row, image in enumerate(sheet.image_ids)}
+    order = np.array([place[image] for image in reference.image_ids], dtype=np.int64)
+    measures = {
+        name: Scored(one.values[order], one.section, None if one.classes is None else one.classes[order])
+        for name, one in sheet.measures.items()
+    }
+    return ScoreSheet(reference.image_ids, reference.cases, measures, sheet.facts)
+
+
+def _check(design: Design, sheets: Sheets, pooled: _Pooled) -> None:
+    primary = design.primary.contrast
+    named = {primary.row, primary.baseline, *(table.baseline for table in design.tables), *sheets}
+    missing = sorted(named - set(design.rows))
+    if missing:
+        raise ConfigError(f'row "{missing[0]}" is in no table: tables hold {", ".join(design.rows)}')
+    for measure in design.measures:
+        if measure not in pooled.chance:
+            raise ConfigError(
+                f'"{measure}" was not measured; primary and secondary can be: {", ".join(pooled.chance)}'
+            )
+
+
+def _sections(measures: Measures) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
+    for name, scored in measures.items():
+        sections.setdefault(scored.section, []).append(name)
+    return sections
+
+
+def _intervals(scores: Sequence[Measures], cases: IntArray, design: Design) -> list[dict[str, Interval]]:
+    """Measure by measure: all have scored the same queries in each, so that they share the bootstrap's samples."""
+    found: list[dict[str, Interval]] = [{} for _ in scores]
+    for name in scores[0]:
+        for intervals, measures in zip(found, scores, strict=True):
+            one = measures[name]
+            intervals[name] = case_interval(one.values, cases, design.draws, design.seed, one.classes)
+    return found
+
+
+def _differences(
+    pooled: _Pooled,
+    contrasts: Sequence[Contrast],
+    hypotheses: Sequence[Hypothesis],
+    design: Design,
+    flips: int,
+) -> dict[Contrast, dict[str, Difference]]:
+    everything = np.arange(len(pooled.cases))
+    found = {
+        contrast: {
+            measure: _difference(pooled, Hypothesis(contrast, measure), everything, design)
+            for measure in pooled.chance
+        }
+        for contrast in contrasts
+    }
+    given = _given_models(pooled, hypotheses, everything, design, flips)
+    p_models = {one.question: compared.p_value for one, compared in zip(hypotheses, given, strict=True)}
+    p_values = {one.question: found[one.contrast][one.measure].p for one in hypotheses}
+    family = [one.question for one in hypotheses if one != design.primary]
+    holm_models, holm_all = _holm(p_models, family), _holm(p_values, family)
+    for contrast, by_measure in found.items():
+        for measure, one in by_measure.items():
+            asked = Hypothesis(contrast, measure).question
+            by_measure[measure] = replace(
+                one,
+                p=p_values.get(asked),
+                p_holm=holm_all.get(asked),
+                p_models=p_models.get(asked),
+                p_models_holm=holm_models.get(asked),
+            )
+    return found
+
+
+def _holm(p_values: Mapping[Question, float | None], family: Sequence[Question]) -> dict[Question, float]:
+    """Corrected over the family; nothing where there are no p values."""
+    known = [(asked, p) for asked in family if (p := p_values[asked]) is not None]
+    return dict(zip([asked for asked, _ in known], holm([p for _, p in known]), strict=True))
+
+
+def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design: Design) -> Difference:
+    """Of some queries: by the trainings of several seeds, or given these models."""
+    contrast, measure = hypothesis.contrast, hypothesis.measure
+    pair = _pair(pooled, hypothesis, kept)
+    averaged, cases, folds = pair.scores - pair.baseline, pooled.cases[kept], pooled.folds[kept]
+    by_fold = {
+        name: mean_of(_part(averaged, pair.strata, folds == code))
+        for code, name in enumerate(pooled.fold_names)
+    }
+    ours, theirs = pooled.seeds[contrast.row], pooled.seeds[contrast.baseline]
+    if len(ours) == 1:
+        return Difference(case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold)
+    by_seed = np.stack([ours[seed][measure].values - theirs[seed][measure].values for seed in ours])
+    found = t_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
+    return Difference(found.interval, by_fold, found.noise, found.p)
+
+
+def _part(values: FloatArray, classes: IntArray | None, kept: NDArray[np.bool_]) -> Scored:
+    return Scored(values[kept], "", None if classes is None else classes[kept])
+
+
+def _given_models(
+    pooled: _Pooled, hypotheses: Sequence[Hypothesis], kept: IntArray, design: Design, flips: int
+) -> list[Comparison]:
+    """Sign-flip tests of the scores averaged over seeds."""
+    pairs = [_pair(pooled, hypothesis, kept) for hypothesis in hypotheses]
+    return compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
+
+
+def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> Pair:
+    contrast, measure = hypothesis.contrast, hypothesis.measure
+    one, other = pooled.means[contrast.row][measure], pooled.means[contrast.baseline][measure]
+    return Pair(one.values[kept], other.values[kept], None if one.classes is None else one.classes[kept])
+
+
+def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, flips: int) -> Subset:
+    kept = np.flatnonzero([case in cases for case in pooled.case_names])
+    if not len(kept):
+        raise DataError(
+            f'subset "{name}": none of its {len(cases):,} cases is among those scored: check the grid'
+        )
+    asked = [Hypothesis(design.primary.contrast, measure) for measure in design.measures]
+    given = _given_models(pooled, asked, kept, design, flips)
+    differences = {
+        one.measure: replace(_difference(pooled, one, kept, design), p_models=compared.p_value)
+        for one, compared in zip(asked, given, strict=True)
+    }
+    return Subset(len(kept), len(np.unique(pooled.cases[kept])), differences)
