@@ -41,8 +41,7 @@ class Canvas:
     @classmethod
     def posed(cls, rng: np.random.Generator, *, tilt: float = 0.07, warp: float = 0.02) -> "Canvas":
         """Return a black canvas, its frame rotated (by ``tilt`` radians on average), scaled and warped."""
-        axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
-        v, u = np.meshgrid(axis, axis, indexing="ij")
+        v, u = film()
         angle, scale = rng.normal(0, tilt), rng.uniform(0.92, 1.1)
         du, dv = rng.normal(0, 0.03, 2)
         cos, sin = np.float32(np.cos(angle) * scale), np.float32(np.sin(angle) * scale)
@@ -131,6 +130,13 @@ class Canvas:
         )
         smooth: Array = (field / field.std()).astype(np.float32)
         return smooth
+
+
+def film() -> tuple[Array, Array]:
+    """The y and x of every pixel in the film's own frame, float32 ``[SIZE, SIZE]`` each."""
+    axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    return y, x
 
 
 def on_ellipse(at: Point, rx: float, ry: float, angle: float) -> Point:

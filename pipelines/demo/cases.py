@@ -75,12 +75,8 @@ def tissues(drawing: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _recipe(region: str, finding: str, series: list[str], **fields: Any) -> Recipe:
-    return Recipe(region, finding, tuple(Series(*one.split()) for one in series), **fields)
-
-
 RECIPES = tuple(
-    _recipe(region, finding, **fields)
+    Recipe(region, finding, **{**fields, "series": tuple(Series(*one.split()) for one in fields["series"])})
     for region, findings in ANATOMY["recipes"].items()
     for finding, fields in findings.items()
 )
