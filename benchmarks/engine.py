@@ -9,9 +9,6 @@ ClipLoss, backward and the same optimizer on one batch that lies in memory.
 
 import argparse
 import os
-import random
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +18,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 
 import torch
 from accelerate import Accelerator
-from machine import command, head, report
+from machine import command, head, interleaved, median_ms, ratio, report
 from open_clip.loss import ClipLoss
 from steps import PACKAGES
 
@@ -89,35 +86,18 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
         loop.progress.step += 1
         loop._step(batch, tracker)  # type: ignore[arg-type]
 
-    times: dict[str, list[float]] = {"bare": [], "engine": []}
-    lanes = [("bare", bare), ("engine", engine)]
-    waited, order = 0.0, random.Random(0)
-    for turn in range(WARM_UP + options.turns):
-        before = task.waited()
-        order.shuffle(lanes)
-        for name, step in lanes:
-            if accelerator.device.type == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-            step()
-            if accelerator.device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn >= WARM_UP:
-                times[name].append(time.perf_counter() - began)
-        if turn >= WARM_UP:
-            waited += task.waited() - before
-    ratios = [bare_s / engine_s for bare_s, engine_s in zip(times["bare"], times["engine"], strict=True)]
-    first, middle, third = statistics.quantiles(ratios, n=4)
+    lanes = {"bare": bare, "engine": engine}
+    interleaved(lanes, WARM_UP, warmup=0)
+    before = task.waited()
+    times = interleaved(lanes, options.turns, warmup=0)
     return {
         "model": options.model,
         "batch": options.batch,
-        "bare_ms": round(1e3 * statistics.median(times["bare"]), 1),
-        "engine_ms": round(1e3 * statistics.median(times["engine"]), 1),
-        "throughput_to_bare_loop": {
-            "median": round(middle, 3), "quartile_1": round(first, 3), "quartile_3": round(third, 3),
-        },
-        "data_wait": round(waited / sum(times["engine"]), 4),
-    }  # fmt: skip
+        "bare_ms": round(median_ms(times["bare"]), 1),
+        "engine_ms": round(median_ms(times["engine"]), 1),
+        "throughput_to_bare_loop": ratio(times, "bare", "engine"),
+        "data_wait": round((task.waited() - before) / sum(taken.wall for taken in times["engine"]), 4),
+    }
 
 
 def main() -> None:

@@ -2,20 +2,20 @@
 
     python benchmarks/evaluation.py [--out FILE] [--store STORE]
 
-Everything runs in the same process, with the same threads and the same chunks, one after the other in each repeat;
+Everything runs in the same process, with the same threads and the same chunks, in turns;
 ratios are medians over the repeats. ``--store`` takes the concepts of a real target store instead of drawn ones.
 """
 
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import command, head, report
+from machine import command, head, interleaved, median_ms, report
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -103,22 +103,17 @@ MEASURED: tuple[Callable[[Images], Any], ...] = (
 
 def timings(images: Images, repeats: int) -> dict[str, Any]:
     """Seconds and ratios to the faster peer of the same repeat, as medians; the first, warming repeat is left out."""
-    seconds: dict[str, list[float]] = {work.__name__: [] for work in MEASURED}
-    for _ in range(repeats + 1):
-        for work in MEASURED:
-            started = time.perf_counter()
-            work(images)
-            seconds[work.__name__].append(time.perf_counter() - started)
-    peers = list(zip(*(seconds[work.__name__][1:] for work in MEASURED[:2]), strict=True))
-    fastest = [min(pair) for pair in peers]
+    times = interleaved({work.__name__: partial(work, images) for work in MEASURED}, repeats, warmup=1)
+    peers = (times[work.__name__] for work in MEASURED[:2])
+    fastest = [min(one.wall, other.wall) for one, other in zip(*peers, strict=True)]
     return {
         name: {
-            "seconds": round(statistics.median(values[1:]), 4),
+            "seconds": round(median_ms(turns) / 1e3, 4),
             "ratio_to_product_and_topk": round(
-                statistics.median(value / peer for value, peer in zip(values[1:], fastest, strict=True)), 3
+                statistics.median(turn.wall / peer for turn, peer in zip(turns, fastest, strict=True)), 3
             ),
         }
-        for name, values in seconds.items()
+        for name, turns in times.items()
     }
 
 
@@ -137,29 +132,20 @@ def _memory(count: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     rank_only(Images(600))  # libraries loaded, buffers of threads made
     images = Images(count)
-    before = _resident()
+    before = _memory_mb("VmRSS")
     evaluate_all_variants(images)
     evaluate(images)
     chance(images)
     pairs(images)
     return {
         "images": count,
-        "peak_over_the_inputs_MB": round(_peak() - before),
+        "peak_over_the_inputs_MB": round(_memory_mb("VmHWM") - before),
         "a_matrix_of_all_pairs_MB": round(count**2 * 4 / 1e6),
     }
 
 
-def _resident() -> float:
-    """Resident size of this process now, MB."""
-    return _status("VmRSS")
-
-
-def _peak() -> float:
-    """Largest resident size of this process so far, MB; not getrusage's, which the parent's size would be in."""
-    return _status("VmHWM")
-
-
-def _status(field: str) -> float:
+def _memory_mb(field: str) -> float:
+    """Size of this process, MB: resident now (VmRSS), or its peak (VmHWM); getrusage's would hold the parent's."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
     return int(line.split()[1]) * 1024 / 1e6
 

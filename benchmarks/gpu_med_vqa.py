@@ -13,9 +13,8 @@ import sys
 from typing import Any
 
 import torch
-from machine import RESULTS, command, head, report
-from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, drawn_candidates
-from steps import milliseconds, peak_memory_mb
+from machine import RESULTS, command, head, milliseconds, peak_memory_mb, report
+from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, drawn_candidates, padded
 from torch import Tensor
 
 from training.med_vqa.answer.ranking import Ranker, first_token_logits, shortlist
@@ -27,35 +26,23 @@ VQA_RAD_QUESTIONS = 3_064
 PAPER_EPOCHS = 60
 
 
-def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids and mask of rows of different lengths."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    return ids, torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
-
-
 def drawn_batch(batch: int, side: int, candidates: tuple[tuple[int, ...], ...]) -> dict[str, Tensor]:
     """Arguments of the model's forward pass."""
     draw = torch.Generator().manual_seed(0)
     lengths = torch.randint(*QUESTION_LENGTHS, (batch,), generator=draw).tolist()
-    question_ids, question_mask = padded(
-        [
-            [START, *torch.randint(FIRST, 900, (length - 2,), generator=draw).tolist(), END]
-            for length in lengths
-        ]
-    )
+    questions = [
+        [START, *torch.randint(FIRST, 900, (length - 2,), generator=draw).tolist(), END] for length in lengths
+    ]
     chosen = torch.randint(len(candidates), (batch,), generator=draw).tolist()
-    answer_ids, answer_mask = padded([[START, *candidates[row], END] for row in chosen])
-    knowledge_ids, knowledge_mask = padded([list(candidate) for candidate in candidates])
-    return {
-        "images": torch.randn(batch, 3, side, side, generator=draw),
-        "question_ids": question_ids,
-        "question_mask": question_mask,
-        "answer_ids": answer_ids,
-        "answer_mask": answer_mask,
-        "knowledge_ids": knowledge_ids,
-        "knowledge_mask": knowledge_mask,
+    texts = {
+        "question": questions,
+        "answer": [[START, *candidates[row], END] for row in chosen],
+        "knowledge": [list(candidate) for candidate in candidates],
     }
+    found = {"images": torch.randn(batch, 3, side, side, generator=draw)}
+    for name, rows in texts.items():
+        found[f"{name}_ids"], found[f"{name}_mask"] = padded(rows)
+    return found
 
 
 class Bench:
@@ -102,9 +89,8 @@ class Bench:
         self.model.train(False)
         with self.cast():
             encoded = self._encoded()
-            rows = shortlist(first_token_logits(self.model, encoded, START), self.candidates, self.k)[
-                0
-            ].tolist()
+            logits = first_token_logits(self.model, encoded, START)
+            rows = shortlist(logits, self.candidates, self.k)[0].tolist()
             ranker = Ranker(self.model, tuple(self.candidates[row] for row in rows), START, END)
             ranker.log_likelihoods(encoded).argmax(dim=1).tolist()
 

@@ -14,7 +14,6 @@ thread meanwhile.
 """
 
 import os
-import statistics
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -23,8 +22,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 
 import torch
 from accelerate import Accelerator
-from machine import command, head, report
-from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, peak_memory_mb, ratio
+from machine import command, head, interleaved, median_ms, milliseconds, peak_memory_mb, ratio, report
+from steps import PACKAGES, Lanes, SyntheticStore
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -104,7 +103,7 @@ def transport(preset: str, device: torch.device, repeats: int) -> dict[str, Any]
 
     return {
         "items_words_places_width": list(SIZES[preset]),
-        "plan_ms": round(1e3 * statistics.median(taken.wall for taken in times["ours"]), 2),
+        "plan_ms": round(median_ms(times["ours"]), 2),
         "plan_to_published": ratio(times, "ours", "published"),
         "published_to_itself": ratio(times, "published_again", "published"),
         "largest_difference_times_words_and_places": round(difference * words * places, 7),
@@ -160,7 +159,7 @@ def soft_labels(name: str, batch: int, accelerator: Accelerator, repeats: int) -
     lanes = SoftLanes(name, batch, accelerator, SyntheticStore(10_000))
     kinds = {"hard": "hard", "hard_again": "hard", "teacher": "teacher", "mixed": "mixed"}
     times = interleaved({lane: lanes.step(source) for lane, source in kinds.items()}, repeats)
-    hard = 1e3 * statistics.median(taken.wall for taken in times["hard"])
+    hard = median_ms(times["hard"])
     labels = {
         source: milliseconds(lambda source=source: lanes.labels(source), 30)
         for source in ("hard", "teacher", "mixed")

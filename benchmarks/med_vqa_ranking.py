@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/med_vqa_ranking.py [--preset small|paper|tiny] [--rounds 3] [--threads 2]
 
 Random weights, drawn candidates with lengths and shared beginnings as VQA-RAD's training answers, drawn encoder states:
-what is measured depends on sizes only. In each turn the lanes answer the same few questions, in shuffled order:
+what is measured depends on sizes only. In a turn the lanes answer the same few questions, each turn in another order:
 
 ranking       log-likelihoods of all candidates, their softmax and the best one, from the encoder states
 packed        ``MedVQAModel.decode`` of the very tokens that ranking decodes, chunk by chunk; logits, and nothing more
@@ -12,27 +12,24 @@ flat          ``decode`` of every candidate by itself, padded in batches of abou
 
 Every turn is told by the clock and by the CPU time of the process, which neighbours change less (with a GPU it
 says nothing). Every lane makes the decoder's keys and values of the encoder states once per question. What ranking
-prepares once for all questions is timed apart and counts in the ratio of a round.
+prepares once for all questions is timed apart and counts in the ratio of a round. flat and packed have turns of their
+own.
 """
 
 import argparse
-import random
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from machine import command, head, report
+from machine import Times, command, head, interleaved, report, seconds, spread
 from torch import Tensor
 
 from training.clip.load import model_config
 from training.med_vqa import MedVQAConfig, MedVQAModel
 from training.med_vqa.answer.ranking import Ranker
-from training.med_vqa.answer.trie import CHUNK, Pack, Trie, pack
+from training.med_vqa.answer.trie import CHUNK, Trie, pack
 from training.med_vqa.model.config import PRESETS
 from training.med_vqa.model.modeling import Encoded
 from training.med_vqa.model.vision import square
@@ -56,6 +53,13 @@ def drawn_candidates(count: int) -> tuple[tuple[int, ...], ...]:
         length = 1 + rng.choice(len(LENGTHS), p=np.array(LENGTHS) / sum(LENGTHS))
         found[tuple((FIRST + rng.choice(WORDS, size=length, p=often / often.sum())).tolist())] = None
     return tuple(found)
+
+
+def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of rows of different lengths."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    return ids, torch.arange(longest)[None] < torch.tensor([len(row) for row in rows])[:, None]
 
 
 def build(preset: str, decoder_only: bool = False) -> MedVQAModel:
@@ -106,17 +110,22 @@ class Lanes:
     def __init__(
         self, model: MedVQAModel, sequences: tuple[tuple[int, ...], ...], options: argparse.Namespace
     ) -> None:
-        self.model, self._sequences, self._chunk = model, sequences, options.chunk
-        self._device = model.device
+        self.model, self._sequences, self._options = model, sequences, options
         self.packs = pack(Trie.of(sequences, START), END, options.chunk)
-        self._inputs = [self._tensors(one) for one in self.packs]
-        self._flat = self._padded(options.flat_rows)
-        self._bare_batch = options.bare_batch
+        self._inputs = [
+            [torch.as_tensor(part, device=model.device) for part in (one.tokens, one.mask, one.positions)]
+            for one in self.packs
+        ]
+        by_length = sorted(sequences, key=len)
+        batches = [
+            by_length[at : at + options.flat_rows] for at in range(0, len(sequences), options.flat_rows)
+        ]
+        self._flat = [padded([[START, *ids] for ids in batch])[0].to(model.device) for batch in batches]
         self.ranker: Ranker | None = None
 
     def prepare(self) -> None:
         """What ranking does once for all questions."""
-        self.ranker = Ranker(self.model, self._sequences, START, END, self._chunk)
+        self.ranker = Ranker(self.model, self._sequences, START, END, self._options.chunk)
 
     def ranking(self, encoded: Encoded) -> None:
         """Ours."""
@@ -126,8 +135,9 @@ class Lanes:
 
     def packed(self, encoded: Encoded) -> None:
         """The limit."""
-        for start in range(0, len(encoded), self._bare_batch):
-            part = _rows(encoded, start, start + self._bare_batch)
+        size = self._options.bare_batch
+        for start in range(0, len(encoded), size):
+            part = encoded.map(lambda states: states[start : start + size])  # noqa: B023 - called at once
             remembered = self.model.precompute_cross_attention_kv(part)
             for tokens, mask, positions in self._inputs:
                 self.model.decode(tokens.expand(len(part), -1), remembered, mask, positions)
@@ -135,49 +145,11 @@ class Lanes:
     def flat(self, encoded: Encoded) -> None:
         """Candidate by candidate."""
         for row in range(len(encoded)):
-            one = self.model.precompute_cross_attention_kv(_rows(encoded, row, row + 1))
+            part = encoded.map(lambda states: states[row : row + 1])  # noqa: B023 - called at once
+            one = self.model.precompute_cross_attention_kv(part)
             for tokens in self._flat:
-                self.model.decode(tokens, _repeated(one, len(tokens)))
-
-    def _tensors(self, one: Pack) -> tuple[Tensor, Tensor, Tensor]:
-        tokens, positions = (
-            torch.as_tensor(part, device=self._device) for part in (one.tokens, one.positions)
-        )
-        return tokens[None], torch.as_tensor(one.mask, device=self._device), positions
-
-    def _padded(self, rows: int) -> list[Tensor]:
-        by_length = sorted(self._sequences, key=len)
-        batches = [by_length[start : start + rows] for start in range(0, len(by_length), rows)]
-        return [
-            torch.tensor(
-                [[START, *ids, *[0] * (len(batch[-1]) - len(ids))] for ids in batch], device=self._device
-            )
-            for batch in batches
-        ]
-
-    @property
-    def flat_tokens(self) -> int:
-        """Tokens of all candidates, padding left out."""
-        return sum(len(ids) + 1 for ids in self._sequences)
-
-
-def _rows(encoded: Encoded, start: int, stop: int) -> Encoded:
-    return encoded.map(lambda part: part[start:stop])
-
-
-def _repeated(one: Encoded, times: int) -> Encoded:
-    return one.map(lambda part: part.expand(times, *part.shape[1:]))
-
-
-def timed(device: torch.device, work: Callable[[], None]) -> tuple[float, float]:
-    """Wall-clock seconds of ``work``, the device's share included, and this process's CPU seconds."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began, used = time.perf_counter(), time.process_time()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, time.process_time() - used
+                repeated = one.map(lambda states: states.expand(len(tokens), *states.shape[1:]))  # noqa: B023
+                self.model.decode(tokens, repeated)
 
 
 def drawn_questions(model: MedVQAModel, options: argparse.Namespace) -> list[Encoded]:
@@ -198,65 +170,42 @@ def drawn_questions(model: MedVQAModel, options: argparse.Namespace) -> list[Enc
 @torch.inference_mode()
 def measure(lanes: Lanes, questions: list[Encoded], options: argparse.Namespace) -> dict[str, Any]:
     """Ratios of turns and rounds."""
-    device, order = lanes.model.device, random.Random(0)
-    work = {
-        "ranking": lanes.ranking,
-        "packed": lanes.packed,
-        "packed_again": lanes.packed,
-        "flat": lanes.flat,
-    }
+
+    def turns(names: tuple[str, ...], asked: list[Encoded]) -> Times:
+        coming = {name: iter(asked) for name in names}
+        work = {
+            name: lambda name=name: getattr(lanes, name.removesuffix("_again"))(next(coming[name]))
+            for name in names
+        }
+        return interleaved(work, len(asked), warmup=0)
+
     lanes.prepare()
-    for lane in work.values():
-        lane(questions[0].map(lambda rows: rows[:1]))
-    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
-    rounds, prepared = list[float](), list[float]()
-    for _ in range(options.rounds):
-        prepared.append(timed(device, lanes.prepare)[0])
-        spent = {name: 0.0 for name in work}
-        for number, encoded in enumerate(questions):
-            names = [name for name in work if name != "flat" or number < options.flat_batches]
-            order.shuffle(names)
-            for name in names:
-                turns[name].append(timed(device, partial(work[name], encoded)))
-                spent[name] += turns[name][-1][0]
-        rounds.append((prepared[-1] + spent["ranking"]) / spent["packed"])
+    turns(("ranking", "packed", "flat"), [questions[0].map(lambda rows: rows[:1])])
+    prepared = [seconds(lanes.prepare).wall for _ in range(options.rounds)]
+    times = turns(("ranking", "packed", "packed_again"), questions * options.rounds)
+    flat = turns(("flat", "packed"), questions[: options.flat_batches] * options.rounds)
+    walls = {
+        name: np.reshape([turn.wall for turn in times[name]], (options.rounds, -1)).sum(1) for name in times
+    }
+    rounds = ((prepared + walls["ranking"]) / walls["packed"]).tolist()
+    pairs = {
+        f"{name}/packed": list(zip(found[name], found["packed"], strict=True))
+        for name, found in (("ranking", times), ("packed_again", times), ("flat", flat))
+    }
     return {
         "ranking_with_preparation_to_packed_by_round": [round(ratio, 4) for ratio in rounds],
         "ranking_with_preparation_to_packed": round(statistics.median(rounds), 4),
         **{
             clock: {
-                f"{name}/packed": spread(ratios(turns, name, place, options))
-                for name in work
-                if name != "packed"
+                name: spread([own[place] / peer[place] for own, peer in pair]) for name, pair in pairs.items()
             }
             for place, clock in enumerate(("by_turn", "by_turn_cpu_time"))
         },
         "seconds_of_a_round": {
             "preparation": round(statistics.median(prepared), 3),
-            **{
-                name: round(sum(wall for wall, _ in turns[name]) / options.rounds, 3)
-                for name in work
-                if name != "flat"
-            },
+            **{name: round(float(spent.mean()), 3) for name, spent in walls.items()},
         },
     }
-
-
-def ratios(
-    turns: dict[str, list[tuple[float, float]]], name: str, clock: int, options: argparse.Namespace
-) -> list[float]:
-    """A lane's turns over the same turns of ``packed``; ``flat`` has its turns at the beginning of each round."""
-    own, packed = turns[name], turns["packed"]
-    per_round = len(packed) // options.rounds
-    had = len(own) // options.rounds
-    peers = [packed[number * per_round + turn] for number in range(options.rounds) for turn in range(had)]
-    return [one[clock] / peer[clock] for one, peer in zip(own, peers, strict=True)]
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    first, middle, third = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return {"median": round(middle, 4), "quartile_1": round(first, 4), "quartile_3": round(third, 4)}
 
 
 def main() -> None:
@@ -289,7 +238,7 @@ def main() -> None:
         "tokens_of_a_question": {
             "unique_prefixes": lanes.ranker.prefixes if lanes.ranker else 0,
             "packed": sum(len(one.tokens) for one in lanes.packs),
-            "flat": lanes.flat_tokens,
+            "flat": sum(len(ids) + 1 for ids in sequences),
         },
         **measured,
     }

@@ -22,7 +22,6 @@ that is asked pays for reading a real one is not in it.
 import argparse
 import os
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,9 +38,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from engine import Silent
-from machine import command, head, report
+from machine import Times, command, head, interleaved, median_ms, ratio, report
 from safetensors.torch import save_file
-from steps import PACKAGES, Times, interleaved, ratio
+from steps import PACKAGES
 from torch import Tensor
 from transformers import BertTokenizer
 
@@ -203,8 +202,7 @@ def often(run: Callable[[], None], times: int) -> Callable[[], None]:
 
 def step_ms(times: Times, per_block: int) -> dict[str, float]:
     """Median milliseconds of a step of each lane."""
-    medians = {name: statistics.median(taken.wall for taken in turns) for name, turns in times.items()}
-    return {name: round(1e3 * median / per_block, 1) for name, median in medians.items()}
+    return {name: round(median_ms(turns) / per_block, 1) for name, turns in times.items()}
 
 
 def stage_one(
@@ -263,7 +261,7 @@ def stage_two(
 
         return block
 
-    parts = {name: often(part, options.steps) for name, part in Parts(steps).named().items()}
+    parts = {name: often(part, options.steps) for name, part in parts_of(steps).items()}
     times = interleaved(
         {name: lane(loss) for name, loss in weights.items()} | parts, options.repeats, warmup=1
     )
@@ -276,67 +274,55 @@ def stage_two(
     }
 
 
-class Parts:
-    """The terms of stage two by themselves, on one batch of a run as it is after its towers.
+def parts_of(steps: Steps) -> dict[str, Callable[[], None]]:
+    """The terms of stage two by themselves, on one batch of a run as it is after its towers."""
+    run, model, rows = steps.run, steps.model, steps.rows()
+    autocast, device = run.accelerator.autocast, run.accelerator.device
+    ids, mask = (part.to(device) for part in run.corpus.texts.batch(run.corpus.positions(rows)))
+    nothing = torch.zeros(len(rows), 0)
+    images = run.views(Batch(rows, nothing, nothing), 1, 0, None)["image_tokens"][0]
+    with torch.no_grad(), autocast():
+        words = model.words(ids, mask).float()
+    generator = torch.Generator().manual_seed(0)
+    text, places = (
+        torch.randn(*mask.shape[:1], many, model.vqa.config.hidden_size, generator=generator)
+        .to(device)
+        .requires_grad_()
+        for many in (mask.shape[1], images.shape[1] - 1)
+    )
 
-    Args:
-        steps: of the run.
-    """
-
-    def __init__(self, steps: Steps) -> None:
-        run, self._model, rows = steps.run, steps.model, steps.rows()
-        self._autocast, device = run.accelerator.autocast, run.accelerator.device
-        ids, mask = (part.to(device) for part in run.corpus.texts.batch(run.corpus.positions(rows)))
-        self._mask, nothing = mask, torch.zeros(len(rows), 0)
-        self._images = run.views(Batch(rows, nothing, nothing), 1, 0, None)["image_tokens"][0]
-        with torch.no_grad(), self._autocast():
-            self._words = self._model.words(ids, mask).float()
-        width = self._model.vqa.config.hidden_size
-        generator = torch.Generator().manual_seed(0)
-        self._text, self._places = (
-            torch.randn(*mask.shape[:1], many, width, generator=generator).to(device).requires_grad_()
-            for many in (mask.shape[1], self._images.shape[1] - 1)
-        )
-
-    def named(self) -> dict[str, Callable[[], None]]:
-        """What is measured."""
-        return {
-            "transport": self.transport,
-            "transport_without_gradient": torch.no_grad()(self.transport),
-            "fusing_all_pairs": lambda: self.fusing(3),
-            "fusing_true_pairs": lambda: self.fusing(1),
-        }
-
-    def transport(self) -> None:
+    def transport() -> None:
         """The loss of all true pairs and its gradient, in groups of about one length as in a step."""
-        loss, inner = self._model.loss, inner_tokens(self._mask)
+        loss, inner = model.loss, inner_tokens(mask)
+        settings = {"beta": loss.beta, "outer": loss.outer, "inner": loss.inner}
         found = [
-            transport_loss(
-                self._text[index, :longest],
-                self._places[index],
-                inner[index, :longest],
-                beta=loss.beta,
-                outer=loss.outer,
-                inner=loss.inner,
-            )
-            for index, longest in length_groups(self._mask)
+            transport_loss(text[index, :longest], places[index], inner[index, :longest], **settings)
+            for index, longest in length_groups(mask)
         ]
         if torch.is_grad_enabled():
-            torch.autograd.grad(torch.stack(found).sum(), [self._text, self._places])
+            torch.autograd.grad(torch.stack(found).sum(), [text, places])
 
-    def fusing(self, times: int) -> None:
+    def fusing(times: int) -> None:
         """True pairs, and with 3 as many wrong ones again twice, through co-attention and matching loss, and back."""
-        own = torch.arange(len(self._words), device=self._words.device)
-        texts, images = own.repeat(times), torch.cat([own.roll(shift) for shift in range(times)])
-        labels, losses = (texts == images).long(), []
-        with self._autocast():
-            for index, longest in length_groups(self._mask[texts]):
-                rows = texts[index]
-                text, mask = self._words[rows, :longest], self._mask[rows, :longest]
-                _, _, logits = self._model.fuse(text, mask, self._images[images[index]])
+        own = torch.arange(len(words), device=device)
+        texts, seen = own.repeat(times), torch.cat([own.roll(shift) for shift in range(times)])
+        labels, losses = (texts == seen).long(), []
+        with autocast():
+            for index, longest in length_groups(mask[texts]):
+                chosen = texts[index]
+                _, _, logits = model.fuse(
+                    words[chosen, :longest], mask[chosen, :longest], images[seen[index]]
+                )
                 losses.append(matching_loss(logits, labels[index], float(len(texts))))
-        learn = [value for value in self._model.vqa.co_attention.parameters() if value.requires_grad]
+        learn = [value for value in model.vqa.co_attention.parameters() if value.requires_grad]
         torch.autograd.grad(torch.stack(losses).sum(), learn)
+
+    return {
+        "transport": transport,
+        "transport_without_gradient": torch.no_grad()(transport),
+        "fusing_all_pairs": lambda: fusing(3),
+        "fusing_true_pairs": lambda: fusing(1),
+    }
 
 
 def measure(folder: Path, accelerator: Accelerator, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,14 +1,15 @@
-"""What soft targets add to a training step.
+"""What soft targets add to a training step, on the CPU or on a GPU.
 
-    python benchmarks/nb_clip.py                                     # on the CPU or the GPU at hand
+    PYTHONPATH=. python benchmarks/nb_clip.py                        # what suits the device at hand, see DEFAULTS
+    PYTHONPATH=. python benchmarks/nb_clip.py --models ViT-B-32 --batches 256 512
 
 Every step is timed beside InfoNCE's and beside the same model with open_clip's own ClipLoss, in turns; ratios are
 medians over the turns with their quartiles. Nothing runs ahead in the step benchmark: similarities and targets are
-inside it, though the engine computes them in a thread while the step before runs.
+inside it, though the engine computes them in a thread while the step before runs. Needs torch, open_clip, accelerate,
+numpy, scipy, pandas and pyarrow; no data, no network, no weights.
 """
 
 import os
-import statistics
 import sys
 from typing import Any
 
@@ -16,59 +17,118 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 
 import torch
 from accelerate import Accelerator
-from machine import command, head, report
-from steps import PACKAGES, Lanes, SyntheticStore, interleaved, milliseconds, ratio
+from machine import command, cuda, head, interleaved, median_ms, milliseconds, peak_memory_mb, ratio, report
+from steps import PACKAGES, Lanes, SyntheticStore
+
+from training.nb_clip.batch_targets import DeviceBlocks, HostBlocks, factor_bytes
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "nb_clip": {
+        "models": ["demo-resnet"], "precision": "no", "batches": [64, 128, 256], "micro_batch": None,
+        "large": [], "rows": 20_000,
+    },
+    "gpu_nb_clip": {
+        "models": ["ViT-B-16"], "precision": "bf16", "batches": [64, 256, 1024], "micro_batch": 256,
+        "large": [1024, 2048, 4096, 8192], "rows": 80_000,
+    },
+}  # fmt: skip
+"""Settings by the name of the result, on the CPU and on a GPU (minutes on one H100)."""
 
 
-def step_figures(name: str, batch: int, accelerator: Accelerator, store: SyntheticStore, repeats: int) -> Any:
-    """Whole steps in turns, and the parts that soft targets add."""
-    lanes = Lanes(name, batch, accelerator, store)
-    times = interleaved(
-        {
-            "soft": lanes.ours("semantic_matching"),
-            "info_nce": lanes.ours("info_nce"),
-            "info_nce_again": lanes.ours("info_nce"),
-            "open_clip": lanes.open_clip(),
-        },
-        repeats,
-    )
+def step_figures(lanes: Lanes, repeats: int, micro_batch: int | None) -> dict[str, Any]:
+    """Whole steps in turns, soft targets in micro-batches among them, and the parts that soft targets add."""
+    kinds = {
+        "soft": lanes.ours("semantic_matching"),
+        "info_nce": lanes.ours("info_nce"),
+        "info_nce_again": lanes.ours("info_nce"),
+        "open_clip": lanes.open_clip(),
+    }
+    if micro_batch and micro_batch < lanes.batch:
+        kinds["soft_in_micro_batches"] = lanes.ours("semantic_matching", micro_batch=micro_batch)
+    times = interleaved(kinds, repeats)
     parts = {
         "targets_ms": milliseconds(lanes.targets("semantic_matching"), 30),
         "targets_info_nce_ms": milliseconds(lanes.targets("info_nce"), 30),
-        "loss_ms": milliseconds(lanes.loss("semantic_matching"), 30),
-        "loss_info_nce_ms": milliseconds(lanes.loss("info_nce"), 30),
-        "loss_measured_ms": milliseconds(lanes.loss("semantic_matching", measured=True), 30),
+        **loss_figures(lanes, 30),
     }
-    baseline = 1e3 * statistics.median(taken.wall for taken in times["info_nce"])
+    baseline = median_ms(times["info_nce"])
     added = parts["targets_ms"] + parts["loss_ms"] - parts["targets_info_nce_ms"] - parts["loss_info_nce_ms"]
     return {
         "step_info_nce_ms": round(baseline, 1),
+        "images_per_s": {
+            kind: round(1e3 * lanes.batch / median_ms(taken), 1) for kind, taken in times.items()
+        },
         "step_soft_to_info_nce": ratio(times, "soft", "info_nce"),
         "step_info_nce_to_itself": ratio(times, "info_nce_again", "info_nce"),
         "step_soft_to_open_clip": ratio(times, "soft", "open_clip"),
+        "peak_memory_mb": {kind: peak_memory_mb(run) for kind, run in kinds.items()},
         "parts": parts,
         "ratio_by_parts": round(1 + added / baseline, 4),
     }
 
 
+def loss_figures(lanes: Lanes, repeats: int) -> dict[str, float]:
+    """Losses with their gradients, without towers."""
+    return {
+        "loss_ms": milliseconds(lanes.loss("semantic_matching"), repeats),
+        "loss_info_nce_ms": milliseconds(lanes.loss("info_nce"), repeats),
+        "loss_measured_ms": milliseconds(lanes.loss("semantic_matching", measured=True), repeats),
+    }
+
+
+def large_batches(lanes: Lanes, store: SyntheticStore, repeats: int) -> dict[str, Any]:
+    """Blocks, targets and losses of one process's batch, without towers."""
+    device = lanes.accelerator.device
+    kept, host = DeviceBlocks(store.factors, device), HostBlocks(store, device)
+    rows = torch.randperm(len(store))[: lanes.batch]
+    return {
+        "block_from_device_factors_ms": milliseconds(lambda: kept(rows, rows), repeats),
+        "block_from_host_ms": milliseconds(lambda: host(rows, rows), max(2, repeats // 4)),
+        "largest_difference": (kept(rows, rows)[0] - host(rows, rows)[0]).abs().max().item(),
+        "targets_ms": milliseconds(lanes.targets("semantic_matching"), repeats),
+        **loss_figures(lanes, repeats),
+        "peak_memory_targets_mb": peak_memory_mb(lanes.targets("semantic_matching")),
+        "peak_memory_loss_mb": peak_memory_mb(lanes.loss("semantic_matching")),
+    }
+
+
 def main() -> None:
-    """Measure, print, and write ``benchmarks/results/nb_clip.json``."""
-    parser = command(__doc__, "nb_clip")
-    parser.add_argument("--models", nargs="*", default=["demo-resnet"], help="open_clip architectures")
-    parser.add_argument("--batches", nargs="*", type=int, default=[64, 128, 256])
+    """Measure, print, and write ``benchmarks/results/nb_clip.json``, on a GPU ``gpu_nb_clip.json``."""
+    name = "gpu_nb_clip" if cuda() else "nb_clip"
+    parser = command(__doc__, name)
+    parser.add_argument("--models", nargs="*", help="open_clip architectures")
+    parser.add_argument("--batches", nargs="*", type=int, help="of whole steps")
+    parser.add_argument("--micro-batch", type=int, help="not for towers with BatchNorm")
+    parser.add_argument(
+        "--large", nargs="*", type=int, help="batches of which only blocks and losses are measured"
+    )
+    parser.add_argument("--rows", type=int, help="images of the drawn store")
     parser.add_argument("--repeats", type=int, default=15, help="turns of the step benchmark")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"))
+    parser.set_defaults(**DEFAULTS[name])
     options = parser.parse_args()
     accelerator = Accelerator(mixed_precision=options.precision)
     torch.set_num_threads(options.threads)
-    settings = {"precision": options.precision, "repeats": options.repeats}
-    result = head(PACKAGES, accelerator.device, **settings, steps={})
-    store = SyntheticStore(20_000)
-    for name in options.models:
+    store = SyntheticStore(options.rows)
+    settings = {field: getattr(options, field) for field in ("precision", "repeats", "micro_batch")}
+    factors = round(factor_bytes(store.factors) / 1e6, 1)
+    result = head(PACKAGES, accelerator.device, **settings, factors_mb=factors, steps={}, large={})
+
+    def measure(model: str, batch: int, work: Any) -> dict[str, Any]:
+        if cuda():
+            cuda().empty_cache()
+        return work(Lanes(model, batch, accelerator, store))
+
+    for model in options.models:
         for batch in options.batches:
-            figures = step_figures(name, batch, accelerator, store, options.repeats)
-            result["steps"].setdefault(name, {})[str(batch)] = figures
-            sys.stderr.write(f"{name} {batch}: {figures['step_soft_to_info_nce']}\n")
+            figures = measure(
+                model, batch, lambda lanes: step_figures(lanes, options.repeats, options.micro_batch)
+            )
+            result["steps"].setdefault(model, {})[str(batch)] = figures
+            sys.stderr.write(f"{model} {batch}: {figures['step_soft_to_info_nce']}\n")
+    for batch in options.large:
+        figures = measure("demo-resnet", batch, lambda lanes: large_batches(lanes, store, options.repeats))
+        result["large"][str(batch)] = figures
     report(result, options.out)
 
 

@@ -7,15 +7,14 @@ Without ``--captions`` the generated captions of the demo are used, with the see
 ``--repeats`` runs on one thread unless said otherwise; trust the ratios, not the seconds.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ahocorasick_rs import AhoCorasick, Implementation
-from machine import command, head, report
+from machine import command, head, milliseconds, report
 from scipy import sparse
 from sparse_dot_topn import sp_matmul_topn
 
@@ -24,21 +23,17 @@ from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
-from kg_targets.scoring.neighbors import nearest
+from kg_targets.scoring.factors import nearest
 from kg_targets.store.product import gram
 
+T = TypeVar("T")
 NEIGHBORS = 64
 
 
-def median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Median wall seconds of ``repeats`` calls after one warm-up call."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """What a call gives, and its wall seconds."""
+    start = time.perf_counter()
+    return run(), time.perf_counter() - start
 
 
 def read_captions(path: Path | None) -> tuple[str, list[str]]:
@@ -52,15 +47,16 @@ def read_captions(path: Path | None) -> tuple[str, list[str]]:
 
 def extraction(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, Any]:
     """Captions per second of the whole extractor, beside the bare automaton over the same aliases and texts."""
-    start = time.perf_counter()
-    extractor = EXTRACTORS["dictionary"](ontology, {})
-    build = time.perf_counter() - start
+    extractor, build = timed(lambda: EXTRACTORS["dictionary"](ontology, {}))
     aliases = sorted({alias.lower() for alias, _, _ in ontology.aliases()})
     bare = AhoCorasick(aliases, implementation=Implementation.ContiguousNFA, store_patterns=False)
     lowered = [caption.lower() for caption in captions]
-    whole = median_seconds(lambda: extractor.extract(captions), repeats)
-    limit = median_seconds(
-        lambda: [bare.find_matches_as_indexes(text, overlapping=True) for text in lowered], repeats
+    whole = milliseconds(lambda: extractor.extract(captions), repeats) / 1e3
+    limit = (
+        milliseconds(
+            lambda: [bare.find_matches_as_indexes(text, overlapping=True) for text in lowered], repeats
+        )
+        / 1e3
     )
     return {
         "aliases": len(aliases),
@@ -89,17 +85,15 @@ def scored_graph(
 def scoring(ontology: Ontology, captions: list[str], rows: int, threads: int) -> dict[str, Any]:
     """Ontology scorer and exact top-64 with ties by row, beside sparse_dot_topn alone on the finished factors."""
     graph, fitted, ids = scored_graph(ontology, captions, rows)
-    start = time.perf_counter()
-    factors = SCORERS["ontology"](ScoringInput(graph, fitted, ids))
-    score_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    found = sum(len(chunk) for chunk in nearest(factors, NEIGHBORS, threads=threads))
-    top_seconds = time.perf_counter() - start
+    factors, score_seconds = timed(lambda: SCORERS["ontology"](ScoringInput(graph, fitted, ids)))
+    found, top_seconds = timed(
+        lambda: sum(len(chunk) for chunk in nearest(factors, NEIGHBORS, threads=threads))
+    )
     matrix = sparse.csr_matrix(factors.matrix)
-    transposed = sparse.csr_matrix(matrix.T)
-    start = time.perf_counter()
-    sp_matmul_topn(matrix, transposed, top_n=NEIGHBORS, threshold=0.0, sort=True, n_threads=threads)
-    peer_seconds = time.perf_counter() - start
+    other = sparse.csr_matrix(matrix.T)
+    _, peer_seconds = timed(
+        lambda: sp_matmul_topn(matrix, other, top_n=NEIGHBORS, threshold=0.0, sort=True, n_threads=threads)
+    )
     return {
         "rows": found,
         "nnz_per_row": round(matrix.nnz / rows, 1),
@@ -123,14 +117,11 @@ def blocks(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, A
     for size in (256, 1024):
         rows = generator.permutation(matrix.shape[0])[:size]
         dense = matrix[rows].toarray()
-
-        def block(rows: np.ndarray = rows) -> np.ndarray:
-            return gram(matrix[rows])
-
-        result[f"block_{size}_ms"] = round(1e3 * median_seconds(block, 5 * repeats), 2)
-        result[f"dense_product_{size}_ms"] = round(
-            1e3 * median_seconds(lambda dense=dense: dense @ dense.T, 5 * repeats), 2
-        )
+        for name, work in (
+            ("block", lambda rows=rows: gram(matrix[rows])),
+            ("dense_product", lambda dense=dense: dense @ dense.T),
+        ):
+            result[f"{name}_{size}_ms"] = round(milliseconds(work, 5 * repeats), 2)
     return result
 
 

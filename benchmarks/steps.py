@@ -1,11 +1,9 @@
-"""What the training benchmarks share: a store in memory, steps to time, and how they are compared."""
+"""What the training benchmarks share: a store in memory and steps to time."""
 
-import statistics
-import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -158,64 +156,3 @@ class Features(nn.Module):
             "text_features": self.text,
             "logit_scale": self.logit_scale.exp(),
         }
-
-
-class Seconds(NamedTuple):
-    """What one call took: on the clock, and of this process's cores."""
-
-    wall: float
-    cpu: float
-
-
-def seconds(run: Callable[[], Any]) -> Seconds:
-    """Time of one call, the device's work included."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
-
-
-Times = dict[str, list[Seconds]]
-
-
-def interleaved(lanes: dict[str, Callable[[], None]], repeats: int, warmup: int = 2) -> Times:
-    """Times of each lane, ``repeats`` rounds in which every lane runs once, each round in another order."""
-    for _ in range(warmup):
-        for run in lanes.values():
-            run()
-    names = list(lanes)
-    times: Times = {name: [] for name in lanes}
-    for turn in range(repeats):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            times[name].append(seconds(lanes[name]))
-    return times
-
-
-def ratio(times: Times, first: str, second: str) -> dict[str, float]:
-    """Median and quartiles of the rounds' ratios first / second; of cores' time too, which neighbours disturb less."""
-    pairs = list(zip(times[first], times[second], strict=True))
-    low, middle, high = statistics.quantiles([a.wall / b.wall for a, b in pairs], n=4, method="inclusive")
-    figures = {"median": middle, "quartile_1": low, "quartile_3": high}
-    if not torch.cuda.is_available():
-        figures["cpu_time_median"] = statistics.median(a.cpu / b.cpu for a, b in pairs)
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
-def milliseconds(run: Callable[[], Any], repeats: int) -> float:
-    """Median milliseconds of a call."""
-    run()
-    return round(1e3 * statistics.median(seconds(run).wall for _ in range(repeats)), 3)
-
-
-def peak_memory_mb(run: Callable[[], Any]) -> float | None:
-    """Most CUDA memory that a call takes, MB; None without CUDA."""
-    if not torch.cuda.is_available():
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return round(torch.cuda.max_memory_allocated() / 1e6, 1)

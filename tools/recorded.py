@@ -75,6 +75,7 @@ NOT_COMPARED = (
     "command",
     "machine",
     "written",
+    "Time",
 )
 """Keys whose values are about the machine, the clock or the code's own text."""
 Part = Callable[["Workplace"], Any]

@@ -92,6 +92,17 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file of a run or model by atomic rename.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Refuse a folder that cannot be written, before hours of work rather than after.
 

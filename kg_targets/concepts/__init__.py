@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kg_targets.concepts.dictionary import DictionaryExtractor
-from kg_targets.concepts.lexicon import Ambiguity
+from kg_targets.concepts.lexicon import Ambiguity, StopList
 from kg_targets.concepts.mention import ConceptSource, Extractor, Mention
 from kg_targets.concepts.provided import ProvidedExtractor, UnionExtractor
-from kg_targets.concepts.stop_list import StopList
 
 __all__ = [
     "EXTRACTORS",

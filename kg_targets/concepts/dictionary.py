@@ -19,11 +19,18 @@ from collections.abc import Collection, Sequence
 
 from ahocorasick_rs import AhoCorasick, Implementation
 
-from kg_targets.concepts.folding import Folded, break_words, fold, surface
-from kg_targets.concepts.lexicon import Ambiguity, Hit, Lexicon, LexiconOptions, Sense, build_lexicon
+from kg_targets.concepts.lexicon import (
+    Ambiguity,
+    Hit,
+    Lexicon,
+    LexiconOptions,
+    Sense,
+    StopList,
+    build_lexicon,
+)
 from kg_targets.concepts.mention import ConceptSource, Mention, without_overlap
 from kg_targets.concepts.negation import NegationRules
-from kg_targets.concepts.stop_list import StopList
+from kg_targets.concepts.text import Folded, break_words, fold, surface
 
 
 class DictionaryExtractor:

@@ -36,10 +36,9 @@ from typing import NamedTuple
 
 from ahocorasick_rs import AhoCorasick
 
-from kg_targets.concepts.folding import Folded, break_words, fold_alias
 from kg_targets.concepts.lexicon import Hit
 from kg_targets.concepts.mention import without_overlap
-from kg_targets.concepts.sentences import boundaries
+from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias
 from kg_targets.errors import ExtractionError
 
 SHIPPED = Path(__file__).with_name("negation_triggers.tsv")

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kg_targets.concepts.folding import fold
-from kg_targets.concepts.lexicon import Hit, Sense, roles
+from kg_targets.concepts.lexicon import Hit, Sense, StopList, roles
 from kg_targets.concepts.mention import ConceptSource, Mention, reading_order, without_overlap
 from kg_targets.concepts.negation import NegationRules
-from kg_targets.concepts.stop_list import StopList
+from kg_targets.concepts.text import fold
 from kg_targets.errors import ExtractionError
 
 _SURROGATES = re.compile("[\ud800-\udfff]")

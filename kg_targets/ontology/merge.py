@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from kg_targets.ontology.resolve import Resolved
+from kg_targets.ontology.names import Resolved
 from kg_targets.ontology.tables import EDGES, IS_A, PART_OF, SAME_AS, Tables
 
 Node = TypeVar("Node", bound=Hashable)

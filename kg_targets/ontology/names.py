@@ -1,8 +1,20 @@
-"""Names of concepts: by concept, as a stream of aliases in order of preference, and by alias."""
+"""From tables as read to names: the concepts, their preferred names, what is verified; by concept and by alias.
+
+Two rules live here, both independent of the order of rows.
+
+**Verified.** Cross-references contain errors (DOID gives pneumothorax the CUI of another concept), so a pair
+of name and CUI is *confirmed* when two different vocabularies give it (compared without case and
+punctuation), or when a source that answers for its CUIs asserts it (the seed's verified rows, UMLS). A
+concept is *verified* when one of its names is confirmed.
+
+**Preferred name.** The leftmost part of a merge wins; within it the best rank, then the name that most
+vocabularies share, then the vocabularies in the order of `VOCABULARIES`, then the alphabet.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,9 +22,164 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kg_targets.ontology.closure import ParentLists
 from kg_targets.ontology.concept import AliasCandidate, Concept, format_cui
-from kg_targets.ontology.resolve import Resolved, normalised
-from kg_targets.ontology.tables import SYNONYM
+from kg_targets.ontology.tables import EDGES, NAMES, SYNONYM, TERMS, Tables
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+VOCABULARIES = ("seed", "UBERON", "HP", "MONDO", "DOID", "EFO")
+"""Whose spelling of a name is shown when several agree; others follow in alphabetical order."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Tables in canonical order with the facts derived from them.
+
+    Shapes: C concepts, R names, E edges.
+
+    Attributes:
+        cuis: int32 ``[C]``, ascending.
+        names: Arrow ``[R]``, sorted by concept, then preference within it.
+        concept_of_name: int64 ``[R]``.
+        key: int64 ``[R]``: names with the same normalised text have the same number; -1 where nothing is left
+            of it.
+        support: int64 ``[R]``: vocabularies that give this concept this name.
+        confirmed: bool ``[R]``.
+        verified: bool ``[C]``.
+        terms: Arrow, sorted by concept, then layer.
+        edges: Arrow ``[E]``, sorted, self-loops dropped; ends may dangle.
+        self_loops: how many were dropped.
+    """
+
+    cuis: npt.NDArray[np.int32]
+    names: pa.Table
+    concept_of_name: Ints
+    key: Ints
+    support: Ints
+    confirmed: Bools
+    verified: Bools
+    terms: pa.Table
+    edges: pa.Table
+    self_loops: int
+
+    @cached_property
+    def _ends(self) -> tuple[Ints, Ints, Bools]:
+        """Positions of child and parent in ``cuis``, and whether both are there; each ``[E]``."""
+        child, parent = _ints(self.edges["child"]), _ints(self.edges["parent"])
+        attached = np.isin(child, self.cuis) & np.isin(parent, self.cuis)
+        return np.searchsorted(self.cuis, child), np.searchsorted(self.cuis, parent), attached
+
+    def attached_edges(self) -> pa.Table:
+        """The edges with both ends among the concepts."""
+        return self.edges.filter(pa.array(self._ends[2]))
+
+    def graph(self, relations: frozenset[str]) -> ParentLists:
+        """Parents of every concept under some relations, over positions in ``cuis``."""
+        child, parent, attached = self._ends
+        wanted = pc.is_in(self.edges["relation"], value_set=pa.array(sorted(relations), pa.string()))
+        chosen = attached & np.asarray(wanted.to_numpy(), dtype=bool)
+        return ParentLists.from_edges(child[chosen], parent[chosen], len(self.cuis))
+
+
+def normalised(texts: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Lower-case, with every run of anything but letters and digits turned into one space."""
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\p{L}\p{N}]+", " "))
+
+
+def resolve(tables: Tables) -> Resolved:
+    """Derive everything that does not need the graph."""
+    names = _distinct(tables.names, NAMES)
+    cui_of_name = _ints(names["cui"])
+    cuis = np.unique(cui_of_name)
+    concept = np.searchsorted(cuis, cui_of_name)
+    key, support, confirmed = _agreement(names, concept)
+    order = _preference_within_concepts(names, concept, key)
+    names, key, support, confirmed = names.take(order), key[order], support[order], confirmed[order]
+    concept = concept[order]
+    verified = np.bincount(concept[confirmed], minlength=len(cuis)) > 0
+    terms = _distinct(tables.terms, TERMS)
+    edges = _distinct(tables.edges, EDGES)
+    loops = _ints(edges["child"]) == _ints(edges["parent"])
+    edges = edges.filter(pa.array(~loops))
+    return Resolved(
+        cuis=cuis.astype(np.int32),
+        names=names,
+        concept_of_name=concept,
+        key=key,
+        support=support,
+        confirmed=confirmed,
+        verified=verified,
+        terms=terms,
+        edges=edges,
+        self_loops=tables.self_loops + int(loops.sum()),
+    )
+
+
+def _ints(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+def _distinct(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Distinct rows in the order of all columns, left to right."""
+    # One chunk with string offsets of its own: equal content then has equal bytes.
+    return (
+        table.group_by(schema.names, use_threads=False)
+        .aggregate([])
+        .select(schema.names)
+        .sort_by([(name, "ascending") for name in schema.names])
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> Ints:
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+
+
+def _agreement(names: pa.Table, concept: Ints) -> tuple[Ints, Ints, Bools]:
+    """For each name: its key, how many vocabularies give the concept that key, and if that confirms it."""
+    text = normalised(names["text"])
+    key = np.where(np.asarray(pc.equal(text, "").to_numpy(), dtype=bool), -1, _codes(text))
+    pair = _pairs(concept, key)
+    support = _vocabularies(pair, names)
+    flags = np.asarray(names["asserted"].to_numpy(), dtype=float)
+    asserted = np.bincount(pair, weights=flags, minlength=int(pair.max(initial=-1)) + 1) > 0
+    return key, support, asserted[pair] | (support >= 2)
+
+
+def _pairs(concept: Ints, key: Ints) -> Ints:
+    """Number of each pair of concept and key; a name without letters or digits is only equal to itself."""
+    own = np.where(key < 0, key.max(initial=0) + 1 + np.arange(len(key)), key)
+    numbers = np.unique(concept * (own.max(initial=0) + 1) + own, return_inverse=True)[1]
+    return np.asarray(numbers, dtype=np.int64)
+
+
+def _vocabularies(group: Ints, names: pa.Table) -> Ints:
+    """For each name, how many vocabularies its group of names comes from."""
+    source = _codes(names["source"])
+    count = int(source.max(initial=0)) + 1
+    present = np.unique(group * count + source) // count
+    return np.asarray(np.bincount(present, minlength=int(group.max(initial=-1)) + 1)[group], dtype=np.int64)
+
+
+def _preference_within_concepts(names: pa.Table, concept: Ints, key: Ints) -> Ints:
+    """Order of rows: concept, layer, rank, most support, vocabulary; else the order they are in."""
+    rank_of = {name: index for index, name in enumerate(VOCABULARIES)}
+    present = sorted(set(names["source"].unique().to_pylist()))
+    others = [name for name in present if name not in rank_of]
+    rank_of.update({name: len(VOCABULARIES) + index for index, name in enumerate(others)})
+    encoded = names["source"].combine_chunks().dictionary_encode()
+    lookup = np.array([rank_of[name] for name in encoded.dictionary.to_pylist()], dtype=np.int64)
+    vocabulary = lookup[np.asarray(encoded.indices.to_numpy(), dtype=np.int64)] if len(lookup) else key
+    layer = _ints(names["layer"])
+    # What the right part of a merge says must not change the left one's preferred names.
+    support = _vocabularies(_pairs(concept, key) * (int(layer.max(initial=0)) + 1) + layer, names)
+    keys = (vocabulary, -support, _ints(names["rank"]), layer, concept)
+    return np.asarray(np.lexsort(keys), dtype=np.int64)
+
 
 _BATCH = 1 << 16
 

@@ -18,9 +18,16 @@ from pathlib import Path
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology.concept import KIND_OF_VOCABULARY
-from kg_targets.ontology.lines import read_lines, require_file
 from kg_targets.ontology.merge import bridged
-from kg_targets.ontology.tables import IS_A, PART_OF, PREFERRED, TableBuilder, Tables
+from kg_targets.ontology.tables import (
+    IS_A,
+    PART_OF,
+    PREFERRED,
+    TableBuilder,
+    Tables,
+    read_lines,
+    require_file,
+)
 
 _SYNONYM = re.compile(r'"((?:[^"\\]|\\.)*)"\s+EXACT\b\s*([^\[]*)')
 _ESCAPE = re.compile(r"\\(.)")

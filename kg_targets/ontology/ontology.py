@@ -22,8 +22,7 @@ from kg_targets.ontology.concept import (
     require_cui,
 )
 from kg_targets.ontology.merge import restricted, united
-from kg_targets.ontology.names import NameIndex
-from kg_targets.ontology.resolve import Resolved, resolve
+from kg_targets.ontology.names import NameIndex, Resolved, resolve
 from kg_targets.ontology.tables import IS_A, NAMES, RELATIONS, SAME_AS, Tables
 
 if TYPE_CHECKING:

@@ -11,9 +11,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.lines import read_table, require_file
 from kg_targets.ontology.merge import bridged
-from kg_targets.ontology.tables import IS_A, PART_OF, PREFERRED, TableBuilder, Tables
+from kg_targets.ontology.tables import (
+    IS_A,
+    PART_OF,
+    PREFERRED,
+    TableBuilder,
+    Tables,
+    read_table,
+    require_file,
+)
 
 CONCEPTS_HEADER = [
     "cui", "name", "kind", "semantic_types", "synonyms", "abbreviations", "verified", "sources", "note",

@@ -13,8 +13,15 @@ from pathlib import Path
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology.concept import KIND_OF_VOCABULARY
-from kg_targets.ontology.lines import read_table, require_file
-from kg_targets.ontology.tables import IS_A, PART_OF, PREFERRED, TableBuilder, Tables
+from kg_targets.ontology.tables import (
+    IS_A,
+    PART_OF,
+    PREFERRED,
+    TableBuilder,
+    Tables,
+    read_table,
+    require_file,
+)
 
 TERMS_HEADER = ["cui", "source", "source_id", "label", "synonyms"]
 IS_A_HEADER = ["child_cui", "parent_cui", "source"]

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology.concept import kind_of_types
-from kg_targets.ontology.lines import read_rows, require_file
-from kg_targets.ontology.tables import IS_A, PREFERRED, SYNONYM, TableBuilder, Tables
+from kg_targets.ontology.tables import IS_A, PREFERRED, SYNONYM, TableBuilder, Tables, read_rows, require_file
 
 READINGS = ("strict", "broad")
 _FILES = {"MRCONSO.RRF": 18, "MRREL.RRF": 16, "MRSTY.RRF": 6}

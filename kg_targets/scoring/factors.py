@@ -1,4 +1,4 @@
-"""What a scorer is given and what it returns.
+"""What a scorer is given and what it returns; and the nearest neighbours by it.
 
 How informative each concept is, counted once on the fit split (usually train) and reused for every other split.
 
@@ -6,14 +6,19 @@ IC(a) = −ln((n_a + 1)/(N + 1)), n_a = captions that assert a or a descendant o
 idf(c) = −ln((d_c + 1)/(N + 1)), d_c = captions that assert c itself.
 Source: docs/methods.md#ontology-scorer (our reconstruction; IC after Resnik 1995 with add-one smoothing). A concept
 that the fit split never saw gets the largest value, ln(N + 1); one that every caption has gets 0.
+
+Nearest neighbours are exact and never hold N×N: memory is O(N·k). Rows are ordered by score − row·(1e-6/N): equal
+scores are broken by row, and so may be scores that differ by less than 1e-6, which float32 factors cannot tell apart.
+One total order for sparse and dense factors, for any thread count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sparse_dot_topn import sp_matmul_topn
 
 from kg_targets.graph import ConceptGraph, representatives
 
@@ -114,3 +119,66 @@ def pair_similarities(
             products = np.einsum("nd,nd->n", factors[rows].astype(np.float64), factors[columns])
         parts.append(np.asarray(products, dtype=np.float64).ravel())
     return np.concatenate(parts)
+
+
+TIE_RESOLUTION = 1e-6
+_CHUNK_BYTES = 64 * 2**20
+
+Neighbors = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+def nearest(factors: Factors, k: int, chunk_rows: int = 4096, threads: int = 1) -> Iterator[list[Neighbors]]:
+    """For each chunk of rows, each row's (neighbour rows int32, scores float32), best first.
+
+    An image is not its own neighbour, and images of no similarity (≤ 1e-6) are
+    nobody's: lists may be shorter than ``k``.
+    """
+    if sparse.issparse(factors.matrix):
+        return _nearest_sparse(sparse.csr_array(factors.matrix), k, chunk_rows, threads)
+    return _nearest_dense(np.asarray(factors.matrix), k, chunk_rows)
+
+
+def _nearest_sparse(
+    matrix: sparse.csr_array, k: int, chunk_rows: int, threads: int
+) -> Iterator[list[Neighbors]]:
+    images = matrix.shape[0]
+    penalty = np.arange(images) * (TIE_RESOLUTION / max(images, 1))
+    # An extra dimension carries the penalty through the product, so that the library's own heap breaks ties by row.
+    left = sparse.csr_matrix(sparse.hstack([matrix.astype(np.float64), np.ones((images, 1))], format="csr"))
+    right = sparse.csr_matrix(sparse.vstack([matrix.astype(np.float64).T, -penalty[None, :]], format="csr"))
+    for start in range(0, images, chunk_rows):
+        best = sp_matmul_topn(
+            left[start : start + chunk_rows], right, top_n=k + 1, threshold=0.0, sort=True, n_threads=threads
+        )
+        chunk = []
+        for offset in range(best.shape[0]):
+            span = slice(best.indptr[offset], best.indptr[offset + 1])
+            rows, keys = best.indices[span], best.data[span]
+            kept = np.flatnonzero(rows != start + offset)[:k]
+            rows, scores = rows[kept], keys[kept] + penalty[rows[kept]]
+            positive = scores > 0
+            chunk.append((rows[positive].astype(np.int32), scores[positive].astype(np.float32)))
+        yield chunk
+
+
+def _nearest_dense(matrix: NDArray[np.float32], k: int, chunk_rows: int) -> Iterator[list[Neighbors]]:
+    images = len(matrix)
+    penalty = np.arange(images) * (TIE_RESOLUTION / max(images, 1))
+    inner = max(1, _CHUNK_BYTES // (8 * max(images, 1)))
+    wide = matrix.astype(np.float64)
+    for start in range(0, images, chunk_rows):
+        chunk: list[Neighbors] = []
+        for row in range(start, min(start + chunk_rows, images), inner):
+            stop = min(row + inner, start + chunk_rows, images)
+            keys = wide[row:stop] @ wide.T - penalty
+            keys[np.arange(stop - row), np.arange(row, stop)] = -np.inf
+            chunk.extend(_best_of(line, penalty, k) for line in keys)
+        yield chunk
+
+
+def _best_of(keys: NDArray[np.float64], penalty: NDArray[np.float64], k: int) -> Neighbors:
+    candidates = np.argpartition(-keys, k)[:k] if k < len(keys) else np.arange(len(keys))
+    order = candidates[np.argsort(-keys[candidates], kind="stable")]
+    scores = keys[order] + penalty[order]
+    positive = scores > 0
+    return order[positive].astype(np.int32), scores[positive].astype(np.float32)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.errors import ConfigError, DataError, StoreError
-from kg_targets.scoring.neighbors import TIE_RESOLUTION
+from kg_targets.scoring.factors import TIE_RESOLUTION
 from kg_targets.store import TargetStore, TeacherStore
 
 FloatArray = NDArray[np.float64]

@@ -18,8 +18,7 @@ from kg_targets.errors import StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
-from kg_targets.scoring.factors import pair_similarities
-from kg_targets.scoring.neighbors import Neighbors, nearest
+from kg_targets.scoring.factors import Neighbors, nearest, pair_similarities
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
 from pipelines.build.executors import Say

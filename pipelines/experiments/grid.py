@@ -293,11 +293,11 @@ def paper_row(task: str, content: Any) -> str | None:
     return None if content is None else one_of("row of the paper", text(content), paper(task).rows)
 
 
-def digest(content: Any, *files: Path) -> str:
-    """sha256 of what JSON makes of ``content``, its keys in order, and of the bytes of files."""
+def fingerprint_of(content: Any, *bases: Path) -> str:
+    """sha256 of what JSON makes of a grid's content, its keys in order, and of the bytes of its configurations."""
     found = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
-    for file in files:
-        found.update(file.read_bytes())
+    for base in bases:
+        found.update(base.read_bytes())
     return found.hexdigest()
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import training
-from pipelines.experiments.grid import as_arguments, digest, shown, training_config
-from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key, write_json
+from kg_targets.store.digest import json_sha256
+from pipelines.experiments.grid import as_arguments, shown, training_config
+from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key
 from training.engine.config import RunConfig
+from training.folders import write_json
 
 SECONDS = "seconds.json"
 """In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each};
@@ -163,7 +165,7 @@ class KeyedJob(Job):
         return self.workspace.out / "keys" / self.stage / f"{self.name}.key"
 
     def _key(self) -> bytes:
-        return digest(self.follows_from()).encode()
+        return json_sha256(self.follows_from()).encode()
 
     def is_current(self) -> bool:
         """Whether it is there and was made from the same, by a run that is current itself."""

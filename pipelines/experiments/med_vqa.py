@@ -9,8 +9,9 @@ from typing import Any
 
 from kg_targets.errors import ConfigError
 from kg_targets.manifest import Manifest
+from kg_targets.store.digest import json_sha256
 from pipelines.experiments import med_vqa_grid as declared
-from pipelines.experiments.grid import digest, shown
+from pipelines.experiments.grid import shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part, Row
 from pipelines.experiments.med_vqa_report import Finished, write_report
@@ -58,14 +59,16 @@ def digest_of_test(questions: Questions) -> tuple[str, str]:
     split = split_of(questions)
     paths = sorted({question.image_path for question in split.test if question.image_path})
     content = [[asdict(question) for question in split.test], split.candidates]
-    return digest(content), image_digest(questions.data_root, paths)
+    return json_sha256(content), image_digest(questions.data_root, paths)
 
 
 @cache
 def digest_of_all(questions: Questions) -> str:
     """Of all questions of a part."""
     split = split_of(questions)
-    return digest([[asdict(one) for one in part] for part in (split.train, split.validation, split.test)])
+    return json_sha256(
+        [[asdict(one) for one in part] for part in (split.train, split.validation, split.test)]
+    )
 
 
 @dataclass(frozen=True)

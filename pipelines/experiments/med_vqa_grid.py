@@ -288,7 +288,7 @@ class MedVQAGrid(Grid):
         for row in content["rows"].values():
             row["pretrain"] = [{**stage, "base": stage["base"].name} for stage in row["pretrain"]]
         stages = [stage.base for row in self.rows.values() for stage in row.pretrain]
-        return declared.digest(content, *dict.fromkeys([self.base, *stages]))
+        return declared.fingerprint_of(content, *dict.fromkeys([self.base, *stages]))
 
     def _pretrain_seeds(self) -> tuple[int, ...]:
         """One for each seed of fine-tuning; a single one serves all."""

@@ -1,7 +1,6 @@
 """The work of a grid of NB-CLIP: folds, target stores, training runs, and the score sheets of retrieval."""
 
 import difflib
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -13,6 +12,7 @@ from kg_targets.errors import ConfigError, DataError, KGTargetsError, ManifestEr
 from kg_targets.manifest import Manifest
 from kg_targets.manifest.folds import MANIFEST, FoldConfig
 from kg_targets.store import TargetStore
+from kg_targets.store.digest import files_sha256
 from pipelines.experiments.grid import shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
 from pipelines.experiments.plan import Plan, Rounds, Say
@@ -221,8 +221,7 @@ def _fingerprints(store: Path, data_root: Path) -> tuple[str, str]:
 def _scoring_code() -> str:
     """Version, and sha256 of the code that scores: a sheet is made again in seconds, so newer code does it."""
     files = sorted(Path(training.retrieval.__file__).parent.glob("*.py"))
-    content = b"\n".join(file.name.encode() + file.read_bytes() for file in files)
-    return f"{kg_targets.__version__} {hashlib.sha256(content).hexdigest()}"
+    return f"{kg_targets.__version__} {files_sha256(files)}"
 
 
 def _query_labels(grid: RetrievalGrid) -> Labels:

@@ -226,7 +226,7 @@ class RetrievalGrid(Grid):
             }
             for name, one in self.stores.items()
         }
-        return declared.digest(content, self.base)
+        return declared.fingerprint_of(content, self.base)
 
     def _check_comparisons(self) -> None:
         """Refuse tables and tests of rows that are not there."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.errors import ConfigError
+from training.errors import ConfigError, one_line
 
 _CHECKED = 1e-4
 """Largest deviation of a cut tower from the whole one, as a share of its largest feature."""
@@ -100,8 +100,7 @@ def _must_agree(whole: Any, image_part: nn.Module, rest: nn.Module, size: int) -
         expected = whole(images)
         found = rest.eval()(image_part(images))
     except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"data.cached_views: this image tower cannot be cut ({reason[:200]})") from error
+        raise ConfigError(f"data.cached_views: this image tower cannot be cut ({one_line(error)})") from error
     finally:
         for module, mode in modes:
             module.training = mode

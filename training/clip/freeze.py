@@ -15,19 +15,12 @@ from typing import Any
 from torch import nn
 
 from training.clip.config import ModelConfig
-from training.errors import ConfigError
+from training.errors import ConfigError, one_line
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _REFUSALS = (
-    AssertionError,
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+    AssertionError, AttributeError, ImportError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def freeze(model: nn.Module, config: ModelConfig) -> None:
@@ -101,8 +94,7 @@ def _lock(lock: Callable[[], None], model: nn.Module, field: str) -> None:
             warnings.simplefilter("ignore", FutureWarning)
             lock()
     except _REFUSALS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{field}: open_clip cannot lock this tower so ({reason[:200]})") from error
+        raise ConfigError(f"{field}: open_clip cannot lock this tower so ({one_line(error)})") from error
     if sum(value.requires_grad for value in model.parameters()) == before:
         raise ConfigError(f"{field}: unlocks the whole tower: choose fewer, or leave the lock out")
 
@@ -142,5 +134,6 @@ def _checkpoint_gradients(towers: Any) -> None:
         else:
             text.transformer.grad_checkpointing = True
     except _REFUSALS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"model.grad_checkpointing: a tower does not offer it ({reason[:200]})") from error
+        raise ConfigError(
+            f"model.grad_checkpointing: a tower does not offer it ({one_line(error)})"
+        ) from error

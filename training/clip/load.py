@@ -25,6 +25,7 @@ from training.clip.config import ModelConfig, is_folder
 from training.clip.freeze import freeze
 from training.clip.starts import check_image_size, load_image_weights, text_weights_folder, timm_normalisation
 from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.folders import write_json
 from training.weights import LOAD_ERRORS, explain, quiet_loading, saved_weights
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
@@ -70,8 +71,7 @@ def build_clip(config: ModelConfig, *, logit_bias: float | None = None) -> Clip:
     options: dict[str, Any] = {}
     model_cfg = model_config(config.name)
     if config.image_size is not None:
-        model_cfg["vision_cfg"]["image_size"] = config.image_size
-        options["force_image_size"] = config.image_size
+        model_cfg["vision_cfg"]["image_size"] = options["force_image_size"] = config.image_size
     if config.image_weights is not None:
         options |= timm_normalisation(model_cfg)
     folder = text_weights_folder(config, model_cfg) if config.text_weights is not None else None
@@ -145,13 +145,11 @@ def _create(
         # The config still names it, so that open_clip builds the parameter when it loads our checkpoint.
         model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale.data, logit_bias))
         model_cfg["init_logit_bias"] = logit_bias
-    preprocess_cfg = {key: _plain(value) for key, value in dict(model.visual.preprocess_cfg).items()}
-    return Clip(
-        model=model,
-        preprocess=preprocess,
-        tokenizer=tokenizer,
-        config={"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg},
-    )
+    preprocess_cfg = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dict(model.visual.preprocess_cfg).items()
+    }
+    return Clip(model, preprocess, tokenizer, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
 
 
 def model_config(name: str) -> dict[str, Any]:
@@ -226,10 +224,6 @@ def _failure(name: str, pretrained: str | None, error: BaseException) -> KGTarge
     return ConfigError(f"{given}: {reason}{hint}")
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 WEIGHTS = "open_clip_model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -252,17 +246,17 @@ def write_model_folder(folder: Path, model: nn.Module, clip: Clip) -> None:
         save_file(saved_weights(model), folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:  # how a full disk comes out of safetensors
         raise OSError(str(error)) from error
-    _write_json(folder / OPEN_CLIP_CONFIG, _portable(clip.config))
+    write_json(folder / OPEN_CLIP_CONFIG, _portable(clip.config))
     # safetensors lets nobody else read its file, whatever the umask: the folder is made to be shared.
     shutil.copymode(folder / OPEN_CLIP_CONFIG, folder / WEIGHTS)
     text_config = getattr(getattr(model, "text", None), "config", None)
     if text_config is not None:
-        _write_json(folder / HF_CONFIG, _without_paths(text_config.to_dict()))
+        write_json(folder / HF_CONFIG, _without_paths(text_config.to_dict()))
     save_tokenizer = getattr(clip.tokenizer, "save_pretrained", None)
     if save_tokenizer is not None:
         save_tokenizer(folder)
         path = folder / TOKENIZER_CONFIG
-        _write_json(path, _without_paths(json.loads(path.read_text(encoding="utf-8"))))
+        write_json(path, _without_paths(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +272,3 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 def _without_paths(content: dict[str, Any]) -> dict[str, Any]:
     """Less where this machine loaded it from."""
     return {key: value for key, value in content.items() if key not in ("_name_or_path", "name_or_path")}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

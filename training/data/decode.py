@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from training.data.dicom import decode_dicom
 from training.data.pixels import check_pixels, percentile_window, to_grey
-from training.errors import KGTargetsError
+from training.errors import KGTargetsError, one_line
 
 MAX_BYTES = 1 << 30
 """Larger files are not read: no image of a contrastive data set is, and a mistaken path may be."""
@@ -70,10 +70,12 @@ def decode(data: bytes, name: str) -> Image.Image:
         DataError: it is a DICOM file and pydicom is not installed.
     """
     try:
-        if is_dicom(data, name):
-            return check_shape(decode_dicom(data, name))
+        if data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom")):
+            picture = decode_dicom(data, name)
+            check_pixels(*picture.size)
+            return picture
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            check_shape(image)
+            check_pixels(*image.size)
             image.load()
             return _plain(_upright(image))
     except (BrokenImage, KGTargetsError, MemoryError):
@@ -85,27 +87,6 @@ def decode(data: bytes, name: str) -> Image.Image:
     except Exception as error:
         # Damaged bytes make decoders raise nearly anything, from struct.error to IndexError.
         raise BrokenImage(f"{name} ({one_line(error)})") from error
-
-
-def is_dicom(data: bytes, name: str) -> bool:
-    """Whether the content is marked as DICOM, or is called so."""
-    return data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom"))
-
-
-def check_shape(image: Image.Image) -> Image.Image:
-    """The image itself.
-
-    Raises:
-        ValueError: its size is beyond what a file may ask to decode.
-    """
-    width, height = image.size
-    check_pixels(width, height)
-    return image
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's message on one line, or its type if it has none."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @cache

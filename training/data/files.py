@@ -42,29 +42,21 @@ HASHED_ENDS = 1 << 20
 """Bytes read at either end of a Parquet file or tar where the whole would be too much."""
 
 
-def image_digest(data_root: Path, relative_paths: Sequence[str], limit: int = HASHED_BYTES) -> str:
+def image_digest(root: Path, relative_paths: Sequence[str], limit: int = HASHED_BYTES, ends: int = 0) -> str:
     """sha256 over path, size and, below ``limit`` bytes in all, content of every image.
 
     Times of change are left out: a copy of the same images is the same data. A file that cannot be read counts as
     absent; loading the images reports it.
 
     Args:
-        data_root: folder that the paths are relative to.
+        root: folder that the paths are relative to.
         relative_paths: one per store row.
         limit: total size up to which contents are read, bytes.
+        ends: above ``limit``, so many bytes at either end of each file are read.
 
     Raises:
         DataError: a path points outside the data root.
     """
-    return _digest(data_root, relative_paths, limit, ends=0)
-
-
-def shard_digest(folder: Path, names: Sequence[str], limit: int = HASHED_BYTES) -> str:
-    """The same for Parquet files and tars; above ``limit``, their first and last ``HASHED_ENDS`` bytes are read."""
-    return _digest(folder, names, limit, ends=HASHED_ENDS)
-
-
-def _digest(root: Path, relative_paths: Sequence[str], limit: int, ends: int) -> str:
     names = sorted(set(relative_paths))
     paths = [resolve(root, name) for name in names]
     sizes = [_size(path) for path in paths]

@@ -8,9 +8,10 @@ the batch). So no batch shows an image twice, whatever the number of processes, 
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -52,30 +53,23 @@ class Loader:
         Raises:
             DataError: more images are broken than allowed, or an image cannot be read for want of a package.
         """
-        plan = _Plan(self.sampler.epoch(epoch), self.sampler.steps)
-        if not self._workers:
-            for step in range(skip, self.sampler.steps):
-                began = time.perf_counter()
-                batch = self._inline(plan, step)
-                self.waited += time.perf_counter() - began
-                yield batch
-            return
-        stop = Event()
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader")
-        ahead: deque[_Pending] = deque()
-        coming = skip
+        plan, steps = _Plan(self.sampler.epoch(epoch), self.sampler.steps), self.sampler.steps
+        stop, ahead = Event(), deque[_Pending]()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="loader") if self._workers else None
+        coming = steps if self.images.in_memory else skip
         try:
-            for _ in range(skip, self.sampler.steps):
-                while coming < self.sampler.steps and len(ahead) <= self._prefetch:
+            for step in range(skip, steps):
+                while coming < steps and len(ahead) <= (self._prefetch if pool else 0):
                     ahead.append(self._begin(plan, coming, pool, stop))
                     coming += 1
                 began = time.perf_counter()
-                batch = self._finish(plan, ahead.popleft())
+                batch = self._finish(plan, ahead.popleft()) if ahead else self.images.batch(plan[step])
                 self.waited += time.perf_counter() - began
                 yield batch
         finally:
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            if pool:
+                pool.shutdown(cancel_futures=True)
 
     def state(self) -> dict[str, Any]:
         """What reading has found out, for JSON: images that were broken, by store row."""
@@ -85,21 +79,17 @@ class Loader:
         """Know the broken images of ``state`` as if they had been found here."""
         self.images.found.update({int(row): str(problem) for row, problem in state["broken"]})
 
-    def _inline(self, plan: "_Plan", step: int) -> Batch:
-        positions = plan[step]
-        if self.images.in_memory:
-            return self.images.batch(positions)
-        pending = _Pending(step, positions.copy(), self.images.empty(len(positions)), [])
-        problems = self._decode(pending, self.images.by_locality(positions), Event())
-        return self._complete(plan, pending, problems)
-
-    def _begin(self, plan: "_Plan", step: int, pool: ThreadPoolExecutor, stop: Event) -> "_Pending":
-        positions = plan[step]
-        pending = _Pending(step, positions.copy(), self.images.empty(len(positions)), [])
+    def _begin(self, plan: "_Plan", step: int, pool: ThreadPoolExecutor | None, stop: Event) -> "_Pending":
+        positions = plan[step].copy()
+        pending = _Pending(step, positions, self.images.empty(len(positions)), [])
         places = self.images.by_locality(positions)
+        if pool is None:
+            pending.chunks.append(partial(self._decode, pending, places, stop))
+            return pending
         size = -(-len(places) // (CHUNKS * self._workers))
         for start in range(0, len(places), size):
-            pending.chunks.append(pool.submit(self._decode, pending, places[start : start + size], stop))
+            future = pool.submit(self._decode, pending, places[start : start + size], stop)
+            pending.chunks.append(future.result)
         return pending
 
     def _decode(self, pending: "_Pending", places: list[int], stop: Event) -> dict[int, str]:
@@ -115,13 +105,10 @@ class Loader:
         return problems
 
     def _finish(self, plan: "_Plan", pending: "_Pending") -> Batch:
+        """Count what is broken and put others in its place, in the batch's order."""
         problems: dict[int, str] = {}
         for chunk in pending.chunks:
-            problems.update(chunk.result())
-        return self._complete(plan, pending, problems)
-
-    def _complete(self, plan: "_Plan", pending: "_Pending", problems: dict[int, str]) -> Batch:
-        """Count what is broken and put others in its place, in the batch's order."""
+            problems.update(chunk())
         for place in sorted(problems):
             self.images.note_broken(int(pending.positions[place]), problems[place])
             pending.positions[place] = self._replace(plan, pending, place)
@@ -145,7 +132,8 @@ class _Pending:
     step: int
     positions: NDArray[np.int64]
     pixels: Tensor
-    chunks: list["Future[dict[int, str]]"]
+    chunks: list[Callable[[], dict[int, str]]]
+    """Each gives what is wrong with its places, once it has filled the others."""
 
 
 class _Plan:

@@ -24,7 +24,7 @@ from kg_targets.store.digest import json_sha256
 from training.engine.config import RunConfig
 from training.engine.state import STATE, drop_state, saved_key
 from training.errors import CheckpointError
-from training.folders import check_writable, fresh_folder, replace_folder, writing
+from training.folders import check_writable, fresh_folder, replace_folder, write_json, writing
 
 FINISHED = "finished.json"
 CHECKPOINT = "checkpoint"
@@ -181,10 +181,3 @@ def finish_run(output: Path, key: str, metrics: dict[str, Any]) -> None:
         write_json(output / METRICS, metrics)
         write_json(output / FINISHED, {"key": key})
     drop_state(output)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file by atomic rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -14,7 +14,7 @@ from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
-from training.folders import writing
+from training.folders import write_json, writing
 from training.options import to_yaml
 
 C = TypeVar("C", bound=RunConfig)
@@ -79,7 +79,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         else:
             checkpoint.start_run(output, key, to_yaml(config))
             with writing(output, "--output"):
-                checkpoint.write_json(output / checkpoint.DATA_FACTS, prepared.data_facts())
+                write_json(output / checkpoint.DATA_FACTS, prepared.data_facts())
     accelerator.wait_for_everyone()
     start_trackers(accelerator, config, done)
     with (

@@ -1,7 +1,6 @@
 """Export a finished run: ``python -m training.export --run RUN --out DIR [--report retrieval.json]``."""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from training.clip.load import Clip, load_clip, write_model_folder
+from training.clip.load import load_clip, write_model_folder
 from training.command import ArgumentParser, run_command
-from training.engine.checkpoint import write_json
 from training.errors import CheckpointError, ConfigError
 from training.export.card import model_card, without_folders
-from training.export.run import RunRecord, read_evaluation, read_run
-from training.folders import check_writable, replace_folder, writing
+from training.export.run import read_evaluation, read_run
+from training.folders import check_writable, fresh_folder, replace_folder, write_json, writing
 
 RECORD = "export.json"
 """What the card says, for machines; its presence marks a folder as an export of ours."""
@@ -63,22 +61,22 @@ def export(run: Path, out: Path, report: Path | None = None, report_run: str | N
     record = read_run(run)
     evaluation = read_evaluation(report, record, report_run) if report is not None else None
     clip = load_clip(f"local-dir:{record.checkpoint}")
-    check_weights(record, clip)
+    for name, values in clip.model.state_dict().items():
+        if not torch.isfinite(values).all():  # it could only give NaN
+            raise CheckpointError(
+                f"{record.checkpoint}: the weights {name} are not finite: train the run again"
+            )
     card = model_card(record, clip.config, evaluation)
+    told = {"config": without_folders(record.config), "metrics": record.metrics, "data": record.data}
     place = out.resolve()
     fresh, old = (place.with_name(f".{place.name}.{suffix}") for suffix in ("partial", "old"))
     with writing(out, "--out"):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with fresh_folder(fresh):
             write_model_folder(fresh, clip.model, clip)
             (fresh / CARD).write_text(card, encoding="utf-8")
-            write_json(
-                fresh / RECORD, _record(record) | {"evaluation": asdict(evaluation) if evaluation else None}
-            )
+            write_json(fresh / RECORD, told | {"evaluation": asdict(evaluation) if evaluation else None})
             replace_folder(fresh, place, old)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def check_out(out: Path, run: Path) -> None:
@@ -93,23 +91,6 @@ def check_out(out: Path, run: Path) -> None:
     with writing(out, "--out"):
         if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
             raise CheckpointError(f"--out {out} is not empty and no export of ours: choose another folder")
-
-
-def check_weights(record: RunRecord, clip: Clip) -> None:
-    """Refuse a model that can only give NaN.
-
-    Raises:
-        CheckpointError: a weight, or a statistic of a BatchNorm, is not finite.
-    """
-    for name, values in clip.model.state_dict().items():
-        if not torch.isfinite(values).all():
-            raise CheckpointError(
-                f"{record.checkpoint}: the weights {name} are not finite: train the run again"
-            )
-
-
-def _record(record: RunRecord) -> dict[str, object]:
-    return {"config": without_folders(record.config), "metrics": record.metrics, "data": record.data}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The model card: what the model is, what it was trained on and under which licence, how it did, what it is not for."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -96,15 +97,12 @@ def _start(model: Mapping[str, Any]) -> str:
     if is_folder(model["name"]) or model.get("pretrained"):
         start = without_folders(model.get("pretrained") or model["name"])
         return f"It started from the weights `{start}`: their licence applies, too.\n"
+    known = {LITE0: " (ImageNet, Apache-2.0)", MINILM: " (all-MiniLM-L6-v2, Apache-2.0)"}
     towers = []
-    for tower, field in (("image", "image_weights"), ("text", "text_weights")):
-        weights = model.get(field)
-        known = {LITE0: " (ImageNet, Apache-2.0)", MINILM: " (all-MiniLM-L6-v2, Apache-2.0)"}.get(
-            weights or "", ""
-        )
-        towers.append(
-            f"the {tower} tower from {f'`{without_folders(weights)}`{known}' if weights else 'random weights'}"
-        )
+    for tower in ("image", "text"):
+        weights = model.get(f"{tower}_weights")
+        shown = f"`{without_folders(weights)}`{known.get(weights, '')}" if weights else "random weights"
+        towers.append(f"the {tower} tower from {shown}")
     return f"It started with {' and '.join(towers)}.\n"
 
 
@@ -121,12 +119,10 @@ def without_folders(value: Any) -> Any:
 
 
 def _front_matter(record: RunRecord) -> str:
-    licences: dict[str, int] = {}
+    licences: Counter[str] = Counter()
     for split in record.data.values():
         for licence, count in split["licences"].items():
-            licences[licence or str(split["licence"])] = (
-                licences.get(licence or str(split["licence"]), 0) + count
-            )
+            licences[licence or str(split["licence"])] += count
     unstated = bool(_unstated(record))
     matter = {
         "library_name": "open_clip",
@@ -135,7 +131,7 @@ def _front_matter(record: RunRecord) -> str:
         "datasets": sorted({str(split["dataset"]) for split in record.data.values()}),
         "license": "other",
         "license_name": NO_LICENCE if unstated else "see the licences of the training data",
-        "data_licences": licences,
+        "data_licences": dict(licences),
         "publish_weights": not unstated,
         "target_fingerprint": record.data["train"]["fingerprint"],
     }

@@ -14,8 +14,7 @@ from typing import Any
 from kg_targets.store import TargetStore
 from training.command import ArgumentParser, run_command
 from training.data.sources import ImageSource, open_source
-from training.engine.checkpoint import write_json
-from training.folders import check_writable, writing
+from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
 from training.retrieval.evaluation import Plan, RunResult, evaluate_runs, report_of
 from training.retrieval.features import RetrievalSet

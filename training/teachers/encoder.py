@@ -10,7 +10,7 @@ import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -45,52 +45,67 @@ class Encoder(Teacher):
     Args:
         name: see ``Teacher``.
         kind: see ``Teacher``.
-        model: the towers, in eval mode and on ``device`` from now on.
-        scale: exp of the logit scale.
+        model: the towers, in eval mode and on ``device`` from now on; holds ``logit_scale`` and has ``encode_image``
+            and ``encode_text``, unless a subclass has its own.
         preprocessing: what ``prepare`` and the tokenizer do, as JSON without paths.
-        architecture: what else vectors follow from, and the weights do not say: the model's configuration, the
-            tokenizer's words; as JSON without paths.
+        architecture: what else vectors follow from, and the weights do not say: the model's configuration; as JSON
+            without paths.
+        tokenizer: of captions; None for a subclass with ``tokens`` of its own.
         device: where the model runs.
+        scale: exp of the logit scale; None: the model's.
 
     Raises:
         CheckpointError: the scale is not a positive number.
     """
 
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    """What the text tower takes of the tokenizer's output."""
+
     def __init__(
         self,
         name: str,
         kind: str,
-        model: nn.Module,
-        scale: float,
+        model: Any,
         preprocessing: dict[str, Any],
-        architecture: Any,
+        architecture: list[Any],
+        tokenizer: Any,
         device: torch.device,
+        scale: float | None = None,
     ) -> None:
-        if not 0.0 < scale < float("inf"):
-            raise CheckpointError(f"teacher {name}: its logit scale gives {scale}: the weights are damaged")
-        self.name, self.kind, self.scale, self.preprocessing = name, kind, scale, preprocessing
+        self.scale = float(model.logit_scale.detach().exp()) if scale is None else scale
+        if not 0.0 < self.scale < float("inf"):
+            raise CheckpointError(
+                f"teacher {name}: its logit scale gives {self.scale}: the weights are damaged"
+            )
+        self.name, self.kind, self.preprocessing, self.tokenizer = name, kind, preprocessing, tokenizer
         self.model, self.device = model.eval().requires_grad_(False).to(device), device
         self.dim = int(self.text(_PROBE).shape[1])
         probe = {f"probe.{key}": value for key, value in self.tokens(_PROBE).items()}
-        self.digest = digest_of(
-            [self.kind, self.preprocessing, architecture], {**self.model.state_dict(), **probe}
-        )
+        words = [] if tokenizer is None else [vocabulary(tokenizer)]
+        stated = [kind, preprocessing, [*architecture, *words]]
+        self.digest = digest_of(stated, {**self.model.state_dict(), **probe})
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Tensor:
         """One image, mode L or RGB, as the image tower takes it: float32 ``[3, S, S]``."""
 
-    @abstractmethod
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Captions as the text tower takes them; the same for a caption in any batch."""
+        """Captions as the text tower takes them, padded and cut; the same for a caption in any batch."""
+        length = self.preprocessing["context_length"]
+        found = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return {key: found[key] for key in self.inputs}
 
-    @abstractmethod
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Float ``[B, 3, S, S]`` to ``[B, D]``, of any length."""
+        """Float ``[B, 3, S, S]`` to ``[B, D]``, projected, of any length."""
+        features: Tensor = self.model.encode_image(pixels)
+        return features
 
-    @abstractmethod
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
-        """What ``tokens`` gave to ``[B, D]``, of any length."""
+        """What ``tokens`` gave to ``[B, D]``, projected, of any length."""
+        features: Tensor = self.model.encode_text(**tokens)
+        return features
 
     @torch.no_grad()
     def image(self, pixels: Tensor) -> Tensor:
@@ -110,15 +125,15 @@ class Encoder(Teacher):
         factors = np.zeros((len(rows), self.dim), dtype=np.float32)
         broken: dict[int, str] = {}
         for start, found in self._prepared(pairs, rows):
-            good = [at for at, image in enumerate(found) if isinstance(image, Tensor)]
-            for at, image in enumerate(found):
-                if isinstance(image, str):
-                    broken[int(rows[start + at])] = image
+            good = {at: image for at, image in enumerate(found, start) if isinstance(image, Tensor)}
+            broken |= {
+                int(rows[at]): image for at, image in enumerate(found, start) if isinstance(image, str)
+            }
             if good:
-                vectors = self.image(torch.stack([image for image in found if isinstance(image, Tensor)]))
-                places = np.array(good) + start
+                places = list(good)
+                vectors = self.image(torch.stack(list(good.values()))).cpu().numpy()
                 names = [pairs.image_ids[row] for row in rows[places]]
-                factors[places] = unit_vectors(vectors.cpu().numpy(), "image", names, self.name)
+                factors[places] = unit_vectors(vectors, "image", names, self.name)
             if advance is not None:
                 advance(len(found))
         return ImageVectors(factors, broken)
@@ -153,19 +168,16 @@ class Encoder(Teacher):
 
         pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="images")
         try:
-            waiting: deque[tuple[int, list[Future[Tensor | str]]]] = deque()
+            waiting: deque[tuple[int, Iterator[Tensor | str]]] = deque()
             for start in range(0, len(rows), BATCH):
-                waiting.append((start, [pool.submit(read, int(row)) for row in rows[start : start + BATCH]]))
+                waiting.append((start, pool.map(read, rows[start : start + BATCH].tolist())))
                 if len(waiting) > _AHEAD:
-                    yield _results(waiting.popleft())
-            while waiting:
-                yield _results(waiting.popleft())
+                    first, images = waiting.popleft()
+                    yield first, list(images)
+            for first, images in waiting:
+                yield first, list(images)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _results(batch: tuple[int, list[Future[Tensor | str]]]) -> tuple[int, list[Tensor | str]]:
-    return batch[0], [future.result() for future in batch[1]]
 
 
 _VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import CLIPImageProcessor, CLIPModel
 
 from training.errors import CheckpointError
 from training.teachers.checkpoints import find_weights, read_tokenizer
-from training.teachers.encoder import Encoder, configuration, vocabulary
+from training.teachers.encoder import Encoder, configuration
 from training.weights import LOAD_ERRORS, explain, quiet_loading
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -32,38 +31,28 @@ class HFClipTeacher(Encoder):
     """
 
     def __init__(self, name: str, model: Any, processor: Any, tokenizer: Any, device: torch.device) -> None:
-        self._processor, self._tokenizer = processor, tokenizer
-        self._length = int(model.config.text_config.max_position_embeddings)
+        self._processor = processor
         stated = json.loads(processor.to_json_string())
         preprocessing = {key: value for key, value in stated.items() if key not in _NAMES} | {
-            "context_length": self._length
+            "context_length": int(model.config.text_config.max_position_embeddings)
         }
-        scale = float(model.logit_scale.detach().exp())
-        architecture = [configuration(model.config), vocabulary(tokenizer)]
-        super().__init__(name, "hf", model, scale, preprocessing, architecture, device)
+        super().__init__(name, "hf", model, preprocessing, [configuration(model.config)], tokenizer, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The folder's own processor."""
         pixels: Tensor = self._processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Padded and cut to the text tower's positions."""
-        found = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
-        )
-        return {key: found[key] for key in ("input_ids", "attention_mask")}
-
     def encode_image(self, pixels: Tensor) -> Tensor:
         """After the projection."""
-        towers: Any = self.model
-        features: Tensor = towers.visual_projection(towers.vision_model(pixel_values=pixels).pooler_output)
+        features: Tensor = self.model.visual_projection(
+            self.model.vision_model(pixel_values=pixels).pooler_output
+        )
         return features
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """After the projection."""
-        towers: Any = self.model
-        features: Tensor = towers.text_projection(towers.text_model(**tokens).pooler_output)
+        features: Tensor = self.model.text_projection(self.model.text_model(**tokens).pooler_output)
         return features
 
 

@@ -12,7 +12,6 @@ its code gives for one caption alone (R).
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from training.teachers.checkpoints import (
     read_weights,
     required,
 )
-from training.teachers.encoder import Encoder, configuration, vocabulary
+from training.teachers.encoder import Encoder, configuration
 
 WEIGHTS = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 SIDE, MEAN, STD = 224, 0.5862785803043838, 0.27950088968644304
@@ -96,8 +95,6 @@ class MedClipTeacher(Encoder):
     """
 
     def __init__(self, name: str, model: MedClip, tokenizer: Any, device: torch.device) -> None:
-        self._tokenizer = tokenizer
-        self._towers = model
         preprocessing = {
             "mode": "grey, padded with black to a square",
             "size": SIDE,
@@ -107,8 +104,8 @@ class MedClipTeacher(Encoder):
             "context_length": CONTEXT,
         }
         scale = math.exp(min(max(float(model.logit_scale.detach()), 0.0), _LARGEST_LOGIT_SCALE))
-        architecture = [model.architecture(), vocabulary(tokenizer)]
-        super().__init__(name, "medclip", model, scale, preprocessing, architecture, device)
+        architecture = [model.architecture()]
+        super().__init__(name, "medclip", model, preprocessing, architecture, tokenizer, device, scale)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """As MedCLIP's feature extractor does."""
@@ -118,21 +115,6 @@ class MedClipTeacher(Encoder):
         square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
         pixels = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / 255.0
         return torch.from_numpy((pixels - MEAN) / STD).float().expand(3, SIDE, SIDE).clone()
-
-    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Cut to 77 tokens; padding says nothing, see above."""
-        found = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt"
-        )
-        return {key: found[key] for key in ("input_ids", "attention_mask")}
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """After the projection."""
-        return self._towers.encode_image(pixels)
-
-    def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
-        """After the projection."""
-        return self._towers.encode_text(**tokens)
 
 
 def medclip_teacher(source: str, name: str, device: torch.device) -> MedClipTeacher:

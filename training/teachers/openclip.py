@@ -12,7 +12,7 @@ from training.clip.features import text_features
 from training.clip.load import Clip, load_clip
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.errors import CheckpointError, ConfigError
-from training.teachers.encoder import Encoder, configuration, vocabulary
+from training.teachers.encoder import Encoder, configuration
 
 _PLACES = ("hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained")
 """Where towers came from before their weights did; what Hugging Face's are like is stated in full beside it."""
@@ -30,13 +30,9 @@ class OpenClipTeacher(Encoder):
 
     def __init__(self, name: str, kind: str, clip: Clip, device: torch.device) -> None:
         self.clip = clip
-        towers: Any = clip.model
-        preprocessing = {
-            **clip.config["preprocess_cfg"],
-            "context_length": int(getattr(clip.tokenizer, "context_length", 0)),
-        }
-        scale = float(towers.logit_scale.detach().exp())
-        super().__init__(name, kind, clip.model, scale, preprocessing, _architecture(clip), device)
+        context = {"context_length": int(getattr(clip.tokenizer, "context_length", 0))}
+        preprocessing = {**clip.config["preprocess_cfg"], **context}
+        super().__init__(name, kind, clip.model, preprocessing, _architecture(clip), clip.tokenizer, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """open_clip's evaluation transform."""
@@ -45,12 +41,6 @@ class OpenClipTeacher(Encoder):
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Padded and cut to the model's context length."""
         return {"input_ids": self.clip.tokenizer(list(texts))}
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """After the projection."""
-        towers: Any = self.model
-        features: Tensor = towers.encode_image(pixels)
-        return features
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """After the projection."""
@@ -114,4 +104,4 @@ def _architecture(clip: Clip) -> list[Any]:
         for part, stated in clip.config["model_cfg"].items()
     }
     text_config = getattr(getattr(clip.model, "text", None), "config", None)
-    return [model_cfg, text_config and configuration(text_config), vocabulary(clip.tokenizer)]
+    return [model_cfg, text_config and configuration(text_config)]

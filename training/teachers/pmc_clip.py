@@ -10,7 +10,6 @@ Captions: the [CLS] state of 77 tokens, padding attended to as in its own traini
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from training.teachers.checkpoints import (
     read_weights,
     required,
 )
-from training.teachers.encoder import Encoder, configuration, vocabulary
+from training.teachers.encoder import Encoder, configuration
 
 WHOLE = ("checkpoint.safetensors", "checkpoint.pt")
 PARTS = {
@@ -82,6 +81,11 @@ class PmcClip(nn.Module):
         """What was read off and the names of the weights do not say, as JSON."""
         return [configuration(self.text.config), {"heads": int(self.visual.attnpool.num_heads)}]
 
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Float ``[B, 3, S, S]`` to ``[B, D]``, after the attention pool, which projects."""
+        features: Tensor = self.visual(pixels)
+        return features
+
     def encode_text(self, input_ids: Tensor) -> Tensor:
         """int64 ``[B, 77]`` to ``[B, D]``."""
         features: Tensor = self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
@@ -89,7 +93,7 @@ class PmcClip(nn.Module):
 
 
 class PmcClipTeacher(Encoder):
-    """PMC-CLIP with CLIP's preprocessing.
+    """PMC-CLIP with CLIP's preprocessing, captions padded and cut to 77 tokens.
 
     Args:
         name: see ``Teacher``.
@@ -98,8 +102,9 @@ class PmcClipTeacher(Encoder):
         device: where it runs.
     """
 
+    inputs = ("input_ids",)
+
     def __init__(self, name: str, model: PmcClip, tokenizer: Any, device: torch.device) -> None:
-        self._towers, self._tokenizer = model, tokenizer
         self._transform = Compose(
             [
                 Resize(model.side, interpolation=InterpolationMode.BICUBIC),
@@ -116,30 +121,12 @@ class PmcClipTeacher(Encoder):
             "resize_mode": "shortest",
             "context_length": CONTEXT,
         }
-        scale = float(model.logit_scale.detach().exp())
-        architecture = [model.architecture(), vocabulary(tokenizer)]
-        super().__init__(name, "pmc_clip", model, scale, preprocessing, architecture, device)
+        super().__init__(name, "pmc_clip", model, preprocessing, [model.architecture()], tokenizer, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shorter side to the tower's size, centre crop."""
         pixels: Tensor = self._transform(image.convert("RGB"))
         return pixels
-
-    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Padded and cut to 77."""
-        found = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt"
-        )
-        return {"input_ids": found["input_ids"]}
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """After the attention pool, which projects."""
-        features: Tensor = self._towers.visual(pixels)
-        return features
-
-    def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
-        """After the projection."""
-        return self._towers.encode_text(**tokens)
 
 
 def pmc_clip_teacher(source: str, name: str, device: torch.device) -> PmcClipTeacher:

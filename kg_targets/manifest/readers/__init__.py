@@ -14,8 +14,7 @@ from kg_targets.manifest.readers import (
     vqa_med_2019,
     vqa_rad,
 )
-from kg_targets.manifest.readers.request import ReadRequest
-from kg_targets.manifest.record import Record
+from kg_targets.manifest.record import ReadRequest, Record
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ name without its suffix), ``cuis`` (separated by ``|``), ``group_id``, ``licence
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from kg_targets.manifest.readers.request import ReadRequest, csv_rows
-from kg_targets.manifest.record import Record
+from kg_targets.manifest.record import ReadRequest, Record, csv_rows
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kg_targets.errors import ManifestError
-from kg_targets.manifest.readers.request import ReadRequest, json_lines
-from kg_targets.manifest.record import Record
+from kg_targets.manifest.record import ReadRequest, Record, json_lines
 
 _CASE_FIELDS = ("Title", "Findings", "Case Diagnosis")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kg_targets.errors import DataError
 from kg_targets.manifest.question import Question, kind_of, yes_or_no
-from kg_targets.manifest.readers.request import ReadRequest, json_objects, objects, text
+from kg_targets.manifest.record import ReadRequest, json_objects, objects, text
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -5,8 +5,7 @@ Images of one article belong together, so the article (PMC id, from ``licences.t
 
 from collections.abc import Iterator
 
-from kg_targets.manifest.readers.request import ReadRequest, csv_rows, lines
-from kg_targets.manifest.record import Record, unusable_text
+from kg_targets.manifest.record import ReadRequest, Record, csv_rows, lines, unusable_text
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:

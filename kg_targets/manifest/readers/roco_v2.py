@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from kg_targets.manifest.readers.request import ReadRequest, csv_rows
-from kg_targets.manifest.record import Record
+from kg_targets.manifest.record import ReadRequest, Record, csv_rows
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:

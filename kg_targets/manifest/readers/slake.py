@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kg_targets.errors import DataError
 from kg_targets.manifest.question import Question, kind_of
-from kg_targets.manifest.readers.request import ReadRequest, json_objects, text
+from kg_targets.manifest.record import ReadRequest, json_objects, text
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:

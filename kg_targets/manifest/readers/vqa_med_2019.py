@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kg_targets.errors import DataError
 from kg_targets.manifest.question import Question, kind_of, yes_or_no
-from kg_targets.manifest.readers.request import ReadRequest
+from kg_targets.manifest.record import ReadRequest
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
 WITH_CATEGORY = "questions"

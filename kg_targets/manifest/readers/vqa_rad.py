@@ -13,8 +13,7 @@ from collections.abc import Iterator
 
 from kg_targets.errors import DataError, ManifestError
 from kg_targets.manifest.question import Question, kind_of, yes_or_no
-from kg_targets.manifest.readers.request import ReadRequest, json_objects, text
-from kg_targets.manifest.record import Record
+from kg_targets.manifest.record import ReadRequest, Record, json_objects, text
 
 _SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 

@@ -9,7 +9,7 @@ import pytest
 from kg_targets.concepts import DictionaryExtractor, StopList
 from kg_targets.concepts.evaluate import read_jsonl
 from kg_targets.concepts.negation import TriggerTable
-from kg_targets.concepts.sentences import boundaries
+from kg_targets.concepts.text import boundaries
 from kg_targets.errors import ExtractionError
 from tests import REPOSITORY
 from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology

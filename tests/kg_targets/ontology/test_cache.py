@@ -6,7 +6,7 @@ import os
 import pytest
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology import cache, load_ontology, registry
+from kg_targets.ontology import load_ontology, registry
 from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, term, write_tsv
 
 
@@ -88,7 +88,7 @@ def test_changed_sources_other_options_and_another_reader_get_entries_of_their_o
     path.write_text(path.read_text().replace("pulmo", "pulmi"))  # as many bytes as before
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert "pulmi" in load_ontology(spec, tmp_path / "cache")[LUNG].synonyms
-    monkeypatch.setattr(cache, "READER_VERSION", cache.READER_VERSION + 1)
+    monkeypatch.setattr(registry, "READER_VERSION", registry.READER_VERSION + 1)
     load_ontology(spec, tmp_path / "cache")
     assert len(readings) == 4
     assert len(entries(tmp_path / "cache")) == 4
@@ -99,7 +99,7 @@ def test_a_killed_writer_leaves_nothing_under_the_entrys_name(tmp_path, spec, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache.pq, "write_table", killed)
+        patch.setattr(registry.pq, "write_table", killed)
         with pytest.raises(KeyboardInterrupt):
             load_ontology(spec, tmp_path / "cache")
     assert entries(tmp_path / "cache") == []

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from training.data.files import resolve
-from training.data.samplers.random import RandomSampler
+from training.data.samplers.base import RandomSampler
 from training.data.transforms import Augmentation
 from training.engine.config import OptimConfig
 from training.engine.loop import make_optimizer, make_schedule

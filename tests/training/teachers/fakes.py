@@ -17,7 +17,7 @@ class FakeEncoder(Encoder):
     def __init__(self, seed: int, name: str) -> None:
         torch.manual_seed(seed)
         towers = nn.ModuleDict({"image": nn.Linear(64, 5), "text": nn.Linear(64, 5)})
-        super().__init__(name, "fake", towers, 14.0, {"size": 8}, [], torch.device("cpu"))
+        super().__init__(name, "fake", towers, {"size": 8}, [], None, torch.device("cpu"), 14.0)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Grey, 8 × 8, three times."""

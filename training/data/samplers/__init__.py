@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from training.data.samplers.base import Sampler
 
 SAMPLERS: "dict[str, str | type[Sampler]]" = {
-    "random": "training.data.samplers.random:RandomSampler",
+    "random": "training.data.samplers.base:RandomSampler",
     "case_aware": "training.data.samplers.case_aware:CaseAwareSampler",
     "neighbour_aware": "training.data.samplers.neighbour_aware:NeighbourAwareSampler",
 }

@@ -1,4 +1,4 @@
-"""What every sampler keeps: a plan that depends on (seed, epoch) alone, shared out to processes."""
+"""What every sampler keeps: a plan that depends on (seed, epoch) alone, shared out to processes; and the random one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -79,3 +79,14 @@ class Sampler(ABC):
 
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.images, generator=generator).numpy(), generator
+
+
+@dataclass(frozen=True)
+class RandomSampler(Sampler):
+    """A new order of all images each epoch, cut into batches."""
+
+    def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Positions of all processes' images, int64 [batch_size], step by step."""
+        order, _ = self.shuffled(epoch)
+        for step in range(self.steps):
+            yield order[step * self.batch_size : (step + 1) * self.batch_size]

@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kg_targets.store import TargetStore
-from training.data.decode import BrokenImage, one_line
-from training.data.sources.shards import Key, ShardedSource, base_name, match, stem
-from training.errors import DataError
+from training.data.decode import BrokenImage
+from training.data.sources.shards import Key, ShardedSource, stem
+from training.errors import DataError, one_line
 
 IMAGE = "image"
 ID_COLUMNS = ("image_id", "id")
@@ -52,7 +52,7 @@ class ParquetSource(ShardedSource):
                 groups.append((number, group))
                 starts.append(starts[-1] + metadata.row_group(group).num_rows)
         self._groups, self._starts = groups, np.array(starts, dtype=np.int64)
-        self.match = match(list(self._keys(schema)), store.image_paths, str(root))
+        self.match_rows(list(self._keys(schema)), store.image_paths)
         self._cache = GroupCache(self._load, CACHE_BYTES)
 
     def place(self, entry: int) -> str:
@@ -67,7 +67,7 @@ class ParquetSource(ShardedSource):
         Raises:
             BrokenImage: it is null, or its row group is damaged.
         """
-        group, place = self._locate(int(self.match.entries[row]))
+        group, place = self._locate(int(self.entries[row]))
         try:
             data = self._cache.get(group)[place].as_py()
         except (pa.ArrowException, OSError) as error:
@@ -98,24 +98,23 @@ class ParquetSource(ShardedSource):
         if image != self._column and schema.field(image).type.get_field_index("path") >= 0:
             paths.append(f"{image}.path")
 
-        def plain(name: str) -> Callable[[], Iterable[str | None]]:
-            return lambda: self._texts(name)
+        def changed(name: str, change: Callable[[str], str]) -> Iterator[str | None]:
+            return (text if text is None else change(text) for text in self._texts(name))
 
-        def changed(name: str, change: Callable[[str], str]) -> Callable[[], Iterable[str | None]]:
-            return lambda: (text if text is None else change(text) for text in self._texts(name))
+        def by_id(name: str) -> Iterator[Key]:
+            if name in schema.names:
+                yield Key(f"column {name}", self._texts(name), store.image_ids)
 
-        if ID_COLUMNS[0] in schema.names:
-            yield Key(f"column {ID_COLUMNS[0]}", plain(ID_COLUMNS[0]), lambda: store.image_ids)
+        def by_path(label: str, change: Callable[[str], str]) -> Iterator[Key]:
+            for name in paths:
+                yield Key(f"{label} {name}", changed(name, change), map(change, store.image_paths))
+
+        yield from by_id(ID_COLUMNS[0])
+        yield from by_path("column", posixpath.normpath)
+        yield from by_id(ID_COLUMNS[1])
+        yield from by_path("base name in column", posixpath.basename)
         for name in paths:
-            exact = changed(name, posixpath.normpath)
-            yield Key(f"column {name}", exact, lambda: map(posixpath.normpath, store.image_paths))
-        if ID_COLUMNS[1] in schema.names:
-            yield Key(f"column {ID_COLUMNS[1]}", plain(ID_COLUMNS[1]), lambda: store.image_ids)
-        for name in paths:
-            bases = changed(name, base_name)
-            yield Key(f"base name in column {name}", bases, lambda: map(base_name, store.image_paths))
-        for name in paths:
-            yield Key(f"stem in column {name}", changed(name, stem), lambda: store.image_ids)
+            yield Key(f"stem in column {name}", changed(name, stem), store.image_ids)
         if not paths and not set(ID_COLUMNS) & set(schema.names):
             raise DataError(
                 f"{self.root} has no column {', '.join((*ID_COLUMNS, *PATH_COLUMNS))} to find the store's images "

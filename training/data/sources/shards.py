@@ -4,16 +4,16 @@ import json
 import os
 import posixpath
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
 from kg_targets.store.schema import MANIFEST
-from training.data.files import shard_digest
+from training.data.files import HASHED_ENDS, image_digest
 from training.data.sources.base import ImageSource
 from training.errors import DataError
 
@@ -21,60 +21,15 @@ MAX_MANIFEST_BYTES = 16 << 20
 """A target store's has some kilobytes; larger files are something else and not parsed."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One way to tell which row an entry belongs to: equal text on both sides."""
+class Key(NamedTuple):
+    """One way to tell which row an entry belongs to: equal text on both sides, read when the key is tried."""
 
     name: str
     """What is compared, for messages."""
-    entries: Callable[[], Iterable[str | None]]
+    entries: Iterable[str | None]
     """The text of every entry, in the archive's order; None: has none."""
-    rows: Callable[[], Iterable[str]]
+    rows: Iterable[str]
     """The text of every store row."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """The entry of each row."""
-
-    entries: NDArray[np.int64]
-    """int64 [N]: number of the entry, -1: there is none."""
-    by: str
-    """What was compared."""
-
-
-def match(keys: Sequence[Key], paths: Sequence[str], archive: str) -> Match:
-    """The entries by the first key that finds any row; entries of no row belong to other splits and are left aside.
-
-    One key is used for all rows, so that an image that is missing by its path is not replaced by a namesake. A key
-    that takes two images of the store for one is passed over.
-
-    Args:
-        keys: from the strictest to the loosest.
-        paths: image path of every store row; rows with one path (captions of the same image) share an entry.
-        archive: what the entries are in, for messages.
-
-    Raises:
-        DataError: two entries are the same row's.
-    """
-    for key in keys:
-        rows_of: dict[str, list[int]] = {}
-        for row, text in enumerate(key.rows()):
-            rows_of.setdefault(text, []).append(row)
-        if any(paths[row] != paths[rows[0]] for rows in rows_of.values() for row in rows[1:]):
-            continue
-        found = np.full(len(paths), -1, dtype=np.int64)
-        for entry, name in enumerate(key.entries()):
-            for row in rows_of.get(name, ()) if name is not None else ():
-                if found[row] >= 0:
-                    raise DataError(
-                        f'{archive} holds two images with {key.name} "{name}": remove or rename one of them'
-                    )
-                found[row] = entry
-        if (found >= 0).any():
-            return Match(found, key.name)
-    names = dict.fromkeys(key.name for key in keys)
-    return Match(np.full(len(paths), -1, dtype=np.int64), " or ".join(names))
 
 
 class ShardedSource(ImageSource):
@@ -85,8 +40,8 @@ class ShardedSource(ImageSource):
     """
 
     suffix: str
-    match: Match
-    """Set by the subclass once it has looked at its files."""
+    entries: NDArray[np.int64]
+    """int64 [N]: number of each row's entry, -1: there is none; set by ``match_rows``."""
 
     def __init__(self, root: Path, store: TargetStore) -> None:
         super().__init__(root, store)
@@ -95,13 +50,45 @@ class ShardedSource(ImageSource):
             raise DataError(f"{root} holds no {self.suffix} file: give another data root")
         self._folder = root.parent if root.is_file() else root
 
+    def match_rows(self, keys: Sequence[Key], paths: Sequence[str]) -> None:
+        """The entries by the first key that finds any row; entries of no row belong to other splits and are left aside.
+
+        One key is used for all rows, so that an image that is missing by its path is not replaced by a namesake. A key
+        that takes two images of the store for one is passed over.
+
+        Args:
+            keys: from the strictest to the loosest.
+            paths: image path of every store row; rows with one path (captions of the same image) share an entry.
+
+        Raises:
+            DataError: two entries are the same row's.
+        """
+        self._matched_by = " or ".join(dict.fromkeys(key.name for key in keys))
+        self.entries = np.full(len(paths), -1, dtype=np.int64)
+        for key in keys:
+            rows_of: dict[str | None, list[int]] = {}
+            for row, text in enumerate(key.rows):
+                rows_of.setdefault(text, []).append(row)
+            if any(paths[row] != paths[rows[0]] for rows in rows_of.values() for row in rows[1:]):
+                continue
+            for entry, name in enumerate(key.entries):
+                for row in rows_of.get(name, ()):
+                    if self.entries[row] >= 0:
+                        raise DataError(
+                            f'{self.root} holds two images with {key.name} "{name}": remove or rename one of them'
+                        )
+                    self.entries[row] = entry
+            if (self.entries >= 0).any():
+                self._matched_by = key.name
+                return
+
     def present(self) -> NDArray[np.bool_]:
         """bool [N]: whether an entry is the row's."""
-        return np.asarray(self.match.entries >= 0)
+        return np.asarray(self.entries >= 0)
 
     def name(self, row: int) -> str:
         """Where an image is, or its id if it is nowhere."""
-        entry = int(self.match.entries[row])
+        entry = int(self.entries[row])
         return self.place(entry) if entry >= 0 else self.store.image_ids[row]
 
     @abstractmethod
@@ -110,17 +97,18 @@ class ShardedSource(ImageSource):
 
     def locality(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [R]: entry numbers, in the order in which the files hold them."""
-        return self.match.entries[rows]
+        return self.entries[rows]
 
     def digest(self) -> str:
         """sha256 over names and sizes of the files and their content, or above a limit the ends of it."""
-        return shard_digest(self._folder, [os.path.relpath(path, self._folder) for path in self.shards])
+        names = [os.path.relpath(path, self._folder) for path in self.shards]
+        return image_digest(self._folder, names, ends=HASHED_ENDS)
 
     def _missing(self, rows: NDArray[np.int64]) -> str:
         return (
             f"{len(rows)} of {len(self.store)} images are not in the {self.suffix} files of {self.root} by "
-            f"{self.match.by} (the first: {self.store.image_ids[rows[0]]}, {self.store.image_paths[rows[0]]}): is it "
-            "the data root that the target store was built from?"
+            f"{self._matched_by} (the first: {self.store.image_ids[rows[0]]}, {self.store.image_paths[rows[0]]}): "
+            "is it the data root that the target store was built from?"
         )
 
 
@@ -141,11 +129,6 @@ def _is_store(manifest: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False  # what cannot be read says nothing about the files beside it
     return isinstance(content, dict) and content.keys() >= {"schema_version", "fingerprint"}
-
-
-def base_name(path: str) -> str:
-    """``a/b.c.png`` to ``b.c.png``."""
-    return posixpath.basename(path)
 
 
 def stem(path: str) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kg_targets.store import TargetStore
-from training.data.decode import MAX_BYTES, BrokenImage, one_line
+from training.data.decode import MAX_BYTES, BrokenImage
 from training.data.files import inside
-from training.data.sources.shards import Key, ShardedSource, base_name, match, sample_key, stem
-from training.errors import DataError
+from training.data.sources.shards import Key, ShardedSource, sample_key, stem
+from training.errors import DataError, one_line
 
 IMAGE_ENDINGS = frozenset(
     ("bmp", "dcm", "dicom", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp")
@@ -43,12 +43,12 @@ class TarSource(ShardedSource):
                 self._size.append(size)
         paths = [posixpath.normpath(path) for path in store.image_paths]
         keys = (
-            Key("image path", lambda: names, lambda: paths),
-            Key("base name", lambda: map(base_name, names), lambda: map(base_name, paths)),
-            Key("image_id", lambda: map(stem, names), lambda: store.image_ids),
-            Key("image_id", lambda: map(sample_key, names), lambda: store.image_ids),
+            Key("image path", names, paths),
+            Key("base name", map(posixpath.basename, names), map(posixpath.basename, paths)),
+            Key("image_id", map(stem, names), store.image_ids),
+            Key("image_id", map(sample_key, names), store.image_ids),
         )
-        self.match = match(keys, paths, str(root))
+        self.match_rows(keys, paths)
         self._names = names
 
     def place(self, entry: int) -> str:
@@ -61,7 +61,7 @@ class TarSource(ShardedSource):
         Raises:
             BrokenImage: it cannot be read in full.
         """
-        entry = int(self.match.entries[row])
+        entry = int(self.entries[row])
         size = self._size[entry]
         if size > MAX_BYTES:
             raise BrokenImage(f"{self.name(row)} ({size:,} bytes)")

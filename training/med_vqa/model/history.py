@@ -18,7 +18,8 @@ from kg_targets.manifest import Question
 from kg_targets.store.digest import text_sha256
 from training.engine.config import RunConfig
 from training.errors import CheckpointError
-from training.med_vqa.model.saving import model_folder, plain_fields, read_json, write_json
+from training.folders import write_json
+from training.med_vqa.model.saving import model_folder, plain_fields, read_json
 from training.vqa.protocols import Split, question_key
 
 PRETRAINING = "pretraining.json"

@@ -22,6 +22,7 @@ from kg_targets.store.digest import files_sha256
 from training.engine.checkpoint import CHECKPOINT, FINISHED
 from training.engine.checkpoint import CONFIG as RUN_CONFIG
 from training.errors import CheckpointError, ConfigError
+from training.folders import write_json
 from training.med_vqa.model.modeling import MedVQAConfig, MedVQAModel
 from training.weights import LOAD_ERRORS, explain, quiet_loading
 
@@ -253,12 +254,3 @@ def plain_fields(kind: type[Any], content: Mapping[str, Any], where: str) -> dic
 
 
 _KINDS: dict[Any, str] = {str: "a string", int: "a whole number", float: "a number"}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A JSON file of the folder.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
