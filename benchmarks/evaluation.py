@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.store import TargetStore
-from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance, cui_overlap_at
+from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
 from training.retrieval.metrics import precision_at
-from training.retrieval.ranking import CHUNK, pair_ranks, rank_images
+from training.retrieval.ranking import CHUNK, pair_ranks, rank
 
 PACKAGES = ("torch", "numpy", "scipy")
 DEPTHS, LABEL_DEPTHS = (5, 10, 50), (5, 10, 30)
@@ -70,13 +70,13 @@ def product_and_argpartition(images: Images) -> None:
 
 def rank_only(images: Images) -> NDArray[np.int64]:
     """Ours: own case excluded, ties by row."""
-    return rank_images(images.features, images.cases, max(DEPTHS))
+    return rank(images.features, images.features, images.cases, max(DEPTHS))
 
 
 def evaluate(images: Images) -> None:
     """Ours with CUI@5/10/50 and P@5/10/30 of three labels."""
     order = rank_only(images)
-    cui_overlap_at(order, images.cuis, images.cases, DEPTHS)
+    cui_at(order, images.cuis, images.cases, DEPTHS)["oracle"]
     for labels in images.labels:
         precision_at(order, labels, LABEL_DEPTHS)
 

@@ -269,3 +269,11 @@ def _scalar_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flat(tree: Tree, prefix: str = "") -> Tree:
+    """A configuration's values by dotted name, as trackers take them."""
+    found: Tree = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

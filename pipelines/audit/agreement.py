@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.audit.report import Section, Table, cells, measure
 from pipelines.audit.subjects import (
@@ -26,7 +25,7 @@ from pipelines.audit.subjects import (
     best_with_ties,
     similarity_chunks,
 )
-from training.retrieval.metrics import label_codes
+from training.retrieval.metrics import label_codes, pair_codes, sizes
 
 Scores = dict[str, FloatArray]
 """Metric name, such as ``P@5``, to one value per image; NaN where it does not apply."""
@@ -141,16 +140,8 @@ def _ndcg(gains: FloatArray, relevant: int, depth: int) -> float:
 def _relevant(codes: IntArray, cases: IntArray) -> tuple[IntArray, IntArray]:
     """Per image: how many gallery images share its label, and how many there are; int64 [N] each."""
     labelled = codes >= 0
-    pairs = np.unique(np.stack([cases, codes]), axis=1, return_inverse=True)[1].ravel()
-    relevant = _sizes(codes, labelled) - _sizes(pairs, labelled)
-    gallery = int(labelled.sum()) - _sizes(cases, labelled)
-    return relevant, gallery
-
-
-def _sizes(groups: IntArray, counted: NDArray[np.bool_]) -> IntArray:
-    inverse = np.unique(groups, return_inverse=True)[1].ravel()
-    sizes: IntArray = np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
-    return sizes
+    relevant = sizes(codes, labelled) - sizes(pair_codes(cases, codes), labelled)
+    return relevant, int(labelled.sum()) - sizes(cases, labelled)
 
 
 def _empty(images: int, depths: Sequence[int]) -> Scores:

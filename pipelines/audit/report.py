@@ -1,6 +1,5 @@
 """Measures with their intervals and tests, and sections of a report: on a terminal, in Markdown and in JSON."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray
-from training.statistics.intervals import Interval, case_interval
+from training.folders import json_text
+from training.statistics.intervals import Interval, case_interval, nan_to_null
 from training.statistics.paired_tests import Comparison, compare, holm
 
 
@@ -83,7 +83,7 @@ def cells(measured: Sequence[Measured], scale: float = 100.0, digits: int = 1) -
             mean, low, high = (
                 _number(value * scale, digits) for value in (interval.mean, interval.low, interval.high)
             )
-            test = "" if comparison is None else f" p {_p_value(comparison.p_value)}{'*' if flag else ' '}"
+            test = "" if comparison is None else f" p {_number(comparison.p_value, 4)}{'*' if flag else ' '}"
             line.append(f"{mean} [{low}, {high}]{test}")
         rows.append(line)
     return rows
@@ -91,10 +91,6 @@ def cells(measured: Sequence[Measured], scale: float = 100.0, digits: int = 1) -
 
 def _number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _p_value(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -160,12 +156,4 @@ class Section:
 
 def to_json(content: dict[str, Any]) -> str:
     """Standard JSON: sorted keys, ``null`` where a number does not exist; same input, same bytes."""
-    return json.dumps(_plain(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_text(nan_to_null(content))

@@ -29,6 +29,7 @@ DEPTHS = (5, 10, 30)
 HITS = (1, 5, 10)
 """The m of hit@m."""
 
+_TOLD = ("scorer", "use_ontology", "max_hops", "extractor")
 _CHUNK_BYTES = 32 * 2**20
 
 
@@ -120,10 +121,7 @@ class Subjects:
             {
                 "store": str(store.path),
                 "fingerprint": store.fingerprint,
-                "scorer": store.manifest["config"]["scorer"],
-                "use_ontology": store.manifest["config"]["use_ontology"],
-                "max_hops": store.manifest["config"]["max_hops"],
-                "extractor": store.manifest["config"]["extractor"],
+                **{name: store.manifest["config"][name] for name in _TOLD},
                 "ontology": store.manifest["ontology"]["release"],
                 "fitted_on": store.manifest["fit"]["split"],
                 "threshold": store.threshold,

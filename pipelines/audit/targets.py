@@ -69,18 +69,10 @@ def evaluate_targets(
         "stores": subjects.described(),
         "sections": {section.name: {"notes": list(section.lines), **section.data} for section in sections},
     }
-    title = f"# Targets of {subjects.reference.dataset}/{subjects.reference.split}, scored without training"
-    markdown = "\n".join(
-        [
-            title,
-            "",
-            *(f"- {line}" for line in head),
-            "",
-            *(section.markdown(number) for number, section in enumerate(sections, 1)),
-        ]
-    )
+    title = f"# Targets of {content['dataset']}/{content['split']}, scored without training\n"
+    parts = [section.markdown(number) for number, section in enumerate(sections, 1)]
     _write(json_file, to_json(content))
-    _write(markdown_file, markdown)
+    _write(markdown_file, "\n".join([title, *(f"- {line}" for line in head), "", *parts]))
     return content
 
 

@@ -141,15 +141,6 @@ class BuildConfig:
     def stored(self) -> dict[str, Any]:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {
-            "data_root",
-            "out",
-            "workers",
-            "force",
-            "split",
-            "dataset",
-            "cache",
-            "teacher",
-            "max_broken",
-            "exclude",
-        }
+            "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
+        }  # fmt: skip
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

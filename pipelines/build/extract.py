@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -151,18 +151,12 @@ def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:
 
 
 def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Table:
-    flat = [
-        (record.image_id, mention)
+    rows = [
+        {"image_id": record.image_id, **asdict(mention)}
         for record, mentions in zip(records, found, strict=True)
         for mention in mentions
     ]
-    columns = {
-        field.name: [image_id for image_id, _ in flat]
-        if field.name == "image_id"
-        else [getattr(mention, field.name) for _, mention in flat]
-        for field in schema.MENTIONS
-    }
-    return pa.table(columns, schema=schema.MENTIONS)
+    return pa.Table.from_pylist(rows, schema=schema.MENTIONS)
 
 
 def label_names(rows: pa.Table) -> tuple[str, ...]:

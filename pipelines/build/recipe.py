@@ -16,26 +16,10 @@ from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.schema import TEACHER
+from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
-from pipelines.build.extract import (
-    ShardInput,
-    ShardResult,
-    Split,
-    extract_shard,
-    initialise,
-    mentions_file,
-    option_file_digests,
-)
-from pipelines.build.write import (
-    code_digest,
-    dense_width,
-    fit_statistics,
-    off_diagonal_quantiles,
-    open_if_current,
-    write_concepts,
-    write_targets,
-)
+from pipelines.build.extract import ShardInput, ShardResult, Split
 
 
 def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
@@ -96,11 +80,11 @@ def _build_store(
         "config": config.stored(),
         "ontology_fingerprint": ontology.fingerprint,
         "fitted_on": fitted.fingerprint if fitted else None,
-        "code_sha256": code_digest(),
-        "option_files": option_file_digests(config.extractor_options),
+        "code_sha256": write.code_digest(),
+        "option_files": extract.option_file_digests(config.extractor_options),
         **split.inputs(),
     }
-    if not config.force and (current := open_if_current(target, inputs, say)):
+    if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
     watch = Stopwatch()
     with StoreWriter(target) as writer:
@@ -108,13 +92,13 @@ def _build_store(
             shards = _extract(config, split, ontology, writer.folder)
         _check_extracted(split, shards, config.extractor, say)
         for shard in shards:
-            writer.adopt(mentions_file(shard.index), shard.mentions)
+            writer.adopt(extract.mentions_file(shard.index), shard.mentions)
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
             graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations)
         with watch.stage("factors"):
-            statistics = ConceptStatistics.fit(graph) if fitted is None else fit_statistics(fitted)
+            statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             data = ScoringInput(
                 graph,
                 statistics,
@@ -126,10 +110,10 @@ def _build_store(
             factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours and shards"):
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
-            labels = write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
-            write_concepts(writer, graph, statistics, ontology)
+            labels = write.write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
+            write.write_concepts(writer, graph, statistics, ontology)
         with watch.stage("quantiles"):
-            quantiles = off_diagonal_quantiles(
+            quantiles = write.off_diagonal_quantiles(
                 factors, [group for shard in shards for group in shard.group_ids]
             )
         content = {
@@ -141,7 +125,7 @@ def _build_store(
                 "fingerprint": ontology.fingerprint,
                 "report": ontology.report.lines(),
             },
-            "factors": {"dense": dense_width(factors)},
+            "factors": {"dense": write.dense_width(factors)},
             "fit": {"split": fitted.split if fitted else split.name, "captions": statistics.captions},
             "similarity": {
                 "quantiles": quantiles,
@@ -166,10 +150,10 @@ def _extract(config: BuildConfig, split: Split, ontology: Ontology, folder: Path
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
     chunks = enumerate(split.chunks(config.rows_per_shard))
     results = map_in_order(
-        extract_shard,
+        extract.extract_shard,
         (ShardInput(index, records, folder) for index, records in chunks),
         config.worker_count,
-        initialise,
+        extract.initialise,
         (config.extractor, config.extractor_options, ontology, config.keep_unknown_cuis),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows

@@ -45,10 +45,8 @@ def open_if_current(target: Path, inputs: dict[str, Any], say: Say) -> TargetSto
 def code_digest() -> str:
     """sha256 of the code and tables that make stores, so that one made by other code is never taken as up to date."""
     library, stages = Path(kg_targets.__file__).parent, Path(__file__).parent
-    files = [path for path in library.rglob("*") if path.suffix in (".py", ".tsv")] + list(
-        stages.glob("*.py")
-    )
-    return files_sha256(sorted(files))
+    files = [path for path in library.rglob("*") if path.suffix in (".py", ".tsv")]
+    return files_sha256(sorted([*files, *stages.glob("*.py")]))
 
 
 def write_targets(

@@ -3,29 +3,11 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from pipelines.demo.canvas import SIZE, Array, Canvas, Point, brightness, ramp
-from pipelines.demo.cases import Case, Series
+from pipelines.demo.canvas import SIZE, Array, Canvas, Point, ramp
+from pipelines.demo.cases import Case, Series, tissues
 from pipelines.demo.chest import draw_vertebra
 
-# CT after contrast medium; T2 with bright water and dark, flowing blood.
-_TISSUE = brightness(
-    "ct t2",
-    fat=(0.13, 0.72),
-    muscle=(0.47, 0.2),
-    liver=(0.6, 0.36),
-    spleen=(0.66, 0.56),
-    kidney=(0.78, 0.62),
-    blood=(0.86, 0.08),
-    water=(0.31, 1.0),
-    bile=(0.32, 1.0),
-    bowel=(0.5, 0.5),
-    gas=(0.0, 0.02),
-    bone=(1.0, 0.42),
-    tumour=(0.38, 0.68),
-    rim=(0.8, 0.56),
-    stone=(1.15, 0.04),
-    canal=(0.42, 0.95),
-)
+_TISSUE = tissues("abdomen")
 
 
 def draw_abdomen(canvas: Canvas, case: Case, series: Series) -> Point | None:
@@ -148,9 +130,6 @@ def _liver_lesion(c: Canvas, case: Case, liver: Array, tissue: dict[str, float])
     return (-0.26, -0.02) if case.finding == "gallstones" else None
 
 
-# ── plain radiograph ──────────────────────────────────────────────────────────────────────────────
-
-
 def _radiograph(c: Canvas, case: Case) -> Point | None:
     c.paint(c.band([-1.4, -0.4, 0.2, 0.6, 1.4], [0.82, 0.8, 0.76, 0.82, 0.9], soft=0.1), 0.42)
     c.add(c.ellipse((-0.42, -0.55), 0.42, 0.4, soft=0.25), 0.1)  # liver
@@ -201,8 +180,6 @@ def _dilated_loops(c: Canvas) -> Point:
         c.add(lumen * folds, 0.14)
     return (0.2, 0.02)
 
-
-# ── ultrasound: a fan of speckle, with shadows behind stones and enhancement behind fluid ──────────────────
 
 _APEX = (0.0, -1.35)
 

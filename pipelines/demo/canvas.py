@@ -41,8 +41,7 @@ class Canvas:
     @classmethod
     def posed(cls, rng: np.random.Generator, *, tilt: float = 0.07, warp: float = 0.02) -> "Canvas":
         """Return a black canvas, its frame rotated (by ``tilt`` radians on average), scaled and warped."""
-        axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
-        v, u = np.meshgrid(axis, axis, indexing="ij")
+        v, u = film()
         angle, scale = rng.normal(0, tilt), rng.uniform(0.92, 1.1)
         du, dv = rng.normal(0, 0.03, 2)
         cos, sin = np.float32(np.cos(angle) * scale), np.float32(np.sin(angle) * scale)
@@ -62,8 +61,6 @@ class Canvas:
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         x, y = (cos * dx + sin * dy) / np.float32(wide), (cos * dy - sin * dx) / np.float32(tall)
         return replace(self, x=x, y=y)
-
-    # ── masks: float32 [SIZE, SIZE], 0 outside and 1 inside ───────────────────────────────────────────
 
     def ellipse(self, at: Point, rx: float, ry: float, *, angle: float = 0.0, soft: float = EDGE) -> Array:
         """Mask of an ellipse with radii ``rx``, ``ry`` turned by ``angle``."""
@@ -117,8 +114,6 @@ class Canvas:
         edge = np.abs(self.radius(at, rx, ry, angle=angle) - 1) * np.float32(min(rx, ry))
         return ramp(edge - np.float32(width / 2), EDGE)
 
-    # ── painting ──────────────────────────────────────────────────────────────────────────────────────
-
     def paint(self, mask: Array, value: float | Array) -> None:
         """Replace what is under ``mask`` by ``value``."""
         fill = np.float32(value) if isinstance(value, float | int) else value
@@ -137,22 +132,16 @@ class Canvas:
         return smooth
 
 
+def film() -> tuple[Array, Array]:
+    """The y and x of every pixel in the film's own frame, float32 ``[SIZE, SIZE]`` each."""
+    axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    return y, x
+
+
 def on_ellipse(at: Point, rx: float, ry: float, angle: float) -> Point:
     """The point of an ellipse around ``at`` in the direction ``angle``, radians from positive x downwards."""
     return (at[0] + rx * np.cos(angle), at[1] + ry * np.sin(angle))
-
-
-def brightness(kinds: str, **tissues: tuple[float, ...]) -> dict[str, dict[str, float]]:
-    """Kind of image (or window) to the brightness of every tissue on it.
-
-    Args:
-        kinds: names of the columns, separated by blanks.
-        tissues: a row for each tissue, one value for each kind.
-    """
-    return {
-        kind: {name: row[column] for name, row in tissues.items()}
-        for column, kind in enumerate(kinds.split())
-    }
 
 
 def ramp(distance: Array, soft: float = EDGE) -> Array:

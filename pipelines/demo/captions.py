@@ -154,16 +154,9 @@ def _positive(case: Case, imaging: str, rng: np.random.Generator, *, arrow: bool
     if not imaging:
         return _capitalised(f"{_pick(rng, ('', 'appearance of '))}{finding}{pointer}{person}.")
     show = _pick(rng, ("showing", "demonstrating", "revealing", "shows", "demonstrates", "reveals", "with"))
-    texts = (
-        f"{imaging}{person} {show} {finding}{pointer}.",
-        f"{imaging} {show} {finding}{pointer}{person}.",
-        f"{finding}{pointer} on {imaging}{person}.",
-        f"{finding}{pointer} is seen on {_with_article(imaging)}{person}.",
-        f"{imaging}{person}. There is {finding}{pointer}.",
-        f"{imaging}{person}. {_capitalised(finding)} is seen{pointer}.",
-        f"{imaging}: {finding}{pointer}{person}.",
-    )
-    text = _pick(rng, texts)
+    words = {"imaging": imaging, "an_imaging": _with_article(imaging), "person": person, "show": show}
+    words |= {"finding": finding, "Finding": _capitalised(finding), "pointer": pointer}
+    text = _pick(rng, WORDS["positive"]).format(**words)
     for plural in ("microcalcifications", "stones"):
         text = text.replace(f"{plural} is", f"{plural} are")
     return _capitalised(text)
@@ -171,14 +164,7 @@ def _positive(case: Case, imaging: str, rng: np.random.Generator, *, arrow: bool
 
 def _normal(case: Case, imaging: str, rng: np.random.Generator) -> str:
     person = _person(case, rng)
-    texts = (
-        f"normal {imaging}{person}.",
-        f"{imaging} with normal findings{person}.",
-        f"unremarkable {imaging}{person}.",
-        f"{imaging}{person}. Normal appearance.",
-        f"{imaging}{person} shows no abnormality.",
-    )
-    return _capitalised(_pick(rng, texts))
+    return _capitalised(_pick(rng, WORDS["normal"]).format(imaging=imaging, person=person))
 
 
 def _deny_others(case: Case, text: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:

@@ -1,8 +1,11 @@
 """Which patients exist: one finding per case, the series that can show it, and the split by case."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 
 @dataclass(frozen=True)
@@ -60,63 +63,23 @@ class Recipe:
     """Relative number of cases."""
 
 
-def _series(modality: str, *views: str) -> tuple[Series, ...]:
-    return tuple(Series(modality, view) for view in views)
+ANATOMY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("anatomy.yaml").read_text(encoding="utf-8"))
 
 
-_CHEST = _series("x-ray", "frontal") + _series("ct", "soft", "lung")
-_LUNG = _series("x-ray", "frontal", "frontal") + _series("ct", "soft", "lung")
-_HEAD = _series("ct", "axial", "axial") + _series("mri", "t1", "t2", "flair")
-_AXIAL = _series("ct", "axial") + _series("mri", "t2")
-_LIVER = _AXIAL + _series("ultrasound", "liver")
-_RENAL = _AXIAL + _series("ultrasound", "kidney")
-_FILM = _series("x-ray", "frontal")
-_MAMMO = _series("mammography", "oblique", "craniocaudal")
+def tissues(drawing: str) -> dict[str, dict[str, float]]:
+    """Kind of image (or window) to the brightness of every tissue on it."""
+    rows = dict(ANATOMY["tissues"][drawing])
+    return {
+        kind: {name: row[column] for name, row in rows.items()}
+        for column, kind in enumerate(rows.pop("kinds"))
+    }
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe("chest", "normal", _CHEST, weight=1.6),
-    Recipe("chest", "pleural effusion", _LUNG, sided=True, weight=1.4),
-    Recipe("chest", "pneumothorax", _LUNG, sided=True, weight=1.4),
-    Recipe("chest", "pneumonia", _LUNG, sided=True, zoned=True, weight=1.4),
-    Recipe("chest", "pulmonary nodule", _LUNG, sided=True, zoned=True, weight=1.2),
-    Recipe("chest", "lung mass", _LUNG, sided=True, zoned=True, weight=1.2),
-    Recipe("chest", "cardiomegaly", _CHEST, weight=1.2),
-    Recipe("head", "normal", _HEAD, weight=1.4),
-    Recipe("head", "brain tumour", _HEAD + _series("mri", "t1c"), sided=True, weight=1.4),
-    Recipe("head", "intracerebral haemorrhage", _HEAD, sided=True, weight=1.2),
-    Recipe("head", "subdural haematoma", _HEAD, sided=True),
-    Recipe("head", "cerebral infarction", _HEAD + _series("mri", "dwi"), sided=True, weight=1.4),
-    Recipe("head", "hydrocephalus", _HEAD),
-    Recipe("abdomen", "normal", _LIVER + _RENAL[2:] + _FILM, weight=1.4),
-    Recipe("abdomen", "liver mass", _LIVER, weight=1.2),
-    Recipe("abdomen", "hepatic cyst", _LIVER),
-    Recipe("abdomen", "renal cyst", _RENAL, sided=True),
-    Recipe("abdomen", "kidney stone", _series("ct", "axial") + _RENAL[2:] + _FILM, sided=True),
-    Recipe("abdomen", "hydronephrosis", _RENAL, sided=True),
-    Recipe("abdomen", "ascites", _LIVER),
-    Recipe("abdomen", "gallstones", _LIVER, weight=0.8),
-    Recipe("abdomen", "splenomegaly", _AXIAL, weight=0.8),
-    Recipe("abdomen", "bowel obstruction", _FILM + _series("ct", "axial"), weight=0.8),
-    Recipe("spine", "normal", _series("mri", "t1", "t2") + _series("x-ray", "lateral"), weight=0.8),
-    Recipe("spine", "fracture", _series("mri", "t1", "t2") + _series("x-ray", "lateral")),
-    Recipe("spine", "disc herniation", _series("mri", "t1", "t2", "t2")),
-    Recipe("pelvis", "normal", _FILM, weight=0.6),
-    Recipe("pelvis", "fracture", _FILM, sided=True, weight=0.8),
-    Recipe("pelvis", "osteoarthritis", _FILM, sided=True, weight=0.8),
-    Recipe("knee", "normal", _series("x-ray", "frontal", "lateral") + _series("mri", "t1", "pd"), sided=True),
-    Recipe(
-        "knee", "fracture", _series("x-ray", "frontal", "lateral") + _series("mri", "t1", "pd"), sided=True
-    ),
-    Recipe("knee", "joint effusion", _series("x-ray", "lateral") + _series("mri", "t1", "pd"), sided=True),
-    Recipe("knee", "osteoarthritis", _FILM, sided=True, weight=0.8),
-    Recipe("hand", "normal", _FILM, sided=True, weight=0.8),
-    Recipe("hand", "fracture", _FILM, sided=True),
-    Recipe("hand", "osteoarthritis", _FILM, sided=True, weight=0.8),
-    Recipe("breast", "normal", _MAMMO, sided=True, weight=0.8),
-    Recipe("breast", "breast mass", _MAMMO, sided=True),
-    Recipe("breast", "microcalcifications", _MAMMO, sided=True, weight=0.8),
+
+RECIPES = tuple(
+    Recipe(region, finding, **{**fields, "series": tuple(Series(*one.split()) for one in fields["series"])})
+    for region, findings in ANATOMY["recipes"].items()
+    for finding, fields in findings.items()
 )
-
 _WEIGHTS = np.array([recipe.weight for recipe in RECIPES]) / sum(recipe.weight for recipe in RECIPES)
 
 

@@ -2,16 +2,13 @@
 
 import numpy as np
 
-from pipelines.demo.canvas import Array, Canvas, Point, brightness, on_ellipse, ramp
-from pipelines.demo.cases import Case, Series
+from pipelines.demo.canvas import Array, Canvas, Point, on_ellipse, ramp
+from pipelines.demo.cases import Case, Series, tissues
 
 
 def draw_chest(canvas: Canvas, case: Case, series: Series) -> Point | None:
     """Draw a chest and return the centre of its finding, if it has one."""
     return _radiograph(canvas, case) if series.modality == "x-ray" else _axial_ct(canvas, case, series.view)
-
-
-# ── frontal radiograph ────────────────────────────────────────────────────────────────────────────
 
 
 def _radiograph(canvas: Canvas, case: Case) -> Point | None:
@@ -124,20 +121,7 @@ def _radiograph_finding(c: Canvas, case: Case, lung: Array) -> Point | None:
     return (0.3, 0.3) if case.finding == "cardiomegaly" else None
 
 
-# ── axial CT ──────────────────────────────────────────────────────────────────────────────────────
-
-# The two usual windows of a chest CT.
-_WINDOWS = brightness(
-    "soft lung",
-    air=(0.0, 0.0),
-    lung=(0.04, 0.24),
-    fat=(0.24, 0.8),
-    muscle=(0.5, 0.92),
-    fluid=(0.42, 0.88),
-    blood=(0.72, 0.95),
-    bone=(1.0, 1.0),
-    vessel=(0.1, 0.7),
-)
+_WINDOWS = tissues("chest")
 
 
 def _axial_ct(canvas: Canvas, case: Case, window: str) -> Point | None:
@@ -229,9 +213,6 @@ def _ct_finding(c: Canvas, case: Case, lung: Array, tissue: dict[str, float]) ->
         c.paint(mass, 1.05 * tissue["muscle"])
         return where
     return (0.15, -0.15) if case.finding == "cardiomegaly" else None
-
-
-# ── mammography ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw_breast(canvas: Canvas, case: Case, series: Series) -> Point | None:

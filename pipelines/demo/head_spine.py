@@ -2,31 +2,10 @@
 
 import numpy as np
 
-from pipelines.demo.canvas import Array, Canvas, Point, brightness, ramp
-from pipelines.demo.cases import Case, Series
+from pipelines.demo.canvas import Array, Canvas, Point, ramp
+from pipelines.demo.cases import Case, Series, tissues
 
-# CT by density, MR by relaxation times (T1: fat bright, water dark; T2: water bright; FLAIR: T2 with free water
-# suppressed; DWI: only restricted diffusion is bright).
-_HEAD_TISSUE = brightness(
-    "ct t1 t1c t2 flair dwi",
-    scalp=(0.3, 0.95, 0.95, 0.6, 0.55, 0.1),
-    bone=(1.0, 0.06, 0.06, 0.04, 0.04, 0.03),
-    csf=(0.2, 0.1, 0.1, 0.97, 0.05, 0.06),
-    grey=(0.5, 0.42, 0.42, 0.58, 0.6, 0.42),
-    white=(0.43, 0.63, 0.6, 0.4, 0.46, 0.36),
-    vessel=(0.52, 0.1, 0.95, 0.1, 0.1, 0.1),
-)
-
-# Of a tumour its core, rim and oedema; fresh blood; infarct.
-_LESION = brightness(
-    "ct t1 t1c t2 flair dwi",
-    core=(0.55, 0.32, 0.25, 0.78, 0.75, 0.5),
-    rim=(0.68, 0.36, 1.0, 0.62, 0.9, 0.6),
-    oedema=(0.3, 0.4, 0.4, 0.88, 0.92, 0.45),
-    blood=(0.88, 0.85, 0.8, 0.14, 0.2, 0.15),
-    infarct=(0.27, 0.3, 0.3, 0.85, 0.9, 1.0),
-    subdural=(0.84, 0.88, 0.88, 0.8, 0.9, 0.6),
-)
+_HEAD_TISSUE, _LESION, _SPINE_TISSUE = tissues("head"), tissues("brain lesion"), tissues("spine")
 
 _RX, _RY = 0.64, 0.8  # inner table of the skull
 
@@ -114,21 +93,6 @@ def _subdural(c: Canvas, case: Case, brain: Array, lesion: dict[str, float]) -> 
     c.paint(crescent, lesion["subdural"])
     return (case.side * (_RX - 0.08), 0.0)
 
-
-# ── lumbar spine, from the side ────────────────────────────────────────────────────────────────────────────
-
-_SPINE_TISSUE = brightness(
-    "t1 t2 x-ray",
-    fat=(0.9, 0.72, 0.18),
-    muscle=(0.35, 0.2, 0.26),
-    bone=(0.58, 0.45, 0.62),
-    ill=(0.25, 0.68, 0.72),
-    cortex=(0.1, 0.06, 0.85),
-    disc=(0.36, 0.78, 0.3),
-    water=(0.12, 1.0, 0.3),
-    cord=(0.42, 0.38, 0.3),
-    belly=(0.4, 0.3, 0.24),
-)
 
 _LEVELS = (-1.0, -0.68, -0.36, -0.04, 0.28, 0.6)
 _ILL = 3

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines.demo.canvas import EDGE, Canvas, Point, on_ellipse, ramp
-from pipelines.demo.cases import Case, Series
+from pipelines.demo.cases import ANATOMY, Case, Series, tissues
 
 
 def draw_bone(
@@ -44,29 +44,6 @@ def draw_bone(
     return (start[0] + dx * cut / length, start[1] + dy * cut / length)
 
 
-# ── hand ──────────────────────────────────────────────────────────────────────────────────────────
-
-_RAYS = {
-    # Base and direction (radians from straight up) of the metacarpal, then the lengths of the finger's bones.
-    "thumb": ((-0.22, 0.42), -0.85, (0.34, 0.24, 0.18)),
-    "index": ((-0.15, 0.3), -0.2, (0.5, 0.3, 0.19, 0.13)),
-    "middle": ((-0.04, 0.28), -0.03, (0.5, 0.34, 0.22, 0.14)),
-    "ring": ((0.07, 0.3), 0.13, (0.45, 0.31, 0.2, 0.14)),
-    "little": ((0.17, 0.34), 0.32, (0.4, 0.24, 0.15, 0.12)),
-}
-
-
-_CARPALS = (
-    (-0.17, 0.46),
-    (-0.05, 0.42),
-    (0.06, 0.43),
-    (0.16, 0.46),
-    (-0.13, 0.56),
-    (0.0, 0.54),
-    (0.12, 0.56),
-)
-
-
 def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
     """Draw a hand from the back, fingers up: the thumb of a right hand points to the image's left."""
     c = canvas.local((0, 0.12), wide=-case.side * case.habitus)
@@ -75,7 +52,7 @@ def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
     spot: Point | None = None
     palm, wrist = c.ellipse((0, 0.2), 0.36, 0.42, soft=0.08), c.ellipse((0, 0.85), 0.28, 0.5, soft=0.08)
     c.add(np.maximum(palm, wrist), 0.17)
-    for name, (base, angle, lengths) in _RAYS.items():
+    for name, (base, angle, lengths) in ANATOMY["rays"].items():
         at, thick = base, 0.042
         step = (np.sin(angle), -np.cos(angle))
         reach = sum(lengths) + 0.03 * len(lengths)
@@ -91,7 +68,7 @@ def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
             at = (end[0] + gap * step[0], end[1] + gap * step[1])
             if arthritic and k >= 1 and k < len(lengths) - 1:
                 spot = _worn_joint(c, end, angle, thick)
-    for at in _CARPALS:
+    for at in ANATOMY["carpals"]:
         c.add(c.ellipse(at, 0.062, 0.055), 0.34)
         c.add(c.ring(at, 0.052, 0.047, 0.016), 0.14)
     draw_bone(c, (-0.1, 0.64), (-0.12, 1.4), 0.09, 0.15)
@@ -112,9 +89,6 @@ def _to_canvas(spot: Point | None, case: Case, origin: Point, *, flip: int) -> P
     if spot is None:
         return None
     return (origin[0] + flip * case.side * case.habitus * spot[0], origin[1] + spot[1])
-
-
-# ── knee ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw_knee(canvas: Canvas, case: Case, series: Series) -> Point | None:
@@ -144,11 +118,7 @@ def _knee_frontal(c: Canvas, case: Case) -> Point | None:
     return (case.side * spot[0], spot[1]) if broken else None
 
 
-_SIDEWAYS = {  # radiograph (shadows), T1 (fat bright), fat-suppressed proton density (water bright)
-    "x-ray": {"soft": 0.2, "bone": 0.62, "cortex": 0.85, "fluid": 0.4, "gristle": 0.24, "tendon": 0.3},
-    "t1": {"soft": 0.72, "bone": 0.8, "cortex": 0.08, "fluid": 0.25, "gristle": 0.42, "tendon": 0.06},
-    "pd": {"soft": 0.3, "bone": 0.22, "cortex": 0.04, "fluid": 1.0, "gristle": 0.6, "tendon": 0.04},
-}
+_SIDEWAYS = tissues("knee")
 
 
 def _knee_sideways(canvas: Canvas, case: Case, *, mri: bool, water_bright: bool) -> Point | None:
@@ -190,9 +160,6 @@ def _knee_sideways(canvas: Canvas, case: Case, *, mri: bool, water_bright: bool)
         c.paint(c.stroke([(-0.34, 0.26), (0.0, 0.36), (0.32, 0.3)], 0.035), look["fluid"] if mri else 0.12)
         return (0.0, 0.34)
     return (-0.36, -0.45) if case.finding == "joint effusion" else None
-
-
-# ── pelvis ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw_pelvis(canvas: Canvas, case: Case, series: Series) -> Point | None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from pipelines.demo.abdomen import draw_abdomen, draw_ultrasound
-from pipelines.demo.canvas import SIZE, Canvas, Point
+from pipelines.demo.canvas import SIZE, Canvas, Point, film
 from pipelines.demo.cases import Case, Series
 from pipelines.demo.chest import draw_breast, draw_chest
 from pipelines.demo.head_spine import draw_head, draw_spine
@@ -75,21 +75,15 @@ def _expose(canvas: Canvas, *, grainy: bool) -> None:
     pixels[...] = light + np.float32(rng.uniform(0.0, 0.02))
 
 
-def _upright(canvas: Canvas) -> Canvas:
-    """The same pixels in the film's own frame, not the patient's."""
-    axis = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1
-    y, x = np.meshgrid(axis, axis, indexing="ij")
-    return replace(canvas, x=x, y=y)
-
-
 def _side_marker(canvas: Canvas, case: Case) -> None:
     """A lead letter: on a trunk either side's, at that side of the film; on a limb or breast its own."""
     limb = case.region in ("hand", "knee", "breast")
     side = case.laterality if limb else str(canvas.rng.choice(["left", "right"]))
     corner = -0.86 if side == "right" else 0.78
-    film = _upright(canvas).local((corner, -0.84), wide=0.16, tall=0.16)
+    y, x = film()  # not the patient's frame
+    upright = replace(canvas, x=x, y=y).local((corner, -0.84), wide=0.16, tall=0.16)
     for path in _LETTERS[side]:
-        film.paint(film.stroke(path, 0.14, soft=0.14), 1.0)
+        upright.paint(upright.stroke(path, 0.14, soft=0.14), 1.0)
 
 
 def _arrow(canvas: Canvas, spot: Point) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,8 @@ def _is_complete(root: Path, summary: DemoSummary) -> bool:
 
 def _jobs(seed: int, cases: list[tuple[Case, tuple[Series, ...]]], folder: Path) -> Iterator[Job]:
     """Cut the cases into jobs; each case carries the number of its first image."""
-    first, numbered = 0, []
-    for case, series in cases:
-        numbered.append((first, case, series))
-        first += len(series)
+    firsts = accumulate((len(series) for _, series in cases), initial=0)
+    numbered = [(first, *case) for first, case in zip(firsts, cases, strict=False)]
     for start in range(0, len(numbered), _CASES_PER_JOB):
         yield seed, numbered[start : start + _CASES_PER_JOB], folder
 

@@ -9,15 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from training.engine.checkpoint import (
-    DATA_FACTS,
-    Start,
-    continue_run,
-    finish_run,
-    how_to_start,
-    run_key,
-    start_run,
-)
+from training.engine import checkpoint
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
@@ -62,9 +54,9 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
     prepared = prepare(config)
-    key = run_key(config, list(prepared.fingerprints), threads)
-    start = how_to_start(output, key, resume=config.resume, overwrite=config.overwrite)
-    if start is Start.FINISHED:
+    key = checkpoint.run_key(config, list(prepared.fingerprints), threads)
+    start = checkpoint.how_to_start(output, key, resume=config.resume, overwrite=config.overwrite)
+    if start is checkpoint.Start.FINISHED:
         say(f"{output} already holds this finished run: nothing to do")
         return 0
 
@@ -78,16 +70,16 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
     task = prepared.build(accelerator)
     loop: Loop[Any] = Loop(config, accelerator, task, key)
-    if start is Start.CONTINUE:
+    if start is checkpoint.Start.CONTINUE:
         loop.restore()
     done = loop.progress.step
     if accelerator.is_main_process:
-        if start is Start.CONTINUE:
-            continue_run(output, done, loop.progress.epoch)
+        if start is checkpoint.Start.CONTINUE:
+            checkpoint.continue_run(output, done, loop.progress.epoch)
         else:
-            start_run(output, key, to_yaml(config))
+            checkpoint.start_run(output, key, to_yaml(config))
             with writing(output, "--output"):
-                write_json(output / DATA_FACTS, prepared.data_facts())
+                write_json(output / checkpoint.DATA_FACTS, prepared.data_facts())
     accelerator.wait_for_everyone()
     start_trackers(accelerator, config, done)
     with (
@@ -107,7 +99,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
             )
         return 128 + (stop.signal or 0)
     if accelerator.is_main_process:
-        finish_run(output, key, {**facts, **loop.progress.metrics})
+        checkpoint.finish_run(output, key, {**facts, **loop.progress.metrics})
     return 0
 
 

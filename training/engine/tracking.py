@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -20,6 +19,7 @@ from training.engine.checkpoint import LOG
 from training.engine.config import RunConfig
 from training.errors import ConfigError
 from training.folders import writing
+from training.options import flat
 
 _TOLD = (
     ("loss", "loss", ".3f"),
@@ -67,16 +67,8 @@ def start_trackers(accelerator: Accelerator, config: RunConfig, done: int) -> No
     alone = names == ["tensorboard"]
     with writing(Path(config.output), "--output"):
         accelerator.init_trackers(
-            "tensorboard" if alone else "kg-targets", None if alone else _flat(asdict(config)), options
+            "tensorboard" if alone else "kg-targets", None if alone else flat(asdict(config)), options
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The configuration as trackers take it: dotted names to values."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 class Tracker:

@@ -17,7 +17,7 @@ from training.data.feature_cache import FrozenFeatures, content_key, module_key
 from training.data.transforms import augmentation, step_generator
 from training.errors import ShapeError
 from training.nb_clip.config import TrainConfig
-from training.retrieval.features import BATCH, encode_images
+from training.retrieval.features import BATCH, encode_spaces
 
 
 class Inputs(Protocol):
@@ -88,7 +88,7 @@ class PixelInputs:
         """By the whole model."""
         if self.dev is None:
             raise ShapeError("there is no dev split to encode")
-        return encode_images(learner, self.clip, self.dev, device=self.device)
+        return encode_spaces(learner, self.clip, self.dev, ("before",), device=self.device)["before"]
 
 
 class FrozenInputs:

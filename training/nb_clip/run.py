@@ -35,10 +35,10 @@ from training.nb_clip.batch_targets import TargetBuilder, Targets
 from training.nb_clip.config import TrainConfig
 from training.nb_clip.inputs import make_inputs
 from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slices
-from training.retrieval.concepts import cui_overlap_at
+from training.retrieval.concepts import cui_at
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes, precision_at
-from training.retrieval.ranking import rank_images
+from training.retrieval.ranking import rank
 
 
 def prepare_run(config: TrainConfig) -> Prepared:
@@ -234,10 +234,10 @@ class Selector:
     def __call__(self, features: NDArray[np.float32]) -> float:
         """The measure's mean over the queries that have a score; 0 if none has."""
         if self._measure == "p" and self._codes is not None:
-            order = rank_images(features, self.dev.cases, self._depth, self._codes >= 0)
+            order = rank(features, features, self.dev.cases, self._depth, self._codes >= 0)
             scores = precision_at(order, self._codes, [self._depth])
         else:
-            order = rank_images(features, self.dev.cases, self._depth)
-            scores = cui_overlap_at(order, self._cuis, self.dev.cases, [self._depth])
+            order = rank(features, features, self.dev.cases, self._depth)
+            scores = cui_at(order, self._cuis, self.dev.cases, [self._depth])["oracle"]
         values = scores[self._depth]
         return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0

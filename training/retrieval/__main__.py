@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_
 from training.retrieval.evaluation import Plan, RunResult, evaluate_runs, report_of
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes
-from training.retrieval.pictures import choose_queries, contact_sheet, image_sheet, target_block, text_sheet
+from training.retrieval.pictures import Sheet, choose_queries, target_block
 from training.retrieval.report import as_json, as_markdown, as_text
 from training.retrieval.runs import RunGroup, read_groups
 from training.statistics.intervals import nan_to_null
@@ -115,18 +114,14 @@ def pictures(
     for view in reversed(config.views):  # reversed: of both kinds of features, the first one is shown
         lists = {result.group.name: result.shown[view] for result in shown}
         title = f"{store.dataset}/{store.split}: {view.title}\nrandom queries and the first found, {found}; {agreement}"
+        title += f"; blue: its own{seeds}" if view.crosses else seeds
+        sheet = Sheet(data, source, lists, queries, labels, title)
         if not view.crosses:
-            orders = {name: one.order for name, one in lists.items()}
-            writers[IMAGES] = partial(
-                contact_sheet, data=data, source=source, orders=orders, queries=queries, labels=labels,
-                title=title + seeds,
-            )  # fmt: skip
+            writers[IMAGES] = sheet.image_to_image
+        elif view.direction == IMAGE_TEXT:
+            writers[TEXTS] = sheet.image_to_text
         else:
-            to_text = view.direction == IMAGE_TEXT
-            writers[TEXTS if to_text else FROM_TEXTS] = partial(
-                text_sheet if to_text else image_sheet, data=data, source=source, shown=lists, queries=queries,
-                labels=labels, title=f"{title}; blue: its own{seeds}",
-            )  # fmt: skip
+            writers[FROM_TEXTS] = sheet.text_to_image
     by = next((name for name in ("region", "finding", *store.labels) if name in store.labels), None)
     writers[BLOCK] = lambda path: target_block(path, store, by, seed=config.seed)
     return dict(reversed(writers.items()))

@@ -209,45 +209,7 @@ class Variant:
     """Its exact expectation under a random order, ``[B]``."""
 
 
-def oracle(chunk: Overlaps, k: int) -> FloatArray:
-    """Σ_k n(q, r_k) / max over K images of the same."""
-    return ratio(chunk.shared[:, :k].sum(axis=1), _best_sum(chunk, k))
-
-
-def oracle_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    """K·mean_r n(q, r) / the best sum."""
-    return ratio(_mean_shared(chunk) * np.minimum(k, chunk.gallery), _best_sum(chunk, k))
-
-
-def hits(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_k [n(q, r_k) > 0]."""
-    return _mean_found(chunk, chunk.shared > 0, k)
-
-
-def hits_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    """Share of the gallery that shares a concept with the query."""
-    return ratio(chunk.at_least[:, 0], chunk.gallery)
-
-
-def share(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_k n(q, r_k) / |C_q|."""
-    return ratio(_mean_found(chunk, chunk.shared, k), chunk.query_sizes)
-
-
-def share_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_r n(q, r) / |C_q|."""
-    return ratio(_mean_shared(chunk), chunk.query_sizes)
-
-
-def jaccard(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_k n(q, r_k) / |C_q ∪ C_{r_k}|."""
-    union = chunk.query_sizes[:, None] + chunk.found_sizes - chunk.shared
-    return _mean_found(chunk, chunk.shared / np.maximum(union, 1), k)
-
-
-def jaccard_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_r of the same."""
-
+def _jaccard_by_chance(chunk: Overlaps, k: int) -> FloatArray:
     def total(queries: IntArray, counts: IntArray, images: IntArray) -> FloatArray:
         union = chunk.query_sizes[queries] + chunk.concepts.sizes[images] - counts
         summed = np.bincount(queries, counts / np.maximum(union, 1), minlength=len(chunk.order))
@@ -256,37 +218,46 @@ def jaccard_by_chance(chunk: Overlaps, k: int) -> FloatArray:
     return ratio(total(*chunk.entries) - total(*chunk.own_pairs), chunk.gallery)
 
 
-def union(chunk: Overlaps, k: int) -> FloatArray:
-    """|C_q ∩ ∪_k C_{r_k}| / |C_q|."""
+def _union(chunk: Overlaps, k: int) -> FloatArray:
     queries, ranks = chunk.first_ranks
     return ratio(np.bincount(queries[ranks <= k], minlength=len(chunk.order)), chunk.query_sizes)
 
 
-def union_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_{c ∈ C_q} 1 − C(G − m_c, K) / C(G, K): that at least one of K images has the concept."""
+def _union_by_chance(chunk: Overlaps, k: int) -> FloatArray:
     queries, counts = chunk.concept_counts
     covered = 1 - none_of(chunk.gallery[queries], counts, k)
     return ratio(np.bincount(queries, covered, minlength=len(chunk.order)), chunk.query_sizes)
 
 
-def ndcg(chunk: Overlaps, k: int) -> FloatArray:
-    """Σ_k n(q, r_k)/log₂(k + 1), over that of the gallery in the order of n(q, r)."""
-    return ratio((chunk.shared[:, :k] * _discounts(k)).sum(axis=1), _best_dcg(chunk, k))
-
-
-def ndcg_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    """mean_r n(q, r)·Σ_k 1/log₂(k + 1), over the same."""
-    ranks = np.minimum(k, chunk.gallery)
-    return ratio(_mean_shared(chunk) * _summed_discounts(k)[ranks], _best_dcg(chunk, k))
-
-
-VARIANTS = {
-    "oracle": Variant("", oracle, oracle_by_chance),
-    "hits": Variant("hit share", hits, hits_by_chance),
-    "share": Variant("|q∩r|/|q|", share, share_by_chance),
-    "jaccard": Variant("Jaccard", jaccard, jaccard_by_chance),
-    "union": Variant("union coverage", union, union_by_chance),
-    "ndcg": Variant("NDCG", ndcg, ndcg_by_chance),
+VARIANTS = {  # the formulas stand at the top of this file, in this order
+    "oracle": Variant(
+        "",
+        lambda c, k: ratio(c.shared[:, :k].sum(axis=1), _best_sum(c, k)),
+        lambda c, k: ratio(_mean_shared(c) * np.minimum(k, c.gallery), _best_sum(c, k)),
+    ),
+    "hits": Variant(
+        "hit share",
+        lambda c, k: _mean_found(c, c.shared > 0, k),
+        lambda c, k: ratio(c.at_least[:, 0], c.gallery),
+    ),
+    "share": Variant(
+        "|q∩r|/|q|",
+        lambda c, k: ratio(_mean_found(c, c.shared, k), c.query_sizes),
+        lambda c, k: ratio(_mean_shared(c), c.query_sizes),
+    ),
+    "jaccard": Variant(
+        "Jaccard",
+        lambda c, k: _mean_found(
+            c, c.shared / np.maximum(c.query_sizes[:, None] + c.found_sizes - c.shared, 1), k
+        ),
+        _jaccard_by_chance,
+    ),
+    "union": Variant("union coverage", _union, _union_by_chance),
+    "ndcg": Variant(
+        "NDCG",
+        lambda c, k: ratio((c.shared[:, :k] * _discounts(k)).sum(axis=1), _best_dcg(c, k)),
+        lambda c, k: ratio(_mean_shared(c) * _summed_discounts(k)[np.minimum(k, c.gallery)], _best_dcg(c, k)),
+    ),
 }
 
 
@@ -324,13 +295,6 @@ def cui_by_chance(
     """What ``cui_at`` is expected to give for a gallery in random order, exactly; no draw."""
     nothing = np.empty((cuis.shape[0], 0), dtype=np.int64)
     return _collect(nothing, cuis, groups, depths, {name: VARIANTS[name].chance for name in variants}, chunk)
-
-
-def cui_overlap_at(
-    order: IntArray, cuis: sparse.csr_array, groups: IntArray, depths: Sequence[int], chunk: int = CHUNK
-) -> Scores:
-    """``cui_at`` in its default variant: K to float64 ``[N]``."""
-    return cui_at(order, cuis, groups, depths, chunk=chunk)["oracle"]
 
 
 def _collect(

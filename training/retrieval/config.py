@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,11 @@ def add_store(command: argparse.ArgumentParser) -> None:
 def add_measures(command: argparse.ArgumentParser) -> None:
     """Add the options that ``read_config`` reads."""
     add, several = command.add_argument, partial(command.add_argument, action="append")
-    several("--direction", help=f"{', '.join(DIRECTIONS)} (default image-image); comma-separated or repeated")
+    several(
+        "--direction",
+        dest="directions",
+        help=f"{', '.join(DIRECTIONS)} (default image-image); comma-separated or repeated",
+    )
     several("--features", help=f"{', '.join(FEATURES)} the projection, of image-image (default before); with texts "
             "always after")  # fmt: skip
     several("--cui-variants", help=f"{', '.join(VARIANTS)} (default oracle); formulas in docs/evaluation.md")
@@ -163,22 +167,13 @@ def read_config(options: argparse.Namespace) -> EvalConfig:
     Raises:
         ConfigError: one of them is not possible.
     """
-    defaults = EvalConfig()
-    return EvalConfig(
-        directions=_several(options.direction) or defaults.directions,
-        features=_several(options.features) or defaults.features,
-        recall=options.recall,
-        cui_variants=_several(options.cui_variants) or defaults.cui_variants,
-        labels=_several(options.labels),
-        zero_shot=tuple(name.removeprefix("label=") for name in _several(options.zero_shot) or ()),
-        templates=read_templates(Path(options.templates)) if options.templates else defaults.templates,
-        prompts=read_prompts(Path(options.prompts)) if options.prompts else (),
-        group_exclusion=options.group_exclusion,
-        draws=options.draws,
-        queries=options.queries,
-        max_broken=options.max_broken,
-        seed=options.seed,
-    )
+    given = {field.name: getattr(options, field.name) for field in fields(EvalConfig)}
+    for name in ("directions", "features", "cui_variants", "labels", "zero_shot"):
+        given[name] = _several(given[name])
+    given["zero_shot"] = tuple(name.removeprefix("label=") for name in given["zero_shot"] or ())
+    for name, read in (("templates", read_templates), ("prompts", read_prompts)):
+        given[name] = read(Path(given[name])) if given[name] else None
+    return EvalConfig(**{name: value for name, value in given.items() if value is not None})
 
 
 def _several(given: Sequence[str] | None) -> tuple[str, ...] | None:

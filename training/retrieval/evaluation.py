@@ -145,30 +145,6 @@ class ModelReader:
         return self._images[1]
 
 
-def evaluate_group(
-    group: RunGroup,
-    read: Callable[[Path], tuple[RetrievalSet, Features]],
-    plan: Plan,
-    device: Device = "cpu",
-    say: Callable[[str], None] = lambda _: None,
-) -> tuple[RetrievalSet, RunResult]:
-    """Measure every seed of a group; only the measures and the lists shown are kept."""
-    measures: list[Measures] = []
-    shown: dict[View, Shown] = {}
-    for folder in group.folders:
-        started = monotonic()
-        data, features = read(folder)
-        encoded = monotonic()
-        measures.append(measure_run(features, data, plan.labels, plan.config, plan.tasks, device))
-        say(
-            f"{group.name}: {len(data.rows):,} images encoded in {encoded - started:.1f} s, measured in "
-            f"{monotonic() - encoded:.1f} s ({folder})"
-        )
-        if not shown:
-            shown = {view: _shown(features, view, data, plan.config, device) for view in plan.config.views}
-    return data, RunResult(group, measures, shown)
-
-
 def evaluate_runs(
     store: TargetStore,
     source: ImageSource,
@@ -194,8 +170,20 @@ def evaluate_runs(
     reader = ModelReader(store, source, plan, device)
     results = []
     for group in groups:
-        data, result = evaluate_group(group, reader.read, plan, device, say)
-        results.append(result)
+        measures: list[Measures] = []
+        shown: dict[View, Shown] = {}
+        for folder in group.folders:
+            started = monotonic()
+            data, features = reader.read(folder)
+            encoded = monotonic()
+            measures.append(measure_run(features, data, plan.labels, plan.config, plan.tasks, device))
+            say(
+                f"{group.name}: {len(data.rows):,} images encoded in {encoded - started:.1f} s, measured in "
+                f"{monotonic() - encoded:.1f} s ({folder})"
+            )
+            if not shown:
+                shown = {v: _shown(features, v, data, plan.config, device) for v in plan.config.views}
+        results.append(RunResult(group, measures, shown))
     return data, results
 
 

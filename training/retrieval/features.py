@@ -84,20 +84,6 @@ def normalise(pixels: Tensor, clip: Clip, device: torch.device | str = "cpu") ->
     return (pixels.to(device).float() / 255.0 - clip.mean.to(device)) / clip.std.to(device)
 
 
-def encode_images(
-    model: nn.Module,
-    clip: Clip,
-    images: CaptionedImages,
-    *,
-    projected: bool = False,
-    batch_size: int = BATCH,
-    device: torch.device | str = "cpu",
-) -> FloatArray:
-    """Unit features of all images in ``images``, float32 ``[N, D]``; the model returns to its mode afterwards."""
-    space = "after" if projected else "before"
-    return encode_spaces(model, clip, images, (space,), batch_size=batch_size, device=device)[space]
-
-
 @torch.no_grad()
 def encode_spaces(
     model: nn.Module,

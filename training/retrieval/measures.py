@@ -7,16 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import ConfigError, DataError
+from training.retrieval import metrics
 from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
 from training.retrieval.config import AFTER, IMAGE_TEXT, TEXT_IMAGE, EvalConfig, View
 from training.retrieval.features import Features, RetrievalSet
-from training.retrieval.metrics import (
-    label_codes,
-    precision_at,
-    precision_by_chance,
-    recall_at,
-    recall_by_chance,
-)
 from training.retrieval.ranking import Device, pair_ranks, rank
 from training.retrieval.zero_shot import Task, floor, is_right
 
@@ -129,8 +123,7 @@ def measure_run(
     if config.recall:
         for view in PAIR_VIEWS:
             ranks = pair_ranks(*view_features(features, view), groups, data.caption_codes, device=device)
-            for k, values in recall_at(ranks, PAIR_DEPTHS).items():
-                measures[f"{view.prefix}Recall@{k}"] = Scored(values, PAIRED)
+            measures |= _recalls(view, metrics.recall_at(ranks, PAIR_DEPTHS))
     for task in tasks:
         truth = _truth(data, task)
         right = is_right(features.images[AFTER], features.classes[task.label], truth)
@@ -145,20 +138,15 @@ def measure_chance(
     config = config or EvalConfig()
     groups = data.excluded(config.group_exclusion)
     overlaps = cui_by_chance(data.cuis, groups, CUI_DEPTHS, config.cui_variants)
-    precisions = {names: precision_by_chance(_codes(data, names), groups) for names in labels}
-    recalls = recall_by_chance(data.caption_codes, groups, PAIR_DEPTHS)
+    by_chance = {names: metrics.precision_by_chance(_codes(data, names), groups) for names in labels}
+    precisions = {names: dict.fromkeys(LABEL_DEPTHS, values) for names, values in by_chance.items()}
+    recalls = metrics.recall_by_chance(data.caption_codes, groups, PAIR_DEPTHS)
     measures: Measures = {}
     for view in config.views:
-        for variant, scores in overlaps.items():
-            for k, values in scores.items():
-                measures[cui_name(view, variant, k)] = Scored(values, view.title)
-        for names, values in precisions.items():
-            for k in LABEL_DEPTHS:
-                measures[label_name(view, names, k)] = Scored(values, view.title)
+        measures |= _of_view(view, overlaps, precisions)
     if config.recall:
         for view in PAIR_VIEWS:
-            for k, values in recalls.items():
-                measures[f"{view.prefix}Recall@{k}"] = Scored(values, PAIRED)
+            measures |= _recalls(view, recalls)
     for task in tasks:
         truth = _truth(data, task)
         measures |= _accuracies(task, floor(truth), truth)
@@ -180,7 +168,6 @@ def _measure_view(
     device: Device,
 ) -> Measures:
     queries, gallery = view_features(features, view)
-    measures: Measures = {}
     lists: dict[bytes, NDArray[np.int64]] = {}
 
     def ranked(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -192,14 +179,24 @@ def _measure_view(
         return lists[key]
 
     order = ranked(np.ones(len(queries), dtype=bool))
-    for variant, scores in cui_at(order, data.cuis, groups, CUI_DEPTHS, config.cui_variants).items():
-        for k, values in scores.items():
-            measures[cui_name(view, variant, k)] = Scored(values, view.title)
-    for names in labels:
-        codes = _codes(data, names)
-        for k, values in precision_at(ranked(codes >= 0), codes, LABEL_DEPTHS).items():
-            measures[label_name(view, names, k)] = Scored(values, view.title)
-    return measures
+    overlaps = cui_at(order, data.cuis, groups, CUI_DEPTHS, config.cui_variants)
+    codes = {names: _codes(data, names) for names in labels}
+    precisions = {
+        names: metrics.precision_at(ranked(code >= 0), code, LABEL_DEPTHS) for names, code in codes.items()
+    }
+    return _of_view(view, overlaps, precisions)
+
+
+def _of_view(
+    view: View, overlaps: dict[str, metrics.Scores], precisions: dict[tuple[str, ...], metrics.Scores]
+) -> Measures:
+    found = {cui_name(view, name, k): v for name, scores in overlaps.items() for k, v in scores.items()}
+    found |= {label_name(view, names, k): v for names, s in precisions.items() for k, v in s.items()}
+    return {name: Scored(values, view.title) for name, values in found.items()}
+
+
+def _recalls(view: View, scores: metrics.Scores) -> Measures:
+    return {f"{view.prefix}Recall@{k}": Scored(values, PAIRED) for k, values in scores.items()}
 
 
 def _accuracies(task: Task, right: NDArray[np.float64], truth: NDArray[np.int64]) -> Measures:
@@ -220,7 +217,7 @@ def label_name(view: View, names: tuple[str, ...], k: int) -> str:
 
 
 def _codes(data: RetrievalSet, names: tuple[str, ...]) -> NDArray[np.int64]:
-    return label_codes(*(data.label(name) for name in names))
+    return metrics.label_codes(*(data.label(name) for name in names))
 
 
 def _truth(data: RetrievalSet, task: Task) -> NDArray[np.int64]:

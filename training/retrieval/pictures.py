@@ -1,14 +1,18 @@
 """Pictures to look at: what each run finds for a few queries, and what a batch's targets look like."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
@@ -22,6 +26,9 @@ from training.retrieval.evaluation import Shown
 from training.retrieval.features import RetrievalSet
 
 RIGHT, PART, WRONG, QUERY = "#2a9d4a", "#e0a100", "#c8352b", "#222222"
+OWN = "#1f5fbf"
+"""Frame and marker of the query's own counterpart."""
+_CAPTIONS, _LINES, _WIDTH = 4, 2, 84  # captions per query, lines of each, characters per line
 
 
 def choose_queries(labels: NDArray[np.int64], count: int, seed: int = 0) -> list[int]:
@@ -34,101 +41,159 @@ def choose_queries(labels: NDArray[np.int64], count: int, seed: int = 0) -> list
     return [int(row) for row in np.concatenate([distinct, rest])[:count]]
 
 
-def contact_sheet(
-    path: Path,
-    data: RetrievalSet,
-    source: ImageSource,
-    orders: Mapping[str, NDArray[np.int64]],
-    queries: Sequence[int],
-    labels: Sequence[str],
-    title: str,
-    depth: int = 5,
-) -> None:
-    """Draw one row per query: the query, then each run's first ``depth`` images.
+@dataclass(frozen=True)
+class Sheet:
+    """A page with a row per query and what each run finds for it; each drawing writes a PNG."""
 
-    Args:
-        path: PNG to write.
-        data: images; ``orders`` and ``queries`` count in its rows.
-        source: where the images are read.
-        orders: run name to ranked rows ``[N, >= depth]``.
-        queries: rows to show.
-        labels: a frame is green where all of them agree with the query, amber where some do, red where none does.
-        title: above, one or two lines.
-        depth: images per run.
-    """
-    values = [data.label(name) for name in labels]
-    columns = 1 + len(orders) * (depth + 0.35)
-    height = 1.64 * len(queries) + 1.1  # inches; the last row has captions too
-    figure = Figure(figsize=(1.18 * columns + 0.2, height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(queries),
-        1 + len(orders) * (depth + 1),
-        width_ratios=[1, *([0.35] + [1] * depth) * len(orders)],
-        left=0.005, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height,
-        wspace=0.06, hspace=0.42,
-    )  # fmt: skip
-    sheet_title(figure, title)
-    for line, query in enumerate(queries):
-        first = figure.add_subplot(grid[line, 0])
-        panel(first, data, source, query, QUERY, _caption(values, query), "" if line else "query")
-        for number, (name, order) in enumerate(orders.items()):
-            for place, row in enumerate(order[query, :depth]):
-                axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
+    data: RetrievalSet
+    source: ImageSource
+    shown: Mapping[str, Shown]
+    """Run name to its lists; they and ``queries`` count in the rows of ``data``."""
+    queries: Sequence[int]
+    labels: Sequence[str]
+    """What is found is green where all of them agree with the query, amber where some do, red where none does."""
+    title: str
+    """Above, one or two lines."""
+    depth: int = 5
+    """Images per run."""
+
+    def image_to_image(self, path: Path) -> None:
+        """Draw the query, then each run's first images."""
+        columns = 1 + len(self.shown) * (self.depth + 0.35)
+        size = 1.18 * columns + 0.2, 1.64 * len(self.queries) + 1.1  # inches; the last row has captions too
+        figure, grid = self._page(*size, self._ratios(1), left=0.005, hspace=0.42)
+        for line, query in enumerate(self.queries):
+            self._query(figure.add_subplot(grid[line, 0]), line, query)
+            for name, place, axes, row in self._places(figure, grid, line, query):
+                self._panel(axes, row, self._colour(query, row), name if line == 0 and place == 0 else "")
+        figure.savefig(path, dpi=110)
+
+    def image_to_text(self, path: Path) -> None:
+        """Draw the query's image, then the first captions that each run finds for it."""
+        size = 1.7 + 4.4 * len(self.shown), 1.75 * len(self.queries) + 0.9  # inches
+        ratios = [1.35, *[4.4] * len(self.shown)]
+        figure, grid = self._page(*size, ratios, bottom=0.3, wspace=0.04, hspace=0.42)
+        for line, query in enumerate(self.queries):
+            self._query(figure.add_subplot(grid[line, 0]), line, query)
+            for column, (name, lists) in enumerate(self.shown.items(), start=1):
+                axes = figure.add_subplot(grid[line, column])
+                self._captions(axes, lists, query)
+                rank = (
+                    f"own caption at rank {lists.own_ranks[query]:,}" if lists.own_ranks is not None else ""
+                )
+                axes.set_title(f"{name}: {rank}", fontsize=8, loc="left", pad=3, parse_math=False)
+        figure.savefig(path, dpi=110)
+
+    def text_to_image(self, path: Path) -> None:
+        """Draw the query's caption, then the first images that each run finds for it, its own in a blue frame."""
+        size = 2.6 + 1.18 * len(self.shown) * (self.depth + 0.35), 1.75 * len(self.queries) + 0.9  # inches
+        figure, grid = self._page(*size, self._ratios(2.2), hspace=0.5)
+        for line, query in enumerate(self.queries):
+            axes = figure.add_subplot(grid[line, 0])
+            axes.axis("off")
+            text = f"{_wrapped(self.data.captions[query], 48, 7)}\n\n{_caption(self._values, query)}"
+            axes.text(0, 0.5, text, va="center", fontsize=6.8, linespacing=1.2, parse_math=False)
+            for name, place, axes, row in self._places(figure, grid, line, query):
+                ranks = self.shown[name].own_ranks
+                rank = f" {ranks[query]:,}" if ranks is not None else ""
+                self._panel(axes, row, self._colour_or_own(query, row), "")
+                head = "" if place else f"{name}: own image at rank{rank}"
+                axes.set_title(head, fontsize=8, loc="left", pad=3, parse_math=False)
+        figure.savefig(path, dpi=110)
+
+    @cached_property
+    def _values(self) -> list[list[str]]:
+        return [self.data.label(name) for name in self.labels]
+
+    def _ratios(self, first: float) -> list[float]:
+        return [first, *([0.35] + [1] * self.depth) * len(self.shown)]
+
+    def _page(
+        self, width: float, height: float, ratios: Sequence[float], *, left: float = 0.01, bottom: float = 0.45,
+        wspace: float = 0.06, hspace: float,
+    ) -> tuple[Figure, GridSpec]:  # fmt: skip
+        """A white page (sizes in inches) with its title, wrapped to its width, and a grid for the queries."""
+        figure = Figure(figsize=(width, height), facecolor="white")
+        grid = figure.add_gridspec(
+            len(self.queries), len(ratios), width_ratios=ratios, left=left, right=0.995, bottom=bottom / height,
+            top=1 - 0.72 / height, wspace=wspace, hspace=hspace,
+        )  # fmt: skip
+        characters = int(15 * figure.get_figwidth())  # of this size in an inch
+        text = [part for line in self.title.splitlines() for part in textwrap.wrap(line, characters)]
+        figure.text(0.005, 0.995, "\n".join(text), va="top", fontsize=9, parse_math=False)
+        return figure, grid
+
+    def _places(
+        self, figure: Figure, grid: GridSpec, line: int, query: int
+    ) -> Iterator[tuple[str, int, Axes, int]]:
+        """Run, place, axes and row of each image found for the query; axes without an image stay empty."""
+        for number, (name, lists) in enumerate(self.shown.items()):
+            for place, row in enumerate(lists.order[query, : self.depth].tolist()):
+                axes = figure.add_subplot(grid[line, 2 + number * (self.depth + 1) + place])
                 if row < 0:
                     axes.axis("off")
-                    continue
-                head = name if line == 0 and place == 0 else ""
-                colour = agreement(values, query, int(row))
-                panel(axes, data, source, int(row), colour, _caption(values, int(row)), head)
-    figure.savefig(path, dpi=110)
+                else:
+                    yield name, place, axes, row
 
+    def _query(self, axes: Axes, line: int, query: int) -> None:
+        self._panel(axes, query, QUERY, "" if line else "query")
 
-def sheet_title(figure: Figure, title: str) -> None:
-    """Write a title above, wrapped to the figure's width."""
-    width = int(15 * figure.get_figwidth())  # characters of this size in an inch
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
-    figure.text(0.005, 0.995, "\n".join(lines), va="top", fontsize=9, parse_math=False)
+    def _panel(self, axes: Axes, row: int, colour: str, head: str) -> None:
+        """One image in a frame of ``colour``, with its labels below and a heading above.
 
+        Raises:
+            DataError: the image cannot be read any more.
+        """
+        try:
+            image = self.source.read(int(self.data.rows[row]))
+        except BrokenImage as error:
+            raise DataError(f"{error}: it could be read before; are the images being changed?") from error
+        grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.mode == "L" else {}
+        axes.imshow(np.asarray(image), **grey)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=2.6)
+        axes.set_xlabel(_caption(self._values, row), fontsize=6.2, labelpad=2.5, parse_math=False)
+        if head:
+            axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4, parse_math=False)
 
-def panel(
-    axes: Axes, data: RetrievalSet, source: ImageSource, row: int, colour: str, caption: str, head: str
-) -> None:
-    """One image in a frame of ``colour``, with a caption below and a heading above.
+    def _captions(self, axes: Axes, lists: Shown, query: int) -> None:
+        """The captions found, each beside a bar of the colour of its agreement; the own one in blue."""
+        axes.axis("off")
+        axes.set(xlim=(0, 1), ylim=(_CAPTIONS, 0))
+        for place, row in enumerate(lists.order[query, :_CAPTIONS].tolist()):
+            if row < 0:
+                continue
+            colour = self._colour_or_own(query, row)
+            axes.add_patch(Rectangle((0, place + 0.08), 0.012, 0.84, color=colour, linewidth=0))
+            axes.text(
+                0.025, place + 0.5, f"{place + 1}. {_wrapped(self.data.captions[row], _WIDTH, _LINES)}",
+                va="center", fontsize=6.6, color=OWN if colour == OWN else "#222222", linespacing=1.15,
+                parse_math=False,
+            )  # fmt: skip
 
-    Raises:
-        DataError: the image cannot be read any more.
-    """
-    try:
-        image = source.read(int(data.rows[row]))
-    except BrokenImage as error:
-        raise DataError(f"{error}: it could be read before; are the images being changed?") from error
-    grey = image.mode == "L"
-    axes.imshow(
-        np.asarray(image), cmap="gray" if grey else None, vmin=0 if grey else None, vmax=255 if grey else None
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=2.6)
-    axes.set_xlabel(caption, fontsize=6.2, labelpad=2.5, parse_math=False)
-    if head:
-        axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4, parse_math=False)
+    def _colour_or_own(self, query: int, row: int) -> str:
+        own = self.data.caption_codes[row] == self.data.caption_codes[query]
+        return OWN if own else self._colour(query, row)
 
-
-def agreement(values: Sequence[Sequence[str]], query: int, row: int) -> str:
-    """Colour of a frame: do all labels agree, some, or none; neutral without labels."""
-    if not values:
-        return QUERY
-    agree = sum(value[row] == value[query] for value in values)
-    return RIGHT if agree == len(values) else PART if agree else WRONG
+    def _colour(self, query: int, row: int) -> str:
+        """Colour of a frame: do all labels agree, some, or none; neutral without labels."""
+        if not self._values:
+            return QUERY
+        agree = sum(value[row] == value[query] for value in self._values)
+        return RIGHT if agree == len(self._values) else PART if agree else WRONG
 
 
 def _caption(values: Sequence[Sequence[str]], row: int) -> str:
     parts = [value[row] or "–" for value in values]
     lines = [" · ".join(parts[:2]), *parts[2:]]
     # What fits below a panel at this font size: 22 characters a line, four lines.
-    wrapped = [textwrap.wrap(line, 22, max_lines=2, placeholder=" …") for line in lines]
-    return "\n".join(part for pieces in wrapped for part in pieces)
+    return "\n".join(_wrapped(line, 22, 2) for line in lines if line.strip())
+
+
+def _wrapped(text: str, width: int, lines: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
 def target_block(path: Path, store: TargetStore, label: str | None, batch: int = 64, seed: int = 0) -> None:
@@ -183,116 +248,3 @@ def _mark_groups(axes: Sequence[Axes], names: Sequence[str]) -> None:
         if index == 0 and names[0]:
             shown = [textwrap.shorten(names[start], 30, placeholder=" …") for start in starts]
             place.set_yticklabels(shown, fontsize=7, parse_math=False)
-
-
-OWN = "#1f5fbf"
-"""Frame and marker of the query's own counterpart."""
-_CAPTIONS, _LINES, _WIDTH = 4, 2, 84  # captions per query, lines of each, characters per line
-
-
-def text_sheet(
-    path: Path,
-    data: RetrievalSet,
-    source: ImageSource,
-    shown: Mapping[str, Shown],
-    queries: Sequence[int],
-    labels: Sequence[str],
-    title: str,
-) -> None:
-    """Image to text: one row per query, the image and then the first captions that each run finds for it.
-
-    Args:
-        path: PNG to write.
-        data: images; ``shown`` and ``queries`` count in its rows.
-        source: where the images are read.
-        shown: run name to its lists.
-        queries: rows to show.
-        labels: a caption is green where all of them agree with the query, amber where some do, red where none does.
-        title: above, one or two lines.
-    """
-    values = [data.label(name) for name in labels]
-    height = 1.75 * len(queries) + 0.9  # inches
-    figure = Figure(figsize=(1.7 + 4.4 * len(shown), height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(queries), 1 + len(shown), width_ratios=[1.35, *[4.4] * len(shown)],
-        left=0.01, right=0.995, bottom=0.3 / height, top=1 - 0.72 / height, wspace=0.04, hspace=0.42,
-    )  # fmt: skip
-    sheet_title(figure, title)
-    for line, query in enumerate(queries):
-        head = "" if line else "query"
-        place = figure.add_subplot(grid[line, 0])
-        panel(place, data, source, query, QUERY, _caption(values, query), head)
-        for column, (name, lists) in enumerate(shown.items(), start=1):
-            axes = figure.add_subplot(grid[line, column])
-            _captions(axes, data, lists, query, values)
-            rank = f"own caption at rank {lists.own_ranks[query]:,}" if lists.own_ranks is not None else ""
-            axes.set_title(f"{name}: {rank}", fontsize=8, loc="left", pad=3, parse_math=False)
-    figure.savefig(path, dpi=110)
-
-
-def _captions(
-    axes: Axes, data: RetrievalSet, lists: Shown, query: int, values: Sequence[Sequence[str]]
-) -> None:
-    """The captions found, each beside a bar of the colour of its agreement; the own one in blue."""
-    axes.axis("off")
-    axes.set(xlim=(0, 1), ylim=(_CAPTIONS, 0))
-    for place, row in enumerate(lists.order[query, :_CAPTIONS].tolist()):
-        if row < 0:
-            continue
-        own = data.caption_codes[row] == data.caption_codes[query]
-        colour = OWN if own else agreement(values, query, row)
-        axes.add_patch(_bar(place, colour))
-        axes.text(
-            0.025, place + 0.5, f"{place + 1}. {_wrapped(data.captions[row], _WIDTH, _LINES)}",
-            va="center", fontsize=6.6, color=OWN if own else "#222222", linespacing=1.15, parse_math=False,
-        )  # fmt: skip
-
-
-def image_sheet(
-    path: Path,
-    data: RetrievalSet,
-    source: ImageSource,
-    shown: Mapping[str, Shown],
-    queries: Sequence[int],
-    labels: Sequence[str],
-    title: str,
-    depth: int = 5,
-) -> None:
-    """Text to image: one row per query, the caption and then the first images that each run finds for it.
-
-    Args are those of ``text_sheet``; ``depth`` images per run, the caption's own in a blue frame.
-    """
-    values = [data.label(name) for name in labels]
-    height = 1.75 * len(queries) + 0.9
-    figure = Figure(figsize=(2.6 + 1.18 * len(shown) * (depth + 0.35), height), facecolor="white")
-    grid = figure.add_gridspec(
-        len(queries), 1 + len(shown) * (depth + 1), width_ratios=[2.2, *([0.35] + [1] * depth) * len(shown)],
-        left=0.01, right=0.995, bottom=0.45 / height, top=1 - 0.72 / height, wspace=0.06, hspace=0.5,
-    )  # fmt: skip
-    sheet_title(figure, title)
-    for line, query in enumerate(queries):
-        axes = figure.add_subplot(grid[line, 0])
-        axes.axis("off")
-        text = f"{_wrapped(data.captions[query], 48, 7)}\n\n{_caption(values, query)}"
-        axes.text(0, 0.5, text, va="center", fontsize=6.8, linespacing=1.2, parse_math=False)
-        for number, (name, lists) in enumerate(shown.items()):
-            for place, row in enumerate(lists.order[query, :depth].tolist()):
-                axes = figure.add_subplot(grid[line, 2 + number * (depth + 1) + place])
-                if row < 0:
-                    axes.axis("off")
-                    continue
-                own = data.caption_codes[row] == data.caption_codes[query]
-                colour = OWN if own else agreement(values, query, row)
-                rank = f" {lists.own_ranks[query]:,}" if lists.own_ranks is not None else ""
-                head = "" if place else f"{name}: own image at rank{rank}"
-                panel(axes, data, source, row, colour, _caption(values, row), "")
-                axes.set_title(head, fontsize=8, loc="left", pad=3, parse_math=False)
-    figure.savefig(path, dpi=110)
-
-
-def _wrapped(text: str, width: int, lines: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
-
-
-def _bar(place: int, colour: str) -> Rectangle:
-    return Rectangle((0, place + 0.08), 0.012, 0.84, color=colour, linewidth=0)

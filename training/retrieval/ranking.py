@@ -18,17 +18,6 @@ CHUNK = 512
 """Queries scored at a time."""
 
 
-def rank_images(
-    features: FloatArray,
-    cases: IntArray,
-    k: int,
-    gallery: NDArray[np.bool_] | None = None,
-    chunk: int = CHUNK,
-) -> IntArray:
-    """The ``k`` nearest gallery images of every image: ``rank`` of the features among themselves."""
-    return rank(features, features, cases, k, gallery, chunk=chunk)
-
-
 def rank(
     queries: FloatArray,
     gallery: FloatArray,

@@ -8,7 +8,7 @@ import numpy as np
 
 from training.retrieval.config import AFTER, IMAGE_IMAGE, EvalConfig
 from training.retrieval.features import RetrievalSet
-from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
+from training.retrieval.measures import Measures, mean_of, mean_over_seeds
 from training.retrieval.runs import CHANCE, RunGroup
 from training.retrieval.zero_shot import Task
 from training.statistics.intervals import Interval, case_interval, seed_sd
@@ -79,7 +79,10 @@ def make_report(
     """
     means = {run: mean_over_seeds(seeds) for run, seeds in scores.items()}
     intervals = {
-        run: {name: interval(scored, data, draws, seed) for name, scored in measures.items()}
+        run: {
+            name: case_interval(one.values, data.cases, draws, seed, one.classes)
+            for name, one in measures.items()
+        }
         for run, measures in {CHANCE: chance, **means}.items()
     }
     baseline, *others = scores
@@ -104,11 +107,6 @@ def make_report(
     for name, scored in chance.items():
         sections.setdefault(scored.section, []).append(name)
     return Report(header, primary, sections, intervals, seed_means, comparisons, table, keys)
-
-
-def interval(scored: Scored, data: RetrievalSet, draws: int, seed: int) -> Interval:
-    """A measure's mean over queries, bootstrapped over cases."""
-    return case_interval(scored.values, data.cases, draws, seed, scored.classes)
 
 
 def as_json(report: Report) -> dict[str, Any]:

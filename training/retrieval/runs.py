@@ -1,15 +1,18 @@
 """The runs under evaluation: finished training runs, alone or as one configuration trained from several seeds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from training.engine.checkpoint import FINISHED
 from training.errors import CheckpointError, ConfigError
+from training.options import flat
+
+T = TypeVar("T")
 
 CHANCE = "chance"
 """Name of the column that no run may have."""
@@ -64,11 +67,11 @@ def _group(name: str, folders: tuple[Path, ...]) -> RunGroup:
             raise CheckpointError(
                 f"{folder} is not a finished training run (no {FINISHED}): train it with training/run.py"
             )
-    configs = [_config(folder / "config.yaml") for folder in folders]
+    configs = [_parsed(folder / "config.yaml", _config) for folder in folders]
     seeds = tuple(config["seed"] for config in configs)
-    first = _flat(configs[0])
-    for folder, config in zip(folders[1:], configs[1:], strict=True):
-        other = _flat(config)
+    compared = [flat({k: v for k, v in one.items() if k not in _NOT_COMPARED}) for one in configs]
+    first = compared[0]
+    for folder, other in zip(folders[1:], compared[1:], strict=True):
         differing = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
         if differing:
             raise ConfigError(
@@ -86,26 +89,16 @@ def finished_key(folder: Path) -> str:
     Raises:
         CheckpointError: its finished.json is missing or damaged.
     """
-    path = folder / FINISHED
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is missing or damaged: train the run again") from error
+    return str(_parsed(folder / FINISHED, lambda text: json.loads(text)["key"]))
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(text: str) -> dict[str, Any]:
+    config = dict(yaml.safe_load(text))
+    return {**config, "seed": int(config["seed"])}
+
+
+def _parsed(path: Path, parse: Callable[[str], T]) -> T:
     try:
-        config = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        return {**config, "seed": int(config["seed"])}
+        return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} is missing or damaged: train the run again") from error
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted field to value, without the fields that may differ."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if not prefix and key in _NOT_COMPARED:
-            continue
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

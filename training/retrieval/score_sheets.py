@@ -1,9 +1,8 @@
 """Score sheets: every query's score in every measure, kept so that tables are made without a model or an image."""
 
 import json
-import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.errors import DataError
-from training.folders import writing
+from training.folders import whole_file
 from training.retrieval.measures import Measures, Scored
 
 Fact = str | int | float
@@ -62,14 +61,8 @@ def write_sheet(path: Path, sheet: ScoreSheet) -> None:
     sections = {name: scored.section for name, scored in sheet.measures.items()}
     about = {"format": FORMAT, "facts": sheet.facts, "sections": sections}
     table = pa.table(columns).replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
-    partial = path.with_name(path.name + ".partial")
-    with writing(path, "--out"):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        try:
-            pq.write_table(table, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path, "--out") as partial:
+        pq.write_table(table, partial)
 
 
 def read_sheet(path: Path) -> ScoreSheet:
@@ -141,28 +134,25 @@ def _joined(parts: Sequence[Scored]) -> Scored:
     )
 
 
-def _check_same_measures(first: ScoreSheet, other: ScoreSheet) -> None:
-    differing = _different(_headings(first), _headings(other))
-    if differing:
+def _check_same_measures(*both: ScoreSheet) -> None:
+    headings, classes = (
+        [
+            {name: (scored.section, scored.classes is None) for name, scored in s.measures.items()}
+            for s in both
+        ],
+        [{name: value for name, value in s.facts.items() if name.startswith(CLASSES)} for s in both],
+    )
+    if differing := _different(*headings):
         raise DataError(
             f'score sheets differ in the measure "{differing[0]}": score all of them with the same options'
         )
-    differing = _different(_classes(first), _classes(other))
-    if differing:
+    if differing := _different(*classes):
         raise DataError(
             f"score sheets differ in the {differing[0]}: folds that lack a class cannot be pooled, leave it out"
         )
 
 
-def _headings(sheet: ScoreSheet) -> dict[str, object]:
-    return {name: (scored.section, scored.classes is None) for name, scored in sheet.measures.items()}
-
-
-def _classes(sheet: ScoreSheet) -> dict[str, object]:
-    return {name: value for name, value in sheet.facts.items() if name.startswith(CLASSES)}
-
-
-def _different(one: dict[str, object], other: dict[str, object]) -> list[str]:
+def _different(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 

@@ -110,9 +110,9 @@ def per_cent(interval: Interval, signed: bool = False) -> str:
 
 
 def nan_to_null(value: Any) -> Any:
-    """The value as JSON can hold it, which has no NaN: what cannot be told is null."""
+    """The value as JSON can hold it, which has no NaN and no infinity: what cannot be told is null."""
     if isinstance(value, dict):
         return {key: nan_to_null(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [nan_to_null(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

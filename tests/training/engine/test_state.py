@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.optim import AdamW
 
+from kg_targets.store.digest import file_sha256
 from training.engine import state as module
 from training.engine.state import STATE, Progress, drop_state, load_state, save_state, saved_key
 from training.errors import CheckpointError
@@ -118,7 +119,7 @@ def test_a_state_that_is_a_pickle_of_something_else_is_not_run(tmp_path: Path) -
     torch.save(Path("anything"), tmp_path / STATE / "optimizer.pt")
     description = tmp_path / STATE / "state.json"
     content = json.loads(description.read_text())
-    content["sha256"]["optimizer.pt"] = module._digest(tmp_path / STATE / "optimizer.pt")
+    content["sha256"]["optimizer.pt"] = file_sha256(tmp_path / STATE / "optimizer.pt")
     description.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="damaged"):
         load_state(tmp_path, processes=2)

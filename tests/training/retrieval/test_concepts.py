@@ -14,7 +14,7 @@ from scipy import sparse
 
 from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
 from training.retrieval.metrics import caption_codes, none_of, recall_at, recall_by_chance
-from training.retrieval.ranking import pair_ranks, rank, rank_images
+from training.retrieval.ranking import pair_ranks, rank
 
 IntArray = NDArray[np.int64]
 DEPTHS = (1, 3, 6)
@@ -192,15 +192,15 @@ def test_ranking_between_images_and_texts_equals_sorting_with_ties_by_row(
 def test_ties_across_the_end_of_a_long_list_go_to_the_first_rows() -> None:
     # A thousand equal scores for fifty places: which of them topk gives is open, ours are the first.
     same = np.ones((1000, 2), np.float32)
-    order = rank_images(same, np.arange(1000), 50)
+    order = rank(same, same, np.arange(1000), 50)
     assert order[0].tolist() == list(range(1, 51))
     assert order[10].tolist() == [*range(10), *range(11, 51)]
 
 
 def test_excluding_images_instead_of_cases_keeps_siblings_in_the_gallery() -> None:
     features = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
-    by_case = rank_images(features, np.array([0, 0, 1, 2]), 3)
-    by_image = rank_images(features, np.arange(4), 3)
+    by_case = rank(features, features, np.array([0, 0, 1, 2]), 3)
+    by_image = rank(features, features, np.arange(4), 3)
     assert by_image[0].tolist() == [1, 2, 3] and by_case[0].tolist() == [2, 3, -1]
 
 

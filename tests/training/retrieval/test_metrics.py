@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from training.retrieval.concepts import cui_by_chance, cui_overlap_at
+from training.retrieval.concepts import cui_at, cui_by_chance
 from training.retrieval.metrics import label_codes, precision_at, precision_by_chance
-from training.retrieval.ranking import rank_images
+from training.retrieval.ranking import rank
 from training.statistics.intervals import case_interval
 from training.statistics.paired_tests import Pair, compare, compare_all, flips_for, holm
 
@@ -43,14 +43,14 @@ def brute_force_order(
 @settings(max_examples=50, deadline=None)
 def test_ranking_equals_brute_force_with_ties_by_row_in_any_chunking(seed: int, k: int, chunk: int) -> None:
     features, cases, labels, _ = world(seed)
-    order = rank_images(features, cases, k, labels >= 0, chunk)
+    order = rank(features, features, cases, k, labels >= 0, chunk=chunk)
     expected = brute_force_order(features, cases, k, np.flatnonzero(labels >= 0))
     assert [[r for r in row if r >= 0] for row in order.tolist()] == expected
 
 
 def test_no_query_retrieves_itself_or_its_own_case() -> None:
     features, cases, _, _ = world(3)
-    order = rank_images(features, cases, 14)
+    order = rank(features, features, cases, 14)
     for query, found in enumerate(order):
         assert all(cases[r] != cases[query] for r in found if r >= 0)
 
@@ -59,7 +59,7 @@ def test_no_query_retrieves_itself_or_its_own_case() -> None:
 @settings(max_examples=40, deadline=None)
 def test_precision_equals_counting(seed: int) -> None:
     features, cases, labels, _ = world(seed)
-    order = rank_images(features, cases, 10, labels >= 0)
+    order = rank(features, features, cases, 10, labels >= 0)
     scores = precision_at(order, labels, [1, 4, 10])
     for k, values in scores.items():
         for query, value in enumerate(values):
@@ -74,8 +74,8 @@ def test_precision_equals_counting(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 def test_cui_overlap_is_normalised_by_the_best_possible_k_images(seed: int) -> None:
     features, cases, _, cuis = world(seed, images=8)
-    order = rank_images(features, cases, 3)
-    scores = cui_overlap_at(order, sparse.csr_array(cuis), cases, [1, 3], chunk=3)
+    order = rank(features, features, cases, 3)
+    scores = cui_at(order, sparse.csr_array(cuis), cases, [1, 3], chunk=3)["oracle"]
     for k, values in scores.items():
         for query, value in enumerate(values):
             gallery = [r for r in range(8) if cases[r] != cases[query]]
@@ -95,7 +95,7 @@ def test_a_perfect_ranking_reaches_one_at_every_depth() -> None:
     overlap = cuis @ cuis.T
     np.fill_diagonal(overlap, -1)
     perfect = np.argsort(-overlap, axis=1, kind="stable")[:, :10]
-    for values in cui_overlap_at(perfect, sparse.csr_array(cuis), cases, [1, 5, 10]).values():
+    for values in cui_at(perfect, sparse.csr_array(cuis), cases, [1, 5, 10])["oracle"].values():
         assert np.nanmin(values) == pytest.approx(1)
 
 
@@ -113,7 +113,7 @@ def test_chance_is_the_mean_over_many_random_orders() -> None:
             kept = [r for r in ranked if labels[r] >= 0][:4]
             labelled[query, : len(kept)] = kept
         precision.append(precision_at(labelled, labels, [4])[4])
-        overlap.append(cui_overlap_at(order, sparse.csr_array(cuis), cases, [4])[4])
+        overlap.append(cui_at(order, sparse.csr_array(cuis), cases, [4])["oracle"][4])
     np.testing.assert_allclose(np.mean(precision, axis=0), precision_by_chance(labels, cases), atol=0.03)
     expected = cui_by_chance(sparse.csr_array(cuis), cases, [4])["oracle"][4]
     np.testing.assert_allclose(np.mean(overlap, axis=0), expected, atol=0.03)
