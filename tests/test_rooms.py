@@ -1,7 +1,9 @@
 """Which room may import which: the contracts of pyproject.toml, and what import-linter cannot see."""
 
 import ast
+import itertools
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +55,61 @@ def test_no_circle_of_imports_strings_included() -> None:
     assert [circle for circle in networkx.strongly_connected_components(files) if len(circle) > 1] == []
     packages = [module for module in graph.modules if graph.find_children(module)]
     assert {name: found for name in packages if (found := graph.nominate_cycle_breakers(name))} == {}
+
+
+def test_imports_by_string_keep_the_contracts() -> None:
+    """The layers and forbidden rooms of pyproject.toml, for what import-linter cannot see."""
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]
+    rank: dict[str, int] = {}
+    forbidden: list[tuple[str, str]] = []
+    for contract in contracts["contracts"]:
+        for container in contract.get("containers", [""]):
+            for height, layer in enumerate(reversed(contract.get("layers", []))):
+                for name in layer.split(" | "):
+                    rank[f"{container}.{name}".strip(".")] = height
+        forbidden += itertools.product(
+            contract.get("source_modules", []), contract.get("forbidden_modules", [])
+        )
+    assert rank and forbidden
+    named = [(name, string) for room in ROOMS for name, file in modules(room) for string in strings(file)]
+    wrong = [
+        (importer, imported)
+        for importer, imported in named
+        if any(importer.startswith(source) and imported.startswith(target) for source, target in forbidden)
+        or any(
+            _below(importer, depth, rank) < _below(imported, depth, rank)
+            and importer.split(".")[: depth - 1] == imported.split(".")[: depth - 1]
+            for depth in (1, 2)
+        )
+    ]
+    assert wrong == []
+
+
+def _below(module: str, depth: int, rank: dict[str, int]) -> int:
+    """How high the layer of a module is among rooms of one depth; modules outside all layers are higher than none."""
+    return rank.get(".".join(module.split(".")[:depth]), 0)
+
+
+def test_every_file_that_is_read_is_in_the_wheel() -> None:
+    """Data beside the code that no pattern of package-data names would be missing for people who install a wheel."""
+    patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]
+    listed = {
+        found
+        for package, globs in patterns["package-data"].items()
+        for glob in globs
+        for found in (REPOSITORY / package).glob(glob)
+    }
+    beside = {
+        path
+        for room in (*ROOMS, "data_manifests")
+        for path in (REPOSITORY / room).rglob("*")
+        if path.suffix in (".yaml", ".tsv", ".json", ".j2", ".html") and path.is_file()
+    }
+    assert beside and beside - listed == set()
 
 
 def test_the_library_imports_nothing_slow_at_module_level() -> None:

@@ -25,10 +25,13 @@ from typing import Any
 # Group to the files that are changed and the tests that should notice: to be edited when they move.
 CLIP, PRETRAIN, RANKING = "training/nb_clip", "training/med_vqa/pretrain", "training/retrieval"
 GROUPS = {
-    "losses": (f"kg_targets/losses/* {CLIP}/[lt]*s", f"*/losses/* {CLIP}/test_[pt]a* {CLIP}/test_losses"),
-    "metrics": (f"{RANKING}/m* {RANKING}/overlaps training/statistics/*", f"*/statistics/test_* {RANKING}/test_[cmr]*"),
+    "losses": (f"kg_targets/losses/* {CLIP}/batch_targets {CLIP}/objective", f"*/losses/test_* {CLIP}/test_[bt]*"),
+    "metrics": (f"{RANKING}/m* {RANKING}/concepts training/statistics/*", f"*/statistics/test_* {RANKING}/test_[cmr]*"),
     "store": ("kg_targets/store/*", "kg_targets/store/test_*"),
-    "objectives": (f"{PRETRAIN}/objectives/*", f"{PRETRAIN}/test_contrastive {PRETRAIN}/test_[mt][ar]*"),
+    "objectives": (
+        f"{PRETRAIN}/losses {PRETRAIN}/soft_labels training/med_vqa/model/transport",
+        f"{PRETRAIN}/test_contrastive {PRETRAIN}/test_[mt][ar]*",
+    ),
 }  # fmt: skip
 PRELOADED = "pandas pyarrow.parquet scipy.stats torchvision transformers open_clip hypothesis pytest"
 SWAPPED = dict(pair.split() for pair in (

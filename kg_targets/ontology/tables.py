@@ -59,7 +59,6 @@ TERMS = pa.schema(
     ]
 )
 EDGES = pa.schema([("child", pa.int32()), ("parent", pa.int32()), ("relation", pa.string())])
-SCHEMAS = {"names": NAMES, "terms": TERMS, "edges": EDGES}
 
 _FLUSH_ROWS = 1 << 18
 

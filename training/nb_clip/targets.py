@@ -1,4 +1,4 @@
-"""The older name of ``kg_targets.losses``' target policies and their registry; it keeps working."""
+"""The older name of ``kg_targets.losses``' target policies and their registry; functions keep their names."""
 
 from kg_targets.losses.policies import (
     Pairs,

@@ -1,1 +1,1 @@
-"""Medical visual question answering: data sets, protocols, leaks, scores and floors. Nothing here needs torch."""
+"""Medical visual question answering: protocols, answers, floors, scores and comparisons. Nothing here needs torch."""

@@ -1,4 +1,4 @@
-"""Every layout from files written here; what the real ones hold is in test_vqa_real_data.py."""
+"""Every layout from files written here; what the real ones hold is in tests/training/vqa/test_real_data.py."""
 
 import json
 import os

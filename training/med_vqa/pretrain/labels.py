@@ -1,6 +1,6 @@
 """Soft labels of a step: their sources, opened and compared with the data, and targets for every pair of a batch.
 
-Formulas are in soft_labels.py, AMiF's Eq. 5 among them, and in training/nb_clip/targets.py (methods.md §2.2).
+Formulas are in soft_labels.py, AMiF's Eq. 5 among them, and in kg_targets/losses/policies.py (methods.md §2.2).
 """
 
 import os
