@@ -105,4 +105,4 @@ lint: $(INSTALLED) ## ruff, mypy and who may import whom
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 clean: ## Remove what was built (not .venv, not your data)
-	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
