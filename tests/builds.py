@@ -19,6 +19,15 @@ CAPTIONS = (
     "Radiograph of the knee, no fracture.",
     "MRI of the brain: hydrocephalus.",
 )
+RICH = (
+    *CAPTIONS,
+    "CT of the chest with a right pleural effusion and a pneumothorax.",
+    "Chest radiograph: left pneumothorax, pleural effusion.",
+    "Ultrasound of the liver and the kidney with a cyst.",
+    "CT of the liver: abscess, right pleural effusion.",
+    "Axial MRI of the brain with a haemorrhage and an infarct.",
+    "CT of the brain: haemorrhage.",
+)
 
 
 def write_split(folder: Path, split: str, captions: Sequence[str], columns: Sequence[str] = COLUMNS) -> Path:

@@ -9,11 +9,11 @@ vqa      a tiny Med-VQA pre-training in two stages, a fine-tuning, and its answe
 report   a retrieval evaluation of two runs in every direction
 resume   the losses of a run that is killed without warning and continued; they must be those of a whole run
 
-``compare`` prints a line for each difference above ``TOLERANCE`` and ends with exit code 1 if there is any. Columns and
-weights are kept as a sha256 and some sums: the first tells whether they are equal bit for bit, the others how far they
-are apart. Only on one machine, with one set of packages, must numbers of trainings agree. tests/data/recorded.json has
-the stores that the code of a7fe849 made, and no other part: they follow from counting, logarithms and short sums, which
-agree within ``TOLERANCE`` on every machine.
+``compare`` prints a line for each difference above ``TOLERANCE`` and ends with exit code 1 if there is any. Columns
+and weights are kept as a sha256 and some sums: the first tells whether they are equal bit for bit, the others how far
+they are apart. Numbers of training runs must agree on one machine with one set of packages only.
+tests/data/recorded.json has the stores that the code of a7fe849 made, and no other part: they follow from counting,
+logarithms and short sums, which agree within ``TOLERANCE`` on every machine.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def tables(work: Workplace) -> Any:
 
 
 def vqa(work: Workplace) -> Any:
-    """Losses and weights of three trainings, answers and scores."""
+    """Losses and weights of three training runs, answers and scores."""
     work.run("train", *PRETRAIN, "--output=one")
     work.run("train", *PRETRAIN, "--stage=two", "--model.start=one", "--output=two")
     work.run("train", *FINETUNE, "--output=tuned")

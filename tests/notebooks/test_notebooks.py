@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 
 from pipelines.demo import write_demo
 from tests import REPOSITORY
-from tests.training.engine.test_runs import arguments
+from tests.training.tiny import arguments
 from training.run import main as train
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))

@@ -11,25 +11,18 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from tests import REPOSITORY
-from tests.training.engine.test_runs import arguments, losses, write_store
+from tests.training.tiny import arguments, losses, write_world
 from training.retrieval import __main__ as evaluation
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
-    """Several trainings share this process, but accelerate keeps one state per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/, train/, dev/ and a finished run/."""
     folder = tmp_path_factory.mktemp("tiny")
-    write_store(folder / "train", folder / "data", "train")
-    write_store(folder / "dev", folder / "data", "dev", images=12)
+    write_world(folder)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert run(arguments(folder, folder / "run", "--optim.max_steps=1")) == 0
     return folder

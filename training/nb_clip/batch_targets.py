@@ -204,7 +204,7 @@ class TargetBuilder:
     def __call__(
         self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
     ) -> Targets:
-        """Targets of this process's rows against everybody's.
+        """Targets of this process's rows against all ranks'.
 
         Args:
             rows_local: store rows of this process, int64 ``[B_local]``.

@@ -116,7 +116,7 @@ class NBClipObjective:
     def _score(
         self, output: dict[str, Tensor], targets: Targets, offset: int, measured: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of this process's rows against everybody's, and what to log."""
+        """The loss of this process's rows against all ranks', and what to log."""
         device = output["image_features"].device
         # Losses are float32 even under bf16: a softmax over B columns needs the mantissa.
         with torch.autocast(device_type=device.type, enabled=False):

@@ -3,15 +3,15 @@
 Predictions of one configuration that differ in the training's seed only are one row. What is one configuration, and
 what it is compared with, is read from the facts beside each CSV:
 
-Each file is given as FILE, or with its configuration's name: NAME=FILE,FILE. A path that contains = or , is taken as
-it is where the file is there.
-
 role           facts                             compared with
 model          trained_on real, images real
 question_only  trained_on blank                  the model of the same name: what the image adds to learning
 shuffled       trained_on real, images shuffled  the same trained model: what the right image adds to answers
 blank          trained_on real, images blank     the same trained model
 floor          mode floor                        every model; only the best floor of a table is tested against
+
+Each file is given as FILE, or with its configuration's name: NAME=FILE,FILE. A path that contains = or , is taken as
+it is where the file is there.
 
 With ``--pool-cuts`` the cuts of a cross-validation (``image_disjoint``, ``--split-seed 0``, ``1``, …) are put end to
 end first, per configuration and seed. All tests of a report are one family, corrected by Holm. Two configurations with
@@ -197,7 +197,7 @@ def _differences(tests: Sequence[Test]) -> list[str]:
 
 
 def _agreement(difference: Difference) -> str:
-    """How many pairs of trainings differ as their mean does."""
+    """How many pairs of training runs differ as their mean does."""
     if difference.noise is None:
         return "–"
     agreeing, pairs = difference.noise.agreeing(difference.interval.mean)

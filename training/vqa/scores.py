@@ -4,7 +4,7 @@ A question is right if the answer, normalised, is one of its right answers, norm
 independent: intervals resample images. Of several trainings of one configuration the mean over trainings is taken per
 question first; the interval of an accuracy then is that of these trained models.
 
-A difference of two configurations contains seed variance, in interval and p, where at least two pairs of trainings
+A difference of two configurations contains seed variance, in interval and p, where at least two pairs of training runs
 share a seed (``training.statistics.seed_variance``). Where there are fewer, an image's summed difference has its sign
 flipped at random, and what is said holds for these trained models only.
 """
@@ -57,7 +57,7 @@ class Difference:
     p_value: float
     """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it cannot be told."""
     seeds: tuple[Any, ...] = ()
-    """Of the pairs of trainings that were compared; none where interval and p are those of these models only."""
+    """Of the pairs of training runs that were compared; none where interval and p are those of these models only."""
     noise: SeedVariance | None = None
     """What the t test rests on; ``None`` without one, and where no cut has two images."""
 
@@ -94,7 +94,7 @@ def differences(
 ) -> dict[str, Difference]:
     """Paired comparison of two configurations, ``seeds`` minus ``baseline``, by image and by training.
 
-    With two or more pairs of trainings that share a seed, trainings without a partner are left out, and interval and p
+    With two or more pairs of training runs that share a seed, runs without a partner are left out, and interval and p
     are ``t_test``'s, with images as cases and cuts as folds. Each training is paired with the same floor. With fewer,
     all trainings are averaged, the interval is a bootstrap over images and p that of sign flips over images.
 

@@ -11,17 +11,7 @@ from kg_targets.inspect.summary import GROUPS
 from kg_targets.store import TargetStore
 from pipelines.audit import recovery
 from pipelines.audit.subjects import EvaluationSettings, Subjects
-from tests.builds import CAPTIONS, build
-
-RICH = (
-    *CAPTIONS,
-    "CT of the chest with a right pleural effusion and a pneumothorax.",
-    "Chest radiograph: left pneumothorax, pleural effusion.",
-    "Ultrasound of the liver and the kidney with a cyst.",
-    "CT of the liver: abscess, right pleural effusion.",
-    "Axial MRI of the brain with a haemorrhage and an infarct.",
-    "CT of the brain: haemorrhage.",
-)
+from tests.builds import RICH, build
 
 
 @pytest.fixture(scope="module")

@@ -20,19 +20,10 @@ from pipelines.audit.subjects import (
     parse_batch_sizes,
     similarity_chunks,
 )
-from tests.builds import CAPTIONS, build
+from tests.builds import RICH, build
 
 FAST = EvaluationSettings(bootstrap=100, flips=100, batches=3, batch_sizes=(4, 8), neighbors=3)
 DEPTHS = (1, 2, 4)
-RICH = (
-    *CAPTIONS,
-    "CT of the chest with a right pleural effusion and a pneumothorax.",
-    "Chest radiograph: left pneumothorax, pleural effusion.",
-    "Ultrasound of the liver and the kidney with a cyst.",
-    "CT of the liver: abscess, right pleural effusion.",
-    "Axial MRI of the brain with a haemorrhage and an infarct.",
-    "CT of the brain: haemorrhage.",
-)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,22 @@ FINETUNE = {
 }  # fmt: skip
 ONE = {**FINETUNE, "task": "med_vqa_pretrain", "data": {"store": "store", "data_root": "data"}}
 TWO = {**ONE, "stage": "two", "model": {**MODEL, "start": "before"}}
+OFFICIAL: dict[str, Any] = {
+    "title": "Tiny",
+    "dataset": "demo",
+    "base": "training/configs/nb_clip_demo.yaml",
+    "seeds": [0],
+    "split": {"official": {"train": "train", "test": "test"}},
+    "stores": {"ontology": {}},
+    "evaluate_on": "ontology",
+    "rows": {
+        "infonce": {"title": "InfoNCE", "store": "ontology", "set": {"loss.name": "info_nce"}},
+        "sm": {"title": "SM", "store": "ontology"},
+    },
+    "tables": [{"title": "Table 1", "rows": ["infonce", "sm"], "baseline": "infonce"}],
+    "primary": {"row": "sm", "baseline": "infonce", "measure": "CUI@50"},
+}
+"""Of retrieval, on the official splits of a data set."""
 
 
 def retrieval() -> dict[str, Any]:

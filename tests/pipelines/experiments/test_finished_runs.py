@@ -21,6 +21,7 @@ from pipelines.experiments.retrieval import RetrievalPlan, measure_names
 from pipelines.experiments.runner import MARKER
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.builds import CAPTIONS, build, write_split
+from tests.pipelines.experiments.grids import OFFICIAL as GRID
 from training.clip.load import WEIGHTS
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start
 from training.options import to_yaml
@@ -29,22 +30,6 @@ from training.retrieval.config import DIRECTIONS, EvalConfig
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import label_sets, measure_chance
 from training.retrieval.zero_shot import tasks
-
-GRID: dict[str, Any] = {
-    "title": "Tiny",
-    "dataset": "demo",
-    "base": "training/configs/nb_clip_demo.yaml",
-    "seeds": [0],
-    "split": {"official": {"train": "train", "test": "test"}},
-    "stores": {"ontology": {}},
-    "evaluate_on": "ontology",
-    "rows": {
-        "infonce": {"title": "InfoNCE", "store": "ontology", "set": {"loss.name": "info_nce"}},
-        "sm": {"title": "SM", "store": "ontology"},
-    },
-    "tables": [{"title": "Table 1", "rows": ["infonce", "sm"], "baseline": "infonce"}],
-    "primary": {"row": "sm", "baseline": "infonce", "measure": "CUI@50"},
-}
 
 
 def written(folder: Path, **changes: Any) -> str:

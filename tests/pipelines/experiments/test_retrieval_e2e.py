@@ -15,6 +15,7 @@ import yaml
 from pipelines.demo import write_demo
 from pipelines.experiments.__main__ import main
 from tests import REPOSITORY
+from tests.pipelines.experiments.grids import OFFICIAL
 
 STEPS = 200
 BASE: dict[str, Any] = {
@@ -25,22 +26,7 @@ BASE: dict[str, Any] = {
     "log": {"every": 1},
     "save": {"every": 20},
 }
-GRID: dict[str, Any] = {
-    "title": "Tiny",
-    "dataset": "demo",
-    "base": "base.yaml",
-    "seeds": [0],
-    "split": {"official": {"train": "train", "test": "test"}},
-    "stores": {"ontology": {}},
-    "evaluate_on": "ontology",
-    "rows": {
-        "infonce": {"title": "InfoNCE", "store": "ontology", "set": {"loss.name": "info_nce"}},
-        "sm": {"title": "SM", "store": "ontology"},
-    },
-    "tables": [{"title": "Table 1", "rows": ["infonce", "sm"], "baseline": "infonce"}],
-    "evaluation": {"draws": 50},
-    "primary": {"row": "sm", "baseline": "infonce", "measure": "CUI@50"},
-}
+GRID = {**OFFICIAL, "base": "base.yaml", "evaluation": {"draws": 50}}
 
 pytestmark = pytest.mark.e2e
 

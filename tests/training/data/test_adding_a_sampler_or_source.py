@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import arguments, losses, world
+from tests.training.engine.test_runs import world
+from tests.training.tiny import arguments, losses
 from training.data.samplers import SAMPLERS
 from training.data.samplers.base import Sampler
 from training.data.sources import SHARDED

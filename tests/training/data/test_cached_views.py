@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tests import REPOSITORY
-from tests.training.engine.test_runs import arguments, losses, write_store
+from tests.training.tiny import arguments, losses, write_world
 from training.run import main as run
 
 WEIGHTS = Path("checkpoint") / "open_clip_model.safetensors"
@@ -20,17 +20,10 @@ WEIGHTS = Path("checkpoint") / "open_clip_model.safetensors"
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
-    """Several trainings share this process, but accelerate keeps one state per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    write_store(folder / "train", folder / "data", "train")
-    write_store(folder / "dev", folder / "data", "dev", images=12)
+    write_world(folder)
     return folder
 
 

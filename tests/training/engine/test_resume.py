@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 from tests import REPOSITORY
-from tests.training.engine.test_runs import arguments, losses, write_store
+from tests.training.tiny import arguments, losses, write_world
 from training.clip.load import WEIGHTS
 from training.engine import state as state_module
 from training.engine.checkpoint import CHECKPOINT, FINISHED
@@ -31,18 +31,11 @@ STEPS = 20
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
-    """Several trainings share this process, but accelerate keeps one state per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/, train/, dev/ and an uninterrupted run, whole/."""
     folder = tmp_path_factory.mktemp("tiny")
-    write_store(folder / "train", folder / "data", "train")
-    write_store(folder / "dev", folder / "data", "dev", images=12)
+    write_world(folder)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert run(options(folder, folder / "whole")) == 0
     return folder

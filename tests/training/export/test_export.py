@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import write_store
+from tests.training.tiny import write_world
 from training.data.facts import describe_data
 from training.export.__main__ import main as export
 from training.retrieval.__main__ import main as evaluate
@@ -30,8 +30,7 @@ pytestmark = pytest.mark.e2e
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with data/, train/, dev/, a trained run and its evaluation on dev."""
     folder = tmp_path_factory.mktemp("export")
-    write_store(folder / "train", folder / "data", "train")
-    write_store(folder / "dev", folder / "data", "dev", images=12)
+    write_world(folder)
     AcceleratorState._reset_state(reset_partial_state=True)
     options = [
         f"--data.train_store={folder / 'train'}", f"--data.dev_store={folder / 'dev'}",

@@ -1,6 +1,5 @@
 """Micro-batches by cached features: the gradient, the random numbers and the memory of the two passes."""
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -21,13 +20,6 @@ from training.nb_clip.objective import NBClipObjective, first_pass, second_pass,
 
 BATCH, WIDTH = 8, 16
 ROWS = torch.tensor([0, 8, 5, 3, 9, 1, 6, 2])  # of fake_store: 0 & 8 and 1 & 9 share a case, 3 is unknown
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Towers(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kg_targets.losses.policies import Pairs, pair_structure
 from kg_targets.losses.registry import LOSSES, POLICIES, Loss, TargetPolicy
-from tests.training.engine.test_runs import arguments, losses, write_store
+from tests.training.tiny import arguments, losses, write_store
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e

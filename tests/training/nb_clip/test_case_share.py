@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
-from tests.training.engine.test_runs import arguments, write_store
+from tests.training.tiny import arguments, write_store
 from training.data.cases import rows_of_share
 from training.run import main as run
 

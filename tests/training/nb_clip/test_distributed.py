@@ -5,10 +5,7 @@ those processes writes what it saw and what it got to ``rankN.pt``.
 """
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,11 @@ import open_clip
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.registry import LOSSES
-from tests import REPOSITORY
+from tests.processes import run_in_two_processes
 from tests.training.nb_clip.test_task import FakeStore
 from training.clip.load import load_clip
 from training.errors import ShapeError
@@ -119,39 +115,14 @@ def work(folder: Path) -> None:
     sys.exit(run(run_arguments(folder)))
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps one state per process, which other tests of the session share."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have worked: one launch, since most of its time is for imports."""
-    from tests.training.engine.test_runs import (
-        write_store,  # not above: the two processes would load matplotlib
-    )
+    from tests.training.tiny import write_store
 
     folder = tmp_path_factory.mktemp("two_processes")
     write_store(folder / "train", folder / "data", "train")
-    environment = {
-        **os.environ,
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, __file__, str(folder)],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(__file__, folder, timeout=120)
     return folder
 
 

@@ -8,24 +8,17 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from kg_targets.losses.registry import LOSSES
-from tests.training.engine.test_runs import arguments, write_store
+from tests.training.tiny import arguments, write_world
 from training.clip.load import load_clip
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
-    """Several trainings share this process, but accelerate keeps one state per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    write_store(folder / "train", folder / "data", "train")
-    write_store(folder / "dev", folder / "data", "dev", images=12)
+    write_world(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kg_targets.losses.policies import fixed_mass_policy, pair_structure
-from tests.training.engine.test_runs import write_store
+from tests.training.tiny import write_store
 from training.errors import ConfigError
 from training.nb_clip.suggest import ALPHA, RELATIVES, main, suggest_policy
 

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import arguments, write_store
+from tests.training.tiny import arguments, write_world
 from training.retrieval import __main__ as evaluation
 from training.run import main as run
 
@@ -26,8 +26,7 @@ FOLDERS = ("infonce", "sm0", "sm1")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/, stores and three finished runs, two of them seeds of one configuration."""
     folder = tmp_path_factory.mktemp("tiny")
-    write_store(folder / "train", folder / "data", "train")
-    write_store(folder / "dev", folder / "data", "dev", images=12)
+    write_world(folder)
     options = (("--loss.name=info_nce", "--seed=0"), ("--seed=0",), ("--seed=1",))
     for name, extra in zip(FOLDERS, options, strict=True):
         AcceleratorState._reset_state(reset_partial_state=True)

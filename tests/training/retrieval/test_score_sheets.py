@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import write_store
+from tests.training.tiny import write_store
 from training.clip.load import load_clip, write_model_folder
 from training.data.cases import case_codes
 from training.data.sources import open_source

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import write_store
+from tests.training.tiny import write_store
 from training.retrieval.features import RetrievalSet
 from training.retrieval.similarity import ALL, largest, pairs_of, strata_of
 

@@ -55,7 +55,7 @@ class EvalOptions:
     max_broken: int = 0
     """Images that may be missing or unreadable, >= 0; their questions count as answered wrongly."""
     name: str = "model"
-    """What the model is called in comparisons: the same for all seeds and for its question-only twin."""
+    """What the model is called in comparisons: the same for all seeds and for its question-only baseline."""
 
     def __post_init__(self) -> None:
         one_of("--mode", self.mode, tuple(MODES))
@@ -197,8 +197,8 @@ def _facts(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
         facts["shuffle_seed"] = options.seed
     questions, answers, digests = split.part(options.part), saved.answers, saved.recorded.digests
     seen = None if digests is None else digests & Digests.of(questions)  # None: not recorded
-    facts["questions_trained_on"] = seen and len(seen.questions)
-    facts["images_trained_on"] = seen and len(seen.images)
+    facts["questions_trained_on"] = None if seen is None else len(seen.questions)
+    facts["images_trained_on"] = None if seen is None else len(seen.images)
     if answers.dataset != split.dataset:  # its candidates are those of its own training
         facts["candidates"] = len(answers.candidates)
         facts["candidate_source"] = f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}"

@@ -5,7 +5,7 @@ any split, but not by their text: of each question (image id and normalised word
 hexadecimal digits of a sha256 are kept.
 
 ``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and among the facts of
-predictions, lists all pre-trainings, the earliest first. ``null`` in it, or no such list: what came before is not
+predictions, lists all pre-training runs, the earliest first. ``null`` in it, or no such list: what came before is not
 recorded.
 """
 

@@ -4,7 +4,7 @@
 |-----------------|---------------------------------------------------------|-------------------|
 | none            | 1 at the positive: `hard_targets`                       | S, CLIP's own     |
 | a model teacher | softmax(s·A_i·Bᵀ + λ·e_i): `teacher_targets`            | S, Eq. 5; C       |
-| the graph       | a policy of `kg_targets.losses` over the store's | S, R              |
+| the graph       | a policy of `kg_targets.losses` over the store's S      | S, R              |
 | several of them | Σ w·P / Σ w: `blend`                                    | R                 |
 
 Every P is float32 ``[B_local, B_global]``, its rows sum to 1, and row i's positive stands in column ``offset + i``:

@@ -10,7 +10,6 @@ from statistics import fmean
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tests.training.engine.test_runs import CONFIGS
@@ -27,12 +26,6 @@ from training.tasks import TASKS, find_task
 OURS = [path for path in CONFIGS if find_task(["--config", str(path)]) is TASKS["med_vqa_finetune"]]
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
-    """Several trainings share this process, but accelerate keeps one state per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from kg_targets.manifest import Manifest
 from tests import REPOSITORY
+from tests.processes import run_in_two_processes
 from tests.training.vqa.world import finetune_arguments, logged, write_world
 from training.engine.checkpoint import FINISHED
 from training.engine.state import STATE
@@ -79,14 +79,6 @@ def work(world: Path) -> None:
     result = {str(knowledge): gradients(world, accelerator, knowledge) for knowledge in (True, False)}
     torch.save(result, world / f"rank{accelerator.process_index}.pt")
     sys.exit(run(options(world, world / "two", "--model.dropout=0")))
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps one state per process, which other tests of the session share."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -157,21 +149,7 @@ def test_a_run_killed_without_warning_continues_identically(world: Path, tmp_pat
 @pytest.fixture(scope="module")
 def launched(world: Path) -> Path:
     """The world after two processes have worked in it: one launch, since most of its time is for imports."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, __file__, str(world)],
-        cwd=REPOSITORY,
-        env={
-            **os.environ,
-            "ACCELERATE_USE_CPU": "true",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REPOSITORY),
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(__file__, world)
     return world
 
 

@@ -8,7 +8,7 @@ import torch
 
 from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import write_store
+from tests.training.tiny import write_store
 from training.engine.checkpoint import run_key
 from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain import config as config_module

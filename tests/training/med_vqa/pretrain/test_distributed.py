@@ -4,10 +4,7 @@ Run by pytest, this file computes the single process's gradients and starts itse
 processes writes the gradients it got to ``rankN.pt``.
 """
 
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from tests import REPOSITORY
+from tests.processes import run_in_two_processes
 from tests.training.med_vqa.pretrain.world import (
     pretrain_arguments,
     stage_two,
@@ -81,14 +78,6 @@ def work(world: Path) -> None:
     sys.exit(run(options(world, world / "two", *TERMS["stage two"])))
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """Accelerate keeps one state per process, which other tests of the session share."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The world after two processes have worked in it: one launch, since most of its time is for imports."""
@@ -96,21 +85,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_teacher_store(world / "teacher", world / "store")
     AcceleratorState._reset_state(reset_partial_state=True)
     assert run(pretrain_arguments(world, world / "start", "--optim.max_steps=2")) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, __file__, str(world)],
-        cwd=REPOSITORY,
-        env={
-            **os.environ,
-            "ACCELERATE_USE_CPU": "true",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REPOSITORY),
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(__file__, world)
     return world
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from kg_targets.store import TargetStore
-from tests.training.engine.test_runs import write_store
 from tests.training.med_vqa.pretrain.world import write_teacher_store
+from tests.training.tiny import write_store
 from training.data.sources import open_source
 from training.errors import ConfigError, DataError, KGTargetsError
 from training.med_vqa.pretrain.config import PretrainLossConfig, SoftLabelConfig

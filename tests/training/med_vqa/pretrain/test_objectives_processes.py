@@ -4,8 +4,6 @@ Run by pytest, this file computes the single process's gradients and starts itse
 processes writes what it got to ``rankN.pt``.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kg_targets.losses.contrastive import gather_features
 from kg_targets.losses.policies import evidence_policy, pair_structure
-from tests import REPOSITORY
+from tests.processes import run_in_two_processes
 from training.med_vqa.pretrain.losses import hard_negatives, soft_contrastive_loss
 from training.med_vqa.pretrain.soft_labels import blend, teacher_targets
 
@@ -101,16 +99,7 @@ def gradients(rank: int, processes: int) -> dict[str, dict[str, Tensor]]:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, __file__, str(folder)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(__file__, folder, timeout=120)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

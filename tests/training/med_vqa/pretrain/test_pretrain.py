@@ -33,12 +33,6 @@ OURS = [path for path in CONFIGS if find_task(["--config", str(path)]) is TASKS[
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
-    """Several trainings share this process, but accelerate keeps one state per process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pretrain_world(tmp_path_factory.mktemp("pretrain") / "world")
@@ -242,14 +236,14 @@ def _flag(*flags: str) -> Damage:
 
 
 def _other_store(world: Path) -> list[str]:
-    from tests.training.engine.test_runs import write_store
+    from tests.training.tiny import write_store
 
     write_store(world / "other", world / "unused", "other", images=24)
     return [f"--soft_labels=[{{store: {world / 'other'}}}]"]
 
 
 def _fewer_rows(world: Path) -> list[str]:
-    from tests.training.engine.test_runs import write_store
+    from tests.training.tiny import write_store
 
     write_store(world / "fewer", world / "unused", "train", images=20)
     return [f"--soft_labels=[{{store: {world / 'fewer'}}}]"]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from transformers import BertTokenizerFast
 
 from kg_targets.store import StoreWriter, TargetStore, schema
-from tests.training.engine.test_runs import FINDINGS, write_store
+from tests.training.tiny import FINDINGS, write_store
 from tests.training.vqa.world import SPECIAL, WORDS, write_world
 
 
