@@ -1,6 +1,7 @@
 """AMiF's model: image and question encoded, mixed, informed by the answers' vocabulary, and answered word by word."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -16,14 +17,42 @@ from training.med_vqa.model.decoder import AnswerDecoder, Memory, check_attentio
 from training.med_vqa.model.vision import build_tower
 
 
+CLIP_VIT_B_16: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 512,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 288, "layers": 12, "width": 768, "patch_size": 16},
+    },
+    "preprocess_cfg": {
+        "size": [288, 288],
+        "mode": "RGB",
+        "mean": [0.48145466, 0.4578275, 0.40821073],
+        "std": [0.26862954, 0.26130258, 0.27577711],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill_color": 0,
+    },
+}
+"""OpenAI's image tower and preprocessing at the paper's 288 pixels, which are 325 tokens."""
+CLINICAL_BERT: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 28_996, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}  # fmt: skip
+"""BERT-base, cased."""
+
+
 class MedVQAConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Everything that the parameters' shapes depend on; no weights and no paths.
 
+    The defaults are the architecture of AMiF's supplement: 445 M parameters, 326 M of them without the decoder.
+
     Args:
         clip: of the image tower, what open_clip_config.json holds: ``model_cfg`` (``embed_dim``, ``vision_cfg``) and
-            ``preprocess_cfg`` (``size``, ``mean``, ``std``, …).
-        text: ``BertConfig.to_dict()`` of the question encoder.
-        decoder: ``BertConfig.to_dict()`` of the answer decoder; the same vocabulary.
+            ``preprocess_cfg`` (``size``, ``mean``, ``std``, …); None: CLIP's ViT-B/16 at 288 pixels.
+        text: ``BertConfig.to_dict()`` of the question encoder; None: ClinicalBERT's.
+        decoder: ``BertConfig.to_dict()`` of the answer decoder, of the same vocabulary; None: ClinicalBERT's.
         cross_attention_layers: the last layers of the decoder that see the encoder states.
         hidden_size: width d of co-attention and gate.
         co_attention_layers: layers of the co-attention.
@@ -53,9 +82,9 @@ class MedVQAConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
-        self.clip = clip or {}
-        self.text = text or {}
-        self.decoder = decoder or {}
+        self.clip = deepcopy(CLIP_VIT_B_16) if clip is None else clip
+        self.text = dict(CLINICAL_BERT) if text is None else text
+        self.decoder = dict(CLINICAL_BERT) if decoder is None else decoder
         self.cross_attention_layers = cross_attention_layers
         self.hidden_size = hidden_size
         self.co_attention_layers = co_attention_layers
