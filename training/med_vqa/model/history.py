@@ -9,17 +9,18 @@ predictions, lists all pre-training runs, the earliest first. ``null`` in it, or
 recorded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from kg_targets.manifest import Question
 from kg_targets.store.digest import text_sha256
 from training.engine.config import RunConfig
-from training.errors import CheckpointError
 from training.folders import write_json
-from training.med_vqa.model.saving import model_folder, plain_fields, read_json
+from training.med_vqa.model.saving import model_folder, parsed, read_json
 from training.vqa.protocols import Split, question_key
 
 PRETRAINING = "pretraining.json"
@@ -58,10 +59,10 @@ class Pretraining:
     """That trained."""
     dev_images: int
     """That chose the epoch."""
-    excluded: tuple[Excluded, ...] = ()
+    excluded: tuple[Excluded, ...]
 
     def told(self) -> str:
-        """What it was on, for a person."""
+        """Name the data and what was left out of it, for a person."""
         cases, images = (
             sum(getattr(one, name) for one in self.excluded) for name in ("cases_found", "images")
         )
@@ -85,13 +86,12 @@ def told(history: Pretrainings) -> str:
 
 def as_json(history: Pretrainings) -> list[dict[str, Any] | None]:
     """Plain JSON values."""
-    return [
-        None if one is None else {**asdict(one), "excluded": [*map(asdict, one.excluded)]} for one in history
-    ]
+    content: list[dict[str, Any] | None] = TypeAdapter(Pretrainings).dump_python(history, mode="json")
+    return content
 
 
 def from_json(content: Any, where: str) -> Pretrainings:
-    """What ``as_json`` gave; None, since the list is missing: not recorded.
+    """Read what ``as_json`` gave; None, since the list is missing: not recorded.
 
     Args:
         content: the list.
@@ -102,22 +102,8 @@ def from_json(content: Any, where: str) -> Pretrainings:
     """
     if content is None:
         return UNRECORDED
-    history: list[Pretraining | None] = []
-    for one in _objects(content, FIELD, where, nulls=True):
-        if one is None:
-            history.append(None)
-            continue
-        lists = _objects(one.get("excluded"), "excluded", where)
-        excluded = tuple(Excluded(**plain_fields(Excluded, made, where)) for made in lists)
-        history.append(Pretraining(**plain_fields(Pretraining, one, where), excluded=excluded))
-    return tuple(history)
-
-
-def _objects(content: Any, name: str, where: str, nulls: bool = False) -> Sequence[Any]:
-    kinds = (dict, type(None)) if nulls else dict
-    if not isinstance(content, list) or not all(isinstance(one, kinds) for one in content):
-        raise CheckpointError(f'{where}: "{name}" is not a list of objects')
-    return content
+    history: Pretrainings = parsed(dict[str, Pretrainings], {FIELD: content}, where)[FIELD]
+    return history
 
 
 @dataclass(frozen=True)
@@ -191,14 +177,20 @@ class TrainedOn:
             CheckpointError: a value is of another type.
         """
         data, model = config.get("data") or {}, config.get("model") or {}
-        places = {**dict.fromkeys(("preset", "precision"), model), "seed": config}
-        content = {"dataset": dataset, "protocol": protocol}
-        for field in fields(cls)[2:-2]:
-            content[field.name] = places.get(field.name, data).get(field.name, field.default)
-        return cls(
-            **plain_fields(cls, content, "the run's configuration"),
-            pretrainings=() if model.get("start") is None else UNRECORDED,
-        )
+        sources = {
+            "split_seed": data,
+            "validation_share": data,
+            "images": data,
+            "seed": config,
+            "preset": model,
+        }
+        sources |= {"precision": model, "max_question_tokens": data}
+        content = {name: source[name] for name, source in sources.items() if name in source}
+        content |= {"dataset": dataset, "protocol": protocol}
+        if model.get("start") is None:
+            content["pretrainings"] = []
+        trained_on: TrainedOn = parsed(cls, content, "the run's configuration")
+        return trained_on
 
 
 def read_pretraining(folder: Path) -> dict[str, Any]:
@@ -231,25 +223,12 @@ def load_trained_on(folder: Path) -> TrainedOn | None:
     """
     if not (folder / FILE).is_file():
         return None
-    content = read_json(folder, FILE)
-    where = f"{folder / FILE} is damaged"
-    given = content.get("digests")
-    digests = None
-    if given is not None:
-        questions, images = (_listed(given, name, where) for name in ("questions", "images"))
-        digests = Digests(questions, images)
-    return TrainedOn(
-        **plain_fields(TrainedOn, content, where),
-        pretrainings=from_json(content.get(FIELD), where),
-        digests=digests,
+    required = dict.fromkeys(
+        field.name for field in fields(TrainedOn) if field.name not in (FIELD, "digests")
     )
-
-
-def _listed(given: Any, name: str, where: str) -> frozenset[str]:
-    values = given.get(name) if isinstance(given, dict) else None
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise CheckpointError(f'{where}: "digests" does not list {name}')
-    return frozenset(values)
+    content = required | read_json(folder, FILE)
+    trained_on: TrainedOn = parsed(TrainedOn, content, f"{folder / FILE} is damaged")
+    return trained_on
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from training.med_vqa.model.attention import CoAttention, GatedCrossAttention, r
 from training.med_vqa.model.decoder import AnswerDecoder, Memory, check_attention
 from training.med_vqa.model.vision import build_tower
 
-
 CLIP_VIT_B_16: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 512,
@@ -233,24 +232,17 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return Encoded(states, torch.cat([real, real.new_ones(image.shape[:2])], dim=1))
 
     def precompute_cross_attention_kv(self, encoded: Encoded) -> Encoded:
-        """With the decoder's keys and values, B rows of them: worth it before several calls of ``decode``."""
-        return replace(encoded, memory=self._memory(encoded.states))
+        """Add the decoder's keys and values, once: worth it before several calls about the same questions."""
+        if encoded.memory is not None:
+            return encoded
+        return replace(encoded, memory=self.decoder.memory(self.decoder_projection(encoded.states)))
 
-    def decode(
-        self,
-        input_ids: Tensor,
-        encoded: Encoded,
-        mask: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Scores of the next word piece after each position.
+    def decode(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
+        """Score the next word piece after each position of B answers, which sees the positions before it.
 
         Args:
             input_ids: int64 ``[B, T]``.
             encoded: of the same B questions.
-            mask: bool ``[T, T]`` or ``[B, T, T]``, True = row may attend to column; None: causal. A position always
-                sees itself. With ``positions`` it packs many candidates, or a trie of them, into one sequence.
-            positions: int64 ``[T]``, depth of each position; None: 0 … T − 1.
 
         Returns:
             Logits ``[B, T, V]``.
@@ -258,30 +250,28 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         Raises:
             ShapeError: the rows do not agree, or the answer is longer than the decoder's positions.
         """
-        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded, mask, positions))
+        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded))
         return logits
 
-    def _decoded(
-        self, input_ids: Tensor, encoded: Encoded, mask: Tensor | None = None, positions: Tensor | None = None
-    ) -> Tensor:
+    def next_token_logits(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
+        """Logits of ``decode`` after the last position only, ``[B, V]``."""
+        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded)[:, -1])
+        return logits
+
+    def _decoded(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
         """States ``[B, T, D]`` that the decoder's head turns into scores."""
         _check_rows(encoded.states, input_ids)
-        length, device = input_ids.shape[1], input_ids.device
-        if positions is None:
-            limit = self.decoder.config.max_position_embeddings
-            if length > limit:
-                raise ShapeError(
-                    f"an answer of {length} tokens, and the decoder has {limit} positions: truncate it"
-                )
-            positions = torch.arange(length, device=device)
-        if mask is None:
-            mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        memory = encoded.memory if encoded.memory is not None else self._memory(encoded.states)
-        states: Tensor = self.decoder(input_ids, mask, positions, memory, encoded.mask)
+        length, limit = input_ids.shape[1], self.decoder.config.max_position_embeddings
+        if length > limit:
+            raise ShapeError(
+                f"an answer of {length} tokens, and the decoder has {limit} positions: truncate it"
+            )
+        positions = torch.arange(length, device=input_ids.device)
+        memory = self.precompute_cross_attention_kv(encoded).memory
+        states: Tensor = self.decoder(
+            input_ids, positions[:, None] >= positions, positions, memory, encoded.mask
+        )
         return states
-
-    def _memory(self, states: Tensor) -> Memory:
-        return self.decoder.memory(self.decoder_projection(states))
 
     def forward(
         self,

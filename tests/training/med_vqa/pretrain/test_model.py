@@ -29,7 +29,7 @@ from training.med_vqa.pretrain.selection import Selector, ranks
 from training.med_vqa.pretrain.soft_labels import hard_targets
 
 ITEMS = 5
-SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4)
+SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4, excluded=())
 
 
 def config(stage: str = "two", **given: object) -> PretrainConfig:
