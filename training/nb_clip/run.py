@@ -33,7 +33,7 @@ from training.engine.session import Prepared
 from training.errors import ConfigError, DataError
 from training.nb_clip.batch_targets import TargetBuilder, Targets
 from training.nb_clip.config import TrainConfig
-from training.nb_clip.inputs import make_inputs
+from training.nb_clip.inputs import FrozenInputs, PixelInputs
 from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slices
 from training.retrieval.concepts import cui_at
 from training.retrieval.features import RetrievalSet
@@ -119,7 +119,11 @@ class NBClipRun(Task[Step]):
             refuse_batch_norm(clip.model.train())  # here too: before OUTPUT is begun
         # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
         clip.model.to(memory_format=torch.channels_last)
-        self.inputs = make_inputs(config, clip, self.images, dev_images, accelerator)
+        self.inputs: PixelInputs | FrozenInputs = (
+            FrozenInputs(config, clip, self.images, dev_images, accelerator)
+            if data.cached_views
+            else PixelInputs(config, clip, dev_images, accelerator.device)
+        )
         self.learns(self.inputs.learner, accelerator, config.optim, self.sampler.steps)
 
     def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
@@ -182,7 +186,7 @@ class NBClipRun(Task[Step]):
         }
 
     def introduction(self) -> str:
-        """What is about to be trained, for a person."""
+        """Describe what is about to be trained, for a person."""
         config = self.config
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
