@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,15 @@ class NBClipRun(Task[Step]):
         self.config, self.accelerator, self.clip = config, accelerator, clip
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
+        load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
         share = rows_of_share(train.store.group_ids, data.case_share)
-        self.images = _load(train, clip, config, rows=share)
+        self.images = load(train.store, train.source, rows=share)
         self.sampler = make_sampler(
             data, self.images, config.seed, accelerator.process_index, accelerator.num_processes
         )
         self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
-        dev_images = _load(dev, clip, config, verify=True) if dev else None
+        dev_images = load(dev.store, dev.source, verify=True) if dev else None
         # Selection.
         self.selector = (
             Selector(config.select, RetrievalSet.of(dev_images.store, dev_images.rows))
@@ -195,25 +197,6 @@ class NBClipRun(Task[Step]):
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
         )
-
-
-def _load(
-    split: Split,
-    clip: Clip,
-    config: TrainConfig,
-    verify: bool = False,
-    rows: NDArray[np.int64] | None = None,
-) -> CaptionedImages:
-    data = config.data
-    return CaptionedImages(
-        split.store,
-        split.source,
-        clip,
-        in_memory=data.in_memory,
-        max_broken=data.max_broken,
-        verify=verify,
-        rows=rows,
-    )
 
 
 class Selector:

@@ -1,4 +1,4 @@
-"""What a model has been trained on, kept beside its weights, so that a copy of the folder tells it.
+"""Records of what a model has been trained on, kept beside its weights, so that a copy of the folder tells it.
 
 ``trained_on.json`` is of its last fine-tuning. Questions and images are known again under any data set's name and in
 any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
@@ -10,11 +10,9 @@ recorded.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter
+from typing import Any, Literal, get_args
 
 from kg_targets.manifest import Question
 from kg_targets.store.digest import text_sha256
@@ -27,6 +25,12 @@ PRETRAINING = "pretraining.json"
 """Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
 FILE = "trained_on.json"
 DIGITS = 16
+Part = Literal[
+    "vision", "text", "image_projection", "text_projection", "co_attention", "knowledge_projection", "gate"
+]  # fmt: skip
+"""Attribute of ``MedVQAModel`` that training can be continued from."""
+Temperature = Literal["image_text", "views", "texts"]
+"""Of a pre-training's contrastive terms."""
 FIELD = "pretrainings"
 
 
@@ -86,8 +90,7 @@ def told(history: Pretrainings) -> str:
 
 def as_json(history: Pretrainings) -> list[dict[str, Any] | None]:
     """Plain JSON values."""
-    content: list[dict[str, Any] | None] = TypeAdapter(Pretrainings).dump_python(history, mode="json")
-    return content
+    return [None if one is None else asdict(one) for one in history]
 
 
 def from_json(content: Any, where: str) -> Pretrainings:
@@ -193,13 +196,35 @@ class TrainedOn:
         return trained_on
 
 
-def read_pretraining(folder: Path) -> dict[str, Any]:
-    """What a pre-training wrote of itself into a model folder; empty where the folder is no pre-training's.
+@dataclass(frozen=True)
+class PretrainingRecord:
+    """``pretraining.json``: what a pre-training trained, and all that came before it."""
+
+    stage: str | None = None
+    trained: tuple[Part, ...] = get_args(Part)
+    """Parts that it trained; all where that is not recorded."""
+    embed_dim: int | None = None
+    """Width of its heads."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    learnt_temperatures: tuple[Temperature, ...] | None = None
+    """None: not recorded."""
+    fine_tuned: bool = False
+    """Whether a fine-tuning came before it."""
+    pretrainings: Pretrainings = UNRECORDED
+    """Up to this one."""
+
+
+def read_pretraining(folder: Path) -> PretrainingRecord | None:
+    """The record in a model folder; None where the folder is no pre-training's.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    return read_json(folder, PRETRAINING) if (folder / PRETRAINING).is_file() else {}
+    if not (folder / PRETRAINING).is_file():
+        return None
+    content, where = read_json(folder, PRETRAINING), f"{folder / PRETRAINING} is damaged"
+    record: PretrainingRecord = parsed(PretrainingRecord, content, where)
+    return record
 
 
 def save_trained_on(folder: Path, trained_on: TrainedOn) -> None:
@@ -223,9 +248,7 @@ def load_trained_on(folder: Path) -> TrainedOn | None:
     """
     if not (folder / FILE).is_file():
         return None
-    required = dict.fromkeys(
-        field.name for field in fields(TrainedOn) if field.name not in (FIELD, "digests")
-    )
+    required = dict.fromkeys(one.name for one in fields(TrainedOn) if one.name not in (FIELD, "digests"))
     content = required | read_json(folder, FILE)
     trained_on: TrainedOn = parsed(TrainedOn, content, f"{folder / FILE} is damaged")
     return trained_on
@@ -254,11 +277,8 @@ class TrainingHistory:
             return cls()
         folder = model_folder(Path(start))
         fine_tuning = load_trained_on(folder)
-        if (folder / PRETRAINING).is_file():
-            record = read_pretraining(folder)
-            pretrainings = from_json(record.get(FIELD), f"{folder / PRETRAINING} is damaged")
-            fine_tuned = fine_tuning is not None or record.get("fine_tuned", False) is not False
-            return cls(pretrainings, fine_tuned, fine_tuning)
+        if record := read_pretraining(folder):
+            return cls(record.pretrainings, record.fine_tuned or fine_tuning is not None, fine_tuning)
         return cls(UNRECORDED if fine_tuning is None else fine_tuning.pretrainings, True, fine_tuning)
 
     def and_then(self, digests: Digests) -> Digests | None:
