@@ -1,4 +1,4 @@
-"""What every kind of image shares: sizes that are decoded, and which values of a deep image become black and white."""
+"""Limits and greys of every kind of image: sizes that are decoded, values of a deep image that become black and white."""
 
 import numpy as np
 from numpy.typing import NDArray

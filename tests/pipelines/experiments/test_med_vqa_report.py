@@ -18,7 +18,7 @@ from pipelines.experiments.render import Panel, draw
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.training.vqa.fakes import rows, write_data
 from training.statistics.intervals import Interval
-from training.vqa.floors import FLOORS, floor
+from training.vqa.baselines import BASELINES, majority_baseline
 from training.vqa.predictions import predictions_of, write_predictions
 
 MODEL = {"preset": "tiny", "text": None, "tokenizer": "tokenizer"}
@@ -65,16 +65,16 @@ def answered(plan: MedVQAPlan) -> MedVQAPlan:
         run, split = one, split_of(plan.questions(one.part))
         control = "-question_only" if run.blank else "-shuffled" if one.shuffled else ""
         right = np.random.default_rng(run.seed).random(len(split.test)) < SHARE[run.row.name + control]
-        facts = {
+        metadata = {
             "name": run.row.name, "mode": "exact", "seed": run.seed, "model": one.name,
             "trained_on": "blank" if run.blank else "real",
             "images": "shuffled" if one.shuffled else "blank" if run.blank else "real",
         }  # fmt: skip
         texts = [question.answer if ok else "nothing" for question, ok in zip(split.test, right, strict=True)]
-        write_predictions(plan.predictions(one), predictions_of(split, "test", texts, None, facts))
+        write_predictions(plan.predictions(one), predictions_of(split, "test", texts, None, metadata))
     for part in plan.grid.parts:
-        for name, file in zip(FLOORS, plan.baseline_files(part), strict=True):
-            write_predictions(file, floor(split_of(plan.questions(part)), name))
+        for name, file in zip(BASELINES, plan.baseline_files(part), strict=True):
+            write_predictions(file, majority_baseline(split_of(plan.questions(part)), name))
     for job in plan.runs(plan.stages):
         job.folder.mkdir(parents=True)
         (job.folder / SECONDS).write_text(json.dumps({"seconds": 60.0, "jobs": 1, "threads": 1}))
