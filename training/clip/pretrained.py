@@ -1,7 +1,7 @@
 """Pretrained weights of one tower: ImageNet weights for the image tower, a sentence encoder for the text tower.
 
-Two sets of weights are named and come inside packages of the Python registry (extra ``[benchmarks]``), so that a run can be
-repeated without a model hub. The packages are only looked up for their files, never imported.
+Two sets of weights are named and come inside packages of the Python registry (extra ``[benchmarks]``), so that a run
+can be repeated without a model hub. The packages are only looked up for their files, never imported.
 """
 
 import importlib.util

@@ -9,7 +9,7 @@ from training.errors import ConfigError
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """Augmentation and caching of the images that a model sees while it learns: no flips, since left and right mean something in a medical image."""
+    """Views of an image while a model learns: no flips, since left and right mean something in a medical image."""
 
     rotation: float = 8.0
     """Augmentation: largest rotation, degrees, in [0, 180)."""

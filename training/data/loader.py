@@ -148,7 +148,7 @@ class _Plan:
         return self._known[step]
 
     def others(self, step: int, place: int) -> Iterator[int]:
-        """Positions that may stand in for a place: the same place of the other steps, then the other places of the step."""
+        """Substitutes for a place: the same place of the other steps, then the other places of the step."""
         for later in range(1, self._length):
             yield int(self[(step + later) % self._length][place])
         here = self[step]

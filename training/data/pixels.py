@@ -1,4 +1,4 @@
-"""Limits and greys of every kind of image: sizes that are decoded, values of a deep image that become black and white."""
+"""Sizes of images that are decoded, and the values of a deep image that become black and white."""
 
 import numpy as np
 from numpy.typing import NDArray
