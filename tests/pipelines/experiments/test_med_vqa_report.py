@@ -88,7 +88,7 @@ def plan(only: tuple[str, ...] = ()) -> MedVQAPlan:
     return found
 
 
-def test_the_report_puts_rows_beside_the_paper_the_baseline_the_controls_and_the_floors() -> None:
+def test_the_report_puts_rows_beside_the_paper_the_controls_and_the_baselines() -> None:
     done = answered(plan())
     files = done.write_report(Path("docs/tiny.md"))
     assert [str(file) for file in files] == [
@@ -96,14 +96,14 @@ def test_the_report_puts_rows_beside_the_paper_the_baseline_the_controls_and_the
     ]  # fmt: skip
     page = Path("out/report.md").read_text()
     assert page.startswith("# Tiny: which λ\n")
-    assert "cuts of one protocol are put end to end" in page and "image_disjoint, cuts 0, 1" in page
+    assert "folds of one protocol are put end to end" in page and "image_disjoint, folds 0, 1" in page
     assert "0 from 5, 1 from 5, 2 from 5; where fine-tunings share a pre-training" in page
     assert "| CLIP | – | not run |" in page  # the paper has no figure for an invented data set
     assert "CLIP: `models/clip` is not there. To run it: fetch it" in page
     assert "| better | 2.4 | 60 | 9 | 60 | `python -m pipelines.experiments tiny.yaml --out out" in page
     assert "--only better` |" in page and "![Accuracy over λ](report.png)" in page
     assert "(docs/tiny.png)" not in page and "(tiny.png)" in Path("docs/tiny.md").read_text()
-    assert "## What the image adds" in page and "majority by kind (floor)" in page
+    assert "## What the image adds" in page and "majority by kind (baseline)" in page
     assert str(Path.cwd()) not in page
 
     told = json.loads(Path("out/report.json").read_text())
