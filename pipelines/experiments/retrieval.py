@@ -18,7 +18,7 @@ from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
 from pipelines.experiments.plan import Plan, Rounds, Say
 from pipelines.experiments.retrieval_grid import CHANCE, TASK, Official, RetrievalGrid, Row, Variant
 from pipelines.experiments.retrieval_report import run_name, write_report
-from training.clip.starts import weights_digest
+from training.clip.pretrained import weights_digest
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED
 from training.engine.config import RunConfig

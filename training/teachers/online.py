@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kg_targets.store import TargetStore
-from kg_targets.store.reader import check_block_kind
+from kg_targets.store.block import check_block_kind
 from kg_targets.store.teacher import matched_only, scaled_products
 from training.data.sources.base import ImageSource
 from training.errors import DataError
@@ -31,7 +31,7 @@ class OnlineTeacher:
 
     def __init__(self, teacher: Teacher, store: TargetStore, source: ImageSource | None) -> None:
         self.teacher, self.scale, self.dim = teacher, teacher.scale, teacher.dim
-        self._pairs = ImageTexts(store.image_ids, store.captions, source)
+        self._store, self._pairs = store, ImageTexts(store.image_ids, store.captions, source)
         self.images = _LastRows(self._see)
         """Rows to unit vectors of their images, float32 ``[R, D]``."""
         self.texts = _LastRows(lambda rows: teacher.texts(self._pairs, rows))
@@ -47,8 +47,8 @@ class OnlineTeacher:
             DataError: an image cannot be read, or an embedding is not finite.
         """
         check_block_kind(kind)
-        left = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        right = left if cols is None else np.atleast_1d(np.asarray(cols, dtype=np.int64))
+        left = self._store.rows(rows)
+        right = left if cols is None else self._store.rows(cols)
         if not self.dim:
             return matched_only(left, right, self.scale)
         of_rows = self.texts if kind == "text_text" else self.images

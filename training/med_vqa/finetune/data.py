@@ -125,7 +125,7 @@ class FinetuneData:
         texts = *self.questions.batch(positions), *self.right_answers.batch(positions)
         return dict(zip(names, texts, strict=True))
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Counts for metrics.json."""
         images, split, shown = self.images, self._split, len(self.train) + len(self.validation)
         return {

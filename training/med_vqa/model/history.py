@@ -4,7 +4,7 @@
 any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
 hexadecimal digits of a sha256 are kept.
 
-``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and among the facts of
+``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and in the metadata of
 predictions, lists all pre-training runs, the earliest first. ``null`` in it, or no such list: what came before is not
 recorded.
 """

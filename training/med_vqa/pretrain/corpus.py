@@ -89,7 +89,7 @@ class Exclusions:
         """bool ``[N]``: rows of the store that belong to no excluded case."""
         return ~np.isin(np.asarray(store.group_ids, dtype=object), self.found)
 
-    def facts(self) -> list[dict[str, Any]]:
+    def metadata(self) -> list[dict[str, Any]]:
         """What was left out by which list, for OUTPUT/data.json; empty where nothing was to be."""
         return [asdict(one) for one in self.made]
 
@@ -200,7 +200,7 @@ class Corpus:
         pieces = iter(pieces_of([part for caption in parts for part in caption], self._vqa.tokenizer))
         return [[piece for piece in (next(pieces) for _ in caption) if piece] for caption in parts]
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Counts for metrics.json."""
         return {
             "images": len(self.images),

@@ -16,7 +16,7 @@ from torch import Tensor
 from kg_targets.losses.policies import pair_structure
 from kg_targets.losses.registry import POLICIES, bind_policy
 from kg_targets.store import TargetStore, TeacherStore
-from training.data.facts import describe_data
+from training.data.metadata import describe_data
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig, SoftLabelConfig
@@ -64,15 +64,16 @@ class LabelSource:
                     f"policy that does ({', '.join(policy for policy, names in READ_BY.items() if name in names)})"
                 )
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """For OUTPUT/data.json."""
-        facts = {
+        described = describe_data(self.store) if isinstance(self.store, TargetStore) else {}
+        return {
             "name": self.name,
             "policy": self.policy,
             "weight": self.config.weight,
             "digest": self.digest,
+            **described,
         }
-        return {**facts, **(describe_data(self.store) if isinstance(self.store, TargetStore) else {})}
 
 
 def open_label_sources(
