@@ -147,7 +147,10 @@ def test_questions_that_cannot_be_learnt_from_are_skipped_and_counted(world: Pat
     )  # fmt: skip
     data = data_of(world, max_question_tokens=16)
     metadata = data.metadata()
-    assert metadata["questions"] + metadata["validation_questions"] == 46 and sum(metadata["skipped"].values()) == 2
+    assert (
+        metadata["questions"] + metadata["validation_questions"] == 46
+        and sum(metadata["skipped"].values()) == 2
+    )
     learnt = {question.id for question in data.train}
     assert {"train-2", "train-6"} <= learnt  # of the seed's training part
     assert metadata["questions_cut"] >= 1 and metadata["answers_cut"] == 1
