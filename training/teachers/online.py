@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kg_targets.store import TargetStore
-from kg_targets.store.reader import check_block_kind
+from kg_targets.store.block import check_block_kind
 from kg_targets.store.teacher import matched_only, scaled_products
 from training.data.sources.base import ImageSource
 from training.errors import DataError
@@ -64,8 +64,8 @@ class OnlineTeacher:
             DataError: an image cannot be read, or an embedding is not finite.
         """
         check_block_kind(kind)
-        left = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        right = left if cols is None else np.atleast_1d(np.asarray(cols, dtype=np.int64))
+        left = self.store.rows(rows)
+        right = left if cols is None else self.store.rows(cols)
         if not self.teacher.dim:
             return matched_only(left, right, self.scale)
         of_rows = self.texts if kind == "text_text" else self.images
