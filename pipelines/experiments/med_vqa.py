@@ -20,7 +20,7 @@ from training.engine.checkpoint import FINISHED
 from training.med_vqa.answer.evaluation import FORMAT
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.vqa import predictions
-from training.vqa.floors import FLOORS
+from training.vqa.baselines import BASELINES
 from training.vqa.protocols import Split, prepare
 
 STORES, PRETRAIN, FINETUNE, SCORE = "stores", "pretrain", "finetune", "score"
@@ -304,7 +304,7 @@ class MedVQAPlan(Plan):
 
     def baseline_files(self, part: Part) -> list[Path]:
         """Predictions of each baseline of a part."""
-        return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in FLOORS]
+        return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in BASELINES]
 
     def _baseline_folder(self, part: Part) -> Path:
         return self.workspace.out / "scores" / f"floors-{part.name}"
@@ -312,7 +312,7 @@ class MedVQAPlan(Plan):
     def _baselines(self, part: Part) -> KeyedJob:
         folder, last = self._baseline_folder(part), self.baseline_files(part)[-1]
         command = (
-            *(python(), "-m", "training.vqa.floors", "--dataset", self.grid.dataset),
+            *(python(), "-m", "training.vqa.baselines", "--dataset", self.grid.dataset),
             *("--data-root", shown(self.grid.data_root), "--protocol", part.protocol),
             *("--split-seed", str(part.cut), "--validation-share", str(self._validation_share)),
             *("--out", shown(folder)),

@@ -20,8 +20,8 @@ from training.statistics.intervals import per_cent
 from training.statistics.paired_tests import flips_for, holm
 from training.vqa import comparison
 from training.vqa.compare import as_json, as_markdown
-from training.vqa.predictions import read_predictions
-from training.vqa.scores import FLOOR, HEADLINES, OVERALL, Accuracy, Difference, differences
+from training.vqa.predictions import MAJORITY, read_predictions
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differences
 
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""
@@ -123,7 +123,7 @@ def _against(finished: Finished, tables: Sequence[comparison.Table]) -> list[Aga
     ]
     flips = flips_for(len(HEADLINES) * len(pairs))
     found = [
-        (name, str(table.facts["protocol"]), group, difference)
+        (name, str(table.metadata["protocol"]), group, difference)
         for name, table, model, other in pairs
         for group, difference in differences(
             model.predictions, other.predictions, HEADLINES, DRAWS, flips, SEED
@@ -165,7 +165,7 @@ def _accuracy(table: comparison.Table, row: Row) -> Accuracy | None:
 def _panel(table: comparison.Table, rows: Sequence[Row]) -> Panel:
     """What the plot shows of a table."""
     lines = {name: {x: one.interval for x, one in line.items()} for name, line in _lines(table, rows).items()}
-    baselines = [row.accuracies[OVERALL].interval.mean for row in table.rows if row.mode == FLOOR]
+    baselines = [row.accuracies[OVERALL].interval.mean for row in table.rows if row.mode == MAJORITY]
     return Panel(_protocol(table), lines, max(baselines, default=None))
 
 
@@ -201,15 +201,12 @@ def _page(
 
 
 def _protocol(table: comparison.Table) -> str:
-    """A table's protocol, with its cuts where these have other test questions."""
-    protocol, cuts = str(table.facts["protocol"]), str(table.facts["split_seed"])
+    """A table's protocol, with its folds where these have other test questions."""
+    protocol, folds = str(table.metadata["protocol"]), str(table.metadata["split_seed"])
     if protocol != "image_disjoint":
         return protocol
-    return f"{protocol}, {'cuts' if ',' in cuts else 'cut'} {cuts}"
+    return f"{protocol}, {'folds' if ',' in folds else 'fold'} {folds}"
 
 
 def _cell(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return "–"
-    spread = "" if accuracy.seed_sd is None else f" ± {100 * accuracy.seed_sd:.1f}"
-    return per_cent(accuracy.interval) + spread
+    return "–" if accuracy is None else accuracy.text

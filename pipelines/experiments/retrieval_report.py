@@ -22,7 +22,7 @@ from pipelines.experiments.statistics import Sheets, analyse
 from training.engine.checkpoint import CONFIG, LOG
 from training.errors import ConfigError, DataError
 from training.folders import write_text
-from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
+from training.retrieval.score_sheets import ScoreSheet, Value, case_names, read_sheet
 
 RESULT, TABLES = "report.json", "tables.md"
 PART_RESULT, PART_TABLES = "part.json", "part.md"
@@ -111,11 +111,11 @@ def _read(
     sheets: dict[str, dict[int, dict[str, ScoreSheet]]] = {}
     for (row, seed, fold), path in by_run.items():
         sheet = read_sheet(path)
-        expected: dict[str, Fact | None] = {name: chance[fold].facts.get(name) for name in _SAME}
+        expected: dict[str, Value | None] = {name: chance[fold].metadata.get(name) for name in _SAME}
         for name, value in {**expected, "training seed": seed}.items():
-            if sheet.facts.get(name) != value:
+            if sheet.metadata.get(name) != value:
                 raise DataError(
-                    f"{path}: its {name} is {sheet.facts.get(name)}, not {value}: delete it and run the grid again"
+                    f"{path}: its {name} is {sheet.metadata.get(name)}, not {value}: delete it and run the grid again"
                 )
         sheets.setdefault(row, {}).setdefault(seed, {})[fold] = sheet
     return chance, sheets
@@ -144,8 +144,11 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
     A row's ``seconds`` are the median wall time of its training runs, ``None`` where none was timed; ``command`` makes
     it again.
     """
-    facts = [
-        sheet.facts for by_seed in sheets.values() for folds in by_seed.values() for sheet in folds.values()
+    metadata = [
+        sheet.metadata
+        for by_seed in sheets.values()
+        for folds in by_seed.values()
+        for sheet in folds.values()
     ]
     runs = {
         row: [out / "runs" / run_name(row, fold, seed) for _, seed, fold in _runs(grid, [row])]
@@ -161,11 +164,11 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
     }
     lines = paragraphs(
         "retrieval_header", grid=grid, design=design, results=results, official=isinstance(grid.split, Official),
-        dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in facts],
+        dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in metadata],
         gaps={title: gap for title, gap in gaps.items() if gap is not None},
         degrees=len(results.folds) * (len(results.seeds) - 1), times=known,
         unknown=sum(map(len, runs.values())) - len(known),
-        versions={name: ", ".join(sorted({str(one[name]) for one in facts})) for name in ("torch", "open_clip")},
+        versions={name: ", ".join(sorted({str(one[name]) for one in metadata})) for name in ("torch", "open_clip")},
         command=grid.command(out, _threads(known)),
     )  # fmt: skip
     rows = {

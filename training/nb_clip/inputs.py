@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.clip.cut import CutClip, cut
 from training.clip.features import image_features
+from training.clip.frozen_prefix import SplitClip, split_frozen_prefix
 from training.clip.load import Clip
 from training.data.dataset import Batch, CaptionedImages
 from training.data.feature_cache import FrozenFeatures, content_key, module_key
@@ -115,7 +115,7 @@ class FrozenInputs:
         self.config, self.clip, self.accelerator = config, clip, accelerator
         clip.model.to(accelerator.device)
         size = int(images.empty(0).shape[-1])
-        self._cut: CutClip = cut(clip.model, size)
+        self._cut: SplitClip = split_frozen_prefix(clip.model, size)
         self.learner = self._cut.learner
         self._rows = torch.as_tensor(images.rows)
         self._frozen = FrozenFeatures(config.data, accelerator)

@@ -20,11 +20,11 @@ from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.clip.config import check_precision
 from training.clip.load import Clip, build_clip, write_model_folder
-from training.clip.starts import weights_digest
+from training.clip.pretrained import weights_digest
 from training.data.cases import rows_of_share
 from training.data.dataset import Batch, CaptionedImages
-from training.data.facts import describe_data
 from training.data.loader import Loader
+from training.data.metadata import describe_data
 from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
@@ -61,7 +61,7 @@ def prepare_run(config: TrainConfig) -> Prepared:
     return Prepared(
         fingerprints=[*fingerprints, weights_digest(config.model)],
         precision=config.model.precision,
-        data_facts=lambda: {
+        data_metadata=lambda: {
             name: describe_data(split.store) for name, split in zip(("train", "dev"), splits, strict=False)
         },
         build=build,
@@ -174,7 +174,7 @@ class NBClipRun(Task[Step]):
         """OUTPUT/checkpoint, for open_clip."""
         write_checkpoint(output, lambda folder: write_model_folder(folder, self.clip.model, self.clip))
 
-    def own_facts(self) -> dict[str, Any]:
+    def own_metadata(self) -> dict[str, Any]:
         """Numbers of images."""
         return {
             "images": len(self.images),

@@ -8,7 +8,7 @@ from pipelines.experiments.results import Contrast, Design, Hypothesis
 from pipelines.experiments.retrieval_grid import Table
 from pipelines.experiments.statistics import Sheets
 from training.retrieval.measures import Scored
-from training.retrieval.score_sheets import Fact, ScoreSheet
+from training.retrieval.score_sheets import ScoreSheet, Value
 
 FOLDS, SEEDS, CASES = ("fold0", "fold1"), (0, 1), 20
 """Cases of each fold, with two images each."""
@@ -38,15 +38,15 @@ def sheet(fold: str, row: str, seed: int | None, noise: float = 0.02) -> ScoreSh
         if name == "organ P@30":
             values[::5] = np.nan
         measures[name] = Scored(values, "image → image, features before the projection")
-    facts: dict[str, Fact] = {
+    metadata: dict[str, Value] = {
         "dataset": f"made-up-{fold}",
         "split": "test",
         "store": fold,
         "features": "before",
     }
-    facts |= {"exclusion": "case", "images": 2 * CASES, "cases": CASES, "gallery": 38.0, "torch": "2"}
-    facts |= {"open_clip": "3", **({} if seed is None else {"training seed": seed})}
-    return ScoreSheet(images, [f"{fold}-case{image // 2}" for image in range(2 * CASES)], measures, facts)
+    metadata |= {"exclusion": "case", "images": 2 * CASES, "cases": CASES, "gallery": 38.0, "torch": "2"}
+    metadata |= {"open_clip": "3", **({} if seed is None else {"training seed": seed})}
+    return ScoreSheet(images, [f"{fold}-case{image // 2}" for image in range(2 * CASES)], measures, metadata)
 
 
 def chance() -> dict[str, ScoreSheet]:

@@ -118,14 +118,16 @@ def test_queries_are_paired_by_image_whatever_their_order() -> None:
     given, mixed = sheets(), sheets()
     turned = mixed["sm"][0]["fold0"]
     measures = {name: Scored(one.values[::-1].copy(), one.section) for name, one in turned.measures.items()}
-    mixed["sm"][0]["fold0"] = ScoreSheet(turned.image_ids[::-1], turned.cases[::-1], measures, turned.facts)  # type: ignore[index]
+    mixed["sm"][0]["fold0"] = ScoreSheet(
+        turned.image_ids[::-1], turned.cases[::-1], measures, turned.metadata
+    )  # type: ignore[index]
     assert analyse(mixed, chance(), DESIGN) == analyse(given, chance(), DESIGN)
 
 
 def test_rows_scored_on_other_images_are_not_compared() -> None:
     given = sheets()
     one = given["sm"][0]["fold0"]
-    given["sm"][0]["fold0"] = ScoreSheet(["x", *one.image_ids[1:]], one.cases, one.measures, one.facts)  # type: ignore[index]
+    given["sm"][0]["fold0"] = ScoreSheet(["x", *one.image_ids[1:]], one.cases, one.measures, one.metadata)  # type: ignore[index]
     with pytest.raises(DataError, match="row sm, seed 0, fold0: scored on other images"):
         analyse(given, chance(), DESIGN)
 

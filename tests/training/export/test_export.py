@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from kg_targets.store import TargetStore
 from tests.training.tiny import write_world
-from training.data.facts import describe_data
+from training.data.metadata import describe_data
 from training.export.__main__ import main as export
 from training.retrieval.__main__ import main as evaluate
 from training.run import main as run

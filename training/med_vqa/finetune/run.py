@@ -50,7 +50,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     return Prepared(
         fingerprints=[*_data_digests(config, split), *initial_digests(config.model)],
         precision=config.model.precision,
-        data_facts=partial(_describe, manifest, split, config.model.start),
+        data_metadata=partial(_describe, manifest, split, config.model.start),
         build=build,
     )
 
@@ -146,7 +146,7 @@ class FinetuneRun(Task[Tensor]):
 
         write_checkpoint(output, write)
 
-    def own_facts(self) -> dict[str, Any]:
+    def own_metadata(self) -> dict[str, Any]:
         """What the questions are, and the size of the model."""
         return {
             **self.data.facts(),

@@ -28,7 +28,7 @@ from transformers import (
 from training.clip.config import ModelConfig, is_folder
 from training.clip.freeze import hold_in_eval
 from training.clip.load import build_clip, model_config
-from training.clip.starts import MINILM, text_weights_path, weights_digest
+from training.clip.pretrained import MINILM, text_weights_path, weights_digest
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.model.config import PRESETS, VQAModelConfig
 from training.med_vqa.model.history import PRETRAINING, read_pretraining

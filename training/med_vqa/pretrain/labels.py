@@ -16,7 +16,7 @@ from torch import Tensor
 from kg_targets.losses.policies import pair_structure
 from kg_targets.losses.registry import POLICIES, bind_policy
 from kg_targets.store import TargetStore, TeacherStore
-from training.data.facts import describe_data
+from training.data.metadata import describe_data
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig, SoftLabelConfig

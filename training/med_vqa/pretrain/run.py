@@ -18,8 +18,8 @@ from kg_targets.store.digest import json_sha256, shuffle_key
 from training.clip.config import check_precision
 from training.data.cases import case_codes
 from training.data.dataset import Batch
-from training.data.facts import describe_data
 from training.data.loader import Loader
+from training.data.metadata import describe_data
 from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
@@ -62,7 +62,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
             *initial_digests(config.model),
         ],
         precision=config.model.precision,
-        data_facts=partial(_describe, store, exclusions, labels),
+        data_metadata=partial(_describe, store, exclusions, labels),
         build=build,
     )
 
@@ -215,7 +215,7 @@ class PretrainRun(Task[Step]):
         seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
         write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._past))
 
-    def own_facts(self) -> dict[str, Any]:
+    def own_metadata(self) -> dict[str, Any]:
         """What the corpus is, and the size of the model; every process has to ask."""
         return {
             "stage": self.config.stage,
