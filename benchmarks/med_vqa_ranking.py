@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from machine import Times, command, head, interleaved, report, seconds, spread
 from torch import Tensor
+from transformers import BertConfig
 
-from training.clip.load import model_config
-from training.med_vqa import MedVQAConfig, MedVQAModel
+from training.med_vqa import MedVQAModel
 from training.med_vqa.answer.ranking import Ranker
 from training.med_vqa.answer.trie import CHUNK, Trie, pack
-from training.med_vqa.model.config import PRESETS
+from training.med_vqa.model.build import architecture, pretrained_vision
+from training.med_vqa.model.config import PRESETS, VQAModelConfig
 from training.med_vqa.model.modeling import Encoded
-from training.med_vqa.model.vision import square
 
 PACKAGES = ("torch", "transformers", "numpy")
 START, END, FIRST = 1, 2, 3
@@ -67,35 +67,17 @@ def build(preset: str, decoder_only: bool = False) -> MedVQAModel:
 
     Args:
         preset: its sizes.
-        decoder_only: question encoder and co-attention of one layer each: nothing asks them.
+        decoder_only: one layer each of question encoder and co-attention, which are not used.
     """
-    sizes = PRESETS[preset]
-    cfg = model_config(sizes.vision)
-    if "timm_model_name" in cfg["vision_cfg"]:
-        cfg["vision_cfg"]["timm_model_pretrained"] = False
-    if sizes.image_size is not None:
-        cfg["vision_cfg"]["image_size"] = sizes.image_size
-    side = square(cfg["vision_cfg"]["image_size"])
-    bert = {
-        "vocab_size": VOCABULARY[preset], "hidden_size": sizes.text_width, "num_attention_heads": sizes.text_heads,
-        "intermediate_size": sizes.text_ffn,
-    }  # fmt: skip
+    sizes, fewer = PRESETS[preset], {"text_layers": 1, "co_attention_layers": 1} if decoder_only else {}
+    config = VQAModelConfig(preset=preset, text=None, tokenizer="none", **fewer)
+    bert = BertConfig(
+        vocab_size=VOCABULARY[preset], hidden_size=sizes.text_width, num_attention_heads=sizes.text_heads,
+        intermediate_size=sizes.text_ffn, num_hidden_layers=max(sizes.text_layers, sizes.decoder_layers),
+    )  # fmt: skip
+    clip, _ = pretrained_vision(config)
     torch.manual_seed(0)
-    model = MedVQAModel(
-        MedVQAConfig(
-            clip={"model_cfg": cfg, "preprocess_cfg": {"size": side, "mean": [0.5] * 3, "std": [0.5] * 3}},
-            text=bert | {"num_hidden_layers": 1 if decoder_only else sizes.text_layers},
-            decoder=bert | {"num_hidden_layers": sizes.decoder_layers},
-            cross_attention_layers=sizes.cross_attention_layers,
-            hidden_size=sizes.hidden_size,
-            co_attention_layers=1 if decoder_only else sizes.co_attention_layers,
-            co_attention_heads=sizes.heads,
-            co_attention_ffn=sizes.ffn,
-            gate_heads=sizes.heads,
-            gate_ffn=sizes.ffn,
-        )
-    )
-    return model.train(False)
+    return MedVQAModel(architecture(config, clip, bert)).train(False)
 
 
 class Lanes:
