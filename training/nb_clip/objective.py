@@ -28,7 +28,7 @@ from training.nb_clip.batch_targets import Targets
 from training.nb_clip.config import LossConfig
 
 RandomState = tuple[Tensor, Tensor | None]
-"""Of the generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
+"""State of the generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
 Encode = Callable[[int, int], dict[str, Tensor]]
 """Features (and logit_scale, logit_bias) of the images and texts start … stop − 1 of the local batch."""
 FEATURES = ("image_features", "text_features")

@@ -82,7 +82,7 @@ class Answerer:
         longest_answer = self._model.decoder.config.max_position_embeddings - 1
         self._med_vqa = med_vqa
         self.candidates = Candidates.of(answers.candidates, self._tokenizer, longest_answer)
-        """What ranking chooses from."""
+        """Answers that ranking chooses from."""
         self._knowledge = knowledge_as_tokens(answers.knowledge, self._tokenizer)
 
     @cached_property
@@ -91,13 +91,13 @@ class Answerer:
         return self._med_vqa.preprocess
 
     def tokens(self, questions: Sequence[str]) -> Tokens:
-        """Questions as the model reads them; ``cut`` of them were too long and lost their end."""
+        """Questions as the model reads them; ``truncated`` of them were too long."""
         return questions_as_tokens(questions, self._tokenizer, self._longest_question)
 
     def knows(self, question: str) -> bool:
-        """Whether any word piece of a question is in the vocabulary."""
-        asked: set[int] = set(self.tokens([question]).ids[0].tolist())
-        return not asked <= set(self._tokenizer.all_special_ids)
+        """True if any word piece of a question is in the vocabulary."""
+        pieces: set[int] = set(self.tokens([question]).ids[0].tolist())
+        return not pieces <= set(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
     def image_tokens(self, images: Images) -> Tensor:
@@ -216,11 +216,11 @@ class Saved:
     """A model folder, loaded, with what tells it from others and what is known of the run that trained it."""
 
     folder: Path
-    """Where its files are."""
+    """Folder of its files."""
     med_vqa: MedVQA
     answers: Answers
     training: TrainedOn | None
-    """What it was trained on, by its own record or else by the run that the folder belongs to; None: not known."""
+    """Its training, by its own record or else by the run that the folder belongs to; None: not known."""
 
     @classmethod
     def of(cls, folder: Path) -> "Saved":
@@ -241,16 +241,16 @@ class Saved:
 
     @property
     def recorded(self) -> TrainedOn:
-        """What is known of its training, or else the values without a record."""
+        """Its training, or defaults where that is not known."""
         return self.training or TrainedOn(self.answers.dataset, self.answers.protocol)
 
     @property
     def seed(self) -> int | None:
-        """Of the training, where it is known."""
+        """Seed of its training run, where it is known."""
         return None if self.training is None else self.training.seed
 
     def answerer(self, precision: str | None = None) -> Answerer:
-        """The model on the GPU, if there is one, at its training's precision unless told otherwise.
+        """The model on the GPU, if there is one, by default at the precision of its training run.
 
         Raises:
             DataError: a candidate cannot be ranked.
@@ -266,7 +266,7 @@ class Saved:
 
 
 def _of_run(run: Path, answers: Answers) -> TrainedOn | None:
-    """What a finished run's configuration tells of a model without a record; its questions, nothing tells."""
+    """Record of a model without one, from its finished run's configuration, which does not hold its questions."""
     if not (run / FINISHED).is_file():
         return None
     try:

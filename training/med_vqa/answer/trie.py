@@ -104,7 +104,7 @@ class Pack:
     """
 
     tokens: IntArray
-    """What the decoder reads, int64 ``[T]``."""
+    """Tokens that the decoder reads, int64 ``[T]``."""
     positions: IntArray
     """At which positions, ``[T]``: depths in the tree."""
     mask: NDArray[np.bool_]
@@ -116,13 +116,13 @@ class Pack:
     continuations: IntArray
     """Its token, ``[E]``: a child's, or the one that ends an answer."""
     places: IntArray
-    """Where its log-probability belongs, ``[E]``: at v for a step to node v, at N + v for an answer that ends at v."""
+    """Place of its log-probability, ``[E]``: at v for a step to node v, at N + v for an answer that ends at v."""
 
 
 def pack(trie: Trie, end: int, chunk: int = CHUNK) -> tuple[Pack, ...]:
-    """The tree in sequences of about ``chunk`` nodes, cut in preorder, so that whole subtrees stay together.
+    """The tree in sequences of about ``chunk`` nodes, split in preorder, so that whole subtrees stay together.
 
-    A cut costs the path above it, which is repeated: a few nodes, as answers are short.
+    Each split repeats the path above it: a few nodes, as answers are short.
 
     Args:
         trie: N prefixes.

@@ -10,7 +10,7 @@ from training.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes that a run starts from; a text start brings its own widths, and single fields can be set."""
+    """Default sizes; a pretrained BERT brings its own widths, and single fields can be set."""
 
     vision: str
     """open_clip architecture of the image tower."""

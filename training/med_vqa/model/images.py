@@ -77,11 +77,11 @@ class ImageTable:
         return len(self.pixels)
 
     def has(self, question: Question) -> bool:
-        """Whether a question's image can be shown."""
+        """True if a question's image can be shown."""
         return question.image_path in self._places
 
     def rows(self, questions: Sequence[Question]) -> Tensor:
-        """Rows of the questions' images, int64 ``[Q]``; all of them must be there."""
+        """Rows of the questions' images, int64 ``[Q]``; all of them must exist."""
         return torch.tensor([self._places[question.image_path] for question in questions], dtype=torch.int64)
 
     def normalised(self, path: str) -> Tensor:
@@ -95,7 +95,7 @@ def blank_images(vqa: MedVQA, count: int) -> Tensor:
 
 
 class ImageCondition:
-    """Which image each question is shown with: its own, another one, or the mean colour.
+    """Assignment of an image to each question: its own, another one, or the mean colour.
 
     Args:
         images: those of the questions; None: every image is blank.
@@ -115,11 +115,11 @@ class ImageCondition:
         return 0 if self._images is None else len(self._images.broken)
 
     def has(self, question: Question) -> bool:
-        """Whether there is an image to show."""
+        """True if there is an image to show."""
         return self._images is None or self._images.has(question)
 
     def name(self, question: Question) -> str:
-        """Of the image that the question is shown."""
+        """Name of the image that the question is shown with."""
         if self._images is None:
             return _MEAN_COLOUR
         return self._others.get(question.image_path, question.image_path)

@@ -98,14 +98,14 @@ class MedVQAConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class Encoded:
-    """B questions about B images, ready to be answered."""
+    """B questions about B images, encoded for the decoder."""
 
     states: Tensor
     """``[B, L + N, d]``: question tokens, then image tokens."""
     mask: Tensor
     """bool ``[B, L + N]``: True = real."""
     memory: Memory | None = None
-    """What the decoder makes of the states, once ``MedVQAModel.precompute_cross_attention_kv`` has computed it."""
+    """The decoder's keys and values of the states, from ``MedVQAModel.precompute_cross_attention_kv``."""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -159,7 +159,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def set_attn_implementation(self, attn_implementation: Any, *arguments: Any, **options: Any) -> None:
-        """Of transformers.
+        """Refuse any attention but ``sdpa``; as transformers' method otherwise.
 
         Raises:
             ConfigError: it is not ``sdpa``.

@@ -39,15 +39,15 @@ class LabelSource:
     store: TargetStore | OnlineTeacher
     """Blocks of similarities, their ``kind`` (knowledge or teacher) and their ``scale``."""
     known: NDArray[np.bool_]
-    """Rows that it says anything of, bool ``[N]``."""
+    """Rows that it knows, bool ``[N]``."""
     digest: str
-    """Of all that its blocks follow from."""
+    """Digest of all that its blocks follow from."""
     name: str
     """For a person: no path."""
 
     @property
     def policy(self) -> str:
-        """How its similarities become distributions."""
+        """Policy that turns its similarities into distributions."""
         return self.config.policy or (EQ5 if self.store.kind == "teacher" else "evidence")
 
     def check_fields(self) -> None:
@@ -123,7 +123,7 @@ def open_label_source(config: SoftLabelConfig, data: TargetStore, images: ImageS
         store = TargetStore.open(str(config.store))
         store.check_matches(data.image_ids, data.captions)
         if isinstance(store, TeacherStore):
-            # Reads the factors: a wrong width, too, is told now and not at the first step.
+            # Reads the factors: a wrong width, too, is an error now and not at the first step.
             _check_finite(store)
             name = str(store.manifest["teacher"]["name"])
         else:
@@ -152,7 +152,7 @@ Blocks = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class StepTargets:
-    """What a step compares with; all ``[B_local, B_global]`` on one device, rows sum to 1."""
+    """Targets of a step; all ``[B_local, B_global]`` on one device, rows sum to 1."""
 
     image_text: Tensor
     text_image: Tensor

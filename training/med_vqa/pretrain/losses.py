@@ -133,7 +133,7 @@ def hard_negatives(
 
 @dataclass(frozen=True)
 class MatchingPairs:
-    """Which image meets which text, by their places in the batch; int64 ``[R]`` each."""
+    """Pairs of an image and a text, by their places in the batch; int64 ``[R]`` each."""
 
     images: Tensor
     texts: Tensor
@@ -179,7 +179,7 @@ def matching_pairs(
 def matching_inputs(
     pairs: MatchingPairs, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What co-attention takes for each row, the mask being that of the row's own text.
+    """Inputs of the co-attention for each row, with the mask of the row's own text.
 
     Args:
         pairs: R rows.

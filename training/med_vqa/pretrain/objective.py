@@ -30,7 +30,7 @@ from training.med_vqa.pretrain.model import Features, PretrainingModel, length_g
 
 Pair = tuple[Tensor, Tensor]
 Pairs = Sequence[Tensor]
-"""Of two tensors."""
+"""Two tensors, of both directions, views or texts."""
 
 
 class PretrainingStep(PretrainingModel):
@@ -158,7 +158,7 @@ class PretrainingStep(PretrainingModel):
 
 
 def balanced_accuracy(answers: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the shares of true and of wrong pairs that are told correctly: ½ for an answer that is always the same.
+    """Mean of the shares of true and of wrong pairs that are classified correctly: ½ for a constant answer.
 
     Args:
         answers: int64 ``[R]``, 0 or 1.
@@ -175,8 +175,8 @@ def _tokens_of_all(words: Tensor, image_tokens: Tensor) -> tuple[Tensor, Tensor]
 
     Without gradient, since both towers are frozen: what learns behind them is applied to a pair where it is scored.
     """
-    everyone = gather_features(image_tokens.float().flatten(1), words.float().flatten(1))
-    return everyone[1].view(-1, *words.shape[1:]), everyone[0].view(-1, *image_tokens.shape[1:])
+    gathered = gather_features(image_tokens.float().flatten(1), words.float().flatten(1))
+    return gathered[1].view(-1, *words.shape[1:]), gathered[0].view(-1, *image_tokens.shape[1:])
 
 
 def _mean_over_processes(counts: Tensor) -> Tensor:

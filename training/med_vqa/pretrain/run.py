@@ -41,7 +41,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
     """Find the store, the images and the soft labels, which tell a run apart from others.
 
     Raises:
-        KGTargetsError: the configuration, a store, the images or the start are not usable.
+        KGTargetsError: the configuration, a store, the images or ``model.start`` are not usable.
     """
     store = TargetStore.open(config.data.store)
     images = open_source(Path(config.data.data_root), store)
@@ -118,7 +118,7 @@ class PretrainRun(Task[Step]):
         self.measure = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
         start = config.model.start
-        self._past = TrainingHistory.of(start)
+        self._history = TrainingHistory.of(start)
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)
@@ -180,7 +180,7 @@ class PretrainRun(Task[Step]):
         return torch.stack([ids, second]), torch.stack([mask, mask_of_second]), of_all
 
     def _measured(self, values: dict[str, Tensor], targets: StepTargets, offset: int) -> dict[str, Tensor]:
-        """What a log line tells besides the terms: of the image-text labels, and temperatures that learn."""
+        """Entries of a log line besides the terms: on the image-text labels, and temperatures that learn."""
         spread = [target_entropy(of) for of in (targets.image_text, targets.text_image)]
         heads = self.accelerator.unwrap_model(self.model).heads
         learning = (name for name, value in heads.log_taus.items() if value.requires_grad)
@@ -212,10 +212,10 @@ class PretrainRun(Task[Step]):
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
         model = self.accelerator.unwrap_model(self.model)
         seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
-        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._past))
+        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._history))
 
     def own_metadata(self) -> dict[str, Any]:
-        """What the corpus is, and the size of the model; every process has to ask."""
+        """Counts of the corpus, and the size of the model; every process has to ask."""
         return {
             "stage": self.config.stage,
             **self.corpus.metadata(),
@@ -225,8 +225,8 @@ class PretrainRun(Task[Step]):
         }
 
     def introduction(self) -> str:
-        """What is about to be trained, for a person; before it, a line for each thing that may not be meant."""
-        corpus, config, left_out = self.corpus, self.config, self.exclusions.told()
+        """Describe what is about to be trained, for a person, after a line for each thing that may not be meant."""
+        corpus, config, left_out = self.corpus, self.config, self.exclusions.describe()
         warnings = [*self._warnings, *([left_out] if self.exclusions.empty else [])]
         notes = [
             "" if self.exclusions.empty else left_out,
