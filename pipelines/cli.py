@@ -173,10 +173,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_build_options(option: Callable[..., argparse.Action]) -> None:
     """One option per field of `BuildConfig`, with its doc line, unit and default."""
-    from pipelines.build.config import BuildConfig
-    from training.options import field_docs
+    from docstring_parser import parse_from_object
 
-    hints, docs = typing.get_type_hints(BuildConfig), field_docs(BuildConfig)
+    from pipelines.build.config import BuildConfig
+
+    hints = typing.get_type_hints(BuildConfig)
+    docs = {field.arg_name: field.description or "" for field in parse_from_object(BuildConfig).params}
     for field in dataclasses.fields(BuildConfig):
         kind, name = hints[field.name], f"--{field.name.replace('_', '-')}"
         if isinstance(kind, types.UnionType):

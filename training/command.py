@@ -41,14 +41,21 @@ def run_command(
     return exit_code(lambda: work(parser.parse_args(arguments)))
 
 
+def _write(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def exit_code(
-    work: Callable[[], int | None], interrupted: str = "interrupted: run the same command again"
+    work: Callable[[], int | None],
+    interrupted: str = "interrupted: run the same command again",
+    say: Callable[[str], None] = _write,
 ) -> int:
     """Do a command's work and turn what it raises into an exit code.
 
     Args:
         work: returns an exit code, or ``None`` for 0.
         interrupted: what Ctrl-C is answered with.
+        say: writes the line that ends the command.
 
     Returns:
         The work's own code; 2 for a user's error, 130 when interrupted, 141 when nobody reads on.
@@ -58,10 +65,10 @@ def exit_code(
         code = work()
         sys.stdout.flush()
     except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say(f"error: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupted}\n")
+        say(interrupted)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes once more when it ends, and would print a traceback then.

@@ -25,8 +25,8 @@ from pydantic import (
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
+from training.arguments import read_config
 from training.engine.config import RunConfig
-from training.options import build, read_options
 from training.tasks import find_task
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
@@ -259,7 +259,7 @@ def training_config(base: Path, task: str, settings: Mapping[str, Any]) -> RunCo
     entry = find_task(["--config", str(base)])
     if entry.config.task != task:
         raise ConfigError(f"{base} is a configuration of {entry.config.task}: give one of {task}")
-    return build(entry.config, read_options(entry.config, ["--config", str(base), *as_arguments(settings)]))
+    return read_config(entry.config, ["--config", str(base), *as_arguments(settings)])
 
 
 def check_training(where: str, base: Path, task: str, settings: Mapping[str, Any]) -> None:

@@ -22,9 +22,9 @@ from pipelines.experiments.runner import MARKER
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.builds import CAPTIONS, build, write_split
 from tests.pipelines.experiments.grids import OFFICIAL as GRID
+from training.arguments import to_yaml
 from training.clip.load import WEIGHTS
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start
-from training.options import to_yaml
 from training.retrieval.concepts import VARIANTS
 from training.retrieval.config import DIRECTIONS, EvalConfig
 from training.retrieval.features import RetrievalSet

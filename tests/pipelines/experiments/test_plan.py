@@ -14,10 +14,10 @@ from pipelines.experiments.retrieval import RetrievalPlan
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.builds import build
 from tests.pipelines.experiments.grids import changed, med_vqa, retrieval, written
+from training.arguments import to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.options import to_yaml
 
 
 @pytest.fixture(autouse=True)
