@@ -1,4 +1,4 @@
-"""Configurations from YAML files and flags, by jsonargparse: ``--config FILE``, ``--group.field value``; last one counts.
+"""Configurations from YAML and flags, by jsonargparse: ``--config FILE``, ``--group.field value``; the last counts.
 
 The dataclasses are the whole declaration: the string under a field is its help, ``__post_init__`` its checks. Each
 error is one line that names the file or the command line, and the field that was probably meant.

@@ -367,7 +367,7 @@ class Grid(Declared):
             row: only this one.
         """
         shipped = self.path.absolute().parent == GRIDS
-        words = ["python", "-m", str(__package__), self.name if shipped else shown(self.path, self.path.name)]
+        words = ["kg-targets", "tables", self.name if shipped else shown(self.path, self.path.name)]
         if self.data_root.absolute() != self.default_root.absolute():
             words += ["--data-root", shown(self.data_root, "DIR")]
         if out.absolute() != (self.out / self.name).absolute():

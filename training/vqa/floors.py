@@ -1,4 +1,4 @@
-"""Floors: what answers without an image, and without learning, get right. ``python -m training.vqa.floors --help``
+"""Floors: what answers without an image, and without learning, get right. ``kg-targets evaluate baselines``
 
 global       the most frequent training answer, for every question
 answer_type  … among the open, or among the closed training questions
@@ -12,12 +12,12 @@ Each falls back on the one above it. Only answers of the train part count, and o
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 
 from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.folders import check_writable
 from training.vqa.answers import accepted_answers, normalise_question
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
@@ -65,19 +65,14 @@ def _group(question: Question, step: str) -> Hashable:
     return None
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.vqa.floors", description=__doc__)
-    add_data(command)
-    add_cut(command, ",".join(PROTOCOLS))
-    command.add_argument("--part", default=TEST, help="train, validation or test; default test")
-    command.add_argument("--out", help="folder for <protocol>-<floor>.csv and .json")
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the floors, write their predictions; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate baselines`."""
+    parser.description = __doc__
+    add_data(parser)
+    add_cut(parser, ",".join(PROTOCOLS))
+    parser.add_argument("--part", default=TEST, help="train, validation or test; default test")
+    parser.add_argument("--out", help="folder for <protocol>-<floor>.csv and .json")
+    return work
 
 
 def work(options: argparse.Namespace) -> None:
@@ -101,7 +96,3 @@ def work(options: argparse.Namespace) -> None:
         sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
     if options.out:
         sys.stdout.write(f"wrote {len(found)} predictions to {options.out}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
