@@ -34,3 +34,7 @@ class DataError(KGTargetsError):
 
 class ShapeError(KGTargetsError):
     """Two tensors that must agree in shape do not."""
+
+
+class MissingExtraError(KGTargetsError, ImportError):
+    """An optional package is not installed; says which extra brings it."""

@@ -40,7 +40,7 @@ COMMANDS = {
         "evaluate targets": ("pipelines.commands:evaluate_targets", "stores side by side, without training"),
         "evaluate retrieval": ("training.retrieval.command:command", "training runs: CUI@K, P@K, paired recall"),
         "evaluate vqa": ("training.med_vqa.answer.evaluation:command", "a Med-VQA model on a data set's questions"),
-        "evaluate baselines": ("training.vqa.floors:command", "majority answers to a data set's questions"),
+        "evaluate baselines": ("training.vqa.baselines:command", "majority answers to a data set's questions"),
         "score-sheet": ("training.retrieval.scores:command", "each query's retrieval scores of a run, as Parquet"),
         "compare-vqa": ("training.vqa.compare:command", "Med-VQA answers side by side, with tests"),
         "tables": ("pipelines.experiments.command:command", "a grid of training runs: train, score, report"),

@@ -5,56 +5,13 @@ of it: an exact attribution, not an estimate.
 """
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
 
 import networkx as nx
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import sparse
-
-_ADDITIVE = ("ontology",)
-
-
-class Knowledge(Protocol):
-    """A store of knowledge, as far as it is looked at here; its members are those of ``TargetStore``."""
-
-    manifest: dict[str, Any]
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """bool [N]: whether anything is known about a row."""
-
-    @property
-    def captions(self) -> list[str]:
-        """One per row."""
-
-    @property
-    def cuis(self) -> list[list[str]]:
-        """Of each row, what its caption asserts."""
-
-    @property
-    def concepts(self) -> pd.DataFrame:
-        """One row per column of sparse factors, with cui and name."""
-
-    @property
-    def is_a(self) -> pd.DataFrame:
-        """Edges: child, relation, parent."""
-
-    @property
-    def factors(self) -> sparse.csr_array | NDArray[np.float32]:
-        """[N, C]: one factor per row."""
-
-    def row(self, image_id: str) -> int:
-        """Row of an image."""
-
-    def block(self, rows: list[int], cols: list[int]) -> NDArray[np.float32]:
-        """Similarities of rows and columns."""
-
-    def __hash__(self) -> int:
-        """By identity: what was derived from a store is kept for it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +36,7 @@ class Explanation:
     first_caption: str
     second_caption: str
     similarity: float
-    shared: tuple[SharedConcept, ...]
+    shared: tuple[SharedConcept, ...] = ()
     """Largest share first."""
     note: str = ""
     """Why there is nothing to take apart, where that is so."""
@@ -108,64 +65,43 @@ class Explanation:
         return f"<div><p>similarity <b>{self.similarity:.3f}</b></p>{captions}{note}{table}</div>"
 
 
-def explain(store: Knowledge, first: str, second: str) -> Explanation:
-    """Take the similarity of two images apart into shared concepts.
+def shared_concepts(
+    factors: tuple[sparse.csr_array, sparse.csr_array],
+    asserted: tuple[Sequence[str], Sequence[str]],
+    concepts: pd.DataFrame,
+    hierarchy: nx.DiGraph,
+) -> tuple[SharedConcept, ...]:
+    """Concepts that two images have in common, each with its share of their similarity, largest first.
 
-    Raises:
-        StoreError: one of the images is not in the store.
+    Args:
+        factors: K of both images, [1, C] each.
+        asserted: CUIs that their captions assert.
+        concepts: one row per column of the factors, with cui and name.
+        hierarchy: child → parent, every edge that the closure follows.
     """
-    rows = (store.row(first), store.row(second))
-    similarity = float(store.block([rows[0]], [rows[1]])[0, 0])
-    scorer = store.manifest["config"]["scorer"]
-    shared: tuple[SharedConcept, ...] = ()
-    note = ""
-    if first == second:
-        note = "It is the same image: similarity 1 by definition."
-    elif not store.known[list(rows)].all():
-        unknown = first if not store.known[rows[0]] else second
-        note = f"Nothing is known about {unknown}: its similarity to every other image is 0."
-    elif scorer not in _ADDITIVE:
-        note = f"The {scorer} scorer does not derive similarity from these images' own concepts: nothing to explain."
-    else:
-        shared = _shared(store, rows)
-        note = "" if shared else "They share no concept."
-    return Explanation(
-        first, second, store.captions[rows[0]], store.captions[rows[1]], similarity, shared, note
-    )
-
-
-def _shared(store: Knowledge, rows: tuple[int, int]) -> tuple[SharedConcept, ...]:
-    left, right = (sparse.csr_array(store.factors[[row]]) for row in rows)
-    product = sparse.csr_array(left.multiply(right))
-    names = store.concepts["name"].tolist()
-    cuis = store.concepts["cui"].tolist()
+    product = sparse.csr_array(factors[0].multiply(factors[1]))
+    names, cuis = concepts["name"].tolist(), concepts["cui"].tolist()
     name_of = dict(zip(cuis, names, strict=True))
     total = float(product.data.sum())
     found = []
     for index in np.argsort(-product.data, kind="stable"):
-        column = int(product.indices[index])
-        paths = [
-            tuple(name_of[cui] for cui in _path(store, tuple(store.cuis[row]), cuis[column])) for row in rows
-        ]
-        share = float(product.data[index]) / total
+        column, share = int(product.indices[index]), float(product.data[index]) / total
+        paths = [tuple(name_of[cui] for cui in _path(hierarchy, own, cuis[column])) for own in asserted]
         found.append(SharedConcept(cuis[column], names[column], share, paths[0], paths[1]))
     return tuple(found)
 
 
-@lru_cache(maxsize=4)
-def _hierarchy(store: Knowledge) -> nx.DiGraph:
+def hierarchy(is_a: pd.DataFrame) -> nx.DiGraph:
     """Every edge that the closure follows, child → parent: ``is_a``, ``same_as`` both ways, ``part_of`` if built so."""
-    edges = store.is_a
     graph = nx.DiGraph()
-    graph.add_edges_from(zip(edges["child"], edges["parent"], strict=True))
+    graph.add_edges_from(zip(is_a["child"], is_a["parent"], strict=True))
     return graph
 
 
-def _path(store: Knowledge, asserted: tuple[str, ...], target: str) -> list[str]:
+def _path(graph: nx.DiGraph, asserted: Sequence[str], target: str) -> list[str]:
     """Shortest ``is_a`` path from one of the asserted concepts up to ``target``; ties by CUI."""
     if target in asserted:
         return [target]
-    graph = _hierarchy(store)
     candidates = [
         nx.shortest_path(graph, cui, target)
         for cui in asserted
@@ -193,33 +129,28 @@ def _html_row(tag: str, *cells: str) -> str:
     )
 
 
-def neighbourhood(store: Knowledge, image_id: str, hops: int = 2) -> nx.MultiDiGraph:
+def neighbourhood(
+    image: tuple[str, str], asserted: Sequence[str], concepts: pd.DataFrame, is_a: pd.DataFrame, hops: int
+) -> nx.MultiDiGraph:
     """The image, its concepts (``has_attribute``) and what those are (``is_a``), ``hops`` edges from the image.
 
-    Nodes carry ``kind`` ("image" or the concept's kind) and ``name``; edges carry ``relation``, also as their key.
-
-    Raises:
-        StoreError: no such image.
+    Args:
+        image: its id and its caption.
+        asserted: CUIs that the caption asserts.
+        concepts: cui, kind and name of each concept.
+        is_a: edges: child, relation, parent.
+        hops: edges on the longest path from the image.
     """
-    row = store.row(image_id)
-    concepts = store.concepts.set_index("cui")
-    graph = nx.MultiDiGraph()
-    graph.add_node(image_id, kind="image", name=store.captions[row])
-    frontier = store.cuis[row] if hops > 0 else []
+    graph, details = nx.MultiDiGraph(), concepts.set_index("cui")
+    graph.add_node(image[0], kind="image", name=image[1])
+    frontier = list(asserted) if hops > 0 else []
     for cui in frontier:
-        graph.add_edge(image_id, cui, key="has_attribute", relation="has_attribute")
-    parents = store.is_a.groupby("child")
+        graph.add_edge(image[0], cui, key="has_attribute", relation="has_attribute")
     for _ in range(hops - 1):
-        reached: set[str] = set()
-        for child in frontier:
-            if child not in parents.groups:
-                continue
-            edges = parents.get_group(child)
-            for relation, parent in zip(edges["relation"], edges["parent"], strict=True):
-                graph.add_edge(child, parent, key=relation, relation=relation)
-                reached.add(parent)
-        frontier = sorted(reached)
-    for node in graph.nodes:
-        if node != image_id:
-            graph.nodes[node].update(kind=concepts.at[node, "kind"], name=concepts.at[node, "name"])
+        edges = is_a[is_a["child"].isin(frontier)]
+        for child, relation, parent in zip(edges["child"], edges["relation"], edges["parent"], strict=True):
+            graph.add_edge(child, parent, key=relation, relation=relation)
+        frontier = sorted(set(edges["parent"]))
+    for node in list(graph)[1:]:
+        graph.nodes[node].update(kind=details.at[node, "kind"], name=details.at[node, "name"])
     return graph

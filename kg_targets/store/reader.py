@@ -1,7 +1,7 @@
 """Opens a target store and answers the questions training and notebooks ask of it."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,17 +15,22 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
-from kg_targets.store.product import gram
+from kg_targets.store.block import case_codes, check_block_kind, gram, row_numbers
 
 if TYPE_CHECKING:
     import networkx as nx
 
     from kg_targets.store.explain import Explanation
 
-
-BLOCK_KINDS = ("image_text", "image_image", "text_text")
-"""What the rows and the columns of a block are; knowledge about a pair does not tell an image from its caption."""
+ImageLike = str | int | np.integer[Any]
+"""One image: its id, or its row number."""
+_ADDITIVE = ("ontology",)  # scorers whose similarity is a sum over concepts
 _SHOWN = 60  # characters of a caption in a message
+
+
+def _texts(name: str) -> "cached_property[list[str]]":
+    """Attribute with a column of text, read on first use."""
+    return cached_property(lambda store: list(store.column(name).to_pylist()))
 
 
 class TargetStore:
@@ -58,20 +63,7 @@ class TargetStore:
             StoreError: there is no store, it was written by a newer version, or a file is missing.
         """
         folder = Path(path)
-        try:
-            manifest = json.loads((folder / schema.MANIFEST).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise StoreError(
-                f"{folder} is not a target store (no {schema.MANIFEST}): run `kg-targets build`"
-            ) from error
-        except ValueError as error:
-            raise StoreError(f"{folder / schema.MANIFEST} is damaged: build the store again") from error
-        problem = schema.manifest_problem(manifest)
-        if problem:
-            raise StoreError(f"{folder / schema.MANIFEST} {problem}: build the store again")
-        for entry in manifest["files"]:
-            if not (folder / entry["file"]).is_file():
-                raise StoreError(f"{folder / entry['file']} is missing: build the store again")
+        manifest = schema.read_manifest(folder)
         kind = manifest.get("kind", schema.KNOWLEDGE)
         if kind not in (schema.KNOWLEDGE, *_KINDS):
             raise StoreError(f"{folder} is a store of kind {kind!r}: take TargetStore from kg_targets.store")
@@ -141,30 +133,25 @@ class TargetStore:
             raise StoreError(f"{path} has no column {columns[0]!r}")
         return table
 
-    @cached_property
-    def image_ids(self) -> list[str]:
-        """Length N, in row order."""
-        return self._strings("image_id")
+    def _frame(self, *files: str) -> pd.DataFrame:
+        frame: pd.DataFrame = pa.concat_tables([self._read(file) for file in files]).to_pandas()
+        return frame
+
+    image_ids = _texts("image_id")
+    """Length N, in row order."""
+    image_paths = _texts("image_path")
+    """Length N, relative to the data root."""
+    captions = _texts("caption")
+    """Length N."""
+    group_ids = _texts("group_id")
+    """Length N: case or patient of each image."""
+    licences = _texts("licence")
+    """Length N."""
 
     @cached_property
-    def image_paths(self) -> list[str]:
-        """Length N, relative to the data root."""
-        return self._strings("image_path")
-
-    @cached_property
-    def captions(self) -> list[str]:
-        """Length N."""
-        return self._strings("caption")
-
-    @cached_property
-    def group_ids(self) -> list[str]:
-        """Length N: case or patient of each image."""
-        return self._strings("group_id")
-
-    @cached_property
-    def licences(self) -> list[str]:
-        """Length N."""
-        return self._strings("licence")
+    def cases(self) -> NDArray[np.int64]:
+        """int64 [N]: one number per case (``group_id``); an image without one is a case of its own."""
+        return case_codes(self.group_ids)
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
@@ -184,22 +171,22 @@ class TargetStore:
         """
         if name not in self.labels:
             raise StoreError(f"{self.path} has no label {name!r}: it has {', '.join(self.labels) or 'none'}")
-        return self._strings(f"label_{name}")
+        return list(self.column(f"label_{name}").to_pylist())
 
     @cached_property
     def concepts(self) -> pd.DataFrame:
         """One row per concept of the graph: column index, cui, name, kind, counts, ic, idf."""
-        return _frame(self._read(schema.CONCEPTS))
+        return self._frame(schema.CONCEPTS)
 
     @cached_property
     def is_a(self) -> pd.DataFrame:
         """The graph's edges: child, relation, parent."""
-        return _frame(self._read(schema.IS_A))
+        return self._frame(schema.IS_A)
 
     @cached_property
     def mentions(self) -> pd.DataFrame:
         """Every mention, negated ones included: image_id, cui, name, start, end, text, score, negated, source."""
-        return _frame(pa.concat_tables([self._read(entry["file"]) for entry in self._shards("mentions-")]))
+        return self._frame(*(entry["file"] for entry in self._shards("mentions-")))
 
     def cui_matrix(self) -> sparse.csr_array:
         """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""
@@ -231,30 +218,25 @@ class TargetStore:
         """Similarities S_ij = K_i·K_j of a batch.
 
         Args:
-            rows: R row numbers, in any order, repeats allowed.
-            cols: C row numbers; ``rows`` again if left out.
+            rows: R images, as ids or as row numbers (see ``rows``), in any order, repeats allowed.
+            cols: C images; ``rows`` again if left out.
             kind: ``image_text``, ``image_image`` or ``text_text``; all the same here, three things to a teacher.
 
         Returns:
             float32 [R, C], symmetric (to 1e-6), in [−1, 1]; 1 where ``rows[i] == cols[j]``, else 0 for unknown images.
 
         Raises:
-            StoreError: a row number is out of range, or there is no such kind.
+            StoreError: an image is not in the store, or there is no such kind.
         """
         check_block_kind(kind)
-        left = self._row_numbers(rows)
-        if cols is None:
-            block = self._products(self.factors[left], None)
-            np.clip(block, -1.0, 1.0, out=block)
+        left = self.rows(rows)
+        right = left if cols is None else self.rows(cols)
+        block = self._products(self.factors[left], None if cols is None else self.factors[right])
+        np.clip(block, -1.0, 1.0, out=block)
+        if cols is None and len(np.unique(left)) == len(left):
             np.fill_diagonal(block, 1.0)
-            if len(np.unique(left)) == len(left):
-                return block
-            right = left
         else:
-            right = self._row_numbers(cols)
-            block = self._products(self.factors[left], self.factors[right])
-            np.clip(block, -1.0, 1.0, out=block)
-        block[left[:, None] == right[None, :]] = 1.0
+            block[left[:, None] == right[None, :]] = 1.0
         return block
 
     def _products(self, left: Any, right: Any) -> NDArray[np.float32]:
@@ -263,10 +245,12 @@ class TargetStore:
         product = left @ (left if right is None else right).T
         return np.asarray(product, dtype=np.float32)
 
-    def neighbors(self, image_id: str, k: int = 10, exclude_case: bool = False) -> pd.DataFrame:
+    def neighbors(self, image: ImageLike, k: int = 10, exclude_case: bool = False) -> pd.DataFrame:
         """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by row.
 
         Args:
+            image: id or row number.
+            k: at least 1, at most as many as the store keeps.
             exclude_case: leave out images of the same case; then fewer than ``k`` of the kept neighbours may remain.
 
         Raises:
@@ -275,33 +259,55 @@ class TargetStore:
         kept = int(self.manifest["config"]["top_k"])
         if not 0 < k <= kept:
             raise StoreError(f"k must be between 1 and {kept}, the neighbours this store keeps; got {k}")
-        row = self.row(image_id)
-        rows, scores = self._neighbor_lists
-        pairs = [
-            (other, score)
-            for other, score in zip(rows[row].as_py(), scores[row].as_py(), strict=True)
-            if not (exclude_case and self.group_ids[other] == self.group_ids[row])
-        ][:k]
-        found = [other for other, _ in pairs]
+        row = self.row(image)
+        rows, scores = (column[row].as_py() for column in self._neighbor_lists)
+        return self._nearest(row, rows, scores, k, exclude_case)
+
+    def _nearest(
+        self, row: int, others: Sequence[int], scores: Sequence[float], k: int, exclude_case: bool
+    ) -> pd.DataFrame:
+        """The first ``k`` of other rows, best first, less the row itself and, where asked, the rest of its case."""
+        case = self.group_ids[row]
+        found = {
+            other: score
+            for other, score in zip(others, scores, strict=True)
+            if other != row and not (exclude_case and self.group_ids[other] == case)
+        }
+        chosen = list(found)[:k]
         return pd.DataFrame(
             {
-                "image_id": [self.image_ids[index] for index in found],
-                "score": np.asarray([score for _, score in pairs], dtype=np.float32),
-                "caption": [self.captions[index] for index in found],
-                "group_id": [self.group_ids[index] for index in found],
+                "image_id": [self.image_ids[other] for other in chosen],
+                "score": np.asarray([found[other] for other in chosen], dtype=np.float32),
+                "caption": [self.captions[other] for other in chosen],
+                "group_id": [self.group_ids[other] for other in chosen],
             }
         )
 
-    def row(self, image_id: str) -> int:
-        """Row number of an image.
+    def rows(self, images: ArrayLike) -> NDArray[np.int64]:
+        """Row numbers of images that are named by ids (``str``) or by row numbers (``int``), int64 [R].
+
+        ``block``, ``neighbors``, ``explain`` and ``to_networkx`` take images in the same way. The type decides:
+        ``"2"`` is always an id, ``2`` always a row number, counted from 0.
+
+        Args:
+            images: one image, or a list, range, numpy array, pandas Series or Index of them; repeats are allowed,
+                nothing gives no rows. Ids and row numbers do not mix.
 
         Raises:
-            StoreError: no such image.
+            StoreError: an image that is not in the store, or what is neither id nor row number (a boolean, a float).
         """
-        row = self._row_of.get(image_id)
-        if row is None:
-            raise StoreError(f"{self.path} has no image {image_id!r}; its first is {self.image_ids[0]!r}")
-        return row
+        return row_numbers(images, len(self), lambda: self._row_of, self.path)
+
+    def row(self, image: ImageLike) -> int:
+        """Row number of one image, named by its id or its row number; see ``rows``.
+
+        Raises:
+            StoreError: no such image, or several.
+        """
+        found = self.rows(image)
+        if np.ndim(image) or len(found) != 1:
+            raise StoreError(f"one image was asked for, an id or a row number; got {image!r}")
+        return int(found[0])
 
     def check_matches(self, image_ids: Sequence[str], captions: Sequence[str]) -> None:
         """Make sure that row i of this store is item i of other data: the same images and captions, in that order.
@@ -330,25 +336,51 @@ class TargetStore:
                         f"{_short(theirs)}: {advice}"
                     )
 
-    def explain(self, first: str, second: str) -> "Explanation":
+    def explain(self, first: ImageLike, second: ImageLike) -> "Explanation":
         """Why two images are as similar as they are: shared concepts, each one's share, ``is_a`` paths.
 
         Raises:
             StoreError: one of the images is not in the store.
         """
-        from kg_targets.store.explain import explain
+        from kg_targets.store.explain import Explanation, shared_concepts
 
-        return explain(self, first, second)
+        one, other = self.row(first), self.row(second)
+        names, captions, scorer = self.image_ids, self.captions, self.manifest["config"]["scorer"]
+        pair = Explanation(
+            names[one], names[other], captions[one], captions[other], float(self.block(one, other)[0, 0])
+        )
+        if one == other:
+            return replace(pair, note="It is the same image: similarity 1 by definition.")
+        if not (self.known[one] and self.known[other]):
+            unknown = names[other if self.known[one] else one]
+            return replace(pair, note=f"Nothing is known about {unknown}: its similarity to all others is 0.")
+        if scorer not in _ADDITIVE:
+            note = f"The {scorer} scorer derives no similarity from these images' own concepts: nothing to explain."
+            return replace(pair, note=note)
+        factors = (sparse.csr_array(self.factors[[one]]), sparse.csr_array(self.factors[[other]]))
+        asserted = (self.cuis[one], self.cuis[other])
+        shared = shared_concepts(factors, asserted, self.concepts, self._hierarchy)
+        return replace(pair, shared=shared, note="" if shared else "They share no concept.")
 
-    def to_networkx(self, image_id: str, hops: int = 2) -> "nx.MultiDiGraph":
-        """The image's neighbourhood in the concept graph, ``hops`` edges deep; see ``kg_targets.store.explain``.
+    def to_networkx(self, image: ImageLike, hops: int = 2) -> "nx.MultiDiGraph":
+        """The image, its concepts (``has_attribute``) and what those are (``is_a``), ``hops`` edges from the image.
+
+        Nodes carry ``kind`` ("image" or the concept's kind) and ``name``; edges carry ``relation``, also as their key.
 
         Raises:
             StoreError: no such image.
         """
         from kg_targets.store.explain import neighbourhood
 
-        return neighbourhood(self, image_id, hops)
+        row = self.row(image)
+        told = (self.image_ids[row], self.captions[row])
+        return neighbourhood(told, self.cuis[row], self.concepts, self.is_a, hops)
+
+    @cached_property
+    def _hierarchy(self) -> "nx.DiGraph":
+        from kg_targets.store.explain import hierarchy
+
+        return hierarchy(self.is_a)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -358,36 +390,10 @@ class TargetStore:
     def _neighbor_lists(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
         return self.column("neighbor_rows"), self.column("neighbor_scores")
 
-    def _strings(self, name: str) -> list[str]:
-        return list(self.column(name).to_pylist())
-
-    def _row_numbers(self, rows: ArrayLike | Sequence[int]) -> NDArray[np.int64]:
-        numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
-            raise StoreError(
-                f"row numbers must be between 0 and {len(self) - 1}; got {numbers.min()}–{numbers.max()}"
-            )
-        return numbers
-
 
 _KINDS: dict[str | None, type[TargetStore]] = {}
 """Other kinds of store that ``open`` finds, such as a teacher's; importing ``kg_targets.store.teacher`` adds it."""
 
 
-def check_block_kind(kind: str) -> None:
-    """Refuse a kind of block that there is not.
-
-    Raises:
-        StoreError: it is none of ``BLOCK_KINDS``.
-    """
-    if kind not in BLOCK_KINDS:
-        raise StoreError(f"a block's kind must be one of {', '.join(BLOCK_KINDS)}; got {kind!r}")
-
-
 def _short(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
-
-
-def _frame(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
-    return frame

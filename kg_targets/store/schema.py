@@ -1,5 +1,6 @@
 """Columns and files of a target store; readable with plain pyarrow, pandas, DuckDB or HF datasets."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -118,8 +119,28 @@ _OF_A_TEACHER: dict[str, type] = {"name": str, "kind": str, "digest": str, "dim"
 _PLAIN_NAME = re.compile(r"[a-z_]+(-[0-9]+)?\.parquet")
 
 
-def manifest_problem(manifest: Any) -> str:
-    """What is wrong with the content of a ``manifest.json``, in words; empty if nothing is.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of a store's ``manifest.json``, every file of which is there.
+
+    Raises:
+        StoreError: there is no store, it was written by a newer version, or a file is missing.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{folder} is not a target store (no {MANIFEST}): run `kg-targets build`") from error
+    except ValueError as error:
+        raise StoreError(f"{folder / MANIFEST} is damaged: build the store again") from error
+    if problem := _manifest_problem(manifest):
+        raise StoreError(f"{folder / MANIFEST} {problem}: build the store again")
+    for entry in manifest["files"]:
+        if not (folder / entry["file"]).is_file():
+            raise StoreError(f"{folder / entry['file']} is missing: build the store again")
+    return dict(manifest)
+
+
+def _manifest_problem(manifest: Any) -> str:
+    """What is wrong with a manifest, in words; empty if nothing is.
 
     File names are plain: nothing outside the store's own folder is ever opened.
     """

@@ -16,7 +16,8 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
-from kg_targets.store.reader import TargetStore, check_block_kind
+from kg_targets.store.block import check_block_kind
+from kg_targets.store.reader import ImageLike, TargetStore
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -74,8 +75,8 @@ class TeacherStore(TargetStore):
         """The teacher's logits of a batch: scale·A·Bᵀ, scale·A·Aᵀ or scale·B·Bᵀ.
 
         Args:
-            rows: R row numbers, in any order, repeats allowed.
-            cols: C row numbers; ``rows`` again if left out.
+            rows: R images, as ids or as row numbers (see ``rows``), in any order, repeats allowed.
+            cols: C images; ``rows`` again if left out.
             kind: what rows and columns are: ``image_text``, ``image_image`` or ``text_text``. The logits of texts
                 against images are ``block(cols, rows).T``.
 
@@ -84,11 +85,11 @@ class TeacherStore(TargetStore):
             scale where ``rows[i] == cols[j]``, else 0, whatever the kind.
 
         Raises:
-            StoreError: a row number is out of range, or there is no such kind.
+            StoreError: an image is not in the store, or there is no such kind.
         """
         check_block_kind(kind)
-        left = self._row_numbers(rows)
-        right = left if cols is None else self._row_numbers(cols)
+        left = self.rows(rows)
+        right = left if cols is None else self.rows(cols)
         if not self.dim:
             return matched_only(left, right, self.scale)
         of_rows = self.text_factors if kind == "text_text" else self.image_factors
@@ -96,7 +97,7 @@ class TeacherStore(TargetStore):
         return scaled_products(of_rows[left], of_cols[right], self.scale)
 
     def neighbors(
-        self, image_id: str, k: int = 10, exclude_case: bool = False, kind: str = "image_image"
+        self, image: ImageLike, k: int = 10, exclude_case: bool = False, kind: str = "image_image"
     ) -> pd.DataFrame:
         """The ``k`` rows that the teacher finds most like an image (or caption), the image's own row left out.
 
@@ -109,27 +110,14 @@ class TeacherStore(TargetStore):
         Raises:
             StoreError: no such image, or ``k`` is not between 1 and N - 1.
         """
-        row = self.row(image_id)
+        row = self.row(image)
         if not 0 < k < len(self):
             raise StoreError(f"k must be between 1 and {len(self) - 1}, the other images; got {k}")
         scores = self.block([row], range(len(self)), kind)[0] / np.float32(self.scale)
         order = np.argsort(-scores, kind="stable")
-        case = self.group_ids[row]
-        found = [
-            int(other)
-            for other in order
-            if other != row and not (exclude_case and self.group_ids[other] == case)
-        ][:k]
-        return pd.DataFrame(
-            {
-                "image_id": [self.image_ids[other] for other in found],
-                "score": scores[found],
-                "caption": [self.captions[other] for other in found],
-                "group_id": [self.group_ids[other] for other in found],
-            }
-        )
+        return self._nearest(row, order.tolist(), scores[order].tolist(), k, exclude_case)
 
-    def explain(self, first: str, second: str) -> "Explanation":
+    def explain(self, first: ImageLike, second: ImageLike) -> "Explanation":
         """The teacher's four cosines of two rows; a teacher has no reasons to show.
 
         Raises:
@@ -146,8 +134,8 @@ class TeacherStore(TargetStore):
             f"{texts[0, 1]:.3f}, the first image with the second caption {mixed[0, 1]:.3f}, the second image with the "
             f"first caption {mixed[1, 0]:.3f}; each with its own {mixed[0, 0]:.3f} and {mixed[1, 1]:.3f}."
         )
-        captions = [self.captions[row] for row in rows]
-        return Explanation(first, second, captions[0], captions[1], float(images[0, 1]), (), note)
+        names, captions = ([column[row] for row in rows] for column in (self.image_ids, self.captions))
+        return Explanation(names[0], names[1], captions[0], captions[1], float(images[0, 1]), note=note)
 
     def _vectors(self, name: str) -> NDArray[np.float32]:
         if not self.dim:
@@ -196,7 +184,7 @@ class TeacherStore(TargetStore):
         """See ``threshold``; a teacher's are ``image_factors`` and ``text_factors``."""
         self._no_knowledge()
 
-    def to_networkx(self, image_id: str, hops: int = 2) -> "nx.MultiDiGraph":
+    def to_networkx(self, image: ImageLike, hops: int = 2) -> "nx.MultiDiGraph":
         """See ``threshold``."""
         self._no_knowledge()
 

@@ -7,8 +7,9 @@ import numpy as np
 from scipy import sparse
 
 from kg_targets.errors import StoreError
+from kg_targets.store.block import BLOCK_KINDS
 from kg_targets.store.digest import file_sha256
-from kg_targets.store.reader import BLOCK_KINDS, TargetStore
+from kg_targets.store.reader import TargetStore
 from kg_targets.store.teacher import TeacherStore
 from kg_targets.store.writer import fingerprint
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kg_targets.errors import MissingExtraError
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Section, Table
 from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray, Subjects
@@ -30,11 +31,8 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     """Mean diagonal mass, effective positives, entropy and share of rows without relatives."""
     try:
         policies = [_policies(store) for store in subjects.stores]
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "kg_targets.losses.policies"):
-            raise
-        reason = 'left out: the target policies need torch: pip install "kg-targets[train]"'
-        return Section("shape", TITLE, [reason])
+    except MissingExtraError as error:
+        return Section("shape", TITLE, [f"left out: {error}"])
     sizes, lines = _sizes(subjects.case_count, settings.batch_sizes)
     lines.append(
         f"means over {settings.batches} random batches of B images of different cases; softmax(τ), "

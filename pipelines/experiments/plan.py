@@ -11,7 +11,7 @@ import yaml
 
 from kg_targets.errors import DataError
 from pipelines.experiments.grid import shown
-from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace, forget_fingerprints
 from training.arguments import read_config, to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
 from training.engine.config import RunConfig
@@ -52,17 +52,18 @@ class Plan(ABC):
             KGTargetsError: the data, or what is to be measured of them, are not there.
         """
 
-    @abstractmethod
     def before(self, stage: str) -> None:
         """Called before the jobs of a round of that name are asked for; those before it have run."""
+        forget_fingerprints()
 
     @abstractmethod
     def rounds(self, stage: str) -> Rounds:
         """Name and jobs of each round of a stage; what goes on from another job comes in a later round."""
 
-    @abstractmethod
     def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
         """The training runs of some stages."""
+        jobs = [job for stage in stages for _, make in self.rounds(stage) for job in make()]
+        return [job for job in jobs if isinstance(job, TrainingJob)]
 
     @abstractmethod
     def scores(self) -> list[KeyedJob]:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, lines with the time left elsewhere, a JSONL log."""
+"""Display and log of a run: a bar on a terminal, lines with the time left elsewhere, a JSONL log."""
 
 import json
 import sys

@@ -15,7 +15,7 @@ from training.export.run import read_evaluation, read_run
 from training.folders import check_writable, fresh_folder, replace_folder, write_json, writing
 
 RECORD = "export.json"
-"""What the card says, for machines; its presence marks a folder as an export of ours."""
+"""Content of the card, for machines; its presence marks a folder as an export of ours."""
 CARD = "README.md"
 
 

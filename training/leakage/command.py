@@ -1,4 +1,4 @@
-"""What a test part shares with training, or with a pre-training data set: ``kg-targets leakage``
+"""Overlap of a test part with training, or with a pre-training data set: ``kg-targets leakage``
 
 images      image ids that are in two parts
 questions   (image, question) pairs of one part that another part has, too
@@ -39,7 +39,7 @@ from training.leakage.overlap import (
     shared,
     touching,
 )
-from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split, add_cut, add_data, read_data, read_split
+from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split, add_data, add_split, read_data, read_split
 
 IMAGES, QUESTIONS, NEAR, AGAINST = KINDS = ("images", "questions", "near", "against")
 ALL_KINDS = "all"
@@ -50,7 +50,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets leakage`."""
     parser.description = __doc__
     add_data(parser)
-    add_cut(parser, PUBLISHED, (PUBLISHED, *PROTOCOLS))
+    add_split(parser, PUBLISHED, (PUBLISHED, *PROTOCOLS))
     for name, default, told in (
         ("--radius", RADIUS, f"most differing bits of {BITS}; default {RADIUS}"),
         ("--against", None, "pre-training data set of kg-targets, such as medpix, or its manifest"),
@@ -167,7 +167,7 @@ def _refuse_leaks(found: Mapping[str, int]) -> None:
 
 
 def _refuse_unseen(kind: str, compared: bool, unseen: int, allowed: int) -> None:
-    """What could not be looked at must not pass for clean."""
+    """Refuse what could not be looked at: it must not pass for clean."""
     if not compared:
         raise DataError(
             f"--enforce {kind}: nothing was compared, since no image can be read and no ids match: put the images "
@@ -225,7 +225,7 @@ def _parts_line(report: Mapping[str, Any]) -> str:
         for name, part in report["parts"].items()
         if part["questions"]
     )
-    return f"{report['dataset']}, {report['protocol']}, cut {report['split_seed']}: {parts}"
+    return f"{report['dataset']}, {report['protocol']}, split seed {report['split_seed']}: {parts}"
 
 
 def _shared_line(one: Shared) -> str:

@@ -38,7 +38,7 @@ OUTPUTS = (RESULT, MARKDOWN, TABLE, IMAGES, TEXTS, FROM_TEXTS, BLOCK)
 """Everything that an evaluation may write; which pictures it does depends on its directions."""
 
 FORMAT = 2
-"""Of RESULT; an evaluation in another one is done again."""
+"""Version of RESULT; an evaluation in another one is done again."""
 
 Writers = Mapping[str, Callable[[Path], None]]
 """File name to what writes the file at a path."""

@@ -22,8 +22,8 @@ from training.retrieval.measures import Measures, measure_chance
 from training.retrieval.runs import CHANCE, read_groups
 from training.retrieval.score_sheets import (
     CLASSES,
-    Fact,
     ScoreSheet,
+    Value,
     case_names,
     pool,
     read_sheet,
@@ -53,7 +53,7 @@ def score_run(store: TargetStore, source: ImageSource, run: Path, config: EvalCo
 
 
 def score_chance(store: TargetStore, source: ImageSource, config: EvalConfig) -> ScoreSheet:
-    """What a gallery in random order is expected to score, of the same queries as ``score_run``.
+    """Expected scores of a gallery in random order, of the same queries as ``score_run``.
 
     Raises:
         KGTargetsError: an option is not possible, or images are broken beyond ``config.max_broken``.
@@ -84,11 +84,11 @@ def _can_read(source: ImageSource, row: int) -> bool:
     return True
 
 
-def _sheet(data: RetrievalSet, measures: Measures, plan: Plan, model: dict[str, Fact]) -> ScoreSheet:
+def _sheet(data: RetrievalSet, measures: Measures, plan: Plan, model: dict[str, Value]) -> ScoreSheet:
     store, config = data.store, plan.config
     _, sizes = np.unique(data.excluded(config.group_exclusion), return_counts=True)
     images = len(data.rows)
-    facts: dict[str, Fact] = {
+    metadata: dict[str, Value] = {
         "dataset": store.dataset,
         "split": store.split,
         "store": store.fingerprint,
@@ -104,7 +104,7 @@ def _sheet(data: RetrievalSet, measures: Measures, plan: Plan, model: dict[str, 
     }
     ids, groups = store.image_ids, store.group_ids
     kept = [ids[row] for row in data.rows]
-    return ScoreSheet(kept, case_names(kept, [groups[row] for row in data.rows]), measures, facts)
+    return ScoreSheet(kept, case_names(kept, [groups[row] for row in data.rows]), measures, metadata)
 
 
 def command(parser: argparse.ArgumentParser) -> Work:

@@ -122,8 +122,25 @@ def test_names_are_known_and_checked_without_loading_torch() -> None:
 
 def test_the_older_names_are_the_same_functions() -> None:
     import kg_targets.losses as library
+    from kg_targets.losses import contrastive, policies, registry
     from training.nb_clip import losses, targets
 
+    for older, newer in ((losses, contrastive), (targets, policies)):
+        for name in older.__all__:
+            assert getattr(older, name) is getattr(newer if hasattr(newer, name) else registry, name)
+    contract = {"semantic_matching_loss", "info_nce_loss", "mse_loss", "sigmoid_loss"}
+    assert contract <= set(losses.__all__) & set(library.__all__)
+    assert {"softmax_policy", "fixed_mass_policy", "evidence_policy"} <= {*targets.__all__} & {
+        *library.__all__
+    }
     for name in library.__all__:
-        assert getattr(library, name) is getattr(targets if name.endswith("_policy") else losses, name)
-    assert losses.LOSSES is LOSSES and targets.POLICIES is POLICIES
+        assert getattr(library, name) in (getattr(contrastive, name, None), getattr(policies, name, None))
+
+
+def test_the_trainer_minimises_the_librarys_own_functions() -> None:
+    import kg_targets.losses as library
+
+    functions = {name: loss.load() for name, loss in LOSSES.items()}
+    assert functions == {name: getattr(library, f"{name}_loss") for name in LOSSES}
+    for name in ("softmax", "fixed_mass", "evidence"):
+        assert bind_policy(name, **PARAMETERS).func is getattr(library, f"{name}_policy")  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import StoreWriter, TargetStore, verify_store
-from kg_targets.store.product import gram
+from kg_targets.store.block import gram
 from kg_targets.store.verify import _knowledge
 from tests.builds import CAPTIONS, build
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -152,7 +153,9 @@ def test_batch_sizes_that_no_data_can_fill_are_replaced_by_all_cases_and_said() 
 def test_without_torch_the_section_says_what_to_install(
     store: TargetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "kg_targets.losses.policies", None)
+    for name in [name for name in sys.modules if name.startswith("kg_targets.losses")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
     section = shape.shape_section(Subjects((store,)), FAST)
     assert section.table is None and "kg-targets[train]" in section.lines[0]
 
@@ -180,7 +183,7 @@ def test_stars_survive_holm_and_the_first_store_has_no_test() -> None:
     assert significant(measured) == [[False, True, False]]
     line = cells(measured)[0]
     assert line[2] == "–" and "p" not in line[3] and line[4].endswith("*") and "p 1.0000" in line[5]
-    interval = measured[0].intervals[0]
+    interval = measured[0].stores[0]
     assert interval.low < base.mean() < interval.high and interval.cases == 60
 
 

@@ -125,8 +125,8 @@ def test_a_grid_is_stopped_continued_reported_and_not_repeated(capsys: pytest.Ca
         ("knowledge graph", "model"), ("plain", "model"), ("plain", "question_only"), ("plain", "shuffled"),
     ]  # fmt: skip
     assert len(told["rows"]["kg"]["pretraining"]) == 2 and told["rows"]["kg"]["seconds"] > 0
-    facts = json.loads(Path("out/scores/plain-strict-seed0-shuffled/predictions.json").read_text())
-    assert (facts["name"], facts["images"], facts["shuffle_seed"]) == ("plain", "shuffled", 0)
+    metadata = json.loads(Path("out/scores/plain-strict-seed0-shuffled/predictions.json").read_text())
+    assert (metadata["name"], metadata["images"], metadata["shuffle_seed"]) == ("plain", "shuffled", 0)
 
     made = [Path("out") / name for name in ("runs", "pretrain", "scores")]
     before = [modified(folder) for folder in made]

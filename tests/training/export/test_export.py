@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from kg_targets.store import TargetStore
 from tests.processes import kg_targets
 from tests.training.tiny import write_world
-from training.data.facts import describe_data
+from training.data.metadata import describe_data
 from training.run import main as run
 
 export = kg_targets("export")

@@ -52,6 +52,8 @@ def test_a_list_of_sources_is_read_from_yaml_and_from_the_command_line_and_writt
         ("--soft_labels=[{weight: 1}]", "names either a store or a teacher"),
         ("--soft_labels=[{store: a, policy: same_case}]", 'soft_labels.policy: "same_case" is not one of'),
         ("--soft_labels=[{store: a, weight: 0}]", "no source has a weight above 0"),
+        ("--soft_labels=[{store: a, weight: -0.5}]", "soft_labels.weight: -0.5 must be at least 0"),
+        ("--soft_labels=[{store: a, weight: .nan}]", "soft_labels.weight: nan must be at least 0"),
         ("--stage=three", '"three" is not one of one, two'),
         ("--data.views=flip", '"flip" is not one of augment, study'),
         ("--data.dev_share=0.7", "data.dev_share: 0.7"),

@@ -1,0 +1,145 @@
+"""What similarity blocks need: which rows are meant, whose cases they are, and the product of sparse factors."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from kg_targets.errors import StoreError
+
+BLOCK_KINDS = ("image_text", "image_image", "text_text")
+"""What the rows and the columns of a block are; knowledge about a pair does not tell an image from its caption."""
+_FULL = 1 / 48
+"""Share of the rows from which on a column is multiplied densely; measured, see benchmarks/README.md."""
+_SEARCHED = 100_000  # ids that a misspelt one is compared with
+
+
+def check_block_kind(kind: str) -> None:
+    """Refuse a kind of block that there is not.
+
+    Raises:
+        StoreError: it is none of ``BLOCK_KINDS``.
+    """
+    if kind not in BLOCK_KINDS:
+        raise StoreError(f"a block's kind must be one of {', '.join(BLOCK_KINDS)}; got {kind!r}")
+
+
+def row_numbers(
+    images: ArrayLike, count: int, row_of: Callable[[], Mapping[str, int]], store: object
+) -> NDArray[np.int64]:
+    """Row numbers of images that are named by their ids (``str``) or by row numbers (``int``), never by both at once.
+
+    The type decides, not the look: ``"2"`` is an id and ``2`` a row, whatever the ids are.
+
+    Args:
+        images: one image, or any sequence of ids or of row numbers: list, range, numpy array, pandas Series or Index
+            (in its order; the index of a Series plays no part). Repeats are allowed; nothing gives no rows.
+        count: number of rows.
+        row_of: gives image id to row number, in row order; called only where there are ids to look up.
+        store: named in messages.
+
+    Returns:
+        int64 [R].
+
+    Raises:
+        StoreError: an id is unknown, a row number is negative or too large, or there is anything else than ids or
+            integers: booleans, floats, missing values, both kinds together, or more than one dimension.
+    """
+    values = _as_array(images)
+    if values.ndim != 1:
+        raise StoreError(f"images must be one image or a flat sequence of them; got shape {values.shape}")
+    if not values.size:
+        return np.zeros(0, dtype=np.int64)
+    if values.dtype.kind == "U" or all(isinstance(value, str) for value in values.flat):
+        known = row_of()
+        try:
+            return np.fromiter((known[name] for name in values.tolist()), np.int64, len(values))
+        except KeyError as error:
+            raise _unknown(str(error.args[0]), list(known), store) from error
+    if values.dtype.kind not in "iu":
+        _refuse_other_types(values)
+    if not (values.min() >= 0 and values.max() < count):
+        raise StoreError(f"row numbers must be between 0 and {count - 1}; got {values.min()}–{values.max()}")
+    return values.astype(np.int64)
+
+
+def _as_array(images: ArrayLike) -> NDArray[Any]:
+    """The images, in one dimension at least; members of a list keep their types, where numpy makes text of all."""
+    if isinstance(images, range):
+        return np.arange(images.start, images.stop, images.step)
+    try:
+        array: NDArray[Any] = np.asarray(images, dtype=None if hasattr(images, "__array__") else object)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"images must be ids or row numbers: {error}") from error
+    return array.reshape(1) if array.ndim == 0 else array
+
+
+def _refuse_other_types(values: NDArray[Any]) -> None:
+    """Raise unless all values are integers."""
+    kinds = {type(value) for value in values.tolist()}
+    if kinds & {bool, np.bool_}:
+        raise StoreError("images must be ids or row numbers, not booleans: take numpy.flatnonzero(mask)")
+    if not all(issubclass(kind, Integral) for kind in kinds):
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise StoreError(f"images must be all ids (str) or all row numbers (int); got {names}")
+
+
+def _unknown(name: str, known: list[str], store: object) -> StoreError:
+    near = difflib.get_close_matches(name, known[:_SEARCHED], n=1)
+    if name.isdecimal() and int(name) < len(known):
+        hint = f"for row {int(name)} pass the integer {int(name)}"
+    else:
+        hint = (
+            f"did you mean {near[0]!r}?" if near else f"its first is {known[0]!r}" if known else "it is empty"
+        )
+    return StoreError(f"{store} has no image {name!r} ({hint})")
+
+
+def case_codes(group_ids: Sequence[str]) -> NDArray[np.int64]:
+    """One integer per case, from 0; an image without ``group_id`` is a case of its own. int64 [N]."""
+    names = np.array([group or f"\0{row}" for row, group in enumerate(group_ids)], dtype=object)
+    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+
+
+def gram(left: sparse.csr_array, right: sparse.csr_array | None = None) -> NDArray[np.float32]:
+    """Products of all rows of ``left`` [R, D] with all rows of ``right`` [C, D], or of ``left`` again: S = A·Bᵀ.
+
+    A few broad ancestors ("Disease", "Anatomical structure") are in most rows: a sparse product spends most of its time
+    on them, a dense one on the thousands of columns that are nearly empty. So the columns are split by how full
+    they are in this batch: the full ones are multiplied as a dense matrix, the rest stays sparse.
+
+    Returns:
+        float32 [R, C]; without ``right`` symmetric up to float32 rounding.
+    """
+    counts = np.bincount(left.indices, minlength=left.shape[1])
+    full = np.flatnonzero(counts > max(2.0, _FULL * left.shape[0]))
+    place = np.full(left.shape[1], -1)
+    place[full] = np.arange(len(full))
+    left_dense, left_rest = _split(left, place, len(full))
+    # The copy keeps numpy off its symmetric routine, which takes four times as long.
+    right_dense, right_rest = (
+        (left_dense.copy(), left_rest) if right is None else _split(right, place, len(full))
+    )
+    product = np.asarray(left_dense @ right_dense.T, dtype=np.float32)
+    rest = sparse.csr_array(left_rest @ right_rest.T)
+    starts = np.repeat(np.arange(rest.shape[0]) * rest.shape[1], np.diff(rest.indptr))
+    product.reshape(-1)[starts + rest.indices] += rest.data
+    return product
+
+
+def _split(
+    matrix: sparse.csr_array, place: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.float32], sparse.csr_array]:
+    """The columns that have a place, dense [R, width], and the others, sparse [R, D]."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    columns = place[matrix.indices]
+    taken = columns >= 0
+    dense = np.zeros((matrix.shape[0], width), dtype=np.float32)
+    dense[rows[taken], columns[taken]] = matrix.data[taken]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[~taken], minlength=matrix.shape[0]))])
+    rest = sparse.csr_array((matrix.data[~taken], matrix.indices[~taken], indptr), shape=matrix.shape)
+    return dense, rest
