@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from training.arguments import read_config
 from training.checks import given
 from training.errors import CheckpointError, ConfigError, KGTargetsError
-from training.options import build, read_options
 from training.teachers.base import Teacher
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "teachers"
@@ -128,4 +128,4 @@ def read_teacher_config(path: Path) -> TeacherConfig:
     Raises:
         ConfigError: it is missing or malformed.
     """
-    return build(TeacherConfig, read_options(TeacherConfig, ["--config", str(path)]))
+    return read_config(TeacherConfig, ["--config", str(path)])

@@ -14,11 +14,11 @@ from PIL import Image
 from kg_targets.manifest import Manifest
 from tests.images import encoded, plain_clip
 from tests.training.vqa.world import edit_questions, write_world
+from training.arguments import read_config
 from training.errors import ConfigError, DataError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.images import ImageTable
-from training.options import build
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import PROTOCOLS, Split, prepare
 
@@ -164,18 +164,12 @@ def test_lengths_beyond_the_models_positions_are_refused_before_anything_is_read
 
 
 def inputs_of(world: Path, table: ImageTable | None, **data: Any) -> Any:
-    tree = {
-        "output": "o",
-        "model": {"preset": "tiny", "lock_vision": True},
-        "data": {
-            "dataset": "vqa_rad",
-            "data_root": str(world),
-            "cache": str(world / "cache"),
-            "batch_size": 6,
-            **data,
-        },
-    }
-    return StepImages(build(FinetuneConfig, tree), fake_vqa(world), table, Accelerator(cpu=True))
+    given = {"dataset": "vqa_rad", "data_root": world, "cache": world / "cache", "batch_size": 6, **data}
+    flags = [f"--data.{name}={value}" for name, value in given.items()]
+    config = read_config(
+        FinetuneConfig, ["--output=o", "--model.preset=tiny", "--model.lock_vision=true", *flags]
+    )
+    return StepImages(config, fake_vqa(world), table, Accelerator(cpu=True))
 
 
 @pytest.mark.parametrize(("views", "name"), [(0, "images"), (3, "image_tokens")])

@@ -18,7 +18,6 @@ from training.errors import ConfigError
 from training.med_vqa import MedVQAConfig, MedVQAModel
 from training.med_vqa.model.build import architecture, build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
-from training.options import leaves
 
 
 def millions(module: torch.nn.Module) -> float:
@@ -234,7 +233,3 @@ def test_only_a_bert_with_its_own_tokenizer_is_a_start(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"{}")
     with pytest.raises(ConfigError):
         fakes.built(folder)
-
-
-def test_every_field_is_documented() -> None:
-    assert all(option.doc for option in leaves(VQAModelConfig, "model."))
