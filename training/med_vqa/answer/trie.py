@@ -9,6 +9,7 @@ The decoder reads the tree as sequences (``pack``): every node at the position o
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,31 +38,23 @@ class Trie:
             sequences: token ids, C of them, without special tokens.
             start: token of the root.
         """
-        tokens, parents, children = [start], [-1], [dict[int, int]()]
-        ends = []
+        root: dict[int, Any] = {}
+        last = []
         for sequence in sequences:
-            node = 0
+            node = root
             for token in sequence:
-                if token not in children[node]:
-                    children[node][token] = len(tokens)
-                    tokens.append(token)
-                    parents.append(node)
-                    children.append({})
-                node = children[node][token]
-            ends.append(node)
-        order, pending = [], [0]
+                node = node.setdefault(token, {})
+            last.append(node)
+        tokens, parents, numbers = list[int](), list[int](), dict[int, int]()
+        pending = [(root, start, -1)]
         while pending:
-            node = pending.pop()
-            order.append(node)
-            pending.extend(reversed(children[node].values()))
-        place = np.empty(len(order) + 1, dtype=np.int64)
-        place[order] = np.arange(len(order))
-        place[-1] = -1  # the root's parent stays what it is
-        return cls(
-            tokens=np.array(tokens, dtype=np.int64)[order],
-            parents=place[np.array(parents, dtype=np.int64)[order]],
-            ends=place[np.array(ends, dtype=np.int64)],
-        )
+            node, token, parent = pending.pop()
+            number = numbers[id(node)] = len(tokens)
+            tokens.append(token)
+            parents.append(parent)
+            pending += [(child, piece, number) for piece, child in reversed(node.items())]
+        ends = [numbers[id(node)] for node in last]
+        return cls(*(np.array(values, dtype=np.int64) for values in (tokens, parents, ends)))
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -61,15 +61,12 @@ class MedVQA:
     @property
     def mean(self) -> Tensor:
         """Per-channel mean of the preprocessing, [3, 1, 1]."""
-        return self._of_channels("mean")
+        return torch.tensor(self.clip_config["preprocess_cfg"]["mean"]).view(3, 1, 1)
 
     @property
     def std(self) -> Tensor:
         """Per-channel standard deviation of the preprocessing, [3, 1, 1]."""
-        return self._of_channels("std")
-
-    def _of_channels(self, name: str) -> Tensor:
-        return torch.tensor(self.clip_config["preprocess_cfg"][name]).view(3, 1, 1)
+        return torch.tensor(self.clip_config["preprocess_cfg"]["std"]).view(3, 1, 1)
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:

@@ -21,7 +21,6 @@ from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.losses import (
     MatchingPairs,
     hard_negatives,
-    matching_inputs,
     matching_loss,
     matching_pairs,
     soft_contrastive_loss,
@@ -137,10 +136,9 @@ class PretrainingStep(PretrainingModel):
         steps: dict[str, Any] = {"beta": weights.beta, "outer": weights.outer, "inner": weights.inner}
         for index, longest in length_groups(words_of_all[pairs.texts]):
             some = MatchingPairs(pairs.images[index], pairs.texts[index], pairs.labels[index])
-            image_rows, text_rows, mask = matching_inputs(
-                some, tokens, states[:, :longest], words_of_all[:, :longest]
+            text, image, logits = self.fuse(
+                states[some.texts, :longest], words_of_all[some.texts, :longest], tokens[some.images]
             )
-            text, image, logits = self.fuse(text_rows, mask, image_rows)
             if weights.matching_weight:
                 parts["matching"].append(matching_loss(logits, some.labels, per_pair))
             answers[index] = logits.argmax(dim=1)

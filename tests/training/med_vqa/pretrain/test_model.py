@@ -213,6 +213,22 @@ def test_without_matching_only_true_pairs_are_fused_and_nothing_is_drawn(
     assert not {"matching", "matching_accuracy", "no_negative"} & set(values)
 
 
+def test_a_negative_text_brings_its_own_mask(vqa: MedVQA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMiF's code keeps the positive's."""
+    model, lengths, rows = made(vqa), (6, 4, 5, 3, 6), 0
+    true = model.fuse
+
+    def fuse(words: Tensor, mask: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        nonlocal rows
+        rows += len(words)
+        assert torch.equal(words.abs().sum(dim=-1) > 0, mask)  # states are zero at padded places
+        return true(words, mask, images)
+
+    monkeypatch.setattr(model, "fuse", fuse)
+    step(model, seen(*lengths), targets())
+    assert rows == 3 * ITEMS
+
+
 def test_negatives_are_a_function_of_the_generator_alone(vqa: MedVQA) -> None:
     model, what = made(vqa).eval(), seen(6, 4, 5, 3, 6)
     first, again, other = (step(model, what, targets(), seed)["matching"] for seed in (0, 0, 1))
