@@ -203,7 +203,11 @@ def configuration(config: Any) -> Any:
     Args:
         config: a ``PretrainedConfig``.
     """
-    return _kept(json.loads(config.to_json_string(use_diff=False)))
+
+    def kept(entries: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in entries.items() if name not in _VOLATILE}
+
+    return json.loads(config.to_json_string(use_diff=False), object_hook=kept)
 
 
 def vocabulary(tokenizer: Any) -> Any:
@@ -221,12 +225,6 @@ def vocabulary(tokenizer: Any) -> Any:
     if hasattr(inner, "bpe_ranks"):
         return [sides, inner.encoder, list(inner.bpe_ranks)]
     return [sides, inner.get_vocab(), inner.all_special_tokens]
-
-
-def _kept(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _kept(inner) for name, inner in value.items() if name not in _VOLATILE}
-    return [_kept(inner) for inner in value] if isinstance(value, list) else value
 
 
 _AXES = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}

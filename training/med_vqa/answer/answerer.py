@@ -80,15 +80,11 @@ class Answerer:
         self._model.to(self._device)  # type: ignore[arg-type]  # transformers' wrapper hides the argument
         self._longest_question = min(max_question_tokens, self._model.text.config.max_position_embeddings)
         longest_answer = self._model.decoder.config.max_position_embeddings - 1
-        self._med_vqa = med_vqa
+        self.preprocess: Callable[[Image.Image], Tensor] = med_vqa.preprocess
+        """An image, mode L or RGB, to the model's input, float32 ``[3, S, S]``."""
         self.candidates = Candidates.of(answers.candidates, self._tokenizer, longest_answer)
         """Answers that ranking chooses from."""
         self._knowledge = knowledge_as_tokens(answers.knowledge, self._tokenizer)
-
-    @cached_property
-    def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """An image, mode L or RGB, to the model's input, float32 ``[3, S, S]``."""
-        return self._med_vqa.preprocess
 
     def tokens(self, questions: Sequence[str]) -> Tokens:
         """Questions as the model reads them; ``truncated`` of them were too long."""
@@ -156,7 +152,10 @@ class Answerer:
         answers: list[list[Answer]] = []
         with self._at_work():
             chooser = Chooser(self._model, self._tokenizer, self.candidates, k, top, self._chunk)
-            knowledge = self._knowledge_states()
+            knowledge = None
+            if len(self._knowledge):
+                ids, mask = self._knowledge.batch(torch.arange(len(self._knowledge)))
+                knowledge = self._model.knowledge(ids.to(self._device), mask.to(self._device))
             for start in range(0, len(questions), self._batch):
                 rows = torch.arange(start, min(start + self._batch, len(questions)))
                 here = given[start : start + self._batch]
@@ -190,13 +189,6 @@ class Answerer:
             seen = tokens[[place for place, _ in rows]]
             answers = self.answer(None, [questions[row] for _, row in rows], image_tokens=seen, **options)
             yield from zip((row for _, row in rows), answers, strict=True)
-
-    def _knowledge_states(self) -> Tensor | None:
-        if not len(self._knowledge):
-            return None
-        ids, mask = self._knowledge.batch(torch.arange(len(self._knowledge)))
-        states: Tensor = self._model.knowledge(ids.to(self._device), mask.to(self._device))
-        return states
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

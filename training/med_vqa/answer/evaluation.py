@@ -77,8 +77,12 @@ def check_fits(saved: Saved, split: Split, part: str) -> None:
             questions of the part; or it is not recorded what it was trained on, and the part may be among it.
     """
     answers, training = saved.answers, saved.training
-    if training is None:
-        _check_unrecorded(split, part)
+    if training is None and (part != TEST or split.protocol == "image_disjoint"):
+        option = f"--split {part}" if part != TEST else f"--protocol {split.protocol}"
+        raise ConfigError(
+            f"{option}: it is not recorded what the model was trained on (give its finished run, or train it again), "
+            "so that only the official test part, under protocol paper or strict, can be answered"
+        )
     if answers.dataset == split.dataset:
         _check_split(saved, split)
     if training is not None and training.digests is not None:
@@ -90,16 +94,6 @@ def check_fits(saved: Saved, split: Split, part: str) -> None:
                 f"{split.dataset}, whose train part is without them: it was trained on {answers.dataset}, protocol "
                 f"{training.protocol}, split seed {training.split_seed}"
             )
-
-
-def _check_unrecorded(split: Split, part: str) -> None:
-    unknown = (
-        "it is not recorded what the model was trained on (give its finished run, or train it again), so that"
-    )
-    if part != TEST:
-        raise ConfigError(f"--split {part}: {unknown} only the official test part can be answered")
-    if split.protocol == "image_disjoint":
-        raise ConfigError(f"--protocol {split.protocol}: {unknown} its test images may have been trained on")
 
 
 def _check_split(saved: Saved, split: Split) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import Tensor
 
 from kg_targets.manifest import Question
@@ -56,7 +55,10 @@ class ImageTable:
 
         def fill(place: int) -> None:
             try:
-                out[place] = transform(_read(root, paths[place]))
+                if not paths[place]:
+                    raise BrokenImage(UNNAMED)
+                file = resolve(root, paths[place])
+                out[place] = transform(decode(read_bytes(file), str(file)))
             except BrokenImage as error:
                 problems[place] = str(error)
 
@@ -129,13 +131,6 @@ class ImageCondition:
         return self._blank if self._images is None else self._images.normalised(name)
 
 
-def _read(root: Path, path: str) -> Image.Image:
-    if not path:
-        raise BrokenImage(UNNAMED)
-    place = resolve(root, path)
-    return decode(read_bytes(place), str(place))
-
-
 class Views:
     """Views of a step's images: augmented anew, or tokens that the frozen image tower made of some views once.
 
@@ -205,10 +200,10 @@ class Views:
         if self._tokens is None:
             drawn = [self._augment.draw(count, generator)[here] for _ in images]
             views = [
-                self._normalised(self._augment.apply(self._scaled(pixels), view))
+                self._augment.apply(pixels.to(self._device).float() / 255.0, view)
                 for pixels, view in zip(images, drawn, strict=True)
             ]
-            return {"images": torch.stack(views)}
+            return {"images": (torch.stack(views) - self._mean) / self._std}
         kept = self._config.cached_views
         chosen = [torch.randint(kept, (count,), generator=generator)]
         if len(images) == 2:
@@ -219,10 +214,4 @@ class Views:
 
     def not_augmented(self, pixels: Tensor) -> Tensor:
         """Normalised images, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""
-        return self._normalised(self._scaled(pixels))
-
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self._device).float() / 255.0
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images - self._mean) / self._std
+        return (pixels.to(self._device).float() / 255.0 - self._mean) / self._std

@@ -194,23 +194,14 @@ class PretrainConfig(RunConfig):
             raise ConfigError(
                 "soft_labels: no source has a weight above 0: leave soft_labels out for hard labels"
             )
-        if self.stage == "two":
-            self._check_stage_two()
-        else:
+        if self.stage == "one":
             check_cached(self.data, self.model)
-
-    def _check_stage_two(self) -> None:
-        if self.model.start is None:
+        elif self.model.start is None:
             raise ConfigError(
                 "stage two goes on from stage one (or two): name its run by --model.start FOLDER"
             )
-        if not self.loss.transport_weight and not self.loss.matching_weight:
+        elif not self.loss.transport_weight and not self.loss.matching_weight:
             raise ConfigError(
                 "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "
                 "learn: set one of them above 0"
             )
-
-    @property
-    def frozen_vision(self) -> bool:
-        """Whether the image tower stays as it is; both towers do in stage two."""
-        return self.model.lock_vision or self.stage == "two"

@@ -241,16 +241,14 @@ class Partners:
     """Images that items' second views are taken from, drawn alike on all processes: labels are of all ranks' items.
 
     Args:
-        cases: case code of each training image, int64 ``[M]``; None: an image is its own partner.
+        cases: case code of each training image, int64 ``[M]``.
     """
 
-    def __init__(self, cases: NDArray[np.int64] | None) -> None:
-        self._cases = cases
-        if cases is not None:
-            order = np.argsort(cases, kind="stable")
-            self._members = np.split(order.astype(np.int64), np.flatnonzero(np.diff(cases[order])) + 1)
+    def __init__(self, cases: NDArray[np.int64]) -> None:
+        self._cases, order = cases, np.argsort(cases, kind="stable")
+        self._members = np.split(order.astype(np.int64), np.flatnonzero(np.diff(cases[order])) + 1)
 
-    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor | None:
+    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         """Places of the images of second views: another one of the case, where there is one.
 
         Args:
@@ -258,10 +256,8 @@ class Partners:
             generator: draws them; the same on every process.
 
         Returns:
-            int64 ``[B_global]``, or None where both views are of one image.
+            int64 ``[B_global]``.
         """
-        if self._cases is None:
-            return None
         drawn = torch.rand(len(positions), generator=generator).tolist()
         found = []
         for position, share in zip(positions.tolist(), drawn, strict=True):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from training.clip.freeze import hold_in_eval
+from training.clip.freeze import BATCH_NORMS, hold_in_eval
 from training.med_vqa.model.attention import real_somewhere
 from training.med_vqa.model.history import Temperature
 from training.med_vqa.model.modeling import MedVQAModel
@@ -29,7 +29,6 @@ LEAST, MOST = 0.01, 1.0
 """Bounds of a temperature that learns."""
 _GROUPS = 4
 """Groups of about one length in which a CPU encodes texts: half of a batch padded to its longest is padding."""
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _freeze(model: PretrainingModel, config: PretrainConfig) -> None:
     vqa, heads, loss = model.vqa, model.heads, config.loss
     two = config.stage == "two"
     locks: Iterable[tuple[nn.Module, bool]] = (
-        (vqa.vision, config.frozen_vision),
+        (vqa.vision, config.model.lock_vision or two),
         (vqa.text, not model.text_learns),
         (vqa.co_attention, not two),
         (heads.matching, not two or not loss.matching_weight),
@@ -222,4 +221,4 @@ def _freeze(model: PretrainingModel, config: PretrainConfig) -> None:
     for name, value in heads.log_taus.items():
         value.requires_grad_(loss.learn_temperatures and used[name])
     if config.model.freeze_batch_norm:
-        hold_in_eval(module for module in vqa.vision.modules() if isinstance(module, _BATCH_NORMS))
+        hold_in_eval(module for module in vqa.vision.modules() if isinstance(module, BATCH_NORMS))

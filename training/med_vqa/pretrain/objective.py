@@ -17,7 +17,6 @@ from torch import Tensor, distributed
 
 from kg_targets.losses.contrastive import gather_features
 from training.med_vqa.model.transport import inner_tokens, transport_loss
-from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.losses import (
     MatchingPairs,
     hard_negatives,
@@ -26,6 +25,7 @@ from training.med_vqa.pretrain.losses import (
     soft_contrastive_loss,
 )
 from training.med_vqa.pretrain.model import Features, PretrainingModel, length_groups
+from training.med_vqa.pretrain.soft_labels import StepTargets
 
 Pair = tuple[Tensor, Tensor]
 Pairs = Sequence[Tensor]
@@ -130,7 +130,10 @@ class PretrainingStep(PretrainingModel):
         states, tokens = _tokens_of_all(features.words, features.image_tokens)
         positives = (pairs.labels == 1).sum()
         counts = torch.stack([positives, positives.new_tensor(len(pairs.labels))]).float()
-        per_positive, per_pair = _mean_over_processes(counts).clamp(min=1.0).unbind()
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.all_reduce(counts)
+            counts /= distributed.get_world_size()
+        per_positive, per_pair = counts.clamp(min=1.0).unbind()
         parts: dict[str, list[Tensor]] = {"transport": [], "matching": []}
         answers = torch.zeros_like(pairs.labels)
         steps: dict[str, Any] = {"beta": weights.beta, "outer": weights.outer, "inner": weights.inner}
@@ -175,10 +178,3 @@ def _tokens_of_all(words: Tensor, image_tokens: Tensor) -> tuple[Tensor, Tensor]
     """
     gathered = gather_features(image_tokens.float().flatten(1), words.float().flatten(1))
     return gathered[1].view(-1, *words.shape[1:]), gathered[0].view(-1, *image_tokens.shape[1:])
-
-
-def _mean_over_processes(counts: Tensor) -> Tensor:
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
-        distributed.all_reduce(counts)
-        counts = counts / distributed.get_world_size()
-    return counts

@@ -31,10 +31,10 @@ from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
-from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
 from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
+from training.med_vqa.pretrain.soft_labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
 
 
 def prepare_run(config: PretrainConfig) -> Prepared:
@@ -107,7 +107,7 @@ class PretrainRun(Task[Step]):
         self.sampler = make_sampler(data, self.corpus.images, config.seed, rank, world_size)
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
         studies = data.views == "study" and config.loss.views_weight > 0
-        self.partners = Partners(self.corpus.cases if studies else None)
+        self.partners = Partners(self.corpus.cases) if studies else None
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
         self.batch_size, self.validate_every = data.batch_size, config.validate_every
@@ -136,9 +136,11 @@ class PretrainRun(Task[Step]):
             # Gathered here and not in the thread: processes must meet in the same order.
             rows = gather_rows(batch.rows, share, device=self.accelerator.device)
             offset = self.accelerator.process_index * len(batch.rows)
-            generator = drawn_for("partners", self.config.seed, step)
-            partners = self.partners(self.corpus.positions(rows), generator)
-            second = None if partners is None else torch.as_tensor(self.corpus.images.rows)[partners]
+            partners = second = None
+            if self.partners is not None:
+                generator = drawn_for("partners", self.config.seed, step)
+                partners = self.partners(self.corpus.positions(rows), generator)
+                second = torch.as_tensor(self.corpus.images.rows)[partners]
             yield Step(batch, rows, partners, thread.submit(self.labels, batch.rows, rows, offset, second))
 
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from training.errors import CheckpointError
 from training.folders import write_json
@@ -31,6 +30,7 @@ from training.med_vqa.model.history import (
 from training.med_vqa.model.saving import CONFIG, Answers, MedVQA, save_med_vqa
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions
 from training.med_vqa.pretrain.model import TEMPERATURES, Heads, PretrainingModel
+from training.weights import explain
 
 HEADS = "heads.safetensors"
 TOWERS: tuple[Part, ...] = ("vision", "text", "image_projection", "text_projection")
@@ -113,8 +113,13 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
                 "run of stage one, or of stage two"
             )
         return [f"model.start {start} has no heads: those of this run are new"]
-    content = _read_heads(path, heads)
-    if any(content[name].shape != value.shape for name, value in heads.state_dict().items()):
+    own = heads.state_dict()
+    try:
+        found = load_file(path)
+        content = {name: found[name] for name in own}
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {explain(error)}") from error
+    if any(content[name].shape != value.shape for name, value in own.items()):
         widths = f"its heads are {record.embed_dim} wide and those of this"
         if two:
             raise CheckpointError(
@@ -125,7 +130,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     here, there = _learnt(heads), record.learnt_temperatures or ()
     configured = {
         name: value
-        for name, value in heads.state_dict().items()
+        for name, value in own.items()
         if name.startswith("log_taus.") and name.removeprefix("log_taus.") not in set(here) & set(there)
     }
     heads.load_state_dict({**content, **configured})
@@ -144,15 +149,3 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
 
 def _learnt(heads: Heads) -> tuple[Temperature, ...]:
     return tuple(name for name in TEMPERATURES if heads.log_taus[name].requires_grad)
-
-
-def _read_heads(path: Path, heads: Heads) -> dict[str, Tensor]:
-    """Every tensor of ``heads``, of whatever shape."""
-    try:
-        content = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    for name in heads.state_dict():
-        if name not in content:
-            raise CheckpointError(f'{path} is damaged: it has no "{name}"')
-    return {name: content[name] for name in heads.state_dict()}

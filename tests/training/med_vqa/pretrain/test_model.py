@@ -27,11 +27,11 @@ from training.med_vqa.pretrain.config import (
     PretrainLossConfig,
     PretrainModelConfig,
 )
-from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.model import length_groups
 from training.med_vqa.pretrain.objective import PretrainingStep, balanced_accuracy
 from training.med_vqa.pretrain.saving import HEADS, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector, ranks
+from training.med_vqa.pretrain.soft_labels import StepTargets
 
 ITEMS = 5
 SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4, excluded=())
