@@ -23,7 +23,7 @@ class LossConfig:
         default="semantic_matching",
         metadata={"choices": [f"{name} ({loss.summary})" for name, loss in LOSSES.items()]},
     )
-    """What is minimised."""
+    """Loss to minimise."""
     mask_same_case: bool = True
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
     init_bias: float = -10.0
@@ -50,13 +50,13 @@ class PolicyConfig:
     )
     """Target policy; semantic_matching only."""
     temperature: float | None = None
-    """Of softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
+    """For softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
     alpha: float = 0.7
     """Probability the true pair keeps: exactly (fixed_mass, uniform, same_case) or at least (evidence), in (0, 1]."""
     threshold: float | None = None
     """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
     saturation: float = 1.0
-    """Evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+    """Evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
     identity_mix_start: float = 0.0
     """Weight w of the identity in soft targets, (1 - w)*P + w*I, at the first step, in [0, 1]; 0: no mix."""
     identity_mix_share: float = 0.25

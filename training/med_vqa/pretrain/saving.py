@@ -109,7 +109,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     if record is None or not path.is_file():
         if two:
             raise CheckpointError(
-                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two goes on from a "
+                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two continues a "
                 "run of stage one, or of stage two"
             )
         return [f"model.start {start} has no heads: those of this run are new"]
