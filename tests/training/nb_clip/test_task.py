@@ -14,7 +14,7 @@ from kg_targets.losses.contrastive import gather_rows, mse_loss, semantic_matchi
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from training.data.cases import case_codes
+from kg_targets.store.block import case_codes
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
