@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.experiments.results import Contrast, Design, Hypothesis, TableDesign
+from pipelines.experiments.results import Contrast, Design, Hypothesis
+from pipelines.experiments.retrieval_grid import Table
 from pipelines.experiments.statistics import Sheets
 from training.retrieval.measures import Scored
 from training.retrieval.score_sheets import ScoreSheet, Value
@@ -15,7 +16,10 @@ MEASURES = ("CUI@50", "CUI@10", "organ P@30")
 LIFT = {"infonce": 0.0, "sm": 0.1, "noise": 0.0, "other": 0.05}
 """What a row adds to each query's score."""
 DESIGN = Design(
-    tables=(TableDesign(("infonce", "noise", "sm"), "infonce"), TableDesign(("sm", "other"), "sm")),
+    tables=(
+        Table(title="one", rows=["infonce", "noise", "sm"], baseline="infonce"),
+        Table(title="two", rows=["sm", "other"], baseline="sm"),
+    ),
     primary=Hypothesis(Contrast("sm", "infonce"), "CUI@50"),
     secondary=("CUI@10",),
     draws=200,

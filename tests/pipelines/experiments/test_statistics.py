@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.experiments.results import Contrast, Design, Hypothesis, Results, TableDesign
+from pipelines.experiments.results import Contrast, Design, Hypothesis, Results
+from pipelines.experiments.retrieval_grid import Table
 from pipelines.experiments.statistics import Sheets, analyse
 from tests.pipelines.experiments.score_sheet_fakes import DESIGN, FOLDS, MEASURES, chance, sheets
 from training.errors import ConfigError, DataError
@@ -101,7 +102,10 @@ def test_rows_that_do_not_differ_are_called_different_as_seldom_as_the_level_say
 
     given = {row: {0: {fold: null(fold) for fold in FOLDS}} for row in ("a", "b")}
     design = Design(
-        (TableDesign(("a", "b"), "a"),), Hypothesis(Contrast("b", "a"), names[0]), tuple(names[1:]), draws=2
+        (Table(title="all", rows=["a", "b"], baseline="a"),),
+        Hypothesis(Contrast("b", "a"), names[0]),
+        tuple(names[1:]),
+        draws=2,
     )
     found = analyse(given, {fold: null(fold) for fold in FOLDS}, design)
     by_measure = found.differences[Contrast("b", "a")].values()
