@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from machine import Times, command, head, interleaved, report, seconds, spread
 from torch import Tensor
+from transformers import BertConfig
 
-from training.clip.load import model_config
-from training.med_vqa import MedVQAConfig, MedVQAModel
+from training.med_vqa import MedVQAModel
 from training.med_vqa.answer.ranking import Ranker
 from training.med_vqa.answer.trie import CHUNK, Trie, pack
-from training.med_vqa.model.config import PRESETS
+from training.med_vqa.model.build import architecture, pretrained_vision
+from training.med_vqa.model.config import PRESETS, VQAModelConfig
 from training.med_vqa.model.modeling import Encoded
-from training.med_vqa.model.vision import square
 
 PACKAGES = ("torch", "transformers", "numpy")
 START, END, FIRST = 1, 2, 3
@@ -67,35 +67,17 @@ def build(preset: str, decoder_only: bool = False) -> MedVQAModel:
 
     Args:
         preset: its sizes.
-        decoder_only: question encoder and co-attention of one layer each: nothing asks them.
+        decoder_only: one layer each of question encoder and co-attention, which are not used.
     """
-    sizes = PRESETS[preset]
-    cfg = model_config(sizes.vision)
-    if "timm_model_name" in cfg["vision_cfg"]:
-        cfg["vision_cfg"]["timm_model_pretrained"] = False
-    if sizes.image_size is not None:
-        cfg["vision_cfg"]["image_size"] = sizes.image_size
-    side = square(cfg["vision_cfg"]["image_size"])
-    bert = {
-        "vocab_size": VOCABULARY[preset], "hidden_size": sizes.text_width, "num_attention_heads": sizes.text_heads,
-        "intermediate_size": sizes.text_ffn,
-    }  # fmt: skip
+    sizes, fewer = PRESETS[preset], {"text_layers": 1, "co_attention_layers": 1} if decoder_only else {}
+    config = VQAModelConfig(preset=preset, text=None, tokenizer="none", **fewer)
+    bert = BertConfig(
+        vocab_size=VOCABULARY[preset], hidden_size=sizes.text_width, num_attention_heads=sizes.text_heads,
+        intermediate_size=sizes.text_ffn, num_hidden_layers=max(sizes.text_layers, sizes.decoder_layers),
+    )  # fmt: skip
+    clip, _ = pretrained_vision(config)
     torch.manual_seed(0)
-    model = MedVQAModel(
-        MedVQAConfig(
-            clip={"model_cfg": cfg, "preprocess_cfg": {"size": side, "mean": [0.5] * 3, "std": [0.5] * 3}},
-            text=bert | {"num_hidden_layers": 1 if decoder_only else sizes.text_layers},
-            decoder=bert | {"num_hidden_layers": sizes.decoder_layers},
-            cross_attention_layers=sizes.cross_attention_layers,
-            hidden_size=sizes.hidden_size,
-            co_attention_layers=1 if decoder_only else sizes.co_attention_layers,
-            co_attention_heads=sizes.heads,
-            co_attention_ffn=sizes.ffn,
-            gate_heads=sizes.heads,
-            gate_ffn=sizes.ffn,
-        )
-    )
-    return model.train(False)
+    return MedVQAModel(architecture(config, clip, bert)).train(False)
 
 
 class Lanes:
@@ -138,9 +120,9 @@ class Lanes:
         size = self._options.bare_batch
         for start in range(0, len(encoded), size):
             part = encoded.map(lambda states: states[start : start + size])  # noqa: B023 - called at once
-            remembered = self.model.precompute_cross_attention_kv(part)
+            memory, decoder = self.model.precompute_cross_attention_kv(part).memory, self.model.decoder
             for tokens, mask, positions in self._inputs:
-                self.model.decode(tokens.expand(len(part), -1), remembered, mask, positions)
+                decoder.scores(decoder(tokens.expand(len(part), -1), mask, positions, memory, part.mask))
 
     def flat(self, encoded: Encoded) -> None:
         """Candidate by candidate."""
@@ -236,7 +218,7 @@ def main() -> None:
     result = head(PACKAGES, device, **settings) | {
         "sizes": asdict(PRESETS[options.preset]) | {"vocabulary": VOCABULARY[options.preset]},
         "tokens_of_a_question": {
-            "unique_prefixes": lanes.ranker.prefixes if lanes.ranker else 0,
+            "unique_prefixes": sum(one.own for one in lanes.packs),
             "packed": sum(len(one.tokens) for one in lanes.packs),
             "flat": sum(len(ids) + 1 for ids in sequences),
         },

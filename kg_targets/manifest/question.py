@@ -30,7 +30,7 @@ class Question:
     category: str
     """What scores are broken down by."""
     kind: str
-    """Category with ``open`` or ``closed``: what the majority floor goes by."""
+    """Category with ``open`` or ``closed``: what the majority baseline goes by."""
     references: tuple[str, ...] = ()
     """Every right answer as in the file, where there are several; else empty."""
 

@@ -9,6 +9,7 @@ image about which nothing is known, whose list is one great tie, scores exactly 
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import combinations
 
 import numpy as np
@@ -56,7 +57,7 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
         TITLE,
         lines,
         Table(header, cells(measured), left=2),
-        data={"measures": [row.as_json() for row in measured]},
+        data={"measures": [asdict(row) for row in measured]},
     )
 
 

@@ -11,6 +11,7 @@ are often thousands of pairs with S = 1) the choice is random, seeded. Captions 
 """
 
 import heapq
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def separation_section(subjects: Subjects, settings: EvaluationSettings) -> Sect
         "different_case_pairs": len(between[0]),
         "same_caption_share": float(copied.mean()),
         "different_cases_mean": [float(values.mean()) for values in outside],
-        "measures": [row.as_json() for row in measured],
+        "measures": [asdict(row) for row in measured],
     }
     return Section("separation", SEPARATION, lines, Table(header, rows, left=2), data=data)
 

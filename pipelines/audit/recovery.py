@@ -11,15 +11,17 @@ difference is what a store adds. What still ties is not ordered: hit@m and MRR a
 images that tie at the k-th place each vote with their probability of being in. Candidates are the concepts of the
 hidden one's group that the image does not assert anyway ("filtered" ranking; Bordes et al. 2013).
 
-A concept's relatives (its ancestors and descendants, as far as any of the stores knows them) are taken away with it:
+A concept's ancestors and descendants, as far as any of the stores knows them, are taken away with it:
 "effusion" left standing would give "pleural effusion" away without any knowledge of medicine. All stores are asked
 the same questions: only concepts that every store asserts of the image are hidden or voted for.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -83,7 +85,7 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
     measured = _measured(subjects, questions, settings)
     header = ["hidden", "metric ×100", *subjects.columns, "frequency"]
     data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
-    measures = [row.as_json() for row in measured]
+    measures = [asdict(row) for row in measured]
     columns = [*(str(store.path) for store in subjects.stores), "frequency"]
     return Section(
         "recovery",
@@ -131,21 +133,20 @@ def store_scores(
     store: TargetStore, questions: HiddenConcepts, cases: IntArray, neighbors: int
 ) -> dict[str, FloatArray]:
     """hit@m and MRR of every question by the votes of the nearest images, float64 [Q] each."""
-    scores = _empty(questions)
-    for span, block in similarity_chunks(factors_without(store, questions), store.factors):
-        block[cases[questions.rows[span], None] == cases[None, :]] = -np.inf
-        votes = (_voters(block, neighbors) @ questions.asserted).toarray()
-        _score(scores, span, votes, questions, cases)
-    return scores
+
+    def votes() -> Iterator[tuple[slice, FloatArray]]:
+        for span, block in similarity_chunks(factors_without(store, questions), store.factors):
+            block[cases[questions.rows[span], None] == cases[None, :]] = -np.inf
+            yield span, (_voters(block, neighbors) @ questions.asserted).toarray()
+
+    return _scores(votes(), questions, cases)
 
 
 def frequency_scores(questions: HiddenConcepts, cases: IntArray) -> dict[str, FloatArray]:
     """The same where nobody votes: concepts ranked by how many images of other cases assert them."""
-    scores = _empty(questions)
-    for span in _spans(len(questions.rows)):
-        votes = np.zeros((span.stop - span.start, len(questions.cuis)))
-        _score(scores, span, votes, questions, cases)
-    return scores
+    width = len(questions.cuis)
+    none = ((span, np.zeros((span.stop - span.start, width))) for span in _spans(len(questions.rows)))
+    return _scores(none, questions, cases)
 
 
 def _voters(block: FloatArray, neighbors: int) -> sparse.csr_array:
@@ -160,33 +161,32 @@ def _voters(block: FloatArray, neighbors: int) -> sparse.csr_array:
     return sparse.csr_array(parts, shape=block.shape)
 
 
-def _score(
-    scores: dict[str, FloatArray], span: slice, votes: FloatArray, questions: HiddenConcepts, cases: IntArray
-) -> None:
-    """Rank the hidden concepts of a chunk of questions by ``votes``, float64 [chunk, V], then by frequency."""
-    each, hidden = np.arange(len(votes)), questions.hidden[span]
-    candidates = questions.asserted[questions.rows[span]].toarray() == 0
-    for group, members in questions.groups.items():
-        outside = np.setdiff1d(np.arange(votes.shape[1]), members)
-        candidates[np.ix_(questions.names[span] == group, outside)] = False
-    candidates[each, hidden] = True
-    frequency = images_of_other_cases(questions.asserted, cases, questions.rows[span])
-    lead, more = votes - votes[each, hidden][:, None], frequency - frequency[each, hidden][:, None]
-    level = np.abs(lead) <= _TOLERANCE
-    better = (((lead > _TOLERANCE) | (level & (more > 0))) & candidates).sum(axis=1)
-    tied = (level & (more == 0) & candidates).sum(axis=1)  # the hidden concept itself included
-    for m in HITS:
-        scores[f"hit@{m}"][span] = np.clip((m - better) / tied, 0.0, 1.0)
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, votes.shape[1] + 1))])
-    scores["MRR"][span] = (harmonic[better + tied] - harmonic[better]) / tied
+def _scores(
+    voted: Iterable[tuple[slice, FloatArray]], questions: HiddenConcepts, cases: IntArray
+) -> dict[str, FloatArray]:
+    """Rank the hidden concepts of each chunk of questions by its votes, float64 [chunk, V], then by frequency."""
+    scores = {metric: np.zeros(len(questions.rows)) for metric in METRICS}
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, len(questions.cuis) + 1))])
+    for span, votes in voted:
+        each, hidden = np.arange(len(votes)), questions.hidden[span]
+        candidates = questions.asserted[questions.rows[span]].toarray() == 0
+        for group, members in questions.groups.items():
+            outside = np.setdiff1d(np.arange(votes.shape[1]), members)
+            candidates[np.ix_(questions.names[span] == group, outside)] = False
+        candidates[each, hidden] = True
+        frequency = images_of_other_cases(questions.asserted, cases, questions.rows[span])
+        lead, more = votes - votes[each, hidden][:, None], frequency - frequency[each, hidden][:, None]
+        level = np.abs(lead) <= _TOLERANCE
+        better = (((lead > _TOLERANCE) | (level & (more > 0))) & candidates).sum(axis=1)
+        tied = (level & (more == 0) & candidates).sum(axis=1)  # the hidden concept itself included
+        for m in HITS:
+            scores[f"hit@{m}"][span] = np.clip((m - better) / tied, 0.0, 1.0)
+        scores["MRR"][span] = (harmonic[better + tied] - harmonic[better]) / tied
+    return scores
 
 
 def _spans(count: int) -> list[slice]:
     return [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-
-
-def _empty(questions: HiddenConcepts) -> dict[str, FloatArray]:
-    return {metric: np.zeros(len(questions.rows)) for metric in METRICS}
 
 
 def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
@@ -200,7 +200,8 @@ def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     up = ancestors(cuis, sorted({edge for store in stores for edge in is_a_edges(store)}))
     related = sparse.csr_array(((up + up.T) > 0).astype(np.float64))
     in_use = np.asarray(asserted.sum(axis=0)).ravel() > 0
-    kinds = _kinds(stores, cuis)
+    concepts = pd.concat([store.concepts for store in stores]).drop_duplicates("cui").set_index("cui")
+    kinds = concepts.loc[cuis, "kind"]
     groups = {name: np.flatnonzero(np.isin(kinds, members) & in_use) for name, members in KIND_GROUPS.items()}
     rows, hidden, names = _choose(asserted, related, groups, np.random.default_rng([seed, 2]))
     kept = np.zeros(len(rows), dtype=bool)
@@ -248,7 +249,10 @@ def _choose(
     for row in range(asserted.shape[0]):
         own = asserted.indices[asserted.indptr[row] : asserted.indptr[row + 1]]
         for name, members in groups.items():
-            eligible = [c for c in np.intersect1d(own, members) if _leaves_something(own, related, c)]
+            mine = np.intersect1d(own, members)
+            eligible = [
+                c for c in mine if not np.isin(own, related.indices[slice(*related.indptr[c : c + 2])]).all()
+            ]
             if eligible:
                 rows.append(row)
                 hidden.append(int(eligible[generator.integers(len(eligible))]))
@@ -256,37 +260,18 @@ def _choose(
     return np.asarray(rows, np.int64), np.asarray(hidden, np.int64), np.asarray(names, object)
 
 
-def _leaves_something(own: IntArray, related: sparse.csr_array, hidden: int) -> bool:
-    taken = related.indices[related.indptr[hidden] : related.indptr[hidden + 1]]
-    return not np.isin(own, taken).all()
-
-
 def _asserted_by_all(stores: Sequence[TargetStore], cuis: list[str]) -> sparse.csr_array:
-    everywhere: sparse.csr_array | None = None
-    for store in stores:
-        matrix = store.cui_matrix()
-        columns = np.searchsorted(cuis, store.concepts["cui"].tolist())
+    def wide(store: TargetStore) -> sparse.csr_array:
+        matrix, columns = store.cui_matrix(), np.searchsorted(cuis, store.concepts["cui"].tolist())
         parts = (matrix.data.astype(np.float64), columns[matrix.indices], matrix.indptr)
-        wide = sparse.csr_array(parts, shape=(matrix.shape[0], len(cuis)))
-        everywhere = wide if everywhere is None else sparse.csr_array(everywhere.multiply(wide))
-    return sparse.csr_array(everywhere)
+        return sparse.csr_array(parts, shape=(matrix.shape[0], len(cuis)))
 
-
-def _kinds(stores: Sequence[TargetStore], cuis: list[str]) -> NDArray[np.object_]:
-    """Kind of each concept; the first store that has it decides."""
-    kinds: dict[str, str] = {}
-    for store in stores:
-        for cui, kind in zip(store.concepts["cui"], store.concepts["kind"], strict=True):
-            kinds.setdefault(cui, kind)
-    return np.asarray([kinds[cui] for cui in cuis], dtype=object)
-
-
-_ADDITIVE = ("ontology",)
+    return sparse.csr_array(reduce(lambda one, other: one.multiply(other), map(wide, stores)))
 
 
 def is_additive(store: TargetStore) -> bool:
     """Whether factors follow from an image's own concepts, so that one can be taken away (not permuted, not noise)."""
-    return store.manifest["config"]["scorer"] in _ADDITIVE
+    return bool(store.manifest["config"]["scorer"] == "ontology")
 
 
 def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:

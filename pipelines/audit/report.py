@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,10 @@ class Measured:
     metric: str
     baseline: float
     """What ignorance reaches: chance or frequency; NaN where there is no such level."""
-    intervals: tuple[Interval, ...]
+    stores: tuple[Interval, ...]
     """One per store."""
-    against_first: tuple[Comparison | None, ...]
+    minus_first: tuple[Comparison | None, ...]
     """Paired differences, store minus first store; ``None`` for the first."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The measure as plain values."""
-        return {
-            "subject": self.subject,
-            "metric": self.metric,
-            "baseline": self.baseline,
-            "stores": [asdict(interval) for interval in self.intervals],
-            "minus_first": [None if item is None else asdict(item) for item in self.against_first],
-        }
 
 
 def measure(
@@ -65,10 +55,9 @@ def measure(
 
 def significant(measured: Sequence[Measured], level: float = 0.05) -> list[list[bool]]:
     """Which comparisons stay below ``level`` after Holm's correction over all of a section's, [measure][store]."""
-    p_values = [math.nan if item is None else item.p_value for row in measured for item in row.against_first]
-    flags = [p < level for p in holm(p_values)]
-    width = len(measured[0].against_first) if measured else 0
-    return [flags[start : start + width] for start in range(0, len(flags), width)] if width else []
+    p_values = [math.nan if item is None else item.p_value for row in measured for item in row.minus_first]
+    flags = iter([p < level for p in holm(p_values)])
+    return [[next(flags) for _ in row.minus_first] for row in measured]
 
 
 def cells(measured: Sequence[Measured], scale: float = 100.0, digits: int = 1) -> list[list[str]]:
@@ -79,10 +68,8 @@ def cells(measured: Sequence[Measured], scale: float = 100.0, digits: int = 1) -
     rows = []
     for row, flags in zip(measured, significant(measured), strict=True):
         line = [row.subject, row.metric, _number(row.baseline * scale, digits)]
-        for interval, comparison, flag in zip(row.intervals, row.against_first, flags, strict=True):
-            mean, low, high = (
-                _number(value * scale, digits) for value in (interval.mean, interval.low, interval.high)
-            )
+        for one, comparison, flag in zip(row.stores, row.minus_first, flags, strict=True):
+            mean, low, high = (_number(value * scale, digits) for value in (one.mean, one.low, one.high))
             test = "" if comparison is None else f" p {_number(comparison.p_value, 4)}{'*' if flag else ' '}"
             line.append(f"{mean} [{low}, {high}]{test}")
         rows.append(line)
@@ -104,15 +91,14 @@ class Table:
 
     def text(self) -> list[str]:
         """Aligned lines for a terminal."""
-        widths = [
-            max(len(row[column]) for row in (self.header, *self.rows)) for column in range(len(self.header))
-        ]
+        lines = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        signs = ["<" if column < self.left else ">" for column in range(len(widths))]
         return [
             "  ".join(
-                cell.ljust(width) if column < self.left else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+                f"{cell:{sign}{width}}" for cell, sign, width in zip(line, signs, widths, strict=True)
             ).rstrip()
-            for row in (self.header, *self.rows)
+            for line in lines
         ]
 
     def markdown(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""``kg-targets evaluate-targets``: how good are the targets of a store, measured without training on them.
+"""``kg-targets evaluate targets``: how good are the targets of a store, measured without training on them.
 
 Five sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
 (``recovery``), the shape of the target rows (``shape``), images of one case, and the most similar images of different
@@ -17,6 +17,7 @@ from pipelines.audit.report import Section, to_json
 from pipelines.audit.shape import shape_section
 from pipelines.audit.subjects import EvaluationSettings, Subjects, open_subjects
 from pipelines.build.executors import Say
+from training.folders import check_writable, write_text
 
 SECTIONS: tuple[Callable[[Subjects, EvaluationSettings], Section], ...] = (
     agreement_section,
@@ -48,16 +49,18 @@ def evaluate_targets(
     Raises:
         KGTargetsError: the stores cannot be compared or scored, or an output file cannot be written.
     """
-    for file in (json_file, markdown_file):
-        _prepare(file)
+    for option, file in (("--json", json_file), ("--markdown", markdown_file)):
+        if file is not None and file.is_dir():
+            raise DataError(f"{file} is a folder: name a file in it")
+        if file is not None:
+            check_writable(file.parent, option)
     subjects = open_subjects(paths)
     head = _head(subjects, settings)
     say("\n".join(head) + "\n")
-    sections = []
-    for number, make in enumerate(SECTIONS, 1):
-        section = make(subjects, settings)
-        sections.append(section)
-        say(section.text(number))
+    sections: list[Section] = []
+    for make in SECTIONS:
+        sections.append(make(subjects, settings))
+        say(sections[-1].text(len(sections)))
     content = {
         "dataset": subjects.reference.dataset,
         "split": subjects.reference.split,
@@ -71,8 +74,11 @@ def evaluate_targets(
     }
     title = f"# Targets of {content['dataset']}/{content['split']}, scored without training\n"
     parts = [section.markdown(number) for number, section in enumerate(sections, 1)]
-    _write(json_file, to_json(content))
-    _write(markdown_file, "\n".join([title, *(f"- {line}" for line in head), "", *parts]))
+    if json_file is not None:
+        write_text(json_file, to_json(content), "--json")
+    if markdown_file is not None:
+        page = "\n".join([title, *(f"- {line}" for line in head), "", *parts])
+        write_text(markdown_file, page, "--markdown")
     return content
 
 
@@ -96,24 +102,3 @@ def _head(subjects: Subjects, settings: EvaluationSettings) -> list[str]:
             f"{entry['unknown_images']:,} unknown images"
         )
     return lines
-
-
-def _prepare(file: Path | None) -> None:
-    """Find out before the work whether the file can be written after it."""
-    if file is None:
-        return
-    if file.is_dir():
-        raise DataError(f"{file} is a folder: name a file in it")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{file.parent} cannot be made ({error.strerror}): choose another place") from error
-
-
-def _write(file: Path | None, text: str) -> None:
-    if file is None:
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{file} cannot be written ({error.strerror}): choose another place") from error

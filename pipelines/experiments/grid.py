@@ -25,8 +25,8 @@ from pydantic import (
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
+from training.arguments import read_config
 from training.engine.config import RunConfig
-from training.options import build, read_options
 from training.tasks import find_task
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
@@ -116,11 +116,8 @@ def parse(model: type[M], content: Any, where: str = "") -> M:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, [*([where] if where else []), *first["loc"]])) or "grid"
-        message = (
-            _NO_LIST
-            if first["type"] == "tuple_type"
-            else str(first.get("ctx", {}).get("error", first["msg"]))
-        )
+        said = first.get("ctx", {}).get("error", first["msg"])
+        message = _NO_LIST if first["type"] == "tuple_type" else str(said)
         raise ConfigError(f"{place}{' ' if message.startswith('must ') else ': '}{message}") from None
 
 
@@ -147,11 +144,8 @@ def _typed(words: str, *types: type) -> Callable[[Any], Any]:
     """What takes values of these types only; a bool is no number, a text is not empty."""
 
     def check(content: Any) -> Any:
-        if (
-            not isinstance(content, types)
-            or (isinstance(content, bool) and bool not in types)
-            or content == ""
-        ):
+        odd = isinstance(content, bool) and bool not in types
+        if odd or not isinstance(content, types) or content == "":
             raise ValueError(words.format(content))
         return content
 
@@ -241,13 +235,11 @@ def training_fields(*runners: str, lists: Sequence[str] = ()) -> PlainValidator:
 
 def as_arguments(settings: Mapping[str, Any]) -> list[str]:
     """``{"loss.name": "info_nce"}`` → ``["--loss.name", "info_nce"]``, values as YAML reads them back."""
-    plain = {
-        key: json.dumps(value, ensure_ascii=False)
-        if value is None or isinstance(value, bool | list)
-        else str(value)
-        for key, value in settings.items()
-    }
-    return [word for key, value in plain.items() for word in (f"--{key}", value)]
+    words: list[str] = []
+    for key, value in settings.items():
+        as_json = value is None or isinstance(value, bool | list)
+        words += [f"--{key}", json.dumps(value, ensure_ascii=False) if as_json else str(value)]
+    return words
 
 
 def training_config(base: Path, task: str, settings: Mapping[str, Any]) -> RunConfig:
@@ -259,7 +251,7 @@ def training_config(base: Path, task: str, settings: Mapping[str, Any]) -> RunCo
     entry = find_task(["--config", str(base)])
     if entry.config.task != task:
         raise ConfigError(f"{base} is a configuration of {entry.config.task}: give one of {task}")
-    return build(entry.config, read_options(entry.config, ["--config", str(base), *as_arguments(settings)]))
+    return read_config(entry.config, ["--config", str(base), *as_arguments(settings)])
 
 
 def check_training(where: str, base: Path, task: str, settings: Mapping[str, Any]) -> None:
@@ -367,7 +359,7 @@ class Grid(Declared):
             row: only this one.
         """
         shipped = self.path.absolute().parent == GRIDS
-        words = ["python", "-m", str(__package__), self.name if shipped else shown(self.path, self.path.name)]
+        words = ["kg-targets", "tables", self.name if shipped else shown(self.path, self.path.name)]
         if self.data_root.absolute() != self.default_root.absolute():
             words += ["--data-root", shown(self.data_root, "DIR")]
         if out.absolute() != (self.out / self.name).absolute():

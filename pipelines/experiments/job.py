@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from pipelines.experiments.grid import as_arguments, shown, training_config
 from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key
 from training.engine.config import RunConfig
 from training.folders import write_json
+from training.tasks import TASKS
 
 SECONDS = "seconds.json"
 """In a run's folder: {"seconds": wall seconds of training, "jobs": at most this many at once, "threads": of each};
 seconds are null while it is continued, and where a part of it was not timed."""
+_NOT_THE_DATA = ("output", "seed", "optim", "policy", "log")
+"""Parts of a configuration on which data and pretrained weights do not depend."""
 _BEFORE = "seconds before"
 """In the same file while a run is continued: those of its earlier parts."""
 
@@ -37,6 +40,11 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """Of jobs that are not told their threads by an option."""
         return {"OMP_NUM_THREADS": str(self.threads)}
+
+    def run_settings(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Training fields that every run is given, dotted name to value."""
+        common = {"seed": seed, "threads": self.threads, "log.trackers": "none"}
+        return {**common, "output": shown(folder), "overwrite": True}
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,28 @@ class Job:
         """
 
 
+_known: dict[str, Sequence[str]] = {}
+
+
+def fingerprints(config: RunConfig) -> Sequence[str]:
+    """Fingerprints of the data and weights that a run is made from, as training itself finds them.
+
+    Found once for all configurations that differ in nothing that they depend on, until ``forget_fingerprints``.
+
+    Raises:
+        KGTargetsError: something is damaged, or not there.
+    """
+    kept = json_sha256({k: v for k, v in asdict(config).items() if k not in _NOT_THE_DATA}, str)
+    if kept not in _known:
+        _known[kept] = TASKS[config.task].load()(config).fingerprints
+    return _known[kept]
+
+
+def forget_fingerprints() -> None:
+    """Look at stores, images and weights again."""
+    _known.clear()
+
+
 @dataclass(frozen=True)
 class TrainingJob(Job):
     """A run of ``training/run.py``; current by the key that training itself goes by."""
@@ -82,14 +112,11 @@ class TrainingJob(Job):
     base: Path = field(kw_only=True)
     settings: Mapping[str, Any] = field(kw_only=True)
     """Every field that the command gives, dotted name to value."""
-    fingerprints: Callable[[RunConfig], Sequence[str]] = field(kw_only=True)
-    """Of the data and weights that such a run is made from. Raises KGTargetsError: they are damaged, or not there."""
 
     @classmethod
     def of(cls, stage: str, name: str, base: Path, settings: Mapping[str, Any], **more: Any) -> "TrainingJob":
         """The job that trains with these settings; ``more``: its other fields."""
-        script = shown(Path(training.__file__).parent / "run.py")
-        command = (python(), script, "--config", shown(base), *as_arguments(settings))
+        command = (*train(), "--config", shown(base), *as_arguments(settings))
         return cls(stage, name, command, base=base, settings=settings, **more)
 
     @property
@@ -108,7 +135,7 @@ class TrainingJob(Job):
             KGTargetsError: something that it trains on is damaged, or not there.
         """
         config = self.config()
-        return run_key(config, list(self.fingerprints(config)), self.workspace.threads)
+        return run_key(config, list(fingerprints(config)), self.workspace.threads)
 
     def finished_key(self) -> str:
         """By which the finished run is known, as its folder has it."""
@@ -219,3 +246,13 @@ def _noted(path: Path) -> dict[str, Any]:
 def python() -> str:
     """This interpreter, as a command."""
     return shown(Path(sys.executable))
+
+
+def train() -> tuple[str, ...]:
+    """``training/run.py`` by this interpreter."""
+    return python(), shown(Path(training.__file__).parent / "run.py")
+
+
+def kg_targets_command() -> str:
+    """``kg-targets`` beside this interpreter, whose folder may not be on the PATH."""
+    return shown(Path(sys.executable).with_name("kg-targets"))

@@ -1,7 +1,6 @@
 """The work of a grid of Med-VQA: stores, pre-training, fine-tuning, and predictions beside the baselines."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -12,19 +11,16 @@ from kg_targets.manifest import Manifest
 from kg_targets.store.digest import json_sha256
 from pipelines.experiments import med_vqa_grid as declared
 from pipelines.experiments.grid import shown
-from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, kg_targets_command, train
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part, Row
 from pipelines.experiments.med_vqa_report import Finished, write_report
 from pipelines.experiments.plan import Plan, Rounds, Say
 from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED
-from training.engine.config import RunConfig
 from training.med_vqa.answer.evaluation import FORMAT
-from training.med_vqa.finetune import run as finetune
 from training.med_vqa.finetune.config import FinetuneConfig
-from training.med_vqa.pretrain import run as pretraining
 from training.vqa import predictions
-from training.vqa.floors import FLOORS
+from training.vqa.baselines import BASELINES
 from training.vqa.protocols import Split, prepare
 
 STORES, PRETRAIN, FINETUNE, SCORE = "stores", "pretrain", "finetune", "score"
@@ -143,10 +139,6 @@ class MedVQAPlan(Plan):
                         "dealing share none, see `Cuts` in docs/vqa_data.md"
                     )
 
-    def before(self, stage: str) -> None:
-        """See ``Plan``: stores and runs are looked at again."""
-        _fingerprints.cache_clear()
-
     def rounds(self, stage: str) -> Rounds:
         """See ``Plan``: of stores by what they need of each other, of pre-training its stages."""
         if stage == STORES:
@@ -154,11 +146,6 @@ class MedVQAPlan(Plan):
         if stage == PRETRAIN:
             return [(name, partial(self.pretraining_jobs, n)) for n, name in enumerate(PRETRAIN_ROUNDS)]
         return [(stage, self.finetuning_jobs if stage == FINETUNE else self.scores)]
-
-    def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
-        """See ``Plan``."""
-        pretrain = [*self.pretraining_jobs(0), *self.pretraining_jobs(1)] if PRETRAIN in stages else []
-        return [*pretrain, *(self.finetuning_jobs() if FINETUNE in stages else ())]
 
     def write_report(self, docs: Path | None) -> list[Path]:
         """See ``Plan``."""
@@ -186,11 +173,9 @@ class MedVQAPlan(Plan):
             return declared.PLACE.sub(lambda found: own.get(found[1]) or shown(self.place(found[1])), content)
         if isinstance(content, Mapping):
             return {key: self._filled(value, **own) for key, value in content.items()}
-        return (
-            [self._filled(value, **own) for value in content]
-            if isinstance(content, list | tuple)
-            else content
-        )
+        if isinstance(content, list | tuple):
+            return [self._filled(value, **own) for value in content]
+        return content
 
     def _store_rounds(self) -> list[list[Job]]:
         """The commands that make stores, those that need other stores after the ones that make these."""
@@ -206,11 +191,12 @@ class MedVQAPlan(Plan):
     def _store(self, name: str) -> Job:
         store, place = self.grid.stores[name], self.place(name)
         own = {declared.HERE: shown(place), declared.DATA_ROOT: shown(self.grid.data_root)}
-        first, *words = self._filled(store.command, **own)
-        command = (python(), *(("-m", "pipelines.cli") if first == "kg-targets" else ()), *words)
+        words = self._filled(store.command, **own)
+        own_command = words[0] == "kg-targets"
+        command = (kg_targets_command(), *words[1:]) if own_command else (*train(), *words[2:])
         return KeyedJob(
             STORES, name, command, tuple(self.place(other) for other in store.stores), self.workspace.environment,
-            workspace=self.workspace, made=place, follows_from=lambda: command, checks_itself=first == "kg-targets",
+            workspace=self.workspace, made=place, follows_from=lambda: command, checks_itself=own_command,
         )  # fmt: skip
 
     @property
@@ -232,13 +218,9 @@ class MedVQAPlan(Plan):
 
     def _pretraining_job(self, row: Row, stage: int, seed: int) -> TrainingJob:
         one, start = row.pretrain[stage], self._pretraining(row, stage - 1, seed) if stage else None
-        settings = {**self._filled(one.settings), **self._own(self._pretraining(row, stage, seed), seed)}
+        own = self.workspace.run_settings(self._pretraining(row, stage, seed), seed)
+        settings = {**self._filled(one.settings), **own}
         return self._training_job(PRETRAIN, row, one.base, declared.PRETRAIN_TASK, settings, start)
-
-    def _own(self, folder: Path, seed: int) -> dict[str, Any]:
-        """Fields of every run that the runner sets."""
-        common = {"seed": seed, "threads": self.workspace.threads, "log.trackers": "none"}
-        return {**common, "output": shown(folder), "overwrite": True}
 
     def _training_job(
         self, stage: str, row: Row, base: Path, task: str, settings: dict[str, Any], start: Path | None
@@ -248,10 +230,8 @@ class MedVQAPlan(Plan):
         if start is not None:
             settings[declared.START] = shown(start)
             needs.append(start / FINISHED)
-        return TrainingJob.of(
-            stage, Path(settings["output"]).name, base, settings, needs=tuple(needs),
-            task=task, workspace=self.workspace, fingerprints=_fingerprints_of,
-        )  # fmt: skip
+        name, more = Path(settings["output"]).name, {"needs": tuple(needs), "workspace": self.workspace}
+        return TrainingJob.of(stage, name, base, settings, task=task, **more)
 
     def finetunings(self) -> list[Finetuning]:
         """All fine-tunings, question-only baselines after those of their row and part."""
@@ -260,7 +240,8 @@ class MedVQAPlan(Plan):
             for seed in self.grid.seeds
             for part in self.grid.parts
             for row in self.rows
-            for blank in ((False, True) if declared.QUESTION_ONLY in row.controls else (False,))
+            for blank in (False, True)
+            if not blank or declared.QUESTION_ONLY in row.controls
         ]
 
     def _run_folder(self, of: Finetuning) -> Path:
@@ -274,7 +255,7 @@ class MedVQAPlan(Plan):
         grid, row = self.grid, one.row
         settings = {
             **self._filled(row.settings),
-            **self._own(self._run_folder(one), one.seed),
+            **self.workspace.run_settings(self._run_folder(one), one.seed),
             "data.dataset": grid.dataset,
             "data.data_root": shown(grid.data_root),
             "data.protocol": one.part.protocol,
@@ -295,9 +276,8 @@ class MedVQAPlan(Plan):
         return [
             replace(one, shuffled=shuffled)
             for one in self.finetunings()
-            for shuffled in (
-                (False, True) if declared.SHUFFLED in one.row.controls and not one.blank else (False,)
-            )
+            for shuffled in (False, True)
+            if not shuffled or (declared.SHUFFLED in one.row.controls and not one.blank)
         ]
 
     def predictions(self, of: Finetuning) -> Path:
@@ -305,22 +285,18 @@ class MedVQAPlan(Plan):
         return self.workspace.out / "scores" / of.name / PREDICTIONS
 
     def _score(self, one: Finetuning) -> KeyedJob:
-        grid, run, questions, made = (
-            self.grid,
-            self._finetuning_job(one),
-            self.questions(one.part),
-            self.predictions(one),
-        )
+        grid, run, made = self.grid, self._finetuning_job(one), self.predictions(one)
         images = ("--images", declared.SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
         command = (
-            *(python(), "-m", "training.med_vqa.answer", "--model", shown(run.folder)),
+            *(kg_targets_command(), "evaluate", "vqa", "--model", shown(run.folder)),
             *("--dataset", grid.dataset, "--data-root", shown(grid.data_root), *images),
             *("--name", one.row.name, *grid.evaluation, "--out", shown(made.parent)),
         )
 
         def follows_from() -> list[object]:
             options = [*grid.evaluation, one.row.name, one.shuffled]
-            return [FORMAT, run.finished_key(), *digest_of_test(questions), options, self.workspace.threads]
+            digests = digest_of_test(self.questions(one.part))
+            return [FORMAT, run.finished_key(), *digests, options, self.workspace.threads]
 
         return KeyedJob(
             SCORE, one.name, command, (run.folder / FINISHED,), self.workspace.environment, workspace=self.workspace,
@@ -329,26 +305,22 @@ class MedVQAPlan(Plan):
 
     def baseline_files(self, part: Part) -> list[Path]:
         """Predictions of each baseline of a part."""
-        return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in FLOORS]
+        return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in BASELINES]
 
     def _baseline_folder(self, part: Part) -> Path:
         return self.workspace.out / "scores" / f"floors-{part.name}"
 
     def _baselines(self, part: Part) -> KeyedJob:
-        questions, folder, last = (
-            self.questions(part),
-            self._baseline_folder(part),
-            self.baseline_files(part)[-1],
-        )
+        folder, last = self._baseline_folder(part), self.baseline_files(part)[-1]
         command = (
-            *(python(), "-m", "training.vqa.floors", "--dataset", self.grid.dataset),
+            *(kg_targets_command(), "evaluate", "baselines", "--dataset", self.grid.dataset),
             *("--data-root", shown(self.grid.data_root), "--protocol", part.protocol),
             *("--split-seed", str(part.cut), "--validation-share", str(self._validation_share)),
             *("--out", shown(folder)),
         )
         return KeyedJob(
             SCORE, folder.name, command, workspace=self.workspace, made=last.with_suffix(".json"),
-            follows_from=lambda: [predictions.FORMAT, asdict(part), digest_of_all(questions)],
+            follows_from=lambda: [predictions.FORMAT, asdict(part), digest_of_all(self.questions(part))],
         )  # fmt: skip
 
     @cached_property
@@ -373,25 +345,3 @@ class MedVQAPlan(Plan):
     def questions(self, part: Part) -> Questions:
         """The questions of a part."""
         return Questions(self.grid.dataset, self.grid.data_root, part, self._validation_share)
-
-
-@dataclass(frozen=True)
-class _Alike:
-    """A configuration, the same one where what tells two apart plays no part in the data and pretrained weights."""
-
-    text: str
-    config: RunConfig = field(compare=False)
-
-
-def _fingerprints_of(config: RunConfig) -> tuple[str, ...]:
-    alike = replace(config, output="run", seed=0, optim=type(config.optim)())
-    return _fingerprints(_Alike(json.dumps(asdict(alike), sort_keys=True, default=str), config))
-
-
-@cache
-def _fingerprints(of: _Alike) -> tuple[str, ...]:
-    prepare_run: dict[str, Callable[[Any], Any]] = {
-        declared.FINETUNE_TASK: finetune.prepare_run,
-        declared.PRETRAIN_TASK: pretraining.prepare_run,
-    }
-    return tuple(prepare_run[of.config.task](of.config).fingerprints)

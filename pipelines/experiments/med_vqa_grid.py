@@ -35,7 +35,7 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 HERE, DATA_ROOT = "here", "data_root"
 _ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 _DATA = tuple(f"data.{name}" for name in ("dataset", "data_root", "protocol", "split_seed", "images"))
-_COMMANDS = ("kg-targets", "python")
+TRAIN = ("python", "training/run.py")
 FinetuneFields = Annotated[dict[str, Any], declared.training_fields("task", *_DATA)]
 PretrainFields = Annotated[dict[str, Any], declared.training_fields("task", lists=("soft_labels",))]
 
@@ -83,7 +83,7 @@ def _parts(content: Any) -> tuple[Part, ...]:
 
 
 class Evaluation(Declared):
-    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
+    """Options of ``kg-targets evaluate vqa`` beyond the runner's own."""
 
     mode: Text | None = None
     k: Whole | None = None
@@ -92,10 +92,9 @@ class Evaluation(Declared):
 
 
 def _evaluation(content: Any) -> tuple[str, ...]:
-    content = {} if content is None else content
-    options = parse(Evaluation, content, "evaluation").model_dump()
-    given = [(key, options[key]) for key in content if options[key] is not None]
-    return tuple(word for key, value in given for word in (f"--{key.replace('_', '-')}", str(value)))
+    given = parse(Evaluation, {} if content is None else content, "evaluation").model_dump(exclude_none=True)
+    names = [key for key in content or () if key in given]  # in the order of the file
+    return tuple(word for key in names for word in (f"--{key.replace('_', '-')}", str(given[key])))
 
 
 def _requires(content: Any) -> dict[str, str]:
@@ -126,8 +125,8 @@ def _stores(content: Any) -> dict[str, Store]:
             raise ConfigError(f'{where}: "{name}" means something else in commands: choose another name')
         store = parse(Store, given, where)
         words = store.command
-        if len(words) < 2 or words[0] not in _COMMANDS or (words[0] == "python" and words[1] != "-m"):
-            raise ConfigError(f"{where}.command: begin with `kg-targets` or `python -m`")
+        if len(words) < 2 or (words[0] != "kg-targets" and words[:2] != TRAIN):
+            raise ConfigError(f"{where}.command: begin with `kg-targets` or `{' '.join(TRAIN)}`")
         places = _places(f"{where}.command", words, (*stores, HERE, DATA_ROOT))
         if HERE not in places:
             raise ConfigError(
@@ -244,7 +243,7 @@ class MedVQAGrid(Grid):
     pretrain_seeds: declared.Seeds | None = None
     """Of the pre-training that each of ``seeds`` starts from, in their order."""
     evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
-    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
+    """Options of ``kg-targets evaluate vqa`` beyond the runner's own."""
     stores: Annotated[dict[str, Store], PlainValidator(_stores)] = Field(default_factory=dict)
     baseline: Text | None = None
     """Row that every other row is tested against; ``None``: none."""
@@ -266,21 +265,15 @@ class MedVQAGrid(Grid):
         rows = {name: self._row(name, row, stages) for name, row in self.rows.items()}
         titles: dict[str, str] = {}
         for row in rows.values():
-            if titles.setdefault(row.title, row.name) != row.name:
-                raise ConfigError(
-                    f"rows.{row.name}.title: {titles[row.title]} has it, too: reports tell rows by it"
-                )
+            other = titles.setdefault(row.title, row.name)
+            if other != row.name:
+                raise ConfigError(f"rows.{row.name}.title: {other} has it, too: reports tell rows by it")
             self._check_row(row)
         if self.baseline is not None:
             known("baseline", "row", self.baseline, rows)
         self._check_plot()
-        return self.model_copy(
-            update={
-                **self.of_file(path, data_root, default_root),
-                "rows": rows,
-                "pretrain_seeds": self._pretrain_seeds(),
-            }
-        )
+        given = self.of_file(path, data_root, default_root)
+        return self.model_copy(update=given | {"rows": rows, "pretrain_seeds": self._pretrain_seeds()})
 
     def fingerprint(self) -> str:
         """See ``Grid``."""
@@ -323,15 +316,9 @@ class MedVQAGrid(Grid):
         for store in reversed(list(self.stores)):
             if store in needed:
                 needed |= set(self.stores[store].stores)
-        return row.model_copy(
-            update={
-                "name": name,
-                "settings": settings,
-                "pretrain": own,
-                "stores": tuple(store for store in self.stores if store in needed),
-                "requires": _with_theirs(row.requires, used, self.stores),
-            }
-        )
+        stores, requires = [name for name in self.stores if name in needed], row.requires
+        given = {"name": name, "settings": settings, "pretrain": own, "stores": tuple(stores)}
+        return row.model_copy(update=given | {"requires": _with_theirs(requires, used, self.stores)})
 
     def _check_row(self, row: Row) -> None:
         """Refuse what training would refuse."""

@@ -11,11 +11,11 @@ import yaml
 
 from kg_targets.errors import DataError
 from pipelines.experiments.grid import shown
-from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace, forget_fingerprints
+from training.arguments import read_config, to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
 from training.engine.config import RunConfig
 from training.errors import ConfigError, KGTargetsError
-from training.options import build, read_options, to_yaml
 
 REPORT = "report"
 """The last stage, which the command does by itself."""
@@ -52,17 +52,18 @@ class Plan(ABC):
             KGTargetsError: the data, or what is to be measured of them, are not there.
         """
 
-    @abstractmethod
     def before(self, stage: str) -> None:
         """Called before the jobs of a round of that name are asked for; those before it have run."""
+        forget_fingerprints()
 
     @abstractmethod
     def rounds(self, stage: str) -> Rounds:
         """Name and jobs of each round of a stage; what goes on from another job comes in a later round."""
 
-    @abstractmethod
     def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
         """The training runs of some stages."""
+        jobs = [job for stage in stages for _, make in self.rounds(stage) for job in make()]
+        return [job for job in jobs if isinstance(job, TrainingJob)]
 
     @abstractmethod
     def scores(self) -> list[KeyedJob]:
@@ -148,7 +149,7 @@ def _other_setting(job: TrainingJob) -> str:
 def _completed(path: Path, written: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
     """A configuration as today's code writes it: a field that is newer than the run has its default."""
     try:
-        config = build(kind, read_options(kind, ["--config", str(path)]))
+        config = read_config(kind, ["--config", str(path)])
         content: dict[str, Any] = yaml.safe_load(to_yaml(config))
     except KGTargetsError:
         return written  # some field is gone, or has another meaning: told as a difference

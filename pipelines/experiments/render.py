@@ -1,83 +1,26 @@
 """Pages from templates, their figures in per cent, and their pictures; written whole or not at all."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+import training.rendering
 from training.folders import whole_file
 from training.statistics.intervals import Interval
-from training.statistics.paired_tests import p_text
 
 LEVEL = 0.05
 """Below it a p value counts as a difference."""
-NOTHING = "–"
 COLOURS = ("#1f5fbf", "#c8352b", "#2a9d4a", "#8e44ad")
 _APART = 0.12  # units of the axis, between lines that would hide each other
 
 
-def percent(share: float) -> str:
-    """A share of 1, in per cent."""
-    return NOTHING if math.isnan(share) else f"{100 * share:.1f}"
-
-
-def interval(one: Interval, signed: bool = False) -> str:
-    """A mean with its bounds, per cent."""
-    if math.isnan(one.mean):
-        return NOTHING
-    return f"{100 * one.mean:{'+' if signed else ''}.1f}" + bounds(one, signed)
-
-
-def bounds(one: Interval, signed: bool = False) -> str:
-    """Nothing where they cannot be estimated: too few cases for a t interval."""
-    sign = "+" if signed else ""
-    return "" if math.isnan(one.low) else f" [{100 * one.low:{sign}.1f}, {100 * one.high:{sign}.1f}]"
-
-
-def span(values: Iterable[float]) -> str:
-    """From the least to the largest."""
-    found = list(values)
-    low, high = f"{min(found):,.0f}", f"{max(found):,.0f}"
-    return low if low == high else f"{low} to {high}"
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """With so many digits; nothing where it is not known."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
-
-
-def cells(texts: Iterable[str]) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(str(cell).strip().replace("|", "\\|") for cell in texts) + " |"
-
-
-def header(names: Sequence[str], left: int = 1) -> str:
-    """The first two lines of a Markdown table; all columns but the first ``left`` are aligned to the right."""
-    return f"{cells(names)}\n{cells('---' if place < left else '---:' for place in range(len(names)))}"
-
-
-@cache
-def _templates() -> Environment:
-    found = Environment(
-        loader=PackageLoader("pipelines.experiments"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    found.filters |= {
-        "percent": percent, "interval": interval, "bounds": bounds, "p": p_text, "span": span, "number": number
-    }  # fmt: skip
-    found.tests["known"] = lambda value: not math.isnan(value)
-    found.globals |= {"cells": cells, "header": header, "level": LEVEL}
-    return found
-
-
 def render(template: str, **content: Any) -> str:
-    """A page."""
-    return _templates().get_template(f"{template}.md.j2").render(content)
+    """A page of this package's templates."""
+    return training.rendering.render("pipelines.experiments", f"{template}.md.j2", level=LEVEL, **content)
 
 
 def paragraphs(template: str, **content: Any) -> list[str]:
@@ -128,7 +71,7 @@ def draw(path: Path, panels: Sequence[Panel], title: str, x: str, marked: float 
             )  # fmt: skip
         grey: dict[str, Any] = {"color": "#999999", "linewidth": 1}
         if panel.baseline is not None:
-            axes.axhline(100 * panel.baseline, linestyle="--", label="best floor", **grey)
+            axes.axhline(100 * panel.baseline, linestyle="--", label="best baseline", **grey)
         if marked in places:
             axes.axvline(places[marked], linestyle=":", label="the paper's choice", **grey)
         axes.set_xticks(list(places.values()), [f"{value:g}" for value in every])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelines.experiments.retrieval_grid import Table
 from training.statistics.intervals import Interval, seed_sd
 from training.statistics.seed_variance import SeedVariance
 
@@ -34,18 +35,10 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class TableDesign:
-    """Rows of one table, its baseline among them."""
-
-    rows: tuple[str, ...]
-    baseline: str
-
-
-@dataclass(frozen=True)
 class Design:
     """What is compared, named before any number is seen."""
 
-    tables: tuple[TableDesign, ...]
+    tables: tuple[Table, ...]
     """Every row stands in at least one."""
     primary: Hypothesis
     """The one test without correction."""

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import kg_targets
@@ -14,15 +14,12 @@ from kg_targets.manifest.folds import MANIFEST, FoldConfig
 from kg_targets.store import TargetStore
 from kg_targets.store.digest import files_sha256
 from pipelines.experiments.grid import shown
-from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, kg_targets_command
 from pipelines.experiments.plan import Plan, Rounds, Say
 from pipelines.experiments.retrieval_grid import CHANCE, TASK, Official, RetrievalGrid, Row, Variant
 from pipelines.experiments.retrieval_report import run_name, write_report
-from training.clip.starts import weights_digest
 from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED
-from training.engine.config import RunConfig
-from training.nb_clip.config import TrainConfig
 from training.retrieval import measures
 from training.retrieval.config import EvalConfig
 from training.retrieval.zero_shot import tasks
@@ -65,6 +62,7 @@ class RetrievalPlan(Plan):
 
         Stores that are missing or damaged are left to the jobs that need them.
         """
+        super().before(stage)
         places = (
             [(fold, part) for fold in self.grid.folds for part in self.grid.parts] if stage == RUNS else []
         )
@@ -82,8 +80,11 @@ class RetrievalPlan(Plan):
     def rounds(self, stage: str) -> Rounds:
         """See ``Plan``: one round."""
         jobs: dict[str, Callable[[], Sequence[Job]]] = {
-            FOLDS: self._folds, STORES: self._stores, RUNS: partial(self.runs, [RUNS]), SCORES: self.scores,
-        }  # fmt: skip
+            FOLDS: self._folds,
+            STORES: self._stores,
+            RUNS: lambda: [run for run, _ in self._runs()],
+            SCORES: self.scores,
+        }
         return [(stage, jobs[stage])]
 
     def write_report(self, docs: Path | None) -> list[Path]:
@@ -112,7 +113,7 @@ class RetrievalPlan(Plan):
             options += ["--train-only", ",".join(split.train_only)] if split.train_only else []
             options += ["--folds", str(split.count), "--seed", str(split.seed)]
             folder = self._fold_folder(dataset)
-            command = (python(), "-m", "pipelines.cli", "folds", dataset, *options, "--out", shown(folder))
+            command = (kg_targets_command(), "folds", dataset, *options, "--out", shown(folder))
             jobs.append(Job(FOLDS, folder.name, command))
         return jobs
 
@@ -128,13 +129,9 @@ class RetrievalPlan(Plan):
                 options = ["--data-root", shown(root), *variant.arguments]
                 options += ["--workers", str(self.workspace.threads)]
                 out = ["--out", shown(self.workspace.out / STORES / variant.name / fold)]
-                command = (python(), "-m", "pipelines.cli", "build", data, *options, *out)
+                command = (kg_targets_command(), "build", data, *options, *out)
                 jobs.append(Job(STORES, f"{variant.name}/{fold}", command, tuple(needs)))
         return jobs
-
-    def runs(self, stages: Sequence[str]) -> list[TrainingJob]:
-        """See ``Plan``."""
-        return [job for job, _ in self._runs()] if RUNS in stages else []
 
     def _runs(self) -> list[tuple[TrainingJob, str]]:
         """Jobs and their folds."""
@@ -146,29 +143,20 @@ class RetrievalPlan(Plan):
         ]
 
     def _run(self, row: Row, fold: str, seed: int) -> TrainingJob:
-        grid, threads, name = self.grid, self.workspace.threads, run_name(row.name, fold, seed)
+        grid, name = self.grid, run_name(row.name, fold, seed)
         train = self.store(row.store, fold, grid.parts[0])
         dev = None if grid.dev is None else self.store(row.store, fold, grid.dev)
         own = {
-            "seed": seed,
-            "threads": threads,
+            **self.workspace.run_settings(self.workspace.out / RUNS / name, seed),
             "data.train_store": shown(train),
             "data.dev_store": None if dev is None else shown(dev),
             "data.data_root": shown(grid.data_root),
-            "log.trackers": "none",
-            "output": shown(self.workspace.out / RUNS / name),
-            "overwrite": True,
         }
-        stores = [store for store in (train, dev) if store is not None]
-
-        def fingerprints(config: RunConfig) -> list[str]:
-            prints = [text for store in stores for text in _fingerprints(store, grid.data_root)]
-            return [*prints, *([weights_digest(config.model)] if isinstance(config, TrainConfig) else [])]
-
+        needs = tuple(store / "manifest.json" for store in (train, dev) if store is not None)
+        settings = {**row.settings, **own}
         return TrainingJob.of(
-            RUNS, name, grid.base, {**row.settings, **own}, needs=tuple(store / "manifest.json" for store in stores),
-            task=TASK, workspace=self.workspace, fingerprints=fingerprints,
-        )  # fmt: skip
+            RUNS, name, grid.base, settings, needs=needs, task=TASK, workspace=self.workspace
+        )
 
     def scores(self) -> list[KeyedJob]:
         """See ``Plan``: of the random order, then of every run."""
@@ -179,12 +167,10 @@ class RetrievalPlan(Plan):
 
     def _score(self, fold: str, run: TrainingJob | None) -> KeyedJob:
         grid, name = self.grid, f"{CHANCE}/{fold}" if run is None else run.name
-        store, made = (
-            self.store(grid.evaluate_on, fold, grid.parts[1]),
-            self.workspace.out / SCORES / f"{name}.parquet",
-        )
+        store = self.store(grid.evaluate_on, fold, grid.parts[1])
+        made = self.workspace.out / SCORES / f"{name}.parquet"
         command = (
-            *(python(), "-m", "training.retrieval.scores", "--store", shown(store)),
+            *(kg_targets_command(), "score-sheet", "--store", shown(store)),
             *("--data-root", shown(grid.data_root)),
             *(("--chance",) if run is None else ("--run", shown(run.folder))),
             *("--out", shown(made), *grid.evaluation_arguments),

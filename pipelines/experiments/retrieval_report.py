@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -16,13 +16,13 @@ from pipelines.audit.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import Timing, timing
 from pipelines.experiments.render import LEVEL, paragraphs, render
-from pipelines.experiments.results import Contrast, Design, Hypothesis, Results, TableDesign
+from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results
 from pipelines.experiments.retrieval_grid import CHANCE, Official, RetrievalGrid
 from pipelines.experiments.statistics import Sheets, analyse
 from training.engine.checkpoint import CONFIG, LOG
 from training.errors import ConfigError, DataError
 from training.folders import write_text
-from training.retrieval.score_sheets import Fact, ScoreSheet, case_names, read_sheet
+from training.retrieval.score_sheets import ScoreSheet, Value, case_names, read_sheet
 
 RESULT, TABLES = "report.json", "tables.md"
 PART_RESULT, PART_TABLES = "part.json", "part.md"
@@ -31,48 +31,6 @@ NAMED = 3
 """Missing files that a message names."""
 _SAME = ("dataset", "split", "store", "features", "exclusion")
 """Facts in which the sheets of one fold agree."""
-_SOFTNESS = ("diagonal", "entropy", "positives")
-
-
-@dataclass(frozen=True)
-class Softness:
-    """Targets of a row: means over both directions, all logged steps and all runs."""
-
-    diagonal: float
-    """Probability of an image's own caption, in [0, 1]."""
-    entropy: float
-    """H, nats."""
-    positives: float
-    """exp(H), the effective number of captions that an image is drawn to, its own included."""
-
-
-@dataclass(frozen=True)
-class RowText:
-    """What is said of a row besides its scores."""
-
-    title: str
-    paper: Mapping[str, float]
-    """Measure to the paper's figure in per cent; empty where it has none."""
-    command: str
-    """Makes the row again."""
-    seconds: float | None
-    """Median wall time of its training runs; ``None`` where nobody noted it."""
-    runs: int
-    softness: Softness | None
-    """Of its targets; ``None`` where they are no distributions."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """Words of the report."""
-
-    title: str
-    header: Mapping[str, str]
-    """What the numbers rest on, one line each."""
-    tables: Sequence[tuple[str, TableDesign]]
-    rows: Mapping[str, RowText]
-    paper: str
-    """Where the paper's figures are from."""
 
 
 def run_name(row: str, fold: str, seed: int) -> str:
@@ -106,17 +64,16 @@ def write_report(
     rows = [row for row in design.rows if only is None or row in only]
     chance, sheets = _read(grid, out / "scores", rows)
     results = analyse(sheets, chance, design, None if only else _subsets(grid))
-    page = _page(grid, out, design, results, sheets)
-    verdicts = (
-        paragraphs("retrieval_verdicts", page=page, results=results, design=design) if results.tested else []
-    )
-    part = not results.tested
-    files = {
-        out / (PART_RESULT if part else RESULT): to_json(_as_json(page, results, design, verdicts)),
-        out / (PART_TABLES if part else TABLES): _markdown(page, results, design, verdicts, whole=True),
+    content: dict[str, Any] = {
+        "page": _page(grid, out, design, results, sheets),
+        "results": results,
+        "design": design,
     }
-    if docs is not None and not part:
-        files[docs] = _markdown(page, results, design, verdicts, whole=False)
+    content["verdicts"] = paragraphs("retrieval_verdicts", **content) if results.tested else []
+    result, tables = (RESULT, TABLES) if results.tested else (PART_RESULT, PART_TABLES)
+    files = {out / result: to_json(_as_json(**content)), out / tables: _markdown(whole=True, **content)}
+    if docs is not None and results.tested:
+        files[docs] = _markdown(whole=False, **content)
     for path, text in files.items():
         write_text(path, text)
     return list(files)
@@ -126,9 +83,8 @@ def design_of(grid: RetrievalGrid) -> Design:
     """What a grid compares and tests."""
     primary = grid.primary
     return Design(
-        tuple(TableDesign(table.rows, table.baseline) for table in grid.tables),
-        Hypothesis(Contrast(primary.row, primary.baseline), primary.measure),
-        grid.secondary, grid.against, grid.evaluation.draws, grid.evaluation.seed,
+        grid.tables, Hypothesis(Contrast(primary.row, primary.baseline), primary.measure), grid.secondary,
+        grid.against, grid.evaluation.draws, grid.evaluation.seed,
     )  # fmt: skip
 
 
@@ -155,11 +111,11 @@ def _read(
     sheets: dict[str, dict[int, dict[str, ScoreSheet]]] = {}
     for (row, seed, fold), path in by_run.items():
         sheet = read_sheet(path)
-        expected: dict[str, Fact | None] = {name: chance[fold].facts.get(name) for name in _SAME}
+        expected: dict[str, Value | None] = {name: chance[fold].metadata.get(name) for name in _SAME}
         for name, value in {**expected, "training seed": seed}.items():
-            if sheet.facts.get(name) != value:
+            if sheet.metadata.get(name) != value:
                 raise DataError(
-                    f"{path}: its {name} is {sheet.facts.get(name)}, not {value}: delete it and run the grid again"
+                    f"{path}: its {name} is {sheet.metadata.get(name)}, not {value}: delete it and run the grid again"
                 )
         sheets.setdefault(row, {}).setdefault(seed, {})[fold] = sheet
     return chance, sheets
@@ -182,17 +138,24 @@ def _cases(record: Record) -> list[str]:
     return named if record.group_id else [*named, record.image_id]
 
 
-def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, sheets: Sheets) -> Page:
-    """Header, titles, times and commands of a report."""
-    facts = [
-        sheet.facts for by_seed in sheets.values() for folds in by_seed.values() for sheet in folds.values()
+def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, sheets: Sheets) -> dict[str, Any]:
+    """What a report says besides its scores: header, tables, and of each row title, paper's figures, time and targets.
+
+    A row's ``seconds`` are the median wall time of its training runs, ``None`` where none was timed; ``command`` makes
+    it again.
+    """
+    metadata = [
+        sheet.metadata
+        for by_seed in sheets.values()
+        for folds in by_seed.values()
+        for sheet in folds.values()
     ]
     runs = {
         row: [out / "runs" / run_name(row, fold, seed) for _, seed, fold in _runs(grid, [row])]
         for row in sheets
     }
-    times = {row: [timing(run) for run in folders] for row, folders in runs.items()}
-    known = [one for row in times.values() for one in row if one]
+    times = {row: [timed for timed in map(timing, folders) if timed] for row, folders in runs.items()}
+    known = [timed for row in times.values() for timed in row]
     primary = design.primary
     gaps = {
         grid.rows[row].title: results.rows[row].seed_gap(primary.measure)
@@ -201,40 +164,45 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
     }
     lines = paragraphs(
         "retrieval_header", grid=grid, design=design, results=results, official=isinstance(grid.split, Official),
-        dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in facts],
+        dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in metadata],
         gaps={title: gap for title, gap in gaps.items() if gap is not None},
         degrees=len(results.folds) * (len(results.seeds) - 1), times=known,
-        unknown=sum(map(len, times.values())) - len(known),
-        versions={name: ", ".join(sorted({str(one[name]) for one in facts})) for name in ("torch", "open_clip")},
+        unknown=sum(map(len, runs.values())) - len(known),
+        versions={name: ", ".join(sorted({str(one[name]) for one in metadata})) for name in ("torch", "open_clip")},
         command=grid.command(out, _threads(known)),
     )  # fmt: skip
     rows = {
-        row: RowText(
-            grid.rows[row].title,
-            grid.rows[row].figures,
-            grid.command(out, _threads([one for one in times[row] if one]), row),
-            median(seconds) if (seconds := [one.seconds for one in times[row] if one]) else None,
-            len(times[row]),
-            softness(runs[row]),
-        )
+        row: {
+            "title": grid.rows[row].title,
+            "paper": grid.rows[row].figures,
+            "command": grid.command(out, _threads(times[row]), row),
+            "seconds": median(timed.seconds for timed in times[row]) if times[row] else None,
+            "runs": len(runs[row]),
+            "softness": softness(runs[row]),
+        }
         for row in sheets
     }
-    named = [(table.title, TableDesign(table.rows, table.baseline)) for table in grid.tables]
-    tables = [(title, table) for title, table in named if any(row in sheets for row in table.rows)]
-    said = dict(line.split(": ", 1) for line in lines)
-    return Page(grid.title, said, tables, rows, paper("retrieval").source)
+    return {
+        "title": grid.title,
+        "header": dict(line.split(": ", 1) for line in lines),
+        "tables": [table for table in grid.tables if any(row in sheets for row in table.rows)],
+        "rows": rows,
+        "paper": paper("retrieval").source,
+    }
 
 
 def _threads(times: Sequence[Timing]) -> int | None:
-    """What all runs had; ``None`` where they differ or nobody knows."""
-    found = {one.threads for one in times}
+    """CPU threads of all runs; ``None`` where they differ or nobody knows."""
+    found = {timed.threads for timed in times}
     return found.pop() if len(found) == 1 else None
 
 
-def softness(runs: Sequence[Path]) -> Softness | None:
+def softness(runs: Sequence[Path]) -> dict[str, float] | None:
     """How soft the targets of a row were, by the logs of its runs (``kg_targets.losses.contrastive.measure``).
 
     Returns:
+        Means over directions, logged steps and runs of the probability of an image's own caption (``diagonal``), the
+        entropy H in nats, and exp(H), the effective number of captions that an image is drawn to (``positives``).
         ``None`` for a loss whose targets are similarities (mse, sigmoid): they are no distributions, and the log has
         clamp(S, 0, 1) over its row sum for them, which no loss sees. Also where a log is missing or damaged.
     """
@@ -246,19 +214,21 @@ def softness(runs: Sequence[Path]) -> Softness | None:
                 return None
             lines = map(json.loads, (run / LOG).read_text(encoding="utf-8").splitlines())
             steps += [step for step in lines if "diagonal" in step]
-        return Softness(**{name: fmean(step[name] for step in steps) for name in _SOFTNESS})
+        return {name: fmean(step[name] for step in steps) for name in ("diagonal", "entropy", "positives")}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
 
 
-def _markdown(page: Page, results: Results, design: Design, verdicts: Sequence[str], *, whole: bool) -> str:
+def _markdown(
+    page: Mapping[str, Any], results: Results, design: Design, verdicts: Sequence[str], *, whole: bool
+) -> str:
     """The report; without ``whole``, what was asked before: the tested measures and those of the overviews."""
 
-    def found(row: str, baseline: str, measure: str) -> Any:
+    def found(row: str, baseline: str, measure: str) -> Difference | None:
         return results.differences.get(Contrast(row, baseline), {}).get(measure)
 
     def mark(row: str, baseline: str, measure: str) -> str:
-        """Of a measure that a test has shown to be higher or lower than the baseline."""
+        """Mark a measure that a test has shown to be higher or lower than the baseline."""
         one = found(row, baseline, measure)
         if one is None or one.decisive_p is None or not one.decisive_p < LEVEL:
             return ""
@@ -270,12 +240,14 @@ def _markdown(page: Page, results: Results, design: Design, verdicts: Sequence[s
     )  # fmt: skip
 
 
-def _as_json(page: Page, results: Results, design: Design, verdicts: Sequence[str]) -> dict[str, Any]:
+def _as_json(
+    page: Mapping[str, Any], results: Results, design: Design, verdicts: Sequence[str]
+) -> dict[str, Any]:
     """Everything at full precision: shares of 1, JSON's null for what does not exist."""
     family = design.family if results.tested else ()
     return {
-        **asdict(page),
-        "tables": [{"title": title, **asdict(table)} for title, table in page.tables],
+        **page,
+        "tables": [table.model_dump() for table in page["tables"]],
         "verdicts": verdicts,
         "primary": {**asdict(design.primary.contrast), "measure": design.primary.measure},
         "tested measures": design.measures,

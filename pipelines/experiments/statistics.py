@@ -145,7 +145,7 @@ def _in_order(sheet: ScoreSheet, reference: ScoreSheet, what: str) -> ScoreSheet
         name: Scored(one.values[order], one.section, None if one.classes is None else one.classes[order])
         for name, one in sheet.measures.items()
     }
-    return ScoreSheet(reference.image_ids, reference.cases, measures, sheet.facts)
+    return ScoreSheet(reference.image_ids, reference.cases, measures, sheet.metadata)
 
 
 def _check(design: Design, sheets: Sheets, pooled: _Pooled) -> None:

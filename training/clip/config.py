@@ -11,7 +11,7 @@ MAX_IMAGE_SIZE = 4096
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The two towers, by open_clip: what they are, what they start from and which part of them learns."""
+    """The two towers, by open_clip: architecture, pretrained weights and which part of them learns."""
 
     name: str = "demo-resnet"
     """open_clip architecture: shipped in training/clip/model_configs, built-in, local-dir:PATH or hf-hub:ORG/REPO."""

@@ -89,7 +89,7 @@ def _timm_head(visual: Any) -> nn.Module | None:
 
 
 def _input_and_output(part: nn.Module, tower: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What reaches one of the tower's parts, ``[B, D]``, and what the tower gives."""
+    """Input of one of the tower's parts, ``[B, D]``, and the tower's output."""
     seen: list[Tensor] = []
     handle = part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:

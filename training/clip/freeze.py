@@ -1,4 +1,4 @@
-"""Which parts of the towers learn.
+"""Freezing parts of the towers.
 
 A frozen part stays in eval mode whatever ``train()`` is called on: dropout would only blur what cannot adapt to it, and
 BatchNorm would go on changing. BatchNorm with fixed statistics treats each image by itself, which gradients that must

@@ -23,7 +23,12 @@ from torch import Tensor, nn
 
 from training.clip.config import ModelConfig, is_folder
 from training.clip.freeze import freeze
-from training.clip.starts import check_image_size, load_image_weights, text_weights_folder, timm_normalisation
+from training.clip.pretrained import (
+    check_image_size,
+    load_image_weights,
+    text_weights_folder,
+    timm_normalisation,
+)
 from training.errors import CheckpointError, ConfigError, KGTargetsError
 from training.folders import write_json
 from training.weights import LOAD_ERRORS, explain, quiet_loading, saved_weights
@@ -58,7 +63,7 @@ class Clip:
 
 
 def build_clip(config: ModelConfig, *, logit_bias: float | None = None) -> Clip:
-    """The model that a training starts from: weights, frozen parts and gradient checkpointing as configured.
+    """The model that a run begins to train: weights, frozen parts and gradient checkpointing as configured.
 
     Args:
         config: the two towers.

@@ -1,4 +1,4 @@
-"""Which images belong to one case (patient, study, article): what `group_id` says, as numbers."""
+"""Cases (patient, study, article) of images as numbers, from the store's `group_id`."""
 
 from collections.abc import Sequence
 

@@ -9,7 +9,7 @@ from training.errors import ConfigError
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """How a model sees an image while it learns: no flips, since left and right mean something in a medical image."""
+    """Views of an image while a model learns: no flips, since left and right mean something in a medical image."""
 
     rotation: float = 8.0
     """Augmentation: largest rotation, degrees, in [0, 180)."""
@@ -22,7 +22,7 @@ class ViewsConfig:
     cached_views: int = 0
     """Augmented views per image that the frozen layers see, once, >= 0; 0: a new one at each step, nothing is kept."""
     cache: str = ".cache/training"
-    """Folder for what the frozen layers made of views and captions; runs and folds share it."""
+    """Folder of the feature cache: outputs of the frozen layers for views and captions; runs and folds share it."""
 
     def __post_init__(self) -> None:
         within("data.rotation", self.rotation, 0, 179.999)
@@ -49,7 +49,7 @@ class DataConfig(ViewsConfig):
     batch_size: int = 128
     """Images per optimizer step, summed over all processes; at least 2."""
     sampler: str = "random"
-    """random; case_aware (images of a case spread over batches) or neighbour_aware (relatives meet in a batch)."""
+    """random; case_aware (images of a case spread over batches) or neighbour_aware (soft positives meet in a batch)."""
     neighbour_share: float = 0.5
     """neighbour_aware: share of each batch drawn from the stored neighbours of the others, in [0, 0.9]."""
     in_memory: bool = True

@@ -34,7 +34,7 @@ from training.folders import writing
 
 Compute = Callable[[int], Tensor]
 _PACKAGES = ("torch", "timm", "open_clip_torch", "transformers")
-"""Whose versions decide rounding."""
+"""Packages whose versions decide rounding."""
 _CHECKSUM = 16  # bytes
 
 
@@ -45,17 +45,17 @@ def content_key(content: Tensor) -> str:
     return digest.hexdigest()
 
 
-def module_key(module: nn.Module, **facts: Any) -> str:
-    """sha256 of a module's weights, the kind of device they are on, versions, and plain facts about its use."""
+def module_key(module: nn.Module, **use: Any) -> str:
+    """sha256 of a module's weights, the kind of device they are on, versions, and plain use about its use."""
     kind = next((value.device.type for value in module.parameters()), "cpu")
-    known = {**facts, "device": kind, "checksum": _CHECKSUM, **{name: version(name) for name in _PACKAGES}}
+    known = {**use, "device": kind, "checksum": _CHECKSUM, **{name: version(name) for name in _PACKAGES}}
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for name, value in module.state_dict().items():
         digest.update(f"\n{name} {content_key(value.detach().cpu().contiguous())}".encode())
     return digest.hexdigest()
 
 
-class Bank:
+class FeatureCache:
     """Features of one kind.
 
     Args:
@@ -177,8 +177,8 @@ class FrozenFeatures:
             float16 ``[N, max(views, 1), …]``, on the CPU.
         """
         augment, keys = augmentation(self._config), [content_key(image) for image in pixels]
-        facts = {"views": views, "augmentation": asdict(augment) if views else {}}
-        facts |= {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+        use = {"views": views, "augmentation": asdict(augment) if views else {}}
+        use |= {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
 
         @torch.no_grad()
         def features(position: int) -> Tensor:
@@ -189,12 +189,12 @@ class FrozenFeatures:
             inputs = ((image - mean) / std).to(self._accelerator.device)
             return torch.as_tensor(part(inputs.contiguous(memory_format=torch.channels_last)))
 
-        return self.filled(module_key(part, **facts), keys, features, what)
+        return self.filled(module_key(part, **use), keys, features, what)
 
     def filled(self, key: str, keys: list[str], compute: Callable[[int], Tensor], what: str) -> Tensor:
-        """What ``training.data.feature_cache.Bank`` holds of ``keys``, after what is missing was computed."""
-        bank = Bank(Path(self._config.cache), key)
+        """What ``training.data.feature_cache.FeatureCache`` holds of ``keys``, after what is missing was computed."""
+        cache = FeatureCache(Path(self._config.cache), key)
         processes = self._accelerator.num_processes
-        bank.complete(keys, compute, what, slice(self._accelerator.process_index, None, processes))
+        cache.complete(keys, compute, what, slice(self._accelerator.process_index, None, processes))
         self._accelerator.wait_for_everyone()
-        return bank.load(keys)
+        return cache.load(keys)

@@ -72,7 +72,7 @@ class Loader:
                 pool.shutdown(cancel_futures=True)
 
     def state(self) -> dict[str, Any]:
-        """What reading has found out, for JSON: images that were broken, by store row."""
+        """State for JSON: images that were found broken, by store row."""
         return {"broken": [[row, problem] for row, problem in self.images.found.items()]}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ class _Plan:
         return self._known[step]
 
     def others(self, step: int, place: int) -> Iterator[int]:
-        """What may stand in for a place: the same place of the other steps, then the other places of the step."""
+        """Substitutes for a place: the same place of the other steps, then the other places of the step."""
         for later in range(1, self._length):
             yield int(self[(step + later) % self._length][place])
         here = self[step]

@@ -1,4 +1,4 @@
-"""What every kind of image shares: sizes that are decoded, and which values of a deep image become black and white."""
+"""Sizes of images that are decoded, and the values of a deep image that become black and white."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -118,10 +118,10 @@ class Augmentation:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Of what a step draws for its images."""
+    """Generator of a step's draws for its images."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4096)
 
 
 def augmentation(config: ViewsConfig) -> Augmentation:
-    """As configured."""
+    """The configured augmentation."""
     return Augmentation(config.rotation, config.shift, config.zoom, config.brightness)

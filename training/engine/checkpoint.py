@@ -2,7 +2,7 @@
 
 OUTPUT/run.json           written first: key of (configuration, data, weights); names the folder a run's
 OUTPUT/config.yaml        the resolved configuration
-OUTPUT/data.json          facts about the data, for a model card
+OUTPUT/data.json          metadata of the data, for a model card
 OUTPUT/log.jsonl          one line per logged step and per epoch
 OUTPUT/tensorboard/       events
 OUTPUT/state/             what an unfinished run continues from (training/engine/state.py)
@@ -32,10 +32,10 @@ LOG = "log.jsonl"
 RUN = "run.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
-DATA_FACTS = "data.json"
-"""Facts about the data, for a model card: a store may be rebuilt or moved after the run."""
-OURS = (RUN, CONFIG, DATA_FACTS, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}*", METRICS, FINISHED)
-"""What a run writes, as patterns: nothing else is ever removed from its folder."""
+DATA_METADATA = "data.json"
+"""Metadata of the data, for a model card: a store may be rebuilt or moved after the run."""
+OURS = (RUN, CONFIG, DATA_METADATA, LOG, "tensorboard", f"{STATE}*", f"{CHECKPOINT}*", METRICS, FINISHED)
+"""Files of a run, as patterns: nothing else is ever removed from its folder."""
 
 NOT_THE_RESULT = ("task", "output", "overwrite", "resume", "log", "save")
 """Fields on which a run's result does not depend, or that the others tell."""
@@ -66,7 +66,7 @@ def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
 
 
 class Start(Enum):
-    """What a run finds in its folder."""
+    """State of a run's folder when the run begins."""
 
     FRESH = "nothing to build on"
     CONTINUE = "an unfinished run with a saved state"

@@ -1,4 +1,4 @@
-"""What the configuration of every run has, whatever it trains: optimizer, what is reported, how often it is saved."""
+"""Configuration that all runs share, whatever they train: optimizer, log, how often the state is saved."""
 
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is reported while training."""
+    """Log of a run."""
 
     every: int = 10
     """Optimizer steps between log lines (files and trackers), at least 1."""
@@ -80,7 +80,7 @@ class RunConfig:
     """One training run; each task adds its model, its data and its objective."""
 
     task: str = ""
-    """What is trained: a name of training/tasks.py, nb_clip if absent; --task NAME --help shows that task's fields."""
+    """Task to train: a name of training/tasks.py, nb_clip if absent; --task NAME --help shows that task's fields."""
     output: str = ""
     """Folder of the run: config.yaml, log.jsonl, checkpoint/, metrics.json; required."""
     overwrite: bool = False

@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 class Loading(Protocol):
-    """What reads a task's data ahead."""
+    """Reader of a task's data."""
 
     waited: float
     """Seconds that steps have waited for it so far."""
 
     def state(self) -> Any:
-        """What reading has changed, as JSON values; of this process."""
+        """State of reading in this process, as JSON values."""
         ...
 
     def load_state(self, state: Any) -> None:
@@ -46,7 +46,7 @@ class Loading(Protocol):
 
 
 class Task(ABC, Generic[B]):
-    """What a run trains, as the loop sees it; a task is a class of its own with what is abstract here."""
+    """A training task as the loop sees it; each is a class of its own with what is abstract here."""
 
     model: nn.Module
     """Prepared by accelerate; so is the optimizer. ``learns`` sets these four."""
@@ -55,9 +55,9 @@ class Task(ABC, Generic[B]):
     total_steps: int
     """Optimizer steps of the whole run."""
     unit: str = "images"
-    """What a batch holds, in the plural."""
+    """Name of what a batch holds, in the plural."""
     batch_size: int
-    """Of them in a step, over all processes."""
+    """Units in a step, over all processes."""
     measure: str | None = None
     """Name of the measure that chooses the epoch to keep; None keeps the last."""
     measured_on: str = "dev"
@@ -114,28 +114,28 @@ class Task(ABC, Generic[B]):
         return self._waited + (self.loader.waited if self.loader else 0.0)
 
     def result(self, ahead: "Future[T]") -> T:
-        """What a thread has prepared; the time until it has is told by ``waited``."""
+        """Result of a thread; the time until it is there is told by ``waited``."""
         began = time.perf_counter()
         found = ahead.result()
         self._waited += time.perf_counter() - began
         return found
 
     @abstractmethod
-    def own_facts(self) -> dict[str, Any]:
-        """What metrics.json records besides ``facts``; every process has to ask."""
+    def own_metadata(self) -> dict[str, Any]:
+        """Entries of metrics.json besides those of ``metadata``; every process has to ask."""
 
-    def facts(self) -> dict[str, Any]:
-        """What metrics.json records of the run, whichever epoch was chosen; every process has to ask."""
+    def metadata(self) -> dict[str, Any]:
+        """Entries of metrics.json whichever epoch was chosen; every process has to ask."""
         return {
             "steps": self.total_steps,
-            **self.own_facts(),
+            **self.own_metadata(),
             "threads": torch.get_num_threads(),
             "selected_by": f"{self.measured_on} {self.measure}" if self.measure else "last epoch",
         }
 
     @abstractmethod
     def introduction(self) -> str:
-        """What is about to be trained, for a person."""
+        """One line for people: what is about to be trained."""
 
 
 def one_ahead(batches: Iterator[B]) -> Iterator[B]:
@@ -150,7 +150,7 @@ def one_ahead(batches: Iterator[B]) -> Iterator[B]:
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Facts about a model's size."""
+    """Numbers of parameters, for metrics.json."""
     parameters = list(model.parameters())
     return {
         "parameters": sum(parameter.numel() for parameter in parameters),

@@ -9,13 +9,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from training.arguments import to_yaml
 from training.engine import checkpoint
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
 from training.folders import write_json, writing
-from training.options import to_yaml
 
 C = TypeVar("C", bound=RunConfig)
 Say = Callable[[str], Any]
@@ -27,10 +27,10 @@ class Prepared:
     """A task whose data are found, before its model is built: enough to know whether there is anything to do."""
 
     fingerprints: Sequence[str]
-    """Of what decides the result besides the configuration: the data, and weights on this machine."""
+    """Digests of what decides the result besides the configuration: the data, and weights on this machine."""
     precision: str
     """fp32, bf16 or fp16."""
-    data_facts: Callable[[], dict[str, Any]]
+    data_metadata: Callable[[], dict[str, Any]]
     """OUTPUT/data.json, for a model card; asked when a run begins."""
     build: Callable[[Accelerator], Task[Any]]
     """The task with its model, on the accelerator's device; called after the random generators are seeded."""
@@ -79,7 +79,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         else:
             checkpoint.start_run(output, key, to_yaml(config))
             with writing(output, "--output"):
-                write_json(output / checkpoint.DATA_FACTS, prepared.data_facts())
+                write_json(output / checkpoint.DATA_METADATA, prepared.data_metadata())
     accelerator.wait_for_everyone()
     start_trackers(accelerator, config, done)
     with (
@@ -88,7 +88,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     ):
         tracker.say(task.introduction() + (f", continued after step {done:,}" if done else ""))
         complete = loop.run(tracker, stop)
-    facts = task.facts()  # while processes can still ask one another
+    metadata = task.metadata()  # while processes can still ask one another
     with writing(output, "--output"):
         accelerator.end_training()
     if not complete:
@@ -99,7 +99,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
             )
         return 128 + (stop.signal or 0)
     if accelerator.is_main_process:
-        checkpoint.finish_run(output, key, {**facts, **loop.progress.metrics})
+        checkpoint.finish_run(output, key, {**metadata, **loop.progress.metrics})
     return 0
 
 

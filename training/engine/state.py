@@ -31,7 +31,7 @@ _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"
 
 @dataclass
 class Progress:
-    """Where a run is."""
+    """Progress of a run."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -42,7 +42,7 @@ class Progress:
     best: float | None = None
     """Best dev measure so far."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """What metrics.json will record of the chosen epoch."""
+    """Entries of metrics.json for the chosen epoch."""
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from typing import Any
 import yaml
 
 from kg_targets.store import TargetStore
-from training.data.facts import FACTS, describe_data
-from training.engine.checkpoint import CHECKPOINT, DATA_FACTS, FINISHED
+from training.data.metadata import METADATA, describe_data
+from training.engine.checkpoint import CHECKPOINT, DATA_METADATA, FINISHED
 from training.errors import CheckpointError, ConfigError, KGTargetsError
 from training.retrieval.runs import CHANCE, finished_key
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says about itself."""
+    """A run folder's own records."""
 
     folder: Path
     key: str
-    """Of finished.json: tells this run from every other."""
+    """Key in finished.json: tells this run from every other."""
     config: dict[str, Any]
     """The resolved configuration."""
     metrics: dict[str, Any]
@@ -37,7 +37,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class ReportedNumbers:
-    """One run's numbers in a report of ``python -m training.retrieval``."""
+    """One run's numbers in a report of ``kg-targets evaluate retrieval``."""
 
     name: str
     """The run's name there."""
@@ -65,15 +65,17 @@ def read_run(folder: Path) -> RunRecord:
         config = dict(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         names = {"train": config["data"]["train_store"], "dev": config["data"].get("dev_store")}
         metrics = _json(folder / "metrics.json")
-        facts = _json(folder / DATA_FACTS) if (folder / DATA_FACTS).is_file() else None
-        whole = facts is None or ("train" in facts and all(set(split) >= FACTS for split in facts.values()))
+        metadata = _json(folder / DATA_METADATA) if (folder / DATA_METADATA).is_file() else None
+        whole = metadata is None or (
+            "train" in metadata and all(set(split) >= METADATA for split in metadata.values())
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise CheckpointError(
-            f"--run {folder}: config.yaml, metrics.json or {DATA_FACTS} is damaged"
+            f"--run {folder}: config.yaml, metrics.json or {DATA_METADATA} is damaged"
         ) from error
     if not whole:
-        raise CheckpointError(f"--run {folder}: {DATA_FACTS} is damaged: it lacks facts about the data")
-    data = facts if facts is not None else _from_stores(folder, names)
+        raise CheckpointError(f"--run {folder}: {DATA_METADATA} is damaged: it lacks metadata of the data")
+    data = metadata if metadata is not None else _from_stores(folder, names)
     return RunRecord(folder, finished_key(folder), config, metrics, data)
 
 
@@ -99,7 +101,7 @@ def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Repo
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"--report {path} is not a retrieval.json of python -m training.retrieval: it is missing or damaged"
+            f"--report {path} is not a retrieval.json of kg-targets evaluate retrieval: it is missing or damaged"
         ) from error
     if wanted not in numbers or wanted == CHANCE:
         known = ", ".join(key for key in numbers if key != CHANCE) or "none"
@@ -120,7 +122,7 @@ def _from_stores(folder: Path, names: Mapping[str, str | None]) -> dict[str, dic
         return {split: describe_data(TargetStore.open(name)) for split, name in names.items() if name}
     except KGTargetsError as error:
         raise CheckpointError(
-            f"--run {folder} has no {DATA_FACTS}, and the target store of its config cannot be read ({error}): "
+            f"--run {folder} has no {DATA_METADATA}, and the target store of its config cannot be read ({error}): "
             "put the store back, or run this where it is"
         ) from error
 

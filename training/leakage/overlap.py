@@ -1,4 +1,4 @@
-"""What two parts of a data set share, and which cases of a pre-training data set show an image of the test part.
+"""Overlap of two parts of a data set, and cases of a pre-training data set that show an image of the test part.
 
 Parts: images by id, repeated questions, and pictures that are alike. Pre-training: by id, then by hash; a whole case is
 told, never a single image: other images of a case show the same patient and finding.
@@ -25,14 +25,14 @@ BY_ID, BY_NEIGHBOUR, BY_HASH = "id", "neighbour", "hash"
 
 @dataclass(frozen=True)
 class Shared:
-    """What two parts have in common."""
+    """Overlap of two parts."""
 
     parts: tuple[str, str]
     images: tuple[str, ...]
     questions: tuple[str, ...]
     """Ids of the second part's questions that the first one asks of the same image, in the same words."""
     same_answer: int
-    """How many of them it also answers alike."""
+    """Number of them that it also answers alike."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Near:
 
     images: tuple[str, str]
     bits: int
-    """Of 256 that differ."""
+    """Differing bits of 256."""
 
 
 def shared(split: Split) -> list[Shared]:

@@ -17,9 +17,8 @@ m_c: gallery images that assert c. ``oracle`` is the default: it is 1 for a perf
 as the paper's does. A query that shares no concept with any gallery image has no score in any variant: NaN, so that
 all variants rest on the same queries.
 
-What the variants need of n(q, r) is kept small: the counts of the images found, and for the whole gallery how many
-images share at least t concepts, t = 1, 2, …. A sum over the K largest counts is Σ_t min(K, #{r: n(q, r) ≥ t}), so
-nothing is ever sorted.
+Sums over whole galleries go by how many images share at least t concepts with the query, t = 1, 2, …: a sum over the
+K largest n(q, r) is Σ_t min(K, #{r: n(q, r) ≥ t}), so nothing is ever sorted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from training.retrieval.metrics import Scores, none_of, ratio
-from training.retrieval.ranking import CHUNK, GroupMembers
+from training.retrieval.ranking import CHUNK
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -40,161 +39,94 @@ Measure = Callable[["Overlaps", int], FloatArray]
 
 
 @dataclass(frozen=True)
-class Concepts:
-    """Which image asserts which concept, and which images are in no gallery of a query's."""
-
-    matrix: sparse.csr_array
-    """float32 ``[N, C]``, 0 or 1."""
-    groups: IntArray
-    """A query's group is not in its gallery; ``[N]``."""
-
-    @cached_property
-    def sizes(self) -> IntArray:
-        """Concepts of each image, ``[N]``."""
-        return np.diff(self.matrix.indptr).astype(np.int64)
-
-    @cached_property
-    def transposed(self) -> sparse.csr_array:
-        """``[C, N]``."""
-        return self.matrix.T.tocsr()
-
-    @cached_property
-    def members(self) -> GroupMembers:
-        """Columns of each group."""
-        return GroupMembers(self.groups)
-
-    @cached_property
-    def others(self) -> sparse.csr_array:
-        """``[N, C]``: for every concept of an image, how many images outside its group assert it, plus 1.
-
-        Plus 1 so that no stored entry is 0; the pattern is the matrix's.
-        """
-        _, codes = np.unique(self.groups, return_inverse=True)
-        everyone = (np.ones(len(codes)), codes, np.arange(len(codes) + 1))
-        in_group = sparse.csr_array(everyone, shape=(len(codes), codes.max(initial=0) + 1))
-        own = sparse.csr_array((in_group @ (in_group.T @ self.matrix)).multiply(self.matrix))
-        own.sort_indices()
-        in_all = np.bincount(self.matrix.indices, minlength=self.matrix.shape[1])
-        return sparse.csr_array(
-            (in_all[own.indices] - own.data + 1, own.indices, own.indptr), shape=own.shape
-        )
-
-    def chunks(self, order: IntArray, chunk: int = CHUNK) -> Iterator["Overlaps"]:
-        """Overlaps of ``order``'s queries, a chunk at a time.
-
-        Args:
-            order: ranked rows, int64 ``[N, K]``, −1 = none left; K may be 0.
-            chunk: queries at a time.
-        """
-        for start in range(0, self.matrix.shape[0], chunk):
-            yield Overlaps(self, slice(start, start + chunk), order[start : start + chunk])
-
-
-@dataclass(frozen=True)
 class Overlaps:
-    """A chunk of B queries: what they share with the images found, and with the whole gallery."""
+    """A chunk of B queries: the concepts they share with the images found, and with all N images."""
 
-    concepts: Concepts
+    concepts: sparse.csr_array
+    """Which image asserts which concept: float32 ``[N, C]``, 0 or 1."""
+    by_concept: sparse.csr_array
+    """The transposed ``concepts``."""
+    groups: sparse.csr_array
+    """Which image belongs to which group: float32 ``[N, number of groups]``, 0 or 1."""
+    sizes: FloatArray
+    """|C_r| of every image, ``[N]``."""
     rows: slice
-    """Which queries."""
+    """Rows of the queries among the images."""
     order: IntArray
     """Images found, ``[B, K]``, −1 = none left."""
 
     @cached_property
+    def queries(self) -> sparse.csr_array:
+        """Concepts of the queries, ``[B, C]``."""
+        return self.concepts[self.rows]
+
+    @cached_property
     def query_sizes(self) -> FloatArray:
         """|C_q|, ``[B]``."""
-        return self.concepts.sizes[self.rows].astype(np.float64)
+        return self.sizes[self.rows]
 
     @cached_property
     def found(self) -> NDArray[np.bool_]:
-        """Which places of the lists are filled, ``[B, K]``."""
+        """Filled places of the lists, ``[B, K]``."""
         return self.order >= 0
 
     @cached_property
-    def found_sizes(self) -> FloatArray:
-        """|C_r| of the images found, ``[B, K]``."""
-        return self.concepts.sizes[self.order].astype(np.float64)
+    def own(self) -> sparse.csr_array:
+        """Images of the query's own group, itself among them: ``[B, N]``, 0 or 1."""
+        return self.groups[self.rows] @ self.groups.T
 
     @cached_property
     def gallery(self) -> IntArray:
         """G: images in each query's gallery, ``[B]``."""
-        own: IntArray = np.bincount(self._own[0], minlength=len(self.order))
-        return self.concepts.sizes.size - own
+        return len(self.sizes) - np.diff(self.own.indptr).astype(np.int64)
+
+    @cached_property
+    def all_shared(self) -> NDArray[np.float32]:
+        """n(q, r) of every image in the query's gallery, ``[B, N]``; 0 for its own group."""
+        counts: NDArray[np.float32] = (self.queries @ self.by_concept).toarray()
+        counts[self.own.nonzero()] = 0
+        return counts
 
     @cached_property
     def shared(self) -> FloatArray:
         """n(q, r_k) of the images found, ``[B, K]``; 0 where none is left."""
-        counts = np.zeros(self.order.shape)
-        counts[self.found] = np.bincount(self._in_both[0], minlength=int(self.found.sum()))
-        return counts
+        counts = np.take_along_axis(self.all_shared, np.maximum(self.order, 0), axis=1)
+        return np.where(self.found, counts, 0.0).astype(np.float64)
+
+    @cached_property
+    def in_gallery(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Query, image and n(q, r) of every image in the query's gallery that shares a concept; ``[P]`` each."""
+        queries, images = np.nonzero(self.all_shared)
+        return queries, images, self.all_shared[queries, images].astype(np.int64)
 
     @cached_property
     def at_least(self) -> IntArray:
         """#{r in the gallery: n(q, r) ≥ t}, ``[B, T]``, column t − 1; T is the largest count of the chunk."""
-        (queries, counts, _), (own_queries, own_counts, _) = self.entries, self.own_pairs
-        top = int(counts.max(initial=1))
-        exactly = np.bincount(queries * (top + 1) + counts, minlength=len(self.order) * (top + 1))
-        exactly -= np.bincount(own_queries * (top + 1) + own_counts, minlength=len(exactly))
-        from_top: IntArray = np.cumsum(exactly.reshape(-1, top + 1)[:, :0:-1], axis=1)
+        queries, _, counts = self.in_gallery
+        width = int(counts.max(initial=1)) + 1
+        exactly = np.bincount(queries * width + counts, minlength=len(self.order) * width).reshape(-1, width)
+        from_top: IntArray = np.cumsum(exactly[:, :0:-1], axis=1)
         return from_top[:, ::-1]
 
-    @cached_property
-    def entries(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Query, n(q, r) and r of every pair that shares a concept, those of the query's own group among them."""
-        product = self._product
-        queries = np.repeat(np.arange(product.shape[0]), np.diff(product.indptr))
-        return queries, product.data.astype(np.int64), product.indices
 
-    @cached_property
-    def own_pairs(self) -> tuple[IntArray, IntArray, IntArray]:
-        """The part of ``entries`` that is not in the gallery: query, n(q, r) and r of the query's own group."""
-        queries, images = self._own
-        pairs, _ = self._common(queries, images)
-        return queries, np.bincount(pairs, minlength=len(queries)), images
+def overlaps(
+    cuis: sparse.csr_array, groups: IntArray, order: IntArray, chunk: int = CHUNK
+) -> Iterator[Overlaps]:
+    """Overlaps of all queries, a chunk at a time.
 
-    @cached_property
-    def first_ranks(self) -> tuple[IntArray, IntArray]:
-        """Query and first rank (from 1) of every concept of a query that an image found has, too; ``[P]`` each."""
-        pairs, concepts = self._in_both
-        queries, places = np.nonzero(self.found)
-        width = self.concepts.matrix.shape[1]
-        keys, first = np.unique(
-            queries[pairs] * width + concepts, return_index=True
-        )  # in the order of the ranks
-        return keys // width, places[pairs][first] + 1
-
-    @cached_property
-    def concept_counts(self) -> tuple[IntArray, FloatArray]:
-        """Query and number of gallery images that assert it, for every concept of a query; ``[P]`` each."""
-        others = self.concepts.others[self.rows]
-        return np.repeat(np.arange(others.shape[0]), np.diff(others.indptr)), others.data - 1
-
-    @cached_property
-    def _product(self) -> sparse.csr_array:
-        return self.concepts.matrix[self.rows] @ self.concepts.transposed
-
-    @cached_property
-    def _in_both(self) -> tuple[IntArray, IntArray]:
-        return self._common(np.nonzero(self.found)[0], self.order[self.found])
-
-    def _common(self, queries: IntArray, images: IntArray) -> tuple[IntArray, IntArray]:
-        """Number of the pair and concept, for every concept that both of a pair assert."""
-        matrix = self.concepts.matrix
-        starts, counts = matrix.indptr[images], self.concepts.sizes[images]
-        pairs = np.repeat(np.arange(len(images)), counts)
-        within = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
-        concepts = matrix.indices[np.repeat(starts, counts) + within]
-        both = self._asked[queries[pairs], concepts]
-        return pairs[both], concepts[both]
-
-    @cached_property
-    def _asked(self) -> NDArray[np.bool_]:
-        """Which query asserts which concept, ``[B, C]``."""
-        return np.asarray(self.concepts.matrix[self.rows].astype(bool).toarray())
-
-    @cached_property
-    def _own(self) -> tuple[IntArray, IntArray]:
-        return self.concepts.members.of(self.concepts.groups[self.rows])
+    Args:
+        cuis: image × concept, 0 or 1, ``[N, C]``.
+        groups: a query's group is not in its gallery, ``[N]``.
+        order: ranked rows, int64 ``[N, K]``, −1 = none left; K may be 0.
+        chunk: queries at a time.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    ones = np.ones(len(codes), dtype=np.float32)
+    member = sparse.csr_array((ones, codes, np.arange(len(codes) + 1)))
+    by_concept, sizes = cuis.T.tocsr(), np.diff(cuis.indptr).astype(np.float64)
+    for start in range(0, len(codes), chunk):
+        rows = slice(start, start + chunk)
+        yield Overlaps(cuis, by_concept, member, sizes, rows, order[rows])
 
 
 @dataclass(frozen=True)
@@ -202,31 +134,41 @@ class Variant:
     """One reading of CUI@K."""
 
     title: str
-    """What follows "CUI@K" in a table."""
+    """Its name in a table, after "CUI@K"."""
     measure: Measure
-    """Of the lists found, ``[B]``."""
+    """Score of the lists found, ``[B]``."""
     chance: Measure
     """Its exact expectation under a random order, ``[B]``."""
 
 
-def _jaccard_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    def total(queries: IntArray, counts: IntArray, images: IntArray) -> FloatArray:
-        union = chunk.query_sizes[queries] + chunk.concepts.sizes[images] - counts
-        summed = np.bincount(queries, counts / np.maximum(union, 1), minlength=len(chunk.order))
-        return summed.astype(np.float64)
+def _jaccard(chunk: Overlaps, k: int) -> FloatArray:
+    union = chunk.query_sizes[:, None] + chunk.sizes[chunk.order] - chunk.shared
+    return _mean_found(chunk, chunk.shared / np.maximum(union, 1), k)
 
-    return ratio(total(*chunk.entries) - total(*chunk.own_pairs), chunk.gallery)
+
+def _jaccard_by_chance(chunk: Overlaps, k: int) -> FloatArray:
+    queries, images, counts = chunk.in_gallery
+    union = chunk.query_sizes[queries] + chunk.sizes[images] - counts
+    return ratio(np.bincount(queries, counts / union, minlength=len(chunk.order)), chunk.gallery)
 
 
 def _union(chunk: Overlaps, k: int) -> FloatArray:
-    queries, ranks = chunk.first_ranks
-    return ratio(np.bincount(queries[ranks <= k], minlength=len(chunk.order)), chunk.query_sizes)
+    queries, places = np.nonzero(chunk.found[:, :k])
+    ones = np.ones(len(queries), dtype=np.float32)
+    listed = sparse.csr_array(
+        (ones, (queries, chunk.order[queries, places])), shape=(len(chunk.order), len(chunk.sizes))
+    )
+    covered = (listed @ chunk.concepts).multiply(chunk.queries).tocsr()
+    return ratio(np.diff(covered.indptr), chunk.query_sizes)
 
 
 def _union_by_chance(chunk: Overlaps, k: int) -> FloatArray:
-    queries, counts = chunk.concept_counts
-    covered = 1 - none_of(chunk.gallery[queries], counts, k)
-    return ratio(np.bincount(queries, covered, minlength=len(chunk.order)), chunk.query_sizes)
+    own = (
+        (chunk.own @ chunk.concepts).multiply(chunk.queries).tocoo()
+    )  # an entry for every concept of a query
+    asserting = np.diff(chunk.by_concept.indptr)[own.col] - own.data
+    covered = 1 - none_of(chunk.gallery[own.row], asserting, k)
+    return ratio(np.bincount(own.row, covered, minlength=len(chunk.order)), chunk.query_sizes)
 
 
 VARIANTS = {  # the formulas stand at the top of this file, in this order
@@ -245,13 +187,7 @@ VARIANTS = {  # the formulas stand at the top of this file, in this order
         lambda c, k: ratio(_mean_found(c, c.shared, k), c.query_sizes),
         lambda c, k: ratio(_mean_shared(c), c.query_sizes),
     ),
-    "jaccard": Variant(
-        "Jaccard",
-        lambda c, k: _mean_found(
-            c, c.shared / np.maximum(c.query_sizes[:, None] + c.found_sizes - c.shared, 1), k
-        ),
-        _jaccard_by_chance,
-    ),
+    "jaccard": Variant("Jaccard", _jaccard, _jaccard_by_chance),
     "union": Variant("union coverage", _union, _union_by_chance),
     "ndcg": Variant(
         "NDCG",
@@ -282,7 +218,8 @@ def cui_at(
     Returns:
         Variant to K to float64 ``[N]`` in [0, 1]; NaN where no gallery image shares a concept with the query.
     """
-    return _collect(order, cuis, groups, depths, {name: VARIANTS[name].measure for name in variants}, chunk)
+    measures = {name: VARIANTS[name].measure for name in variants}
+    return _collect(overlaps(cuis, groups, order, chunk), len(order), depths, measures)
 
 
 def cui_by_chance(
@@ -292,21 +229,17 @@ def cui_by_chance(
     variants: Sequence[str] = ("oracle",),
     chunk: int = CHUNK,
 ) -> dict[str, Scores]:
-    """What ``cui_at`` is expected to give for a gallery in random order, exactly; no draw."""
+    """Exact expectation of ``cui_at`` for a gallery in random order; no draw."""
     nothing = np.empty((cuis.shape[0], 0), dtype=np.int64)
-    return _collect(nothing, cuis, groups, depths, {name: VARIANTS[name].chance for name in variants}, chunk)
+    measures = {name: VARIANTS[name].chance for name in variants}
+    return _collect(overlaps(cuis, groups, nothing, chunk), len(nothing), depths, measures)
 
 
 def _collect(
-    order: IntArray,
-    cuis: sparse.csr_array,
-    groups: IntArray,
-    depths: Sequence[int],
-    measures: dict[str, Measure],
-    chunk: int,
+    parts: Iterator[Overlaps], queries: int, depths: Sequence[int], measures: dict[str, Measure]
 ) -> dict[str, Scores]:
-    scores = {name: {k: np.full(len(order), np.nan) for k in depths} for name in measures}
-    for part in Concepts(cuis, groups).chunks(order, chunk):
+    scores = {name: {k: np.full(queries, np.nan) for k in depths} for name in measures}
+    for part in parts:
         findable = part.at_least[:, 0] > 0
         for name, measure in measures.items():
             for k in depths:

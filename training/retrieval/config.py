@@ -1,4 +1,4 @@
-"""What an evaluation measures and under which protocol, and the command line's options for it."""
+"""Configuration of an evaluation: measures and protocol, and the command line's options for them."""
 
 import argparse
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class View:
 
     @property
     def prefix(self) -> str:
-        """What its measures' names begin with."""
+        """Beginning of its measures' names."""
         if not self.crosses:
             return "projected " if self.features == AFTER else ""
         return self.direction.replace("-", "→") + " "
@@ -60,7 +60,7 @@ class EvalConfig:
     """One evaluation. Checks name the command's options."""
 
     directions: tuple[str, ...] = (IMAGE_IMAGE,)
-    """What is looked for with what: image-image, image-text, text-image."""
+    """Directions: image-image, image-text, text-image."""
     features: tuple[str, ...] = (BEFORE,)
     """Image features of image-image, before or after the projection; directions with texts need those after it."""
     recall: bool = True
@@ -76,7 +76,7 @@ class EvalConfig:
     prompts: Prompts = ()
     """Label to class to whole prompts, as pairs; a class without its own gets the templates."""
     group_exclusion: str = "case"
-    """What a query cannot find: its whole case, or only the image itself."""
+    """Excluded from a query's gallery: its whole case, or only the image itself."""
     draws: int = 2000
     """Bootstrap samples, at least 1."""
     queries: int = 8
@@ -84,7 +84,7 @@ class EvalConfig:
     max_broken: int = 0
     """Images that may be missing or unreadable, as a count."""
     seed: int = 0
-    """Of bootstrap, sign flips and shown queries, >= 0."""
+    """Seed of bootstrap, sign flips and shown queries, >= 0."""
 
     def __post_init__(self) -> None:
         for name, low in (("queries", 1), ("draws", 1), ("max_broken", 0), ("seed", 0)):

@@ -32,7 +32,7 @@ from training.retrieval.measures import (
     view_features,
 )
 from training.retrieval.ranking import Device, pair_ranks, rank
-from training.retrieval.report import Report, header, make_report
+from training.retrieval.report import Report, describe, make_report
 from training.retrieval.runs import RunGroup
 from training.retrieval.zero_shot import Task, class_features, tasks
 from training.statistics.paired_tests import flips_for
@@ -45,7 +45,7 @@ IN_MEMORY = 1 << 30
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on a store, checked before anything is encoded."""
+    """Measures to compute on a store, checked before anything is encoded."""
 
     config: EvalConfig
     labels: LabelSets
@@ -63,7 +63,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a picture of one view shows."""
+    """Lists for a picture of one view."""
 
     order: NDArray[np.int64]
     """Rows found, ``[N, SHOWN]``; with texts, the query's own counterpart may be among them."""
@@ -77,9 +77,9 @@ class RunResult:
 
     group: RunGroup
     measures: Sequence[Measures]
-    """One per seed."""
+    """Measures of each seed."""
     shown: Mapping[View, Shown]
-    """Of the first seed."""
+    """Lists of the first seed."""
 
 
 class ModelReader:
@@ -193,7 +193,7 @@ def report_of(data: RetrievalSet, results: Sequence[RunResult], plan: Plan) -> R
     chance = measure_chance(data, plan.labels, config, plan.tasks)
     flips = flips_for((len(groups) - 1) * (len(chance) - 1))
     return make_report(
-        header=header(data, groups, config, plan.tasks, flips),
+        header=describe(data, groups, config, plan.tasks, flips),
         data=data,
         scores={result.group.name: result.measures for result in results},
         chance=chance,

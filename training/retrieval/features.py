@@ -1,4 +1,4 @@
-"""What a run makes of a store's images and captions: unit features, encoded batch by batch."""
+"""Unit features of a store's images and captions by a trained model, encoded batch by batch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ class RetrievalSet:
         return [values[row] for row in self.rows]
 
     def excluded(self, exclusion: str) -> IntArray:
-        """Groups whose other members a query does not find: cases, or for ``image`` every image by itself."""
+        """Groups whose other members a query does not find: cases, or for ``image`` every image alone."""
         return self.cases if exclusion == "case" else np.arange(len(self.rows))
 
     @cached_property
@@ -69,7 +69,7 @@ class RetrievalSet:
 
 @dataclass(frozen=True)
 class Features:
-    """What one trained model makes of a retrieval set; unit vectors, float32."""
+    """Features of a retrieval set by one trained model; unit vectors, float32."""
 
     images: Mapping[str, FloatArray]
     """``before`` and ``after`` the projection, ``[N, D]`` each, as far as encoded."""

@@ -12,7 +12,7 @@ from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
 from training.retrieval.config import AFTER, IMAGE_TEXT, TEXT_IMAGE, EvalConfig, View
 from training.retrieval.features import Features, RetrievalSet
 from training.retrieval.ranking import Device, pair_ranks, rank
-from training.retrieval.zero_shot import Task, floor, is_right
+from training.retrieval.zero_shot import Task, is_right, majority_class
 
 CUI_DEPTHS = (5, 10, 50)
 LABEL_DEPTHS = (5, 10, 30)
@@ -134,7 +134,7 @@ def measure_run(
 def measure_chance(
     data: RetrievalSet, labels: LabelSets, config: EvalConfig | None = None, tasks: Sequence[Task] = ()
 ) -> Measures:
-    """What a gallery in random order is expected to score (exact expectations, no draw); zero-shot: its floor."""
+    """Expected scores of a gallery in random order (exact, no draw); zero-shot: those of the most frequent class."""
     config = config or EvalConfig()
     groups = data.excluded(config.group_exclusion)
     overlaps = cui_by_chance(data.cuis, groups, CUI_DEPTHS, config.cui_variants)
@@ -149,7 +149,7 @@ def measure_chance(
             measures |= _recalls(view, recalls)
     for task in tasks:
         truth = _truth(data, task)
-        measures |= _accuracies(task, floor(truth), truth)
+        measures |= _accuracies(task, majority_class(truth), truth)
     return measures
 
 

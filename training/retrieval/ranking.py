@@ -73,7 +73,7 @@ def score_chunks(
 
 
 class GroupMembers:
-    """Which columns of a gallery belong to a group.
+    """Columns of a gallery by group.
 
     Args:
         groups: group of every row, int64 ``[N]``.
@@ -151,11 +151,11 @@ def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _top_of_tied(scores: Tensor, values: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """The same for rows with equal scores: those above the k-th best score, then the first columns that equal it."""
     k = values.shape[1]
-    cut = values[:, -1:]
+    last = values[:, -1:]
     place = torch.arange(scores.shape[1], dtype=torch.float64, device=scores.device)
-    at_cut, first = torch.where(scores == cut, -place, -torch.inf).topk(k, dim=1)
+    at_last, first = torch.where(scores == last, -place, -torch.inf).topk(k, dim=1)
     values = torch.cat(
-        [values.where(values > cut, -torch.inf), cut.where(at_cut > -torch.inf, -torch.inf)], 1
+        [values.where(values > last, -torch.inf), last.where(at_last > -torch.inf, -torch.inf)], 1
     )
     columns, by_column = torch.cat([columns, first], dim=1).sort(dim=1, stable=True)
     values, by_value = values.gather(1, by_column).sort(dim=1, descending=True, stable=True)

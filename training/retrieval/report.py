@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from training.retrieval.config import AFTER, IMAGE_IMAGE, EvalConfig
+from training import rendering
+from training.retrieval.config import EvalConfig
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import Measures, mean_of, mean_over_seeds
 from training.retrieval.runs import CHANCE, RunGroup
 from training.retrieval.zero_shot import Task
 from training.statistics.intervals import Interval, case_interval, seed_sd
 from training.statistics.paired_tests import MIN_FLIPS, Comparison, Pair, compare_all, holm
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Report:
 
     @property
     def corrected(self) -> int:
-        """How many comparisons Holm's correction counts; one without a query in common is none."""
+        """Number of comparisons that Holm's correction counts; one without a query in common is none."""
         return sum(p == p for values in self.holm.values() for p in values.values())
 
     @property
@@ -91,14 +94,9 @@ def make_report(
         Pair(means[run][name].values, means[baseline][name].values, means[run][name].classes)
         for run, name in tested
     ]
-    comparisons: dict[str, dict[str, Comparison]] = {run: {} for run in others}
-    for (run, name), result in zip(tested, compare_all(pairs, data.cases, draws, flips, seed), strict=True):
-        comparisons[run][name] = result
-    secondary = [(run, name) for run in others for name in means[run] if name != primary]
-    corrected = holm([comparisons[run][name].p_value for run, name in secondary])
-    table: dict[str, dict[str, float]] = {run: {} for run in others}
-    for (run, name), value in zip(secondary, corrected, strict=True):
-        table[run][name] = value
+    results = dict(zip(tested, compare_all(pairs, data.cases, draws, flips, seed), strict=True))
+    secondary = [(run, name) for run, name in tested if name != primary]
+    corrected = dict(zip(secondary, holm([results[one].p_value for one in secondary]), strict=True))
     seed_means = {
         run: {name: [mean_of(measures[name]) for measures in seeds] for name in seeds[0]}
         for run, seeds in scores.items()
@@ -106,7 +104,20 @@ def make_report(
     sections: dict[str, list[str]] = {}
     for name, scored in chance.items():
         sections.setdefault(scored.section, []).append(name)
-    return Report(header, primary, sections, intervals, seed_means, comparisons, table, keys)
+    return Report(
+        header,
+        primary,
+        sections,
+        intervals,
+        seed_means,
+        _by_run(others, results),
+        _by_run(others, corrected),
+        keys,
+    )
+
+
+def _by_run(runs: Sequence[str], values: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
+    return {run: {name: value for (of, name), value in values.items() if of == run} for run in runs}
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -154,18 +165,17 @@ def as_text(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """Header and one table per section as Markdown."""
+    head = _head(report)
     lines = ["# Retrieval", "", *(f"- {_escaped(line)}" for line in _header_lines(report))]
     for section, names in report.sections.items():
-        rows = [_head(report), ["---"] * len(_head(report)), *(_cells(report, name) for name in names)]
-        lines += ["", f"## {section[0].upper()}{section[1:]}", ""]
-        lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
+        lines += ["", f"## {section[0].upper()}{section[1:]}", "", rendering.header(head, len(head))]
+        lines += [rendering.cells(_cells(report, name)) for name in names]
     return "\n".join(lines) + "\n"
 
 
-def _escaped(cell: str) -> str:
-    """A bar would end a table's cell; a star at the front would begin a list."""
-    text = cell.replace("|", "\\|")
-    return "\\" + text if text.startswith("* ") else text
+def _escaped(line: str) -> str:
+    """A star at the front would begin a list."""
+    return "\\" + line if line.startswith("* ") else line
 
 
 def _head(report: Report) -> list[str]:
@@ -182,11 +192,11 @@ def _cells(report: Report, name: str) -> list[str]:
     for run in report.runs:
         deviation = report.seed_deviation(run, name)
         spread = "" if deviation is None else f" ±{100 * deviation:.1f}"
-        cells.append(_interval_text(report.intervals[run][name]) + spread)
+        cells.append(rendering.interval(report.intervals[run][name]) + spread)
     for run, results in report.comparisons.items():
         result = results[name]
         corrected = report.holm[run].get(name)
-        cells += [_interval_text(result.difference, signed=True), f"{result.p_value:.4f}"]
+        cells += [rendering.interval(result.difference, signed=True), f"{result.p_value:.4f}"]
         cells.append("–" if corrected is None else f"{corrected:.4f}")
     return cells
 
@@ -207,78 +217,15 @@ def _header_lines(report: Report) -> Iterator[str]:
         yield "* primary endpoint"
 
 
-def _interval_text(interval: Interval, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    mean, low, high = (f"{100 * value:{sign}.1f}" for value in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
-
-
-def header(
+def describe(
     data: RetrievalSet, groups: Sequence[RunGroup], config: EvalConfig, tasks: Sequence[Task], flips: int
-) -> dict[str, Any]:
-    """What the numbers below it rest on, one line each."""
-    lines = {
-        "data": f"{data.store.dataset}, split {data.store.split}, {len(data.rows):,} images of "
-        f"{len(set(data.cases.tolist())):,} cases",
-        "protocol": _protocol(config),
-        "features": _features(config),
-    }
-    if config.recall:
-        lines["pairs"] = _pairs(data, config)
-    for task in tasks:
-        own = len(dict(config.prompts).get(task.label, ()))
-        given = f", {own} of them with prompts of their own" if own else ""
-        lines[f"zero-shot {task.label}"] = (
-            f"{len(task.classes)} classes{given}, {len(config.templates)} templates; chance is the answer that is "
-            "always the most frequent class"
-        )
-    lines["training seeds"] = "; ".join(f"{g.name} {', '.join(map(str, g.seeds))}" for g in groups)
-    lines["intervals"] = _intervals(groups, config, flips)
-    return lines
-
-
-def _protocol(config: EvalConfig) -> str:
-    found = "its own case excluded" if config.group_exclusion == "case" else "only itself excluded"
-    directions = ", ".join(direction.replace("-", " to ") for direction in config.directions)
-    texts = "; a text stands for its image (concepts, labels, case)" if config.views[-1].crosses else ""
-    return (
-        f"{directions}; every image queries all others of the split, {found}{texts}; chance is the expectation of a "
-        "random order; P@K: labelled images only, a query without the label drops out of the mean"
-    )
-
-
-def _features(config: EvalConfig) -> str:
-    said = []
-    if IMAGE_IMAGE in config.directions:
-        kinds = [
-            f"{kind} the projection" + (" (projected)" if kind == AFTER else "") for kind in config.features
-        ]
-        said.append(f"{' and '.join(kinds)}, image to image")
-    if config.texts or config.zero_shot:
-        said.append("after the projection wherever texts take part")
-    return "; ".join(said)
-
-
-def _pairs(data: RetrievalSet, config: EvalConfig) -> str:
+) -> dict[str, str]:
+    """Header of a report: what its numbers rest on, one line each."""
     _, copies = np.unique(data.caption_codes, return_counts=True)
-    shared = int(copies[copies > 1].sum())
-    others = "those of other cases" if config.group_exclusion == "case" else "all others"
-    return (
-        f"Recall@K looks for the query's own caption or image among {others}; an equal caption is as right as its own "
-        f"({shared:,} images share theirs); equal scores count against the model"
-    )
-
-
-def _intervals(groups: Sequence[RunGroup], config: EvalConfig, flips: int) -> str:
-    text = (
-        f"95 %, percentile bootstrap over cases, {config.draws} draws, seed {config.seed}; "
-        f"p: paired sign-flip test over cases, {flips:,} flips; "
-    )
-    counts = {len(group.seeds) for group in groups}
-    if counts == {1}:
-        return text + "one trained model per run, so training noise is in neither"
-    return text + (
-        "scores averaged over a run's seeds before both: they tell how sure these trained models' mean is over cases, "
-        "not what another seed would give; ± is the standard deviation between seeds"
-        + (", none for a run of one seed" if 1 in counts else "")
-    )
+    text = rendering.render(
+        "training.retrieval", "header.j2", data=data, groups=groups, config=config, tasks=tasks, flips=flips,
+        cases=len(np.unique(data.cases)), by_case=config.group_exclusion == "case",
+        shared=int(copies[copies > 1].sum()), prompts=dict(config.prompts),
+        counts=sorted({len(group.seeds) for group in groups}),
+    )  # fmt: skip
+    return dict(line.split(": ", 1) for line in text.splitlines() if line)

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import yaml
 
+from training.arguments import flat
 from training.engine.checkpoint import FINISHED
 from training.errors import CheckpointError, ConfigError
-from training.options import flat
 
 T = TypeVar("T")
 
@@ -27,9 +27,9 @@ class RunGroup:
     name: str
     folders: tuple[Path, ...]
     seeds: tuple[int, ...]
-    """Of the folders, in their order."""
+    """Training seeds of the folders, in their order."""
     keys: tuple[str, ...]
-    """Of the folders' finished.json: what tells one run from another, whatever its folder is called."""
+    """Keys in the folders' finished.json: they tell one run from another, whatever its folder is called."""
 
 
 def read_groups(arguments: Sequence[str]) -> list[RunGroup]:

@@ -14,15 +14,15 @@ from training.errors import DataError
 from training.folders import whole_file
 from training.retrieval.measures import Measures, Scored
 
-Fact = str | int | float
+Value = str | int | float
 
 FORMAT = 1
-"""Of the file; a sheet in another one is made again."""
+"""Version of the file; a sheet in another one is made again."""
 _ABOUT = b"kg_targets.score_sheet"
 _COUNTS = ("images", "cases")
-"""Facts that pooling adds up."""
+"""Metadata that pooling adds up."""
 CLASSES = "zero-shot classes of "
-"""Begins the fact that lists a zero-shot label's classes in the order of their codes."""
+"""Begins the key that lists a zero-shot label's classes in the order of their codes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class ScoreSheet:
     """Case of each query, N names."""
     measures: Measures
     """Name to scores, float64 ``[N]``, NaN for a query without one."""
-    facts: dict[str, Fact]
+    metadata: dict[str, Value]
     """Data, protocol, model and versions that the scores rest on."""
 
 
@@ -48,7 +48,7 @@ def write_sheet(path: Path, sheet: ScoreSheet) -> None:
     """Write a sheet as Parquet by atomic rename; the same sheet gives the same bytes.
 
     Columns are ``image_id``, ``case``, one float64 for each measure, and ``class of <measure>`` where its mean is a
-    mean of classes; headings and facts are in the schema's metadata.
+    mean of classes; headings and the sheet's metadata are in the schema's metadata.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -59,7 +59,7 @@ def write_sheet(path: Path, sheet: ScoreSheet) -> None:
         if scored.classes is not None:
             columns[_class_column(name)] = pa.array(scored.classes, pa.int64())
     sections = {name: scored.section for name, scored in sheet.measures.items()}
-    about = {"format": FORMAT, "facts": sheet.facts, "sections": sections}
+    about = {"format": FORMAT, "facts": sheet.metadata, "sections": sections}
     table = pa.table(columns).replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
     with whole_file(path, "--out") as partial:
         pq.write_table(table, partial)
@@ -71,7 +71,7 @@ def read_sheet(path: Path) -> ScoreSheet:
     Raises:
         DataError: there is none, or it is damaged or of another format.
     """
-    again = "make it again with python -m training.retrieval.scores"
+    again = "make it again with kg-targets score-sheet"
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[_ABOUT])
@@ -90,7 +90,7 @@ def read_sheet(path: Path) -> ScoreSheet:
 def pool(sheets: Sequence[ScoreSheet]) -> ScoreSheet:
     """Sheets of disjoint retrieval sets (the folds of a cross-validation) as one, end to end.
 
-    Facts that all sheets share stay; numbers of images and of cases are added up; the others go.
+    Metadata that all sheets share stays; numbers of images and of cases are added up; the others go.
 
     Raises:
         DataError: no sheet is given, an image or a case is in two of them, or they do not measure the same.
@@ -109,19 +109,19 @@ def pool(sheets: Sequence[ScoreSheet]) -> ScoreSheet:
     first = sheets[0]
     for sheet in sheets[1:]:
         _check_same_measures(first, sheet)
-    facts = {
+    metadata = {
         name: value
-        for name, value in first.facts.items()
-        if all(sheet.facts.get(name) == value for sheet in sheets)
+        for name, value in first.metadata.items()
+        if all(sheet.metadata.get(name) == value for sheet in sheets)
     }
     for name in _COUNTS:
-        if all(name in sheet.facts for sheet in sheets):
-            facts[name] = sum(int(sheet.facts[name]) for sheet in sheets)
+        if all(name in sheet.metadata for sheet in sheets):
+            metadata[name] = sum(int(sheet.metadata[name]) for sheet in sheets)
     return ScoreSheet(
         [image for sheet in sheets for image in sheet.image_ids],
         [case for sheet in sheets for case in sheet.cases],
         {name: _joined([sheet.measures[name] for sheet in sheets]) for name in first.measures},
-        facts,
+        metadata,
     )
 
 
@@ -140,7 +140,7 @@ def _check_same_measures(*both: ScoreSheet) -> None:
             {name: (scored.section, scored.classes is None) for name, scored in s.measures.items()}
             for s in both
         ],
-        [{name: value for name, value in s.facts.items() if name.startswith(CLASSES)} for s in both],
+        [{name: value for name, value in s.metadata.items() if name.startswith(CLASSES)} for s in both],
     )
     if differing := _different(*headings):
         raise DataError(

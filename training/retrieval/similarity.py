@@ -90,7 +90,7 @@ def pairs_of(data: RetrievalSet, seed: int = 0, limit: int = LIMIT) -> Pairs:
 
 
 def strata_of(data: RetrievalSet, pairs: Pairs) -> Mapping[str, IntArray]:
-    """What is compared among itself: all pairs, then pairs of the same label; −1 where a pair takes no part.
+    """Groups of pairs to compare within: all pairs, then pairs of the same label; −1 where a pair takes no part.
 
     Returns:
         ``all pairs``, each label of the store, and the conjunction that evaluation reports, to int64 ``[P]``.

@@ -2,7 +2,7 @@
 
 The vector of a class is the normalised mean of its prompts' unit vectors (R: open_clip's way); an image's class is the
 one with the largest cosine, the first in alphabetical order if several are equal. Measured on the images that have the
-label: accuracy, and balanced accuracy (the mean of the classes' accuracies). The floor is the answer that is always
+label: accuracy, and balanced accuracy (the mean of the classes' accuracies). The baseline is the answer that is always
 the most frequent class: its share, and one over the number of classes.
 """
 
@@ -27,7 +27,7 @@ class Task:
     classes: tuple[str, ...]
     """Values of the label, ascending."""
     prompts: tuple[tuple[str, ...], ...]
-    """Of each class."""
+    """Prompts of each class."""
 
 
 def tasks(config: EvalConfig, values: Callable[[str], Sequence[str]], available: Sequence[str]) -> list[Task]:
@@ -94,7 +94,7 @@ def is_right(images: FloatArray, classes: FloatArray, truth: NDArray[np.int64]) 
     return np.where(truth >= 0, (nearest == truth).astype(np.float64), np.nan)
 
 
-def floor(truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The same for the answer that is always the most frequent class (the first of them)."""
+def majority_class(truth: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``is_right`` of the answer that is always the most frequent class (the first of them)."""
     most = np.bincount(truth[truth >= 0]).argmax()
     return np.where(truth >= 0, (truth == most).astype(np.float64), np.nan)

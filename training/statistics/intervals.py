@@ -1,4 +1,4 @@
-"""How sure a mean over queries is when images of one case are not independent: everything resamples cases."""
+"""Intervals of means over queries where images of one case are not independent: everything resamples cases."""
 
 import math
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def case_interval(
 
 @lru_cache(maxsize=4)
 def case_weights(cases: int, draws: int, seed: int) -> NDArray[np.uint16]:
-    """How often each bootstrap sample holds each case, ``[draws, cases]``; the measures of one report share it."""
+    """Counts of each case in each bootstrap sample, ``[draws, cases]``; the measures of one report share them."""
     rng = np.random.default_rng(seed)
     weights = np.empty((draws, cases), dtype=np.uint16)
     for start in range(0, draws, _DRAWS_AT_A_TIME):

@@ -1,4 +1,4 @@
-"""How a model's cosines follow the targets' similarities over pairs of images, and how sure that is.
+"""Correlation of a model's cosines with the targets' similarities over pairs of images, with intervals.
 
 x_p is S of pair p, y_p a model's cosine, s(p) the pair's stratum (one for all pairs, or the value of a label that
 both images have), w_p a weight. Spearman and Pearson are pooled within strata, so that differences between the strata
@@ -35,7 +35,7 @@ class Estimate:
 
     @classmethod
     def of(cls, draws: FloatArray) -> "Estimate":
-        """From the statistic of the data, then of every bootstrap sample, ``[1 + draws]``; NaN samples are left out."""
+        """Interval from the statistic of the data, then of every sample, ``[1 + draws]``; NaN samples are left out."""
         samples = draws[1:][~np.isnan(draws[1:])]
         low, high = np.quantile(samples, [0.025, 0.975]) if len(samples) else (np.nan, np.nan)
         return cls(float(draws[0]), float(low), float(high))
@@ -186,7 +186,7 @@ class _Moments:
         self._rows = np.stack([np.ones_like(x), x, x * x, *(row for y in ys for row in (y, x * y, y * y))])
 
     def correlations(self, weight: FloatArray) -> FloatArray:
-        """Of each of the others, ``[K]``."""
+        """Correlation with each of the others, ``[K]``."""
         if len(self._strata.starts) == 1:
             sums = (self._rows @ weight)[:, None]
         else:

@@ -1,4 +1,4 @@
-"""Where a p value comes from: paired sign-flip tests over cases, and Holm's correction of several tests.
+"""P values: paired sign-flip tests over cases, and Holm's correction of several tests.
 
 A sign-flip test takes the models as given. A p value that also holds for other training seeds is ``t_test``'s, in
 ``training.statistics.seed_variance``.

@@ -1,4 +1,4 @@
-"""Where a p value comes from that holds for other training seeds, too: a t test with seed variance in its error.
+"""P values that hold for other training seeds, too: a t test with seed variance in its error.
 
 All cases of a fold are scored by the same two models, so a test over cases takes the seed variance of these models for
 a property of the rows: two seeds of one row come out as different. Training runs from several seeds tell how large it
@@ -18,12 +18,12 @@ from training.statistics.intervals import FloatArray, IntArray, Interval
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """What the standard error of a difference consists of: sqrt(se_cases² + se_training²)."""
+    """Parts of the standard error of a difference: sqrt(se_cases² + se_training²)."""
 
     se_cases: float
-    """Part of the cases: the same models on other cases, without what a model makes of single cases; shares of 1."""
+    """Part from cases: the same models on other cases, without what a model makes of single cases; shares of 1."""
     se_training: float
-    """Part of the seeds: other seeds on the same cases, what they make of single cases included; shares of 1."""
+    """Part from seeds: other seeds on the same cases, what they make of single cases included; shares of 1."""
     degrees: float
     """Degrees of freedom of t, Welch–Satterthwaite, > 0."""
     by_training: Mapping[str, tuple[float, ...]]
@@ -37,7 +37,7 @@ class SeedVariance:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference with training noise in its interval and its p value."""
+    """A mean difference with seed variance in its interval and its p value."""
 
     interval: Interval
     """D and D ± t·SE, 95 %."""
@@ -73,7 +73,7 @@ def t_test(
     no draws, centres within folds, where a model is shared, and has a counterpart for V_both. That is what single
     models make of single cases, and it is expected in V_case and in V_seed: as in multi-reader studies (Hillis 2007,
     Stat. Med. 26:596), with training runs for readers, it is taken out of the cases' part, lest it count twice. V_seed,
-    from few training runs, can miss it by chance; the much surer V_both is then its floor, so that SE is never below
+    from few training runs, can miss it by chance; the much surer V_both then bounds it, so that SE is never below
     sqrt(V_case), the error given these models. For means of classes, u_c is the linearised ratio. R (ours).
 
     The level holds in simulations; with an official split (F = 1) and two seeds, ν_train is 1, and it is 0.1 instead
@@ -92,7 +92,7 @@ def t_test(
     """
     seeds = len(differences)
     if seeds < 2:
-        raise DataError("one seed says nothing about training noise: train at least two")
+        raise DataError("one seed says nothing about seed variance: train at least two")
     known = ~np.isnan(differences).any(axis=0)
     if not known.any():
         nan = float("nan")

@@ -1,1 +1,1 @@
-"""Medical visual question answering: protocols, answers, floors, scores and comparisons. Nothing here needs torch."""
+"""Med-VQA: protocols, answers, baselines, scores and comparisons. Nothing here needs torch."""

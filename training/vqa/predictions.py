@@ -1,7 +1,7 @@
-"""Answers to every question of one part: a CSV file with a line per question, and the facts about them as JSON beside.
+"""Answers to every question of one part: a CSV file with a line per question, and their metadata as JSON beside.
 
 X.csv     id, image_id, question, answer, normalised, predicted, correct, probability, closed, category, kind
-X.json    data set, protocol, part, seeds, model, candidates and their ceiling; sha256 of the CSV and of these facts;
+X.json    data set, protocol, part, seeds, model, candidates and their ceiling; sha256 of the CSV and of this metadata;
           written last
 """
 
@@ -23,7 +23,9 @@ from training.vqa.protocols import Split, ceiling
 
 FORMAT = 2
 REQUIRED = {"dataset", "protocol", "split", "split_seed", "candidates", "candidate_source", "ceiling"}
-"""Facts without which no number can be read."""
+"""Metadata without which no number can be read."""
+MAJORITY = "majority"
+"""Mode of a majority baseline's answers: every training run is compared with the same ones."""
 _SEAL = "facts_sha256"
 SEPARATOR = " # "
 """Between several right answers; normalised answers never contain it."""
@@ -45,7 +47,7 @@ class Prediction:
     correct: bool
     """Whether ``predicted``, normalised, is one of the right answers."""
     probability: float | None
-    """Of the predicted answer, in [0, 1]; among what, the facts say (``mode``)."""
+    """Probability of the predicted answer, in [0, 1]; among what, ``mode`` in the metadata says."""
     closed: bool
     category: str
     kind: str
@@ -56,15 +58,15 @@ COLUMNS = tuple(field.name for field in fields(Prediction))
 
 @dataclass(frozen=True)
 class Predictions:
-    """One model's (or floor's) answers to one part of a data set under a protocol."""
+    """One model's (or baseline's) answers to one part of a data set under a protocol."""
 
     rows: tuple[Prediction, ...]
-    facts: dict[str, Any]
-    """What ``facts_of`` gives, and what the caller adds; plain JSON values."""
+    metadata: dict[str, Any]
+    """``metadata_of`` the split, and what the caller adds; plain JSON values."""
 
 
-def facts_of(split: Split, part: str) -> dict[str, Any]:
-    """What predictions rest on, for their JSON file: data set, protocol, part, seed of the cut, candidates, ceiling."""
+def metadata_of(split: Split, part: str) -> dict[str, Any]:
+    """Metadata of predictions, for their JSON file: data set, protocol, part, split seed, candidates, ceiling."""
     return {
         "dataset": split.dataset,
         "language": split.language,
@@ -83,30 +85,30 @@ def predictions_of(
     part: str,
     predicted: Sequence[str],
     probabilities: Sequence[float] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Score answers to ``part`` of ``split``, in the order of its questions.
 
     Args:
         predicted: one answer for each question; empty for none.
         probabilities: of these answers, in [0, 1].
-        facts: added to ``facts_of(split, part)``. ``compare`` goes by: ``name`` (of the model), ``mode`` (``exact``,
-            ``winner``, ``shortlist``, ``generate``, ``floor``), ``images`` (``real``, ``blank``, ``shuffled``,
-            ``none``), ``trained_on`` (``real``, ``blank``; for a model), ``seed`` (of the training) and ``model``
-            (its digest).
+        metadata: added to ``metadata_of(split, part)``. ``compare`` goes by: ``name`` (of the model), ``mode``
+            (``exact``, ``winner``, ``shortlist``, ``generate``, ``majority``), ``images`` (``real``, ``blank``,
+            ``shuffled``, ``none``), ``trained_on`` (``real``, ``blank``; for a model), ``seed`` (of the training run)
+            and ``model`` (its digest).
 
     Raises:
         ShapeError: there are not as many answers as questions.
         ConfigError: no such part.
     """
     questions = split.part(part)
-    chances: Sequence[float | None] = [None] * len(questions) if probabilities is None else probabilities
-    if not len(questions) == len(predicted) == len(chances):
-        given = f"{len(predicted)} answers and {len(chances)} probabilities"
+    known: Sequence[float | None] = [None] * len(questions) if probabilities is None else probabilities
+    if not len(questions) == len(predicted) == len(known):
+        given = f"{len(predicted)} answers and {len(known)} probabilities"
         raise ShapeError(f"{given} for {len(questions)} questions")
-    answered = zip(questions, predicted, chances, strict=True)
+    answered = zip(questions, predicted, known, strict=True)
     rows = tuple(_row(*of_question, split.language) for of_question in answered)
-    return Predictions(rows, {**facts_of(split, part), **(facts or {})})
+    return Predictions(rows, {**metadata_of(split, part), **(metadata or {})})
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -120,17 +122,17 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     writer.writerow(COLUMNS)
     writer.writerows([_cell(value) for value in astuple(row)] for row in predictions.rows)
     text = stream.getvalue()
-    facts = {
-        **predictions.facts,
+    metadata = {
+        **predictions.metadata,
         "format": FORMAT,
         "questions": len(predictions.rows),
         "correct": sum(row.correct for row in predictions.rows),
         "sha256": text_sha256(text),
     }
-    facts[_SEAL] = _seal(facts)
-    facts_path(path).unlink(missing_ok=True)
+    metadata[_SEAL] = _seal(metadata)
+    metadata_path(path).unlink(missing_ok=True)
     write_text(path, text)
-    write_text(facts_path(path), json_text(facts))
+    write_text(metadata_path(path), json_text(metadata))
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -141,38 +143,40 @@ def read_predictions(path: Path) -> Predictions:
     """
     try:
         text = path.read_bytes().decode("utf-8")
-        facts = json.loads(facts_path(path).read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
+        metadata = json.loads(metadata_path(path).read_text(encoding="utf-8"))
+        if metadata["format"] != FORMAT:
             raise DataError(f"{path} is of another version: make it again")
-        if facts["sha256"] != text_sha256(text) or facts.pop(_SEAL) != _seal(facts):
-            raise DataError(f"{path} and {facts_path(path).name} do not belong together: make both again")
+        if metadata["sha256"] != text_sha256(text) or metadata.pop(_SEAL) != _seal(metadata):
+            raise DataError(f"{path} and {metadata_path(path).name} do not belong together: make both again")
         lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-        if not facts.keys() >= REQUIRED:
+        if not metadata.keys() >= REQUIRED:
             raise DataError(
-                f"{facts_path(path)} lacks {', '.join(sorted(REQUIRED - facts.keys()))}: make it again"
+                f"{metadata_path(path)} lacks {', '.join(sorted(REQUIRED - metadata.keys()))}: make it again"
             )
-        _check_types(facts, facts_path(path))
+        _check_types(metadata, metadata_path(path))
+        if metadata.get("mode") == "floor":  # its name up to 0.1.0
+            metadata["mode"] = MAJORITY
         if tuple(next(lines)) != COLUMNS:
             raise DataError(f"{path} has other columns than predictions have: make it again")
-        return Predictions(tuple(_parsed(line) for line in lines), facts)
+        return Predictions(tuple(_parsed(line) for line in lines), metadata)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, csv.Error) as error:
         raise DataError(
             f"{path} or the .json beside it is missing or holds no predictions: give the .csv that "
-            "python -m training.med_vqa.answer or python -m training.vqa.floors wrote"
+            "kg-targets evaluate vqa or kg-targets evaluate baselines wrote"
         ) from error
 
 
-def facts_path(path: Path) -> Path:
+def metadata_path(path: Path) -> Path:
     """The JSON file beside a CSV of predictions."""
     return path.with_suffix(".json")
 
 
-def _check_types(facts: Mapping[str, Any], where: Path) -> None:
+def _check_types(metadata: Mapping[str, Any], where: Path) -> None:
     for name, kinds in _TYPES.items():
-        value = facts.get(name)
-        if name in facts and (not isinstance(value, kinds) or isinstance(value, bool)):
+        value = metadata.get(name)
+        if name in metadata and (not isinstance(value, kinds) or isinstance(value, bool)):
             raise DataError(f'{where}: "{name}" is {value!r}, not of the type that is written: make it again')
-    for group, share in facts["ceiling"].items():
+    for group, share in metadata["ceiling"].items():
         if not isinstance(share, (int, float)) or isinstance(share, bool):
             raise DataError(f'{where}: the ceiling of "{group}" is {share!r}, not a number: make it again')
 
@@ -187,9 +191,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _seal(facts: Mapping[str, Any]) -> str:
-    """sha256 of all other facts: one that was changed by hand is seen."""
-    return text_sha256(json_text({name: value for name, value in facts.items() if name != _SEAL}))
+def _seal(metadata: Mapping[str, Any]) -> str:
+    """sha256 of all other metadata: a value that was changed by hand is seen."""
+    return text_sha256(json_text({name: value for name, value in metadata.items() if name != _SEAL}))
 
 
 def _row(question: Question, predicted: str, probability: float | None, language: str) -> Prediction:

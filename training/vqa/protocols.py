@@ -1,4 +1,4 @@
-"""Which questions train, select and test a model, and which answers it may choose from: three protocols, side by side.
+"""Protocols: which questions train, select and test a model, and which answers it may choose from.
 
 protocol            train, validation                       test                candidates and knowledge
 ``paper``           official train; none: the last epoch    official            the test answers (authors' code)
@@ -6,7 +6,7 @@ protocol            train, validation                       test                
 ``image_disjoint``  the other images; of these a part       one fold of images  answers of train and validation
 
 ``image_disjoint`` deals all questions out by whole images, into folds as large as the official test part. The seeds
-0, 1, … of the cut are the folds of a cross-validation: each image tests once (``folds_of`` says how many there are).
+0, 1, … of the split are the folds of a cross-validation: each image tests once (``folds_of`` says how many there are).
 
 Under ``paper`` a model is told what can be right, so that its ceiling is 100 %; under the others a test answer that
 never occurs in training cannot be given, and the ceiling says so. Answers are normalised ones throughout.
@@ -15,7 +15,7 @@ never occurs in training cannot be given, and the ceiling says so. Answers are n
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kg_targets.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, Manifest, Question, ReadReport
@@ -27,35 +27,35 @@ from training.vqa.answers import accepted_answers, is_blank, normalise_question
 
 PROTOCOLS = ("paper", "strict", "image_disjoint")
 PUBLISHED = "published"
-"""What ``as_published`` calls itself: no protocol, nothing is trained under it."""
+"""Name of ``as_published``: no protocol, nothing is trained under it."""
 VALIDATION_SHARES = (1e-6, 0.5)
 """Shares of the training questions that may validate."""
 UNSPLIT_TEST_SHARE = 0.2
 """Share of the questions that test where there is no official test split to be as large as."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """A data set under a protocol."""
 
     dataset: str
     protocol: str
-    seed: int
-    """Of the cut into parts, not of a training."""
-    validation_share: float
-    """Of the training questions, as asked for: where an official part validates, or none does, it is not used."""
+    seed: int = 0
+    """Seed of the split into parts, not of a training run."""
+    validation_share: float = 0.0
+    """Share of the training questions, as asked for: where an official part validates, or none does, it is not used."""
     language: str
     train: tuple[Question, ...]
     validation: tuple[Question, ...]
     """Empty under ``paper``: nothing is selected, the last epoch is kept."""
     test: tuple[Question, ...]
-    candidates: tuple[str, ...]
+    candidates: tuple[str, ...] = ()
     """Normalised answers to choose from, each once, in alphabetical order."""
-    knowledge: tuple[str, ...]
+    knowledge: tuple[str, ...] = ()
     """Normalised answers that the gate sees, likewise."""
-    candidate_source: str
+    candidate_source: str = "none"
     """For people: where candidates and knowledge come from."""
-    ceiling: dict[str, float]
+    ceiling: dict[str, float] = field(default_factory=dict)
     """``overall``, ``open``, ``closed``: share of the test questions with a right answer among the candidates; a key
     is missing where there is no such question."""
     skipped: dict[str, int]
@@ -81,7 +81,7 @@ def prepare(
     seed: int = 0,
     validation_share: float = 0.1,
 ) -> Split:
-    """Read a data set and cut it as the protocol says; the same arguments give the same parts on every machine.
+    """Read a data set and split it as the protocol says; the same arguments give the same parts on every machine.
 
     A question whose answer normalises to nothing, or that asks nothing, is skipped in training and validation. In the
     test part it stays: it is in every denominator, and nobody answers it.
@@ -90,7 +90,7 @@ def prepare(
         manifest: the data set.
         data_root: where its files are.
         protocol: one of ``PROTOCOLS``.
-        seed: of the cuts by image, ≥ 0. Keep it fixed over the seeds of a training: other cuts have other questions.
+        seed: of the split by image, ≥ 0. Keep it fixed over training seeds: other splits have other questions.
             Under ``image_disjoint`` consecutive seeds are the folds of a cross-validation.
         validation_share: of the training questions, in (0, 0.5]; not used where there is an official validation part
             or the protocol has none.
@@ -159,16 +159,10 @@ def as_published(manifest: Manifest, data_root: str | Path) -> Split:
     return Split(
         dataset=manifest.name,
         protocol=PUBLISHED,
-        seed=0,
-        validation_share=0.0,
         language=manifest.language,
         train=parts.get(TRAIN, ()),
         validation=parts.get(VALIDATION, ()),
         test=parts.get(TEST, ()) or parts.get(ALL, ()),
-        candidates=(),
-        knowledge=(),
-        candidate_source="none",
-        ceiling={},
         skipped=dict(report.skipped),
         notes=tuple(report.lines()),
     )
@@ -245,7 +239,7 @@ def _dealt_out(
 ) -> dict[str, list[Question]]:
     """All questions dealt out by image into folds about as large as the official test part; one of them tests.
 
-    ``seed`` counts folds first: with 8 folds, the cuts 0 to 7 test every image once, and 8 begins another dealing.
+    ``seed`` counts folds first: with 8 folds, the seeds 0 to 7 test every image once, and 8 begins another dealing.
     """
     everything = [question for questions in parts.values() for question in questions]
     size = len(parts[TEST]) if TEST in parts else UNSPLIT_TEST_SHARE * len(everything)
@@ -253,9 +247,9 @@ def _dealt_out(
     images = Counter(question.image_id for question in everything)
     assigned = assign_cases(dict(images), count, seed // count)
     tested = frozenset(image for image, fold in assigned.items() if fold == seed % count)
-    cut = _parted(everything, tested, TEST)
-    held = images_for(cut[TRAIN], validation_share * len(cut[TRAIN]), seed, VALIDATION)
-    return {**_parted(cut[TRAIN], held, VALIDATION), TEST: cut[TEST]}
+    parts = _parted(everything, tested, TEST)
+    held = images_for(parts[TRAIN], validation_share * len(parts[TRAIN]), seed, VALIDATION)
+    return {**_parted(parts[TRAIN], held, VALIDATION), TEST: parts[TEST]}
 
 
 def folds_of(questions: int, size: float) -> int:
@@ -286,7 +280,7 @@ def _usable(questions: Iterable[Question], language: str, report: ReadReport) ->
 def _remarks(
     train: Sequence[Question], validation: Sequence[Question], test: Sequence[Question], language: str
 ) -> list[str]:
-    """What a reader of the scores should know."""
+    """Remarks that a reader of the scores should know."""
     remarks = []
     seen = {question.image_id for question in (*train, *validation)}
     shared = {question.image_id for question in test} & seen
@@ -307,11 +301,11 @@ def add_data(command: argparse.ArgumentParser) -> None:
     add("--data-root", help="folder of its files; by default the manifest's, such as data/vqa_rad")
 
 
-def add_cut(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
+def add_split(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
     """``--protocol``, ``--split-seed`` and ``--validation-share``."""
-    add, cut = command.add_argument, "of the cut by image; default 0. Not the seed of a training"
+    add, split = command.add_argument, "of the split by image; default 0. Not the training seed"
     add("--protocol", default=default, help=f"of {', '.join(known)}; default {default}")
-    add("--split-seed", type=int, default=0, help=cut)
+    add("--split-seed", type=int, default=0, help=split)
     add("--validation-share", type=float, default=0.1, help="of the training questions; default 0.1")
 
 
@@ -331,7 +325,7 @@ def read_data(options: argparse.Namespace) -> tuple[Manifest, Path]:
 
 
 def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, protocol: str) -> Split:
-    """The data set under a protocol, cut as the options say, or ``published``.
+    """The data set under a protocol, split as the options say, or ``published``.
 
     Raises:
         ConfigError: a name or number is not usable.

@@ -183,7 +183,7 @@ def test_stars_survive_holm_and_the_first_store_has_no_test() -> None:
     assert significant(measured) == [[False, True, False]]
     line = cells(measured)[0]
     assert line[2] == "–" and "p" not in line[3] and line[4].endswith("*") and "p 1.0000" in line[5]
-    interval = measured[0].intervals[0]
+    interval = measured[0].stores[0]
     assert interval.low < base.mean() < interval.high and interval.cases == 60
 
 

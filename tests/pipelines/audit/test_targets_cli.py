@@ -1,4 +1,4 @@
-"""`kg-targets evaluate-targets` as a person uses it: tables, files, one-line errors."""
+"""`kg-targets evaluate targets` as a person uses it: tables, files, one-line errors."""
 
 import json
 from importlib.util import find_spec
@@ -165,4 +165,5 @@ def test_an_output_whose_folder_is_a_file_is_one_line(
     stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert "cannot be made" in error_line(capsys, stores[0].path, "--json", tmp_path / "file" / "out.json")
+    line = error_line(capsys, stores[0].path, "--json", tmp_path / "file" / "out.json")
+    assert "is a file, not a folder: choose another folder" in line

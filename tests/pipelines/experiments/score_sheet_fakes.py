@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.experiments.results import Contrast, Design, Hypothesis, TableDesign
+from pipelines.experiments.results import Contrast, Design, Hypothesis
+from pipelines.experiments.retrieval_grid import Table
 from pipelines.experiments.statistics import Sheets
 from training.retrieval.measures import Scored
-from training.retrieval.score_sheets import Fact, ScoreSheet
+from training.retrieval.score_sheets import ScoreSheet, Value
 
 FOLDS, SEEDS, CASES = ("fold0", "fold1"), (0, 1), 20
 """Cases of each fold, with two images each."""
@@ -15,7 +16,10 @@ MEASURES = ("CUI@50", "CUI@10", "organ P@30")
 LIFT = {"infonce": 0.0, "sm": 0.1, "noise": 0.0, "other": 0.05}
 """What a row adds to each query's score."""
 DESIGN = Design(
-    tables=(TableDesign(("infonce", "noise", "sm"), "infonce"), TableDesign(("sm", "other"), "sm")),
+    tables=(
+        Table(title="one", rows=["infonce", "noise", "sm"], baseline="infonce"),
+        Table(title="two", rows=["sm", "other"], baseline="sm"),
+    ),
     primary=Hypothesis(Contrast("sm", "infonce"), "CUI@50"),
     secondary=("CUI@10",),
     draws=200,
@@ -34,15 +38,15 @@ def sheet(fold: str, row: str, seed: int | None, noise: float = 0.02) -> ScoreSh
         if name == "organ P@30":
             values[::5] = np.nan
         measures[name] = Scored(values, "image → image, features before the projection")
-    facts: dict[str, Fact] = {
+    metadata: dict[str, Value] = {
         "dataset": f"made-up-{fold}",
         "split": "test",
         "store": fold,
         "features": "before",
     }
-    facts |= {"exclusion": "case", "images": 2 * CASES, "cases": CASES, "gallery": 38.0, "torch": "2"}
-    facts |= {"open_clip": "3", **({} if seed is None else {"training seed": seed})}
-    return ScoreSheet(images, [f"{fold}-case{image // 2}" for image in range(2 * CASES)], measures, facts)
+    metadata |= {"exclusion": "case", "images": 2 * CASES, "cases": CASES, "gallery": 38.0, "torch": "2"}
+    metadata |= {"open_clip": "3", **({} if seed is None else {"training seed": seed})}
+    return ScoreSheet(images, [f"{fold}-case{image // 2}" for image in range(2 * CASES)], measures, metadata)
 
 
 def chance() -> dict[str, ScoreSheet]:

@@ -18,7 +18,7 @@ from pipelines.experiments.render import Panel, draw
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.training.vqa.fakes import rows, write_data
 from training.statistics.intervals import Interval
-from training.vqa.floors import FLOORS, floor
+from training.vqa.baselines import BASELINES, majority_baseline
 from training.vqa.predictions import predictions_of, write_predictions
 
 MODEL = {"preset": "tiny", "text": None, "tokenizer": "tokenizer"}
@@ -65,16 +65,16 @@ def answered(plan: MedVQAPlan) -> MedVQAPlan:
         run, split = one, split_of(plan.questions(one.part))
         control = "-question_only" if run.blank else "-shuffled" if one.shuffled else ""
         right = np.random.default_rng(run.seed).random(len(split.test)) < SHARE[run.row.name + control]
-        facts = {
+        metadata = {
             "name": run.row.name, "mode": "exact", "seed": run.seed, "model": one.name,
             "trained_on": "blank" if run.blank else "real",
             "images": "shuffled" if one.shuffled else "blank" if run.blank else "real",
         }  # fmt: skip
         texts = [question.answer if ok else "nothing" for question, ok in zip(split.test, right, strict=True)]
-        write_predictions(plan.predictions(one), predictions_of(split, "test", texts, None, facts))
+        write_predictions(plan.predictions(one), predictions_of(split, "test", texts, None, metadata))
     for part in plan.grid.parts:
-        for name, file in zip(FLOORS, plan.baseline_files(part), strict=True):
-            write_predictions(file, floor(split_of(plan.questions(part)), name))
+        for name, file in zip(BASELINES, plan.baseline_files(part), strict=True):
+            write_predictions(file, majority_baseline(split_of(plan.questions(part)), name))
     for job in plan.runs(plan.stages):
         job.folder.mkdir(parents=True)
         (job.folder / SECONDS).write_text(json.dumps({"seconds": 60.0, "jobs": 1, "threads": 1}))
@@ -88,7 +88,7 @@ def plan(only: tuple[str, ...] = ()) -> MedVQAPlan:
     return found
 
 
-def test_the_report_puts_rows_beside_the_paper_the_baseline_the_controls_and_the_floors() -> None:
+def test_the_report_puts_rows_beside_the_paper_the_controls_and_the_baselines() -> None:
     done = answered(plan())
     files = done.write_report(Path("docs/tiny.md"))
     assert [str(file) for file in files] == [
@@ -96,14 +96,14 @@ def test_the_report_puts_rows_beside_the_paper_the_baseline_the_controls_and_the
     ]  # fmt: skip
     page = Path("out/report.md").read_text()
     assert page.startswith("# Tiny: which λ\n")
-    assert "cuts of one protocol are put end to end" in page and "image_disjoint, cuts 0, 1" in page
+    assert "folds of one protocol are put end to end" in page and "image_disjoint, folds 0, 1" in page
     assert "0 from 5, 1 from 5, 2 from 5; where fine-tunings share a pre-training" in page
     assert "| CLIP | – | not run |" in page  # the paper has no figure for an invented data set
     assert "CLIP: `models/clip` is not there. To run it: fetch it" in page
-    assert "| better | 2.4 | 60 | 9 | 60 | `python -m pipelines.experiments tiny.yaml --out out" in page
+    assert "| better | 2.4 | 60 | 9 | 60 | `kg-targets tables tiny.yaml --out out" in page
     assert "--only better` |" in page and "![Accuracy over λ](report.png)" in page
     assert "(docs/tiny.png)" not in page and "(tiny.png)" in Path("docs/tiny.md").read_text()
-    assert "## What the image adds" in page and "majority by kind (floor)" in page
+    assert "## What the image adds" in page and "majority by kind (baseline)" in page
     assert str(Path.cwd()) not in page
 
     told = json.loads(Path("out/report.json").read_text())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.experiments.results import Contrast, Design, Hypothesis, Results, TableDesign
+from pipelines.experiments.results import Contrast, Design, Hypothesis, Results
+from pipelines.experiments.retrieval_grid import Table
 from pipelines.experiments.statistics import Sheets, analyse
 from tests.pipelines.experiments.score_sheet_fakes import DESIGN, FOLDS, MEASURES, chance, sheets
 from training.errors import ConfigError, DataError
@@ -101,7 +102,10 @@ def test_rows_that_do_not_differ_are_called_different_as_seldom_as_the_level_say
 
     given = {row: {0: {fold: null(fold) for fold in FOLDS}} for row in ("a", "b")}
     design = Design(
-        (TableDesign(("a", "b"), "a"),), Hypothesis(Contrast("b", "a"), names[0]), tuple(names[1:]), draws=2
+        (Table(title="all", rows=["a", "b"], baseline="a"),),
+        Hypothesis(Contrast("b", "a"), names[0]),
+        tuple(names[1:]),
+        draws=2,
     )
     found = analyse(given, {fold: null(fold) for fold in FOLDS}, design)
     by_measure = found.differences[Contrast("b", "a")].values()
@@ -114,14 +118,16 @@ def test_queries_are_paired_by_image_whatever_their_order() -> None:
     given, mixed = sheets(), sheets()
     turned = mixed["sm"][0]["fold0"]
     measures = {name: Scored(one.values[::-1].copy(), one.section) for name, one in turned.measures.items()}
-    mixed["sm"][0]["fold0"] = ScoreSheet(turned.image_ids[::-1], turned.cases[::-1], measures, turned.facts)  # type: ignore[index]
+    mixed["sm"][0]["fold0"] = ScoreSheet(
+        turned.image_ids[::-1], turned.cases[::-1], measures, turned.metadata
+    )  # type: ignore[index]
     assert analyse(mixed, chance(), DESIGN) == analyse(given, chance(), DESIGN)
 
 
 def test_rows_scored_on_other_images_are_not_compared() -> None:
     given = sheets()
     one = given["sm"][0]["fold0"]
-    given["sm"][0]["fold0"] = ScoreSheet(["x", *one.image_ids[1:]], one.cases, one.measures, one.facts)  # type: ignore[index]
+    given["sm"][0]["fold0"] = ScoreSheet(["x", *one.image_ids[1:]], one.cases, one.measures, one.metadata)  # type: ignore[index]
     with pytest.raises(DataError, match="row sm, seed 0, fold0: scored on other images"):
         analyse(given, chance(), DESIGN)
 

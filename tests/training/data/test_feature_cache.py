@@ -7,28 +7,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.data.feature_cache import Bank, content_key, module_key
+from training.data.feature_cache import FeatureCache, content_key, module_key
 from training.errors import CheckpointError, DataError
 
 
-def filled(folder: Path, keys: list[str], calls: list[int], share: slice = slice(None)) -> Bank:
-    bank = Bank(folder, "a" * 64)
+def filled(folder: Path, keys: list[str], calls: list[int], share: slice = slice(None)) -> FeatureCache:
+    cache = FeatureCache(folder, "a" * 64)
 
     def compute(position: int) -> Tensor:
         calls.append(position)
         return torch.full((2, 3), float(position))
 
-    bank.complete(keys, compute, "numbers", share)
-    return bank
+    cache.complete(keys, compute, "numbers", share)
+    return cache
 
 
 def test_what_is_there_is_not_computed_again_and_comes_in_the_order_asked_for(tmp_path: Path) -> None:
     calls: list[int] = []
     keys = [content_key(torch.tensor([n])) for n in range(4)]
     filled(tmp_path, keys[:2], calls)
-    bank = filled(tmp_path, keys, calls)
+    cache = filled(tmp_path, keys, calls)
     assert sorted(calls) == [0, 1, 2, 3]
-    found = bank.load([keys[3], keys[0], keys[3]])
+    found = cache.load([keys[3], keys[0], keys[3]])
     assert found.dtype == torch.float16 and found.shape == (3, 2, 3)
     assert found[:, 0, 0].tolist() == [3, 0, 3]
     assert not list(tmp_path.rglob("*.part"))
@@ -56,11 +56,11 @@ def other_values(content: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [cut_off, other_values, lambda content: b"", lambda content: b"x" * 200])
 def test_a_damaged_file_is_named_with_what_to_do(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     keys = [content_key(torch.tensor([number])) for number in (1, 2)]
-    bank = filled(tmp_path, keys, [])
+    cache = filled(tmp_path, keys, [])
     (file,) = tmp_path.rglob(f"{keys[1]}.npy")
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError, match=f"{keys[1]}.npy cannot be used .*: remove it, it is only a cache"):
-        bank.load(keys)
+        cache.load(keys)
 
 
 def test_features_are_computed_on_one_thread_whatever_the_run_has(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_features_are_computed_on_one_thread_whatever_the_run_has(tmp_path: Path
 
     torch.set_num_threads(3)
     try:
-        Bank(tmp_path, "c" * 64).complete(["k" * 64], compute, "numbers")
+        FeatureCache(tmp_path, "c" * 64).complete(["k" * 64], compute, "numbers")
         assert seen == [1] and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -85,9 +85,9 @@ def test_a_folder_that_cannot_be_written_is_named_by_its_option(tmp_path: Path) 
 
 
 def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
-    bank = Bank(tmp_path, "b" * 64)
+    cache = FeatureCache(tmp_path, "b" * 64)
     with pytest.raises(DataError, match="float16"):
-        bank.complete(["k" * 64], lambda _: torch.tensor([1e6]), "numbers")
+        cache.complete(["k" * 64], lambda _: torch.tensor([1e6]), "numbers")
 
 
 def test_keys_tell_contents_weights_and_settings_apart() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from training.data.facts import is_stated, unstated_images
+from training.data.metadata import is_stated, unstated_images
 from training.export.card import model_card, without_folders
 from training.export.run import ReportedNumbers, RunRecord
 

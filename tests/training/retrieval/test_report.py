@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from training.errors import CheckpointError, ConfigError
-from training.retrieval.__main__ import OUTPUTS, RESULT, is_current, write_outputs
+from training.retrieval.command import OUTPUTS, RESULT, is_current, write_outputs
 from training.retrieval.config import EvalConfig, read_prompts, read_templates
 from training.retrieval.measures import Measures, Scored
 from training.retrieval.report import Report, as_json, as_markdown, as_text, make_report
@@ -19,8 +19,8 @@ from training.retrieval.runs import read_groups
 from training.retrieval.zero_shot import (
     Task,
     class_features,
-    floor,
     is_right,
+    majority_class,
     tasks,
 )
 from training.statistics.intervals import case_interval
@@ -179,10 +179,10 @@ def test_a_class_is_the_mean_of_its_prompts_and_an_image_the_nearest_class() -> 
     assert right[:3].tolist() == [1, 0, 1] and math.isnan(right[3])
 
 
-def test_the_floor_always_answers_the_most_frequent_class() -> None:
+def test_the_baseline_always_answers_the_most_frequent_class() -> None:
     truth = np.array([0, 1, 1, 1, 2, -1])
-    assert np.nanmean(floor(truth)) == pytest.approx(3 / 5)
-    balanced = case_interval(floor(truth), np.arange(6), strata=truth).mean
+    assert np.nanmean(majority_class(truth)) == pytest.approx(3 / 5)
+    balanced = case_interval(majority_class(truth), np.arange(6), strata=truth).mean
     assert balanced == pytest.approx(1 / 3)
 
 

@@ -10,16 +10,19 @@ import torch
 import yaml
 
 from kg_targets.store import TargetStore
+from tests.processes import kg_targets
 from tests.training.tiny import write_store
 from training.clip.load import load_clip, write_model_folder
 from training.data.cases import case_codes
 from training.data.sources import open_source
 from training.errors import CheckpointError, DataError
-from training.retrieval.__main__ import main as evaluate
 from training.retrieval.config import EvalConfig
 from training.retrieval.measures import Scored
-from training.retrieval.scores import ScoreSheet, main, pool, read_sheet, score_chance, score_run, write_sheet
+from training.retrieval.scores import ScoreSheet, pool, read_sheet, score_chance, score_run, write_sheet
 from training.statistics.intervals import case_interval
+
+evaluate = kg_targets("evaluate retrieval")
+main = kg_targets("score-sheet")
 
 OPTIONS = ("--features=before,after", "--direction=image-image,text-image", "--zero-shot=modality")
 
@@ -69,14 +72,14 @@ def test_a_sheet_says_what_it_rests_on_and_comes_back_exactly(world: Path, tmp_p
     source, config = open_source(world / "data", store), EvalConfig(zero_shot=("modality",))
     sheet = score_run(store, source, world / "run", config)
     assert sheet.image_ids == store.image_ids and sheet.cases == store.group_ids
-    assert {name: sheet.facts[name] for name in ("dataset", "split", "run", "training seed", "exclusion")} == {
+    assert {name: sheet.metadata[name] for name in ("dataset", "split", "run", "training seed", "exclusion")} == {
         "dataset": "tiny", "split": "dev", "run": "a key", "training seed": 3, "exclusion": "case",
     }  # fmt: skip
-    assert (sheet.facts["images"], sheet.facts["cases"], sheet.facts["gallery"]) == (12, 6, 10.0)
-    assert sheet.facts["store"] == store.fingerprint
+    assert (sheet.metadata["images"], sheet.metadata["cases"], sheet.metadata["gallery"]) == (12, 6, 10.0)
+    assert sheet.metadata["store"] == store.fingerprint
     write_sheet(tmp_path / "a" / "b.parquet", sheet)
     back = read_sheet(tmp_path / "a" / "b.parquet")
-    assert (back.image_ids, back.cases, back.facts) == (sheet.image_ids, sheet.cases, sheet.facts)
+    assert (back.image_ids, back.cases, back.metadata) == (sheet.image_ids, sheet.cases, sheet.metadata)
     for name, scored in sheet.measures.items():
         np.testing.assert_array_equal(back.measures[name].values, scored.values)
         assert back.measures[name].section == scored.section
@@ -102,11 +105,11 @@ def test_chance_is_of_the_images_that_a_model_can_read(world: Path, tmp_path: Pa
         score_chance(store, source, replace(config, max_broken=1))
 
 
-def sheet(fold: str, **facts: str | int) -> ScoreSheet:
+def sheet(fold: str, **metadata: str | int) -> ScoreSheet:
     values = np.array([0.5, np.nan, 1.0, 0.0])
     measures = {"CUI@5": Scored(values, "a"), "accuracy": Scored(values, "b", np.array([0, 0, 1, 1]))}
     images = [f"{fold}{number}" for number in range(4)]
-    return ScoreSheet(images, [f"{fold}x", f"{fold}x", f"{fold}y", f"{fold}y"], measures, dict(facts))
+    return ScoreSheet(images, [f"{fold}x", f"{fold}x", f"{fold}y", f"{fold}y"], measures, dict(metadata))
 
 
 def test_pooled_folds_stand_end_to_end() -> None:
@@ -114,7 +117,7 @@ def test_pooled_folds_stand_end_to_end() -> None:
         [sheet("a", images=4, split="test", store="1"), sheet("b", images=4, split="test", store="2")]
     )
     assert pooled.image_ids == ["a0", "a1", "a2", "a3", "b0", "b1", "b2", "b3"]
-    assert len(set(pooled.cases)) == 4 and pooled.facts == {"images": 8, "split": "test"}
+    assert len(set(pooled.cases)) == 4 and pooled.metadata == {"images": 8, "split": "test"}
     np.testing.assert_array_equal(pooled.measures["CUI@5"].values, [0.5, np.nan, 1, 0] * 2)
     np.testing.assert_array_equal(pooled.measures["accuracy"].classes, [0, 0, 1, 1] * 2)
 
@@ -130,7 +133,10 @@ def test_what_must_not_be_pooled_is_told() -> None:
             [one, replace(other, measures={"CUI@5": other.measures["CUI@5"]})],
             'differ in the measure "accuracy"',
         ),
-        ([replace(one, facts={name: "[1]"}), replace(other, facts={name: "[2]"})], f"differ in the {name}"),
+        (
+            [replace(one, metadata={name: "[1]"}), replace(other, metadata={name: "[2]"})],
+            f"differ in the {name}",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             pool(sheets)

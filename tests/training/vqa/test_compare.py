@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import rows, write_data
-from training.vqa.compare import main
-from training.vqa.floors import floor
+from training.vqa.baselines import majority_baseline
 from training.vqa.predictions import predictions_of, write_predictions
 from training.vqa.protocols import Split, prepare
+
+main = kg_targets("compare-vqa")
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Three trainings that see images, three that do not, answers to shuffled images, and two floors."""
+    """Three training runs that see images, three that do not, answers to shuffled images, and two baselines."""
     images = range(40)
     split = prepare(write_data(tmp_path / "d", rows(images, 0), rows(images, 1000)), tmp_path / "d", "strict")
     for seed in range(3):
@@ -21,17 +23,17 @@ def runs(tmp_path: Path) -> Path:
         write(split, tmp_path / f"blank{seed}.csv", 0.5, seed, trained_on="blank", images="blank")
         write(split, tmp_path / f"shuffled{seed}.csv", 0.5, seed, trained_on="real", images="shuffled")
     for name in ("global", "kind"):
-        write_predictions(tmp_path / f"floor-{name}.csv", floor(split, name))
+        write_predictions(tmp_path / f"majority-{name}.csv", majority_baseline(split, name))
     return tmp_path
 
 
-def write(split: Split, path: Path, share: float, seed: int, **facts: object) -> None:
+def write(split: Split, path: Path, share: float, seed: int, **metadata: object) -> None:
     draw = random.Random(f"{path.name}")
     predicted = [question.answer if draw.random() < share else "wrong" for question in split.test]
     write_predictions(
         path,
         predictions_of(
-            split, "test", predicted, facts={"name": "tiny", "mode": "exact", "seed": seed, **facts}
+            split, "test", predicted, metadata={"name": "tiny", "mode": "exact", "seed": seed, **metadata}
         ),
     )
 
@@ -41,15 +43,15 @@ def test_the_report_says_what_the_image_adds(runs: Path) -> None:
     files = [str(path) for path in sorted(runs.glob("*.csv"))]
     assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
     text = out.read_text(encoding="utf-8")
-    assert "## tiny_vqa, test, protocol `strict`, cut 0" in text
+    assert "## tiny_vqa, test, protocol `strict`, split seed 0" in text
     assert "| tiny | 0, 1, 2 | exact |" in text
     assert "The right image instead of another one adds +" in text
-    assert "; 3 of 3 pairs of trainings agree." in text and "| 3 of 3 (seeds 0, 1, 2) |" in text
+    assert "; 3 of 3 pairs of training runs agree." in text and "| 3 of 3 (seeds 0, 1, 2) |" in text
     assert "train more seeds" in text and "ign flips" not in text
     (table,) = json.loads(numbers.read_text())["tables"]
     tests = table["tests"]
-    assert {test["baseline"]["role"] for test in tests} == {"question_only", "shuffled", "floor"}
-    assert {test["baseline"]["name"] for test in tests if test["baseline"]["role"] == "floor"} == {
+    assert {test["baseline"]["role"] for test in tests} == {"question_only", "shuffled", "majority"}
+    assert {test["baseline"]["name"] for test in tests if test["baseline"]["role"] == "majority"} == {
         "majority by kind"
     }
     assert len(tests) == 9
@@ -92,7 +94,7 @@ def test_names_can_be_given(runs: Path) -> None:
     assert "no question-only model" in text or "## What the image adds" not in text
 
 
-def test_fewer_than_two_pairs_of_trainings_are_a_statement_about_these_models(runs: Path) -> None:
+def test_fewer_than_two_pairs_of_training_runs_are_a_statement_about_these_models(runs: Path) -> None:
     out, numbers = runs / "r.md", runs / "r.json"
     shown = [
         "real0.csv",
@@ -101,7 +103,7 @@ def test_fewer_than_two_pairs_of_trainings_are_a_statement_about_these_models(ru
         "blank0.csv",
         "shuffled0.csv",
         "shuffled1.csv",
-        "floor-kind.csv",
+        "majority-kind.csv",
     ]
     files = [str(runs / name) for name in shown]
     assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
@@ -112,9 +114,9 @@ def test_fewer_than_two_pairs_of_trainings_are_a_statement_about_these_models(ru
     (table,) = json.loads(numbers.read_text())["tables"]
     used = {test["baseline"]["role"]: (test["test"], test["seeds"]) for test in table["tests"]}
     assert used == {
-        "question_only": ("sign flips", []), "shuffled": ("t", [0, 1]), "floor": ("t", [0, 1, 2])
+        "question_only": ("sign flips", []), "shuffled": ("t", [0, 1]), "majority": ("t", [0, 1, 2])
     }  # fmt: skip
-    assert main([str(runs / "real0.csv"), str(runs / "floor-kind.csv"), "--out", str(out)]) == 0
+    assert main([str(runs / "real0.csv"), str(runs / "majority-kind.csv"), "--out", str(out)]) == 0
     text = out.read_text(encoding="utf-8")
     assert "| sign flips, these trained models only |" in text and "- t: " not in text
 
@@ -144,12 +146,12 @@ def test_an_argument_without_a_file_is_one_line(
     assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
 
 
-@pytest.mark.parametrize("facts", [{"trained_on": "unknown"}, {}])
+@pytest.mark.parametrize("metadata", [{"trained_on": "unknown"}, {}])
 def test_a_model_that_may_be_question_only_is_not_compared(
-    runs: Path, facts: dict[str, str], capsys: pytest.CaptureFixture[str]
+    runs: Path, metadata: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     split = prepare(write_data(runs / "d"), runs / "d", "strict")
-    write(split, runs / "copy.csv", 0.9, 0, images="real", **facts)
+    write(split, runs / "copy.csv", 0.9, 0, images="real", **metadata)
     assert main([str(runs / "copy.csv"), "--out", str(runs / "r.md")]) == 2
     assert 'trained on "unknown" images' in capsys.readouterr().err
 

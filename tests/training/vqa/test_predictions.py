@@ -14,10 +14,10 @@ def split(tmp_path: Path) -> Split:
     return prepare(write_data(tmp_path / "data"), tmp_path / "data", "strict")
 
 
-def answered(split: Split, facts: dict[str, object] | None = None) -> Predictions:
+def answered(split: Split, metadata: dict[str, object] | None = None) -> Predictions:
     predicted = [question.answer.upper() + "." for question in split.test]
     predicted[0] = 'two\nlines, "quoted", 中文'
-    return predictions_of(split, "test", predicted, [0.1 * (n % 7) for n in range(len(predicted))], facts)
+    return predictions_of(split, "test", predicted, [0.1 * (n % 7) for n in range(len(predicted))], metadata)
 
 
 def test_what_is_written_is_read_again(split: Split, tmp_path: Path) -> None:
@@ -25,8 +25,8 @@ def test_what_is_written_is_read_again(split: Split, tmp_path: Path) -> None:
     write_predictions(tmp_path / "out" / "p.csv", predictions)
     again = read_predictions(tmp_path / "out" / "p.csv")
     assert again.rows == predictions.rows
-    assert again.facts.items() >= predictions.facts.items()
-    assert again.facts["correct"] == sum(row.correct for row in again.rows) == len(split.test) - 1
+    assert again.metadata.items() >= predictions.metadata.items()
+    assert again.metadata["correct"] == sum(row.correct for row in again.rows) == len(split.test) - 1
 
 
 def test_the_same_content_gives_the_same_bytes_and_no_path(split: Split, tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_the_same_content_gives_the_same_bytes_and_no_path(split: Split, tmp_pat
 
 
 def test_the_ceiling_is_that_of_the_part(split: Split) -> None:
-    facts = {part: answered_part(split, part).facts["ceiling"] for part in ("validation", "test")}
-    assert facts["test"] == split.ceiling
-    assert facts["validation"]["overall"] == 1.0  # their answers are candidates
+    metadata = {part: answered_part(split, part).metadata["ceiling"] for part in ("validation", "test")}
+    assert metadata["test"] == split.ceiling
+    assert metadata["validation"]["overall"] == 1.0  # their answers are candidates
 
 
 def answered_part(split: Split, part: str) -> Predictions:
@@ -67,8 +67,8 @@ def test_missing_facts_and_files_are_told(split: Split, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing or holds no predictions"):
         read_predictions(path)
     written = answered(split)
-    facts = {name: value for name, value in written.facts.items() if name != "ceiling"}
-    write_predictions(path, Predictions(written.rows, facts))
+    metadata = {name: value for name, value in written.metadata.items() if name != "ceiling"}
+    write_predictions(path, Predictions(written.rows, metadata))
     with pytest.raises(DataError, match="lacks ceiling"):
         read_predictions(path)
 
@@ -79,8 +79,8 @@ def test_missing_facts_and_files_are_told(split: Split, tmp_path: Path) -> None:
 def test_facts_that_were_changed_are_refused(split: Split, tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "p.csv"
     write_predictions(path, answered(split, {"trained_on": "blank"}))
-    facts = json.loads(path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps({**facts, **change}))
+    metadata = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**metadata, **change}))
     with pytest.raises(DataError, match="do not belong together"):
         read_predictions(path)
 

@@ -52,20 +52,20 @@ def test_image_disjoint_deals_out_whole_images(manifest: Manifest) -> None:
 
 def test_the_seeds_of_a_cut_by_image_are_folds(manifest: Manifest) -> None:
     count = folds_of(48, 12)
-    cuts = [
+    folds = [
         prepare(manifest, manifest.default_root, "image_disjoint", seed=seed) for seed in range(2 * count)
     ]
-    for dealing in (cuts[:count], cuts[count:]):
+    for dealing in (folds[:count], folds[count:]):
         tested = [question.id for split in dealing for question in split.test]
         assert len(tested) == len(set(tested)) == 48
-    assert {question.id for question in cuts[0].test} != {question.id for question in cuts[count].test}
+    assert {question.id for question in folds[0].test} != {question.id for question in folds[count].test}
 
 
 def test_the_same_seed_gives_the_same_parts_and_another_one_others(manifest: Manifest) -> None:
     root = manifest.default_root
-    cuts = [prepare(manifest, root, "image_disjoint", seed=seed) for seed in (0, 0, 1)]
-    assert cuts[0] == cuts[1]
-    assert cuts[0].test != cuts[2].test
+    folds = [prepare(manifest, root, "image_disjoint", seed=seed) for seed in (0, 0, 1)]
+    assert folds[0] == folds[1]
+    assert folds[0].test != folds[2].test
 
 
 def test_a_cut_is_written_down() -> None:

@@ -14,7 +14,7 @@ from training.vqa.scores import Difference, accuracies, correctness, differences
 FACTS = {"dataset": "d", "protocol": "strict", "split": "test", "split_seed": 0}
 
 
-def predictions(right: list[int], per_image: int = 2, **facts: object) -> Predictions:
+def predictions(right: list[int], per_image: int = 2, **metadata: object) -> Predictions:
     """Questions in turn open and closed, so many of one image."""
     rows = tuple(
         Prediction(
@@ -32,7 +32,7 @@ def predictions(right: list[int], per_image: int = 2, **facts: object) -> Predic
         )
         for number, correct in enumerate(right)
     )
-    return Predictions(rows, {**FACTS, **facts})
+    return Predictions(rows, {**FACTS, **metadata})
 
 
 def test_accuracy_of_every_group() -> None:
@@ -99,28 +99,28 @@ def test_no_predictions_are_an_error() -> None:
         accuracies([])
 
 
-CUTS, SEEDS, IMAGES, PER_IMAGE = 4, 3, 12, 2
-"""Of the simulated comparisons; images of each cut, questions of each image."""
+FOLDS, SEEDS, IMAGES, PER_IMAGE = 4, 3, 12, 2
+"""Of the simulated comparisons; images of each fold, questions of each image."""
 
 
 def configuration(
     rng: np.random.Generator, ease: NDArray[np.float64], luck: float, gain: float = 0.0
 ) -> list[Predictions]:
-    """One training for each seed and cut, the cuts end to end; ``luck`` is what a training adds to all its answers."""
-    trainings = []
+    """One training run for each seed and fold, folds end to end; ``luck`` is what a run adds to all its answers."""
+    runs = []
     for seed in range(SEEDS):
-        chances = ease + gain + luck * rng.standard_normal((CUTS, 1, 1))
+        chances = ease + gain + luck * rng.standard_normal((FOLDS, 1, 1))
         right = (rng.random(ease.shape) < chances).astype(int)
-        cuts = [cut_of(cut, answered.ravel().tolist(), seed) for cut, answered in enumerate(right)]
-        trainings.append(pool(cuts))
-    return trainings
+        folds = [cut_of(fold, answered.ravel().tolist(), seed) for fold, answered in enumerate(right)]
+        runs.append(pool(folds))
+    return runs
 
 
-def cut_of(cut: int, right: list[int], seed: int) -> Predictions:
+def cut_of(fold: int, right: list[int], seed: int) -> Predictions:
     one = predictions(
-        right, PER_IMAGE, protocol="image_disjoint", split_seed=cut, seed=seed, candidates=1, ceiling={}
+        right, PER_IMAGE, protocol="image_disjoint", split_seed=fold, seed=seed, candidates=1, ceiling={}
     )
-    rows = tuple(replace(row, id=f"{cut}-{row.id}", image_id=f"{cut}-{row.image_id}") for row in one.rows)
+    rows = tuple(replace(row, id=f"{fold}-{row.id}", image_id=f"{fold}-{row.image_id}") for row in one.rows)
     return replace(one, rows=rows)
 
 
@@ -128,13 +128,15 @@ def simulated(luck: float, draws: int, gain: float = 0.0, paired: bool = True) -
     """Overall differences of configurations that differ in ``gain``; without seeds they have no partners."""
     rng = np.random.default_rng(0)
     for _ in range(draws):
-        common, *own = 0.2 * rng.standard_normal((3, CUTS, IMAGES, 1)).repeat(PER_IMAGE, axis=3)
+        common, *own = 0.2 * rng.standard_normal((3, FOLDS, IMAGES, 1)).repeat(PER_IMAGE, axis=3)
         ours, theirs = (
             configuration(rng, 0.5 + common + ease, luck, more)
             for ease, more in zip(own, (gain, 0.0), strict=True)
         )
         if not paired:
-            ours, theirs = ([replace(x, facts={**x.facts, "seed": None}) for x in y] for y in (ours, theirs))
+            ours, theirs = (
+                [replace(x, metadata={**x.metadata, "seed": None}) for x in y] for y in (ours, theirs)
+            )
         yield differences(ours, theirs, ["overall"], draws=2, flips=400)["overall"]
 
 
@@ -142,33 +144,33 @@ def rejected(luck: float, draws: int = 100, gain: float = 0.0, paired: bool = Tr
     return float(np.mean([one.p_value < 0.05 for one in simulated(luck, draws, gain, paired)]))
 
 
-def test_lucky_trainings_are_no_difference() -> None:
-    """Equal configurations: at the level, with and without luck of trainings; sign flips take it for a difference."""
+def test_lucky_training_runs_are_no_difference() -> None:
+    """Equal configurations: at the level, with and without seed variance; sign flips take it for a difference."""
     assert rejected(luck=0.25) <= 0.1
     assert rejected(luck=0.0, draws=60) <= 0.1
     assert rejected(luck=0.25, draws=40, paired=False) > 0.2
 
 
-def test_a_true_difference_is_found_through_the_luck_of_trainings() -> None:
+def test_a_true_difference_is_found_through_the_seed_variance() -> None:
     assert rejected(luck=0.05, draws=40, gain=0.2) > 0.7
 
 
-def test_trainings_are_paired_by_seed_and_questions_are_in_their_cuts() -> None:
+def test_training_runs_are_paired_by_seed_and_questions_are_in_their_folds() -> None:
     rng = np.random.default_rng(1)
-    ease = np.full((CUTS, IMAGES, PER_IMAGE), 0.5)
+    ease = np.full((FOLDS, IMAGES, PER_IMAGE), 0.5)
     ours, theirs = configuration(rng, ease, 0.1), configuration(rng, ease, 0.1)
     found = differences(ours, theirs[::-1], ["overall"])["overall"]
-    size = CUTS * IMAGES * PER_IMAGE
+    size = FOLDS * IMAGES * PER_IMAGE
     by_hand = t_test(
         correctness(ours) - correctness(theirs),
         np.arange(size) // PER_IMAGE,
         np.arange(size) // (IMAGES * PER_IMAGE),
-        [str(cut) for cut in range(CUTS)],
+        [str(fold) for fold in range(FOLDS)],
     )
     assert (found.interval, found.p_value, found.noise) == (by_hand.interval, by_hand.p, by_hand.noise)
     assert found.seeds == (0, 1, 2)
     assert found.noise is not None and found.noise.by_training.keys() == {"0", "1", "2", "3"}
-    assert found.noise.agreeing(found.interval.mean)[1] == CUTS * SEEDS
+    assert found.noise.agreeing(found.interval.mean)[1] == FOLDS * SEEDS
 
 
 RIGHT = ([1, 1, 0, 1, 1, 0, 1, 1], [1, 0, 0, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0, 1, 1])
@@ -176,7 +178,7 @@ WRONG = ([0, 1, 0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 1, 0, 
 
 
 def trained(
-    right: tuple[list[int], ...], seeds: tuple[int | None, ...], **facts: object
+    right: tuple[list[int], ...], seeds: tuple[int | None, ...], **metadata: object
 ) -> list[Predictions]:
     return [predictions(one, seed=seed) for one, seed in zip(right, seeds, strict=True)]
 
@@ -197,7 +199,7 @@ def test_fewer_than_two_partners_are_a_test_of_these_models(theirs: tuple[int | 
 
 
 def test_every_training_is_compared_with_the_same_floor() -> None:
-    floor = [predictions(WRONG[0], mode="floor")]
+    floor = [predictions(WRONG[0], mode="majority")]
     found = differences(trained(RIGHT, (0, 1, 2)), floor)
     assert found == differences(trained(RIGHT, (0, 1, 2)), trained((WRONG[0],) * 3, (0, 1, 2)))
     assert found["open"].seeds == (0, 1, 2)
@@ -213,10 +215,10 @@ def test_a_seed_given_twice_is_an_error() -> None:
 def test_the_same_questions_in_other_cuts_are_not_compared() -> None:
     def pooled(order: tuple[int, int], seed: int) -> Predictions:
         parts = [cut_of(image, [1, 0], seed) for image in order]
-        return pool([replace(x, facts={**x.facts, "split_seed": cut}) for cut, x in enumerate(parts)])
+        return pool([replace(x, metadata={**x.metadata, "split_seed": fold}) for fold, x in enumerate(parts)])
 
     ours = [pooled((0, 1), seed) for seed in range(2)]
-    with pytest.raises(DataError, match="in different cuts"):
+    with pytest.raises(DataError, match="in different folds"):
         differences(ours, [pooled((1, 0), seed) for seed in range(2)])
 
 

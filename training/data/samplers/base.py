@@ -1,4 +1,4 @@
-"""What every sampler keeps: a plan that depends on (seed, epoch) alone, shared out to processes; and the random one."""
+"""Base of samplers, a plan that depends on (seed, epoch) alone, shared out to processes; and the random sampler."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Sampler(ABC):
     """Batches of one epoch. The images of a step do not depend on the number of processes; none is repeated."""
 
     what: ClassVar[str] = "images of data.train_store"
-    """What is drawn, for messages."""
+    """Name of what is drawn, for messages."""
     least: ClassVar[int] = 2
     """A process's share of a batch at least, where there are several."""
 
@@ -83,7 +83,7 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class RandomSampler(Sampler):
-    """A new order of all images each epoch, cut into batches."""
+    """A new order of all images each epoch, split into batches."""
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""

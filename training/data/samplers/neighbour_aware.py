@@ -1,4 +1,4 @@
-"""Relatives meet: part of every batch is drawn from the store's neighbours of the rest.
+"""Soft positives meet: part of every batch is drawn from the store's neighbours of the rest.
 
 In a random batch of a large data set nearly all pairs are unrelated, so that soft targets have little to say. Here a
 share of each batch is related to its seeds: soft positives, and negatives that are hard to tell apart.

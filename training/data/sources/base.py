@@ -1,4 +1,4 @@
-"""What every source of images offers: the image of a store row, and what names all of them."""
+"""Base of image sources: the image of a store row, and a digest of all of them."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,7 +17,7 @@ class ImageSource(ABC):
     """The images of one store, wherever they lie. Reading is safe from several threads."""
 
     kind: ClassVar[str]
-    """What the data root is, for messages."""
+    """Name of this kind of data root, for messages."""
 
     def __init__(self, root: Path, store: TargetStore) -> None:
         self.root, self.store = root, store
@@ -28,7 +28,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """What to call an image in messages, so that a person finds it."""
+        """Name of an image in messages, by which a person finds it."""
 
     @abstractmethod
     def encoded(self, row: int) -> bytes:

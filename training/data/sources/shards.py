@@ -1,4 +1,4 @@
-"""What Parquet files and tars have in common: several files, and an index from store rows to entries."""
+"""Base of Parquet files and tars: several files, and an index from store rows to entries."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class Key(NamedTuple):
     """One way to tell which row an entry belongs to: equal text on both sides, read when the key is tried."""
 
     name: str
-    """What is compared, for messages."""
+    """Name of what is compared, for messages."""
     entries: Iterable[str | None]
     """The text of every entry, in the archive's order; None: has none."""
     rows: Iterable[str]

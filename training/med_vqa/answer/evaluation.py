@@ -1,4 +1,4 @@
-"""``python -m training.med_vqa.answer --model RUN --dataset vqa_rad --out DIR``.
+"""A Med-VQA model on the questions of a data set: ``kg-targets evaluate vqa --model RUN --dataset vqa_rad --out DIR``.
 
 DIR/predictions.csv and .json hold every answer and what it rests on; training.vqa.compare puts several side by side.
 """
@@ -14,7 +14,7 @@ from kg_targets.manifest import PARTS, TEST, Question
 from kg_targets.store.digest import json_sha256, shuffle_key
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.data.files import image_digest
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
@@ -169,7 +169,7 @@ def evaluate(
         [found[row].text if row in found else "" for row in range(len(questions))],
         [found[row].probability if row in found else float("nan") for row in range(len(questions))],
         {
-            **_facts(saved, split, options),
+            **_metadata(saved, split, options),
             "key": key_of(saved, split, root, options),
             "images_broken": shown.broken,
             "questions_unanswered": len(questions) - len(rows),
@@ -180,8 +180,8 @@ def evaluate(
     )
 
 
-def _facts(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _metadata(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
         "name": options.name,
         "model": saved.digest,
         "seed": saved.seed,
@@ -192,18 +192,18 @@ def _facts(saved: Saved, split: Split, options: EvalOptions) -> dict[str, Any]:
         "precision": options.precision,
     }
     if options.mode in ("shortlist", "winner"):
-        facts["k"] = options.k
+        metadata["k"] = options.k
     if options.images == SHUFFLED:
-        facts["shuffle_seed"] = options.seed
+        metadata["shuffle_seed"] = options.seed
     questions, answers, digests = split.part(options.part), saved.answers, saved.recorded.digests
     seen = None if digests is None else digests & Digests.of(questions)  # None: not recorded
-    facts["questions_trained_on"] = None if seen is None else len(seen.questions)
-    facts["images_trained_on"] = None if seen is None else len(seen.images)
+    metadata["questions_trained_on"] = None if seen is None else len(seen.questions)
+    metadata["images_trained_on"] = None if seen is None else len(seen.images)
     if answers.dataset != split.dataset:  # its candidates are those of its own training
-        facts["candidates"] = len(answers.candidates)
-        facts["candidate_source"] = f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}"
-        facts["ceiling"] = ceiling(questions, answers.candidates, split.language)
-    return facts
+        metadata["candidates"] = len(answers.candidates)
+        metadata["candidate_source"] = f"{answers.source}; of {answers.dataset}, protocol {answers.protocol}"
+        metadata["ceiling"] = ceiling(questions, answers.candidates, split.language)
+    return metadata
 
 
 def image_condition(
@@ -238,14 +238,14 @@ def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
     return dict(zip(circle, [*circle[1:], circle[0]], strict=True))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.med_vqa.answer", description=__doc__)
-    add, shown = command.add_argument, "what is shown with each question; by default what the training showed"
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate vqa`."""
+    parser.description = __doc__
+    add, shown = parser.add_argument, "what is shown with each question; by default what the training showed"
     broken = "images that may be missing or unreadable; default 0. Their questions count as answered wrongly"
     share = "of the training questions; by default the training's, else 0.1"
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
-    add_data(command)
+    add_data(parser)
     add("--protocol", help=f"of {', '.join(PROTOCOLS)}; by default the model's")
     add("--split-seed", type=int, help="of the cut by image; by default the training's, else 0")
     add("--validation-share", type=float, help=share)
@@ -258,12 +258,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-broken", type=int, default=0, help=broken)
     add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer, print the scores, write the predictions; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+    return work
 
 
 def work(options: argparse.Namespace) -> None:
@@ -300,7 +295,7 @@ def work(options: argparse.Namespace) -> None:
     if known is None:
         write_predictions(out / PREDICTIONS, predictions)
     sys.stdout.write(f"{_header(predictions)}\n{as_text(accuracies([predictions]))}")
-    for line in _remarks(predictions.facts):
+    for line in _remarks(predictions.metadata):
         _say(line)
     sys.stdout.write(f"{out}: up to date\n" if known else f"wrote {out / PREDICTIONS}\n")
 
@@ -314,22 +309,22 @@ def _current(out: Path, key: str) -> Predictions | None:
         predictions = read_predictions(out / PREDICTIONS)
     except DataError:
         return None
-    return predictions if predictions.facts.get("key") == key else None
+    return predictions if predictions.metadata.get("key") == key else None
 
 
 def _header(predictions: Predictions) -> str:
-    facts = predictions.facts
-    ceiling = facts["ceiling"].get("overall", 0.0)
-    before = told(from_json(facts.get(FIELD), PREDICTIONS))
+    metadata = predictions.metadata
+    ceiling = metadata["ceiling"].get("overall", 0.0)
+    before = told(from_json(metadata.get(FIELD), PREDICTIONS))
     return (
-        f"{facts['dataset']}, protocol {facts['protocol']}, {facts['split']} part: model {facts['name']}, mode "
-        f"{facts['mode']}, images {facts['images']}; {f'{before}; ' if before else ''}"
-        f"{facts['candidates']:,} candidates: {facts['candidate_source']}; ceiling {100 * ceiling:.1f}; "
+        f"{metadata['dataset']}, protocol {metadata['protocol']}, {metadata['split']} part: model "
+        f"{metadata['name']}, mode {metadata['mode']}, images {metadata['images']}; {f'{before}; ' if before else ''}"
+        f"{metadata['candidates']:,} candidates: {metadata['candidate_source']}; ceiling {100 * ceiling:.1f}; "
         "per cent of right answers, 95 % intervals by image"
     )
 
 
-def _remarks(facts: dict[str, Any]) -> list[str]:
+def _remarks(metadata: dict[str, Any]) -> list[str]:
     remarks = {
         "images_broken": "images are missing or unreadable",
         "questions_unanswered": "questions have no image and count as answered wrongly",
@@ -339,7 +334,7 @@ def _remarks(facts: dict[str, Any]) -> list[str]:
         "images_trained_on": "of their images were trained on",
         "candidates_merged": "candidates have the tokens of an earlier one, which stands for them",
     }
-    lines = [f"note: {facts[name]:,} {text}" for name, text in remarks.items() if facts.get(name)]
-    if facts["questions_trained_on"] is None:
+    lines = [f"note: {metadata[name]:,} {text}" for name, text in remarks.items() if metadata.get(name)]
+    if metadata["questions_trained_on"] is None:
         lines.append("note: the model has no record of its training questions: these may be among them")
     return lines

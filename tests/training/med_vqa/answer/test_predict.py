@@ -13,17 +13,19 @@ import yaml
 from PIL import Image
 
 from kg_targets.manifest import Manifest
+from tests.processes import kg_targets
 from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import write_world
-from training.med_vqa.answer.__main__ import main as evaluate
 from training.med_vqa.answer.evaluation import derangement
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import Digests, TrainedOn, save_trained_on
 from training.med_vqa.model.saving import Answers, save_med_vqa
-from training.predict import main as predict
 from training.vqa.predictions import read_predictions
 from training.vqa.protocols import prepare
+
+evaluate = kg_targets("evaluate vqa")
+predict = kg_targets("predict")
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
 pytestmark = pytest.mark.e2e
@@ -206,7 +208,7 @@ def test_an_evaluation_answers_every_question_of_the_part(
         "name": "tiny",
         "split": "test",
     }
-    assert {name: predictions.facts[name] for name in wanted} == wanted
+    assert {name: predictions.metadata[name] for name in wanted} == wanted
     assert str(world) not in (tmp_path / "out" / "predictions.json").read_text()
     for row in predictions.rows[:4]:
         assert ask(world, "--image", image(world), "--question", row.question, "--json") == 0
@@ -227,7 +229,7 @@ def test_other_images_are_other_predictions(world: Path, tmp_path: Path) -> None
     for kind in ("real", "shuffled", "blank"):
         assert score(world, tmp_path / kind, "--images", kind) == 0
         predictions = read_predictions(tmp_path / kind / "predictions.csv")
-        assert predictions.facts["images"] == kind
+        assert predictions.metadata["images"] == kind
         chances[kind] = [row.probability for row in predictions.rows]
     assert all(one != other for one, other in zip(chances["real"], chances["shuffled"], strict=True))
     blank = tmp_path / "run"
@@ -237,7 +239,7 @@ def test_other_images_are_other_predictions(world: Path, tmp_path: Path) -> None
     data = ["--dataset", "vqa_rad", "--data-root", str(world / "data")]
     assert evaluate(["--model", str(blank), *data, "--out", str(tmp_path / "question_only")]) == 0
     predictions = read_predictions(tmp_path / "question_only" / "predictions.csv")
-    assert predictions.facts["images"] == predictions.facts["trained_on"] == "blank"
+    assert predictions.metadata["images"] == predictions.metadata["trained_on"] == "blank"
     assert [row.probability for row in predictions.rows] == chances["blank"]
     assert chances["blank"][:4] == pytest.approx(chances["blank"][4:8], abs=1e-5)
 
@@ -249,8 +251,8 @@ def test_a_copy_of_the_folder_tells_what_it_was_trained_on(
     shutil.copytree(world / "run" / "checkpoint", model)
     asked = ["--model", str(model), *data, "--out", str(tmp_path / "out"), "--mode", "winner"]
     assert evaluate(asked) == 0  # an older folder, without the record
-    facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
-    assert (facts["trained_on"], facts["questions_trained_on"], facts["k"]) == ("unknown", None, 32)
+    metadata = read_predictions(tmp_path / "out" / "predictions.csv").metadata
+    assert (metadata["trained_on"], metadata["questions_trained_on"], metadata["k"]) == ("unknown", None, 32)
     assert "no record of its training questions" in capsys.readouterr().err
     assert evaluate([*asked, "--split", "validation"]) == 2
     assert "--split validation: it is not recorded" in last_line(capsys)
@@ -260,12 +262,16 @@ def test_a_copy_of_the_folder_tells_what_it_was_trained_on(
         model, replace(TrainedOn.of_config(config, "vqa_rad", "strict"), digests=Digests.of(split.train))
     )
     assert evaluate(asked) == 0
-    facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
-    assert (facts["trained_on"], facts["images"], facts["seed"]) == ("blank", "blank", 5)
-    assert (facts["questions_trained_on"], facts["images_trained_on"], facts["name"]) == (0, 0, "tiny")
+    metadata = read_predictions(tmp_path / "out" / "predictions.csv").metadata
+    assert (metadata["trained_on"], metadata["images"], metadata["seed"]) == ("blank", "blank", 5)
+    assert (metadata["questions_trained_on"], metadata["images_trained_on"], metadata["name"]) == (
+        0,
+        0,
+        "tiny",
+    )
     assert evaluate([*asked, "--split", "train"]) == 0
-    facts = read_predictions(tmp_path / "out" / "predictions.csv").facts
-    assert facts["questions_trained_on"] == len(split.train)
+    metadata = read_predictions(tmp_path / "out" / "predictions.csv").metadata
+    assert metadata["questions_trained_on"] == len(split.train)
 
 
 def test_shuffling_leaves_no_image_in_its_place() -> None:

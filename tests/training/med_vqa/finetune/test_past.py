@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
+from tests.processes import kg_targets
 from tests.training.med_vqa.pretrain.world import pretrain_arguments, stage_two, write_pretrain_world
 from tests.training.vqa.world import finetune_arguments
-from training.med_vqa.answer.__main__ import main as evaluate
 from training.med_vqa.model.history import FILE
 from training.run import main as train
 from training.vqa.predictions import read_predictions, write_predictions
+
+evaluate = kg_targets("evaluate vqa")
 
 pytestmark = pytest.mark.e2e
 SHORT = ("--optim.max_steps=1", "--data.dev_share=0")
@@ -64,7 +66,7 @@ def test_a_pre_training_between_two_fine_tunings_hides_no_question(
     streams = capsys.readouterr()
     assert "has no record of its training questions" in streams.err
     assert "pre-trained on tiny train, nothing excluded, what came before is not recorded" in streams.out
-    facts = read_predictions(tmp_path / "scores" / "predictions.csv").facts
+    facts = read_predictions(tmp_path / "scores" / "predictions.csv").metadata
     assert facts["questions_trained_on"] is None and facts["pretrainings"][0] is None
 
 
@@ -96,7 +98,7 @@ def test_what_pre_trainings_saw_is_in_the_model_its_data_and_its_predictions(
     ):
         assert score(world, model, tmp_path / f"{model.name}-scores") == 0
         assert told in (header := capsys.readouterr().out) and ("pre-train" in header) == bool(stages)
-        facts = read_predictions(tmp_path / f"{model.name}-scores" / "predictions.csv").facts
+        facts = read_predictions(tmp_path / f"{model.name}-scores" / "predictions.csv").metadata
         assert facts["pretrainings"] == [stage_one, stage_two_][:stages]
         assert facts["questions_trained_on"] == 0
 
@@ -113,7 +115,7 @@ def test_what_was_made_before_pre_trainings_were_recorded_is_read_as_unknown(
     assert "images real; pre-training not recorded; " in capsys.readouterr().out
     file = tmp_path / "scores" / "predictions.csv"
     predictions = read_predictions(file)
-    assert predictions.facts.pop("pretrainings") == [None]
+    assert predictions.metadata.pop("pretrainings") == [None]
     write_predictions(file, predictions)
     assert score(world, model, tmp_path / "scores") == 0
     told = capsys.readouterr().out

@@ -13,7 +13,7 @@ from transformers import BertTokenizerFast
 
 from kg_targets.manifest import Manifest
 from tests.training.vqa.world import SPECIAL, WORDS
-from training.clip.starts import text_weights_path
+from training.clip.pretrained import text_weights_path
 from training.errors import ConfigError
 from training.med_vqa.finetune.data import POOL, QuestionSampler
 from training.med_vqa.model.tokens import (

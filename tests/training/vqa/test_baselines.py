@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import rows, write_data
 from training.errors import ConfigError
-from training.vqa.floors import FLOORS, floor, main
+from training.vqa.baselines import BASELINES, majority_baseline
 from training.vqa.predictions import read_predictions
 from training.vqa.protocols import prepare
+
+main = kg_targets("evaluate baselines")
 
 
 def predicted(tmp_path: Path, name: str, protocol: str = "strict") -> dict[tuple[str, str], str]:
     """(image, question) to what the floor answers."""
     split = prepare(write_data(tmp_path), tmp_path, protocol)
-    return {(row.image_id, row.question): row.predicted for row in floor(split, name).rows}
+    return {(row.image_id, row.question): row.predicted for row in majority_baseline(split, name).rows}
 
 
 def test_each_floor_goes_by_more_than_the_one_before(tmp_path: Path) -> None:
@@ -30,14 +33,16 @@ def test_each_floor_goes_by_more_than_the_one_before(tmp_path: Path) -> None:
 def test_an_unknown_kind_falls_back_and_ties_go_by_the_alphabet(tmp_path: Path) -> None:
     test = rows(range(1), 1000, question_type="NEW")
     split = prepare(write_data(tmp_path, test=test), tmp_path, "strict")
-    found = [row.predicted for row in floor(split, "kind").rows]
+    found = [row.predicted for row in majority_baseline(split, "kind").rows]
     assert found[:2] == ["yes", "yes"]
     assert found[2] == min(question.answer for question in split.train if not question.closed)
 
 
 def test_only_candidates_are_answered(tmp_path: Path) -> None:
     split = prepare(write_data(tmp_path), tmp_path, "paper")
-    assert {row.predicted for name in FLOORS for row in floor(split, name).rows} <= set(split.candidates)
+    assert {row.predicted for name in BASELINES for row in majority_baseline(split, name).rows} <= set(
+        split.candidates
+    )
 
 
 def test_an_unknown_floor_is_refused(tmp_path: Path) -> None:
@@ -48,11 +53,11 @@ def test_an_unknown_floor_is_refused(tmp_path: Path) -> None:
 def test_the_command_writes_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(tmp_path)
     options = ["--dataset", str(tmp_path / "tiny_vqa.yaml"), "--data-root", str(tmp_path)]
-    assert main([*options, "--out", str(tmp_path / "floors")]) == 0
+    assert main([*options, "--out", str(tmp_path / "baselines")]) == 0
     assert "strict: majority by kind" in capsys.readouterr().out
-    assert len(list((tmp_path / "floors").iterdir())) == 2 * 3 * len(FLOORS)
-    facts = read_predictions(tmp_path / "floors" / "paper-kind.csv").facts
-    assert (facts["mode"], facts["protocol"]) == ("floor", "paper")
+    assert len(list((tmp_path / "baselines").iterdir())) == 2 * 3 * len(BASELINES)
+    metadata = read_predictions(tmp_path / "baselines" / "paper-kind.csv").metadata
+    assert (metadata["mode"], metadata["protocol"]) == ("majority", "paper")
     assert main([*options, "--protocol", "fair"]) == 2
     for option, value in (("--part", "dev"), ("--split-seed", "-1"), ("--validation-share", "0.9")):
         capsys.readouterr()
@@ -63,11 +68,19 @@ def test_the_command_writes_predictions(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_reader_that_leaves_costs_no_file_and_no_traceback(tmp_path: Path) -> None:
     write_data(tmp_path)
-    command = [sys.executable, "-m", "training.vqa.floors", "--dataset", str(tmp_path / "tiny_vqa.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "evaluate",
+        "baselines",
+        "--dataset",
+        str(tmp_path / "tiny_vqa.yaml"),
+    ]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [*command, "--out", str(tmp_path / "floors")],
+        [*command, "--out", str(tmp_path / "baselines")],
         stdout=write,
         stderr=subprocess.PIPE,
         text=True,
@@ -75,11 +88,11 @@ def test_a_reader_that_leaves_costs_no_file_and_no_traceback(tmp_path: Path) -> 
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
-    assert len(list((tmp_path / "floors").iterdir())) == 2 * 3 * len(FLOORS)
+    assert len(list((tmp_path / "baselines").iterdir())) == 2 * 3 * len(BASELINES)
 
 
 def test_help_keeps_the_lines_of_its_description(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in shown if line.split("  ")[0] in FLOORS] == list(FLOORS)
+    assert [line.split()[0] for line in shown if line.split("  ")[0] in BASELINES] == list(BASELINES)

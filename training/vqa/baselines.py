@@ -1,4 +1,6 @@
-"""Floors: what answers without an image, and without learning, get right. ``python -m training.vqa.floors --help``
+"""Baselines: what answers without an image, and without learning, get right.
+
+``kg-targets evaluate baselines --help``
 
 global       the most frequent training answer, for every question
 answer_type  … among the open, or among the closed training questions
@@ -6,35 +8,36 @@ kind         … among those of the question's kind (``closed PRES``)
 question     … among those that ask the very same question, of whatever image
 
 Each falls back on the one above it. Only answers of the train part count, and of these only candidates: under
-``paper`` a model is told what can be right, and so is its floor. Of equally frequent answers the first in the alphabet.
+``paper`` a model is told what can be right, and so is its baseline. Of equally frequent answers the first in the
+alphabet.
 """
 
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 
 from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.folders import check_writable
 from training.vqa.answers import accepted_answers, normalise_question
-from training.vqa.predictions import Predictions, predictions_of, write_predictions
-from training.vqa.protocols import PROTOCOLS, Split, add_cut, add_data, read_data, read_split
+from training.vqa.predictions import MAJORITY, Predictions, predictions_of, write_predictions
+from training.vqa.protocols import PROTOCOLS, Split, add_data, add_split, read_data, read_split
 from training.vqa.scores import accuracies, as_text
 
-FLOORS = ("global", "answer_type", "kind", "question")
+BASELINES = ("global", "answer_type", "kind", "question")
 
 
-def floor(split: Split, name: str, part: str = TEST) -> Predictions:
-    """The floor ``name`` of ``FLOORS`` on a part.
+def majority_baseline(split: Split, name: str, part: str = TEST) -> Predictions:
+    """Answer a part by the baseline ``name`` of ``BASELINES``.
 
     Raises:
-        ConfigError: no such floor or part.
+        ConfigError: no such baseline or part.
     """
-    one_of("floor", name, FLOORS)
-    ladder = FLOORS[FLOORS.index(name) :: -1]
+    one_of("baseline", name, BASELINES)
+    ladder = BASELINES[BASELINES.index(name) :: -1]
     known = set(split.candidates)
     counts: dict[tuple[str, Hashable], Counter[str]] = defaultdict(Counter)
     for question in split.train:
@@ -50,7 +53,7 @@ def floor(split: Split, name: str, part: str = TEST) -> Predictions:
         for question in split.part(part)
     ]
     return predictions_of(
-        split, part, predicted, facts={"name": f"majority by {name}", "mode": "floor", "images": "none"}
+        split, part, predicted, metadata={"name": f"majority by {name}", "mode": MAJORITY, "images": "none"}
     )
 
 
@@ -65,19 +68,14 @@ def _group(question: Question, step: str) -> Hashable:
     return None
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.vqa.floors", description=__doc__)
-    add_data(command)
-    add_cut(command, ",".join(PROTOCOLS))
-    command.add_argument("--part", default=TEST, help="train, validation or test; default test")
-    command.add_argument("--out", help="folder for <protocol>-<floor>.csv and .json")
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the floors, write their predictions; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate baselines`."""
+    parser.description = __doc__
+    add_data(parser)
+    add_split(parser, ",".join(PROTOCOLS))
+    parser.add_argument("--part", default=TEST, help="train, validation or test; default test")
+    parser.add_argument("--out", help="folder for <protocol>-<baseline>.csv and .json")
+    return work
 
 
 def work(options: argparse.Namespace) -> None:
@@ -93,7 +91,11 @@ def work(options: argparse.Namespace) -> None:
     for name in options.protocol.split(","):
         one_of("--protocol", name, PROTOCOLS)
     splits = [read_split(options, manifest, root, name) for name in options.protocol.split(",")]
-    found = {(split.protocol, name): floor(split, name, options.part) for split in splits for name in FLOORS}
+    found = {
+        (split.protocol, name): majority_baseline(split, name, options.part)
+        for split in splits
+        for name in BASELINES
+    }
     if options.out:
         for (protocol, name), predictions in found.items():
             write_predictions(Path(options.out) / f"{protocol}-{name}.csv", predictions)
@@ -101,7 +103,3 @@ def work(options: argparse.Namespace) -> None:
         sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
     if options.out:
         sys.stdout.write(f"wrote {len(found)} predictions to {options.out}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

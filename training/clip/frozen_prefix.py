@@ -18,7 +18,7 @@ _CHECKED = 1e-4
 
 
 @dataclass(frozen=True)
-class CutClip:
+class SplitClip:
     """The halves of a CLIP model."""
 
     image_part: nn.Module
@@ -29,7 +29,7 @@ class CutClip:
     """CLIP again, of what the frozen parts give: called with both, it returns what the whole model returns."""
 
 
-def cut(model: nn.Module, image_size: int) -> CutClip:
+def split_frozen_prefix(model: nn.Module, image_size: int) -> SplitClip:
     """Cut a model whose image tower is locked, wholly or up to its last groups; the text tower if it is all locked.
 
     Args:
@@ -45,17 +45,17 @@ def cut(model: nn.Module, image_size: int) -> CutClip:
         raise ConfigError(
             "data.cached_views needs an image tower of timm; this one is open_clip's own: set --data.cached_views 0"
         )
-    image_part, rest = _cut_trunk(trunk)
+    image_part, rest = _split_trunk(trunk)
     visual = _replaced(towers.visual, trunk=rest)
     _must_agree(towers.visual, image_part, visual, image_size)
     text: Any = getattr(towers, "text", None)
     if text is not None and hasattr(text, "pooler") and not _learns(text.transformer):
         text_part = _replaced(text, proj=nn.Identity())
-        return CutClip(image_part, text_part, _replaced(model, visual=visual, text=text.proj))
-    return CutClip(image_part, None, _replaced(model, visual=visual))
+        return SplitClip(image_part, text_part, _replaced(model, visual=visual, text=text.proj))
+    return SplitClip(image_part, None, _replaced(model, visual=visual))
 
 
-def _cut_trunk(trunk: Any) -> tuple[nn.Module, nn.Module]:
+def _split_trunk(trunk: Any) -> tuple[nn.Module, nn.Module]:
     """The frozen beginning of a trunk, and the trunk without it."""
     if not _learns(trunk):
         return trunk, nn.Identity()

@@ -9,8 +9,8 @@ from torch import nn
 
 from tests.training.clip.fakes import hf_text, register, timm_tower, write_bert
 from training.clip.config import ModelConfig
-from training.clip.cut import cut
 from training.clip.features import image_features_both
+from training.clip.frozen_prefix import split_frozen_prefix
 from training.clip.load import Clip, build_clip
 from training.errors import ConfigError
 
@@ -45,7 +45,7 @@ def batch(clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
 def test_both_halves_give_what_the_whole_gives(trunk: str, groups: int, tmp_path: Path) -> None:
     clip = model_of(tmp_path, f"cut-{trunk}-{groups}", trunk, groups)
     images, tokens = batch(clip)
-    parts = cut(clip.model, 64)
+    parts = split_frozen_prefix(clip.model, 64)
     assert parts.text_part is not None
     clip.model.train(), parts.learner.train()
     whole = clip.model(images, tokens)
@@ -63,7 +63,7 @@ def test_both_halves_give_what_the_whole_gives(trunk: str, groups: int, tmp_path
 def test_all_that_learns_is_in_the_learner_and_the_same_as_in_the_whole_model(tmp_path: Path) -> None:
     clip = model_of(tmp_path, "cut-shared")
     images, tokens = batch(clip)
-    parts = cut(clip.model, 64)
+    parts = split_frozen_prefix(clip.model, 64)
     learning = {id(value) for value in clip.model.parameters() if value.requires_grad}
     assert {id(value) for value in parts.learner.parameters() if value.requires_grad} == learning
     assert not any(value.requires_grad for value in parts.image_part.parameters())
@@ -83,7 +83,7 @@ def test_all_that_learns_is_in_the_learner_and_the_same_as_in_the_whole_model(tm
 
 def test_train_mode_reaches_what_learns_and_nothing_frozen(tmp_path: Path) -> None:
     clip = model_of(tmp_path, "cut-modes")
-    learner = cut(clip.model, 64).learner.train()
+    learner = split_frozen_prefix(clip.model, 64).learner.train()
     norms = [module for module in learner.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and not any(norm.training for norm in norms)
     assert learner.training and learner.visual.head.training  # type: ignore[union-attr]
@@ -95,7 +95,7 @@ def test_a_text_tower_that_learns_keeps_its_tokens(tmp_path: Path) -> None:
     torch.manual_seed(0)
     name = register(tmp_path, "cut-tokens", timm_tower("efficientnet_lite0", 64, timm_proj="linear"))
     clip = build_clip(ModelConfig(name=name, lock_image=True, freeze_batch_norm=True))
-    parts = cut(clip.model, 64)
+    parts = split_frozen_prefix(clip.model, 64)
     assert parts.text_part is None
     tokens = clip.tokenizer(["chest ct"])
     assert parts.learner(None, tokens)["text_features"].shape == (1, 16)
@@ -112,12 +112,12 @@ def test_what_cannot_be_cut_is_told(trunk: str, locked: bool, message: str, tmp_
     name = register(tmp_path, f"cut-no-{trunk}", timm_tower(trunk, 64, timm_proj="linear"))
     config = ModelConfig(name=name, lock_image=locked, lock_image_unlocked_groups=1 if locked else 0)
     with pytest.raises(ConfigError, match=message):
-        cut(build_clip(config).model, 64)
+        split_frozen_prefix(build_clip(config).model, 64)
 
 
 def test_towers_of_open_clip_itself_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs an image tower of timm"):
-        cut(build_clip(ModelConfig(name="test-vit", lock_image=True)).model, 32)
+        split_frozen_prefix(build_clip(ModelConfig(name="test-vit", lock_image=True)).model, 32)
 
 
 def test_a_trunk_that_does_more_than_its_layers_is_refused(tmp_path: Path) -> None:
@@ -132,4 +132,4 @@ def test_a_trunk_that_does_more_than_its_layers_is_refused(tmp_path: Path) -> No
 
     trunk.__class__ = Doubled
     with pytest.raises(ConfigError, match="more than its layers"):
-        cut(clip.model, 64)
+        split_frozen_prefix(clip.model, 64)

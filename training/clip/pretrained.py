@@ -1,7 +1,7 @@
-"""What a tower alone can start from: ImageNet weights for the image tower, a sentence encoder for the text tower.
+"""Pretrained weights of one tower: ImageNet weights for the image tower, a sentence encoder for the text tower.
 
-Two starts are named and come inside packages of the Python registry (extra ``[benchmarks]``), so that a run can be
-repeated without a model hub. The packages are only looked up for their files, never imported.
+Two sets of weights are named and come inside packages of the Python registry (extra ``[benchmarks]``), so that a run
+can be repeated without a model hub. The packages are only looked up for their files, never imported.
 """
 
 import importlib.util
@@ -75,7 +75,7 @@ def image_weights_file(source: str) -> Path:
     """The file that ``model.image_weights`` stands for; it need not exist.
 
     Raises:
-        ConfigError: a named start is not installed.
+        ConfigError: named weights are not installed.
     """
     return _packaged(LITE0_PACKAGE, f'model.image_weights "{source}"') if source == LITE0 else Path(source)
 
@@ -84,7 +84,7 @@ def text_weights_path(source: str) -> Path:
     """The folder that ``model.text_weights`` stands for; it need not exist.
 
     Raises:
-        ConfigError: a named start is not installed.
+        ConfigError: named weights are not installed.
     """
     return _packaged(MINILM_PACKAGE, f'model.text_weights "{source}"') if source == MINILM else Path(source)
 
@@ -197,7 +197,7 @@ def weights_digest(config: ModelConfig) -> str:
     Tags and hub names are not looked up: they stand in the configuration.
 
     Raises:
-        ConfigError: a named start is not installed.
+        ConfigError: named weights are not installed.
     """
     files = list(_files(config))
     return files_sha256(files) if files else ""

