@@ -125,6 +125,13 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
     assert not read_med_vqa(written(changed("med_vqa", "parts", [{"protocol": "paper"}]))).pooled
 
 
+def test_a_grid_from_before_says_cuts_for_folds() -> None:
+    now = read_med_vqa(written(med_vqa()))
+    parts = [{"protocol": "strict"}, {"protocol": "image_disjoint", "cuts": [1, 2]}]
+    before = read_med_vqa(written(changed("med_vqa", "parts", parts)))
+    assert before.parts == now.parts and before.fingerprint() == now.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("kind", "key", "value", "message"),
     [
@@ -184,10 +191,10 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (V, "base", "one.yaml", "one.yaml is a configuration of med_vqa_pretrain: give one of med_vqa_finetune"),
         (V, "seeds", [0, 0], "seeds: give at least one, each once"),
         (V, "pretrain_seeds", [0, 1, 2], "pretrain_seeds: give one for all, or one for each of the 2 seeds"),
-        (V, "parts", [], "parts: give at least one, each protocol and cut once"),
+        (V, "parts", [], "parts: give at least one, each protocol and fold once"),
         (V, "parts/0/protocol", "strikt", "parts.0.protocol: protocol 'strikt' is not one of"),
-        (V, "parts/1/cuts", [], "parts.1.cuts: give at least one"),
-        (V, "parts", [{"protocol": "strict", "cuts": [0, 1]}], "strict always has the same test questions"),
+        (V, "parts/1/folds", [], "parts.1.folds: give at least one"),
+        (V, "parts", [{"protocol": "strict", "folds": [0, 1]}], "strict always has the same test questions"),
         (V, "evaluation", {"mod": "exact"}, "evaluation: key 'mod' is not one of mode"),
         (V, "stores/kg/command", "rm -r {here}", "stores.kg.command: begin with `kg-targets` or `python -m`"),
         (V, "stores/kg/command", "python -m x", "say with {here} where it writes"),
