@@ -55,7 +55,7 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 	$(LAUNCH) training/run.py --config $(CONFIG) --loss.name info_nce --output $(DEMO)/runs/infonce --overwrite true
 	$(LAUNCH) training/run.py --config $(CONFIG) --output $(DEMO)/runs/sm --overwrite true
 	echo "4/5  Evaluation on the test split"
-	$(BIN)/python -m training.retrieval --store $(DEMO)/test --data-root $(DEMO)/data --run $(DEMO)/runs/infonce --run $(DEMO)/runs/sm --out $(DEMO)/report
+	$(BIN)/kg-targets evaluate retrieval --store $(DEMO)/test --data-root $(DEMO)/data --run $(DEMO)/runs/infonce --run $(DEMO)/runs/sm --out $(DEMO)/report
 	echo "5/5  Target card"
 	$(BIN)/kg-targets card $(DEMO)/test --data-root $(DEMO)/data --out $(DEMO)/report/card.html
 	echo "Done. Look at $(DEMO)/report/: card.html, contact_sheet.png, target_block.png, retrieval.md; and at notebooks/."
@@ -79,7 +79,7 @@ card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=fol
 	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
 	$(BIN)/kg-targets card $(STORE) --out $(dir $(STORE:/=))report/card-$(notdir $(STORE:/=)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-EXPERIMENT = $(BIN)/python -m pipelines.experiments
+EXPERIMENT = $(BIN)/kg-targets tables
 EXPERIMENT_OPTIONS = $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 tables: $(INSTALLED) ## Ablation tables: DATASET=demo|medpix [GRID=medpix_search] [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --dry-run"]

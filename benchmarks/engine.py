@@ -23,13 +23,13 @@ from open_clip.loss import ClipLoss
 from steps import PACKAGES
 
 from kg_targets.store import TargetStore
+from training.arguments import read_config
 from training.clip.load import build_clip
 from training.data.sources import open_source
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
 from training.nb_clip.config import TrainConfig
 from training.nb_clip.run import NBClipRun, Split, Step
-from training.options import build, read_options
 
 WARM_UP = 3
 
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
         "output": "unused", "data.train_store": options.store, "data.data_root": options.data_root,
         "data.batch_size": options.batch, "model.name": options.model, "optim.epochs": 1000, "log.trackers": "none",
     }  # fmt: skip
-    config = build(TrainConfig, read_options(TrainConfig, [f"--{name}={v}" for name, v in fields.items()]))
+    config = read_config(TrainConfig, [f"--{name}={v}" for name, v in fields.items()])
     be_deterministic()
     store = TargetStore.open(options.store)
     split = Split(store, open_source(Path(options.data_root), store))

@@ -17,7 +17,7 @@ from machine import RESULTS, command, head, milliseconds, peak_memory_mb, report
 from med_vqa_ranking import END, FIRST, PACKAGES, START, VOCABULARY, build, drawn_candidates, padded
 from torch import Tensor
 
-from training.med_vqa.answer.ranking import Ranker, first_token_logits, shortlist
+from training.med_vqa.answer.ranking import Ranker, shortlist
 
 QUESTION_LENGTHS = (4, 21)
 """Word pieces of a question, both special ones included: VQA-RAD's quartiles and a little more."""
@@ -89,7 +89,9 @@ class Bench:
         self.model.train(False)
         with self.cast():
             encoded = self._encoded()
-            logits = first_token_logits(self.model, encoded, START)
+            logits = self.model.next_token_logits(
+                torch.full((1, 1), START, device=self.model.device), encoded
+            )
             rows = shortlist(logits, self.candidates, self.k)[0].tolist()
             ranker = Ranker(self.model, tuple(self.candidates[row] for row in rows), START, END)
             ranker.log_likelihoods(encoded).argmax(dim=1).tolist()

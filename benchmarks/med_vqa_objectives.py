@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from training.med_vqa.model.transport import ipot_plan, transport_loss
 from training.med_vqa.pretrain.losses import soft_contrastive_loss
-from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 
 SIZES = {"small": (64, 48, 16, 384), "paper": (256, 62, 324, 768)}
 """Items, words (the longest caption's), places, width."""
@@ -129,14 +129,14 @@ class SoftLanes(Lanes):
         """Targets of both directions, on the device."""
         rows, device = next(self._rows), self.accelerator.device
         if source == "hard":
-            hard = hard_targets(self.batch, self.batch, 0, device)
+            hard = torch.eye(self.batch, device=device)
             return hard, hard
         block = SCALE * self._teacher[0][rows] @ self._teacher[1][rows].T
         ways = [teacher_targets(way, 0, LAMBDA, SCALE, "cosine") for way in (block, block.T)]
         if source == "mixed":
             similarity = torch.from_numpy(self._store.block(rows.numpy()))
             graph = evidence_policy(similarity, self._store.threshold, pairs=pair_structure(similarity))
-            ways = [blend([(1.0, way), (1.0, graph)]) for way in ways]
+            ways = [0.5 * way + 0.5 * graph for way in ways]
         return ways[0].to(device), ways[1].to(device)
 
     def step(self, source: str) -> Callable[[], None]:

@@ -120,9 +120,9 @@ class Lanes:
         size = self._options.bare_batch
         for start in range(0, len(encoded), size):
             part = encoded.map(lambda states: states[start : start + size])  # noqa: B023 - called at once
-            cached = self.model.precompute_cross_attention_kv(part)
+            memory, decoder = self.model.precompute_cross_attention_kv(part).memory, self.model.decoder
             for tokens, mask, positions in self._inputs:
-                self.model.decode(tokens.expand(len(part), -1), cached, mask, positions)
+                decoder.scores(decoder(tokens.expand(len(part), -1), mask, positions, memory, part.mask))
 
     def flat(self, encoded: Encoded) -> None:
         """Candidate by candidate."""
@@ -218,7 +218,7 @@ def main() -> None:
     result = head(PACKAGES, device, **settings) | {
         "sizes": asdict(PRESETS[options.preset]) | {"vocabulary": VOCABULARY[options.preset]},
         "tokens_of_a_question": {
-            "unique_prefixes": lanes.ranker.prefixes if lanes.ranker else 0,
+            "unique_prefixes": sum(one.own for one in lanes.packs),
             "packed": sum(len(one.tokens) for one in lanes.packs),
             "flat": sum(len(ids) + 1 for ids in sequences),
         },

@@ -49,6 +49,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.executors import available_cores
 from pipelines.build.recipe import build_data_set
 from pipelines.demo import write_demo
+from training.arguments import read_config
 from training.clip.load import load_clip
 from training.data.dataset import Batch
 from training.engine.loop import Loop
@@ -59,7 +60,6 @@ from training.med_vqa.pretrain.labels import LabelBuilder
 from training.med_vqa.pretrain.losses import matching_loss
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
 from training.med_vqa.pretrain.run import PretrainRun, Step, prepare_run
-from training.options import build, read_options
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 ONE, TWO = (CONFIGS / f"med_vqa_pretrain_medpix_small{end}.yaml" for end in ("", "_two"))
@@ -125,7 +125,7 @@ class World:
             "model.precision": options.precision, "soft_labels": soft_labels, "log.trackers": "none", **changes,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in fields.items()]
-        return build(PretrainConfig, read_options(PretrainConfig, [f"--config={file}", *flags]))
+        return read_config(PretrainConfig, [f"--config={file}", *flags])
 
 
 class Steps:

@@ -1,58 +1,104 @@
 """`kg-targets check`: what of a data set is present, what is missing, and where to get it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from kg_targets.errors import DataError, ManifestError
+from kg_targets.errors import ConfigError, DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport
 from kg_targets.store.digest import file_sha256
 
 
-def check_lines(dataset: str, data_root: Path | None) -> Iterator[str]:
-    """Lines for a person, one per split and problem.
+def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
+    """Facts about a data set's splits under a data root, for ``--json`` and ``check_lines``.
+
+    A split has ``present``, and where it is: ``captions`` or ``questions`` (counts), ``images`` and
+    ``images_present``, ``remarks`` for a person, and ``error`` where it cannot be used.
 
     Raises:
         ManifestError: no such data set.
+    """
+    manifest = Manifest.load(dataset, None)
+    root = data_root or manifest.default_root
+    if data_root is not None and not data_root.is_dir():
+        raise ConfigError(f"--data-root {data_root} is not a folder")
+    present = manifest.present_splits(root)
+    splits: dict[str, dict[str, Any]] = {}
+    for split in dict.fromkeys([*manifest.splits, *present]):
+        facts = splits[split] = {"present": split in present, "remarks": []}
+        if split in present:
+            try:
+                for kind in manifest.holds:
+                    facts |= (_captions if kind == "captions" else _questions)(
+                        manifest, split, root, facts["remarks"]
+                    )
+            except (ManifestError, DataError) as error:
+                facts["error"] = str(error)
+        else:
+            facts["error"] = f"not present ({root / next(iter(manifest.splits[split].files.values()))})"
+        splits[split] = facts
+    return {
+        "dataset": manifest.name, "title": manifest.title, "licence": manifest.licence, "citation": manifest.citation,
+        "data_root": str(root), "how_to_get": manifest.how_to_get, "splits": splits,
+    }  # fmt: skip
+
+
+def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a person, one per split and remark.
+
+    Raises:
         DataError: no split at all is usable (after all lines were given).
     """
-    manifest = Manifest.load(dataset)
-    root = data_root or manifest.default_root
-    yield f"{manifest.name}: {manifest.title}"
-    yield f"  licence: {manifest.licence}"
-    yield from ([f"  citation: {manifest.citation}"] if manifest.citation else [])
-    present = manifest.present_splits(root)
-    usable = 0
-    for split in dict.fromkeys([*manifest.splits, *present]):
-        if split not in present:
-            yield f"  {split}: not present ({root / manifest.splits[split].files['captions']})"
-            continue
-        try:
-            yield from _split_lines(manifest, split, root)
-            usable += 1
-        except (ManifestError, DataError) as error:
-            yield f"  {split}: {error}"
-    if not usable:
+    yield f"{found['dataset']}: {found['title']}"
+    yield f"  licence: {found['licence']}"
+    yield from ([f"  citation: {found['citation']}"] if found["citation"] else [])
+    for split, facts in found["splits"].items():
+        counts = [f"{facts[kind]:,} {kind}" for kind in ("captions", "questions") if kind in facts]
+        if "images" in facts:
+            counts.append(f"{facts['images_present']:,} of {facts['images']:,} images present")
+        yield from ([f"  {split}: {', '.join(counts)}"] if counts else [])
+        yield from (f"  {split}: {line}" for line in [*facts["remarks"], *filter(None, [facts.get("error")])])
+    if all("error" in facts for facts in found["splits"].values()):
         raise DataError(
-            f"{manifest.name}: nothing usable under {root}. {manifest.how_to_get} Or set --data-root."
+            f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
         )
-    if len(present) < len(manifest.splits):
-        yield f"  to get what is missing: {manifest.how_to_get}"
+    if not all(facts["present"] for facts in found["splits"].values()):
+        yield f"  to get what is missing: {found['how_to_get']}"
 
 
-def _split_lines(manifest: Manifest, split: str, root: Path) -> Iterator[str]:
+def _captions(manifest: Manifest, split: str, root: Path, remarks: list[str]) -> dict[str, int]:
     report = ReadReport()
     spec = manifest.split_spec(split, root)
     paths = [record.image_path for record in manifest.records(split, root, report)]
-    absent = [path for path in paths if not path or not (root / path).is_file()]
-    images = f"{len(paths) - len(absent):,} of {len(paths):,} images present"
-    yield f"  {split}: {report.read:,} captions, {images}" + (
-        f" (first missing: {absent[0]})" if absent else ""
-    )
-    yield from (f"  {split}: {line}" for line in report.lines())
-    for role, name in spec.files.items():
+    images = _images(paths, root, remarks)
+    remarks += report.lines()
+    for role, name in spec.files_of("captions").items():
         if not (root / name).is_file():
-            yield f"  {split}: optional file {role} is not present ({name})"
+            remarks.append(f"optional file {role} is not present ({name})")
     if spec.expected_rows is not None and report.read != spec.expected_rows:
-        yield f"  {split}: {spec.expected_rows:,} captions were expected: another release, or an incomplete download"
+        remarks.append(
+            f"{spec.expected_rows:,} captions were expected: another release, or an incomplete download"
+        )
     if spec.sha256 is not None and file_sha256(root / spec.files["captions"]) != spec.sha256:
-        yield f"  {split}: the captions file is not the one this manifest was written for (sha256 differs)"
+        remarks.append("the captions file is not the one this manifest was written for (sha256 differs)")
+    return {"captions": report.read, **images}
+
+
+def _questions(manifest: Manifest, split: str, root: Path, remarks: list[str]) -> dict[str, int]:
+    report = ReadReport()
+    questions = manifest.questions(split, root, report)
+    images = _images([*{one.image_id: one.image_path for one in questions}.values()], root, remarks)
+    remarks += report.lines()
+    expected = manifest.splits[split].expected_questions
+    if expected is not None and len(questions) != expected:
+        remarks.append(f"{expected:,} questions were expected: another release, or an incomplete download")
+    if manifest.questions_are_published(split, root) is False:
+        remarks.append("the question files are NOT the published ones (sha256 differs)")
+    return {"questions": len(questions), **images}
+
+
+def _images(paths: list[str], root: Path, remarks: list[str]) -> dict[str, int]:
+    absent = [path for path in paths if not path or not (root / path).is_file()]
+    if absent and any(paths):
+        remarks.append(f"first missing image: {next(filter(None, absent), 'one that no file is named for')}")
+    return {"images": len(paths), "images_present": len(paths) - len(absent)}

@@ -1,11 +1,18 @@
-"""A test file's own work in two processes, as torchrun starts them."""
+"""Commands of `kg-targets` in this process, and a test file's own work in two, as torchrun starts them."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipelines import cli
 from tests import REPOSITORY
+
+
+def kg_targets(name: str) -> Callable[[Iterable[object]], int]:
+    """`kg-targets NAME`: its arguments to its exit code."""
+    return lambda arguments: cli.main([*name.split(), *map(str, arguments)])
 
 
 def run_in_two_processes(file: str, folder: Path, timeout: int = 240) -> None:

@@ -39,11 +39,11 @@ from safetensors.numpy import load_file
 
 COMMANDS = {
     "kg-targets": ["-m", "pipelines.cli"],
-    "tables": ["-m", "pipelines.experiments"],
+    "tables": ["-m", "pipelines.cli", "tables"],
     "train": ["{checkout}/training/run.py"],
-    "evaluate": ["-m", "training.retrieval"],
-    "evaluate-vqa": ["-m", "training.med_vqa.answer"],
-    "compare-vqa": ["-m", "training.vqa.compare"],
+    "evaluate": ["-m", "pipelines.cli", "evaluate", "retrieval"],
+    "evaluate-vqa": ["-m", "pipelines.cli", "evaluate", "vqa"],
+    "compare-vqa": ["-m", "pipelines.cli", "compare-vqa"],
 }
 """How each command of the project is started; the one place to edit when one of them moves."""
 FILES = Path(__file__).resolve().parents[1] / "tests" / "data" / "written_by_v0"

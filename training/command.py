@@ -1,10 +1,10 @@
-"""How every command of ``training`` reads its options and ends: an error is one line, its exit code 2."""
+"""How every command reads its options and ends: an error is one line, its exit code 2."""
 
 import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from training.errors import ConfigError, KGTargetsError
@@ -14,14 +14,15 @@ INTERRUPTED = 130
 """128 + SIGINT, as other programs exit on Ctrl-C."""
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as other programs exit whose reader has gone."""
+Work = Callable[[argparse.Namespace], int | None]
+"""Does a command's work on its options; returns an exit code, None for 0."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's parser, which raises instead of printing its usage and leaving, and keeps a description's lines."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*arguments, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse with what is wrong.
@@ -29,26 +30,25 @@ class ArgumentParser(argparse.ArgumentParser):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{' '.join(message.split())} (--help lists the options)")
+        raise ConfigError(f"{message}: see {self.prog} --help")
 
 
-def run_command(
-    parser: argparse.ArgumentParser,
-    work: Callable[[argparse.Namespace], None],
-    arguments: Sequence[str] | None,
-) -> int:
-    """Do a command's work on its options; see ``exit_code``."""
-    return exit_code(lambda: work(parser.parse_args(arguments)))
+def write_line(line: str) -> None:
+    """Write a line on standard error."""
+    sys.stderr.write(f"{line}\n")
 
 
 def exit_code(
-    work: Callable[[], int | None], interrupted: str = "interrupted: run the same command again"
+    work: Callable[[], int | None],
+    interrupted: str = "interrupted: run the same command again",
+    say: Callable[[str], None] = write_line,
 ) -> int:
     """Do a command's work and turn what it raises into an exit code.
 
     Args:
         work: returns an exit code, or ``None`` for 0.
         interrupted: what Ctrl-C is answered with.
+        say: writes the line that ends the command.
 
     Returns:
         The work's own code; 2 for a user's error, 130 when interrupted, 141 when nobody reads on.
@@ -58,10 +58,10 @@ def exit_code(
         code = work()
         sys.stdout.flush()
     except KGTargetsError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say(f"error: {' '.join(str(error).split())}")
         return USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupted}\n")
+        say(interrupted)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes once more when it ends, and would print a traceback then.

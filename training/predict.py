@@ -1,4 +1,4 @@
-"""Ask a Med-VQA model: ``python -m training.predict --model DIR --image X --question "Is the heart enlarged?"``.
+"""Ask a Med-VQA model: ``kg-targets predict --model DIR --image X --question "Is the heart enlarged?"``.
 
 Several questions: repeat --question (all about one --image, or one --image for each), or give a CSV file with the
 columns image and question, whose paths are relative to the file. --attention draws where in the image the words of a
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from training.checks import all_within, one_of
 from training.clip.config import PRECISIONS
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.data.decode import BrokenImage, decode, read_bytes
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
@@ -39,10 +39,10 @@ class Pair:
     question: str
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.predict", description=__doc__)
-    add = command.add_argument
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets predict`."""
+    parser.description = __doc__
+    add = parser.add_argument
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
     add("--image", action="append", default=[], help="image file; repeat it")
     add("--question", action="append", default=[], help="question; repeat it")
@@ -56,12 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "--attention", type=Path, metavar="PNG", help="picture of each word over the image; one question only"
     )
     add("--attention-kind", default=KINDS[0], help=f"of {', '.join(KINDS)}; default {KINDS[0]}")
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer and print; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+    return work
 
 
 def work(options: argparse.Namespace) -> None:
@@ -216,7 +211,3 @@ def _read_table(path: Path) -> list[Pair]:
     if empty is not None:
         raise DataError(f"--csv {path}: question {empty} names no image: fill in the column image")
     return [Pair(str(path.parent / row["image"]), row["question"]) for row in rows]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

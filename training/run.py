@@ -11,12 +11,15 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
+from training.arguments import read_config  # noqa: E402
 from training.command import exit_code  # noqa: E402
-from training.engine.process import resolve_threads  # noqa: E402
-from training.options import build, help_text, read_options, to_yaml  # noqa: E402
+from training.engine.process import resolve_threads, tell_last  # noqa: E402
+from training.errors import ConfigError  # noqa: E402
 from training.tasks import find_task  # noqa: E402
 
 COMMAND = "accelerate launch training/run.py"
+DEMO = _HERE / "configs" / "nb_clip_demo.yaml"
+"""The configuration of a command without arguments."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,19 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code(
         lambda: _train(given),
         interrupted="interrupted: the same command continues from the last saved state, if there is one",
+        say=tell_last,
     )
 
 
 def _train(given: Sequence[str]) -> int:
-    options = [argument for argument in given if argument not in ("--help", "-h", "--print_config")]
-    task = find_task(options)
-    if "--help" in given or "-h" in given:
-        sys.stdout.write(help_text(task.config, COMMAND) + "\n")
-        return 0
-    config = build(task.config, read_options(task.config, options))
-    if "--print_config" in given:
-        sys.stdout.write(to_yaml(config))
-        return 0
+    task = find_task(given)
+    try:
+        config = read_config(task.config, given or [f"--config={DEMO}"], COMMAND)
+    except SystemExit as printed:  # --help, --print_config
+        return int(printed.code or 0)
+    if not given:
+        stores = [Path("build/demo") / split for split in ("train", "dev")]
+        if not all(store.is_dir() for store in stores):
+            raise ConfigError(
+                f"without arguments, the demo is trained, and {' or '.join(map(str, stores))} is missing: make them by "
+                "`make targets DATASET=demo`, or give --config FILE (--help lists all fields)"
+            )
+        sys.stderr.write(f"no arguments: the demo, as --config {os.path.relpath(DEMO)}\n")
     # Without it, matrix products on a GPU vary from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # numpy looks up similarities beside torch's work: its own threads would spin on torch's cores (5 % of a step).
@@ -47,7 +55,7 @@ def _train(given: Sequence[str]) -> int:
     prepare_run = task.load()
     from training.engine.session import run_training
 
-    return run_training(config, prepare_run, lambda line: sys.stderr.write(line + "\n"))
+    return run_training(config, prepare_run, tell_last)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from training.arguments import last_given
 from training.checks import one_of
 from training.engine.config import RunConfig
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.nb_clip.config import TrainConfig
-from training.options import last_given
 
 if TYPE_CHECKING:
     from training.engine.session import Prepared

@@ -44,7 +44,7 @@ class ExcludedCases:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{option}: {path} cannot be read ({reason}): write it by "
-                "python -m training.leakage --exclude-out FILE"
+                "kg-targets leakage --exclude-out FILE"
             ) from error
         return cls(path, frozenset(line.strip() for line in lines if line.strip()))
 

@@ -104,19 +104,19 @@ class Manifest(BaseModel):
         return content
 
     @classmethod
-    def load(cls, name_or_path: str | Path, kind: Kind = "captions") -> "Manifest":
+    def load(cls, name_or_path: str | Path, kind: Kind | None = "captions") -> "Manifest":
         """Read a manifest by the data set's name (``"demo"``) or from a YAML file's path.
 
         Args:
             name_or_path: a path ends in .yaml or .yml.
-            kind: what is wanted of the data set.
+            kind: what is wanted of the data set; ``None`` for any.
 
         Raises:
             ManifestError: no such manifest, not YAML, or a key is wrong; the message names file and key.
         """
         path = _find(str(name_or_path), kind)
         manifest = cls._read(path)
-        if kind not in manifest.holds:
+        if kind is not None and kind not in manifest.holds:
             raise ManifestError(
                 f"{path}: holds: the data set has no {kind}, only {', '.join(manifest.holds)}"
             )
@@ -315,10 +315,10 @@ class Manifest(BaseModel):
         return digest.hexdigest()
 
 
-def known_data_sets(kind: Kind = "captions") -> list[Manifest]:
-    """Every manifest shipped under ``data_manifests/`` whose data set has ``kind``, by name."""
+def known_data_sets(kind: Kind | None = "captions") -> list[Manifest]:
+    """Every manifest shipped under ``data_manifests/`` whose data set has ``kind`` (``None``: any), by name."""
     shipped = (Manifest._read(path) for path in sorted(MANIFEST_FOLDER.glob("*.yaml")))
-    return [manifest for manifest in shipped if kind in manifest.holds]
+    return [manifest for manifest in shipped if kind is None or kind in manifest.holds]
 
 
 def unknown_name(what: str, given: str, known: list[str]) -> str:
@@ -328,11 +328,11 @@ def unknown_name(what: str, given: str, known: list[str]) -> str:
     return f"{what} {given!r} is not one of {', '.join(known)}{hint}"
 
 
-def _find(name_or_path: str, kind: Kind) -> Path:
+def _find(name_or_path: str, kind: Kind | None) -> Path:
     if name_or_path.endswith((".yaml", ".yml")):
         return Path(name_or_path)
     known = {path.stem: path for path in MANIFEST_FOLDER.glob("*.yaml")}
-    if name_or_path in known and kind in Manifest._read(known[name_or_path]).holds:
+    if name_or_path in known and (kind is None or kind in Manifest._read(known[name_or_path]).holds):
         return known[name_or_path]
     names = [manifest.name for manifest in known_data_sets(kind)]
     raise ManifestError(f"{unknown_name('data set', name_or_path, names)}; a path must end in .yaml")

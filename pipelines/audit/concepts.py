@@ -1,4 +1,4 @@
-"""``kg-targets evaluate-concepts``: how well an extractor reads, against a gold file or against label columns.
+"""``kg-targets evaluate concepts``: how well an extractor reads, against a gold file or against label columns.
 
 Against hand-marked mentions: precision, recall and F1 of spans, right concepts, right polarity, and every error.
 

@@ -192,7 +192,7 @@ def _spans(count: int) -> list[slice]:
 def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     """Choose, for each image and group of kinds, one concept to hide, at random.
 
-    An image takes part in a group if it asserts at least one concept besides the hidden one, its ancestors and descendants.
+    An image takes part in a group if it asserts a concept besides the hidden one, its ancestors and descendants.
     """
     stores = subjects.stores
     cuis = sorted({cui for store in stores for cui in store.concepts["cui"]})

@@ -139,7 +139,7 @@ def open_subjects(paths: Sequence[str | Path]) -> Subjects:
         DataError: the stores hold different images, or one of them has nothing to score.
     """
     if not paths:
-        raise DataError("evaluate-targets needs at least one store, such as build/demo/dev")
+        raise DataError("evaluate targets needs at least one store, such as build/demo/dev")
     stores = tuple(TargetStore.open(path) for path in paths)
     for store in stores:
         if isinstance(store, TeacherStore):

@@ -1,4 +1,4 @@
-"""``kg-targets evaluate-targets``: how good are the targets of a store, measured without training on them.
+"""``kg-targets evaluate targets``: how good are the targets of a store, measured without training on them.
 
 Five sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
 (``recovery``), the shape of the target rows (``shape``), images of one case, and the most similar images of different

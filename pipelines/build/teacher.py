@@ -81,7 +81,7 @@ class _TeacherBuild:
             stored: the part of the configuration that the content follows from.
             force: build even if it is up to date.
         """
-        split, metadata = self.split, self.teacher.facts()
+        split, metadata = self.split, self.teacher.metadata()
         inputs = {
             "config": stored,
             "teacher": metadata,

@@ -25,8 +25,8 @@ from pydantic import (
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
+from training.arguments import read_config
 from training.engine.config import RunConfig
-from training.options import build, read_options
 from training.tasks import find_task
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
@@ -251,7 +251,7 @@ def training_config(base: Path, task: str, settings: Mapping[str, Any]) -> RunCo
     entry = find_task(["--config", str(base)])
     if entry.config.task != task:
         raise ConfigError(f"{base} is a configuration of {entry.config.task}: give one of {task}")
-    return build(entry.config, read_options(entry.config, ["--config", str(base), *as_arguments(settings)]))
+    return read_config(entry.config, ["--config", str(base), *as_arguments(settings)])
 
 
 def check_training(where: str, base: Path, task: str, settings: Mapping[str, Any]) -> None:
@@ -359,7 +359,7 @@ class Grid(Declared):
             row: only this one.
         """
         shipped = self.path.absolute().parent == GRIDS
-        words = ["python", "-m", str(__package__), self.name if shipped else shown(self.path, self.path.name)]
+        words = ["kg-targets", "tables", self.name if shipped else shown(self.path, self.path.name)]
         if self.data_root.absolute() != self.default_root.absolute():
             words += ["--data-root", shown(self.data_root, "DIR")]
         if out.absolute() != (self.out / self.name).absolute():

@@ -116,8 +116,7 @@ class TrainingJob(Job):
     @classmethod
     def of(cls, stage: str, name: str, base: Path, settings: Mapping[str, Any], **more: Any) -> "TrainingJob":
         """The job that trains with these settings; ``more``: its other fields."""
-        script = shown(Path(training.__file__).parent / "run.py")
-        command = (python(), script, "--config", shown(base), *as_arguments(settings))
+        command = (*train(), "--config", shown(base), *as_arguments(settings))
         return cls(stage, name, command, base=base, settings=settings, **more)
 
     @property
@@ -247,3 +246,13 @@ def _noted(path: Path) -> dict[str, Any]:
 def python() -> str:
     """This interpreter, as a command."""
     return shown(Path(sys.executable))
+
+
+def train() -> tuple[str, ...]:
+    """``training/run.py`` by this interpreter."""
+    return python(), shown(Path(training.__file__).parent / "run.py")
+
+
+def kg_targets_command() -> str:
+    """``kg-targets`` beside this interpreter, whose folder may not be on the PATH."""
+    return shown(Path(sys.executable).with_name("kg-targets"))

@@ -11,7 +11,7 @@ from kg_targets.manifest import Manifest
 from kg_targets.store.digest import json_sha256
 from pipelines.experiments import med_vqa_grid as declared
 from pipelines.experiments.grid import shown
-from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, kg_targets_command, train
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part, Row
 from pipelines.experiments.med_vqa_report import Finished, write_report
 from pipelines.experiments.plan import Plan, Rounds, Say
@@ -193,11 +193,12 @@ class MedVQAPlan(Plan):
     def _store(self, name: str) -> Job:
         store, place = self.grid.stores[name], self.place(name)
         own = {declared.HERE: shown(place), declared.DATA_ROOT: shown(self.grid.data_root)}
-        first, *words = self._filled(store.command, **own)
-        command = (python(), *(("-m", "pipelines.cli") if first == "kg-targets" else ()), *words)
+        words = self._filled(store.command, **own)
+        own_command = words[0] == "kg-targets"
+        command = (kg_targets_command(), *words[1:]) if own_command else (*train(), *words[2:])
         return KeyedJob(
             STORES, name, command, tuple(self.place(other) for other in store.stores), self.workspace.environment,
-            workspace=self.workspace, made=place, follows_from=lambda: command, checks_itself=first == "kg-targets",
+            workspace=self.workspace, made=place, follows_from=lambda: command, checks_itself=own_command,
         )  # fmt: skip
 
     @property
@@ -291,7 +292,7 @@ class MedVQAPlan(Plan):
         grid, run, made = self.grid, self._finetuning_job(one), self.predictions(one)
         images = ("--images", declared.SHUFFLED, "--seed", str(one.seed)) if one.shuffled else ()
         command = (
-            *(python(), "-m", "training.med_vqa.answer", "--model", shown(run.folder)),
+            *(kg_targets_command(), "evaluate", "vqa", "--model", shown(run.folder)),
             *("--dataset", grid.dataset, "--data-root", shown(grid.data_root), *images),
             *("--name", one.row.name, *grid.evaluation, "--out", shown(made.parent)),
         )
@@ -316,7 +317,7 @@ class MedVQAPlan(Plan):
     def _baselines(self, part: Part) -> KeyedJob:
         folder, last = self._baseline_folder(part), self.baseline_files(part)[-1]
         command = (
-            *(python(), "-m", "training.vqa.baselines", "--dataset", self.grid.dataset),
+            *(kg_targets_command(), "evaluate", "baselines", "--dataset", self.grid.dataset),
             *("--data-root", shown(self.grid.data_root), "--protocol", part.protocol),
             *("--split-seed", str(part.fold), "--validation-share", str(self._validation_share)),
             *("--out", shown(folder)),

@@ -35,7 +35,7 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 HERE, DATA_ROOT = "here", "data_root"
 _ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 _DATA = tuple(f"data.{name}" for name in ("dataset", "data_root", "protocol", "split_seed", "images"))
-_COMMANDS = ("kg-targets", "python")
+TRAIN = ("python", "training/run.py")
 FinetuneFields = Annotated[dict[str, Any], declared.training_fields("task", *_DATA)]
 PretrainFields = Annotated[dict[str, Any], declared.training_fields("task", lists=("soft_labels",))]
 
@@ -91,7 +91,7 @@ def _parts(content: Any) -> tuple[Part, ...]:
 
 
 class Evaluation(Declared):
-    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
+    """Options of ``kg-targets evaluate vqa`` beyond the runner's own."""
 
     mode: Text | None = None
     k: Whole | None = None
@@ -133,8 +133,8 @@ def _stores(content: Any) -> dict[str, Store]:
             raise ConfigError(f'{where}: "{name}" means something else in commands: choose another name')
         store = parse(Store, given, where)
         words = store.command
-        if len(words) < 2 or words[0] not in _COMMANDS or (words[0] == "python" and words[1] != "-m"):
-            raise ConfigError(f"{where}.command: begin with `kg-targets` or `python -m`")
+        if len(words) < 2 or (words[0] != "kg-targets" and words[:2] != TRAIN):
+            raise ConfigError(f"{where}.command: begin with `kg-targets` or `{' '.join(TRAIN)}`")
         places = _places(f"{where}.command", words, (*stores, HERE, DATA_ROOT))
         if HERE not in places:
             raise ConfigError(
@@ -251,7 +251,7 @@ class MedVQAGrid(Grid):
     pretrain_seeds: declared.Seeds | None = None
     """Seeds of the pre-training that fine-tuning with each of ``seeds`` starts from, in their order."""
     evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
-    """Options of ``python -m training.med_vqa.answer`` beyond the runner's own."""
+    """Options of ``kg-targets evaluate vqa`` beyond the runner's own."""
     stores: Annotated[dict[str, Store], PlainValidator(_stores)] = Field(default_factory=dict)
     baseline: Text | None = None
     """Row that every other row is tested against; ``None``: none."""

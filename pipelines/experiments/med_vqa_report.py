@@ -26,7 +26,7 @@ from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differ
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""
 DRAWS, SEED = 2000, 0
-"""Samples and seed of the bootstrap, as in ``python -m training.vqa.compare``."""
+"""Samples and seed of the bootstrap, as in ``kg-targets compare-vqa``."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import yaml
 from kg_targets.errors import DataError
 from pipelines.experiments.grid import shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace, forget_fingerprints
+from training.arguments import read_config, to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
 from training.engine.config import RunConfig
 from training.errors import ConfigError, KGTargetsError
-from training.options import build, read_options, to_yaml
 
 REPORT = "report"
 """The last stage, which the command does without a job."""
@@ -149,7 +149,7 @@ def _other_setting(job: TrainingJob) -> str:
 def _completed(path: Path, written: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
     """A configuration as today's code writes it: a field that is newer than the run has its default."""
     try:
-        config = build(kind, read_options(kind, ["--config", str(path)]))
+        config = read_config(kind, ["--config", str(path)])
         content: dict[str, Any] = yaml.safe_load(to_yaml(config))
     except KGTargetsError:
         return written  # some field is gone, or has another meaning: reported as a difference

@@ -14,7 +14,7 @@ from kg_targets.manifest.folds import MANIFEST, FoldConfig
 from kg_targets.store import TargetStore
 from kg_targets.store.digest import files_sha256
 from pipelines.experiments.grid import shown
-from pipelines.experiments.job import Job, KeyedJob, TrainingJob, python
+from pipelines.experiments.job import Job, KeyedJob, TrainingJob, kg_targets_command
 from pipelines.experiments.plan import Plan, Rounds, Say
 from pipelines.experiments.retrieval_grid import CHANCE, TASK, Official, RetrievalGrid, Row, Variant
 from pipelines.experiments.retrieval_report import run_name, write_report
@@ -113,7 +113,7 @@ class RetrievalPlan(Plan):
             options += ["--train-only", ",".join(split.train_only)] if split.train_only else []
             options += ["--folds", str(split.count), "--seed", str(split.seed)]
             folder = self._fold_folder(dataset)
-            command = (python(), "-m", "pipelines.cli", "folds", dataset, *options, "--out", shown(folder))
+            command = (kg_targets_command(), "folds", dataset, *options, "--out", shown(folder))
             jobs.append(Job(FOLDS, folder.name, command))
         return jobs
 
@@ -129,7 +129,7 @@ class RetrievalPlan(Plan):
                 options = ["--data-root", shown(root), *variant.arguments]
                 options += ["--workers", str(self.workspace.threads)]
                 out = ["--out", shown(self.workspace.out / STORES / variant.name / fold)]
-                command = (python(), "-m", "pipelines.cli", "build", data, *options, *out)
+                command = (kg_targets_command(), "build", data, *options, *out)
                 jobs.append(Job(STORES, f"{variant.name}/{fold}", command, tuple(needs)))
         return jobs
 
@@ -170,7 +170,7 @@ class RetrievalPlan(Plan):
         store = self.store(grid.evaluate_on, fold, grid.parts[1])
         made = self.workspace.out / SCORES / f"{name}.parquet"
         command = (
-            *(python(), "-m", "training.retrieval.scores", "--store", shown(store)),
+            *(kg_targets_command(), "score-sheet", "--store", shown(store)),
             *("--data-root", shown(grid.data_root)),
             *(("--chance",) if run is None else ("--run", shown(run.folder))),
             *("--out", shown(made), *grid.evaluation_arguments),

@@ -10,7 +10,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,22 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from kg_targets.store import TargetStore
+from tests.processes import kg_targets
 from training.med_vqa import MedVQAModel
+from training.run import main as train
 
 FOLDER = Path(__file__).parents[1] / "data" / "written_by_v0"
 EXPECTED = "expected.json"
 NOT_WRITTEN_BY_V0 = ("README.md", "make.py", EXPECTED)
 COMMANDS = {
-    "kg-targets": "pipelines.cli",
-    "train": "training.run",
-    "evaluate": "training.retrieval.__main__",
-    "evaluate-vqa": "training.med_vqa.answer.__main__",
-    "compare-vqa": "training.vqa.compare",
-    "predict": "training.predict",
+    "kg-targets": kg_targets(""),
+    "train": train,
+    "evaluate": kg_targets("evaluate retrieval"),
+    "evaluate-vqa": kg_targets("evaluate vqa"),
+    "compare-vqa": kg_targets("compare-vqa"),
+    "predict": kg_targets("predict"),
 }
-"""Command to the module whose ``main(arguments)`` runs it and returns its exit code."""
+"""Command to what runs it on its arguments and returns its exit code."""
 STORES = ("stores/train", "stores/dev", "stores/test", "noise/test", "teacher/train")
 STORED = 1e-6
 """Largest difference of what is only read and multiplied."""
@@ -48,7 +49,7 @@ pytestmark = pytest.mark.e2e
 def command(name: str, *arguments: str) -> None:
     """Run a command in this process; it must end well."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert import_module(COMMANDS[name]).main(list(arguments)) == 0
+    assert COMMANDS[name](list(arguments)) == 0
 
 
 def read_store(path: str) -> dict[str, Any]:
@@ -192,5 +193,5 @@ def test_a_store_of_v0_is_whole(path: str, written: dict[str, Any]) -> None:
 def test_a_damaged_store_of_v0_is_not(written: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("stores/test/concepts.parquet")
     path.write_bytes(path.read_bytes() + b"\n")
-    assert import_module(COMMANDS["kg-targets"]).main(["verify", "stores/test"]) == 2
+    assert COMMANDS["kg-targets"](["verify", "stores/test"]) == 2
     assert "does not match its checksum" in capsys.readouterr().err

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from tests.training.nb_clip.test_accumulate import BATCH, ROWS, Towers, assert_same, inputs
-from tests.training.nb_clip.test_task import fake_store
+from tests.training.nb_clip.fakes import fake_store
+from tests.training.nb_clip.test_objective_micro_batches import BATCH, ROWS, Towers, assert_same, inputs
 from training.clip.load import load_clip
 from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig

@@ -1,22 +1,29 @@
 """The command line's manners: wrong arguments are one line, Ctrl-C is quiet, parallel runs do not collide."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from kg_targets import TargetStore
 from pipelines import cli
 from pipelines.build import executors
 from tests import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 COMMAND = [sys.executable, "-m", "pipelines.cli"]
+NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
+NEED_TORCH = ["evaluate retrieval", "evaluate vqa", "score-sheet", "suggest-policy", "predict", "export"]
 
 
 @pytest.mark.parametrize(
@@ -33,13 +40,14 @@ COMMAND = [sys.executable, "-m", "pipelines.cli"]
         (["explain", "store", "image", "-k", "many"], "invalid int value: 'many'", "kg-targets explain"),
         (["card", "store"], "arguments are required: --out", "kg-targets card"),
         (["demo-data", "--images"], "expected one argument", "kg-targets demo-data"),
-        (["evaluate-concepts", "--errors", "x"], "invalid int value", "kg-targets evaluate-concepts"),
-        (["evaluate-targets"], "arguments are required: STORE", "kg-targets evaluate-targets"),
+        (["evaluate-concepts", "--errors", "x"], "invalid int value", "kg-targets evaluate concepts"),
+        (["evaluate", "targets"], "arguments are required: STORE", "kg-targets evaluate targets"),
         (["check"], "arguments are required: dataset", "kg-targets check"),
         (["datasets", "x"], "unrecognized arguments: x", "kg-targets datasets"),
-        (["nonsense"], "invalid choice: 'nonsense'", "kg-targets"),
-        (["--nonsense", "datasets"], "unrecognized arguments: --nonsense", "kg-targets"),
-        ([], "arguments are required: COMMAND", "kg-targets"),
+        (["nonsense"], '"nonsense" is not a command', "kg-targets"),
+        (["evaluate"], '"evaluate" is not a command', "kg-targets"),
+        (["evaluate", "retrievals"], '(did you mean "evaluate retrieval"?)', "kg-targets"),
+        (["--nonsense", "datasets"], '"--nonsense" is not a command', "kg-targets"),
     ],
 )
 def test_wrong_arguments_are_one_line_that_names_the_right_help(
@@ -51,6 +59,77 @@ def test_wrong_arguments_are_one_line_that_names_the_right_help(
     assert err.startswith("error: ") and message in err and err.endswith(f": see {help_of} --help\n")
 
 
+def test_the_overview_fits_one_screen_and_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) <= 40 and max(map(len, shown)) <= 100
+    for name in NAMES:
+        assert sum(line.startswith(f"  {name} ") for line in shown) == 1
+    assert cli.main([]) == 2 and "usage: kg-targets COMMAND" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0 and capsys.readouterr().out.startswith("kg-targets ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_a_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("torch") is None and name in NEED_TORCH:
+        pytest.skip("needs torch")
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*name.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0 and shown.startswith(f"usage: kg-targets {name} ")
+    assert len(shown.splitlines()) > 6  # a description and its options
+
+
+@pytest.mark.parametrize("name", NEED_TORCH)
+def test_a_command_without_its_packages_names_the_extra(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(module: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+
+    monkeypatch.setattr(cli, "import_module", absent)
+    assert cli.main([*name.split(), "--help"]) == 2
+    told = f"error: kg-targets {name} needs torch, which is not installed: pip install 'kg-targets[train]'\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_bug_in_our_imports_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(module: str) -> None:
+        raise ModuleNotFoundError("No module named 'pipelines.gone'", name="pipelines.gone")
+
+    monkeypatch.setattr(cli, "import_module", absent)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["datasets"])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_completion_script_is_one_that_bash_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--top-k" in script and "evaluate" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_what_reports_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def read(*arguments: str) -> Any:
+        assert cli.main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert {"demo", "vqa_rad"} <= {one["name"] for one in read("datasets")}
+    assert cli.main(["demo-data", "--images", "60", "--out", str(tmp_path / "data")]) == 0
+    root = ["--data-root", str(tmp_path / "data")]
+    build = ["build", "demo", *root, "--split", "train", "--out", str(tmp_path / "out")]
+    assert cli.main(build) == 0
+    capsys.readouterr()
+    train = read("check", "demo", *root)["splits"]["train"]
+    assert train["present"] and train["images"] == train["images_present"] == train["captions"] > 20
+    store = TargetStore.open(tmp_path / "out" / "train")
+    assert len(read("verify", str(store.path))["checks"]) > 3
+    (pair,) = read("explain", str(store.path), *store.image_ids[:2])
+    assert (pair["first"], pair["second"]) == tuple(store.image_ids[:2])
+    assert len(read("explain", str(store.path), store.image_ids[0], "-k", "2")) == 2
+
+
 def test_help_still_lists_every_build_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["build", "--help"])
@@ -60,27 +139,27 @@ def test_help_still_lists_every_build_option(capsys: pytest.CaptureFixture[str])
 def test_ctrl_c_while_modules_are_still_imported_gives_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted() -> None:
+    def interrupted(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_parser", interrupted)
+    monkeypatch.setattr(cli, "load_command", interrupted)
     assert cli.main(["datasets"]) == 130
-    assert capsys.readouterr().err == "interrupted: nothing half-written was left\n"
+    assert capsys.readouterr().err == f"{cli.INTERRUPTED}\n"
 
 
 def test_ctrl_c_that_an_import_turns_into_another_error_is_still_ctrl_c(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def numpy_says_something_else() -> None:
+    def numpy_says_something_else(name: str) -> None:
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             raise ImportError("you should not try to import numpy from its source directory") from None
 
-    monkeypatch.setattr(cli, "_parser", numpy_says_something_else)
+    monkeypatch.setattr(cli, "load_command", numpy_says_something_else)
     before = signal.getsignal(signal.SIGINT)
     assert cli.main(["datasets"]) == 130
-    assert capsys.readouterr().err == "interrupted: nothing half-written was left\n"
+    assert capsys.readouterr().err == f"{cli.INTERRUPTED}\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -92,24 +171,24 @@ class PressesCtrlCInItsFinalizer:
 def test_ctrl_c_that_a_finalizer_loses_is_pressed_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def works_on() -> None:
+    def works_on(name: str) -> None:
         del [PressesCtrlCInItsFinalizer()][0]
         for _ in range(1000):
             time.sleep(0.01)
         raise AssertionError("the interrupt was lost")
 
-    monkeypatch.setattr(cli, "_parser", works_on)
+    monkeypatch.setattr(cli, "load_command", works_on)
     before = sys.unraisablehook
     assert cli.main(["datasets"]) == 130
-    assert capsys.readouterr().err == "interrupted: nothing half-written was left\n"
+    assert capsys.readouterr().err == f"{cli.INTERRUPTED}\n"
     assert sys.unraisablehook is before
 
 
 def test_an_error_without_ctrl_c_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(name: str) -> None:
         raise ImportError("no module named numpy")
 
-    monkeypatch.setattr(cli, "_parser", broken)
+    monkeypatch.setattr(cli, "load_command", broken)
     with pytest.raises(ImportError, match="no module named numpy"):
         cli.main(["datasets"])
 
@@ -150,7 +229,7 @@ def test_ctrl_c_soon_after_the_start_is_one_line(delay: float, tmp_path: Path) -
         time.sleep(delay)
         err = interrupt_until_it_ends(process)
     assert process.returncode == 130
-    assert err == "interrupted: nothing half-written was left\n"
+    assert err == f"{cli.INTERRUPTED}\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,8 +11,9 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from tests import REPOSITORY
+from tests.processes import kg_targets
 from tests.training.tiny import arguments, losses, write_world
-from training.retrieval import __main__ as evaluation
+from training.retrieval import command as evaluation
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(world: Path, out: Path, *extra: str) -> int:
-    return evaluation.main([
+    return kg_targets("evaluate retrieval")([
         "--store", str(world / "dev"), "--data-root", str(world / "data"), "--run", str(world / "run"),
         "--out", str(out), *extra,
     ])  # fmt: skip

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,11 +23,35 @@ def follow_launcher() -> None:
 
     Only under a launcher: a process that its shell started in the background must outlive the shell.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    command = Path(f"/proc/{os.getppid()}/cmdline")
-    if command.is_file() and any(name in command.read_bytes() for name in _LAUNCHERS):
+    if _launcher():
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def tell_last(line: str) -> None:
+    """Write a line on standard error, below what a launcher prints when its process fails (Linux).
+
+    ``accelerate launch`` and ``torchrun`` end a failed run with a traceback of their own. A child that outlives this
+    process waits for the launcher's end, at most 20 seconds; the first process of a machine does so, the others and a
+    ``--quiet`` launcher's write at once.
+    """
+    command, launcher = _launcher(), os.getppid()
+    if command and not {b"--quiet", b"-q"} & set(command) and os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.fork():
+            return
+        os.setsid()  # torchrun kills the whole group of a process, a Ctrl-C that of the terminal
+        until = time.monotonic() + 20
+        while Path(f"/proc/{launcher}").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        os.write(2, f"{line}\n".encode())
+        os._exit(0)
+    sys.stderr.write(f"{line}\n")
+
+
+def _launcher() -> list[bytes]:
+    """The command line of the launcher that started this process; empty if none did, or not on Linux."""
+    command = Path(f"/proc/{os.getppid()}/cmdline")
+    words = command.read_bytes().split(b"\0") if command.is_file() else []
+    return words if any(name in word for name in _LAUNCHERS for word in words) else []
 
 
 class StopRequest:

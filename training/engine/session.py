@@ -9,13 +9,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from training.arguments import to_yaml
 from training.engine import checkpoint
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.tracking import Tracker, check_trackers, start_trackers
 from training.folders import write_json, writing
-from training.options import to_yaml
 
 C = TypeVar("C", bound=RunConfig)
 Say = Callable[[str], Any]

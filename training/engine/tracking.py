@@ -14,12 +14,12 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 from tqdm import tqdm
 
+from training.arguments import flat
 from training.checks import one_of
 from training.engine.checkpoint import LOG
 from training.engine.config import RunConfig
 from training.errors import ConfigError
 from training.folders import writing
-from training.options import flat
 
 _TOLD = (
     ("loss", "loss", ".3f"),

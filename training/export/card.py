@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
+from training.arguments import flat
 from training.clip.config import is_folder
 from training.clip.pretrained import LITE0, MINILM
 from training.data.metadata import is_stated, unstated_images
 from training.export.run import ReportedNumbers, RunRecord
-from training.options import flat
 from training.rendering import NOTHING, render
 
 NO_LICENCE = "no stated licence, do not publish weights"

@@ -37,7 +37,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class ReportedNumbers:
-    """One run's numbers in a report of ``python -m training.retrieval``."""
+    """One run's numbers in a report of ``kg-targets evaluate retrieval``."""
 
     name: str
     """The run's name there."""
@@ -101,7 +101,7 @@ def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Repo
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"--report {path} is not a retrieval.json of python -m training.retrieval: it is missing or damaged"
+            f"--report {path} is not a retrieval.json of kg-targets evaluate retrieval: it is missing or damaged"
         ) from error
     if wanted not in numbers or wanted == CHANCE:
         known = ", ".join(key for key in numbers if key != CHANCE) or "none"

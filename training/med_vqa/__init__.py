@@ -10,12 +10,8 @@ __all__ = ["MedVQAConfig", "MedVQAModel"]
 
 def __getattr__(name: str) -> Any:
     # Lazily: a configuration can be read without loading torch and transformers.
-    if name == "MedVQAConfig":
-        from training.med_vqa.model.modeling import MedVQAConfig
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from training.med_vqa.model import modeling
 
-        return MedVQAConfig
-    if name == "MedVQAModel":
-        from training.med_vqa.model.modeling import MedVQAModel
-
-        return MedVQAModel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(modeling, name)

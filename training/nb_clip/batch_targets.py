@@ -1,4 +1,4 @@
-"""What a batch is compared with: store rows to similarities S of both directions, and S to targets by the policy.
+"""Targets of a batch: store rows to similarities S of both directions, and S to targets by the policy.
 
 S comes from the store on the CPU, or on the GPU from the store's factors kept there. Factors are what is kept (one
 row per image, sparse over concepts or dense), never S of all images. On a GPU a block of 8,192 × 8,192 is a few
@@ -6,8 +6,8 @@ milliseconds of work that needs no transfer; factors that exceed ``loss.device_f
 store computes the block and only that travels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,20 +32,10 @@ _SCRATCH_BYTES = 1 << 28
 """Memory for the dense columns that a sparse block is multiplied with; wider blocks are computed in pieces."""
 
 
-class Blocks(Protocol):
-    """Similarities between the store rows of this process and those of all processes."""
-
-    def __call__(self, local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
-        """S[images_local, texts_global] and S[images_global, texts_local]ᵀ, both float32 ``[B_local, B_global]``.
-
-        Args:
-            local: store rows, int64 ``[B_local]``, on the CPU.
-            everyone: store rows, int64 ``[B_global]``, on the CPU.
-
-        Returns:
-            The rows of image→text and of text→image; one and the same tensor where S is symmetric.
-        """
-        ...
+Blocks = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Store rows of this process and of all, int64 ``[B_local]`` and ``[B_global]`` on the CPU, to S[images_local,
+texts_global] and S[images_global, texts_local]ᵀ, both float32 ``[B_local, B_global]``: the rows of image→text and of
+text→image; one and the same tensor where S is symmetric."""
 
 
 class HostBlocks:
@@ -54,9 +44,9 @@ class HostBlocks:
     def __init__(self, store: TargetStore, device: torch.device) -> None:
         self.store, self.device = store, device
 
-    def __call__(self, local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Blocks``."""
-        rows, columns = local.numpy(), everyone.numpy()
+    def __call__(self, rows_local: Tensor, rows_global: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Blocks``."""
+        rows, columns = rows_local.numpy(), rows_global.numpy()
         if np.array_equal(rows, columns):
             image_text = torch.from_numpy(self.store.block(rows)).to(self.device)
             return image_text, image_text.T
@@ -82,32 +72,32 @@ class DeviceBlocks:
         self.index = torch.from_numpy(factors.indices.astype(np.int32)).to(device)
         self.value = torch.from_numpy(factors.data.astype(np.float32)).to(device)
 
-    def __call__(self, local: Tensor, everyone: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Blocks``."""
-        rows, columns = local.to(self.device), everyone.to(self.device)
+    def __call__(self, rows_local: Tensor, rows_global: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Blocks``."""
+        rows, columns = rows_local.to(self.device), rows_global.to(self.device)
         block = (
             self.dense[rows] @ self.dense[columns].T
             if self.dense is not None
-            else self._sparse(local, everyone)
+            else self._sparse(rows_local, rows_global)
         )
         block.clamp_(-1.0, 1.0).masked_fill_(rows[:, None] == columns[None, :], 1.0)
         return block, block
 
-    def _sparse(self, local: Tensor, everyone: Tensor) -> Tensor:
+    def _sparse(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
         """Rows of K, as bags of (concept, weight), times a few dense columns of Kᵀ at a time."""
-        lengths, index, value = self._bags(local)
+        lengths, index, value = self._bags(rows_local)
         offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32)
         width = max(1, _SCRATCH_BYTES // (4 * self.columns))
         pieces = [
             # Every entry is one sum in a fixed order: the same bits in every run, unlike a sparse matrix product.
             torch.nn.functional.embedding_bag(
                 index,
-                self._dense_columns(everyone[at : at + width]),
+                self._dense_columns(rows_global[at : at + width]),
                 offsets,
                 mode="sum",
                 per_sample_weights=value,
             )
-            for at in range(0, len(everyone), width)
+            for at in range(0, len(rows_global), width)
         ]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
@@ -151,7 +141,7 @@ def make_blocks(store: TargetStore, device: torch.device, budget_mb: int) -> Blo
 
 @dataclass(frozen=True)
 class Targets:
-    """What a step compares its logits with; all ``[B_local, B_global]``."""
+    """The targets of a step's logits; all ``[B_local, B_global]``."""
 
     i2t: Tensor
     """Distributions over each row, or similarities, as the loss wants them."""
@@ -215,16 +205,19 @@ class TargetBuilder:
         Returns:
             Targets on ``device``; ``t2i`` is the same tensor as ``i2t`` where S is symmetric.
         """
-        local, everyone = rows_local.cpu(), rows_global.cpu()
-        same = self._same_case(local, everyone, offset)
+        rows_local, rows_global = rows_local.cpu(), rows_global.cpu()
+        same = self._same_case(rows_local, rows_global, offset)
         mask = None if self.by_case else same
         if self.blocks is None:
-            shape = torch.empty(len(local), len(everyone), device=self.device)
+            shape = torch.empty(len(rows_local), len(rows_global), device=self.device)
             identity = identity_policy(shape, pairs=pair_structure(shape, offset))
             return Targets(identity, identity, mask)
         # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.
-        image_text, text_image = self.blocks(local, everyone)
-        known_rows, known_columns = self.known[local].to(self.device), self.known[everyone].to(self.device)
+        image_text, text_image = self.blocks(rows_local, rows_global)
+        known_rows, known_columns = (
+            self.known[rows_local].to(self.device),
+            self.known[rows_global].to(self.device),
+        )
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
         pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
         if self.by_case:
@@ -237,11 +230,11 @@ class TargetBuilder:
         i2t = graded(image_text)
         return Targets(i2t, i2t if text_image is image_text else graded(text_image), mask)
 
-    def _same_case(self, local: Tensor, everyone: Tensor, offset: int) -> Tensor | None:
+    def _same_case(self, rows_local: Tensor, rows_global: Tensor, offset: int) -> Tensor | None:
         """Pairs of one case other than the true ones, bool ``[B_local, B_global]``; None if there are none."""
         if self.cases is None:
             return None
-        rows, columns = self.cases[local], self.cases[everyone]
+        rows, columns = self.cases[rows_local], self.cases[rows_global]
         if len(set(columns.tolist())) == len(columns):
             return None  # the usual batch: no mask to compute, and none for the loss to look at
         same: Tensor = rows.to(self.device)[:, None] == columns.to(self.device)[None, :]

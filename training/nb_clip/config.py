@@ -1,6 +1,6 @@
 """The configuration of an NB-CLIP run: frozen dataclasses, one line with unit and range under each field.
 
-A YAML file holds the same tree; ``--any.field value`` overrides it (see ``training/options.py``). Each room defines
+A YAML file holds the same tree; ``--any.field value`` overrides it (see ``training/arguments.py``). Each room defines
 the group that it reads; what all tasks have in common is in ``training/engine/config.py``. The names of losses and of
 policies are those of ``kg_targets/losses/registry.py``.
 """

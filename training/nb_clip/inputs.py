@@ -1,7 +1,12 @@
-"""What the model is fed with: pixels, augmented anew at each step, or what frozen layers made of some views once."""
+"""Inputs of a step's model: pixels, augmented anew at each step, or features that frozen layers gave of some views.
+
+Both classes have a ``learner``, the model that takes the inputs, before it is prepared for several processes;
+``images``, a function from start and stop to the inputs of that slice of a step's local batch, the same when asked
+again; ``texts``, the inputs of its captions, ``[B_local, …]``; and ``gallery``, unit features of the dev images before
+the projection, float32 ``[N, D]``.
+"""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,44 +25,6 @@ from training.nb_clip.config import TrainConfig
 from training.retrieval.features import BATCH, encode_spaces
 
 
-class Inputs(Protocol):
-    """Where a step's tensors come from."""
-
-    learner: nn.Module
-    """The model that takes them, before it is prepared for several processes."""
-
-    def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
-        """start, stop to what the learner takes of that slice of a step's local batch; the same when asked again."""
-        ...
-
-    def texts(self, batch: Batch) -> Tensor:
-        """What the learner takes of its captions, ``[B_local, …]``."""
-        ...
-
-    def gallery(self, learner: nn.Module) -> NDArray[np.float32]:
-        """Unit features of the dev images before the projection, float32 ``[N, D]``."""
-        ...
-
-
-def make_inputs(
-    config: TrainConfig,
-    clip: Clip,
-    images: CaptionedImages,
-    dev: CaptionedImages | None,
-    accelerator: Accelerator,
-) -> Inputs:
-    """Pixels, or frozen features where ``data.cached_views`` asks for them.
-
-    Raises:
-        ConfigError: the model cannot be cut where it begins to learn.
-        DataError: cached features are damaged.
-        CheckpointError: ``data.cache`` cannot be written.
-    """
-    if config.data.cached_views:
-        return FrozenInputs(config, clip, images, dev, accelerator)
-    return PixelInputs(config, clip, dev, accelerator.device)
-
-
 class PixelInputs:
     """Pixels, augmented at each step; the whole model learns, as far as it is not frozen."""
 
@@ -71,8 +38,8 @@ class PixelInputs:
     def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
         """Augmented and normalised images, float32 ``[B, 3, S, S]``."""
         augment, pixels = augmentation(self.config.data), batch.pixels
-        everyone = augment.draw(self.config.data.batch_size, step_generator(self.config.seed, step))
-        drawn = everyone[offset : offset + len(pixels)]
+        drawn_global = augment.draw(self.config.data.batch_size, step_generator(self.config.seed, step))
+        drawn = drawn_global[offset : offset + len(pixels)]
 
         def slice_of(start: int, stop: int) -> Tensor:
             part = pixels[start:stop].to(self.device).float() / 255.0
@@ -92,7 +59,7 @@ class PixelInputs:
 
 
 class FrozenInputs:
-    """What the frozen layers make of each image's views and of each caption, computed once and kept on disk.
+    """Features that the frozen layers give of each image's views and of each caption, computed once and kept on disk.
 
     Memory: images x views x size of one view's features, 2 bytes each.
 
@@ -102,6 +69,11 @@ class FrozenInputs:
         images: to train on, in memory.
         dev: the dev split, in memory; each image in one view, as it is.
         accelerator: processes share the work; its device computes.
+
+    Raises:
+        ConfigError: the model cannot be split where it begins to learn.
+        DataError: cached features are damaged.
+        CheckpointError: ``data.cache`` cannot be written.
     """
 
     def __init__(

@@ -16,7 +16,6 @@ cached like features and enter the last surrogate, the only one after which DDP 
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +27,8 @@ from training.errors import ConfigError, ShapeError
 from training.nb_clip.batch_targets import Targets
 from training.nb_clip.config import LossConfig
 
+RandomState = tuple[Tensor, Tensor | None]
+"""Of the generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
 Encode = Callable[[int, int], dict[str, Tensor]]
 """Features (and logit_scale, logit_bias) of the images and texts start … stop − 1 of the local batch."""
 FEATURES = ("image_features", "text_features")
@@ -107,9 +108,8 @@ class NBClipObjective:
         loss, values = self._score(features, targets, offset, measured)
         # Several processes go on together whatever each one finds: those that wait for gradients would wait for ever.
         if processes > 1 or bool(torch.isfinite(loss)):
-            torch.autograd.backward(
-                loss
-            )  # not the accelerator's: to the features only, in float32, which needs no scaling
+            # Not the accelerator's backward: to the features only, in float32, which needs no scaling.
+            loss.backward()  # type: ignore[no-untyped-call]
             second_pass(self.accelerator, model, encode, parts, states, features)
         return values
 
@@ -121,7 +121,13 @@ class NBClipObjective:
         # Losses are float32 even under bf16: a softmax over B columns needs the mantissa.
         with torch.autocast(device_type=device.type, enabled=False):
             image, text = output["image_features"].float(), output["text_features"].float()
-            scale, bias = output["logit_scale"].float(), self._bias(output)
+            if self.loss.biased and "logit_bias" not in output:
+                raise ConfigError(
+                    "loss.name sigmoid needs a model with a logit bias: build it by load_clip(logit_bias=…)"
+                )
+            scale, bias = output["logit_scale"].float(), None
+            if self.loss.biased:
+                bias = output["logit_bias"].float()
             all_image, all_text = gather_features(image, text)
             batch = ContrastiveBatch(
                 logits_i2t=self._logits(image, all_text, scale, bias),  # [B_local, B_global]
@@ -148,15 +154,6 @@ class NBClipObjective:
         logits = rows @ columns.T
         return logits if bias is None else logits + bias
 
-    def _bias(self, output: dict[str, Tensor]) -> Tensor | None:
-        if not self.loss.biased:
-            return None
-        if "logit_bias" not in output:
-            raise ConfigError(
-                "loss.name sigmoid needs a model with a logit bias: build it by load_clip(logit_bias=…)"
-            )
-        return output["logit_bias"].float()
-
 
 def slices(size: int, width: int | None) -> list[tuple[int, int]]:
     """Start and stop of each micro-batch of ``width`` images, the last one the rest; one slice if width is None."""
@@ -181,27 +178,6 @@ def refuse_batch_norm(model: nn.Module) -> None:
             )
 
 
-@dataclass(frozen=True)
-class RandomState:
-    """The generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
-
-    cpu: Tensor
-    cuda: Tensor | None
-    device: torch.device
-
-    @classmethod
-    def now(cls, device: torch.device) -> "RandomState":
-        """The present state."""
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), cuda, device)
-
-    def restore(self) -> None:
-        """Draw from here on what was drawn after ``now``."""
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda, self.device)
-
-
 @torch.no_grad()
 def first_pass(
     encode: Encode, parts: Sequence[tuple[int, int]], device: torch.device
@@ -220,7 +196,8 @@ def first_pass(
     states: list[RandomState] = []
     outputs: list[dict[str, Tensor]] = []
     for start, stop in parts:
-        states.append(RandomState.now(device))
+        on_cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        states.append((torch.get_rng_state(), on_cuda))
         outputs.append(encode(start, stop))
     leaves = {name: torch.cat([output[name] for output in outputs]).float() for name in FEATURES}
     # A copy: what the model returns may be its parameter itself, whose gradient is the second pass's business.
@@ -248,10 +225,12 @@ def second_pass(
         states: the random state before each.
         leaves: what ``first_pass`` returned, after the backward pass of the loss.
     """
-    for (start, stop), state in zip(parts, states, strict=True):
+    for (start, stop), (on_cpu, on_cuda) in zip(parts, states, strict=True):
         last = stop == parts[-1][1]
         with nullcontext() if last else accelerator.no_sync(model):
-            state.restore()
+            torch.set_rng_state(on_cpu)
+            if on_cuda is not None:
+                torch.cuda.set_rng_state(on_cuda, accelerator.device)
             output = encode(start, stop)
             # The scalars of one forward pass only: they are the same in all of them.
             gradients = {name: _gradient(leaves, name, slice(start, stop)) for name in FEATURES}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from training.engine.session import Prepared
 from training.errors import ConfigError, DataError
 from training.nb_clip.batch_targets import TargetBuilder, Targets
 from training.nb_clip.config import TrainConfig
-from training.nb_clip.inputs import make_inputs
+from training.nb_clip.inputs import FrozenInputs, PixelInputs
 from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slices
 from training.retrieval.concepts import cui_at
 from training.retrieval.features import RetrievalSet
@@ -95,14 +96,15 @@ class NBClipRun(Task[Step]):
         self.config, self.accelerator, self.clip = config, accelerator, clip
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
+        load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
         share = rows_of_share(train.store.group_ids, data.case_share)
-        self.images = _load(train, clip, config, rows=share)
+        self.images = load(train.store, train.source, rows=share)
         self.sampler = make_sampler(
             data, self.images, config.seed, accelerator.process_index, accelerator.num_processes
         )
         self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
-        dev_images = _load(dev, clip, config, verify=True) if dev else None
+        dev_images = load(dev.store, dev.source, verify=True) if dev else None
         # Selection.
         self.selector = (
             Selector(config.select, RetrievalSet.of(dev_images.store, dev_images.rows))
@@ -119,7 +121,11 @@ class NBClipRun(Task[Step]):
             refuse_batch_norm(clip.model.train())  # here too: before OUTPUT is begun
         # A quarter less time for convolutions on a CPU, and what tensor cores want on a GPU.
         clip.model.to(memory_format=torch.channels_last)
-        self.inputs = make_inputs(config, clip, self.images, dev_images, accelerator)
+        self.inputs: PixelInputs | FrozenInputs = (
+            FrozenInputs(config, clip, self.images, dev_images, accelerator)
+            if data.cached_views
+            else PixelInputs(config, clip, dev_images, accelerator.device)
+        )
         self.learns(self.inputs.learner, accelerator, config.optim, self.sampler.steps)
 
     def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
@@ -182,7 +188,7 @@ class NBClipRun(Task[Step]):
         }
 
     def introduction(self) -> str:
-        """What is about to be trained, for a person."""
+        """Describe what is about to be trained, for a person."""
         config = self.config
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
@@ -191,25 +197,6 @@ class NBClipRun(Task[Step]):
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
         )
-
-
-def _load(
-    split: Split,
-    clip: Clip,
-    config: TrainConfig,
-    verify: bool = False,
-    rows: NDArray[np.int64] | None = None,
-) -> CaptionedImages:
-    data = config.data
-    return CaptionedImages(
-        split.store,
-        split.source,
-        clip,
-        in_memory=data.in_memory,
-        max_broken=data.max_broken,
-        verify=verify,
-        rows=rows,
-    )
 
 
 class Selector:

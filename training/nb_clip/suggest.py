@@ -1,4 +1,4 @@
-"""Which policy to begin with on a store: ``python -m training.nb_clip.suggest --store FOLDER --batch-size 256``.
+"""Which policy to begin with on a store: ``kg-targets suggest-policy --store FOLDER --batch-size 256``.
 
 What was learned on MedPix (docs/results/search.md) is carried over by what a batch's targets are like, not by the
 temperature itself: similarities of another ontology, extractor or batch size lie elsewhere, and the same temperature
@@ -8,7 +8,6 @@ would give targets that are nearly hard or nearly uniform (R, ours). A store of 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from kg_targets.losses.policies import Pairs, fixed_mass_policy, pair_structure
 from kg_targets.store import TargetStore
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.data.cases import case_codes
 from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
@@ -112,13 +111,13 @@ def _relatives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) -> floa
     return float(torch.cat(counts).mean())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the policy as a block of a training config; 0, or 2 for a user's error."""
-    parser = ArgumentParser("python -m training.nb_clip.suggest", description=__doc__)
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets suggest-policy`: print the policy as a block of a training config."""
+    parser.description = __doc__
     parser.add_argument("--store", required=True, help="folder of the training split's target store")
     parser.add_argument("--batch-size", type=int, default=128, help="images per step, over all processes")
     parser.add_argument("--seed", type=int, default=0, help="of the batches looked at")
-    return run_command(parser, _suggest, arguments)
+    return _suggest
 
 
 def _suggest(given: argparse.Namespace) -> None:
@@ -134,7 +133,3 @@ def _as_yaml(found: Suggestion) -> str:
         f"# {found.reason}\npolicy:\n  name: {policy.name}\n"
         f"  alpha: {policy.alpha:g}\n  temperature: {policy.used_temperature:g}\n"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import yaml
 
+from training.arguments import flat
 from training.engine.checkpoint import FINISHED
 from training.errors import CheckpointError, ConfigError
-from training.options import flat
 
 T = TypeVar("T")
 

@@ -71,7 +71,7 @@ def read_sheet(path: Path) -> ScoreSheet:
     Raises:
         DataError: there is none, or it is damaged or of another format.
     """
-    again = "make it again with python -m training.retrieval.scores"
+    again = "make it again with kg-targets score-sheet"
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[_ABOUT])

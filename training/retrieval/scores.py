@@ -1,9 +1,8 @@
-"""Score sheets: ``python -m training.retrieval.scores --store STORE --data-root DIR --run RUN --out FILE.parquet``."""
+"""Every query's retrieval scores of one run, as a Parquet file: a score sheet."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource, open_source
 from training.errors import DataError
@@ -31,11 +30,11 @@ from training.retrieval.score_sheets import (
     write_sheet,
 )
 
-__all__ = ["ScoreSheet", "main", "pool", "read_sheet", "score_chance", "score_run", "write_sheet"]
+__all__ = ["ScoreSheet", "pool", "read_sheet", "score_chance", "score_run", "write_sheet"]
 
 
 def score_run(store: TargetStore, source: ImageSource, run: Path, config: EvalConfig) -> ScoreSheet:
-    """Every query's score by one finished run: what ``training.retrieval`` takes its means of.
+    """Every query's score by one finished run: what ``kg-targets evaluate retrieval`` takes its means of.
 
     Args:
         store: captions, labels and concepts; its readable images are queries and gallery at once.
@@ -108,21 +107,16 @@ def _sheet(data: RetrievalSet, measures: Measures, plan: Plan, model: dict[str, 
     return ScoreSheet(kept, case_names(kept, [groups[row] for row in data.rows]), measures, metadata)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.retrieval.scores", description=__doc__)
-    add_store(command)
-    which = command.add_mutually_exclusive_group(required=True)
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets score-sheet`."""
+    parser.description = __doc__
+    add_store(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", help="folder of a finished training run")
     which.add_argument("--chance", action="store_true", help="what a random order is expected to score")
-    command.add_argument("--out", required=True, help="Parquet file to write")
-    add_measures(command)
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Score and write; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), _score, arguments)
+    parser.add_argument("--out", required=True, help="Parquet file to write")
+    add_measures(parser)
+    return _score
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -139,7 +133,3 @@ def _score(options: argparse.Namespace) -> None:
     )
     write_sheet(out, sheet)
     sys.stdout.write(f"wrote {out}: {len(sheet.image_ids):,} queries, {len(sheet.measures)} measures\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

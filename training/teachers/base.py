@@ -1,4 +1,4 @@
-"""What a teacher is: it gives every image and every caption a unit vector, and a scale for their products."""
+"""The contract of teachers: a unit vector for every image and every caption, and a scale for their products."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class ImageVectors:
 
 
 class Teacher(ABC):
-    """A frozen model, or what one said before.
+    """A frozen model, or embeddings of one; made from ``(source, name, device)``, see ``registry.open_teacher``.
 
     Attributes:
         name: what people call it; holds no path.
@@ -78,8 +78,8 @@ class Teacher(ABC):
             DataError: an embedding is missing, not finite or zero; the message names the image.
         """
 
-    def facts(self) -> dict[str, Any]:
-        """What a store's manifest keeps of the teacher."""
+    def metadata(self) -> dict[str, Any]:
+        """Fields that a store's manifest keeps of the teacher."""
         return {
             "name": self.name,
             "kind": self.kind,

@@ -44,7 +44,6 @@ class Encoder(Teacher):
 
     Args:
         name: see ``Teacher``.
-        kind: see ``Teacher``.
         model: the towers, in eval mode and on ``device`` from now on; holds ``logit_scale`` and has ``encode_image``
             and ``encode_text``, unless a subclass has its own.
         preprocessing: what ``prepare`` and the tokenizer do, as JSON without paths.
@@ -59,12 +58,11 @@ class Encoder(Teacher):
     """
 
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
-    """What the text tower takes of the tokenizer's output."""
+    """Entries of the tokenizer's output that the text tower takes."""
 
     def __init__(
         self,
         name: str,
-        kind: str,
         model: Any,
         preprocessing: dict[str, Any],
         architecture: list[Any],
@@ -77,12 +75,12 @@ class Encoder(Teacher):
             raise CheckpointError(
                 f"teacher {name}: its logit scale gives {self.scale}: the weights are damaged"
             )
-        self.name, self.kind, self.preprocessing, self.tokenizer = name, kind, preprocessing, tokenizer
+        self.name, self.preprocessing, self.tokenizer = name, preprocessing, tokenizer
         self.model, self.device = model.eval().requires_grad_(False).to(device), device
         self.dim = int(self.text(_PROBE).shape[1])
         probe = {f"probe.{key}": value for key, value in self.tokens(_PROBE).items()}
         words = [] if tokenizer is None else [vocabulary(tokenizer)]
-        stated = [kind, preprocessing, [*architecture, *words]]
+        stated = [self.kind, preprocessing, [*architecture, *words]]
         self.digest = digest_of(stated, {**self.model.state_dict(), **probe})
 
     @abstractmethod
@@ -90,7 +88,7 @@ class Encoder(Teacher):
         """One image, mode L or RGB, as the image tower takes it: float32 ``[3, S, S]``."""
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Captions as the text tower takes them, padded and cut; the same for a caption in any batch."""
+        """Captions as the text tower takes them, padded and truncated; the same for a caption in any batch."""
         length = self.preprocessing["context_length"]
         found = self.tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -181,7 +179,7 @@ class Encoder(Teacher):
 
 
 _VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
-"""What a configuration also says: where it lay, who wrote it, and how it was stored; teachers run in float32."""
+"""Entries about a file and not the model: where it lay, who wrote it, how it was stored; teachers run in float32."""
 
 
 def digest_of(stated: Any, tensors: Mapping[str, Tensor]) -> str:

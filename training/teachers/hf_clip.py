@@ -20,23 +20,48 @@ _NAMES = ("image_processor_type", "feature_extractor_type", "processor_class", "
 
 
 class HFClipTeacher(Encoder):
-    """``transformers``' CLIPModel with the processor and tokenizer beside it.
+    """``transformers``' CLIPModel with the processor and tokenizer beside it; no hub is asked.
 
     Args:
+        source: folder with config.json, weights, preprocessor_config.json and the tokenizer.
         name: see ``Teacher``.
-        model: with its weights.
-        processor: of images.
-        tokenizer: of captions.
         device: where it runs.
+
+    Raises:
+        CheckpointError: the folder is not a CLIP model, or weights are missing from it.
     """
 
-    def __init__(self, name: str, model: Any, processor: Any, tokenizer: Any, device: torch.device) -> None:
-        self._processor = processor
-        stated = json.loads(processor.to_json_string())
+    kind = "hf"
+
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
+        folder = Path(source)
+        for names in (("config.json",), WEIGHTS, ("preprocessor_config.json",)):
+            find_weights(folder, names, "hf")
+        path = os.fspath(folder)
+        try:
+            with quiet_loading():
+                load: Any = CLIPModel.from_pretrained  # typed as if it gave the model alone
+                model, info = load(
+                    path,
+                    local_files_only=True,
+                    weights_only=True,
+                    output_loading_info=True,
+                    dtype=torch.float32,
+                )
+                self._processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
+        except LOAD_ERRORS as error:
+            raise CheckpointError(f"teacher hf:{source} cannot be loaded: {explain(error)}") from error
+        missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+        if missing:
+            raise CheckpointError(
+                f'teacher hf:{source}: parameter "{missing[0]}" is missing: it is not a CLIP model'
+            )
+        stated = json.loads(self._processor.to_json_string())
         preprocessing = {key: value for key, value in stated.items() if key not in _NAMES} | {
             "context_length": int(model.config.text_config.max_position_embeddings)
         }
-        super().__init__(name, "hf", model, preprocessing, [configuration(model.config)], tokenizer, device)
+        tokenizer = read_tokenizer(folder, "hf")
+        super().__init__(name, model, preprocessing, [configuration(model.config)], tokenizer, device)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The folder's own processor."""
@@ -54,35 +79,3 @@ class HFClipTeacher(Encoder):
         """After the projection."""
         features: Tensor = self.model.text_projection(self.model.text_model(**tokens).pooler_output)
         return features
-
-
-def hf_clip_teacher(source: str, name: str, device: torch.device) -> HFClipTeacher:
-    """A CLIP model from a Hugging Face folder; no hub is asked.
-
-    Args:
-        source: folder with config.json, weights, preprocessor_config.json and the tokenizer.
-        name: see ``Teacher``.
-        device: where it runs.
-
-    Raises:
-        CheckpointError: the folder is not a CLIP model, or weights are missing from it.
-    """
-    folder = Path(source)
-    for names in (("config.json",), WEIGHTS, ("preprocessor_config.json",)):
-        find_weights(folder, names, "hf")
-    path = os.fspath(folder)
-    try:
-        with quiet_loading():
-            load: Any = CLIPModel.from_pretrained  # typed as if it gave the model alone
-            model, info = load(
-                path, local_files_only=True, weights_only=True, output_loading_info=True, dtype=torch.float32
-            )
-            processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
-    except LOAD_ERRORS as error:
-        raise CheckpointError(f"teacher hf:{source} cannot be loaded: {explain(error)}") from error
-    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
-    if missing:
-        raise CheckpointError(
-            f'teacher hf:{source}: parameter "{missing[0]}" is missing: it is not a CLIP model'
-        )
-    return HFClipTeacher(name, model, processor, read_tokenizer(folder, "hf"), device)

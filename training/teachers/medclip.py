@@ -62,7 +62,7 @@ class MedClip(nn.Module):
         self.logit_scale = nn.Parameter(required(weights, "logit_scale", where).float())
 
     def architecture(self) -> list[Any]:
-        """What was read off, as JSON; of a ResNet the names of its weights say it all."""
+        """Configuration that was read off the weights, as JSON; of a ResNet their names say it all."""
         vision: Any = self.vision
         return [configuration(self.text.config), configuration(vision.config) if self.swin else "resnet"]
 
@@ -88,13 +88,25 @@ class MedClipTeacher(Encoder):
     """MedCLIP with its preprocessing: grey, padded to a square, 224 pixels, one mean and deviation.
 
     Args:
+        source: folder of its weights, with Bio_ClinicalBERT's ``vocab.txt`` beside them.
         name: see ``Teacher``.
-        model: with its weights.
-        tokenizer: Bio_ClinicalBERT's.
         device: where it runs.
+
+    Raises:
+        CheckpointError: the folder does not hold a MedCLIP checkpoint or no vocabulary.
     """
 
-    def __init__(self, name: str, model: MedClip, tokenizer: Any, device: torch.device) -> None:
+    kind = "medclip"
+
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
+        path = find_weights(Path(source), WEIGHTS, "medclip")
+        model = MedClip(read_weights(path), str(path))
+        tokenizer = read_tokenizer(Path(source), "medclip")
+        if len(tokenizer) > model.text.config.vocab_size:
+            raise CheckpointError(
+                f"teacher medclip:{source}: its vocabulary has {len(tokenizer):,} words, the text tower "
+                f"{model.text.config.vocab_size:,}: take Bio_ClinicalBERT's vocab.txt"
+            )
         preprocessing = {
             "mode": "grey, padded with black to a square",
             "size": SIDE,
@@ -104,8 +116,7 @@ class MedClipTeacher(Encoder):
             "context_length": CONTEXT,
         }
         scale = math.exp(min(max(float(model.logit_scale.detach()), 0.0), _LARGEST_LOGIT_SCALE))
-        architecture = [model.architecture()]
-        super().__init__(name, "medclip", model, preprocessing, architecture, tokenizer, device, scale)
+        super().__init__(name, model, preprocessing, [model.architecture()], tokenizer, device, scale)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """As MedCLIP's feature extractor does."""
@@ -115,29 +126,6 @@ class MedClipTeacher(Encoder):
         square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
         pixels = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / 255.0
         return torch.from_numpy((pixels - MEAN) / STD).float().expand(3, SIDE, SIDE).clone()
-
-
-def medclip_teacher(source: str, name: str, device: torch.device) -> MedClipTeacher:
-    """MedCLIP from the folder of its weights, with Bio_ClinicalBERT's ``vocab.txt`` beside them.
-
-    Args:
-        source: the folder.
-        name: see ``Teacher``.
-        device: where it runs.
-
-    Raises:
-        CheckpointError: it does not hold a MedCLIP checkpoint or no vocabulary.
-    """
-    folder = Path(source)
-    path = find_weights(folder, WEIGHTS, "medclip")
-    model = MedClip(read_weights(path), str(path))
-    tokenizer = read_tokenizer(folder, "medclip")
-    if len(tokenizer) > model.text.config.vocab_size:
-        raise CheckpointError(
-            f"teacher medclip:{source}: its vocabulary has {len(tokenizer):,} words, the text tower "
-            f"{model.text.config.vocab_size:,}: take Bio_ClinicalBERT's vocab.txt"
-        )
-    return MedClipTeacher(name, model, tokenizer, device)
 
 
 def _linear(weights: Weights, name: str, where: str) -> nn.Linear:

@@ -5,7 +5,7 @@ and reads every image a second time; what it saves is the store. Augmented views
 sees images as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ from training.teachers.base import FloatArray, ImageTexts, IntArray, Teacher
 
 
 class OnlineTeacher:
-    """Stands where a teacher's store stands: ``kind``, ``scale``, ``dim``, ``block``, ``check_matches``.
+    """Stands where a teacher's store stands: ``kind``, ``scale``, ``dim``, ``block``.
 
     Args:
         teacher: asked for the rows of each batch.
@@ -30,29 +30,12 @@ class OnlineTeacher:
     kind = "teacher"
 
     def __init__(self, teacher: Teacher, store: TargetStore, source: ImageSource | None) -> None:
-        self.teacher, self.store = teacher, store
-        self._pairs = ImageTexts(store.image_ids, store.captions, source)
-        self.images = _Remembered(self._see)
+        self.teacher, self.scale, self.dim = teacher, teacher.scale, teacher.dim
+        self._store, self._pairs = store, ImageTexts(store.image_ids, store.captions, source)
+        self.images = _LastRows(self._see)
         """Rows to unit vectors of their images, float32 ``[R, D]``."""
-        self.texts = _Remembered(lambda rows: teacher.texts(self._pairs, rows))
+        self.texts = _LastRows(lambda rows: teacher.texts(self._pairs, rows))
         """Rows to unit vectors of their captions, float32 ``[R, D]``."""
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    @property
-    def scale(self) -> float:
-        """exp of the teacher's logit scale."""
-        return self.teacher.scale
-
-    @property
-    def dim(self) -> int:
-        """D, width of the shared space; 0 if the teacher says nothing."""
-        return self.teacher.dim
-
-    def check_matches(self, image_ids: Sequence[str], captions: Sequence[str]) -> None:
-        """See ``TargetStore.check_matches``."""
-        self.store.check_matches(image_ids, captions)
 
     def block(
         self, rows: ArrayLike, cols: ArrayLike | None = None, kind: str = "image_text"
@@ -64,9 +47,9 @@ class OnlineTeacher:
             DataError: an image cannot be read, or an embedding is not finite.
         """
         check_block_kind(kind)
-        left = self.store.rows(rows)
-        right = left if cols is None else self.store.rows(cols)
-        if not self.teacher.dim:
+        left = self._store.rows(rows)
+        right = left if cols is None else self._store.rows(cols)
+        if not self.dim:
             return matched_only(left, right, self.scale)
         of_rows = self.texts if kind == "text_text" else self.images
         of_cols = self.images if kind == "image_image" else self.texts
@@ -83,8 +66,8 @@ class OnlineTeacher:
         return encoded.factors
 
 
-class _Remembered:
-    """What was encoded last: rows that are all among it are not encoded again."""
+class _LastRows:
+    """Cache of the rows encoded last: those that are all among them are not encoded again."""
 
     def __init__(self, encode: Callable[[IntArray], FloatArray]) -> None:
         self._encode = encode

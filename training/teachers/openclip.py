@@ -22,35 +22,6 @@ class OpenClipTeacher(Encoder):
     """The two towers of an open_clip model, projected into their shared space.
 
     Args:
-        name: see ``Teacher``.
-        kind: see ``Teacher``.
-        clip: the model with its weights.
-        device: where it runs.
-    """
-
-    def __init__(self, name: str, kind: str, clip: Clip, device: torch.device) -> None:
-        self.clip = clip
-        context = {"context_length": int(getattr(clip.tokenizer, "context_length", 0))}
-        preprocessing = {**clip.config["preprocess_cfg"], **context}
-        super().__init__(name, kind, clip.model, preprocessing, _architecture(clip), clip.tokenizer, device)
-
-    def prepare(self, image: Image.Image) -> Tensor:
-        """open_clip's evaluation transform."""
-        return self.clip.preprocess(image)
-
-    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Padded and cut to the model's context length."""
-        return {"input_ids": self.clip.tokenizer(list(texts))}
-
-    def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
-        """After the projection."""
-        return text_features(self.model, tokens["input_ids"])
-
-
-def open_clip_teacher(source: str, name: str, device: torch.device) -> OpenClipTeacher:
-    """An open_clip model with weights.
-
-    Args:
         source: ``ARCHITECTURE,WEIGHTS`` (a tag of open_clip's or a file), ``hf-hub:ORG/REPO``, ``local-dir:FOLDER`` or
             just the folder.
         name: see ``Teacher``.
@@ -60,11 +31,20 @@ def open_clip_teacher(source: str, name: str, device: torch.device) -> OpenClipT
         ConfigError: there is no such model, or no weights are named: a random model teaches nothing.
         CheckpointError: the folder is not an open_clip model.
     """
-    if source.startswith(("hf-hub:", "local-dir:")):
-        clip = load_clip(source)
-    elif Path(source).is_dir():
-        clip = load_clip(f"local-dir:{source}")
-    else:
+
+    kind = "open_clip"
+
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
+        self.clip = clip = self._load(source, name)
+        context = {"context_length": int(getattr(clip.tokenizer, "context_length", 0))}
+        preprocessing = {**clip.config["preprocess_cfg"], **context}
+        super().__init__(name, clip.model, preprocessing, _architecture(clip), clip.tokenizer, device)
+
+    def _load(self, source: str, name: str) -> Clip:
+        if source.startswith(("hf-hub:", "local-dir:")):
+            return load_clip(source)
+        if Path(source).is_dir():
+            return load_clip(f"local-dir:{source}")
         architecture, comma, weights = source.partition(",")
         if "/" in architecture:
             raise CheckpointError(f"teacher {name}: there is no folder {architecture}")
@@ -73,27 +53,37 @@ def open_clip_teacher(source: str, name: str, device: torch.device) -> OpenClipT
                 f"teacher open_clip:{source} names no weights: write open_clip:{architecture},TAG or a file, "
                 "hf-hub:ORG/REPO, or a model's folder"
             )
-        clip = load_clip(architecture, weights)
-    return OpenClipTeacher(name, "open_clip", clip, device)
+        return load_clip(architecture, weights)
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """open_clip's evaluation transform."""
+        return self.clip.preprocess(image)
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Padded and truncated to the model's context length."""
+        return {"input_ids": self.clip.tokenizer(list(texts))}
+
+    def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
+        """After the projection."""
+        return text_features(self.model, tokens["input_ids"])
 
 
-def run_teacher(source: str, name: str, device: torch.device) -> OpenClipTeacher:
-    """The model that a finished NB-CLIP run of ours kept.
-
-    Args:
-        source: the run's folder.
-        name: see ``Teacher``.
-        device: where it runs.
+class RunTeacher(OpenClipTeacher):
+    """The model that a finished NB-CLIP run of ours kept; ``source`` is the run's folder.
 
     Raises:
         CheckpointError: there is no finished run of NB-CLIP.
     """
-    folder = Path(source)
-    if not (folder / FINISHED).is_file():
-        raise CheckpointError(
-            f"teacher run:{source} is not a finished training run (no {FINISHED}): train it with training/run.py"
-        )
-    return OpenClipTeacher(name, "run", load_clip(f"local-dir:{folder / CHECKPOINT}"), device)
+
+    kind = "run"
+
+    def _load(self, source: str, name: str) -> Clip:
+        folder = Path(source)
+        if not (folder / FINISHED).is_file():
+            raise CheckpointError(
+                f"teacher run:{source} is not a finished training run (no {FINISHED}): train it with training/run.py"
+            )
+        return load_clip(f"local-dir:{folder / CHECKPOINT}")
 
 
 def _architecture(clip: Clip) -> list[Any]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from training.errors import CheckpointError
 from training.teachers.checkpoints import (
@@ -41,7 +42,6 @@ PARTS = {
 }
 LOGIT_SCALE = 4.4292
 """Of the published model (R: stated by users of its three files, which lack it)."""
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CONTEXT = 77
 
 
@@ -72,13 +72,8 @@ class PmcClip(nn.Module):
         if self.text_projection.shape != (self.text.config.hidden_size, projected.shape[0]):
             raise CheckpointError(f"{where}: image and text towers end in spaces of different width")
 
-    @property
-    def side(self) -> int:
-        """Pixels."""
-        return int(self.visual.image_size)
-
     def architecture(self) -> list[Any]:
-        """What was read off and the names of the weights do not say, as JSON."""
+        """Configuration that was read off the weights and their names do not say, as JSON."""
         return [configuration(self.text.config), {"heads": int(self.visual.attnpool.num_heads)}]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -93,56 +88,38 @@ class PmcClip(nn.Module):
 
 
 class PmcClipTeacher(Encoder):
-    """PMC-CLIP with CLIP's preprocessing, captions padded and cut to 77 tokens.
+    """PMC-CLIP with CLIP's preprocessing, captions padded and truncated to 77 tokens.
 
     Args:
-        name: see ``Teacher``.
-        model: with its weights.
-        tokenizer: PubMedBERT's.
-        device: where it runs.
-    """
-
-    inputs = ("input_ids",)
-
-    def __init__(self, name: str, model: PmcClip, tokenizer: Any, device: torch.device) -> None:
-        self._transform = Compose(
-            [
-                Resize(model.side, interpolation=InterpolationMode.BICUBIC),
-                CenterCrop(model.side),
-                ToTensor(),
-                Normalize(MEAN, STD),
-            ]
-        )
-        preprocessing = {
-            "size": model.side,
-            "mean": list(MEAN),
-            "std": list(STD),
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-            "context_length": CONTEXT,
-        }
-        super().__init__(name, "pmc_clip", model, preprocessing, [model.architecture()], tokenizer, device)
-
-    def prepare(self, image: Image.Image) -> Tensor:
-        """Shorter side to the tower's size, centre crop."""
-        pixels: Tensor = self._transform(image.convert("RGB"))
-        return pixels
-
-
-def pmc_clip_teacher(source: str, name: str, device: torch.device) -> PmcClipTeacher:
-    """PMC-CLIP from the folder of its weights, with PubMedBERT's ``vocab.txt`` beside them.
-
-    Args:
-        source: the folder.
+        source: folder of its weights, with PubMedBERT's ``vocab.txt`` beside them.
         name: see ``Teacher``.
         device: where it runs.
 
     Raises:
-        CheckpointError: it does not hold PMC-CLIP's checkpoint or no vocabulary.
+        CheckpointError: the folder does not hold PMC-CLIP's checkpoint or no vocabulary.
     """
-    folder = Path(source)
-    model = PmcClip(_weights(folder), str(folder))
-    return PmcClipTeacher(name, model, read_tokenizer(folder, "pmc_clip"), device)
+
+    kind = "pmc_clip"
+    inputs = ("input_ids",)
+
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
+        model = PmcClip(_weights(Path(source)), source)
+        preprocessing: dict[str, Any] = {
+            "size": int(model.visual.image_size),
+            "mean": list(OPENAI_DATASET_MEAN),
+            "std": list(OPENAI_DATASET_STD),
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        }
+        self._transform = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+        preprocessing["context_length"] = CONTEXT
+        tokenizer = read_tokenizer(Path(source), "pmc_clip")
+        super().__init__(name, model, preprocessing, [model.architecture()], tokenizer, device)
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Shorter side to the tower's size, centre crop."""
+        pixels: Tensor = self._transform(image)
+        return pixels
 
 
 def _weights(folder: Path) -> Weights:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from training.arguments import read_config
 from training.checks import given
 from training.errors import CheckpointError, ConfigError, KGTargetsError
-from training.options import build, read_options
 from training.teachers.base import Teacher
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "teachers"
@@ -42,20 +42,16 @@ class TeacherConfig:
         given("kind", self.kind)
 
 
-Load = Callable[[str, str, torch.device], Teacher]
-"""Source, name and device to the teacher."""
-
-
 TEACHERS: dict[str, str] = {
-    "open_clip": "training.teachers.openclip:open_clip_teacher",
-    "hf": "training.teachers.hf_clip:hf_clip_teacher",
-    "medclip": "training.teachers.medclip:medclip_teacher",
-    "pmc_clip": "training.teachers.pmc_clip:pmc_clip_teacher",
-    "run": "training.teachers.openclip:run_teacher",
-    "parquet": "training.teachers.ready:parquet_teacher",
-    "none": "training.teachers.ready:no_teacher",
+    "open_clip": "training.teachers.openclip:OpenClipTeacher",
+    "hf": "training.teachers.hf_clip:HFClipTeacher",
+    "medclip": "training.teachers.medclip:MedClipTeacher",
+    "pmc_clip": "training.teachers.pmc_clip:PmcClipTeacher",
+    "run": "training.teachers.openclip:RunTeacher",
+    "parquet": "training.teachers.precomputed:ParquetTeacher",
+    "none": "training.teachers.precomputed:NoTeacher",
 }
-"""Layout to the function that loads it; imported when used, since transformers takes seconds."""
+"""Layout to the class that loads it; imported when used, since transformers takes seconds."""
 
 
 def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
@@ -80,7 +76,7 @@ def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
             raise ConfigError(f"teacher {spec}: {kind!r} is not one of {', '.join(TEACHERS)}")
         if not source and kind != "none":
             raise ConfigError(f"teacher {spec}: say where the weights are, {kind}:PATH")
-        return _load(kind)(source, _short_name(kind, source), place)
+        return _class(kind)(source, _short_name(kind, source), place)
     path = Path(spec) if spec.endswith((".yaml", ".yml")) else FOLDER / f"{spec}.yaml"
     if ("/" in spec and not spec.endswith((".yaml", ".yml"))) or not path.is_file():
         raise ConfigError(
@@ -91,7 +87,7 @@ def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
     if config.kind not in TEACHERS:
         raise ConfigError(f"{path}: kind: {config.kind!r} is not one of {', '.join(TEACHERS)}")
     try:
-        return _load(config.kind)(config.source, path.stem, place)
+        return _class(config.kind)(config.source, path.stem, place)
     except (CheckpointError, ConfigError) as error:
         raise _with_advice(error, config) from error
 
@@ -102,10 +98,10 @@ def slug(teacher: Teacher) -> str:
     return f"{plain}-{teacher.digest[:8]}" if ":" in teacher.name else plain
 
 
-def _load(kind: str) -> Load:
-    module, _, function = TEACHERS[kind].partition(":")
-    load: Load = getattr(import_module(module), function)
-    return load
+def _class(kind: str) -> Callable[[str, str, torch.device], Teacher]:
+    module, _, name = TEACHERS[kind].partition(":")
+    found: Callable[[str, str, torch.device], Teacher] = getattr(import_module(module), name)
+    return found
 
 
 def _short_name(kind: str, source: str) -> str:
@@ -132,4 +128,4 @@ def read_teacher_config(path: Path) -> TeacherConfig:
     Raises:
         ConfigError: it is missing or malformed.
     """
-    return build(TeacherConfig, read_options(TeacherConfig, ["--config", str(path)]))
+    return read_config(TeacherConfig, ["--config", str(path)])

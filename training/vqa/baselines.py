@@ -1,6 +1,6 @@
 """Baselines: what answers without an image, and without learning, get right.
 
-``python -m training.vqa.baselines --help``
+``kg-targets evaluate baselines --help``
 
 global       the most frequent training answer, for every question
 answer_type  … among the open, or among the closed training questions
@@ -15,12 +15,12 @@ alphabet.
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 
 from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.folders import check_writable
 from training.vqa.answers import accepted_answers, normalise_question
 from training.vqa.predictions import MAJORITY, Predictions, predictions_of, write_predictions
@@ -68,19 +68,14 @@ def _group(question: Question, step: str) -> Hashable:
     return None
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.vqa.baselines", description=__doc__)
-    add_data(command)
-    add_split(command, ",".join(PROTOCOLS))
-    command.add_argument("--part", default=TEST, help="train, validation or test; default test")
-    command.add_argument("--out", help="folder for <protocol>-<baseline>.csv and .json")
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the baselines, write their predictions; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate baselines`."""
+    parser.description = __doc__
+    add_data(parser)
+    add_split(parser, ",".join(PROTOCOLS))
+    parser.add_argument("--part", default=TEST, help="train, validation or test; default test")
+    parser.add_argument("--out", help="folder for <protocol>-<baseline>.csv and .json")
+    return work
 
 
 def work(options: argparse.Namespace) -> None:
@@ -108,7 +103,3 @@ def work(options: argparse.Namespace) -> None:
         sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
     if options.out:
         sys.stdout.write(f"wrote {len(found)} predictions to {options.out}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

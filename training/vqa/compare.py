@@ -1,4 +1,4 @@
-"""Models, question-only models, shuffled images and baselines side by side: ``python -m training.vqa.compare --help``
+"""Models, question-only models, shuffled images and baselines side by side: ``kg-targets compare-vqa``
 
 Predictions of one configuration that differ in the training seed only are one row. What is one configuration, and
 what it is compared with, is read from the metadata beside each CSV:
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import within
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.errors import ConfigError
 from training.folders import check_writable, json_text, write_text
 from training.rendering import render
@@ -80,17 +80,17 @@ def _numbers(table: Table) -> dict[str, Any]:
     return {"place": {key: table.metadata.get(key) for key in PLACE}, **given, "rows": rows, "tests": tests}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.vqa.compare", description=__doc__)
-    add, files = command.add_argument, "predictions.csv of models and baselines"
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets compare-vqa`."""
+    parser.description = __doc__
+    add, files = parser.add_argument, "predictions.csv of models and baselines"
     add("predictions", nargs="+", metavar="[NAME=]FILE[,FILE]", help=files)
     add("--out", required=True, help="Markdown file")
     add("--json", help="JSON file with every number")
     add("--pool-folds", action="store_true", help="put the folds of a cross-validation by image end to end")
     add("--draws", type=int, default=2000, help="bootstrap samples; default 2000")
     add("--seed", type=int, default=0, help="of bootstrap and sign flips; default 0")
-    return command
+    return work
 
 
 def _named(argument: str) -> tuple[str, list[str]]:
@@ -106,11 +106,6 @@ def _named(argument: str) -> tuple[str, list[str]]:
     if not all(files):
         raise ConfigError(f"{argument!r} names no file: give [NAME=]FILE[,FILE]")
     return name, files
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -134,7 +129,3 @@ def work(options: argparse.Namespace) -> None:
     for option, path in outputs.items():
         write_text(path, texts[option], option)
         sys.stdout.write(f"wrote {path}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

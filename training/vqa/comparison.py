@@ -1,7 +1,7 @@
 """Configurations of models and baselines side by side: rows with accuracies, and the tests between them.
 
 Predictions of one configuration that differ in the training seed only are one row. What is one configuration, and
-what it is compared with, is read from the metadata beside each CSV (``python -m training.vqa.compare --help``).
+what it is compared with, is read from the metadata beside each CSV (``kg-targets compare-vqa --help``).
 """
 
 from collections import Counter

@@ -162,7 +162,7 @@ def read_predictions(path: Path) -> Predictions:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, csv.Error) as error:
         raise DataError(
             f"{path} or the .json beside it is missing or holds no predictions: give the .csv that "
-            "python -m training.med_vqa.answer or python -m training.vqa.baselines wrote"
+            "kg-targets evaluate vqa or kg-targets evaluate baselines wrote"
         ) from error
 
 

@@ -5,8 +5,10 @@ import yaml
 
 from kg_targets.errors import ConfigError, DataError, KGTargetsError
 from kg_targets.manifest import Manifest, ReadReport, known_data_sets
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import rows, write_data
-from training.vqa.__main__ import main
+
+main = kg_targets("check")
 
 
 def test_every_shipped_manifest_is_valid_and_says_how_to_get_the_data() -> None:
@@ -81,6 +83,8 @@ def test_the_command_lists_rows_and_images(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "images" / "synpic3.png").unlink()
     assert main([str(tmp_path / "tiny_vqa.yaml")]) == 0
     out = capsys.readouterr().out
-    assert "36 questions (not checked), 11 of 12 images found" in out
+    assert (
+        "train: 36 questions, 11 of 12 images present" in out
+        and "first missing image: images/synpic3.png" in out
+    )
     assert main([str(tmp_path / "tiny_vqa.yaml"), "--data-root", str(tmp_path / "no")]) == 2
-    assert main(["--data-root", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""`kg-targets evaluate-concepts` on captions and labels whose counts are known by hand."""
+"""`kg-targets evaluate concepts` on captions and labels whose counts are known by hand."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`kg-targets evaluate-targets` as a person uses it: tables, files, one-line errors."""
+"""`kg-targets evaluate targets` as a person uses it: tables, files, one-line errors."""
 
 import json
 from importlib.util import find_spec

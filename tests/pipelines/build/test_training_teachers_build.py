@@ -35,7 +35,7 @@ TEXTS = [*CAPTIONS, *CAPTIONS[:3]]
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> str:
     """A teacher's spec."""
-    monkeypatch.setitem(TEACHERS, "fake", "tests.training.teachers.fakes:fake_teacher")
+    monkeypatch.setitem(TEACHERS, "fake", "tests.training.teachers.fakes:FakeEncoder")
     return "fake:1"
 
 
@@ -243,8 +243,7 @@ def test_an_online_teacher_gives_the_same_targets_as_its_store(root: Path, fake:
     store, _ = teach(root, fake)
     teacher = open_teacher(fake, "cpu")
     online = OnlineTeacher(teacher, store, open_source(root, store))
-    assert (online.kind, online.scale, len(online)) == (store.kind, pytest.approx(store.scale), len(store))
-    online.check_matches(store.image_ids, store.captions)
+    assert (online.kind, online.scale, online.dim) == (store.kind, pytest.approx(store.scale), store.dim)
     for rows, cols in (([7, 2, 9, 2], None), ([1, 0], [10, 3, 1, 0, 5])):
         blocks = [
             torch.softmax(torch.from_numpy(given.block(rows, cols, kind=kind)), dim=1)

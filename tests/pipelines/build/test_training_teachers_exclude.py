@@ -16,7 +16,7 @@ from training.teachers.registry import TEACHERS
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Captions, and images of all but the cases to leave out."""
-    monkeypatch.setitem(TEACHERS, "fake", "tests.training.teachers.fakes:fake_teacher")
+    monkeypatch.setitem(TEACHERS, "fake", "tests.training.teachers.fakes:FakeEncoder")
     data = tmp_path / "data"
     write_split(data, "train", CAPTIONS)
     (data / "images").mkdir()

@@ -64,7 +64,7 @@ def med_vqa() -> dict[str, Any]:
         "stores": {
             "kg": {"command": "kg-targets build demo --data-root {data_root} --out {here}"},
             "teacher": {
-                "command": "python -m training.run --data.train_store {kg}/train --output {here}",
+                "command": "python training/run.py --data.train_store {kg}/train --output {here}",
                 "requires": {"models/clip": "fetch it"},
             },
         },

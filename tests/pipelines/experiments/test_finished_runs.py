@@ -14,7 +14,6 @@ from kg_targets.errors import ConfigError
 from pipelines.build.config import BuildConfig
 from pipelines.build.recipe import build_data_set
 from pipelines.demo import write_demo
-from pipelines.experiments.__main__ import main
 from pipelines.experiments.job import SECONDS, TrainingJob
 from pipelines.experiments.plan import keep_finished
 from pipelines.experiments.retrieval import RetrievalPlan, measure_names
@@ -22,14 +21,17 @@ from pipelines.experiments.runner import MARKER
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.builds import CAPTIONS, build, write_split
 from tests.pipelines.experiments.grids import OFFICIAL as GRID
+from tests.processes import kg_targets
+from training.arguments import to_yaml
 from training.clip.load import WEIGHTS
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start
-from training.options import to_yaml
 from training.retrieval.concepts import VARIANTS
 from training.retrieval.config import DIRECTIONS, EvalConfig
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import label_sets, measure_chance
 from training.retrieval.zero_shot import tasks
+
+main = kg_targets("tables")
 
 
 def written(folder: Path, **changes: Any) -> str:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from kg_targets.manifest.folds import FoldConfig
-from pipelines.experiments.__main__ import main
 from pipelines.experiments.grid import GRIDS, as_arguments, paper, training_config
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part
 from pipelines.experiments.retrieval_grid import Official, RetrievalGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
 from tests.pipelines.experiments.grids import BASES, changed, med_vqa, retrieval, written
+from tests.processes import kg_targets
+
+main = kg_targets("tables")
 
 R, V = BASES
 
@@ -125,13 +127,6 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
     assert not read_med_vqa(written(changed("med_vqa", "parts", [{"protocol": "paper"}]))).pooled
 
 
-def test_a_grid_from_before_says_cuts_for_folds() -> None:
-    now = read_med_vqa(written(med_vqa()))
-    parts = [{"protocol": "strict"}, {"protocol": "image_disjoint", "cuts": [1, 2]}]
-    before = read_med_vqa(written(changed("med_vqa", "parts", parts)))
-    assert before.parts == now.parts and before.fingerprint() == now.fingerprint()
-
-
 @pytest.mark.parametrize(
     ("kind", "key", "value", "message"),
     [
@@ -155,7 +150,7 @@ def test_a_grid_from_before_says_cuts_for_folds() -> None:
         (R, "rows/sm/store", "nothing", "rows.sm.store: store 'nothing' is not one of"),
         (R, "rows/sm/set", {"los.name": "mse"}, 'rows.sm.set: "los.name" is not a config field (did you mean "loss.'),
         (R, "rows/sm/set", {"loss.name": "mes"}, 'rows.sm.set: loss.name: "mes" is not one of'),
-        (R, "rows/sm/set", {"optim.epochs": "many"}, "rows.sm.set: optim.epochs must be integer"),
+        (R, "rows/sm/set", {"optim.epochs": "many"}, "rows.sm.set: optim.epochs must be an integer"),
         (R, "rows/sm/set", {"loss": {"name": "mse"}}, "write its fields as loss.name"),
         (R, "rows/sm/set", {"seed": 3}, "seed is set by the grid's runner"),
         (R, "rows/sm/paper", "smm", "rows.sm.paper: row of the paper 'smm' is not one of"),
@@ -196,8 +191,8 @@ def test_a_grid_from_before_says_cuts_for_folds() -> None:
         (V, "parts/1/folds", [], "parts.1.folds: give at least one"),
         (V, "parts", [{"protocol": "strict", "folds": [0, 1]}], "strict always has the same test questions"),
         (V, "evaluation", {"mod": "exact"}, "evaluation: key 'mod' is not one of mode"),
-        (V, "stores/kg/command", "rm -r {here}", "stores.kg.command: begin with `kg-targets` or `python -m`"),
-        (V, "stores/kg/command", "python -m x", "say with {here} where it writes"),
+        (V, "stores/kg/command", "rm -r {here}", "command: begin with `kg-targets` or `python training/run.py`"),
+        (V, "stores/kg/command", "python training/run.py x", "say with {here} where it writes"),
         (V, "stores/kg/command", "kg-targets x {teacher} {here}", "stores.kg.command: store 'teacher' is not one of"),
         (V, "stores/here", {"command": "kg-targets x {here}"}, '"here" means something else in commands'),
         (V, "stores/kg/requires", ["x"], "stores.kg.requires: expected paths and how to get them"),
@@ -212,7 +207,7 @@ def test_a_grid_from_before_says_cuts_for_folds() -> None:
         (V, "rows/kg/title", "plain", "rows.kg.title: plain has it, too"),
         (V, "rows/kg/set", {"data.protocol": "paper"}, "data.protocol is set by the grid's runner"),
         (V, "rows/kg/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
-        (V, "rows/kg/set", {"optim.lr": "many"}, "rows.kg.set: optim.lr must be number"),
+        (V, "rows/kg/set", {"optim.lr": "many"}, "rows.kg.set: optim.lr must be a number"),
         (V, "rows/kg/pretrain", {"set": {"soft_labels": [{"stor": "x"}]}}, "rows.kg.pretrain.0: "),
         (V, "rows/kg/pretrain", {"set": {"soft_labels": [{"store": "{gk}"}]}}, "rows.kg: store 'gk' is not one of"),
         (V, "rows/kg/controls", ["blank"], "rows.kg.controls: control 'blank' is not one of question_only, shuffled"),
@@ -294,9 +289,7 @@ def test_a_dry_run_of_retrieval_prints_the_commands_and_touches_nothing(
     assert [line for line in lines if line.startswith("#")] == [
         "# folds: 1", "# stores: 4", "# runs: 4", "# scores: 6", "# report: 1",
     ]  # fmt: skip
-    assert lines[-1].endswith(
-        "-m pipelines.experiments tiny.yaml --out out --threads 2 --only sm --stage report"
-    )
+    assert lines[-1].endswith("kg-targets tables tiny.yaml --out out --threads 2 --only sm --stage report")
     folds = next(line for line in lines if " folds demo " in line)
     assert "--data-root data --test train,test --train-only dev --folds 2 --seed 0 --out out/folds" in folds
     store = next(line for line in lines if "out/stores/none/fold1" in line)
@@ -323,7 +316,7 @@ def test_a_dry_run_of_med_vqa_prints_the_commands_and_touches_nothing(
     assert [line for line in lines if line.startswith("#")] == [
         "# stores: 1", "# pretrain: 2", "# pretrain (stage two): 2", "# finetune: 18", "# score: 27", "# report: 1",
     ]  # fmt: skip
-    assert lines[-1].endswith("-m pipelines.experiments tiny.yaml --out out --only plain,kg --stage report")
+    assert lines[-1].endswith("kg-targets tables tiny.yaml --out out --only plain,kg --stage report")
     run = shlex.split(next(line for line in lines if "--output out/runs/plain-strict-seed1" in line))
     assert (
         run[1].endswith("training/run.py")
@@ -351,8 +344,8 @@ def test_null_leaves_an_option_of_a_store_out() -> None:
 
 def test_a_name_is_told_wrong_without_loading_torch() -> None:
     code = (
-        "import sys; from pipelines.experiments.__main__ import main; "
-        "print(main(sys.argv[1:]), 'torch' in sys.modules)"
+        "import sys; from pipelines.cli import main; "
+        "print(main(['tables', *sys.argv[1:]]), 'torch' in sys.modules)"
     )
     for given in ("dmo", written(changed("retrieval", "titel", "x"))):
         done = subprocess.run([sys.executable, "-c", code, given], capture_output=True, text=True, check=True)
@@ -376,7 +369,7 @@ def test_a_stop_while_libraries_are_loaded_is_obeyed(
         os.kill(os.getpid(), signal.SIGINT)
         return read_grid(*given)
 
-    monkeypatch.setattr("pipelines.experiments.__main__.read_grid", interrupted)
+    monkeypatch.setattr("pipelines.experiments.command.read_grid", interrupted)
     assert main([written(BASES[kind]()), "--out", "out"]) == 130
     assert capsys.readouterr().err == "stopped by SIGINT: the same command continues\n"
     assert not Path("out").exists()
@@ -386,11 +379,11 @@ def test_a_stop_while_libraries_are_loaded_is_obeyed(
 @pytest.mark.parametrize(
     ("target", "given", "expected"),
     [
-        ("tables", ["DATASET=medpix"], "experiments medpix"),
-        ("tables", ["DATASET=medpix", "OUT=here"], "experiments medpix --out here"),
-        ("vqa", ["GRID=rad"], "experiments rad"),
-        ("table5", ["OUT=here", "JOBS=1"], "experiments vqa_table5 --out here --jobs 1"),
-        ("fig6", [], "experiments vqa_fig6"),
+        ("tables", ["DATASET=medpix"], "tables medpix"),
+        ("tables", ["DATASET=medpix", "OUT=here"], "tables medpix --out here"),
+        ("vqa", ["GRID=rad"], "tables rad"),
+        ("table5", ["OUT=here", "JOBS=1"], "tables vqa_table5 --out here --jobs 1"),
+        ("fig6", [], "tables vqa_fig6"),
     ],
 )
 def test_make_passes_a_given_folder_on(target: str, given: list[str], expected: str) -> None:

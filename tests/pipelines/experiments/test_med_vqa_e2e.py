@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from pipelines.demo import write_demo
-from pipelines.experiments.__main__ import main
 from tests import REPOSITORY
+from tests.processes import kg_targets
 from tests.training.vqa.world import write_world
+
+main = kg_targets("tables")
 
 EPOCHS = 20
 MODEL = {"preset": "tiny", "text": None, "tokenizer": "world/tokenizer", "dropout": 0}
@@ -47,7 +49,7 @@ GRID: dict[str, Any] = {
     "parts": [{"protocol": "strict"}],
     "stores": {
         "shared": {
-            "command": "python -m training.leakage --dataset vqa_rad --data-root {data_root} --against demo "
+            "command": "kg-targets leakage --dataset vqa_rad --data-root {data_root} --against demo "
             "--against-root demo --touching any --exclude-out {here}"
         },
         "kg": {
@@ -87,7 +89,7 @@ def modified(folder: Path) -> dict[str, int]:
 def test_a_grid_is_stopped_continued_reported_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["tiny.yaml", "--out", "out", "--jobs", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.experiments", *command, "--only", "plain"],
+        [sys.executable, "-m", "pipelines.cli", "tables", *command, "--only", "plain"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -100,7 +100,7 @@ def test_the_report_puts_rows_beside_the_paper_the_controls_and_the_baselines() 
     assert "0 from 5, 1 from 5, 2 from 5; where fine-tuning runs share a pre-training run" in page
     assert "| CLIP | – | not run |" in page  # the paper has no figure for an invented data set
     assert "CLIP: `models/clip` is not there. To run it: fetch it" in page
-    assert "| better | 2.4 | 60 | 9 | 60 | `python -m pipelines.experiments tiny.yaml --out out" in page
+    assert "| better | 2.4 | 60 | 9 | 60 | `kg-targets tables tiny.yaml --out out" in page
     assert "--only better` |" in page and "![Accuracy over λ](report.png)" in page
     assert "(docs/tiny.png)" not in page and "(tiny.png)" in Path("docs/tiny.md").read_text()
     assert "## What the image adds" in page and "majority by kind (baseline)" in page

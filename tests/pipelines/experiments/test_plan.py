@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from kg_targets.errors import ConfigError, DataError
-from pipelines.experiments.__main__ import main
 from pipelines.experiments.job import Job, KeyedJob
 from pipelines.experiments.med_vqa import FINETUNE, PRETRAIN, SCORE, MedVQAPlan
 from pipelines.experiments.plan import keep_finished
@@ -14,10 +13,13 @@ from pipelines.experiments.retrieval import RetrievalPlan
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.builds import build
 from tests.pipelines.experiments.grids import changed, med_vqa, retrieval, written
+from tests.processes import kg_targets
+from training.arguments import to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.options import to_yaml
+
+main = kg_targets("tables")
 
 
 @pytest.fixture(autouse=True)
@@ -119,18 +121,11 @@ def test_a_finished_pretraining_of_the_same_settings_is_kept_and_one_of_others_i
 def test_stores_are_made_by_their_commands_in_the_order_of_the_grid() -> None:
     Path("models/clip").mkdir(parents=True)
     (kg,), (teacher,) = rounds(plan(), "stores")
-    assert kg.command[1:] == (
-        *("-m", "pipelines.cli", "build", "demo", "--data-root", "data", "--out", "out/stores/kg"),
-    )
-    assert teacher.command[1:] == (
-        *(
-            "-m",
-            "training.run",
-            "--data.train_store",
-            "out/stores/kg/train",
-            "--output",
-            "out/stores/teacher",
-        ),
+    assert kg.command[0].endswith("kg-targets")
+    assert kg.command[1:] == ("build", "demo", "--data-root", "data", "--out", "out/stores/kg")
+    assert teacher.command[1].endswith("training/run.py")
+    assert teacher.command[2:] == (
+        *("--data.train_store", "out/stores/kg/train", "--output", "out/stores/teacher"),
     )
     assert teacher.needs == (Path("out/stores/kg"),)
     for job in (kg, teacher):

@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from pipelines.demo import write_demo
-from pipelines.experiments.__main__ import main
 from tests import REPOSITORY
 from tests.pipelines.experiments.grids import OFFICIAL
+from tests.processes import kg_targets
+
+main = kg_targets("tables")
 
 STEPS = 200
 BASE: dict[str, Any] = {
@@ -51,7 +53,7 @@ def test_a_grid_is_killed_continued_reported_and_not_repeated(
     command = ["tiny.yaml", "--data-root", "data", "--out", "out", "--jobs", "2"]
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.experiments", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pipelines.cli", "tables", *command], stderr=subprocess.PIPE, text=True
     )
     log, deadline = Path("out/runs/sm/test-s0/log.jsonl"), time.monotonic() + 120
     while not log.is_file() or not log.stat().st_size:

@@ -89,11 +89,11 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
     for expected in (
         "2 folds of whole cases of train and test (seed 0, 40 images held out), each case held out once",
         "cases of dev always trained on", "Holm's correction over 7 others",
-        "`python -m pipelines.experiments made-up.yaml --data-root DIR --out DIR`",
+        "`kg-targets tables made-up.yaml --data-root DIR --out DIR`",
         "**CUI@50, Row sm against Row infonce: higher by 10.", "the one test named beforehand, below 0.05",
         "survives Holm's correction", "### CUI@50 (primary)", "*the paper's*", "| *48.6* |",
         "## Knowledge against controls", "| Row sm − | CUI@50 | p | p Holm |", "all other measures are descriptive",
-        "`python -m pipelines.experiments made-up.yaml --data-root DIR --out DIR --only sm`",
+        "`kg-targets tables made-up.yaml --data-root DIR --out DIR --only sm`",
         "0.3 hours of 16 training runs, at most 2 at a time",
         "torch 2; open_clip 3", "In 4 of 4 pairs of training runs the difference has the sign of the mean.",
         "t test of D/SE, to be read with care: 2 degree(s) of freedom", "**A against A:** two seeds of one row",
@@ -214,7 +214,7 @@ def test_commands_have_the_options_that_are_not_the_defaults(
     mine.parent.mkdir()
     mine.write_text(yaml.safe_dump({**CONTENT, "data_root": "data/mine"}))
     usual = read_grid(str(mine))
-    begin = "python -m pipelines.experiments"
+    begin = "kg-targets tables"
     assert usual.command(Path("build/tables/made-up"), 1) == f"{begin} 'my grids/made-up.yaml'"
     assert usual.command(Path("build/else"), None).endswith("made-up.yaml' --out build/else")
     elsewhere = read_grid(str(mine), Path("/somewhere/private"))

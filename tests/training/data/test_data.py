@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from training.arguments import read_config
 from training.data.files import resolve
 from training.data.samplers.base import RandomSampler
 from training.data.transforms import Augmentation
@@ -14,13 +15,12 @@ from training.engine.config import OptimConfig
 from training.engine.loop import make_optimizer, make_schedule
 from training.errors import ConfigError, DataError
 from training.nb_clip.config import TrainConfig
-from training.options import build, help_text, leaves, read_options, to_yaml
 
 REQUIRED = ["--output=o", "--data.train_store=t", "--data.data_root=d"]
 
 
 def configure(*arguments: str) -> TrainConfig:
-    return build(TrainConfig, read_options(TrainConfig, [*REQUIRED, *arguments]))
+    return read_config(TrainConfig, [*REQUIRED, *arguments])
 
 
 def test_an_epoch_shows_each_image_at_most_once_and_another_epoch_another_order() -> None:
@@ -95,67 +95,6 @@ def test_learning_rate_rises_then_falls_to_zero_along_a_cosine() -> None:
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     expected = [0.5 * (1 + np.cos(np.pi * (step - 4) / 16)) for step in range(4, 21)]
     assert rates[4:] == pytest.approx(expected)
-
-
-def test_every_field_is_documented_in_the_help_with_its_default() -> None:
-    text = help_text(TrainConfig, "run")
-    for option in leaves(TrainConfig):
-        assert option.doc, f"{option.name} has no documentation"
-        assert f"--{option.name} " in text and option.doc in text
-    assert "--data.batch_size integer   (default 128)" in text
-
-
-def test_flags_override_the_file_and_the_resolved_yaml_reads_back(tmp_path: Path) -> None:
-    file = tmp_path / "a.yaml"
-    file.write_text("output: x\noptim: {lr: 1e-3, epochs: 3}\ndata: {train_store: t, data_root: d}\n")
-    config = build(TrainConfig, read_options(TrainConfig, ["--config", str(file), "--optim.epochs", "5"]))
-    assert (config.optim.lr, config.optim.epochs, config.output) == (1e-3, 5, "x")
-    file.write_text(to_yaml(config))
-    assert build(TrainConfig, read_options(TrainConfig, ["--config", str(file)])) == config
-
-
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--optim.learning_rate=1", "not a config field"),
-        ("--optim.lrr=1", 'did you mean "optim.lr"'),
-        ("--optim.epochs=1.5", "optim.epochs must be integer"),
-        ("--optim.lr=fast", "optim.lr must be number"),
-        ("--optim.lr=nan", "optim.lr: nan must be at least"),
-        ("--data.in_memory=maybe", "data.in_memory must be true/false"),
-        ("--seed", "--seed has no value"),
-        ("seed=1", "is not an option"),
-        ("--loss.name=mse2", '"mse2" is not one of semantic_matching, info_nce'),
-        ("--policy.alpha=1.2", "policy.alpha: 1.2 must be at least 1e-06 and at most 1"),
-        ("--data.dev_store=t", "data.dev_store and data.train_store are the same"),
-        ("--select=recall@5", "is not cui@K or p@K"),
-    ],
-)
-def test_wrong_options_are_named_in_one_line(argument: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        configure(argument)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("output: [", "not valid YAML"),
-        ("- a", "expected a mapping"),
-        ("optim: {lr: 1, speed: 2}", '"optim.speed" is not a config field'),
-        ("loss: info_nce", '"loss" is not a config field (did you mean "loss.name"?)'),
-    ],
-)
-def test_wrong_yaml_is_named_in_one_line(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(content)
-    with pytest.raises(ConfigError) as caught:
-        read_options(TrainConfig, ["--config", str(tmp_path / "c.yaml")])
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_optional_fields_take_null_and_text_stays_text() -> None:
-    config = configure("--optim.clip_norm=null", "--data.dev_store=7", "--output=007")
-    assert config.optim.clip_norm is None and config.data.dev_store == "7" and config.output == "007"
 
 
 def test_a_slice_of_the_drawn_transforms_is_the_same_as_all_of_them() -> None:

@@ -16,12 +16,14 @@ import yaml
 from PIL import Image
 
 from tests import REPOSITORY
+from tests.processes import kg_targets
 from tests.training.tiny import arguments, losses, write_world
 from training.engine.checkpoint import FINISHED
 from training.nb_clip.run import NBClipRun, Step
-from training.retrieval.__main__ import main as evaluate
 from training.run import main as run
 from training.tasks import TASKS, find_task
+
+evaluate = kg_targets("evaluate retrieval")
 
 CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("*.yaml"))
 OURS = [path for path in CONFIGS if find_task(["--config", str(path)]) is TASKS["nb_clip"]]

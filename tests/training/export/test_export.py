@@ -17,11 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kg_targets.store import TargetStore
+from tests.processes import kg_targets
 from tests.training.tiny import write_world
 from training.data.metadata import describe_data
-from training.export.__main__ import main as export
-from training.retrieval.__main__ import main as evaluate
 from training.run import main as run
+
+export = kg_targets("export")
+evaluate = kg_targets("evaluate retrieval")
 
 pytestmark = pytest.mark.e2e
 

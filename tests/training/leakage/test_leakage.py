@@ -6,11 +6,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import picture, rows, write_data
-from training.leakage.__main__ import main
 from training.leakage.hashing import BITS, RADIUS, dhash, hash_images, near
 from training.leakage.overlap import shared
 from training.vqa.protocols import prepare
+
+main = kg_targets("leakage")
 
 
 def bits_apart(one: Image.Image, other: Image.Image) -> int:

@@ -92,6 +92,11 @@ def batch(seed: int = 0) -> dict[str, Tensor]:
     }
 
 
+def hard_targets(rows: int, columns: int, offset: int = 0) -> Tensor:
+    """1 at each row's positive, float32 ``[rows, columns]``."""
+    return torch.eye(columns)[offset : offset + rows]
+
+
 def built(folder: Path, seed: int = 0, **given: Any) -> MedVQA:
     """The ``tiny`` preset from a random BERT that is written to ``folder``."""
     if not folder.exists():

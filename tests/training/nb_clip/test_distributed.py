@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.registry import LOSSES
 from tests.processes import run_in_two_processes
-from tests.training.nb_clip.test_task import FakeStore
+from tests.training.nb_clip.fakes import FakeStore
 from training.clip.load import load_clip
 from training.errors import ShapeError
 from training.nb_clip.batch_targets import TargetBuilder, Targets

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from kg_targets.losses.policies import fixed_mass_policy, pair_structure
+from tests.processes import kg_targets
 from tests.training.tiny import write_store
 from training.errors import ConfigError
-from training.nb_clip.suggest import ALPHA, RELATIVES, main, suggest_policy
+from training.nb_clip.suggest import ALPHA, RELATIVES, suggest_policy
+
+main = kg_targets("suggest-policy")
 
 
 class Store:

@@ -13,8 +13,9 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from kg_targets.store import TargetStore
+from tests.processes import kg_targets
 from tests.training.tiny import arguments, write_world
-from training.retrieval import __main__ as evaluation
+from training.retrieval import command as evaluation
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
@@ -36,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(world: Path, out: Path, *extra: str, runs: tuple[str, ...] = ("infonce",)) -> int:
     named = [f"--run={name.format(world=world) if '=' in name else world / name}" for name in runs]
-    return evaluation.main([
+    return kg_targets("evaluate retrieval")([
         "--store", str(world / "dev"), "--data-root", str(world / "data"), "--out", str(out),
         "--draws", "50", *named, *extra,
     ])  # fmt: skip
@@ -160,7 +161,10 @@ def test_a_query_finds_its_sibling_only_if_images_are_excluded_instead_of_cases(
         (("--run=x={world}/sm0,{world}/infonce",), "differ in loss.name"),
         (("--run=x={world}/sm0,{world}/sm0",), "two runs have the same seed"),
         (("--run={world}/none",), "is not a finished training run"),
-        (("--draws=x",), "argument --draws: invalid int value: 'x' (--help lists the options)"),
+        (
+            ("--draws=x",),
+            "argument --draws: invalid int value: 'x': see kg-targets evaluate retrieval --help",
+        ),
         (("--unknown=1",), "unrecognized arguments: --unknown=1"),
     ],
 )

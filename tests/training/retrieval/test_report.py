@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from training.errors import CheckpointError, ConfigError
-from training.retrieval.__main__ import OUTPUTS, RESULT, is_current, write_outputs
+from training.retrieval.command import OUTPUTS, RESULT, is_current, write_outputs
 from training.retrieval.config import EvalConfig, read_prompts, read_templates
 from training.retrieval.measures import Measures, Scored
 from training.retrieval.report import Report, as_json, as_markdown, as_text, make_report

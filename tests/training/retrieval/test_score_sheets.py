@@ -10,16 +10,19 @@ import torch
 import yaml
 
 from kg_targets.store import TargetStore
+from tests.processes import kg_targets
 from tests.training.tiny import write_store
 from training.clip.load import load_clip, write_model_folder
 from training.data.cases import case_codes
 from training.data.sources import open_source
 from training.errors import CheckpointError, DataError
-from training.retrieval.__main__ import main as evaluate
 from training.retrieval.config import EvalConfig
 from training.retrieval.measures import Scored
-from training.retrieval.scores import ScoreSheet, main, pool, read_sheet, score_chance, score_run, write_sheet
+from training.retrieval.scores import ScoreSheet, pool, read_sheet, score_chance, score_run, write_sheet
 from training.statistics.intervals import case_interval
+
+evaluate = kg_targets("evaluate retrieval")
+main = kg_targets("score-sheet")
 
 OPTIONS = ("--features=before,after", "--direction=image-image,text-image", "--zero-shot=modality")
 

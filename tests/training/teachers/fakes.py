@@ -12,12 +12,14 @@ from training.teachers.encoder import Encoder
 
 
 class FakeEncoder(Encoder):
-    """Seeded by its source."""
+    """``fake:SEED``."""
 
-    def __init__(self, seed: int, name: str) -> None:
-        torch.manual_seed(seed)
+    kind = "fake"
+
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
+        torch.manual_seed(int(source))
         towers = nn.ModuleDict({"image": nn.Linear(64, 5), "text": nn.Linear(64, 5)})
-        super().__init__(name, "fake", towers, {"size": 8}, [], None, torch.device("cpu"), 14.0)
+        super().__init__(name, towers, {"size": 8}, [], None, device, 14.0)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Grey, 8 × 8, three times."""
@@ -40,8 +42,3 @@ class FakeEncoder(Encoder):
         towers: Any = self.model
         features: Tensor = towers["text"](tokens["input_ids"])
         return features
-
-
-def fake_teacher(source: str, name: str, device: torch.device) -> FakeEncoder:
-    """``fake:SEED``."""
-    return FakeEncoder(int(source), name)

@@ -25,7 +25,7 @@ class LengthTeacher(Teacher):
     scale = 10.0
     reads_images = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
         self.name, self.preprocessing = name, {}
 
     def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
@@ -36,12 +36,8 @@ class LengthTeacher(Teacher):
         return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
-def length_teacher(source: str, name: str, device: torch.device) -> LengthTeacher:
-    return LengthTeacher(name)
-
-
 def test_a_teacher_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TEACHERS, "length", f"{__name__}:length_teacher")
+    monkeypatch.setitem(TEACHERS, "length", f"{__name__}:LengthTeacher")
     write_split(tmp_path / "data", "train", CAPTIONS)
     place = ["--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
 

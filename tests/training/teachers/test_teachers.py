@@ -65,7 +65,7 @@ def check_contract(teacher: Encoder, scale: float) -> None:
     np.testing.assert_array_equal(texts[0], texts[2])
     np.testing.assert_allclose(teacher.texts(pairs(3), rows[1:2])[0], texts[1], atol=1e-5)
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
-    assert json.dumps(teacher.facts()) and len(teacher.digest) == 64 and "/" not in teacher.name
+    assert json.dumps(teacher.metadata()) and len(teacher.digest) == 64 and "/" not in teacher.name
 
 
 def test_open_clip_folders_files_and_finished_runs(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_pmc_clip_in_both_published_forms(tmp_path: Path, parts: bool, scale: fl
     torch.testing.assert_close(teacher.text(["ct head"]), length_one(text), atol=1e-5, rtol=0)
 
 
-def test_ready_embeddings(tmp_path: Path) -> None:
+def test_precomputed_embeddings(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     table = pa.table(
         {
@@ -249,8 +249,8 @@ def test_ready_embeddings(tmp_path: Path) -> None:
             "scale": [25.0] * 4,
         }
     )
-    pq.write_table(table, tmp_path / "ready.parquet")
-    teacher = open_teacher(f"parquet:{tmp_path / 'ready.parquet'}")
+    pq.write_table(table, tmp_path / "embeddings.parquet")
+    teacher = open_teacher(f"parquet:{tmp_path / 'embeddings.parquet'}")
     assert (teacher.dim, teacher.scale, teacher.reads_images) == (5, 25.0, False)
     expected = vectors[[3, 1, 0]] / np.linalg.norm(vectors[[3, 1, 0]], axis=1, keepdims=True)
     np.testing.assert_allclose(teacher.images(pairs(3), np.arange(3)).factors, expected, atol=1e-6)
@@ -277,9 +277,9 @@ def test_a_wrong_embeddings_file_is_one_line(tmp_path: Path, change: dict[str, A
         "text_embedding": [[1.0, 0.0]] * 2,
     }
     columns = {key: value for key, value in {**columns, **change}.items() if value is not None}
-    pq.write_table(pa.table(columns), tmp_path / "ready.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "embeddings.parquet")
     with pytest.raises(CheckpointError, match=message) as caught:
-        open_teacher(f"parquet:{tmp_path / 'ready.parquet'}")
+        open_teacher(f"parquet:{tmp_path / 'embeddings.parquet'}")
     assert "\n" not in str(caught.value)
 
 
@@ -287,8 +287,8 @@ def test_a_wrong_embeddings_file_is_one_line(tmp_path: Path, change: dict[str, A
 def test_an_embedding_that_is_none_names_its_image(tmp_path: Path, value: float, state: str) -> None:
     vectors = [[1.0, 0.0], [value, value if value else 0.0]]
     table = {"image_id": ["img0", "img1"], "image_embedding": vectors, "text_embedding": vectors}
-    pq.write_table(pa.table(table), tmp_path / "ready.parquet")
-    teacher = open_teacher(f"parquet:{tmp_path / 'ready.parquet'}")
+    pq.write_table(pa.table(table), tmp_path / "embeddings.parquet")
+    teacher = open_teacher(f"parquet:{tmp_path / 'embeddings.parquet'}")
     with pytest.raises(DataError, match=f"embedding of image img1 is {state}"):
         teacher.images(pairs(2), np.arange(2))
     with pytest.raises(DataError, match=f"embedding of the caption of image img1 is {state}"):

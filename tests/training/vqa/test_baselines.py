@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import rows, write_data
 from training.errors import ConfigError
-from training.vqa.baselines import BASELINES, main, majority_baseline
+from training.vqa.baselines import BASELINES, majority_baseline
 from training.vqa.predictions import read_predictions
 from training.vqa.protocols import prepare
+
+main = kg_targets("evaluate baselines")
 
 
 def predicted(tmp_path: Path, name: str, protocol: str = "strict") -> dict[tuple[str, str], str]:
@@ -65,7 +68,15 @@ def test_the_command_writes_predictions(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_reader_that_leaves_costs_no_file_and_no_traceback(tmp_path: Path) -> None:
     write_data(tmp_path)
-    command = [sys.executable, "-m", "training.vqa.baselines", "--dataset", str(tmp_path / "tiny_vqa.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "evaluate",
+        "baselines",
+        "--dataset",
+        str(tmp_path / "tiny_vqa.yaml"),
+    ]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

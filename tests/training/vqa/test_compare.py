@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import rows, write_data
 from training.vqa.baselines import majority_baseline
-from training.vqa.compare import main
 from training.vqa.predictions import predictions_of, write_predictions
 from training.vqa.protocols import Split, prepare
+
+main = kg_targets("compare-vqa")
 
 
 @pytest.fixture

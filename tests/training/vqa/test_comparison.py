@@ -3,14 +3,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import kg_targets
 from tests.training.vqa.fakes import write_data
 from training.errors import DataError
 from training.vqa.baselines import majority_baseline
-from training.vqa.compare import main
 from training.vqa.comparison import pool
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
 from training.vqa.protocols import Split, prepare
 from training.vqa.scores import accuracies, folds_by_question
+
+main = kg_targets("compare-vqa")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from training.checks import one_of, within
 from training.clip.config import PRECISIONS
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.errors import CheckpointError, ConfigError, ShapeError
-from training.med_vqa.answer.modes import MODES, Answer, Setting
+from training.med_vqa.answer.modes import MODES, Answer, Chooser
 from training.med_vqa.answer.ranking import Candidates
 from training.med_vqa.answer.trie import CHUNK
 from training.med_vqa.model.history import TrainedOn, load_trained_on
@@ -155,7 +155,7 @@ class Answerer:
         texts = self.tokens(questions)
         answers: list[list[Answer]] = []
         with self._at_work():
-            choose = MODES[mode](Setting(self._model, self._tokenizer, self.candidates, k, top, self._chunk))
+            chooser = Chooser(self._model, self._tokenizer, self.candidates, k, top, self._chunk)
             knowledge = self._knowledge_states()
             for start in range(0, len(questions), self._batch):
                 rows = torch.arange(start, min(start + self._batch, len(questions)))
@@ -163,7 +163,7 @@ class Answerer:
                 seen = self.image_tokens(here) if images is not None else torch.as_tensor(here)
                 ids, mask = (part.to(self._device) for part in texts.batch(rows))
                 encoded = self._model.encode(seen.to(self._device), ids, mask, knowledge)
-                answers += choose(self._model.precompute_cross_attention_kv(encoded))
+                answers += MODES[mode](chooser, self._model.precompute_cross_attention_kv(encoded))
         return answers
 
     def answer_about(
@@ -240,9 +240,9 @@ class Saved:
         return folder_digest(self.folder)
 
     @property
-    def recorded(self) -> TrainedOn | type[TrainedOn]:
+    def recorded(self) -> TrainedOn:
         """What is known of its training, or else the values without a record."""
-        return self.training or TrainedOn
+        return self.training or TrainedOn(self.answers.dataset, self.answers.protocol)
 
     @property
     def seed(self) -> int | None:

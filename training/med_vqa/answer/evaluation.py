@@ -1,4 +1,4 @@
-"""``python -m training.med_vqa.answer --model RUN --dataset vqa_rad --out DIR``.
+"""A Med-VQA model on the questions of a data set: ``kg-targets evaluate vqa --model RUN --dataset vqa_rad --out DIR``.
 
 DIR/predictions.csv and .json hold every answer and what it rests on; training.vqa.compare puts several side by side.
 """
@@ -14,7 +14,7 @@ from kg_targets.manifest import PARTS, TEST, Question
 from kg_targets.store.digest import json_sha256, shuffle_key
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.data.files import image_digest
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
@@ -238,14 +238,14 @@ def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
     return dict(zip(circle, [*circle[1:], circle[0]], strict=True))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.med_vqa.answer", description=__doc__)
-    add, shown = command.add_argument, "what is shown with each question; by default what the training showed"
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate vqa`."""
+    parser.description = __doc__
+    add, shown = parser.add_argument, "what is shown with each question; by default what the training showed"
     broken = "images that may be missing or unreadable; default 0. Their questions count as answered wrongly"
     share = "of the training questions; by default the training's, else 0.1"
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
-    add_data(command)
+    add_data(parser)
     add("--protocol", help=f"of {', '.join(PROTOCOLS)}; by default the model's")
     add("--split-seed", type=int, help="of the cut by image; by default the training's, else 0")
     add("--validation-share", type=float, help=share)
@@ -258,12 +258,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-broken", type=int, default=0, help=broken)
     add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer, print the scores, write the predictions; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+    return work
 
 
 def work(options: argparse.Namespace) -> None:

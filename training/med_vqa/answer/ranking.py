@@ -108,21 +108,14 @@ class Ranker:
         self._levels = [torch.as_tensor(nodes, device=device) for nodes in self._trie.levels]
         self._ends = torch.as_tensor(self._trie.ends, device=device)
 
-    @property
-    def prefixes(self) -> int:
-        """Unique prefixes, the empty one among them: positions decoded per question, but for repeated ancestors."""
-        return len(self._trie)
-
     @torch.inference_mode()
     def log_likelihoods(self, encoded: Encoded) -> Tensor:
         """log p of every candidate, nats, float32 (float64 for a model in float64) ``[B, C]``.
 
         Args:
-            encoded: B questions; after ``MedVQAModel.precompute_cross_attention_kv`` its keys serve all chunks.
+            encoded: B questions.
         """
-        encoded = (
-            encoded if encoded.memory is not None else self._model.precompute_cross_attention_kv(encoded)
-        )
+        encoded = self._model.precompute_cross_attention_kv(encoded)
         parts = [self._steps(one, encoded) for one in self._packs]
         nodes = len(self._trie)
         steps = parts[0].new_zeros(len(encoded), 2 * nodes)
@@ -160,20 +153,6 @@ class Ranker:
         return _Prepared(states, mask, one.own, rows, continuations, places, cuts)
 
 
-def next_token_logits(model: MedVQAModel, beginnings: Tensor, encoded: Encoded) -> Tensor:
-    """Logits of every word piece after the beginnings of B answers, ``[B, V]``, in the precision they are computed in.
-
-    Args:
-        model: in eval mode.
-        beginnings: int64 ``[B, T]``, the starting token first.
-        encoded: B questions, with the decoder's memory.
-    """
-    decoder, memory, length = model.decoder, encoded.memory or (), beginnings.shape[1]
-    mask = torch.ones(length, length, dtype=torch.bool, device=beginnings.device).tril()
-    states = decoder.blind(beginnings, mask, torch.arange(length, device=beginnings.device))
-    return decoder.scores(decoder.seeing(states, mask, memory, encoded.mask)[:, -1])
-
-
 def log_probs(logits: Tensor) -> Tensor:
     """log p of every word piece, float32 (float64 for a model in float64)."""
     return _widened(logits).log_softmax(dim=-1)
@@ -181,12 +160,6 @@ def log_probs(logits: Tensor) -> Tensor:
 
 def _widened(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-@torch.inference_mode()
-def first_token_logits(model: MedVQAModel, encoded: Encoded, start: int) -> Tensor:
-    """Logits of every word piece as an answer's first one, ``[B, V]``, in the precision they are computed in."""
-    return next_token_logits(model, torch.full((len(encoded), 1), start, device=model.device), encoded)
 
 
 def shortlist(first: Tensor, sequences: tuple[TokenIds, ...], k: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from kg_targets.manifest import Question
 from training.data.samplers.base import Sampler
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
-from training.med_vqa.model.images import AugmentedViews, CachedViews, ImageTable, blank_images
+from training.med_vqa.model.images import ImageTable, Views, blank_images
 from training.med_vqa.model.saving import Answers, MedVQA
 from training.med_vqa.model.tokens import (
     answers_as_tokens,
@@ -125,7 +125,7 @@ class FinetuneData:
         texts = *self.questions.batch(positions), *self.right_answers.batch(positions)
         return dict(zip(names, texts, strict=True))
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Counts for metrics.json."""
         images, split, shown = self.images, self._split, len(self.train) + len(self.validation)
         return {
@@ -143,7 +143,7 @@ class FinetuneData:
 
 
 class StepImages:
-    """What the model sees of a step's images: augmented pixels, cached tokens, or the mean colour.
+    """A step's images as the model takes them: augmented pixels, cached tokens, or the mean colour.
 
     Args:
         config: the run's.
@@ -152,27 +152,22 @@ class StepImages:
         accelerator: the run's.
 
     Raises:
-        ConfigError: image tokens would take more memory than ``data.cached_mb``.
-        DataError: cached tokens are damaged.
-        CheckpointError: ``data.cache`` cannot be written.
+        KGTargetsError: as of ``Views.keep_tokens``.
     """
 
     def __init__(
         self, config: FinetuneConfig, vqa: MedVQA, images: ImageTable | None, accelerator: Accelerator
     ) -> None:
-        data, device = config.data, accelerator.device
-        of_tokens = config.model.lock_vision if images is None else data.cached_views > 0
-        self._name = "image_tokens" if of_tokens else "images"
-        self._images, self._blank = images, blank_images(vqa, 1).to(device)
-        self._cached: CachedViews | None = None
-        self._augmented = AugmentedViews(data, data.batch_size, config.seed, vqa, device)
-        if images is None and of_tokens:
+        data = config.data
+        self._images, self._kept = images, data.cached_views > 0
+        self._views = Views(data, data.batch_size, config.seed, vqa, accelerator)
+        if images is not None and self._kept:
+            self._views.keep_tokens(images.pixels, data.cached_mb)
+        blank = blank_images(vqa, 1).to(accelerator.device)
+        self._blank = {"images": blank}
+        if images is None and config.model.lock_vision:
             with torch.no_grad():
-                self._blank = vqa.model.image_tokens(self._blank)
-        elif images is not None and of_tokens:
-            self._cached = CachedViews(
-                data, data.batch_size, config.seed, vqa, images.pixels, data.cached_mb, accelerator
-            )
+                self._blank = {"image_tokens": vqa.model.image_tokens(blank)}
 
     def __call__(self, rows: Tensor, step: int, offset: int) -> dict[str, Tensor]:
         """Arguments of the model's forward pass.
@@ -186,9 +181,6 @@ class StepImages:
             ``images`` ``[B_local, 3, S, S]`` or ``image_tokens`` ``[B_local, N, D]``, float32, on the device.
         """
         if self._images is None:
-            seen = self._blank.expand(len(rows), *self._blank.shape[1:])
-        elif self._cached is not None:
-            seen = self._cached([rows], step, offset)[0]
-        else:
-            seen = self._augmented([self._images.pixels[rows]], step, offset)[0]
-        return {self._name: seen}
+            return {name: one.expand(len(rows), *one.shape[1:]) for name, one in self._blank.items()}
+        shown = self._views([rows if self._kept else self._images.pixels[rows]], step, offset)
+        return {name: views[0] for name, views in shown.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +19,7 @@ from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, parameter_counts
 from training.engine.session import Prepared
+from training.med_vqa.answer import Answerer
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.build import build_med_vqa, initial_digests
@@ -27,9 +28,6 @@ from training.med_vqa.model.images import ImageCondition
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
-
-if TYPE_CHECKING:
-    from training.med_vqa.answer import Answerer
 
 
 def prepare_run(config: FinetuneConfig) -> Prepared:
@@ -122,13 +120,11 @@ class FinetuneRun(Task[Tensor]):
         )
         language = self.split.language
         right = [best.text in accepted_answers(share[row], language) for row, (best,) in found]
-        everyone: list[bool] = gather_object(right)
-        return sum(everyone) / len(everyone)
+        right_of_all: list[bool] = gather_object(right)
+        return sum(right_of_all) / len(right_of_all)
 
     @cached_property
-    def _answerer(self) -> "Answerer":
-        from training.med_vqa.answer import Answerer
-
+    def _answerer(self) -> Answerer:
         return Answerer(
             self.vqa,
             self.data.answers,
@@ -149,7 +145,7 @@ class FinetuneRun(Task[Tensor]):
     def own_metadata(self) -> dict[str, Any]:
         """What the questions are, and the size of the model."""
         return {
-            **self.data.facts(),
+            **self.data.metadata(),
             "padding_waste": round(self.sampler.padding_waste(), 4),
             **parameter_counts(self.vqa.model),
         }

@@ -31,17 +31,11 @@ from training.clip.load import build_clip, model_config
 from training.clip.pretrained import MINILM, text_weights_path, weights_digest
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.model.config import PRESETS, VQAModelConfig
-from training.med_vqa.model.history import PRETRAINING, read_pretraining
+from training.med_vqa.model.history import PretrainingRecord, read_pretraining
 from training.med_vqa.model.modeling import MedVQAConfig, MedVQAModel
 from training.med_vqa.model.saving import MedVQA, folder_digest, load_med_vqa, model_folder
 from training.med_vqa.model.vision import VisionTower, square
 from training.weights import LOAD_ERRORS, explain, quiet_loading
-
-TOWERS = ("vision", "text", "image_projection", "text_projection")
-"""What stage one of a pre-training trains."""
-FUSION = ("co_attention",)
-"""What stage two adds."""
-GATE = ("knowledge_projection", "gate")
 
 # What a BERT's computation depends on; the rest of its configuration is about files, versions and other tasks.
 _ARCHITECTURE = (
@@ -284,19 +278,6 @@ def _in_our_words() -> Iterator[None]:
         raise ConfigError(text) from error
 
 
-def trained_parts(folder: Path) -> tuple[str, ...]:
-    """Names of the parts of ``MedVQAModel`` that are taken from the trained model in a folder.
-
-    Raises:
-        CheckpointError: the record of its pre-training is damaged.
-    """
-    everything = (*TOWERS, *FUSION, *GATE)
-    trained = read_pretraining(folder).get("trained", list(everything))
-    if not isinstance(trained, list) or not set(trained) <= set(everything):
-        raise CheckpointError(f'{folder / PRETRAINING} is damaged: "trained" does not list parts')
-    return tuple(name for name in everything if name in trained)
-
-
 def _take_trained_parts(built: MedVQA, folder: Path) -> None:
     trained, where = load_med_vqa(folder), f"model.start {folder}"
     for name, theirs, ours in _differences(trained.model.config, built.model.config):
@@ -308,7 +289,7 @@ def _take_trained_parts(built: MedVQA, folder: Path) -> None:
         raise CheckpointError(
             f"{where}: its words are not those of this model's tokenizer: set model.text alike"
         )
-    for name in trained_parts(folder):
+    for name in (read_pretraining(folder) or PretrainingRecord()).trained:
         part: Any = getattr(trained.model, name)
         getattr(built.model, name).load_state_dict(part.state_dict())
 

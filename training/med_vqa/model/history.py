@@ -1,31 +1,36 @@
-"""What a model has been trained on, kept beside its weights, so that a copy of the folder tells it.
+"""Records of what a model has been trained on, kept beside its weights, so that a copy of the folder tells it.
 
 ``trained_on.json`` is of its last fine-tuning. Questions and images are known again under any data set's name and in
 any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
 hexadecimal digits of a sha256 are kept.
 
-``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and among the facts of
+``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and in the metadata of
 predictions, lists all pre-training runs, the earliest first. ``null`` in it, or no such list: what came before is not
 recorded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from kg_targets.manifest import Question
 from kg_targets.store.digest import text_sha256
 from training.engine.config import RunConfig
-from training.errors import CheckpointError
 from training.folders import write_json
-from training.med_vqa.model.saving import model_folder, plain_fields, read_json
+from training.med_vqa.model.saving import model_folder, parsed, read_json
 from training.vqa.protocols import Split, question_key
 
 PRETRAINING = "pretraining.json"
 """Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
 FILE = "trained_on.json"
 DIGITS = 16
+Part = Literal[
+    "vision", "text", "image_projection", "text_projection", "co_attention", "knowledge_projection", "gate"
+]  # fmt: skip
+"""Attribute of ``MedVQAModel`` that training can be continued from."""
+Temperature = Literal["image_text", "views", "texts"]
+"""Of a pre-training's contrastive terms."""
 FIELD = "pretrainings"
 
 
@@ -58,10 +63,10 @@ class Pretraining:
     """That trained."""
     dev_images: int
     """That chose the epoch."""
-    excluded: tuple[Excluded, ...] = ()
+    excluded: tuple[Excluded, ...]
 
     def told(self) -> str:
-        """What it was on, for a person."""
+        """Name the data and what was left out of it, for a person."""
         cases, images = (
             sum(getattr(one, name) for one in self.excluded) for name in ("cases_found", "images")
         )
@@ -85,13 +90,11 @@ def told(history: Pretrainings) -> str:
 
 def as_json(history: Pretrainings) -> list[dict[str, Any] | None]:
     """Plain JSON values."""
-    return [
-        None if one is None else {**asdict(one), "excluded": [*map(asdict, one.excluded)]} for one in history
-    ]
+    return [None if one is None else asdict(one) for one in history]
 
 
 def from_json(content: Any, where: str) -> Pretrainings:
-    """What ``as_json`` gave; None, since the list is missing: not recorded.
+    """Read what ``as_json`` gave; None, since the list is missing: not recorded.
 
     Args:
         content: the list.
@@ -102,22 +105,8 @@ def from_json(content: Any, where: str) -> Pretrainings:
     """
     if content is None:
         return UNRECORDED
-    history: list[Pretraining | None] = []
-    for one in _objects(content, FIELD, where, nulls=True):
-        if one is None:
-            history.append(None)
-            continue
-        lists = _objects(one.get("excluded"), "excluded", where)
-        excluded = tuple(Excluded(**plain_fields(Excluded, made, where)) for made in lists)
-        history.append(Pretraining(**plain_fields(Pretraining, one, where), excluded=excluded))
-    return tuple(history)
-
-
-def _objects(content: Any, name: str, where: str, nulls: bool = False) -> Sequence[Any]:
-    kinds = (dict, type(None)) if nulls else dict
-    if not isinstance(content, list) or not all(isinstance(one, kinds) for one in content):
-        raise CheckpointError(f'{where}: "{name}" is not a list of objects')
-    return content
+    history: Pretrainings = parsed(dict[str, Pretrainings], {FIELD: content}, where)[FIELD]
+    return history
 
 
 @dataclass(frozen=True)
@@ -191,23 +180,51 @@ class TrainedOn:
             CheckpointError: a value is of another type.
         """
         data, model = config.get("data") or {}, config.get("model") or {}
-        places = {**dict.fromkeys(("preset", "precision"), model), "seed": config}
-        content = {"dataset": dataset, "protocol": protocol}
-        for field in fields(cls)[2:-2]:
-            content[field.name] = places.get(field.name, data).get(field.name, field.default)
-        return cls(
-            **plain_fields(cls, content, "the run's configuration"),
-            pretrainings=() if model.get("start") is None else UNRECORDED,
-        )
+        sources = {
+            "split_seed": data,
+            "validation_share": data,
+            "images": data,
+            "seed": config,
+            "preset": model,
+        }
+        sources |= {"precision": model, "max_question_tokens": data}
+        content = {name: source[name] for name, source in sources.items() if name in source}
+        content |= {"dataset": dataset, "protocol": protocol}
+        if model.get("start") is None:
+            content["pretrainings"] = []
+        trained_on: TrainedOn = parsed(cls, content, "the run's configuration")
+        return trained_on
 
 
-def read_pretraining(folder: Path) -> dict[str, Any]:
-    """What a pre-training wrote of itself into a model folder; empty where the folder is no pre-training's.
+@dataclass(frozen=True)
+class PretrainingRecord:
+    """``pretraining.json``: what a pre-training trained, and all that came before it."""
+
+    stage: str | None = None
+    trained: tuple[Part, ...] = get_args(Part)
+    """Parts that it trained; all where that is not recorded."""
+    embed_dim: int | None = None
+    """Width of its heads."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    learnt_temperatures: tuple[Temperature, ...] | None = None
+    """None: not recorded."""
+    fine_tuned: bool = False
+    """Whether a fine-tuning came before it."""
+    pretrainings: Pretrainings = UNRECORDED
+    """Up to this one."""
+
+
+def read_pretraining(folder: Path) -> PretrainingRecord | None:
+    """The record in a model folder; None where the folder is no pre-training's.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    return read_json(folder, PRETRAINING) if (folder / PRETRAINING).is_file() else {}
+    if not (folder / PRETRAINING).is_file():
+        return None
+    content, where = read_json(folder, PRETRAINING), f"{folder / PRETRAINING} is damaged"
+    record: PretrainingRecord = parsed(PretrainingRecord, content, where)
+    return record
 
 
 def save_trained_on(folder: Path, trained_on: TrainedOn) -> None:
@@ -231,25 +248,10 @@ def load_trained_on(folder: Path) -> TrainedOn | None:
     """
     if not (folder / FILE).is_file():
         return None
-    content = read_json(folder, FILE)
-    where = f"{folder / FILE} is damaged"
-    given = content.get("digests")
-    digests = None
-    if given is not None:
-        questions, images = (_listed(given, name, where) for name in ("questions", "images"))
-        digests = Digests(questions, images)
-    return TrainedOn(
-        **plain_fields(TrainedOn, content, where),
-        pretrainings=from_json(content.get(FIELD), where),
-        digests=digests,
-    )
-
-
-def _listed(given: Any, name: str, where: str) -> frozenset[str]:
-    values = given.get(name) if isinstance(given, dict) else None
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise CheckpointError(f'{where}: "digests" does not list {name}')
-    return frozenset(values)
+    required = dict.fromkeys(one.name for one in fields(TrainedOn) if one.name not in (FIELD, "digests"))
+    content = required | read_json(folder, FILE)
+    trained_on: TrainedOn = parsed(TrainedOn, content, f"{folder / FILE} is damaged")
+    return trained_on
 
 
 @dataclass(frozen=True)
@@ -275,11 +277,8 @@ class TrainingHistory:
             return cls()
         folder = model_folder(Path(start))
         fine_tuning = load_trained_on(folder)
-        if (folder / PRETRAINING).is_file():
-            record = read_pretraining(folder)
-            pretrainings = from_json(record.get(FIELD), f"{folder / PRETRAINING} is damaged")
-            fine_tuned = fine_tuning is not None or record.get("fine_tuned", False) is not False
-            return cls(pretrainings, fine_tuned, fine_tuning)
+        if record := read_pretraining(folder):
+            return cls(record.pretrainings, record.fine_tuned or fine_tuning is not None, fine_tuning)
         return cls(UNRECORDED if fine_tuning is None else fine_tuning.pretrainings, True, fine_tuning)
 
     def and_then(self, digests: Digests) -> Digests | None:

@@ -1,4 +1,4 @@
-"""The images of questions, and what the image tower is shown in a training step: new augmentations, or kept tokens.
+"""The images of questions, and the views of images in a training step: new augmentations, or kept tokens.
 
 All that is random is drawn for the whole batch from (seed, step), so that an image is seen alike whatever the number of
 processes. No flips: left and right mean something. A step shows one view of each item (fine-tuning) or two
@@ -136,42 +136,89 @@ def _read(root: Path, path: str) -> Image.Image:
     return decode(read_bytes(place), str(place))
 
 
-class AugmentedViews:
-    """Images in new augmentations at each step.
+class Views:
+    """Views of a step's images: augmented anew, or tokens that the frozen image tower made of some views once.
+
+    Such tokens are kept on disk and, as float16, in memory.
 
     Args:
         config: the run's ``data``.
         batch_size: of all processes together.
         seed: the run's.
-        vqa: the model whose preprocessing to use.
-        device: where views are wanted.
+        vqa: the model, on the accelerator's device.
+        accelerator: its processes share the work.
     """
 
     def __init__(
-        self, config: ViewsConfig, batch_size: int, seed: int, vqa: MedVQA, device: torch.device
+        self, config: ViewsConfig, batch_size: int, seed: int, vqa: MedVQA, accelerator: Accelerator
     ) -> None:
-        self._augment, self._batch_size, self._seed = augmentation(config), batch_size, seed
-        self._mean, self._std, self._device = vqa.mean.to(device), vqa.std.to(device), device
+        self._config, self._batch_size, self._seed = config, batch_size, seed
+        self._vqa, self._accelerator, self._device = vqa, accelerator, accelerator.device
+        self._mean, self._std = vqa.mean.to(self._device), vqa.std.to(self._device)
+        self._augment = augmentation(config)
+        self._tokens: Tensor | None = None
 
-    def __call__(self, views: Sequence[Tensor], step: int, offset: int) -> Tensor:
-        """Draw and apply.
+    def keep_tokens(self, pixels: Tensor, limit_mb: int) -> None:
+        """Compute the tokens of ``data.cached_views`` views of all images, uint8 ``[N, 3, S, S]``, or read the cache.
+
+        Raises:
+            ConfigError: they would take more memory than ``limit_mb``.
+            DataError: cached tokens are damaged.
+            CheckpointError: ``data.cache`` cannot be written.
+        """
+        views = self._config.cached_views
+        with torch.no_grad():
+            one = self._vqa.model.image_tokens(blank_images(self._vqa, 1).to(self._device))
+        needed = -(-2 * one.numel() * len(pixels) * views // 10**6)
+        if needed > limit_mb:
+            raise ConfigError(
+                f"data.cached_views: {views} views of {len(pixels):,} images take {needed:,} MB of memory, "
+                f"data.cached_mb allows {limit_mb:,}: keep fewer views, or none by --data.cached_views 0"
+            )
+        self._tokens = self.frozen_tokens(pixels, views)
+
+    def frozen_tokens(self, pixels: Tensor, views: int) -> Tensor:
+        """Tokens by the frozen image tower of images in so many views (0: one, not augmented), from the cache or anew.
+
+        Returns:
+            float16 ``[N, max(views, 1), P, Dv]``, on the CPU.
+        """
+        frozen = FrozenFeatures(self._config, self._accelerator)
+        vqa = self._vqa
+        return frozen.of_images(vqa.model.vision, pixels, vqa.mean, vqa.std, views, "image tokens")
+
+    def __call__(self, images: Sequence[Tensor], step: int, offset: int) -> dict[str, Tensor]:
+        """Draw a view of each image.
 
         Args:
-            views: this process's images, uint8 ``[B, 3, S, S]``, once for each view of them.
+            images: this process's images, once for each of their at most two views: uint8 ``[B, 3, S, S]``, or where
+                tokens are kept their rows, int64 ``[B]``.
             step: counted from 1.
             offset: of the first of them in the global batch.
 
         Returns:
-            Normalised, float32 ``[V, B, 3, S, S]``, on the device.
+            ``images`` ``[V, B, 3, S, S]``, normalised, or ``image_tokens`` ``[V, B, P, Dv]``, float32, on the device;
+            the two views of an item are different ones.
         """
-        generator, seen = step_generator(self._seed, step), []
-        for pixels in views:
-            drawn = self._augment.draw(self._batch_size, generator)[offset : offset + len(pixels)]
-            seen.append(self._normalised(self._augment.apply(self._scaled(pixels), drawn)))
-        return torch.stack(seen)
+        generator, count = step_generator(self._seed, step), self._batch_size
+        here = slice(offset, offset + len(images[0]))
+        if self._tokens is None:
+            drawn = [self._augment.draw(count, generator)[here] for _ in images]
+            views = [
+                self._normalised(self._augment.apply(self._scaled(pixels), view))
+                for pixels, view in zip(images, drawn, strict=True)
+            ]
+            return {"images": torch.stack(views)}
+        kept = self._config.cached_views
+        chosen = [torch.randint(kept, (count,), generator=generator)]
+        if len(images) == 2:
+            further = torch.randint(1, kept, (count,), generator=generator)
+            chosen.append((chosen[0] + further) % kept)  # never the first one again
+        tokens = [self._tokens[rows, view[here]] for rows, view in zip(images, chosen, strict=True)]
+        return {"image_tokens": torch.stack(tokens).to(self._device).float()}
 
-    def as_they_are(self, pixels: Tensor) -> Tensor:
-        """Images that are not augmented, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""
+    def not_augmented(self, pixels: Tensor) -> Tensor:
+        """Normalised images, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""
         return self._normalised(self._scaled(pixels))
 
     def _scaled(self, pixels: Tensor) -> Tensor:
@@ -179,76 +226,3 @@ class AugmentedViews:
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images - self._mean) / self._std
-
-
-class CachedViews:
-    """Tokens that the frozen image tower made of each image's views once, kept on disk and, as float16, in memory.
-
-    Args:
-        config: the run's ``data``.
-        batch_size: of all processes together.
-        seed: the run's.
-        vqa: the model, on the accelerator's device.
-        pixels: of the images, uint8 ``[N, 3, S, S]``.
-        limit_mb: memory that the tokens may take.
-        accelerator: its processes share the work.
-
-    Raises:
-        ConfigError: they would take more memory.
-        DataError: cached tokens are damaged.
-        CheckpointError: ``data.cache`` cannot be written.
-    """
-
-    def __init__(
-        self,
-        config: ViewsConfig,
-        batch_size: int,
-        seed: int,
-        vqa: MedVQA,
-        pixels: Tensor,
-        limit_mb: int,
-        accelerator: Accelerator,
-    ) -> None:
-        self._views, self._batch_size, self._seed = config.cached_views, batch_size, seed
-        self._device = accelerator.device
-        with torch.no_grad():
-            one = vqa.model.image_tokens(blank_images(vqa, 1).to(self._device))
-        needed = -(-2 * one.numel() * len(pixels) * self._views // 10**6)
-        if needed > limit_mb:
-            raise ConfigError(
-                f"data.cached_views: {self._views} views of {len(pixels):,} images take {needed:,} MB of memory, "
-                f"data.cached_mb allows {limit_mb:,}: keep fewer views, or none by --data.cached_views 0"
-            )
-        self._tokens = frozen_tokens(config, vqa, pixels, self._views, accelerator)  # (N, views, P, Dv)
-
-    def __call__(self, views: Sequence[Tensor], step: int, offset: int) -> Tensor:
-        """Draw.
-
-        Args:
-            views: rows of this process's images, int64 ``[B]``, once for each of their at most two views.
-            step: counted from 1.
-            offset: of the first of them in the global batch.
-
-        Returns:
-            float32 ``[V, B, P, Dv]``, on the device; the two views of an item are different ones.
-        """
-        generator, count = step_generator(self._seed, step), (self._batch_size,)
-        drawn = [torch.randint(self._views, count, generator=generator)]
-        if len(views) == 2:
-            further = torch.randint(1, self._views, count, generator=generator)
-            drawn.append((drawn[0] + further) % self._views)  # never the first one again
-        here = slice(offset, offset + len(views[0]))
-        seen = [self._tokens[rows, view[here]] for rows, view in zip(views, drawn, strict=True)]
-        return torch.stack(seen).to(self._device).float()
-
-
-def frozen_tokens(
-    config: ViewsConfig, vqa: MedVQA, pixels: Tensor, views: int, accelerator: Accelerator
-) -> Tensor:
-    """What the frozen image tower makes of images in so many views (0: one, not augmented), from the cache or anew.
-
-    Returns:
-        float16 ``[N, max(views, 1), P, Dv]``, on the CPU.
-    """
-    frozen = FrozenFeatures(config, accelerator)
-    return frozen.of_images(vqa.model.vision, pixels, vqa.mean, vqa.std, views, "image tokens")

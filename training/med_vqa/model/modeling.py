@@ -1,6 +1,7 @@
 """AMiF's model: image and question encoded, mixed, informed by the answers' vocabulary, and answered word by word."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -15,15 +16,42 @@ from training.med_vqa.model.attention import CoAttention, GatedCrossAttention, r
 from training.med_vqa.model.decoder import AnswerDecoder, Memory, check_attention
 from training.med_vqa.model.vision import build_tower
 
+CLIP_VIT_B_16: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 512,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 288, "layers": 12, "width": 768, "patch_size": 16},
+    },
+    "preprocess_cfg": {
+        "size": [288, 288],
+        "mode": "RGB",
+        "mean": [0.48145466, 0.4578275, 0.40821073],
+        "std": [0.26862954, 0.26130258, 0.27577711],
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill_color": 0,
+    },
+}
+"""OpenAI's image tower and preprocessing at the paper's 288 pixels, which are 325 tokens."""
+CLINICAL_BERT: dict[str, Any] = {
+    "model_type": "bert", "vocab_size": 28_996, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}  # fmt: skip
+"""BERT-base, cased."""
+
 
 class MedVQAConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Everything that the parameters' shapes depend on; no weights and no paths.
 
+    The defaults are the architecture of AMiF's supplement: 445 M parameters, 326 M of them without the decoder.
+
     Args:
         clip: of the image tower, what open_clip_config.json holds: ``model_cfg`` (``embed_dim``, ``vision_cfg``) and
-            ``preprocess_cfg`` (``size``, ``mean``, ``std``, …).
-        text: ``BertConfig.to_dict()`` of the question encoder.
-        decoder: ``BertConfig.to_dict()`` of the answer decoder; the same vocabulary.
+            ``preprocess_cfg`` (``size``, ``mean``, ``std``, …); None: CLIP's ViT-B/16 at 288 pixels.
+        text: ``BertConfig.to_dict()`` of the question encoder; None: ClinicalBERT's.
+        decoder: ``BertConfig.to_dict()`` of the answer decoder, of the same vocabulary; None: ClinicalBERT's.
         cross_attention_layers: the last layers of the decoder that see the encoder states.
         hidden_size: width d of co-attention and gate.
         co_attention_layers: layers of the co-attention.
@@ -53,9 +81,9 @@ class MedVQAConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
-        self.clip = clip or {}
-        self.text = text or {}
-        self.decoder = decoder or {}
+        self.clip = deepcopy(CLIP_VIT_B_16) if clip is None else clip
+        self.text = dict(CLINICAL_BERT) if text is None else text
+        self.decoder = dict(CLINICAL_BERT) if decoder is None else decoder
         self.cross_attention_layers = cross_attention_layers
         self.hidden_size = hidden_size
         self.co_attention_layers = co_attention_layers
@@ -204,24 +232,17 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return Encoded(states, torch.cat([real, real.new_ones(image.shape[:2])], dim=1))
 
     def precompute_cross_attention_kv(self, encoded: Encoded) -> Encoded:
-        """With the decoder's keys and values, B rows of them: worth it before several calls of ``decode``."""
-        return replace(encoded, memory=self._memory(encoded.states))
+        """Add the decoder's keys and values, once: worth it before several calls about the same questions."""
+        if encoded.memory is not None:
+            return encoded
+        return replace(encoded, memory=self.decoder.memory(self.decoder_projection(encoded.states)))
 
-    def decode(
-        self,
-        input_ids: Tensor,
-        encoded: Encoded,
-        mask: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """Scores of the next word piece after each position.
+    def decode(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
+        """Score the next word piece after each position of B answers, which sees the positions before it.
 
         Args:
             input_ids: int64 ``[B, T]``.
             encoded: of the same B questions.
-            mask: bool ``[T, T]`` or ``[B, T, T]``, True = row may attend to column; None: causal. A position always
-                sees itself. With ``positions`` it packs many candidates, or a trie of them, into one sequence.
-            positions: int64 ``[T]``, depth of each position; None: 0 … T − 1.
 
         Returns:
             Logits ``[B, T, V]``.
@@ -229,30 +250,28 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         Raises:
             ShapeError: the rows do not agree, or the answer is longer than the decoder's positions.
         """
-        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded, mask, positions))
+        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded))
         return logits
 
-    def _decoded(
-        self, input_ids: Tensor, encoded: Encoded, mask: Tensor | None = None, positions: Tensor | None = None
-    ) -> Tensor:
+    def next_token_logits(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
+        """Logits of ``decode`` after the last position only, ``[B, V]``."""
+        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded)[:, -1])
+        return logits
+
+    def _decoded(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
         """States ``[B, T, D]`` that the decoder's head turns into scores."""
         _check_rows(encoded.states, input_ids)
-        length, device = input_ids.shape[1], input_ids.device
-        if positions is None:
-            limit = self.decoder.config.max_position_embeddings
-            if length > limit:
-                raise ShapeError(
-                    f"an answer of {length} tokens, and the decoder has {limit} positions: truncate it"
-                )
-            positions = torch.arange(length, device=device)
-        if mask is None:
-            mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        memory = encoded.memory if encoded.memory is not None else self._memory(encoded.states)
-        states: Tensor = self.decoder(input_ids, mask, positions, memory, encoded.mask)
+        length, limit = input_ids.shape[1], self.decoder.config.max_position_embeddings
+        if length > limit:
+            raise ShapeError(
+                f"an answer of {length} tokens, and the decoder has {limit} positions: truncate it"
+            )
+        positions = torch.arange(length, device=input_ids.device)
+        memory = self.precompute_cross_attention_kv(encoded).memory
+        states: Tensor = self.decoder(
+            input_ids, positions[:, None] >= positions, positions, memory, encoded.mask
+        )
         return states
-
-    def _memory(self, states: Tensor) -> Memory:
-        return self.decoder.memory(self.decoder_projection(states))
 
     def forward(
         self,

@@ -6,14 +6,15 @@ answers.json                                what the model ranks and knows
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -180,12 +181,8 @@ def load_answers(folder: Path) -> Answers:
     Raises:
         CheckpointError: answers.json is missing or damaged.
     """
-    content, where = read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged"
-    for name in ("candidates", "knowledge"):
-        listed = content.get(name)
-        if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
-            raise CheckpointError(f'{where}: "{name}" is not a list of strings')
-    return Answers(content["candidates"], content["knowledge"], **plain_fields(Answers, content, where))
+    answers: Answers = parsed(Answers, read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged")
+    return answers
 
 
 def model_folder(folder: Path) -> Path:
@@ -228,24 +225,19 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def plain_fields(kind: type[Any], content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those fields of a dataclass that are strings or numbers, from a JSON object.
+def parsed(kind: Any, content: Any, where: str) -> Any:
+    """JSON values as a dataclass, or another type that pydantic reads; keys that it does not have are left aside.
 
     Args:
-        kind: the dataclass.
-        content: the object.
+        kind: the type.
+        content: the values.
         where: begins the message of an error, such as ``FILE is damaged``.
 
     Raises:
         CheckpointError: one is missing, or of another type.
     """
-    names = {field.name: field.type for field in fields(kind) if field.type in _KINDS}
-    for name, wanted in names.items():
-        value = content.get(name)
-        kinds: Any = (int, float) if wanted is float else wanted
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise CheckpointError(f'{where}: "{name}" is not {_KINDS[wanted]}')
-    return {name: content[name] for name in names}
-
-
-_KINDS: dict[Any, str] = {str: "a string", int: "a whole number", float: "a number"}
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f'{where}: "{".".join(map(str, first["loc"]))}": {first["msg"]}') from error

@@ -25,7 +25,7 @@ from training.data.dataset import Batch, CaptionedImages
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.history import Excluded
-from training.med_vqa.model.images import AugmentedViews, CachedViews, frozen_tokens
+from training.med_vqa.model.images import Views
 from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.model.tokens import (
     Tokens,
@@ -89,7 +89,7 @@ class Exclusions:
         """bool ``[N]``: rows of the store that belong to no excluded case."""
         return ~np.isin(np.asarray(store.group_ids, dtype=object), self.found)
 
-    def facts(self) -> list[dict[str, Any]]:
+    def metadata(self) -> list[dict[str, Any]]:
         """What was left out by which list, for OUTPUT/data.json; empty where nothing was to be."""
         return [asdict(one) for one in self.made]
 
@@ -200,7 +200,7 @@ class Corpus:
         pieces = iter(pieces_of([part for caption in parts for part in caption], self._vqa.tokenizer))
         return [[piece for piece in (next(pieces) for _ in caption) if piece] for caption in parts]
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Counts for metrics.json."""
         return {
             "images": len(self.images),
@@ -272,7 +272,7 @@ class Partners:
 
 
 class StepViews:
-    """One or two views of a step's images: augmented anew, or tokens that the frozen image tower made once.
+    """One or two views of a step's images, and the dev part's images as they are.
 
     Args:
         config: the run's.
@@ -281,28 +281,22 @@ class StepViews:
         accelerator: the run's.
 
     Raises:
-        ConfigError: image tokens would take more memory than ``data.cached_mb``.
-        DataError: cached tokens are damaged.
-        CheckpointError: ``data.cache`` cannot be written.
+        KGTargetsError: as of ``Views.keep_tokens``.
     """
 
     def __init__(self, config: PretrainConfig, vqa: MedVQA, corpus: Corpus, accelerator: Accelerator) -> None:
         data = config.data
-        self._vqa, self._corpus, self._device = vqa, corpus, accelerator.device
+        self._vqa, self._corpus, self._kept = vqa, corpus, data.cached_views > 0
         self._count = 2 if config.loss.views_weight else 1
-        self._augmented = AugmentedViews(data, data.batch_size, config.seed, vqa, accelerator.device)
-        self._cached: CachedViews | None = None
+        self._views = Views(data, data.batch_size, config.seed, vqa, accelerator)
         self._dev: Tensor | None = None
-        if data.cached_views:
-            pixels = _all_pixels(corpus.images)
-            self._cached = CachedViews(
-                data, data.batch_size, config.seed, vqa, pixels, data.cached_mb, accelerator
-            )
+        if self._kept:
+            self._views.keep_tokens(_all_pixels(corpus.images), data.cached_mb)
             if corpus.dev is not None:
-                self._dev = frozen_tokens(data, vqa, _all_pixels(corpus.dev), 0, accelerator)[:, 0]
+                self._dev = self._views.frozen_tokens(_all_pixels(corpus.dev), 0)[:, 0]
 
     def __call__(self, batch: Batch, step: int, offset: int, partners: Tensor | None) -> dict[str, Tensor]:
-        """Show this process's images.
+        """Views of this process's images.
 
         Args:
             batch: its share.
@@ -313,28 +307,23 @@ class StepViews:
         Returns:
             ``images`` ``[V, B, 3, S, S]`` or ``image_tokens`` ``[V, B, N, Dv]``, float32, on the device.
         """
-        if self._cached is not None:
-            own = self._corpus.positions(batch.rows)
-            rows = [own, own if partners is None else partners]
-            return {"image_tokens": self._cached(rows[: self._count], step, offset)}
-        views = [batch.pixels]
-        if self._count == 2:
-            others = None if partners is None else self._corpus.images.batch(partners.numpy()).pixels
-            views.append(batch.pixels if others is None else others)
-        return {"images": self._augmented(views, step, offset)}
+        images = [self._corpus.positions(batch.rows) if self._kept else batch.pixels] * self._count
+        if partners is not None and self._count == 2:
+            images[1] = partners if self._kept else self._corpus.images.batch(partners.numpy()).pixels
+        return self._views(images, step, offset)
 
     @torch.no_grad()
     def dev_tokens(self) -> Tensor:
         """Image tokens of the dev part, as it is, by the tower as it is: ``[N, P, Dv]``, on the device."""
+        model, dev = self._vqa.model, self._corpus.dev
         if self._dev is not None:
-            return self._dev.to(self._device).float()
-        dev = self._corpus.dev
+            return self._dev.to(model.device).float()
         if dev is None:
             raise RuntimeError("there is no dev part")
         parts = []
         for start in range(0, len(dev), DEV_BATCH):
             pixels = dev.batch(range(start, min(start + DEV_BATCH, len(dev)))).pixels
-            parts.append(self._vqa.model.image_tokens(self._augmented.as_they_are(pixels)))
+            parts.append(model.image_tokens(self._views.not_augmented(pixels)))
         return torch.cat(parts)
 
 

@@ -21,7 +21,7 @@ from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain.config import EQ5, PretrainLossConfig, SoftLabelConfig
 from training.med_vqa.pretrain.config import POLICIES as NAMES
-from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 from training.nb_clip.batch_targets import TargetBuilder, make_blocks
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.teachers.online import OnlineTeacher
@@ -64,15 +64,16 @@ class LabelSource:
                     f"policy that does ({', '.join(policy for policy, names in READ_BY.items() if name in names)})"
                 )
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """For OUTPUT/data.json."""
-        facts = {
+        described = describe_data(self.store) if isinstance(self.store, TargetStore) else {}
+        return {
             "name": self.name,
             "policy": self.policy,
             "weight": self.config.weight,
             "digest": self.digest,
+            **described,
         }
-        return {**facts, **(describe_data(self.store) if isinstance(self.store, TargetStore) else {})}
 
 
 def open_label_sources(
@@ -227,13 +228,17 @@ class LabelBuilder:
         # The baseline's targets: the identity, and the mask of pairs of one case.
         pairs = PolicyConfig(threshold=0.0)
         self._hard = TargetBuilder(data, LossConfig(name="info_nce"), pairs, device)
-        self._sources = []
-        for source in sources:
-            blocks, known = (
+        total = sum(source.config.weight for source in sources)
+        self._sources = [
+            (
+                source.config.weight / total,
                 similarities(source, device, loss.device_factors_mb),
+                _grade(source, loss),
                 torch.as_tensor(source.known),
             )
-            self._sources.append((source.config.weight, blocks, _grade(source, loss), known))
+            for source in sources
+            if source.config.weight
+        ]
         self._device = device
 
     def __call__(
@@ -247,31 +252,28 @@ class LabelBuilder:
             offset: rank · B_local.
             second: store rows of the images that all ranks' second views show, as ``rows_of_all``; None: the same.
         """
-        mask = self._hard(local, rows_of_all, offset).mask
+        targets = self._hard(local, rows_of_all, offset)
+        hard, mask = targets.i2t, targets.mask
         if not self._sources:
-            hard = hard_targets(len(local), len(rows_of_all), offset, self._device)
             return StepTargets(hard, hard, hard, hard, hard, mask)
         items = local, rows_of_all
         others = None if second is None else (second[offset : offset + len(local)], second)
         second_views = items if others is None else others
         # Whose rows and whose columns each block has: for what is known of them.
         sides = [items, items, (local, second_views[1]), (second_views[0], rows_of_all), items]
-        parts: list[tuple[float, list[Tensor]]] = []
+        mixed = [torch.zeros_like(hard)] * len(sides)
         for weight, blocks_of, grade, known in self._sources:
             blocks = blocks_of(items, others)
             done: dict[int, Tensor] = {}
             for block, (rows, columns) in zip(blocks, sides, strict=True):
-                if id(block) not in done:  # what knowledge says of a pair is graded once
+                if id(block) not in done:  # a knowledge store's blocks are the same for several terms
                     # A positive of two images is soft only where both are known.
                     here = known[rows] & known[columns[offset : offset + len(rows)]]
                     kept = here.to(self._device), known[columns].to(self._device)
                     done[id(block)] = grade(block, offset, *kept, mask)
-            parts.append((weight, [done[id(block)] for block in blocks]))
-        mixed = parts[0][1]
-        if len(parts) > 1:
-            mixed = [
-                blend([(weight, found[place]) for weight, found in parts]) for place in range(len(sides))
-            ]
+            graded = [done[id(block)] for block in blocks]
+            pairs = zip(mixed, graded, strict=True)
+            mixed = graded if weight == 1.0 else [torch.add(sum_, one, alpha=weight) for sum_, one in pairs]
         image_text, text_image, views, back, texts = mixed
         return StepTargets(image_text, text_image, views, back, texts, mask)
 

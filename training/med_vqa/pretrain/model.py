@@ -20,10 +20,11 @@ from torch.utils.checkpoint import checkpoint
 
 from training.clip.freeze import hold_in_eval
 from training.med_vqa.model.attention import real_somewhere
+from training.med_vqa.model.history import Temperature
 from training.med_vqa.model.modeling import MedVQAModel
 from training.med_vqa.pretrain.config import PretrainConfig
 
-TEMPERATURES = ("image_text", "views", "texts")
+TEMPERATURES: tuple[Temperature, ...] = ("image_text", "views", "texts")
 LEAST, MOST = 0.01, 1.0
 """Bounds of a temperature that learns."""
 _GROUPS = 4
@@ -55,7 +56,7 @@ class Heads(nn.Module):
         taus: temperatures by name.
     """
 
-    def __init__(self, width: int, embed_dim: int, dropout: float, taus: dict[str, float]) -> None:
+    def __init__(self, width: int, embed_dim: int, dropout: float, taus: dict[Temperature, float]) -> None:
         super().__init__()
         self.image = nn.Linear(width, embed_dim, bias=False)
         self.text = nn.Linear(width, embed_dim, bias=False)

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
+from torch.nn import functional as F
 
 from kg_targets.losses.contrastive import gather_rows, target_entropy
 from kg_targets.store import TargetStore
@@ -28,7 +29,6 @@ from training.engine.session import Prepared
 from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
-from training.med_vqa.model.tokens import Tokens
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
 from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
@@ -111,7 +111,10 @@ class PretrainRun(Task[Step]):
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
         self.batch_size, self.validate_every = data.batch_size, config.validate_every
-        self.selector = self._selector()
+        self.selector = None
+        if self.corpus.dev is not None:
+            cases = case_codes([store.group_ids[row] for row in self.corpus.dev.rows])
+            self.selector = Selector(cases.tolist(), self.corpus.dev_tokens())
         self.measure = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
         start = config.model.start
@@ -120,13 +123,6 @@ class PretrainRun(Task[Step]):
         model.to(accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)
         self.learns(model, accelerator, config.optim, self.sampler.steps)
-
-    def _selector(self) -> Selector | None:
-        dev = self.corpus.dev
-        if dev is None:
-            return None
-        groups = self.corpus.store.group_ids
-        return Selector(case_codes([groups[row] for row in dev.rows]).tolist(), self.corpus.dev_tokens())
 
     def batches(self, epoch: int, skip: int, first_step: int) -> Iterator[Step]:
         """Batches of an epoch; the labels of the next one are looked up while the former one trains."""
@@ -176,9 +172,12 @@ class PretrainRun(Task[Step]):
         if not self.corpus.sentences or not self.config.loss.texts_weight:
             return ids[None], mask[None], of_all
         generator = drawn_for("texts", self.config.seed, step)
-        places = slice(offset, offset + len(positions))
+        places, length = slice(offset, offset + len(positions)), ids.shape[1]
         other = self.corpus.sentence_samples(positions, generator, places)
-        return *_together(ids, mask, other), of_all
+        # A second text is never longer than the longest caption of the batch.
+        second = F.pad(other.ids, (0, length))[:, :length]
+        mask_of_second = torch.arange(length) < other.lengths[:, None]
+        return torch.stack([ids, second]), torch.stack([mask, mask_of_second]), of_all
 
     def _measured(self, values: dict[str, Tensor], targets: StepTargets, offset: int) -> dict[str, Tensor]:
         """What a log line tells besides the terms: of the image-text labels, and temperatures that learn."""
@@ -219,8 +218,8 @@ class PretrainRun(Task[Step]):
         """What the corpus is, and the size of the model; every process has to ask."""
         return {
             "stage": self.config.stage,
-            **self.corpus.facts(),
-            "excluded": self.exclusions.facts(),
+            **self.corpus.metadata(),
+            "excluded": self.exclusions.metadata(),
             "broken_images": len(set(gather_object(self.corpus.images.broken))),
             **parameter_counts(self.accelerator.unwrap_model(self.model)),
         }
@@ -243,20 +242,10 @@ class PretrainRun(Task[Step]):
         )
 
 
-def _together(ids: Tensor, mask: Tensor, other: Tokens) -> tuple[Tensor, Tensor]:
-    """Two texts of each item in one tensor, ``[2, B, L]``; a second text is never longer than its caption's batch."""
-    length = ids.shape[1]
-    second = torch.zeros_like(ids)
-    width = min(length, other.ids.shape[1])
-    second[:, :width] = other.ids[:, :width]
-    real = torch.arange(length) < other.lengths.clamp(max=length)[:, None]
-    return torch.stack([ids, second]), torch.stack([mask, real])
-
-
 def _describe(store: TargetStore, exclusions: Exclusions, labels: Sequence[LabelSource]) -> dict[str, Any]:
     """OUTPUT/data.json: the data, what was left out, and where soft labels come from; never a caption or an id."""
     return {
         "train": describe_data(store),
-        "excluded": exclusions.facts(),
-        "soft_labels": [source.facts() for source in labels],
+        "excluded": exclusions.metadata(),
+        "soft_labels": [source.metadata() for source in labels],
     }

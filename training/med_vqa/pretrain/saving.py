@@ -8,23 +8,23 @@ heads.safetensors                                         projections, matching 
 trained_on.json                                           of that fine-tuning, where it is recorded
 """
 
-import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import CheckpointError
-from training.med_vqa.model.build import FUSION, TOWERS
+from training.folders import write_json
 from training.med_vqa.model.history import (
-    FIELD,
     PRETRAINING,
+    Part,
     Pretraining,
+    PretrainingRecord,
+    Temperature,
     TrainingHistory,
-    as_json,
     read_pretraining,
     save_trained_on,
 )
@@ -33,7 +33,10 @@ from training.med_vqa.pretrain.corpus import Corpus, Exclusions
 from training.med_vqa.pretrain.model import TEMPERATURES, Heads, PretrainingModel
 
 HEADS = "heads.safetensors"
-_LEARNT = "learnt_temperatures"
+TOWERS: tuple[Part, ...] = ("vision", "text", "image_projection", "text_projection")
+"""Parts that stage one trains."""
+FUSION: tuple[Part, ...] = ("co_attention",)
+"""Those that stage two adds."""
 
 
 def pretraining_of(stage: str, corpus: Corpus, exclusions: Exclusions) -> Pretraining:
@@ -71,16 +74,16 @@ def save_pretrained(
     except SafetensorError as error:  # how a full disk comes out of safetensors
         raise OSError(str(error)) from error
     shutil.copymode(folder / CONFIG, folder / HEADS)
-    record: dict[str, Any] = {
-        "stage": model.stage,
-        "trained": [*TOWERS, *(FUSION if model.stage == "two" else ())],
-        "embed_dim": heads.image.out_features,
-        "temperatures": {name: round(heads.tau(name).item(), 6) for name in TEMPERATURES},
-        _LEARNT: _learnt(heads),
-        "fine_tuned": past.fine_tuned,
-        FIELD: as_json((*past.pretrainings, pretraining)),
-    }
-    (folder / PRETRAINING).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = PretrainingRecord(
+        stage=model.stage,
+        trained=TOWERS + (FUSION if model.stage == "two" else ()),
+        embed_dim=heads.image.out_features,
+        temperatures={name: round(heads.tau(name).item(), 6) for name in TEMPERATURES},
+        learnt_temperatures=_learnt(heads),
+        fine_tuned=past.fine_tuned,
+        pretrainings=(*past.pretrainings, pretraining),
+    )
+    write_json(folder / PRETRAINING, asdict(record))
     if past.fine_tuning is not None:
         save_trained_on(folder, past.fine_tuning)
 
@@ -103,7 +106,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     """
     path, heads, record = start / HEADS, model.heads, read_pretraining(start)
     two = model.stage == "two"
-    if not record or not path.is_file():
+    if record is None or not path.is_file():
         if two:
             raise CheckpointError(
                 f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two goes on from a "
@@ -112,23 +115,21 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
         return [f"model.start {start} has no heads: those of this run are new"]
     content = _read_heads(path, heads)
     if any(content[name].shape != value.shape for name, value in heads.state_dict().items()):
-        widths = f"its heads are {record.get('embed_dim')} wide and those of this"
+        widths = f"its heads are {record.embed_dim} wide and those of this"
         if two:
             raise CheckpointError(
                 f"model.start {start}: {widths} model {heads.image.out_features}: set model.embed_dim as in the "
                 "pre-training"
             )
         return [f"model.start {start}: {widths} run {heads.image.out_features}: they are new"]
-    here, there = _learnt(heads), record.get(_LEARNT, [])
-    if not isinstance(there, list) or not set(there) <= set(TEMPERATURES):
-        raise CheckpointError(f'{start / PRETRAINING} is damaged: "{_LEARNT}" does not list temperatures')
+    here, there = _learnt(heads), record.learnt_temperatures or ()
     configured = {
         name: value
         for name, value in heads.state_dict().items()
         if name.startswith("log_taus.") and name.removeprefix("log_taus.") not in set(here) & set(there)
     }
     heads.load_state_dict({**content, **configured})
-    if here and _LEARNT not in record:
+    if here and record.learnt_temperatures is None:
         unknown = "does not record whether it learnt its temperatures: they start as configured"
         return [f"model.start {start} {unknown}"]
     dropped = [
@@ -141,8 +142,8 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     return [f"temperatures that the start learnt are fixed here, as configured: {'; '.join(dropped)}"]
 
 
-def _learnt(heads: Heads) -> list[str]:
-    return [name for name in TEMPERATURES if heads.log_taus[name].requires_grad]
+def _learnt(heads: Heads) -> tuple[Temperature, ...]:
+    return tuple(name for name in TEMPERATURES if heads.log_taus[name].requires_grad)
 
 
 def _read_heads(path: Path, heads: Heads) -> dict[str, Tensor]:

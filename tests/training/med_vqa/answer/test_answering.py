@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.training.med_vqa.answer.fakes import CANDIDATES, answers, one_thread, tiny_med_vqa
 from training.errors import ConfigError, ShapeError
 from training.med_vqa.answer import MODES, Answerer
-from training.med_vqa.answer.generation import generate
+from training.med_vqa.answer.modes import generate
 from training.med_vqa.model.saving import MedVQA
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
@@ -125,24 +125,24 @@ def test_generation_takes_the_likeliest_token_at_each_step(med_vqa: MedVQA, imag
         tokens = med_vqa.model.image_tokens(images)
         encoded = med_vqa.model.encode(tokens, asked["input_ids"], asked["attention_mask"])
     for longest in (1, 4, 20):
-        found = generate(
+        found, likelihoods = generate(
             med_vqa.model, encoded, tokenizer.cls_token_id, tokenizer.sep_token_id, forbidden, longest
         )
-        for row, one in enumerate(found):
+        for row, token_ids in enumerate(found):
             words, likelihood, ended = [tokenizer.cls_token_id], 0.0, False
             while not ended and len(words) <= longest + 1:
                 with torch.no_grad():
                     alone = encoded.map(lambda part, row=row: part[row : row + 1])
-                    chances = med_vqa.model.decode(torch.tensor([words]), alone)[0, -1].log_softmax(-1)
-                ranked = chances.argsort(descending=True).tolist()
+                    log_probs = med_vqa.model.decode(torch.tensor([words]), alone)[0, -1].log_softmax(-1)
+                ranked = log_probs.argsort(descending=True).tolist()
                 barred = {*forbidden, *([tokenizer.sep_token_id] if len(words) == 1 else [])}
                 chosen = next(token for token in ranked if token not in barred)
                 ended = chosen == tokenizer.sep_token_id
                 if ended or len(words) <= longest:
-                    likelihood += float(chances[chosen])
+                    likelihood += float(log_probs[chosen])
                 words.append(chosen)
-            assert one.token_ids == tuple(words[1 : longest + 1] if not ended else words[1:-1])
-            assert one.cut is not ended and math.isclose(one.log_likelihood, likelihood, abs_tol=1e-4)
+            assert token_ids == tuple(words[1 : longest + 1] if not ended else words[1:-1])
+            assert math.isclose(float(likelihoods[row]), likelihood, abs_tol=1e-4)
 
 
 def test_generation_ends_and_writes_candidates_as_they_are_written(med_vqa: MedVQA, images: Tensor) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizerFast
 
+from tests.processes import kg_targets
 from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import SPECIAL, write_world
 from tests.training.vqa.world import WORDS as VOCABULARY
@@ -19,7 +20,8 @@ from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.saving import Answers, MedVQA, save_med_vqa
 from training.med_vqa.model.tokens import questions_as_tokens
-from training.predict import main as predict
+
+predict = kg_targets("predict")
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
 pytestmark = pytest.mark.e2e

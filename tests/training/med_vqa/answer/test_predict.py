@@ -13,17 +13,19 @@ import yaml
 from PIL import Image
 
 from kg_targets.manifest import Manifest
+from tests.processes import kg_targets
 from tests.training.med_vqa.answer.fakes import one_thread
 from tests.training.vqa.world import write_world
-from training.med_vqa.answer.__main__ import main as evaluate
 from training.med_vqa.answer.evaluation import derangement
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
 from training.med_vqa.model.history import Digests, TrainedOn, save_trained_on
 from training.med_vqa.model.saving import Answers, save_med_vqa
-from training.predict import main as predict
 from training.vqa.predictions import read_predictions
 from training.vqa.protocols import prepare
+
+evaluate = kg_targets("evaluate vqa")
+predict = kg_targets("predict")
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
 pytestmark = pytest.mark.e2e

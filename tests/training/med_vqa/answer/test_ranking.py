@@ -53,8 +53,8 @@ def expected(med_vqa: MedVQA, images: Tensor) -> Tensor:
 
 def _flat_one(model: Any, tokenizer: Any, encoded: Encoded, candidate: str) -> float:
     ids = tokenizer([candidate], return_tensors="pt")["input_ids"]  # [CLS] … [SEP]
-    chances = model.decode(ids[:, :-1], encoded)[0].log_softmax(dim=-1)
-    return sum(float(chances[place, token]) for place, token in enumerate(ids[0, 1:].tolist()))
+    log_probs = model.decode(ids[:, :-1], encoded)[0].log_softmax(dim=-1)
+    return sum(float(log_probs[place, token]) for place, token in enumerate(ids[0, 1:].tolist()))
 
 
 def scores(answerer: Answerer, images: Tensor, texts: list[str], **options: Any) -> Tensor:
@@ -154,8 +154,8 @@ def _first_tokens(med_vqa: MedVQA, image: Tensor, question: str) -> list[float]:
             model.image_tokens(image[None]), asked["input_ids"], asked["attention_mask"], knowledge
         )
         start = torch.tensor([[tokenizer.cls_token_id]])
-        chances: list[float] = model.decode(start, encoded)[0, -1].log_softmax(dim=-1).tolist()
-    return chances
+        log_probs: list[float] = model.decode(start, encoded)[0, -1].log_softmax(dim=-1).tolist()
+    return log_probs
 
 
 def test_a_short_list_of_all_is_the_exact_ranking(med_vqa: MedVQA, images: Tensor) -> None:

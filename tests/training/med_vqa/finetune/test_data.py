@@ -14,11 +14,11 @@ from PIL import Image
 from kg_targets.manifest import Manifest
 from tests.images import encoded, plain_clip
 from tests.training.vqa.world import edit_questions, write_world
+from training.arguments import read_config
 from training.errors import ConfigError, DataError
 from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.images import ImageTable
-from training.options import build
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import PROTOCOLS, Split, prepare
 
@@ -99,9 +99,9 @@ def test_missing_and_broken_images_are_counted_and_one_too_many_is_named(
     assert told.startswith("1 of 12 images are missing or broken, 0 allowed (data.max_broken); the first: ")
     assert "train3.png" in told and message in told and "\n" not in told
     data = data_of(world, max_broken=1)
-    facts = data.facts()
-    assert (facts["broken_images"], facts["images"], facts["questions_without_image"]) == (1, 11, 4)
-    assert facts["questions"] + facts["validation_questions"] == 44
+    metadata = data.metadata()
+    assert (metadata["broken_images"], metadata["images"], metadata["questions_without_image"]) == (1, 11, 4)
+    assert metadata["questions"] + metadata["validation_questions"] == 44
     assert not any(question.image_path.endswith("train3.png") for question in (*data.train, *data.validation))
 
 
@@ -112,7 +112,7 @@ def test_a_data_set_without_images_is_an_error_and_blank_images_need_none(world:
         data_of(world, max_broken=99)
     data = data_of(world, images="blank")
     assert data.images is None and len(data.train) + len(data.validation) == 48
-    assert data.facts()["images"] == 0
+    assert data.metadata()["images"] == 0
 
 
 def _kinds() -> dict[str, bytes]:
@@ -146,11 +146,14 @@ def test_questions_that_cannot_be_learnt_from_are_skipped_and_counted(world: Pat
         train_6={"answer": "left " * 200},
     )  # fmt: skip
     data = data_of(world, max_question_tokens=16)
-    facts = data.facts()
-    assert facts["questions"] + facts["validation_questions"] == 46 and sum(facts["skipped"].values()) == 2
+    metadata = data.metadata()
+    assert (
+        metadata["questions"] + metadata["validation_questions"] == 46
+        and sum(metadata["skipped"].values()) == 2
+    )
     learnt = {question.id for question in data.train}
     assert {"train-2", "train-6"} <= learnt  # of the seed's training part
-    assert facts["questions_cut"] >= 1 and facts["answers_cut"] == 1
+    assert metadata["questions_cut"] >= 1 and metadata["answers_cut"] == 1
     assert data.right_answers.ids.shape[1] == 32
 
 
@@ -161,18 +164,12 @@ def test_lengths_beyond_the_models_positions_are_refused_before_anything_is_read
 
 
 def inputs_of(world: Path, table: ImageTable | None, **data: Any) -> Any:
-    tree = {
-        "output": "o",
-        "model": {"preset": "tiny", "lock_vision": True},
-        "data": {
-            "dataset": "vqa_rad",
-            "data_root": str(world),
-            "cache": str(world / "cache"),
-            "batch_size": 6,
-            **data,
-        },
-    }
-    return StepImages(build(FinetuneConfig, tree), fake_vqa(world), table, Accelerator(cpu=True))
+    given = {"dataset": "vqa_rad", "data_root": world, "cache": world / "cache", "batch_size": 6, **data}
+    flags = [f"--data.{name}={value}" for name, value in given.items()]
+    config = read_config(
+        FinetuneConfig, ["--output=o", "--model.preset=tiny", "--model.lock_vision=true", *flags]
+    )
+    return StepImages(config, fake_vqa(world), table, Accelerator(cpu=True))
 
 
 @pytest.mark.parametrize(("views", "name"), [(0, "images"), (3, "image_tokens")])

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
+from tests.processes import kg_targets
 from tests.training.med_vqa.pretrain.world import pretrain_arguments, stage_two, write_pretrain_world
 from tests.training.vqa.world import finetune_arguments
-from training.med_vqa.answer.__main__ import main as evaluate
 from training.med_vqa.model.history import FILE
 from training.run import main as train
 from training.vqa.predictions import read_predictions, write_predictions
+
+evaluate = kg_targets("evaluate vqa")
 
 pytestmark = pytest.mark.e2e
 SHORT = ("--optim.max_steps=1", "--data.dev_share=0")

@@ -22,13 +22,13 @@ from kg_targets.manifest import Manifest
 from tests import REPOSITORY
 from tests.processes import run_in_two_processes
 from tests.training.vqa.world import finetune_arguments, logged, write_world
+from training.arguments import read_config
 from training.engine.checkpoint import FINISHED
 from training.engine.state import STATE
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.saving import WEIGHTS
-from training.options import build, read_options
 from training.run import main as run
 from training.vqa.protocols import prepare
 
@@ -59,7 +59,7 @@ def gradients(world: Path, accelerator: Accelerator, knowledge: bool) -> list[di
     """
     torch.manual_seed(0)
     given = finetune_arguments(world, world / "unused", f"--data.knowledge={str(knowledge).lower()}")
-    config = build(FinetuneConfig, read_options(FinetuneConfig, given))
+    config = read_config(FinetuneConfig, given)
     split = prepare(Manifest.load("vqa_rad", "questions"), world / "data", "strict", validation_share=0.2)
     task = FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
     collected = []

@@ -1,7 +1,9 @@
 """Sizes, starts and freezing of a Med-VQA model."""
 
 import importlib.util
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +15,44 @@ from tests.training.clip import fakes as clip_fakes
 from tests.training.med_vqa import fakes as fakes
 from training.clip.load import load_clip, model_config, write_model_folder
 from training.errors import ConfigError
-from training.med_vqa import MedVQAModel
+from training.med_vqa import MedVQAConfig, MedVQAModel
 from training.med_vqa.model.build import architecture, build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
-from training.options import leaves
 
 
 def millions(module: torch.nn.Module) -> float:
     return sum(value.numel() for value in module.parameters()) / 1e6
 
 
-def test_the_papers_model_has_the_papers_parts() -> None:
+def paper_preset() -> MedVQAConfig:
     vision = {key: model_config("ViT-B-16")[key] for key in ("embed_dim", "vision_cfg")}
     vision["vision_cfg"]["image_size"] = 288
-    config = architecture(VQAModelConfig(preset="paper"), {"model_cfg": vision}, BertConfig(vocab_size=28996))
+    return architecture(VQAModelConfig(preset="paper"), {"model_cfg": vision}, BertConfig(vocab_size=28996))
+
+
+@pytest.mark.parametrize("config", [MedVQAConfig, paper_preset])
+def test_the_papers_model_has_the_papers_parts(config: Callable[[], MedVQAConfig]) -> None:
     with torch.device("meta"):
-        model = MedVQAModel(config)
+        model = MedVQAModel(config())
     assert model.vision.tower.positional_embedding.shape[0] == 325
     assert [layer.cross_attention is not None for layer in model.decoder.layers] == [False] * 6 + [True] * 6
     expected = {"vision": 86.3, "text": 108.3, "co_attention": 113.4, "gate": 14.77, "decoder": 122.5}
     assert {name: millions(getattr(model, name)) for name in expected} == pytest.approx(expected, rel=0.02)
     assert millions(model) - millions(model.decoder) == pytest.approx(326, rel=0.02)
+
+
+def test_the_default_configuration_is_the_paper_preset() -> None:
+    default, preset = MedVQAConfig().to_dict(), paper_preset().to_dict()
+    vision = {**default.pop("clip")["model_cfg"]["vision_cfg"]}
+    assert vision == preset.pop("clip")["model_cfg"]["vision_cfg"] and default == preset
+
+
+def test_a_saved_configuration_holds_every_field_and_so_depends_on_no_default() -> None:
+    fields = set(inspect.signature(MedVQAConfig).parameters) - {"kwargs"}
+    assert fields <= json.loads(MedVQAConfig().to_json_string()).keys()
+    first, second = MedVQAConfig(), MedVQAConfig()
+    first.clip["model_cfg"]["vision_cfg"]["layers"] = first.text["num_hidden_layers"] = 1
+    assert second.clip["model_cfg"]["vision_cfg"]["layers"] == second.text["num_hidden_layers"] == 12
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
@@ -214,7 +233,3 @@ def test_only_a_bert_with_its_own_tokenizer_is_a_start(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"{}")
     with pytest.raises(ConfigError):
         fakes.built(folder)
-
-
-def test_every_field_is_documented() -> None:
-    assert all(option.doc for option in leaves(VQAModelConfig, "model."))

@@ -94,11 +94,15 @@ def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"images": 1}, '"images" is not a string'),
-        ({"seed": "3"}, '"seed" is not a whole number'),
-        ({"validation_share": True}, '"validation_share" is not a number'),
-        ({"digests": []}, '"digests" does not list questions'),
-        ({"digests": {"questions": ["a"], "images": [1]}}, '"digests" does not list images'),
+        ({"images": 1}, '"images": Input should be a valid string'),
+        ({"seed": "3"}, '"seed": Input should be a valid integer'),
+        ({"validation_share": True}, '"validation_share": Input should be a valid number'),
+        ({"split_seed": None}, '"split_seed": Input should be a valid integer'),
+        ({"digests": []}, '"digests": Input should be an object'),
+        (
+            {"digests": {"questions": ["a"], "images": [1]}},
+            r'"digests\.images\.0": Input should be a valid string',
+        ),
     ],
 )
 def test_a_damaged_record_is_told(data: Path, tmp_path: Path, wrong: dict[str, object], message: str) -> None:
@@ -189,10 +193,10 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     (tmp_path / "pretraining.json").write_text("{}")
     assert TrainedOn.of(config, split).pretrainings == UNRECORDED
     for wrong, message in (
-        ({}, '"pretrainings" is not a list'),
-        ([{"stage": 1}], '"excluded" is not a list'),
-        ([{"excluded": [], "stage": 1}], '"stage" is not a string'),
-        ([{"excluded": [None]}], '"excluded" is not a list'),
+        ({}, '"pretrainings": Input should be a valid array'),
+        ([{**as_json((known,))[0], "excluded": {}}], r'"pretrainings\.0\.excluded": Input should be a valid'),
+        ([{"excluded": [], "stage": 1}], r'"pretrainings\.0\.stage": Input should be a valid string'),
+        ([{**as_json((known,))[0], "excluded": [None]}], r'"pretrainings\.0\.excluded\.0": Input should be'),
     ):
         (tmp_path / "pretraining.json").write_text(json.dumps({"pretrainings": wrong}))
         with pytest.raises(CheckpointError, match=r"pretraining\.json is damaged: " + message):
@@ -200,7 +204,7 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
 
 
 def test_pre_trainings_are_told_in_one_clause() -> None:
-    bare = Pretraining("one", "medpix", "train", "f", 900, 100)
+    bare = Pretraining("one", "medpix", "train", "f", 900, 100, excluded=())
     apart = replace(bare, excluded=(Excluded("data.exclude", "s", 20, 18, 82),))
     again = replace(apart, stage="two")
     assert told(()) == "" and told(UNRECORDED) == "pre-training not recorded"

@@ -143,9 +143,10 @@ def test_candidates_packed_as_a_trie_score_as_they_do_alone() -> None:
             mask[node] |= mask[parent]
     positions = mask.sum(dim=1) - 1
     with torch.no_grad():
-        packed = model.decode(tree.expand(3, -1), states, mask, positions)
-        per_row = model.decode(
-            tree.expand(3, -1), model.precompute_cross_attention_kv(states), mask.expand(3, -1, -1), positions
+        memory = model.precompute_cross_attention_kv(states).memory
+        packed, per_row = (
+            model.decoder.scores(model.decoder(tree.expand(3, -1), seen, positions, memory, states.mask))
+            for seen in (mask, mask.expand(3, -1, -1))
         )
         for candidate, nodes in ((first, [0, 1, 2, 3]), (second, [0, 1, 4])):
             alone = model.decode(candidate.expand(3, -1), states)

@@ -198,9 +198,9 @@ def test_a_damaged_folder_is_told_on_one_line(
         (lambda folder: (folder / "answers.json").unlink(), "it has no answers.json"),
         (cut("answers.json"), r"answers\.json is damaged"),
         (lambda folder: (folder / "answers.json").write_text("[]"), "it is not a JSON object"),
-        (change_json("answers.json", candidates="yes"), '"candidates" is not a list of strings'),
-        (change_json("answers.json", knowledge=[1]), '"knowledge" is not a list of strings'),
-        (change_json("answers.json", protocol=None), '"protocol" is not a string'),
+        (change_json("answers.json", candidates="yes"), '"candidates": Input should be a valid array'),
+        (change_json("answers.json", knowledge=[1]), r'"knowledge\.0": Input should be a valid string'),
+        (change_json("answers.json", protocol=None), '"protocol": Input should be a valid string'),
     ],
 )
 def test_damaged_answers_are_told_on_one_line(

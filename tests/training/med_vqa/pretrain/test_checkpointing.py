@@ -10,7 +10,6 @@ from tests.training.med_vqa import fakes as fakes
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
 from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.objective import PretrainingStep
-from training.med_vqa.pretrain.soft_labels import hard_targets
 
 LENGTHS = (6, 4, 5, 3, 6)
 
@@ -30,7 +29,7 @@ def trained(model: PretrainingStep) -> tuple[float, dict[str, Tensor], int]:
     images = torch.randn(2, len(LENGTHS), 3, 32, 32, generator=generator)
     ids = torch.randint(5, 12, (1, len(LENGTHS), max(LENGTHS)), generator=generator)
     mask = fakes.mask(*LENGTHS)
-    hard = hard_targets(len(LENGTHS), len(LENGTHS), 0)
+    hard = fakes.hard_targets(len(LENGTHS), len(LENGTHS), 0)
     kept: dict[int, int] = {}
     weights = {value.data_ptr() for value in model.parameters()}
 

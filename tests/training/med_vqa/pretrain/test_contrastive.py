@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kg_targets.losses.policies import evidence_policy, pair_structure
+from tests.training.med_vqa import fakes as fakes
 from training.errors import ConfigError, DataError, ShapeError
 from training.med_vqa.pretrain.losses import soft_contrastive_loss
-from training.med_vqa.pretrain.soft_labels import blend, hard_targets, teacher_targets
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 
 Array = NDArray[np.float64]
 LOCAL, GLOBAL, OFFSET, TAU = 4, 12, 8, 0.07
@@ -91,28 +91,6 @@ def test_blocks_that_do_not_hold_their_positives_and_unknown_spaces_are_errors()
         teacher_targets(torch.zeros(2, 2), 0, 0.01, mask=torch.zeros(2, 3, dtype=torch.bool))
 
 
-def test_several_sources_are_mixed_by_their_weights() -> None:
-    similarity = torch.rand(LOCAL, GLOBAL, generator=torch.Generator().manual_seed(2))
-    graph = evidence_policy(similarity, 0.5, pairs=pair_structure(similarity, OFFSET))
-    teacher = teacher_targets(5 * unit(LOCAL, 0) @ unit(GLOBAL, 1).T, OFFSET, 0.01)
-    mixed = blend([(3.0, graph), (1.0, teacher)])
-    expected = (3 * graph.double() + teacher.double()) / 4
-    np.testing.assert_allclose(mixed.numpy(), expected.numpy(), atol=1e-7)
-    np.testing.assert_allclose(mixed.sum(1).numpy(), 1, atol=1e-6)
-    torch.testing.assert_close(blend([(0.0, teacher), (0.2, graph)]), graph)
-
-
-@pytest.mark.parametrize("weights", [(), (0.0,), (1.0, -0.5), (float("nan"), 1.0)])
-def test_weights_that_mix_nothing_are_an_error(weights: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match="soft_labels: weights must be"):
-        blend([(weight, torch.eye(3)) for weight in weights])
-
-
-def test_sources_of_different_batches_cannot_be_mixed() -> None:
-    with pytest.raises(ShapeError, match="cannot be mixed"):
-        blend([(1.0, torch.eye(3)), (1.0, torch.eye(4))])
-
-
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_loss_is_the_kl_divergence_of_the_formula(masked: bool) -> None:
     features, others = unit(LOCAL, 0), unit(GLOBAL, 1)
@@ -126,7 +104,7 @@ def test_the_loss_is_the_kl_divergence_of_the_formula(masked: bool) -> None:
 @pytest.mark.parametrize("offset", [0, OFFSET])
 def test_hard_labels_give_clips_cross_entropy_and_its_gradient(offset: int) -> None:
     features, others = unit(LOCAL, 0).requires_grad_(), unit(GLOBAL, 1).requires_grad_()
-    ours = soft_contrastive_loss(features, others, hard_targets(LOCAL, GLOBAL, offset), TAU, offset)
+    ours = soft_contrastive_loss(features, others, fakes.hard_targets(LOCAL, GLOBAL, offset), TAU, offset)
     theirs = F.cross_entropy(features @ others.T / TAU, torch.arange(offset, offset + LOCAL))
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
     gradients = [torch.autograd.grad(loss, [features, others]) for loss in (ours, theirs)]
@@ -142,7 +120,7 @@ def test_the_loss_is_zero_where_the_student_equals_the_teacher() -> None:
 
 def test_a_learnt_temperature_gets_the_gradient_of_the_formula() -> None:
     features, others = unit(LOCAL, 0).double(), unit(GLOBAL, 1).double()
-    targets = hard_targets(LOCAL, GLOBAL, OFFSET)
+    targets = fakes.hard_targets(LOCAL, GLOBAL, OFFSET)
     tau = torch.tensor(TAU, requires_grad=True)
     loss = soft_contrastive_loss(features.float(), others.float(), targets, tau, OFFSET)
     (gradient,) = torch.autograd.grad(loss, tau)
@@ -155,7 +133,7 @@ def test_a_learnt_temperature_gets_the_gradient_of_the_formula() -> None:
 
 
 def test_autocast_does_not_lower_the_precision_of_the_loss() -> None:
-    features, others, targets = unit(LOCAL, 0), unit(GLOBAL, 1), hard_targets(LOCAL, GLOBAL, 0)
+    features, others, targets = unit(LOCAL, 0), unit(GLOBAL, 1), fakes.hard_targets(LOCAL, GLOBAL, 0)
     alone = soft_contrastive_loss(features, others, targets, TAU, 0)
     with torch.autocast("cpu", torch.bfloat16):
         assert soft_contrastive_loss(features, others, targets, TAU, 0).item() == alone.item()

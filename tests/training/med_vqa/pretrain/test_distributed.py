@@ -21,9 +21,9 @@ from tests.training.med_vqa.pretrain.world import (
     write_teacher_store,
 )
 from tests.training.vqa.world import logged
+from training.arguments import read_config
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.run import prepare_run
-from training.options import build, read_options
 from training.run import main as run
 
 TOLERANCE = 1e-5
@@ -53,7 +53,7 @@ def gradients(world: Path, accelerator: Accelerator, term: str) -> list[dict[str
     """
     torch.manual_seed(0)
     given = options(world, world / "unused", *TERMS[term])
-    task = prepare_run(build(PretrainConfig, read_options(PretrainConfig, given))).build(accelerator)
+    task = prepare_run(read_config(PretrainConfig, given)).build(accelerator)
     collected = []
     for step, batch in enumerate(task.batches(1, 0, 1), start=1):
         task.model.zero_grad()

@@ -95,7 +95,11 @@ def test_sources_are_mixed_by_weight(folder: Path) -> None:
     one, two = (builder(folder, entry(folder, name))(ROWS, ROWS, 0) for name in ("graph", "teacher"))
     both = builder(folder, entry(folder, "graph", weight=3.0), entry(folder, "teacher"))(ROWS, ROWS, 0)
     for mixed, first, second in zip(blocks(both), blocks(one), blocks(two), strict=True):
-        torch.testing.assert_close(mixed, 0.75 * first + 0.25 * second)
+        expected = (3 * first.double() + second.double()) / 4
+        torch.testing.assert_close(mixed.double(), expected, atol=1e-7, rtol=0)
+        torch.testing.assert_close(mixed.sum(dim=1), torch.ones(8), atol=1e-6, rtol=0)
+    silent = builder(folder, entry(folder, "graph", weight=0.2), entry(folder, "teacher", weight=0.0))
+    assert all(torch.equal(*pair) for pair in zip(blocks(silent(ROWS, ROWS, 0)), blocks(one), strict=True))
 
 
 def test_a_later_process_gets_its_rows_of_the_whole_batch(folder: Path) -> None:

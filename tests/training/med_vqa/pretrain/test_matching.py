@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.training.med_vqa import fakes as fakes
 from training.errors import ConfigError, ShapeError
 from training.med_vqa.pretrain.losses import hard_negatives, matching_inputs, matching_loss, matching_pairs
-from training.med_vqa.pretrain.soft_labels import hard_targets, teacher_targets
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 
 LOCAL, GLOBAL, OFFSET = 3, 9, 6
 
@@ -35,7 +36,7 @@ def test_columns_are_drawn_as_often_as_the_softmax_of_the_similarity_over_allowe
     similarity, mask = 2 * cosines() - 3, torch.zeros(LOCAL, GLOBAL, dtype=torch.bool)
     mask[1, 2:5] = True
     draws = 4000
-    counts = drawn(similarity, hard_targets(LOCAL, GLOBAL, OFFSET), OFFSET, draws, mask)
+    counts = drawn(similarity, fakes.hard_targets(LOCAL, GLOBAL, OFFSET), OFFSET, draws, mask)
     for row in range(LOCAL):
         weights = np.exp(similarity[row].double().numpy())
         weights[OFFSET + row] = 0
@@ -49,7 +50,7 @@ def test_columns_are_drawn_as_often_as_the_softmax_of_the_similarity_over_allowe
 def test_the_positive_is_never_drawn_on_any_process_however_similar_it_is(offset: int) -> None:
     similarity = cosines()
     similarity.diagonal(offset).fill_(1000.0)
-    counts = drawn(similarity, hard_targets(LOCAL, GLOBAL, offset), offset, 200)
+    counts = drawn(similarity, fakes.hard_targets(LOCAL, GLOBAL, offset), offset, 200)
     assert not counts.diagonal(offset).any()
     assert (counts.sum(dim=1) == 200).all()
 
@@ -74,7 +75,7 @@ def test_a_batch_of_matches_only_has_no_negative_and_neither_has_one_item() -> N
 def test_similarities_that_are_no_numbers_are_not_drawn() -> None:
     similarity = torch.full((2, 4), float("nan"))
     similarity[0, 2] = -3.0
-    index, has = hard_negatives(similarity, hard_targets(2, 4, 0), 0, seeded())
+    index, has = hard_negatives(similarity, fakes.hard_targets(2, 4, 0), 0, seeded())
     assert has.tolist() == [True, False] and index.tolist() == [2, 0]
 
 
@@ -82,18 +83,18 @@ def test_wholly_masked_rows_have_no_negative_and_take_none_from_others() -> None
     mask = torch.zeros(2, 4, dtype=torch.bool)
     mask[0] = True
     similarity = torch.tensor([[9.0, 9, 9, 9], [0.0, 9, 0, -200]])
-    index, has = hard_negatives(similarity, hard_targets(2, 4, 0), 0, seeded(), mask=mask)
+    index, has = hard_negatives(similarity, fakes.hard_targets(2, 4, 0), 0, seeded(), mask=mask)
     assert has.tolist() == [False, True] and index[1] in (0, 2)
 
 
 def test_logits_of_any_size_have_a_negative() -> None:
     similarity = torch.tensor([[0.0, -1e30, -2e30], [3e38, 0.0, -3e38]])
-    index, has = hard_negatives(similarity, hard_targets(2, 3, 0), 0, seeded())
+    index, has = hard_negatives(similarity, fakes.hard_targets(2, 3, 0), 0, seeded())
     assert has.all() and index.tolist() == [1, 0]
 
 
 def test_the_same_generator_draws_the_same_and_processes_together_draw_what_one_draws() -> None:
-    similarity, targets = 5 * cosines(8, 8), hard_targets(8, 8, 0)
+    similarity, targets = 5 * cosines(8, 8), fakes.hard_targets(8, 8, 0)
     whole = hard_negatives(similarity, targets, 0, seeded(3))
     assert whole[0].tolist() == hard_negatives(similarity, targets, 0, seeded(3))[0].tolist()
     assert whole[0].tolist() != hard_negatives(similarity, targets, 0, seeded(4))[0].tolist()
@@ -106,7 +107,7 @@ def test_the_same_generator_draws_the_same_and_processes_together_draw_what_one_
 
 def test_no_gradient_goes_through_the_draw() -> None:
     similarity = cosines().requires_grad_()
-    index, has = hard_negatives(similarity, hard_targets(LOCAL, GLOBAL, OFFSET), OFFSET, seeded())
+    index, has = hard_negatives(similarity, fakes.hard_targets(LOCAL, GLOBAL, OFFSET), OFFSET, seeded())
     assert not index.requires_grad and not has.requires_grad
 
 

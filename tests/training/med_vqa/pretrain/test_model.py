@@ -10,9 +10,15 @@ from torch import Tensor
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
-from training.med_vqa.model.build import build_med_vqa, trained_parts
+from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
-from training.med_vqa.model.history import PRETRAINING, Pretraining, TrainingHistory
+from training.med_vqa.model.history import (
+    PRETRAINING,
+    Pretraining,
+    PretrainingRecord,
+    TrainingHistory,
+    read_pretraining,
+)
 from training.med_vqa.model.saving import MedVQA, load_med_vqa
 from training.med_vqa.pretrain import objective
 from training.med_vqa.pretrain.config import (
@@ -26,10 +32,9 @@ from training.med_vqa.pretrain.model import length_groups
 from training.med_vqa.pretrain.objective import PretrainingStep, balanced_accuracy
 from training.med_vqa.pretrain.saving import HEADS, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector, ranks
-from training.med_vqa.pretrain.soft_labels import hard_targets
 
 ITEMS = 5
-SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4)
+SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4, excluded=())
 
 
 def config(stage: str = "two", **given: object) -> PretrainConfig:
@@ -57,7 +62,7 @@ def seen(*lengths: int) -> dict[str, Tensor]:
 
 
 def targets(count: int = ITEMS, soft: float = 0.0, mask: Tensor | None = None) -> StepTargets:
-    hard = hard_targets(count, count, 0)
+    hard = fakes.hard_targets(count, count, 0)
     block = (1 - soft) * hard + soft / count
     return StepTargets(block, block, block, block, block, mask)
 
@@ -262,7 +267,9 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
     one = made(vqa, "one", tau_views=0.5)
     save_pretrained(tmp_path / "one", one, vqa, SEEN, TrainingHistory())
     start = tmp_path / "one"
-    parts = trained_parts(start)
+    record = read_pretraining(start)
+    assert record is not None
+    parts = record.trained
     assert parts == ("vision", "text", "image_projection", "text_projection")
     two = made(vqa)
     take_heads(two, start)
@@ -286,7 +293,10 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
             )
     (tmp_path / "one" / PRETRAINING).rename(tmp_path / PRETRAINING)
     # As a fine-tuned model has no record.
-    assert {"co_attention", "gate", "knowledge_projection"} < set(trained_parts(start))
+    assert read_pretraining(start) is None
+    assert {"co_attention", "gate", "knowledge_projection"} < set(PretrainingRecord().trained)
+    whole = build_med_vqa(VQAModelConfig(preset="tiny", text=bert, start=str(start)))
+    assert torch.equal(whole.model.gate.gate.weight, vqa.model.gate.gate.weight)
     (tmp_path / PRETRAINING).rename(tmp_path / "one" / PRETRAINING)
     (tmp_path / "one" / HEADS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=f"{HEADS} is damaged"):

@@ -17,7 +17,7 @@ from kg_targets.losses.contrastive import gather_features
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from tests.processes import run_in_two_processes
 from training.med_vqa.pretrain.losses import hard_negatives, soft_contrastive_loss
-from training.med_vqa.pretrain.soft_labels import blend, teacher_targets
+from training.med_vqa.pretrain.soft_labels import teacher_targets
 
 BATCH, WIDTH, TOLERANCE = 8, 12, 1e-5
 
@@ -49,7 +49,7 @@ def soft_labels(offset: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
     mask[1, 6] = mask[6, 1] = True
     mask = mask[offset : offset + rows]
     graph = evidence_policy(block / 8, 0.4, pairs=pair_structure(block, offset, excluded=mask))
-    return blend([(2.0, teacher_targets(block, offset, 0.5, mask=mask)), (1.0, graph)]), mask
+    return (2.0 * teacher_targets(block, offset, 0.5, mask=mask) + graph) / 3.0, mask
 
 
 def term(name: str, features: tuple[Tensor, ...], offset: int) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
-from training.med_vqa.model.build import trained_parts
 from training.med_vqa.model.history import (
     FILE,
     PRETRAINING,
@@ -19,6 +18,7 @@ from training.med_vqa.model.history import (
     TrainedOn,
     TrainingHistory,
     load_trained_on,
+    read_pretraining,
 )
 from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import (
@@ -54,6 +54,12 @@ def kept(folder: Path, model: PretrainingModel, vqa: MedVQA, past: TrainingHisto
     return folder
 
 
+def trained(folder: Path) -> tuple[str, ...]:
+    record = read_pretraining(folder)
+    assert record is not None
+    return record.trained
+
+
 def taken(vqa: MedVQA, start: Path, **loss: object) -> tuple[dict[str, float], list[str]]:
     """Temperatures of a stage two, and what is told."""
     model = made(vqa, "two", **loss)
@@ -81,7 +87,10 @@ def test_temperatures_are_taken_only_where_they_were_and_are_learnt(vqa: MedVQA,
 
     record = json.loads((learnt / PRETRAINING).read_text())
     (learnt / PRETRAINING).write_text(json.dumps({**record, "learnt_temperatures": "all"}))
-    with pytest.raises(CheckpointError, match='"learnt_temperatures" does not list temperatures'):
+    with pytest.raises(CheckpointError, match='"learnt_temperatures": Input should be a valid array'):
+        taken(vqa, learnt)
+    (learnt / PRETRAINING).write_text(json.dumps({**record, "trained": ["vision", "arm"]}))
+    with pytest.raises(CheckpointError, match=r'"trained\.1": Input should be .vision.'):
         taken(vqa, learnt)
     del record["learnt_temperatures"]  # an older pre-training
     (learnt / PRETRAINING).write_text(json.dumps(record))
@@ -99,7 +108,7 @@ def test_a_stage_goes_on_with_the_heads_of_the_same_stage(vqa: MedVQA, tmp_path:
     assert take_heads(again, start) == []
     for name, value in first.heads.state_dict().items():
         assert torch.equal(again.heads.state_dict()[name], value)
-    assert ("co_attention" in trained_parts(start)) == (stage == "two")
+    assert ("co_attention" in trained(start)) == (stage == "two")
 
 
 def test_stage_one_starts_with_new_heads_where_there_are_none_of_its_width_and_says_so(

@@ -1,15 +1,14 @@
-"""Export a finished run: ``python -m training.export --run RUN --out DIR [--report retrieval.json]``."""
+"""Export a finished NB-CLIP run as a model folder that open_clip loads, with a model card."""
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from training.clip.load import load_clip, write_model_folder
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.errors import CheckpointError, ConfigError
 from training.export.card import model_card, without_folders
 from training.export.run import read_evaluation, read_run
@@ -20,21 +19,16 @@ RECORD = "export.json"
 CARD = "README.md"
 
 
-def parser() -> ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.export", description=__doc__)
-    command.add_argument("--run", required=True, help="finished run folder of training/run.py")
-    command.add_argument("--out", required=True, help="folder for the model; new, empty or an earlier export")
-    command.add_argument("--report", help="retrieval.json of an evaluation of this run, for the card")
-    command.add_argument(
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets export`."""
+    parser.description = __doc__
+    parser.add_argument("--run", required=True, help="finished run folder of training/run.py")
+    parser.add_argument("--out", required=True, help="folder for the model; new, empty or an earlier export")
+    parser.add_argument("--report", help="retrieval.json of an evaluation of this run, for the card")
+    parser.add_argument(
         "--report-run", help="the run's name in that report (default: the name of its folder)"
     )
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Export and say where; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), _export, arguments)
+    return _export
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -91,7 +85,3 @@ def check_out(out: Path, run: Path) -> None:
     with writing(out, "--out"):
         if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
             raise CheckpointError(f"--out {out} is not empty and no export of ours: choose another folder")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

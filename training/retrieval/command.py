@@ -1,4 +1,4 @@
-"""Evaluate runs: ``python -m training.retrieval --store STORE --data-root DIR --run RUN [--run RUN …] --out DIR``."""
+"""Retrieval by finished training runs, side by side: CUI@K, P@K, paired recall, with intervals and pictures."""
 
 import argparse
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.store import TargetStore
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
@@ -44,22 +44,17 @@ Writers = Mapping[str, Callable[[Path], None]]
 """File name to what writes the file at a path."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.retrieval", description=__doc__)
-    add_store(command)
-    command.add_argument(
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate retrieval`."""
+    parser.description = __doc__
+    add_store(parser)
+    parser.add_argument(
         "--run", required=True, action="append", help="run folder, or NAME=FOLDER,FOLDER for several seeds of one "
         "configuration; repeat it, the first is the baseline",
     )  # fmt: skip
-    command.add_argument("--out", required=True, help="folder for retrieval.json, .md, .txt and pictures")
-    add_measures(command)
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate, print the table, write the report; 2 for a user's error, 130 when interrupted."""
-    return run_command(parser(), evaluate, arguments)
+    parser.add_argument("--out", required=True, help="folder for retrieval.json, .md, .txt and pictures")
+    add_measures(parser)
+    return evaluate
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -182,7 +177,3 @@ def write_outputs(out: Path, writers: Writers, result: dict[str, Any], key: str)
         for file in names:
             shutil.move(made / file, out / file)
     return names
-
-
-if __name__ == "__main__":
-    sys.exit(main())

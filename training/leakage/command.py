@@ -1,4 +1,4 @@
-"""Overlap of a test part with training, or with a pre-training data set: ``python -m training.leakage --help``
+"""Overlap of a test part with training, or with a pre-training data set: ``kg-targets leakage``
 
 images      image ids that are in two parts
 questions   (image, question) pairs of one part that another part has, too
@@ -19,7 +19,7 @@ from typing import Any
 
 from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of, within
-from training.command import ArgumentParser, run_command
+from training.command import Work
 from training.errors import ConfigError, DataError
 from training.folders import json_text, write_text
 from training.leakage.hashing import BITS, RADIUS, Hashes
@@ -46,11 +46,11 @@ ALL_KINDS = "all"
 ANY = "any"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser("python -m training.leakage", description=__doc__)
-    add_data(command)
-    add_split(command, PUBLISHED, (PUBLISHED, *PROTOCOLS))
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets leakage`."""
+    parser.description = __doc__
+    add_data(parser)
+    add_split(parser, PUBLISHED, (PUBLISHED, *PROTOCOLS))
     for name, default, told in (
         ("--radius", RADIUS, f"most differing bits of {BITS}; default {RADIUS}"),
         ("--against", None, "pre-training data set of kg-targets, such as medpix, or its manifest"),
@@ -62,17 +62,12 @@ def parser() -> argparse.ArgumentParser:
         ("--out", None, "JSON file for everything that was found"),
         ("--exclude-out", None, "text file for the ids of the touching cases, one a line"),
     ):  # fmt: skip
-        command.add_argument(name, type=int if isinstance(default, int) else str, default=default, help=told)
+        parser.add_argument(name, type=int if isinstance(default, int) else str, default=default, help=told)
     enforced = (
         f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against"
     )
-    command.add_argument("--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS", help=enforced)
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Report leaks; 2 for a user's error or an enforced leak, 130 when interrupted."""
-    return run_command(parser(), work, arguments)
+    parser.add_argument("--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS", help=enforced)
+    return work
 
 
 def work(options: argparse.Namespace) -> None:
@@ -256,7 +251,3 @@ def _against_line(against: Mapping[str, Any]) -> str:
         f"cases): {by[BY_ID]:,} of our images by id, {by[BY_NEIGHBOUR]:,} by a near number, {by[BY_HASH]:,} by hash; "
         f"{len(against['cases_touching']):,} cases touch {'the data set' if against['touching'] == ANY else 'test'}"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from tests.training.nb_clip.test_task import fake_store
+from tests.training.nb_clip.fakes import fake_store
 from training.clip.load import load_clip
 from training.errors import ConfigError
 from training.nb_clip.batch_targets import TargetBuilder, Targets

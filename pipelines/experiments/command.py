@@ -1,7 +1,6 @@
-"""Train, score and report a grid: ``python -m pipelines.experiments GRID [--data-root DIR] [--jobs N] …``."""
+"""Train, score and report a grid of training runs; the same command continues one that was stopped."""
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -9,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kg_targets.errors import ConfigError, KGTargetsError
+from kg_targets.errors import ConfigError
 from pipelines.build.executors import available_cores
 from pipelines.experiments.grid import GRIDS, Grid, known, shown
 from pipelines.experiments.runner import Runner, StoppedError, claimed
 from pipelines.experiments.tasks import STAGES, plan_of, read_grid
 from training.checks import within
-from training.command import ArgumentParser
+from training.command import Work
 from training.engine.process import StopRequest
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ REPORT = STAGES[-1]
 DOCS = Path("docs/results")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command = ArgumentParser(f"python -m {__package__}", description=__doc__)
-    add = command.add_argument
+def command(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets tables`."""
+    parser.description = __doc__
+    add = parser.add_argument
     add("grid", help="a grid of pipelines/grids by name, such as demo or vqa_rad, or the path of such a file")
     add("--data-root", type=Path, help="where the data are (default: as the grid says)")
     add("--out", type=Path, help="folder for everything that is made (default: build/tables/<grid>, of Med-VQA "
@@ -51,32 +50,23 @@ def parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print the commands instead of running them")
     add("--docs", nargs="?", type=Path, const=Path(), metavar="FILE", help="write the page of all rows there, too "
         f"(without FILE: {DOCS}/<grid>.md, for grids of pipelines/grids)")  # fmt: skip
-    return command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a grid; 0 done, 2 for an error or a failed job, 130 or 143 for a stop. The same command continues."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        return run_grid(parser().parse_args(arguments))
-    except KGTargetsError as error:
-        _say(f"error: {' '.join(str(error).split())}")
-        return 2
-    except StoppedError as error:
-        _say(str(error))
-        return 128 + error.number
-    except KeyboardInterrupt:
-        _say("interrupted: the same command continues")
-        return 130
+    return run_grid
 
 
 def run_grid(options: argparse.Namespace) -> int:
-    """Everything that the command does.
+    """Run a grid; 0 done, 2 for a failed job, 130 or 143 for a stop.
 
     Raises:
         KGTargetsError: the grid, an option, the data or the output folder is not usable.
-        StoppedError: a signal asked for it while jobs ran.
     """
+    try:
+        return _run(options)
+    except StoppedError as error:
+        _say(str(error))
+        return 128 + error.number
+
+
+def _run(options: argparse.Namespace) -> int:
     with StopRequest() as stop:  # an exception out of torch's half-done import could not be told from others
         grid = read_grid(options.grid, options.data_root)
         docs = _docs(options, grid)
@@ -128,6 +118,8 @@ def _run_stages(plan: "Plan", stages: Sequence[str], lock: int, replace: bool) -
 
 def _print_stages(options: argparse.Namespace, plan: "Plan", stages: Sequence[str]) -> None:
     """The commands of every stage, as a user could type them; the report's is the command itself."""
+    from pipelines.experiments.job import kg_targets_command
+
     given = {
         "--data-root": options.data_root,
         "--out": options.out,
@@ -135,9 +127,7 @@ def _print_stages(options: argparse.Namespace, plan: "Plan", stages: Sequence[st
         "--only": options.only,
     }
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    report = shlex.join(
-        [shown(Path(sys.executable)), "-m", str(__package__), options.grid, *words, "--stage", REPORT]
-    )
+    report = shlex.join([kg_targets_command(), "tables", options.grid, *words, "--stage", REPORT])
     try:
         for stage in stages:
             rounds = [] if stage == REPORT else plan.rounds(stage)
@@ -185,7 +175,3 @@ def _docs(options: argparse.Namespace, grid: Grid) -> Path | None:
 
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

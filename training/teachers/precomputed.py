@@ -1,4 +1,4 @@
-"""Teachers that only say what was written down: embeddings in a Parquet file, or nothing at all."""
+"""Teachers that are no models: precomputed embeddings in a Parquet file, or hard labels."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class ParquetTeacher(Teacher):
     kind = "parquet"
     reads_images = False
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
+        path = Path(source)
         table = _read(path)
         ids = table.column("image_id").cast(pa.string()).to_pylist()
         self._row = {image_id: row for row, image_id in enumerate(ids)}
@@ -89,7 +90,7 @@ class NoTeacher(Teacher):
     scale = MATCHED_LOGIT
     reads_images = False
 
-    def __init__(self) -> None:
+    def __init__(self, source: str, name: str, device: torch.device) -> None:
         self.preprocessing: dict[str, Any] = {}
 
     def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
@@ -99,16 +100,6 @@ class NoTeacher(Teacher):
     def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         """Nothing, float32 ``[R, 0]``."""
         return np.zeros((len(rows), 0), dtype=np.float32)
-
-
-def parquet_teacher(source: str, name: str, device: torch.device) -> ParquetTeacher:
-    """Ready embeddings from the file ``source``."""
-    return ParquetTeacher(Path(source), name)
-
-
-def no_teacher(source: str, name: str, device: torch.device) -> NoTeacher:
-    """Hard labels."""
-    return NoTeacher()
 
 
 def _read(path: Path) -> pa.Table:

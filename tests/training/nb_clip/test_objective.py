@@ -1,103 +1,20 @@
-"""From store rows to targets and loss: the way ids and similarities travel through a step."""
+"""From targets and features to loss and gradient: what each loss is given, and what a log line tells."""
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from kg_targets.losses.contrastive import gather_rows, mse_loss, semantic_matching_loss, sigmoid_loss
+from kg_targets.losses.contrastive import mse_loss, semantic_matching_loss, sigmoid_loss
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from kg_targets.losses.registry import LOSSES
-from kg_targets.store import TargetStore
-from training.data.cases import case_codes
+from tests.training.nb_clip.fakes import FakeStore, builder, fake_store
 from training.errors import ConfigError, ShapeError
-from training.nb_clip.batch_targets import TargetBuilder
-from training.nb_clip.config import LossConfig, PolicyConfig
+from training.nb_clip.config import LossConfig
 from training.nb_clip.objective import NBClipObjective
-
-
-class FakeStore:
-    """As much of a TargetStore as a step needs, with an asymmetric similarity as a teacher's would be."""
-
-    path = "fake"
-    threshold = 0.2
-
-    def __init__(self, similarity: np.ndarray, known: list[bool], group_ids: list[str]) -> None:
-        self.similarity = similarity.astype(np.float32)
-        self.known = np.array(known)
-        self.group_ids = group_ids
-
-    def block(self, rows: Any, cols: Any = None) -> np.ndarray:
-        return self.similarity[np.ix_(rows, rows if cols is None else cols)]
-
-
-def fake_store(images: int = 10, cases: int = 8, unknown: tuple[int, ...] = (3,)) -> FakeStore:
-    similarity = np.random.default_rng(0).uniform(0, 1, (images, images))
-    np.fill_diagonal(similarity, 1)
-    return FakeStore(
-        similarity, [i not in unknown for i in range(images)], [f"case{i % cases}" for i in range(images)]
-    )
-
-
-def builder(store: FakeStore, loss: str = "semantic_matching", **policy: Any) -> TargetBuilder:
-    config = PolicyConfig(**{"name": "evidence", **policy})
-    return TargetBuilder(cast(TargetStore, store), LossConfig(name=loss), config)
-
-
-def test_targets_follow_the_rows_of_the_batch_and_the_stores_threshold() -> None:
-    store = fake_store(cases=10)
-    rows = torch.tensor([7, 1, 9])
-    targets = builder(store)(rows, rows, 0)
-    block = torch.from_numpy(store.similarity[np.ix_([7, 1, 9], [7, 1, 9])])
-    torch.testing.assert_close(targets.i2t, evidence_policy(block, store.threshold))
-    torch.testing.assert_close(targets.t2i, evidence_policy(block.T, store.threshold))
-    assert targets.mask is None
-
-
-def test_a_later_process_gets_the_same_targets_as_its_rows_of_the_whole_batch() -> None:
-    store = fake_store()
-    everyone = torch.tensor([7, 1, 9, 3, 0, 8])
-    whole = builder(store)(everyone, everyone, 0)
-    part = builder(store)(everyone[3:], everyone, 3)
-    torch.testing.assert_close(part.i2t, whole.i2t[3:])
-    torch.testing.assert_close(part.t2i, whole.t2i[3:])
-    assert whole.mask is not None and part.mask is not None
-    assert torch.equal(part.mask, whole.mask[3:])
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_pairs_of_one_case_are_masked_in_every_method(loss: str) -> None:
-    store = fake_store(cases=8)  # images 0 and 8 share a case, 1 and 9 too
-    rows = torch.tensor([0, 8, 5])
-    targets = builder(store, loss)(rows, rows, 0)
-    assert targets.mask is not None
-    assert targets.mask.tolist() == [[False, True, False], [True, False, False], [False, False, False]]
-    assert targets.i2t[0, 1] == 0 and targets.t2i[1, 0] == 0
-
-
-def test_info_nce_does_not_ask_the_store_for_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = fake_store()
-    monkeypatch.setattr(store, "block", None)
-    targets = builder(store, "info_nce")(torch.tensor([2, 4]), torch.tensor([2, 4]), 0)
-    assert torch.equal(targets.i2t, torch.eye(2))
-
-
-def test_images_without_a_case_id_are_cases_of_their_own() -> None:
-    assert case_codes(["a", "", "a", ""]).tolist() == [2, 0, 2, 1]
-
-
-def test_a_threshold_that_leaves_no_room_is_an_error() -> None:
-    store = fake_store()
-    store.threshold = 1.0
-    with pytest.raises(ConfigError, match=r"policy\.threshold"):
-        builder(store)
-    builder(store, threshold=0.3)
-    builder(store, "info_nce")
 
 
 class Passthrough(nn.Module):
@@ -184,17 +101,6 @@ def test_mse_compares_unscaled_cosines_and_sigmoid_biased_logits_with_the_stores
     )
 
 
-@pytest.mark.parametrize("loss", ["semantic_matching", "mse", "sigmoid"])
-def test_identity_mix_of_one_turns_soft_targets_into_the_true_pairs(loss: str) -> None:
-    rows = torch.tensor([5, 3, 2, 6])
-    make = builder(fake_store(), loss)
-    for targets in (make(rows, rows, 0, 1.0).i2t, make(rows, rows, 0, 1.0).t2i):
-        assert torch.equal(targets, torch.eye(4))
-    half, none = make(rows, rows, 0, 0.5), make(rows, rows, 0)
-    torch.testing.assert_close(half.i2t, 0.5 * none.i2t + 0.5 * torch.eye(4))
-    torch.testing.assert_close(half.t2i, 0.5 * none.t2i + 0.5 * torch.eye(4))
-
-
 @pytest.mark.parametrize(
     ("loss", "trained"),
     [
@@ -228,13 +134,6 @@ def test_targets_of_another_batch_are_an_error() -> None:
         make_task().backward(Passthrough(), lambda start, stop: image[start:stop], text, targets, 0)
 
 
-def test_rows_that_are_not_the_agreed_share_are_an_error_before_features_are_gathered() -> None:
-    assert gather_rows(torch.tensor([7, 5]), 2).tolist() == [7, 5]
-    for rows in (torch.tensor([7]), torch.tensor([7, 5, 3])):
-        with pytest.raises(ShapeError, match=rf"hold {len(rows)} images of this batch, not 2 each"):
-            gather_rows(rows, 2)
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_batch_of_unknown_images_and_a_batch_of_one_train_on_the_true_pairs_and_stay_finite(
     loss: str,
@@ -249,15 +148,3 @@ def test_a_batch_of_unknown_images_and_a_batch_of_one_train_on_the_true_pairs_an
     image.requires_grad_()
     values = make_task(loss).backward(Passthrough(-3.0), lambda start, stop: image[:1], text[:1], one, 0)
     assert all(value.isfinite() for value in values.values()) and bool(image.grad.isfinite().all())  # type: ignore[union-attr]
-
-
-def test_targets_built_in_threads_are_those_built_one_after_another() -> None:
-    make = builder(fake_store(images=200, cases=150))
-    generator = torch.Generator().manual_seed(0)
-    batches = [torch.randperm(200, generator=generator)[:64] for _ in range(32)]
-    with ThreadPoolExecutor(8) as threads:
-        together = list(threads.map(lambda rows: make(rows, rows, 0, 0.1), batches))
-    for rows, found in zip(batches, together, strict=True):
-        expected = make(rows, rows, 0, 0.1)
-        assert torch.equal(found.i2t, expected.i2t) and torch.equal(found.t2i, expected.t2i)
-        assert found.mask is not None and expected.mask is not None and torch.equal(found.mask, expected.mask)

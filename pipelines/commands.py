@@ -1,0 +1,310 @@
+"""Commands of ``kg-targets`` that run the offline half: data sets, stores, and what looks at them.
+
+Each function adds its options to a parser and returns what does the work. Only light modules are imported at the top:
+what takes time to import is imported by the work, where Ctrl-C is already caught.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from kg_targets.errors import ConfigError
+from training.command import Work
+
+DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
+STORE = "folder of a store, such as build/demo/train"
+ROOT = "folder of its files (default: data/<data set>)"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _say_json(content: Any) -> None:
+    _say(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def datasets(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets datasets`."""
+    parser.description = "The data sets that have a manifest: name, what it holds, splits, licence, title."
+    _json_option(parser)
+    return _datasets
+
+
+def _datasets(options: argparse.Namespace) -> None:
+    from kg_targets.manifest import known_data_sets
+
+    found = known_data_sets(None)
+    if options.json:
+        kept = {"name", "title", "licence", "holds"}
+        _say_json([one.model_dump(include=kept, mode="json") | {"splits": [*one.splits]} for one in found])
+        return
+    for one in found:
+        _say(
+            f"{one.name:<15} {'+'.join(one.holds):<19} {', '.join(one.splits):<24} {one.licence:<12} {one.title}"
+        )
+
+
+def check(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets check`."""
+    parser.description = (
+        "What of a data set is present, what is missing, where to get it; captions and questions."
+    )
+    parser.add_argument("dataset", help=DATASET)
+    parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
+    _json_option(parser)
+    return _check
+
+
+def _check(options: argparse.Namespace) -> None:
+    from pipelines.check import check_data_set, check_lines
+
+    found = check_data_set(options.dataset, options.data_root)
+    if options.json:
+        _say_json(found)
+        return
+    for line in check_lines(found):
+        _say(line)
+
+
+def demo_data(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets demo-data`."""
+    parser.description = "Draw the embedded demo data: images of simple shapes, captions, labels and cases."
+    option = parser.add_argument
+    option("--out", type=Path, default=Path("build/demo/data"), help="default: build/demo/data")
+    option("--images", type=int, default=2000, help="number of images, ≥ 20 (default: 2000)")
+    option("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    return _demo_data
+
+
+def _demo_data(options: argparse.Namespace) -> None:
+    from pipelines.build.executors import available_cores, bar
+    from pipelines.demo import write_demo
+
+    with bar(options.images, "drawing", "image") as shown:
+        summary = write_demo(
+            options.out,
+            images=options.images,
+            seed=options.seed,
+            workers=available_cores(),
+            progress=lambda done, total: shown.update(done - shown.n),
+        )
+    splits = ", ".join(f"{split} {count:,}" for split, count in summary.splits.items())
+    state = "written" if summary.created else "up to date"
+    counts = f"{summary.images:,} images of {summary.cases:,} cases ({splits})"
+    _say(f"{options.out}: {state}, {counts}, seed {summary.seed}")
+
+
+def folds(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets folds`."""
+    parser.description = "Split a data set into cross-validation folds by whole cases."
+    option = parser.add_argument
+    option("dataset", help=DATASET)
+    option("--data-root", type=Path, default=None, help=ROOT)
+    option("--out", type=Path, required=True, help="folder for fold0/, fold1/, …")
+    option("--test", required=True, help="splits whose cases are each tested once, such as train,test")
+    option("--train-only", default="", help="splits that are in every train part, such as dev")
+    option("--folds", type=int, default=5, help="number of folds, ≥ 2 (default: 5)")
+    option("--seed", type=int, default=0, help="another seed, other folds (default: 0)")
+    return _folds
+
+
+def _folds(options: argparse.Namespace) -> None:
+    from kg_targets.manifest import Manifest
+    from kg_targets.manifest.folds import FoldConfig, write_folds
+
+    manifest = Manifest.load(options.dataset)
+    test, train_only = (
+        tuple(name.strip() for name in text.split(",") if name.strip())
+        for text in (options.test, options.train_only)
+    )
+    config = FoldConfig(test, train_only, options.folds, options.seed)
+    made = write_folds(manifest, options.data_root or manifest.default_root, options.out, config)
+    for line in made.lines:
+        _say(line)
+    _say(f"{made.folder}: {'written' if made.created else 'up to date, nothing to do'}")
+
+
+def build(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets build`: one option per field of ``BuildConfig``, with its doc line, unit and default."""
+    from docstring_parser import parse_from_object
+
+    from pipelines.build.config import BuildConfig
+
+    parser.description = "Captions → concepts → graph → target stores, one per split, in OUT/<split>."
+    hints = typing.get_type_hints(BuildConfig)
+    docs = {field.arg_name: field.description or "" for field in parse_from_object(BuildConfig).params}
+    for field in dataclasses.fields(BuildConfig):
+        kind, name = hints[field.name], f"--{field.name.replace('_', '-')}"
+        if isinstance(kind, types.UnionType):
+            kind = next(part for part in typing.get_args(kind) if part is not type(None))
+        if field.name == "dataset":
+            parser.add_argument("dataset", help=docs[field.name])
+        elif field.name == "use_ontology":
+            parser.add_argument(
+                "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
+            )
+        elif kind is bool:
+            parser.add_argument(name, action="store_true", help=docs[field.name])
+        else:
+            default = "" if field.default is None else f" (default: {field.default})"
+            parser.add_argument(name, type=kind, default=field.default, help=docs[field.name] + default)
+    return _build
+
+
+def _build(options: argparse.Namespace) -> None:
+    from pipelines.build.config import BuildConfig
+    from pipelines.build.recipe import build_data_set
+
+    names = [field.name for field in dataclasses.fields(BuildConfig)]
+    build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
+
+
+def verify(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets verify`."""
+    parser.description = (
+        "Check a store: checksums, order, ranges, and that its blocks follow from its tables."
+    )
+    parser.add_argument("store", type=Path, help=STORE)
+    _json_option(parser)
+    return _verify
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from kg_targets.store import verify_store
+
+    checks = verify_store(options.store)
+    if options.json:
+        _say_json({"store": str(options.store), "checks": checks})
+        return
+    for line in checks:
+        _say(f"ok: {line}")
+
+
+def explain(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets explain`."""
+    parser.description = (
+        "Why two images are similar: shared concepts, their shares of the similarity, is_a paths."
+    )
+    option = parser.add_argument
+    option("store", type=Path, help=STORE)
+    option("image", help="image id")
+    option("other", nargs="?", help="second image id; without it the nearest neighbours are explained")
+    option("-k", type=int, default=3, help="neighbours to explain (default: 3)")
+    _json_option(parser)
+    return _explain
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from kg_targets.store import TargetStore
+
+    store = TargetStore.open(options.store)
+    others = (
+        [options.other] if options.other else store.neighbors(options.image, options.k)["image_id"].tolist()
+    )
+    found = [store.explain(options.image, other) for other in others]
+    if options.json:
+        _say_json([dataclasses.asdict(one) for one in found])
+        return
+    if not found:
+        _say(f"{options.image} has no neighbours: nothing is known about it, or nothing is like it")
+    for one in found:
+        _say(f"{one}\n")
+
+
+def card(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets card`."""
+    parser.description = "One HTML page that shows what a store holds."
+    parser.add_argument("store", type=Path, help=STORE)
+    parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
+    parser.add_argument(
+        "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
+    )
+    return _card
+
+
+def _card(options: argparse.Namespace) -> None:
+    from kg_targets.inspect.card import write_card
+
+    _say(f"wrote {write_card(options.store, options.out, options.data_root)}")
+
+
+def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate concepts`."""
+    parser.description = (
+        "How well captions are read: against hand-marked captions, or a data set's own labels."
+    )
+    option = parser.add_argument
+    option("dataset", nargs="?", help="data set whose labels are compared with what its captions name")
+    option("--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set")
+    option("--split", default=None, help="split of the data set (default: all) or of the gold file")
+    option("--data-root", type=Path, default=None, help=ROOT)
+    option("--ontology", default="seed", help="as for build (default: seed)")
+    option("--extractor", default="dictionary", help="as for build (default: dictionary)")
+    option("--extractor-options", default="", help="as for build")
+    option("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
+    option("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    return _evaluate_concepts
+
+
+def _evaluate_concepts(options: argparse.Namespace) -> None:
+    from kg_targets.manifest import Manifest
+    from kg_targets.ontology import load_ontology
+    from pipelines.audit.concepts import gold_lines, label_lines
+    from pipelines.build.config import BuildConfig
+    from pipelines.build.extract import make_extractor
+
+    if (options.dataset is None) == (options.gold is None):
+        raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
+    ontology = load_ontology(options.ontology, BuildConfig.cache)
+    extractor = make_extractor(options.extractor, ontology, options.extractor_options)
+    if options.gold is not None:
+        for line in gold_lines(
+            options.gold, options.split, extractor, ontology, options.errors, options.seed
+        ):
+            _say(line)
+        return
+    manifest = Manifest.load(options.dataset)
+    root = options.data_root or manifest.default_root
+    splits = [options.split] if options.split else manifest.present_splits(root) or [manifest.fit_split]
+    for split in splits:
+        records = list(manifest.records(split, root))
+        for line in label_lines(manifest, split, records, extractor, ontology, options.errors, options.seed):
+            _say(line)
+
+
+def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets evaluate targets`."""
+    parser.description = "Score target stores without training, side by side; see docs/evaluate-targets.md."
+    option, sizes = parser.add_argument, "128,256,512,1024"
+    option("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
+    option("--json", type=Path, default=None, help="file for everything, captions included")
+    option("--markdown", type=Path, default=None, help="file for the tables, without captions")
+    option("--seed", type=int, default=0, help="of every random choice (default: 0)")
+    option("--bootstrap", type=int, default=2000, help="samples per interval (default: 2000)")
+    option("--batch-sizes", default=sizes, help=f"images per batch (default: {sizes})")
+    option("--neighbors", type=int, default=30, help="images that vote for a hidden concept (default: 30)")
+    return _evaluate_targets
+
+
+def _evaluate_targets(options: argparse.Namespace) -> None:
+    from pipelines.audit.subjects import EvaluationSettings, parse_batch_sizes
+    from pipelines.audit.targets import evaluate_targets
+
+    settings = EvaluationSettings(
+        seed=options.seed,
+        bootstrap=options.bootstrap,
+        batch_sizes=parse_batch_sizes(options.batch_sizes),
+        neighbors=options.neighbors,
+    )
+    evaluate_targets(options.stores, settings, _say, options.json, options.markdown)
