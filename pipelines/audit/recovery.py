@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.graph import ConceptGraph, representatives
-from kg_targets.inspect.summary import GROUPS
 from kg_targets.ontology.closure import ParentLists, ancestor_hops
+from kg_targets.ontology.concept import KIND_GROUPS
 from kg_targets.scoring import ScoringInput, ontology
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Measured, Section, Table, cells, measure
@@ -202,7 +202,7 @@ def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     in_use = np.asarray(asserted.sum(axis=0)).ravel() > 0
     concepts = pd.concat([store.concepts for store in stores]).drop_duplicates("cui").set_index("cui")
     kinds = concepts.loc[cuis, "kind"]
-    groups = {name: np.flatnonzero(np.isin(kinds, members) & in_use) for name, members in GROUPS.items()}
+    groups = {name: np.flatnonzero(np.isin(kinds, members) & in_use) for name, members in KIND_GROUPS.items()}
     rows, hidden, names = _choose(asserted, related, groups, np.random.default_rng([seed, 2]))
     kept = np.zeros(len(rows), dtype=bool)
     for span in _spans(len(rows)):

@@ -204,7 +204,7 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
             f"--extractor-options {options!r} do not fit --extractor provided: it has only stop_list"
         )
     try:
-        return EXTRACTORS[name](ontology, chosen)
+        return EXTRACTORS[name](ontology, **chosen)
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]
         raise ConfigError(

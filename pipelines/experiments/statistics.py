@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kg_targets.store.block import case_codes
 from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results, RowResult, Subset
-from training.data.cases import case_codes
 from training.errors import ConfigError, DataError
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.score_sheets import ScoreSheet, pool

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from kg_targets.losses.policies import evidence_policy, fixed_mass_policy, pair_structure, softmax_policy
 from kg_targets.store import TargetStore
-from training.data.cases import case_codes
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource
 from training.errors import DataError
@@ -207,7 +206,7 @@ def target_block(path: Path, store: TargetStore, label: str | None, batch: int =
         seed: of the draw.
     """
     shuffled = np.random.default_rng(seed).permutation(len(store))
-    _, first = np.unique(case_codes(store.group_ids)[shuffled], return_index=True)
+    _, first = np.unique(store.cases[shuffled], return_index=True)
     rows = np.sort(shuffled[np.sort(first)][:batch])
     names = store.label(label) if label else [""] * len(store)
     rows = np.array(sorted(rows, key=lambda row: (names[row], row)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kg_targets.inspect.summary import GROUPS
+from kg_targets.ontology.concept import KIND_GROUPS
 from kg_targets.store import TargetStore
 from pipelines.audit import recovery
 from pipelines.audit.subjects import EvaluationSettings, Subjects
@@ -87,7 +87,7 @@ def reference_scores(
     tied = [j for j, s in similarity.items() if abs(s - cut) <= 1e-6]
     share = {**dict.fromkeys(above, 1.0), **dict.fromkeys(tied, (k - len(above)) / len(tied))}
     kinds = dict(zip(store.concepts["cui"], store.concepts["kind"], strict=True))
-    used = {cui for cuis in store.cuis for cui in cuis if kinds[cui] in GROUPS[group]}
+    used = {cui for cuis in store.cuis for cui in cuis if kinds[cui] in KIND_GROUPS[group]}
     votes = {
         cui: sum(similarity[j] * p for j, p in share.items() if cui in store.cuis[j])
         for cui in (used - set(store.cuis[row])) | {hidden}
@@ -159,7 +159,7 @@ def test_frequency_ranks_concepts_by_images_of_other_cases(store: TargetStore) -
     for index, row in enumerate(questions.rows):
         group, hidden = questions.names[index], questions.cuis[questions.hidden[index]]
         count = other_images(store, int(row))
-        used = {cui for cuis in store.cuis for cui in cuis if kinds[cui] in GROUPS[group]}
+        used = {cui for cuis in store.cuis for cui in cuis if kinds[cui] in KIND_GROUPS[group]}
         rivals = [count[cui] for cui in used - set(store.cuis[row])]
         better, tied = (
             sum(n > count[hidden] for n in rivals),
