@@ -379,11 +379,11 @@ def test_a_stop_while_libraries_are_loaded_is_obeyed(
 @pytest.mark.parametrize(
     ("target", "given", "expected"),
     [
-        ("tables", ["DATASET=medpix"], "experiments medpix"),
-        ("tables", ["DATASET=medpix", "OUT=here"], "experiments medpix --out here"),
-        ("vqa", ["GRID=rad"], "experiments rad"),
-        ("table5", ["OUT=here", "JOBS=1"], "experiments vqa_table5 --out here --jobs 1"),
-        ("fig6", [], "experiments vqa_fig6"),
+        ("tables", ["DATASET=medpix"], "tables medpix"),
+        ("tables", ["DATASET=medpix", "OUT=here"], "tables medpix --out here"),
+        ("vqa", ["GRID=rad"], "tables rad"),
+        ("table5", ["OUT=here", "JOBS=1"], "tables vqa_table5 --out here --jobs 1"),
+        ("fig6", [], "tables vqa_fig6"),
     ],
 )
 def test_make_passes_a_given_folder_on(target: str, given: list[str], expected: str) -> None:
