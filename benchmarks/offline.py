@@ -31,7 +31,7 @@ NEIGHBORS = 64
 
 
 def timed(run: Callable[[], T]) -> tuple[T, float]:
-    """What a call gives, and its wall seconds."""
+    """Result of a call, and its wall seconds."""
     start = time.perf_counter()
     return run(), time.perf_counter() - start
 
@@ -47,7 +47,7 @@ def read_captions(path: Path | None) -> tuple[str, list[str]]:
 
 def extraction(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, Any]:
     """Captions per second of the whole extractor, beside the bare automaton over the same aliases and texts."""
-    extractor, build = timed(lambda: EXTRACTORS["dictionary"](ontology, {}))
+    extractor, build = timed(lambda: EXTRACTORS["dictionary"](ontology))
     aliases = sorted({alias.lower() for alias, _, _ in ontology.aliases()})
     bare = AhoCorasick(aliases, implementation=Implementation.ContiguousNFA, store_patterns=False)
     lowered = [caption.lower() for caption in captions]
@@ -72,7 +72,7 @@ def scored_graph(
     ontology: Ontology, captions: list[str], rows: int
 ) -> tuple[ConceptGraph, ConceptStatistics, list[str]]:
     """Graph of ``rows`` images whose concepts are those of captions drawn with replacement, two merged into one."""
-    found = EXTRACTORS["dictionary"](ontology, {}).extract(captions)
+    found = EXTRACTORS["dictionary"](ontology).extract(captions)
     cuis = [sorted({mention.cui for mention in mentions if not mention.negated}) for mentions in found]
     generator = np.random.default_rng(0)
     pairs = generator.integers(0, len(cuis), (rows, 2))

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from kg_targets.ontology import Ontology
+from kg_targets.ontology.concept import KIND_GROUPS
 
 Edge = tuple[str, str, str]
 
@@ -100,3 +101,17 @@ def representatives(concepts: list[str], edges: list[Edge]) -> NDArray[np.int64]
     _, group = sparse.csgraph.connected_components(links, directed=False)
     _, first = np.unique(group, return_index=True)
     return np.asarray(first[group], dtype=np.int64)
+
+
+def coverage(has_attribute: sparse.csr_array, kinds: ArrayLike) -> dict[str, float]:
+    """Share of images, in [0, 1], that assert a concept of each group of kinds, of any group, and of all three.
+
+    Args:
+        has_attribute: [N, C], not 0 where the image asserts the concept.
+        kinds: kind of each concept, length C.
+    """
+    columns = {group: np.flatnonzero(np.isin(kinds, members)) for group, members in KIND_GROUPS.items()}
+    has = {group: has_attribute[:, chosen].sum(axis=1) > 0 for group, chosen in columns.items()}
+    stacked = np.stack(list(has.values()))
+    told = {**has, "any of them": stacked.any(axis=0), "all three": stacked.all(axis=0)}
+    return {name: float(images.mean()) for name, images in told.items()}

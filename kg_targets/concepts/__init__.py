@@ -1,52 +1,41 @@
 """Captions to concepts: one file per extractor, and the registry by which commands name them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from kg_targets.concepts.dictionary import DictionaryExtractor
-from kg_targets.concepts.lexicon import Ambiguity, StopList
-from kg_targets.concepts.mention import ConceptSource, Extractor, Mention
+from kg_targets.concepts.lexicon import StopEntry, StopList
+from kg_targets.concepts.mention import Extractor, Mention
 from kg_targets.concepts.provided import ProvidedExtractor, UnionExtractor
+from kg_targets.ontology import Ontology
 
 __all__ = [
     "EXTRACTORS",
-    "Ambiguity",
-    "ConceptSource",
     "DictionaryExtractor",
     "Extractor",
     "Mention",
     "ProvidedExtractor",
+    "StopEntry",
     "StopList",
     "UnionExtractor",
 ]
 
-Factory = Callable[[ConceptSource, Mapping[str, Any]], Extractor]
+
+def _union(ontology: Ontology, stop_list: StopList | None = None, **options: Any) -> Extractor:
+    dictionary = DictionaryExtractor(ontology, stop_list, **options)
+    return UnionExtractor([dictionary, ProvidedExtractor(ontology, stop_list)])
 
 
-def _dictionary(ontology: ConceptSource, config: Mapping[str, Any]) -> Extractor:
-    return DictionaryExtractor(ontology, **config)
-
-
-def _provided(ontology: ConceptSource, config: Mapping[str, Any]) -> Extractor:
-    return ProvidedExtractor(ontology, config.get("stop_list"))
-
-
-def _union(ontology: ConceptSource, config: Mapping[str, Any]) -> Extractor:
-    return UnionExtractor([_dictionary(ontology, config), _provided(ontology, config)])
-
-
-def _scispacy(ontology: ConceptSource, config: Mapping[str, Any]) -> Extractor:
+def _scispacy(ontology: Ontology, **options: Any) -> Extractor:
     from kg_targets.concepts.scispacy import ScispacyExtractor  # spaCy is optional and slow to import
 
-    return ScispacyExtractor(ontology, **config)
+    return ScispacyExtractor(ontology, **options)
 
 
-EXTRACTORS: dict[str, Factory] = {
-    "dictionary": _dictionary,
-    "provided": _provided,
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {
+    "dictionary": DictionaryExtractor,
+    "provided": ProvidedExtractor,
     "scispacy": _scispacy,
     "union": _union,
 }
-"""Name to ``factory(ontology, config)``; ``config`` holds the extractor's keyword arguments."""
+"""Name to ``extractor(ontology, **options)``, usually the class itself."""

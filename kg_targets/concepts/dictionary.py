@@ -20,7 +20,6 @@ from collections.abc import Collection, Sequence
 from ahocorasick_rs import AhoCorasick, Implementation
 
 from kg_targets.concepts.lexicon import (
-    Ambiguity,
     Hit,
     Lexicon,
     LexiconOptions,
@@ -28,9 +27,10 @@ from kg_targets.concepts.lexicon import (
     StopList,
     build_lexicon,
 )
-from kg_targets.concepts.mention import ConceptSource, Mention, without_overlap
+from kg_targets.concepts.mention import Mention, without_overlap
 from kg_targets.concepts.negation import NegationRules
 from kg_targets.concepts.text import Folded, break_words, fold, surface
+from kg_targets.ontology import Ontology
 
 
 class DictionaryExtractor:
@@ -50,7 +50,7 @@ class DictionaryExtractor:
 
     def __init__(
         self,
-        ontology: ConceptSource,
+        ontology: Ontology,
         stop_list: StopList | None = None,
         *,
         kinds: Collection[str] | None = None,
@@ -71,10 +71,6 @@ class DictionaryExtractor:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._automaton = _automaton(self.lexicon)
-
-    def ambiguities(self) -> list[Ambiguity]:
-        """Strings that name several concepts, with the one chosen and why."""
-        return self.lexicon.ambiguities()
 
     def extract(
         self, captions: Sequence[str], provided: Sequence[Sequence[str]] | None = None

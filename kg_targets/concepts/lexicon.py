@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from kg_targets.concepts.mention import ConceptLike, ConceptSource
 from kg_targets.concepts.text import fold_alias, surface
 from kg_targets.concepts.variants import plural_suffix, variants
 from kg_targets.errors import ExtractionError
+from kg_targets.ontology import Concept, Ontology
 
 _SHIPPED = Path(__file__).with_name("stop_list.tsv")
 _COLUMNS = ["alias", "cui", "reason"]
@@ -73,10 +73,6 @@ class StopList:
 
     def __or__(self, other: StopList) -> StopList:
         return StopList(tuple(dict.fromkeys(self.entries + other.entries)))
-
-    def with_aliases(self, aliases: Iterable[str], reason: str = "user") -> StopList:
-        """This list and the given aliases."""
-        return self | StopList(tuple(StopEntry(alias, "", reason) for alias in aliases))
 
     def stops(self, folded_alias: str, cui: str, is_abbreviation: bool) -> bool:
         """Whether this reading of an alias must not be matched."""
@@ -140,18 +136,6 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ambiguity:
-    """A string that names several concepts, and the one chosen (``Ontology.alias_candidates`` gives the facts)."""
-
-    alias: str
-    chosen: str
-    others: tuple[str, ...]
-    rule: str
-    """Why: ``place`` (the others are none), ``own spelling`` (the others only share a plural or variant) or
-    ``ontology preference``."""
-
-
-@dataclass(frozen=True, slots=True)
 class Lexicon:
     """Search patterns (folded, distinct, in a fixed order) and the readings of each, best first."""
 
@@ -161,17 +145,6 @@ class Lexicon:
     """Regular plural ending that may follow each pattern, ``""`` for none."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Aliases left out, counted by reason."""
-
-    def ambiguities(self) -> list[Ambiguity]:
-        """Every pattern with several concepts under equal conditions (case), and the decision."""
-        found = []
-        for pattern, senses in zip(self.patterns, self.senses, strict=True):
-            for exact in dict.fromkeys(sense.exact for sense in senses):
-                rivals = [sense for sense in senses if sense.exact == exact]
-                if len(rivals) > 1:
-                    others = tuple(rival.cui for rival in rivals[1:])
-                    found.append(Ambiguity(exact or pattern, rivals[0].cui, others, _rule(rivals)))
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +160,7 @@ class LexiconOptions:
     captions that also spell the concept out. None trusts all."""
 
 
-def build_lexicon(ontology: ConceptSource, stop_list: StopList, options: LexiconOptions) -> Lexicon:
+def build_lexicon(ontology: Ontology, stop_list: StopList, options: LexiconOptions) -> Lexicon:
     """Collect and decide all patterns of an ontology."""
     aliases = list(ontology.aliases(by_preference=True))
     names = _names(aliases)
@@ -271,7 +244,7 @@ def _spells(acronym: str, name: str) -> bool:
     return matched >= needed
 
 
-def _skip_reason(folded: str, concept: ConceptLike, names: Collection[str], options: LexiconOptions) -> str:
+def _skip_reason(folded: str, concept: Concept, names: Collection[str], options: LexiconOptions) -> str:
     """Why an alias takes no part, ``""`` if it does."""
     if len(folded) < 2:
         return "one character"
@@ -286,7 +259,7 @@ def _skip_reason(folded: str, concept: ConceptLike, names: Collection[str], opti
     return ""
 
 
-def roles(concept: ConceptLike) -> tuple[bool, bool]:
+def roles(concept: Concept) -> tuple[bool, bool]:
     """``(negatable, place)`` of a concept, from its kind, else from its semantic types, else from its sources."""
     if concept.kind:
         return concept.kind in _NEGATABLE_KINDS, concept.kind in _PLACE_KINDS
@@ -301,10 +274,3 @@ def _add(senses: dict[str, dict[tuple[str, str], Sense]], pattern: str, sense: S
     key = (sense.cui, sense.exact)
     if key not in held or sense.rank < held[key].rank:
         held[key] = sense
-
-
-def _rule(rivals: Sequence[Sense]) -> str:
-    """What decided between the first two readings."""
-    if rivals[0].place and not rivals[1].place:
-        return "place"
-    return "own spelling" if rivals[0].rank[0] < rivals[1].rank[0] else "ontology preference"

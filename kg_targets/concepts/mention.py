@@ -1,11 +1,11 @@
-"""What every extractor returns, and what it needs of an ontology.
+"""Mentions, which every extractor returns.
 
 Overlapping spans settled: the longest wins, then the leftmost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -56,33 +56,6 @@ class Extractor(Protocol):
     ) -> list[list[Mention]]:
         """Mentions of each caption; ``provided`` holds the CUIs that a data set ships for it, where it does."""
         ...
-
-
-class ConceptLike(Protocol):
-    """The fields of ``kg_targets.ontology.Concept`` that extraction reads."""
-
-    @property
-    def cui(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def semantic_types(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def sources(self) -> tuple[str, ...]: ...  # noqa: D102
-
-
-class ConceptSource(Protocol):
-    """The part of ``kg_targets.ontology.Ontology`` that extraction reads."""
-
-    def aliases(self, by_preference: bool = False) -> Iterator[tuple[str, str, bool]]:
-        """``(alias, cui, is_abbreviation)``; by preference: of two concepts with one alias, the preferred one first."""
-        ...
-
-    def __contains__(self, cui: object, /) -> bool: ...
-
-    def __getitem__(self, cui: str, /) -> ConceptLike: ...
 
 
 class Span(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kg_targets.concepts.lexicon import StopList
-from kg_targets.concepts.mention import ConceptSource, Extractor, Mention, reading_order
+from kg_targets.concepts.mention import Extractor, Mention, reading_order
 from kg_targets.errors import ExtractionError
+from kg_targets.ontology import Ontology
 
 
 class ProvidedExtractor:
@@ -19,7 +20,7 @@ class ProvidedExtractor:
 
     name = "provided"
 
-    def __init__(self, ontology: ConceptSource, stop_list: StopList | None = None) -> None:
+    def __init__(self, ontology: Ontology, stop_list: StopList | None = None) -> None:
         self._ontology = ontology
         self._stop_list = StopList.shipped() if stop_list is None else stop_list
 

@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kg_targets.concepts.lexicon import Hit, Sense, StopList, roles
-from kg_targets.concepts.mention import ConceptSource, Mention, reading_order, without_overlap
+from kg_targets.concepts.mention import Mention, reading_order, without_overlap
 from kg_targets.concepts.negation import NegationRules
 from kg_targets.concepts.text import fold
 from kg_targets.errors import ExtractionError
+from kg_targets.ontology import Concept, Ontology
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MODELS = "https://allenai.github.io/scispacy/"
@@ -52,7 +53,7 @@ class ScispacyExtractor:
 
     def __init__(
         self,
-        ontology: ConceptSource,
+        ontology: Ontology,
         model: Any = "en_core_sci_sm",
         knowledge_base: str | Path = "umls",
         *,
@@ -122,7 +123,7 @@ class ScispacyExtractor:
     def _roles(self, cui: str) -> tuple[bool, bool]:
         if cui in self._ontology:
             return roles(self._ontology[cui])
-        return roles(_KnowledgeBaseConcept(cui, tuple(self._linker.kb.cui_to_entity[cui].types)))
+        return roles(Concept(cui, cui, semantic_types=tuple(self._linker.kb.cui_to_entity[cui].types)))
 
     def _name(self, cui: str) -> str:
         return (
@@ -130,17 +131,6 @@ class ScispacyExtractor:
             if cui in self._ontology
             else str(self._linker.kb.cui_to_entity[cui].canonical_name)
         )
-
-
-class _KnowledgeBaseConcept:
-    """A concept of the linker's knowledge base that the ontology does not have."""
-
-    kind = ""
-    sources: tuple[str, ...] = ()
-
-    def __init__(self, cui: str, semantic_types: tuple[str, ...]) -> None:
-        self.cui = self.name = cui
-        self.semantic_types = semantic_types
 
 
 class ExactIndex:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
 from kg_targets.errors import StoreError
+from kg_targets.graph import coverage
 from kg_targets.inspect.plots import block_figure, sample_rows, similarity_histogram
-from kg_targets.inspect.summary import coverage
 from kg_targets.store import TargetStore
 
 EXAMPLES = 6
@@ -70,7 +70,7 @@ def _content(store: TargetStore, root: Path | None, seed: int) -> dict[str, Any]
     return {
         "store": store,
         "manifest": store.manifest,
-        "coverage": coverage(store),
+        "coverage": coverage(store.cui_matrix(), store.concepts["kind"]),
         "unknown": int((~store.known).sum()),
         "block": _data_address(block_figure({title: store.block(rows)}, ticks, width=7.0)),
         "histogram": _data_address(similarity_histogram(store, seed=seed)),

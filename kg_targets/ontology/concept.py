@@ -1,4 +1,4 @@
-"""What an ontology hands out: concepts, alias candidates and the report of how it was read.
+"""What an ontology hands out: concepts and the report of how it was read.
 
 Which coarse kind of thing a concept is, told from its vocabulary or its UMLS semantic types.
 """
@@ -68,29 +68,6 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
-class AliasCandidate:
-    """One concept that an alias may stand for, with the facts that decide its place among the others.
-
-    Attributes:
-        cui: the concept.
-        confirmed: this very pair of alias and CUI has two vocabularies, or an answerable source, behind it.
-        verified: the concept has, under some name.
-        layer: which part of a merge the alias comes from; 0 is the leftmost.
-        support: number of vocabularies that give the concept this alias.
-        preferred: the alias is a preferred name in one of them, not only a synonym.
-        abbreviation: it is matched case-sensitively.
-    """
-
-    cui: str
-    confirmed: bool
-    verified: bool
-    layer: int
-    support: int
-    preferred: bool
-    abbreviation: bool
-
-
-@dataclass(frozen=True, slots=True)
 class OntologyReport:
     """How an ontology was read: what is in it, and what was left out and why.
 
@@ -98,7 +75,7 @@ class OntologyReport:
         concepts: number of concepts.
         verified: how many of them are verified.
         names: rows of names, over all sources.
-        ambiguous_aliases: aliases that more than one concept carries (see `Ontology.alias_candidates`).
+        ambiguous_aliases: aliases that more than one concept carries.
         edges: distinct edges per relation.
         cycles: groups of CUIs that ``is_a`` makes ancestors of one another, each sorted, in order.
         equivalence_classes: groups of CUIs that one source term carries together.
@@ -155,3 +132,11 @@ KIND_OF_TYPE = {
 def kind_of_types(types: Iterable[str]) -> str:
     """Kind of a concept with these TUIs: that of the smallest TUI that has one, else empty."""
     return next((KIND_OF_TYPE[type_] for type_ in sorted(types) if type_ in KIND_OF_TYPE), "")
+
+
+KIND_GROUPS = {
+    "modality": ("modality", "sequence"),
+    "anatomy": ("region", "organ"),
+    "finding": ("finding",),
+}
+"""Kinds whose coverage says whether captions were understood: how, where, and what is seen."""

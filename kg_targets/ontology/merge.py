@@ -1,4 +1,4 @@
-"""Uniting two ontologies, and keeping a part of one.
+"""Uniting two ontologies.
 
 Keeping the hierarchy whole when nodes leave it: children are tied to the next ancestors that stay.
 """
@@ -9,13 +9,11 @@ from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from kg_targets.ontology.names import Resolved
-from kg_targets.ontology.tables import EDGES, IS_A, PART_OF, SAME_AS, Tables
+from kg_targets.ontology.tables import IS_A, PART_OF, SAME_AS, Tables
 
 Node = TypeVar("Node", bound=Hashable)
 
@@ -110,28 +108,6 @@ def _without_fusions(edges: pa.Table, first: Tables) -> tuple[pa.Table, int]:
     leaving = cuis[known & crowded[group]]
     dropped = same & (np.isin(child, leaving) | np.isin(parent, leaving))
     return edges.filter(pa.array(~dropped)), len(leaving)
-
-
-def restricted(tables: Tables, data: Resolved, keep: npt.NDArray[np.bool_]) -> Tables:
-    """The concepts marked in ``keep`` (bool ``[C]``), with edges over those that leave composed into one."""
-    kept = {int(cui) for cui in data.cuis[keep]}
-    parents: dict[int, list[tuple[str, int]]] = {}
-    for edge in data.attached_edges().to_pylist():
-        parents.setdefault(edge["child"], []).append((edge["relation"], edge["parent"]))
-    edges = list(bridged(parents, kept))
-    columns = [[edge[0] for edge in edges], [edge[2] for edge in edges], [edge[1] for edge in edges]]
-    members = pa.array(sorted(kept), pa.int32())
-    return Tables(
-        release=f"{tables.release}, verified concepts",
-        names=tables.names.filter(pc.is_in(tables.names["cui"], value_set=members)),
-        terms=tables.terms.filter(pc.is_in(tables.terms["cui"], value_set=members)),
-        edges=pa.Table.from_arrays(
-            [pa.array(column, field.type) for column, field in zip(columns, EDGES, strict=True)],
-            schema=EDGES,
-        ),
-        skipped={**tables.skipped, "unverified concept": int((~keep).sum())},
-        self_loops=tables.self_loops,
-    )
 
 
 def _layers(table: pa.Table) -> int:

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kg_targets.ontology.closure import ParentLists
-from kg_targets.ontology.concept import AliasCandidate, Concept, format_cui
-from kg_targets.ontology.tables import EDGES, NAMES, SYNONYM, TERMS, Tables
+from kg_targets.ontology.concept import Concept, format_cui
+from kg_targets.ontology.tables import EDGES, NAMES, TERMS, Tables
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -238,42 +238,12 @@ class NameIndex:
             for text, cui, flag in zip(texts, cuis[part].tolist(), short[part].tolist(), strict=True):
                 yield text, format_cui(cui), flag
 
-    def candidates(self, alias: str) -> list[AliasCandidate]:
-        """See `Ontology.alias_candidates`."""
-        wanted = normalised(pa.array([alias]))[0]
-        if not wanted.as_py():
-            return []
-        rows = np.flatnonzero(np.asarray(pc.equal(self._normalised, wanted).to_numpy(zero_copy_only=False)))
-        rows = rows[np.argsort(self._place[rows])]
-        found: dict[int, AliasCandidate] = {}
-        for row in rows.tolist():
-            concept = int(self._data.concept_of_name[row])
-            short = bool(self._short[row])
-            if concept not in found and not (short and self._text[row].as_py() != alias):
-                found[concept] = self._candidate(row, concept, short)
-        return list(found.values())
-
-    def _candidate(self, row: int, concept: int, short: bool) -> AliasCandidate:
-        return AliasCandidate(
-            cui=format_cui(int(self._data.cuis[concept])),
-            confirmed=bool(self._data.confirmed[row]),
-            verified=bool(self._data.verified[concept]),
-            layer=int(self._column("layer")[row]),
-            support=int(self._data.support[row]),
-            preferred=bool(self._column("rank")[row] < SYNONYM),
-            abbreviation=short,
-        )
-
     def _column(self, name: str) -> npt.NDArray[np.int64]:
         return np.asarray(self._data.names[name].to_numpy(), dtype=np.int64)
 
     @cached_property
     def _short(self) -> npt.NDArray[np.bool_]:
         return np.asarray(self._data.names["abbreviation"].to_numpy(), dtype=bool)
-
-    @cached_property
-    def _normalised(self) -> pa.Array:
-        return normalised(self._text)
 
     @cached_property
     def _by_preference(self) -> npt.NDArray[np.int64]:
@@ -283,12 +253,6 @@ class NameIndex:
         rank, layer = self._column("rank"), self._column("layer")
         keys = (concept, -data.support, rank, layer, ~data.verified[concept], ~data.confirmed)
         return np.asarray(np.lexsort(keys), dtype=np.int64)
-
-    @cached_property
-    def _place(self) -> npt.NDArray[np.int64]:
-        place = np.empty(len(self._by_preference), dtype=np.int64)
-        place[self._by_preference] = np.arange(len(place))
-        return place
 
     @cached_property
     def _preference(self) -> npt.NDArray[np.int64]:

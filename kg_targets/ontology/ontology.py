@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,27 +13,21 @@ import numpy.typing as npt
 from scipy import sparse
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.closure import ParentLists, ancestor_hops
+from kg_targets.ontology.closure import ParentLists, ancestor_hops, cycles
 from kg_targets.ontology.concept import (
-    AliasCandidate,
     Concept,
     OntologyReport,
     cui_strings,
     parse_cui,
     require_cui,
 )
-from kg_targets.ontology.merge import restricted, united
+from kg_targets.ontology.merge import united
 from kg_targets.ontology.names import NameIndex, Resolved, resolve
 from kg_targets.ontology.tables import IS_A, NAMES, RELATIONS, SAME_AS, Tables
 
 if TYPE_CHECKING:
     from kg_targets.ontology.umls import UmlsOptions
 
-
-import hashlib
-from collections.abc import Mapping
-
-from kg_targets.ontology.closure import cycles
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -102,10 +97,6 @@ class Ontology:
     def __or__(self, other: Ontology) -> Ontology:
         return Ontology.from_tables(united(self.tables(), other.tables()))
 
-    def verified_only(self) -> Ontology:
-        """The verified concepts; children of one that leaves are tied to its next verified ancestors."""
-        return Ontology.from_tables(restricted(self.tables(), self._data, self._data.verified))
-
     # ---- concepts ----
 
     def __len__(self) -> int:
@@ -150,13 +141,6 @@ class Ontology:
                 of a spelling keeps the first that comes.
         """
         return self._names.aliases(by_preference)
-
-    def alias_candidates(self, alias: str) -> list[AliasCandidate]:
-        """Every concept that carries the alias, most preferred first, with the reasons for it.
-
-        Case and punctuation are ignored, except for abbreviations, whose case must agree.
-        """
-        return self._names.candidates(alias)
 
     # ---- relations ----
 
@@ -263,7 +247,7 @@ class Ontology:
         return self._graphs[wanted]
 
     def tables(self) -> Tables:
-        """The content as a reader would have filled it in; what merging and restricting start from."""
+        """The content as a reader would have filled it in; what merging starts from."""
         data, report = self._data, self.report
         names = data.names.select(NAMES.names)
         return Tables(self.release, names, data.terms, data.edges, dict(report.skipped), report.self_loops)

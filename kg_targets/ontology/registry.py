@@ -101,14 +101,13 @@ def parse_spec(spec: str) -> list[tuple[str, Path]]:
     return parts
 
 
-def load_ontology(spec: str, cache_dir: str | Path | None = None, *, verified_only: bool = False) -> Ontology:
+def load_ontology(spec: str, cache_dir: str | Path | None = None) -> Ontology:
     """Read the sources of a specification and merge them, left before right.
 
     Args:
         spec: such as ``seed|tsv:ontologies``; relative paths start from the working directory.
         cache_dir: folder that keeps what was read, by the content of the source files; a second load is
             near-instant.
-        verified_only: keep only verified concepts (see `kg_targets.ontology.names`).
     Raises:
         OntologyError: the specification or one of its sources is not usable.
     """
@@ -116,13 +115,12 @@ def load_ontology(spec: str, cache_dir: str | Path | None = None, *, verified_on
 
     def read() -> Ontology:
         ontologies = [Ontology.from_tables(SOURCES[name].read(path)) for name, path in parts]
-        merged = functools.reduce(operator.or_, ontologies)
-        return merged.verified_only() if verified_only else merged
+        return functools.reduce(operator.or_, ontologies)
 
     if cache_dir is None:
         return read()
     described = [(name, SOURCES[name].files(path)) for name, path in parts]
-    return cached(described, read, Path(cache_dir), variant="verified" if verified_only else "all")
+    return cached(described, read, Path(cache_dir))
 
 
 READER_VERSION = 3
@@ -133,7 +131,7 @@ _DERIVED = ("key", "support", "confirmed")
 
 
 def cached(
-    parts: Sequence[tuple[str, Sequence[Path]]], read: Callable[[], Ontology], cache_dir: Path, variant: str
+    parts: Sequence[tuple[str, Sequence[Path]]], read: Callable[[], Ontology], cache_dir: Path
 ) -> Ontology:
     """The ontology of some source files: from the cache if it is there and sound, else read and kept.
 
@@ -141,14 +139,13 @@ def cached(
         parts: name of each source and the files that decide its content, in order of the merge.
         read: builds the ontology.
         cache_dir: created when missing.
-        variant: what else decides the content.
     Raises:
         OntologyError: a source file is missing, or the folder cannot be written.
     """
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         sources = [[name, *(_remembered_digest(path, cache_dir) for path in files)] for name, files in parts]
-        key = json_sha256([READER_VERSION, variant, sources])
+        key = json_sha256([READER_VERSION, "all", sources])  # all concepts: a part of the keys that exist
         entry = cache_dir / f"ontology-{key[:32]}"
         found = _load(entry)
         if found is None:

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from kg_targets.errors import DataError
-from kg_targets.graph import ConceptGraph
-from kg_targets.inspect.summary import summary_lines
+from kg_targets.graph import ConceptGraph, coverage
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
@@ -23,7 +24,7 @@ from pipelines.build.extract import ShardInput, ShardResult, Split
 
 
 def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
-    """Build every split asked for, the fit split first; a split whose store is up to date is left alone.
+    """Build every wanted split, the fit split first; a split whose store is up to date is left alone.
 
     Args:
         say: receives one line at a time for the person watching.
@@ -133,17 +134,48 @@ def _build_store(
             },
             "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
             "inputs": inputs,
-            **split.facts(),
+            **split.metadata(),
         }
         writer.finish(content, {"stages": watch.stages})
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")
-    for line in summary_lines(store):
+    for line in _summary_lines(store):
         say(f"  {line}")
     if not store.known.any():
         say(f"warning: nothing is known about any image of {split.name}: training on it is plain InfoNCE")
     return store
+
+
+def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
+    """The closing lines of a build."""
+    concepts = store.concepts
+    shares = coverage(store.cui_matrix(), concepts["kind"])
+    asserted = int((concepts["images"] > 0).sum())
+    unknown = int((~store.known).sum())
+    quantiles = store.manifest["similarity"]["quantiles"]
+    ordered = concepts[concepts["images"] > 0].sort_values(["images", "cui"], ascending=[False, True])
+    findings = ordered[ordered["kind"] == "finding"]
+    lines = [
+        "captions with a concept: " + ", ".join(f"{group} {share:.1%}" for group, share in shares.items()),
+        f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.is_a):,} edges",
+        f"unknown images (no concept, identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
+        "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
+        f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
+        f"most frequent findings: {_listed(findings.head(most_frequent))}",
+    ]
+    unknown_cuis = store.manifest["unknown_cuis"]
+    if unknown_cuis:
+        listed = ", ".join(f"{cui} ×{count:,}" for cui, count in list(unknown_cuis.items())[:5])
+        fate = "kept without ancestors" if store.manifest["config"]["keep_unknown_cuis"] else "left out"
+        lines.append(f"CUIs that the ontology does not have ({fate}): {listed}")
+    return lines
+
+
+def _listed(concepts: pd.DataFrame) -> str:
+    return ", ".join(
+        f"{name} {count:,}" for name, count in zip(concepts["name"], concepts["images"], strict=True)
+    )
 
 
 def _extract(config: BuildConfig, split: Split, ontology: Ontology, folder: Path) -> list[ShardResult]:
@@ -179,11 +211,11 @@ def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
         say(f"warning: {images:,} image ids and {cases:,} cases are in both {first.split} and {second.split}")
 
 
-def _wanted_splits(asked: str, manifest: Manifest, root: Path, say: Say) -> list[str]:
-    """The splits asked for that are there; those left out are said."""
-    if asked != "all":
-        manifest.split_file(asked, root)
-        return [asked]
+def _wanted_splits(wanted: str, manifest: Manifest, root: Path, say: Say) -> list[str]:
+    """The wanted splits that are there; those left out are reported."""
+    if wanted != "all":
+        manifest.split_file(wanted, root)
+        return [wanted]
     present = manifest.present_splits(root)
     if not present:
         manifest.split_file(manifest.fit_split, root)
@@ -204,11 +236,11 @@ def _excluded_cases(
     return excluded
 
 
-def _fit_split(asked: str, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
-    """The split that statistics are fitted on: the one asked for, the data set's own, or the first that is there."""
-    if asked:
-        manifest.split_file(asked, root)
-        return asked
+def _fit_split(option: str, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
+    """The split that statistics are fitted on: the option's, the data set's own, or the first that is there."""
+    if option:
+        manifest.split_file(option, root)
+        return option
     if manifest.fit_split in manifest.present_splits(root):
         return manifest.fit_split
     say(

@@ -34,6 +34,21 @@ class Batch:
     """int64 [B, context_length]."""
 
 
+def rows_of_share(cases: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Rows of a share of the cases, at least one; a smaller share's cases are among a larger one's.
+
+    Args:
+        cases: number of each row's case, from 0, int64 ``[N]``.
+        share: in (0, 1]; 1 gives all rows.
+
+    Returns:
+        int64 ``[M]``, ascending.
+    """
+    count = int(cases.max()) + 1
+    chosen = np.random.default_rng(0).permutation(count)[: max(1, round(share * count))]
+    return np.flatnonzero(np.isin(cases, chosen))
+
+
 class CaptionedImages:
     """The image–caption pairs of one store.
 

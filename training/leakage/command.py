@@ -28,17 +28,18 @@ from training.leakage.overlap import (
     BY_HASH,
     BY_ID,
     BY_NEIGHBOUR,
-    Foreign,
     Near,
+    Pretraining,
     Shared,
     Touch,
     alike,
     hash_questions,
     ids_can_match,
-    read_foreign,
+    read_pretraining,
     shared,
     touching,
 )
+from training.rendering import render
 from training.vqa.protocols import PROTOCOLS, PUBLISHED, Split, add_data, add_split, read_data, read_split
 
 IMAGES, QUESTIONS, NEAR, AGAINST = KINDS = ("images", "questions", "near", "against")
@@ -86,9 +87,9 @@ def work(options: argparse.Namespace) -> None:
         raise ConfigError("--exclude-out lists cases of a pre-training data set: name it with --against")
     manifest, root = read_data(options)
     split = read_split(options, manifest, root, options.protocol)
-    foreign = None
+    pretraining = None
     if options.against:
-        foreign = read_foreign(options.against, options.against_root, options.against_split)
+        pretraining = read_pretraining(options.against, options.against_root, options.against_split)
 
     everything = (*split.train, *split.validation, *split.test)
     hashes = hash_questions(everything, root)
@@ -96,22 +97,24 @@ def work(options: argparse.Namespace) -> None:
     compared = {NEAR: bool(hashes.names)}
     between, pairs = shared(split), alike(split, hashes, options.radius)
     report = _report(split, between, pairs, hashes, options.radius)
-    lines = [_parts_line(report), *map(_shared_line, between), _near_line(pairs, hashes, options.radius)]
-    lines += hashes.lines(split.dataset)
     touches: list[Touch] = []
-    if foreign is not None:
+    theirs: Hashes | None = None
+    if pretraining is not None:
         ours = everything if options.touching == ANY else split.test
         images = sorted({question.image_id for question in ours})
         chosen = _only(hashes, set(images)) if hashes.names else None
         distances = options.id_distance, options.radius
-        touches, theirs = touching(images, chosen, foreign, manifest.id_pattern, *distances)
-        report["against"] = _against(foreign, touches, options.touching)
-        lines += [_against_line(report["against"]), *(theirs.lines(foreign.dataset) if theirs else [])]
+        touches, theirs = touching(images, chosen, pretraining, manifest.id_pattern, *distances)
+        report["against"] = _against(pretraining, touches, options.touching)
         by_hash = chosen is not None and theirs is not None and bool(chosen.names and theirs.names)
-        compared[AGAINST] = by_hash or ids_can_match(images, foreign, manifest.id_pattern)
-        shown = {record.image_id for record in foreign.records}
+        compared[AGAINST] = by_hash or ids_can_match(images, pretraining, manifest.id_pattern)
+        shown = {record.image_id for record in pretraining.records}
         unseen[AGAINST] = _unseen(set(images), hashes) + _unseen(shown, theirs or Hashes())
-    elif options.enforce == ALL_KINDS:
+    text = render(
+        "training.leakage", "report.txt.j2", report=report, hashes=hashes, theirs=theirs or Hashes()
+    )
+    lines = text.splitlines()
+    if pretraining is None and options.enforce == ALL_KINDS:
         lines.append("pre-training: not looked at, since --against names none")
     if options.out:
         write_text(Path(options.out), json_text(report))
@@ -203,12 +206,12 @@ def _only(hashes: Hashes, names: set[str]) -> Hashes:
     return Hashes([hashes.names[place] for place in kept], [hashes.bits[place] for place in kept])
 
 
-def _against(foreign: Foreign, touches: Sequence[Touch], whom: str) -> dict[str, Any]:
+def _against(pretraining: Pretraining, touches: Sequence[Touch], whom: str) -> dict[str, Any]:
     return {
-        "dataset": foreign.dataset,
-        "splits": list(foreign.splits),
-        "images": len(foreign.records),
-        "cases": foreign.cases,
+        "dataset": pretraining.dataset,
+        "splits": list(pretraining.splits),
+        "images": len(pretraining.records),
+        "cases": pretraining.cases,
         "touching": whom,
         "found_by": {
             by: len({touch.ours for touch in touches if touch.by == by})
@@ -217,37 +220,3 @@ def _against(foreign: Foreign, touches: Sequence[Touch], whom: str) -> dict[str,
         "cases_touching": sorted({touch.case for touch in touches}),
         "pairs": [asdict(touch) for touch in touches],
     }
-
-
-def _parts_line(report: Mapping[str, Any]) -> str:
-    parts = ", ".join(
-        f"{name} {part['questions']:,} questions of {part['images']:,} images"
-        for name, part in report["parts"].items()
-        if part["questions"]
-    )
-    return f"{report['dataset']}, {report['protocol']}, split seed {report['split_seed']}: {parts}"
-
-
-def _shared_line(one: Shared) -> str:
-    return (
-        f"{one.parts[0]} and {one.parts[1]}: {len(one.images):,} images in both; {len(one.questions):,} questions of "
-        f"{one.parts[1]} repeat image and question, {one.same_answer:,} with the same answer"
-    )
-
-
-def _near_line(pairs: Sequence[Near], hashes: Hashes, radius: int) -> str:
-    if not hashes.names:
-        return "pictures that are alike: not looked for, no image can be read here"
-    return (
-        f"pictures that are alike in different parts (at most {radius} of {BITS} bits differ): {len(pairs):,} pairs "
-        f"of {len(hashes.names):,} images"
-    )
-
-
-def _against_line(against: Mapping[str, Any]) -> str:
-    by = against["found_by"]
-    return (
-        f"{against['dataset']} ({', '.join(against['splits'])}: {against['images']:,} images of {against['cases']:,} "
-        f"cases): {by[BY_ID]:,} of our images by id, {by[BY_NEIGHBOUR]:,} by a near number, {by[BY_HASH]:,} by hash; "
-        f"{len(against['cases_touching']):,} cases touch {'the data set' if against['touching'] == ANY else 'test'}"
-    )

@@ -47,15 +47,6 @@ class Hashes:
             return np.zeros((0, BITS), dtype=np.float32)
         return np.where(np.stack(self.bits), np.float32(1), np.float32(-1))
 
-    def lines(self, what: str) -> list[str]:
-        """For people: what could not be compared, a line or none."""
-        problems = {"missing": self.missing, "unreadable": self.unreadable, "of one grey": self.flat}
-        found = [f"{len(names):,} {problem}" for problem, names in problems.items() if names]
-        if not found:
-            return []
-        first = next(names[0] for names in problems.values() if names)
-        return [f"{what}: {', '.join(found)} (first: {first}): not compared by hash"]
-
 
 def dhash(image: "Image.Image") -> NDArray[np.bool_] | None:
     """The hash of an image, bool ``[256]``; ``None`` for an image of one grey.

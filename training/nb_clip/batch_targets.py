@@ -24,7 +24,7 @@ from kg_targets.losses.policies import (
 )
 from kg_targets.losses.registry import LOSSES, POLICIES, bind_policy
 from kg_targets.store import TargetStore
-from training.data.cases import case_codes
+from kg_targets.store.block import case_codes
 from training.errors import ConfigError
 from training.nb_clip.config import LossConfig, PolicyConfig
 

@@ -22,8 +22,7 @@ from kg_targets.store import TargetStore
 from training.clip.config import check_precision
 from training.clip.load import Clip, build_clip, write_model_folder
 from training.clip.pretrained import weights_digest
-from training.data.cases import rows_of_share
-from training.data.dataset import Batch, CaptionedImages
+from training.data.dataset import Batch, CaptionedImages, rows_of_share
 from training.data.loader import Loader
 from training.data.metadata import describe_data
 from training.data.samplers import make_sampler
@@ -97,11 +96,13 @@ class NBClipRun(Task[Step]):
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
         load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
-        share = rows_of_share(train.store.group_ids, data.case_share)
+        share = rows_of_share(train.store.cases, data.case_share)
         self.images = load(train.store, train.source, rows=share)
         self.sampler = make_sampler(
-            data, self.images, config.seed, accelerator.process_index, accelerator.num_processes
-        )
+            data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
+            rank=accelerator.process_index, world_size=accelerator.num_processes,
+            neighbour_share=data.neighbour_share,
+        )  # fmt: skip
         self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
         dev_images = load(dev.store, dev.source, verify=True) if dev else None

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kg_targets.losses.policies import Pairs, fixed_mass_policy, pair_structure
 from kg_targets.store import TargetStore
+from kg_targets.store.block import case_codes
 from training.command import Work
-from training.data.cases import case_codes
 from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
 

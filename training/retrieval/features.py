@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from kg_targets.store import TargetStore
 from training.clip.features import image_features, image_features_both, text_features
 from training.clip.load import Clip
-from training.data.cases import case_codes
 from training.data.dataset import CaptionedImages
 from training.retrieval.config import AFTER, BEFORE
 from training.retrieval.metrics import caption_codes
@@ -39,7 +38,7 @@ class RetrievalSet:
     @classmethod
     def of(cls, store: TargetStore, rows: IntArray) -> "RetrievalSet":
         """The set of a store's rows."""
-        return cls(store, rows, case_codes(store.group_ids)[rows])
+        return cls(store, rows, store.cases[rows])
 
     def label(self, name: str) -> list[str]:
         """Label of each image, empty where missing."""

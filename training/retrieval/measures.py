@@ -1,6 +1,6 @@
 """Every measure of one trained model, and what chance would give: per query, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,10 @@ PAIRED = "own caption and own image, features after the projection"
 ZERO_SHOT = "zero-shot classification, features after the projection"
 
 LabelSets = Sequence[tuple[str, ...]]
+Overlaps = dict[str, metrics.Scores]
+"""CUI@K by variant."""
+Precisions = dict[tuple[str, ...], metrics.Scores]
+"""P@K by label columns."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +121,35 @@ def measure_run(
     """
     config = config or EvalConfig()
     groups = data.excluded(config.group_exclusion)
-    measures: Measures = {}
-    for view in config.views:
-        measures |= _measure_view(features, view, data, labels, config, groups, device)
-    if config.recall:
-        for view in PAIR_VIEWS:
-            ranks = pair_ranks(*view_features(features, view), groups, data.caption_codes, device=device)
-            measures |= _recalls(view, metrics.recall_at(ranks, PAIR_DEPTHS))
-    for task in tasks:
-        truth = _truth(data, task)
-        right = is_right(features.images[AFTER], features.classes[task.label], truth)
-        measures |= _accuracies(task, right, truth)
-    return measures
+    codes = {names: _codes(data, names) for names in labels}
+
+    def of_view(view: View) -> tuple[Overlaps, Precisions]:
+        queries, gallery = view_features(features, view)
+        lists: dict[bytes, NDArray[np.int64]] = {}
+
+        def ranked(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+            """Lists of a gallery, made once for all labels that the same images have."""
+            key = allowed.tobytes()
+            if key not in lists:
+                some = None if allowed.all() else allowed
+                lists[key] = rank(queries, gallery, groups, max(CUI_DEPTHS), some, device=device)
+            return lists[key]
+
+        order = ranked(np.ones(len(queries), dtype=bool))
+        overlaps = cui_at(order, data.cuis, groups, CUI_DEPTHS, config.cui_variants)
+        return overlaps, {
+            names: metrics.precision_at(ranked(code >= 0), code, LABEL_DEPTHS)
+            for names, code in codes.items()
+        }
+
+    def recalls(view: View) -> metrics.Scores:
+        ranks = pair_ranks(*view_features(features, view), groups, data.caption_codes, device=device)
+        return metrics.recall_at(ranks, PAIR_DEPTHS)
+
+    def right(task: Task, truth: NDArray[np.int64]) -> NDArray[np.float64]:
+        return is_right(features.images[AFTER], features.classes[task.label], truth)
+
+    return _named(data, config, tasks, of_view, recalls, right)
 
 
 def measure_chance(
@@ -141,69 +162,42 @@ def measure_chance(
     by_chance = {names: metrics.precision_by_chance(_codes(data, names), groups) for names in labels}
     precisions = {names: dict.fromkeys(LABEL_DEPTHS, values) for names, values in by_chance.items()}
     recalls = metrics.recall_by_chance(data.caption_codes, groups, PAIR_DEPTHS)
+    return _named(
+        data, config, tasks, lambda _: (overlaps, precisions), lambda _: recalls,
+        lambda _, truth: majority_class(truth),
+    )  # fmt: skip
+
+
+def _named(
+    data: RetrievalSet,
+    config: EvalConfig,
+    tasks: Sequence[Task],
+    of_view: Callable[[View], tuple[Overlaps, Precisions]],
+    recalls: Callable[[View], metrics.Scores],
+    right: Callable[[Task, NDArray[np.int64]], NDArray[np.float64]],
+) -> Measures:
+    """All scores by the names of their measures, each under its heading."""
     measures: Measures = {}
     for view in config.views:
-        measures |= _of_view(view, overlaps, precisions)
-    if config.recall:
-        for view in PAIR_VIEWS:
-            measures |= _recalls(view, recalls)
+        overlaps, precisions = of_view(view)
+        found = {cui_name(view, name, k): v for name, scores in overlaps.items() for k, v in scores.items()}
+        found |= {label_name(view, names, k): v for names, s in precisions.items() for k, v in s.items()}
+        measures |= {name: Scored(values, view.title) for name, values in found.items()}
+    for view in PAIR_VIEWS if config.recall else ():
+        named = {f"{view.prefix}Recall@{k}": values for k, values in recalls(view).items()}
+        measures |= {name: Scored(values, PAIRED) for name, values in named.items()}
     for task in tasks:
-        truth = _truth(data, task)
-        measures |= _accuracies(task, majority_class(truth), truth)
+        place = {name: index for index, name in enumerate(task.classes)}
+        truth = np.array([place.get(value, -1) for value in data.label(task.label)], dtype=np.int64)
+        values = right(task, truth)
+        measures[f"zero-shot {task.label} accuracy"] = Scored(values, ZERO_SHOT)
+        measures[f"zero-shot {task.label} balanced accuracy"] = Scored(values, ZERO_SHOT, truth)
     return measures
 
 
 def primary(config: EvalConfig) -> str:
     """The one endpoint named beforehand: CUI@50 of the first direction, features and variant asked for."""
     return cui_name(config.views[0], config.cui_variants[0], max(CUI_DEPTHS))
-
-
-def _measure_view(
-    features: Features,
-    view: View,
-    data: RetrievalSet,
-    labels: LabelSets,
-    config: EvalConfig,
-    groups: NDArray[np.int64],
-    device: Device,
-) -> Measures:
-    queries, gallery = view_features(features, view)
-    lists: dict[bytes, NDArray[np.int64]] = {}
-
-    def ranked(allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Lists of a gallery, made once for all labels that the same images have."""
-        key = allowed.tobytes()
-        if key not in lists:
-            some = None if allowed.all() else allowed
-            lists[key] = rank(queries, gallery, groups, max(CUI_DEPTHS), some, device=device)
-        return lists[key]
-
-    order = ranked(np.ones(len(queries), dtype=bool))
-    overlaps = cui_at(order, data.cuis, groups, CUI_DEPTHS, config.cui_variants)
-    codes = {names: _codes(data, names) for names in labels}
-    precisions = {
-        names: metrics.precision_at(ranked(code >= 0), code, LABEL_DEPTHS) for names, code in codes.items()
-    }
-    return _of_view(view, overlaps, precisions)
-
-
-def _of_view(
-    view: View, overlaps: dict[str, metrics.Scores], precisions: dict[tuple[str, ...], metrics.Scores]
-) -> Measures:
-    found = {cui_name(view, name, k): v for name, scores in overlaps.items() for k, v in scores.items()}
-    found |= {label_name(view, names, k): v for names, s in precisions.items() for k, v in s.items()}
-    return {name: Scored(values, view.title) for name, values in found.items()}
-
-
-def _recalls(view: View, scores: metrics.Scores) -> Measures:
-    return {f"{view.prefix}Recall@{k}": Scored(values, PAIRED) for k, values in scores.items()}
-
-
-def _accuracies(task: Task, right: NDArray[np.float64], truth: NDArray[np.int64]) -> Measures:
-    return {
-        f"zero-shot {task.label} accuracy": Scored(right, ZERO_SHOT),
-        f"zero-shot {task.label} balanced accuracy": Scored(right, ZERO_SHOT, truth),
-    }
 
 
 def cui_name(view: View, variant: str, k: int) -> str:
@@ -218,8 +212,3 @@ def label_name(view: View, names: tuple[str, ...], k: int) -> str:
 
 def _codes(data: RetrievalSet, names: tuple[str, ...]) -> NDArray[np.int64]:
     return metrics.label_codes(*(data.label(name) for name in names))
-
-
-def _truth(data: RetrievalSet, task: Task) -> NDArray[np.int64]:
-    place = {name: index for index, name in enumerate(task.classes)}
-    return np.array([place.get(value, -1) for value in data.label(task.label)], dtype=np.int64)

@@ -86,19 +86,14 @@ def correlate(
     order = np.argsort(strata, kind="stable")
     chosen = order[strata[order] >= 0]
     places = _Strata(strata[chosen])
-    target = similarity[chosen]
     seeds = [(name, values[chosen]) for name, group in cosines.items() for values in group]
-    ranked, others = _Ranks(target, places), [_Ranks(values, places) for _, values in seeds]
-    moments = _Moments(target, [values for _, values in seeds], places)
+    variables = [similarity[chosen], *(values for _, values in seeds)]
+    ranked = [_Ranks(values, places) for values in variables]
     found = np.full((2, len(weights), len(seeds)), np.nan)
     for draw, weight in enumerate(weights.of(chosen) if len(chosen) else ()):
-        sizes = places.sums(weight[None])[0]
-        ranks, spread = ranked.of(weight, sizes)
-        weighted = weight * ranks
-        for at, other in enumerate(others):
-            there, other_spread = other.of(weight, sizes)
-            found[0, draw, at] = _ratio(float(weighted @ there), spread * other_spread)
-        found[1, draw] = moments.correlations(weight)
+        sizes = np.maximum(places.sums(weight), 1)
+        found[0, draw] = _correlations([one.of(weight, sizes) for one in ranked], weight, sizes, places)
+        found[1, draw] = _correlations(variables, weight, sizes, places)
     return {
         name: {
             kind: found[row][:, [at for at, (owner, _) in enumerate(seeds) if owner == name]].mean(axis=1)
@@ -131,6 +126,20 @@ def mean_in_bins(bins: IntArray, count: int, cosines: Cosines, weights: PairWeig
     return dict(zip(cosines, found, strict=True))
 
 
+def _correlations(
+    variables: Sequence[FloatArray], weight: FloatArray, sizes: FloatArray, strata: "_Strata"
+) -> list[float]:
+    """Pearson's correlation of the first variable with each of the others; NaN where nothing varies."""
+    x, *others = (values - strata.spread(strata.sums(weight * values) / sizes) for values in variables)
+    weighted = weight * x
+    spread = float(weighted @ x)
+    found = []
+    for y in others:
+        spreads = spread * float((weight * y) @ y)
+        found.append(float(weighted @ y) / spreads**0.5 if spreads > 1e-24 else float("nan"))
+    return found
+
+
 class _Strata:
     """Pairs sorted by stratum."""
 
@@ -142,8 +151,12 @@ class _Strata:
         """Stratum of each pair, counted from 0, ascending."""
 
     def sums(self, rows: FloatArray) -> FloatArray:
-        """Sum of each row over each stratum, ``[K, P]`` to ``[K, G]``."""
-        return np.asarray(np.add.reduceat(rows, self.starts, axis=1))
+        """Sums over the strata, ``[…, P]`` to ``[…, G]``."""
+        return np.asarray(np.add.reduceat(rows, self.starts, axis=-1))
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """Each pair's stratum's value, ``[G]`` to ``[P]``."""
+        return np.repeat(values, np.diff(self.starts, append=len(self.of)))
 
 
 class _Ranks:
@@ -160,54 +173,8 @@ class _Ranks:
         self._codes[self._order] = np.cumsum(fresh) - 1
         self._stratum = strata.of[self._last]
 
-    def of(self, weight: FloatArray, sizes: FloatArray) -> tuple[FloatArray, float]:
-        """Ranks within the strata as shares of their sizes, less their mean ½, ``[P]``, and Σ weight·rank²."""
-        held = weight[self._order]
-        middle = np.cumsum(held)
-        if len(self._last) < len(held):
-            middle = middle[self._last]
-            held = np.diff(middle, prepend=0.0)
-        middle -= 0.5 * held
-        if len(sizes) > 1:
-            middle -= (np.cumsum(sizes) - sizes)[self._stratum]
-            middle /= np.maximum(sizes, 1)[self._stratum]
-        else:
-            middle /= max(sizes[0], 1)
-        middle -= 0.5
-        return middle[self._codes], float((held * middle) @ middle)
-
-
-class _Moments:
-    """Pearson's correlation of one variable with several others from weighted sums."""
-
-    def __init__(self, target: FloatArray, others: Sequence[FloatArray], strata: _Strata) -> None:
-        x, *ys = (self._centred(values, strata) for values in (target, *others))
-        self._strata = strata
-        self._rows = np.stack([np.ones_like(x), x, x * x, *(row for y in ys for row in (y, x * y, y * y))])
-
-    def correlations(self, weight: FloatArray) -> FloatArray:
-        """Correlation with each of the others, ``[K]``."""
-        if len(self._strata.starts) == 1:
-            sums = (self._rows @ weight)[:, None]
-        else:
-            sums = self._strata.sums(self._rows * weight)
-        size, x, xx = np.maximum(sums[0], 1), sums[1], sums[2]
-        spread = float((xx - x * x / size).sum())
-        return np.array(
-            [
-                _ratio(float((xy - x * y / size).sum()), spread * float((yy - y * y / size).sum()))
-                for y, xy, yy in zip(sums[3::3], sums[4::3], sums[5::3], strict=True)
-            ]
-        )
-
-    @staticmethod
-    def _centred(values: FloatArray, strata: _Strata) -> FloatArray:
-        """Less the stratum's plain mean: sums of squares then lose no digits."""
-        if not len(values):
-            return values
-        means = strata.sums(np.stack([values, np.ones_like(values)]))
-        return np.asarray(values - (means[0] / means[1])[strata.of])
-
-
-def _ratio(product: float, spreads: float) -> float:
-    return product / float(np.sqrt(spreads)) if spreads > 1e-24 else float("nan")
+    def of(self, weight: FloatArray, sizes: FloatArray) -> FloatArray:
+        """Ranks within the strata as shares of their sizes, ``[P]``."""
+        until = np.cumsum(weight[self._order])[self._last]
+        middle = until - np.diff(until, prepend=0.0) / 2 - (np.cumsum(sizes) - sizes)[self._stratum]
+        return np.asarray((middle / sizes[self._stratum])[self._codes])

@@ -1,12 +1,13 @@
 """An extractor is added by one file and one line: a dummy one, registered here, makes a whole store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kg_targets.concepts import EXTRACTORS, ConceptSource, Mention
+from kg_targets.concepts import EXTRACTORS, Mention
+from kg_targets.ontology import Ontology
 from kg_targets.store import verify_store
 from tests.builds import build
 
@@ -16,8 +17,8 @@ class Dummy:
 
     name = "dummy"
 
-    def __init__(self, ontology: ConceptSource, config: Mapping[str, Any]) -> None:
-        self.text = config.get("text", "CT")
+    def __init__(self, ontology: Ontology, text: str = "CT", **options: Any) -> None:
+        self.text = text
 
     def extract(
         self, captions: Sequence[str], provided: Sequence[Sequence[str]] | None = None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kg_targets.concepts import EXTRACTORS, DictionaryExtractor, StopList
+from kg_targets.concepts import EXTRACTORS, DictionaryExtractor, StopEntry, StopList
 from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology
 
 ONTOLOGY = FakeOntology(
@@ -104,7 +104,7 @@ def test_abbreviations_count_only_in_their_own_case() -> None:
     assert found("US showed us the CT, not a ct") == [("C0041618", "US"), ("C0040405", "CT")]
 
 
-def test_the_ontologys_order_decides_an_ambiguous_alias_and_can_be_inspected() -> None:
+def test_the_ontologys_order_decides_an_ambiguous_alias() -> None:
     ontology = FakeOntology(
         [
             FakeConcept("C0000002", "Fundus A", "finding", ("dome",)),
@@ -113,9 +113,7 @@ def test_the_ontologys_order_decides_an_ambiguous_alias_and_can_be_inspected() -
     )
     extractor = DictionaryExtractor(ontology)
     assert found("the dome", extractor) == [("C0000002", "dome")]
-    (ambiguity,) = extractor.ambiguities()
-    assert (ambiguity.alias, ambiguity.chosen, ambiguity.others) == ("dome", "C0000002", ("C0000001",))
-    assert ambiguity.rule == "ontology preference"
+    assert extractor.lexicon.senses[extractor.lexicon.patterns.index("dome")][1].cui == "C0000001"
 
 
 def test_a_lower_case_acronym_of_a_rare_disease_is_no_everyday_word() -> None:
@@ -160,7 +158,7 @@ def test_a_figure_letter_or_a_foreign_abbreviation_is_no_definition() -> None:
 
 
 def test_stop_list_kinds_and_semantic_types_leave_concepts_out() -> None:
-    assert found("CT of the lung", DictionaryExtractor(ONTOLOGY, StopList().with_aliases(["lung"]))) == [
+    assert found("CT of the lung", DictionaryExtractor(ONTOLOGY, StopList((StopEntry("lung", "", ""),)))) == [
         ("C0040405", "CT")
     ]
     assert found("CT of the lung", DictionaryExtractor(ONTOLOGY, kinds={"organ"})) == [("C0024109", "lung")]
@@ -188,7 +186,7 @@ def test_a_caption_of_a_million_characters_takes_linear_time() -> None:
 
 
 def test_the_registry_builds_extractors_by_name() -> None:
-    extractor = EXTRACTORS["dictionary"](ONTOLOGY, {"negation": False})
+    extractor = EXTRACTORS["dictionary"](ONTOLOGY, negation=False)
     assert not extractor.extract(["no pleural effusion"])[0][0].negated
 
 

@@ -33,7 +33,7 @@ def test_provided_needs_one_list_of_cuis_per_caption() -> None:
 
 
 def test_in_a_union_the_text_decides_about_a_shipped_cui_so_that_its_negation_counts() -> None:
-    extractor = EXTRACTORS["union"](ONTOLOGY, {})
+    extractor = EXTRACTORS["union"](ONTOLOGY)
     (mentions,) = extractor.extract(["no pleural effusion"], [["C0032227", "C0024109"]])
     assert [(m.cui, m.source, m.negated) for m in mentions] == [
         ("C0024109", "provided", False),

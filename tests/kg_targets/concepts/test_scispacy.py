@@ -94,7 +94,7 @@ def test_strange_captions_do_not_break_it(extractor: ScispacyExtractor, caption:
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, pipeline: Any) -> None:
     with pytest.raises(ExtractionError, match=r"'en_core_sci_none' is not installed; pip install"):
-        EXTRACTORS["scispacy"](ONTOLOGY, {"model": "en_core_sci_none"})
+        EXTRACTORS["scispacy"](ONTOLOGY, model="en_core_sci_none")
     with pytest.raises(ExtractionError, match=r"none\.jsonl"):
         ScispacyExtractor(ONTOLOGY, pipeline, tmp_path / "none.jsonl")
     with pytest.raises(ExtractionError, match="threshold"):

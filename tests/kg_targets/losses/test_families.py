@@ -122,17 +122,28 @@ def test_names_are_known_and_checked_without_loading_torch() -> None:
 
 def test_the_older_names_are_the_same_functions() -> None:
     import kg_targets.losses as library
-    from kg_targets.losses import contrastive, policies, registry
+    from kg_targets.losses import contrastive, policies
     from training.nb_clip import losses, targets
 
-    for older, newer in ((losses, contrastive), (targets, policies)):
-        for name in older.__all__:
-            assert getattr(older, name) is getattr(newer if hasattr(newer, name) else registry, name)
-    contract = {"semantic_matching_loss", "info_nce_loss", "mse_loss", "sigmoid_loss"}
-    assert contract <= set(losses.__all__) & set(library.__all__)
-    assert {"softmax_policy", "fixed_mass_policy", "evidence_policy"} <= {*targets.__all__} & {
-        *library.__all__
+    older = {name: value for module in (losses, targets) for name, value in vars(module).items()}
+    contract = {
+        *(f"{name}_loss" for name in LOSSES),
+        "softmax_policy",
+        "fixed_mass_policy",
+        "evidence_policy",
     }
+    assert contract <= set(library.__all__) and contract <= set(older)
+    assert all(older[name] is getattr(library, name) for name in contract)
+    assert {
+        "LOSSES",
+        "Loss",
+        "ContrastiveBatch",
+        "POLICIES",
+        "Pairs",
+        "bind_policy",
+        "pair_structure",
+    } <= set(older)
+    assert older["LOSSES"] is LOSSES and older["POLICIES"] is POLICIES
     for name in library.__all__:
         assert getattr(library, name) in (getattr(contrastive, name, None), getattr(policies, name, None))
 

@@ -28,13 +28,18 @@ def test_the_whole_closure_takes_no_time(pair):
     assert (matrix.diagonal() == 1).all()
 
 
+def bearers(ontology):
+    """Concepts called pneumothorax, most preferred first."""
+    return [cui for name, cui, _ in ontology.aliases(by_preference=True) if name.lower() == "pneumothorax"]
+
+
 def test_the_seed_settles_the_known_error_about_pneumothorax(pair):
     wrong, right = "C0029850", "C0032326"
-    assert {candidate.cui for candidate in pair.alias_candidates("pneumothorax")} == {wrong, right}
+    assert set(bearers(pair)) == {wrong, right}
     seed = Ontology.seed()
     if right in seed:
         merged = seed | pair
-        assert merged.alias_candidates("pneumothorax")[0].cui == right
+        assert bearers(merged)[0] == right
         assert merged[right].verified
 
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from tests.images import first_pixels, plain_clip, plain_store, write_images
-from training.data.config import DataConfig
 from training.data.dataset import Batch, CaptionedImages
 from training.data.loader import Loader
 from training.data.samplers import make_sampler
@@ -33,7 +32,9 @@ def images(root: Path, broken: tuple[int, ...] = (), **options: Any) -> Captione
 
 
 def loader(data: CaptionedImages, workers: int = 0, rank: int = 0, world: int = 1, **options: Any) -> Loader:
-    sampler = make_sampler(DataConfig(batch_size=SIZE), data, 3, rank, world)
+    sampler = make_sampler(
+        "random", data.store, data.rows, batch_size=SIZE, seed=3, rank=rank, world_size=world
+    )
     return Loader(data, sampler, workers, **{"prefetch": 2, **options})
 
 
@@ -142,7 +143,7 @@ def test_an_epoch_of_one_step_repeats_an_image_of_the_batch(tmp_path: Path) -> N
     data = CaptionedImages(
         store, open_source(tmp_path / "a", store), plain_clip(), in_memory=False, max_broken=1
     )
-    [batch] = Loader(data, make_sampler(DataConfig(batch_size=4), data, 0), 2).epoch(1)
+    [batch] = Loader(data, make_sampler("random", data.store, data.rows, batch_size=4, seed=0), 2).epoch(1)
     assert set(batch.rows.tolist()) == {0, 1, 3}
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kg_targets.store.block import case_codes
 from tests.builds import CAPTIONS, build
-from training.data.cases import case_codes
 from training.data.config import DataConfig
 from training.data.samplers import SAMPLERS, make_sampler
 from training.data.samplers.base import Sampler
@@ -23,7 +23,7 @@ def data_set(cases: list[int], neighbours: list[list[int]], rows: list[int] | No
     """As much of the images as a sampler asks for."""
     lists = pa.chunked_array([pa.array(neighbours, pa.list_(pa.int32()))])
     store = SimpleNamespace(
-        group_ids=[f"c{case}" for case in cases],
+        cases=case_codes([f"c{case}" for case in cases]),
         column={"neighbor_rows": lists}.__getitem__,
     )
     used = np.arange(len(cases)) if rows is None else np.array(rows)
@@ -54,7 +54,9 @@ def worlds(draw: st.DrawFn) -> tuple[Any, int, int, int]:
 def make(
     name: str, data: Any, batch: int, seed: int = 0, rank: int = 0, world: int = 1, **fields: Any
 ) -> Sampler:
-    return make_sampler(DataConfig(batch_size=batch, sampler=name, **fields), data, seed, rank, world)
+    return make_sampler(
+        name, data.store, data.rows, batch_size=batch, seed=seed, rank=rank, world_size=world, **fields
+    )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -88,7 +90,7 @@ def test_epochs_and_seeds_differ_and_what_sits_out_differs(name: str) -> None:
 @settings(max_examples=100, deadline=None)
 def test_cases_are_spread_as_evenly_as_possible(world: Any) -> None:
     data, batch, _, seed = world
-    cases = case_codes(data.store.group_ids)
+    cases = data.store.cases
     steps = list(make("case_aware", data, batch, seed).epoch(1))
     in_epoch = np.bincount(cases[np.concatenate(steps)], minlength=cases.max() + 1)
     for step in steps:
@@ -98,7 +100,7 @@ def test_cases_are_spread_as_evenly_as_possible(world: Any) -> None:
 
 def test_case_aware_batches_hold_one_image_of_a_case_where_random_ones_hold_more() -> None:
     data = data_set([row // 5 for row in range(200)], [[]] * 200)
-    cases = case_codes(data.store.group_ids)
+    cases = data.store.cases
 
     def pairs(name: str) -> int:
         return sum(len(step) - len(set(cases[step].tolist())) for step in make(name, data, 20).epoch(1))
@@ -149,7 +151,7 @@ def test_a_sliced_column_keeps_its_neighbours() -> None:
 
 def test_the_neighbours_of_a_real_store_are_its_own(tmp_path: Path) -> None:
     store = build(tmp_path, CAPTIONS * 2)
-    cases = case_codes(store.group_ids)
+    cases = store.cases
     table = neighbour_table(store.column("neighbor_rows"), np.arange(len(store)), cases)
     for row, image_id in enumerate(store.image_ids):
         near = store.neighbors(image_id, k=store.manifest["config"]["top_k"], exclude_case=True)

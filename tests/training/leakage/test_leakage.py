@@ -10,6 +10,7 @@ from tests.processes import kg_targets
 from tests.training.vqa.fakes import picture, rows, write_data
 from training.leakage.hashing import BITS, RADIUS, dhash, hash_images, near
 from training.leakage.overlap import shared
+from training.rendering import render
 from training.vqa.protocols import prepare
 
 main = kg_targets("leakage")
@@ -42,8 +43,10 @@ def test_images_that_cannot_be_hashed_are_counted(tmp_path: Path) -> None:
     assert (hashes.names, hashes.flat, hashes.unreadable, hashes.missing) == (
         ["good"], ["flat"], ["broken"], ["absent"],
     )  # fmt: skip
-    (line,) = hashes.lines("d")
-    assert "1 missing, 1 unreadable, 1 of one grey" in line
+    pairs = {"bits": 256, "radius": 16, "images_hashed": 1, "pairs": []}
+    report = {"dataset": "d", "protocol": "p", "split_seed": 0, "parts": {}, "shared": [], "near": pairs}
+    lines = render("training.leakage", "report.txt.j2", report=report, hashes=hashes).splitlines()
+    assert lines[-1] == "d: 1 missing, 1 unreadable, 1 of one grey (first: absent): not compared by hash"
     assert list(near(hashes, hashes)) == [("good", "good", 0)]
     assert list(near(hashes, hash_images([]))) == []
 

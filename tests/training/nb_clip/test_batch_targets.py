@@ -13,8 +13,8 @@ from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.policies import evidence_policy
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
+from kg_targets.store.block import case_codes
 from tests.training.nb_clip.fakes import builder, fake_store
-from training.data.cases import case_codes
 from training.errors import ConfigError, ShapeError
 from training.nb_clip import batch_targets as blocks
 from training.nb_clip.batch_targets import (

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
+from kg_targets.store.block import case_codes
 from tests.training.tiny import arguments, write_store
-from training.data.cases import rows_of_share
+from training.data.dataset import rows_of_share
 from training.run import main as run
 
 CASES = [f"case{row // 3}" for row in range(30)] + [""]  # the last is a case of its own
@@ -17,12 +18,12 @@ CASES = [f"case{row // 3}" for row in range(30)] + [""]  # the last is a case of
 def test_shares_are_whole_cases_and_nested() -> None:
     previous: set[int] = set()
     for share in (0.01, 0.25, 0.5, 1.0):
-        rows = rows_of_share(CASES, share).tolist()
+        rows = rows_of_share(case_codes(CASES), share).tolist()
         chosen = {CASES[row] for row in rows}
         assert rows == [row for row, case in enumerate(CASES) if case in chosen] == sorted(rows)
         assert len(chosen) == max(1, round(share * 11)) and previous <= set(rows)
         previous = set(rows)
-    assert np.array_equal(rows_of_share(CASES, 1.0), np.arange(31))
+    assert np.array_equal(rows_of_share(case_codes(CASES), 1.0), np.arange(31))
 
 
 @pytest.mark.e2e

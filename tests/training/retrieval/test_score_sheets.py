@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from kg_targets.store import TargetStore
+from kg_targets.store.block import case_codes
 from tests.processes import kg_targets
 from tests.training.tiny import write_store
 from training.clip.load import load_clip, write_model_folder
-from training.data.cases import case_codes
 from training.data.sources import open_source
 from training.errors import CheckpointError, DataError
 from training.retrieval.config import EvalConfig

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from training.data.cases import case_codes
 from training.data.samplers.base import Sampler
 
 
@@ -25,8 +24,8 @@ class CaseAwareSampler(Sampler):
 
     @classmethod
     def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
-        """Told the case of each row."""
-        return cls(cases=case_codes(store.group_ids)[rows], **common)
+        """Sampler with the case of each row."""
+        return cls(cases=store.cases[rows], **common)
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Positions of all processes' images, int64 [batch_size], step by step."""

@@ -13,7 +13,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from training.data.cases import case_codes
 from training.data.samplers.base import Sampler
 
 NEAREST = 16
@@ -36,8 +35,8 @@ class NeighbourAwareSampler(Sampler):
 
     @classmethod
     def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
-        """Told the store's neighbours of other cases."""
-        cases = case_codes(store.group_ids)[rows]
+        """Sampler with the store's neighbours of other cases."""
+        cases = store.cases[rows]
         return cls(
             share=share, neighbours=neighbour_table(store.column("neighbor_rows"), rows, cases), **common
         )

@@ -197,9 +197,7 @@ class PretrainConfig(RunConfig):
         if self.stage == "one":
             check_cached(self.data, self.model)
         elif self.model.start is None:
-            raise ConfigError(
-                "stage two continues stage one (or two): name its run by --model.start FOLDER"
-            )
+            raise ConfigError("stage two continues stage one (or two): name its run by --model.start FOLDER")
         elif not self.loss.transport_weight and not self.loss.matching_weight:
             raise ConfigError(
                 "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "

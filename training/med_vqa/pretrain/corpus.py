@@ -18,9 +18,9 @@ from torch import Tensor
 
 from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
+from kg_targets.store.block import case_codes
 from kg_targets.store.digest import shuffle_key
 from training.clip.load import Clip
-from training.data.cases import case_codes
 from training.data.dataset import Batch, CaptionedImages
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError

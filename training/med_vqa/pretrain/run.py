@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from kg_targets.losses.contrastive import gather_rows, target_entropy
 from kg_targets.store import TargetStore
+from kg_targets.store.block import case_codes
 from kg_targets.store.digest import json_sha256, shuffle_key
 from training.clip.config import check_precision
-from training.data.cases import case_codes
 from training.data.dataset import Batch
 from training.data.loader import Loader
 from training.data.metadata import describe_data
@@ -103,8 +103,11 @@ class PretrainRun(Task[Step]):
         self.config, self.accelerator, self.vqa, self.exclusions = config, accelerator, vqa, exclusions
         data = config.data
         self.corpus = Corpus(data, store, source, vqa, exclusions)
-        rank, world_size = accelerator.process_index, accelerator.num_processes
-        self.sampler = make_sampler(data, self.corpus.images, config.seed, rank, world_size)
+        self.sampler = make_sampler(
+            data.sampler, self.corpus.images.store, self.corpus.images.rows, batch_size=data.batch_size,
+            seed=config.seed, rank=accelerator.process_index, world_size=accelerator.num_processes,
+            neighbour_share=data.neighbour_share,
+        )  # fmt: skip
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
         studies = data.views == "study" and config.loss.views_weight > 0
         self.partners = Partners(self.corpus.cases) if studies else None

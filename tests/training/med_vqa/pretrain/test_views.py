@@ -8,8 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from kg_targets.store.block import case_codes
 from tests.training.med_vqa import fakes as fakes
-from training.data.cases import case_codes
 from training.data.dataset import Batch
 from training.med_vqa.model.saving import MedVQA
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
