@@ -29,15 +29,13 @@ class Question:
     """Asked with a fixed choice (yes/no, left/right), as the data set marks it; see ``docs/vqa_data.md``."""
     category: str
     """What scores are broken down by."""
-    kind: str
-    """Category with ``open`` or ``closed``: what the majority baseline goes by."""
     references: tuple[str, ...] = ()
     """Every right answer as in the file, where there are several; else empty."""
 
-
-def kind_of(closed: bool, category: str) -> str:
-    """``closed PRES`` and the like."""
-    return f"{'closed' if closed else 'open'} {category}"
+    @property
+    def kind(self) -> str:
+        """``open what``, ``closed PRES`` and the like: what the majority baseline goes by."""
+        return f"{'closed' if self.closed else 'open'} {self.category}"
 
 
 def yes_or_no(answer: str) -> bool:

@@ -233,14 +233,7 @@ def read_lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
 
 def read_rows(path: Path, width: int, separator: str, skipped: Counter[str]) -> Iterator[list[str]]:
     """Stream the rows of a table; empty lines are passed over, rows of another width are counted."""
-    for line in read_lines(path, skipped):
-        if not line:
-            continue
-        cells = line.split(separator)
-        if len(cells) == width:
-            yield cells
-        else:
-            skipped[f"{path.name}: row without {width} columns"] += 1
+    yield from _split(read_lines(path, skipped), path, width, separator, skipped)
 
 
 def read_table(path: Path, header: list[str], skipped: Counter[str]) -> Iterator[list[str]]:
@@ -256,14 +249,18 @@ def read_table(path: Path, header: list[str], skipped: Counter[str]) -> Iterator
         raise OntologyError(
             f"{path}: the first line is not the header of this table; it must hold, by tabs: {expected}"
         )
-    for line in rows:
-        if not line:
-            continue
-        cells = line.split("\t")
-        if len(cells) == len(header):
+    yield from _split(rows, path, len(header), "\t", skipped)
+
+
+def _split(
+    rows: Iterator[str], path: Path, width: int, separator: str, skipped: Counter[str]
+) -> Iterator[list[str]]:
+    for row in filter(None, rows):
+        cells = row.split(separator)
+        if len(cells) == width:
             yield cells
         else:
-            skipped[f"{path.name}: row without {len(header)} columns"] += 1
+            skipped[f"{path.name}: row without {width} columns"] += 1
 
 
 def require_file(path: Path, what: str) -> Path:

@@ -19,6 +19,7 @@ from kg_targets.ontology.tables import (
     PREFERRED,
     TableBuilder,
     Tables,
+    plain_or_gz,
     read_table,
     require_file,
 )
@@ -50,12 +51,7 @@ def read_tsv(terms: Path, is_a: Path) -> Tables:
 
 def pair_in(directory: Path) -> tuple[Path, Path]:
     """The two tables of a folder, compressed or not."""
-
-    def find(stem: str) -> Path:
-        plain = directory / f"{stem}.tsv"
-        return plain if plain.is_file() else directory / f"{stem}.tsv.gz"
-
-    return find("cui_terms"), find("cui_isa")
+    return plain_or_gz(directory / "cui_terms.tsv"), plain_or_gz(directory / "cui_isa.tsv")
 
 
 def _read_terms(path: Path, builder: TableBuilder) -> set[str]:

@@ -20,7 +20,16 @@ from pathlib import Path
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology.concept import kind_of_types
-from kg_targets.ontology.tables import IS_A, PREFERRED, SYNONYM, TableBuilder, Tables, read_rows, require_file
+from kg_targets.ontology.tables import (
+    IS_A,
+    PREFERRED,
+    SYNONYM,
+    TableBuilder,
+    Tables,
+    plain_or_gz,
+    read_rows,
+    require_file,
+)
 
 READINGS = ("strict", "broad")
 _FILES = {"MRCONSO.RRF": 18, "MRREL.RRF": 16, "MRSTY.RRF": 6}
@@ -45,12 +54,7 @@ class UmlsOptions:
 
 def umls_files(directory: Path) -> list[Path]:
     """The three files of a META folder, compressed or not."""
-
-    def find(name: str) -> Path:
-        plain = directory / name
-        return plain if plain.is_file() else directory / f"{name}.gz"
-
-    return [find(name) if find(name).is_file() else directory / name for name in _FILES]
+    return [plain_or_gz(directory / name) for name in _FILES]
 
 
 def read_umls(directory: Path, reading: str = "strict", options: UmlsOptions | None = None) -> Tables:

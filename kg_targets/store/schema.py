@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,20 @@ _NEEDED: dict[str, type] = {
     "fingerprint": str,
 }
 _NEEDED_OF = {
-    KNOWLEDGE: {"factors": dict, "fit": dict, "similarity": dict},
-    TEACHER: {"teacher": dict},
+    KNOWLEDGE: {"factors": dict, "fit": dict, "similarity": dict, "similarity.fit_p95": float},
+    TEACHER: {
+        "teacher": dict,
+        "teacher.name": str,
+        "teacher.kind": str,
+        "teacher.digest": str,
+        "teacher.dim": int,
+        "teacher.scale": float,
+    },
 }
-_OF_A_TEACHER: dict[str, type] = {"name": str, "kind": str, "digest": str, "dim": int, "scale": float}
+_RANGES: dict[str, Callable[[Any], bool]] = {
+    "teacher.dim": lambda dim: dim >= 0,
+    "teacher.scale": lambda scale: 0.0 < scale < math.inf,
+}
 _PLAIN_NAME = re.compile(r"[a-z_]+(-[0-9]+)?\.parquet")
 
 
@@ -152,27 +162,14 @@ def _manifest_problem(manifest: Any) -> str:
     if kind not in KINDS:
         return f"has kind {kind!r}, this version reads {' and '.join(KINDS)} stores"
     for key, needed in {**_NEEDED, **_NEEDED_OF[kind]}.items():
-        if not isinstance(manifest.get(key), needed):
+        group, _, field = key.rpartition(".")
+        value = (manifest[group] if group else manifest).get(field)
+        if not isinstance(value, needed) or (key in _RANGES and not _RANGES[key](value)):
             return f"lacks a usable {key!r}"
-    if kind == KNOWLEDGE and not isinstance(manifest["similarity"].get("fit_p95"), float):
-        return "lacks a usable 'similarity.fit_p95'"
-    if kind == TEACHER and (problem := _teacher_problem(manifest["teacher"])):
-        return problem
     for entry in manifest["files"]:
         name = entry.get("file") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or "sha256" not in entry:
             return f"names a file that is none of the store's: {name!r}"
-    return ""
-
-
-def _teacher_problem(teacher: dict[str, Any]) -> str:
-    for key, needed in _OF_A_TEACHER.items():
-        if not isinstance(teacher.get(key), needed):
-            return f"lacks a usable 'teacher.{key}'"
-    if teacher["dim"] < 0:
-        return "lacks a usable 'teacher.dim'"
-    if not 0.0 < teacher["scale"] < math.inf:
-        return "lacks a usable 'teacher.scale'"
     return ""
 
 

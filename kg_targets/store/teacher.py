@@ -20,8 +20,6 @@ from kg_targets.store.block import check_block_kind
 from kg_targets.store.reader import ImageLike, TargetStore
 
 if TYPE_CHECKING:
-    import networkx as nx
-
     from kg_targets.store.explain import Explanation
 
 MATCHED_LOGIT = 200.0
@@ -165,27 +163,11 @@ class TeacherStore(TargetStore):
         self._no_knowledge()
 
     @property
-    def concepts(self) -> pd.DataFrame:
-        """See ``threshold``."""
-        self._no_knowledge()
-
-    @property
-    def is_a(self) -> pd.DataFrame:
-        """See ``threshold``."""
-        self._no_knowledge()
-
-    @property
-    def mentions(self) -> pd.DataFrame:
-        """See ``threshold``."""
-        self._no_knowledge()
-
-    @property
     def factors(self) -> sparse.csr_array | NDArray[np.float32]:
         """See ``threshold``; a teacher's are ``image_factors`` and ``text_factors``."""
         self._no_knowledge()
 
-    def to_networkx(self, image: ImageLike, hops: int = 2) -> "nx.MultiDiGraph":
-        """See ``threshold``."""
+    def _frame(self, *files: str) -> NoReturn:
         self._no_knowledge()
 
 

@@ -12,7 +12,7 @@ file; the label is the organ. A question answered "no" is left out and of one an
 from collections.abc import Iterator
 
 from kg_targets.errors import DataError, ManifestError
-from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.question import Question, yes_or_no
 from kg_targets.manifest.record import ReadRequest, Record, json_objects, text
 
 _SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
@@ -66,7 +66,6 @@ def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
                 answer=answer,
                 closed=closed,
                 category=category,
-                kind=kind_of(closed, category),
             ),
         )
 
