@@ -19,7 +19,6 @@ from kg_targets.ontology.tables import (
     PREFERRED,
     TableBuilder,
     Tables,
-    plain_or_gz,
     read_table,
     require_file,
 )
@@ -51,7 +50,11 @@ def read_tsv(terms: Path, is_a: Path) -> Tables:
 
 def pair_in(directory: Path) -> tuple[Path, Path]:
     """The two tables of a folder, compressed or not."""
-    return plain_or_gz(directory / "cui_terms.tsv"), plain_or_gz(directory / "cui_isa.tsv")
+    first, second = (
+        plain if (plain := directory / f"{stem}.tsv").is_file() else directory / f"{stem}.tsv.gz"
+        for stem in ("cui_terms", "cui_isa")
+    )
+    return first, second
 
 
 def _read_terms(path: Path, builder: TableBuilder) -> set[str]:

@@ -26,7 +26,6 @@ from kg_targets.ontology.tables import (
     SYNONYM,
     TableBuilder,
     Tables,
-    plain_or_gz,
     read_rows,
     require_file,
 )
@@ -54,7 +53,8 @@ class UmlsOptions:
 
 def umls_files(directory: Path) -> list[Path]:
     """The three files of a META folder, compressed or not."""
-    return [plain_or_gz(directory / name) for name in _FILES]
+    paths = [(directory / name, directory / f"{name}.gz") for name in _FILES]
+    return [packed if packed.is_file() and not plain.is_file() else plain for plain, packed in paths]
 
 
 def read_umls(directory: Path, reading: str = "strict", options: UmlsOptions | None = None) -> Tables:
