@@ -7,7 +7,6 @@ DIR/fold<k>/train.csv, test.csv       the records; image paths stay relative to 
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -22,7 +21,7 @@ from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport, Record
 from kg_targets.store.digest import file_sha256, shuffle_key
-from kg_targets.store.schema import writing
+from kg_targets.store.schema import replace_folder, writing
 
 MARKER = "folds.json"
 MANIFEST = "manifest.yaml"
@@ -148,7 +147,7 @@ def write_folds(manifest: Manifest, data_root: Path, out: Path, config: FoldConf
             (partial / MARKER).write_text(text, encoding="utf-8")
         created = not _is_current(out, text)
         if created:
-            _show(partial, out, workplace / "old")
+            replace_folder(partial, out, workplace / "old")
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
     sizes = (
@@ -287,16 +286,3 @@ def _refuse_foreign(out: Path) -> None:
             raise DataError(
                 f"{foreign[0]} is not part of the folds: move it, or choose another --out than {out}"
             )
-
-
-def _show(partial: Path, out: Path, retired: Path) -> None:
-    """Let ``partial`` take the place of ``out``, which stays as it was if that fails."""
-    with writing(out):
-        try:
-            if out.exists():
-                os.replace(out, retired)
-            os.replace(partial, out)
-        except BaseException:
-            if retired.exists() and not out.exists():
-                os.replace(retired, out)
-            raise

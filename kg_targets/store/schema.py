@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,6 +188,23 @@ def writing(path: Path) -> Iterator[None]:
         raise StoreError(
             f"{path} cannot be written ({reason}): free some space or choose another OUT"
         ) from error
+
+
+def replace_folder(partial: Path, target: Path, retired: Path) -> None:
+    """Let ``partial`` take the place of ``target``, which goes to ``retired``, or stays as it was if that fails.
+
+    Raises:
+        StoreError: the folders cannot be renamed.
+    """
+    with writing(target):
+        try:
+            if target.exists():
+                os.replace(target, retired)
+            os.replace(partial, target)
+        except BaseException:
+            if retired.exists() and not target.exists():
+                os.replace(retired, target)
+            raise
 
 
 def write_parquet(table: pa.Table, path: str) -> None:
