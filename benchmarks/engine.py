@@ -1,4 +1,4 @@
-"""What the engine adds to a bare loop: its own steps and a bare loop's take turns on the same model.
+"""Overhead of the engine over a bare loop: its own steps and a bare loop's take turns on the same model.
 
     python benchmarks/engine.py --store build/demo/train --data-root build/demo/data
 
@@ -50,7 +50,7 @@ class Silent:
 
 
 def batches(task: NBClipRun) -> Iterator[Step]:
-    """The batches of as many epochs as are asked for."""
+    """Batches of one epoch after the other."""
     epoch = 1
     while True:
         yield from task.batches(epoch, 0, 1)
@@ -111,8 +111,8 @@ def main() -> None:
     options = parser.parse_args()
     accelerator = Accelerator()
     torch.set_num_threads(options.threads)
-    told = head(PACKAGES, accelerator.device, turns=options.turns)
-    report(told | measure(options, accelerator), options.out)
+    settings = head(PACKAGES, accelerator.device, turns=options.turns)
+    report(settings | measure(options, accelerator), options.out)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def product_and_topk(images: Images) -> None:
 
 
 def product_and_argpartition(images: Images) -> None:
-    """The same with numpy, whose columns are not even sorted."""
+    """Bare product and top-k with numpy, whose columns are not sorted."""
     features = torch.as_tensor(images.features)
     for start in range(0, len(images), CHUNK):
         scores = (features[start : start + CHUNK] @ features.T).numpy()
@@ -118,7 +118,7 @@ def timings(images: Images, repeats: int) -> dict[str, Any]:
 
 
 def memory(count: int, threads: int) -> dict[str, Any] | None:
-    """How much more memory ranking, all measures and chance take than their inputs, in a process of its own.
+    """Memory of ranking, all measures and chance beyond their inputs, in a process of its own.
 
     None where the system has no /proc to say.
     """

@@ -63,7 +63,7 @@ class Bench:
         self.k = options.k
 
     def cast(self) -> torch.autocast:
-        """Mixed precision as asked for."""
+        """Mixed precision of the command."""
         return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
     def step(self) -> None:

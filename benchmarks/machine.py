@@ -1,4 +1,4 @@
-"""What every benchmark has: a command line, where it ran (without host names or paths), timers, and its JSON file."""
+"""Shared parts of the benchmarks: command line, machine (without host names or paths), timers, and the JSON file."""
 
 import argparse
 import json
@@ -32,12 +32,12 @@ def command(doc: str | None, name: str, threads: int | None = None) -> argparse.
 
 
 def head(packages: tuple[str, ...] = PACKAGES, device: Any = None, **settings: Any) -> dict[str, Any]:
-    """Where a benchmark runs, and with which settings.
+    """Machine and settings of a benchmark.
 
     Args:
         packages: whose versions matter.
-        device: a torch device, whose name is told; None: nothing of it is.
-        settings: of the command, told as they are.
+        device: a torch device, whose name is added; None: none.
+        settings: of the command, added as they are.
     """
     found: dict[str, Any] = {
         "machine": {
@@ -65,7 +65,7 @@ def report(result: Any, out: Path | None) -> None:
 
 
 class Seconds(NamedTuple):
-    """What one call took: on the clock, and of this process's cores."""
+    """Time of one call: by the clock, and of this process's cores."""
 
     wall: float
     cpu: float

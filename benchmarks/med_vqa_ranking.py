@@ -8,9 +8,9 @@ what is measured depends on sizes only. In a turn the lanes answer the same few 
 ranking       log-likelihoods of all candidates, their softmax and the best one, from the encoder states
 packed        ``MedVQAModel.decode`` of the very tokens that ranking decodes, chunk by chunk; logits, and nothing more
 packed_again  the same once more: what two equal turns differ by on this machine
-flat          ``decode`` of every candidate by itself, padded in batches of about one length; logits, and nothing more
+flat          ``decode`` of every candidate alone, padded in batches of about one length; logits, and nothing more
 
-Every turn is told by the clock and by the CPU time of the process, which neighbours change less (with a GPU it
+Every turn is timed by the clock and by the CPU time of the process, which neighbours change less (with a GPU it
 says nothing). Every lane makes the decoder's keys and values of the encoder states once per question. What ranking
 prepares once for all questions is timed apart and counts in the ratio of a round. flat and packed have turns of their
 own.
@@ -37,7 +37,7 @@ from training.med_vqa.model.modeling import Encoded
 PACKAGES = ("torch", "transformers", "numpy")
 START, END, FIRST = 1, 2, 3
 LENGTHS = (62, 88, 97, 62, 36, 29, 18, 19, 17, 9, 9, 3, 1, 1, 2, 1, 2)
-"""How many of VQA-RAD's distinct training answers have 1, 2, … word pieces of MiniLM; a few longer ones left out."""
+"""Numbers of VQA-RAD's distinct training answers with 1, 2, … word pieces of MiniLM; a few longer ones left out."""
 WORDS = 800
 """Distinct word pieces in them."""
 VOCABULARY = {"paper": 28_996, "small": 30_522, "tiny": 1_000}
@@ -106,7 +106,7 @@ class Lanes:
         self.ranker: Ranker | None = None
 
     def prepare(self) -> None:
-        """What ranking does once for all questions."""
+        """Do what ranking does once for all questions."""
         self.ranker = Ranker(self.model, self._sequences, START, END, self._options.chunk)
 
     def ranking(self, encoded: Encoded) -> None:
@@ -153,13 +153,13 @@ def drawn_questions(model: MedVQAModel, options: argparse.Namespace) -> list[Enc
 def measure(lanes: Lanes, questions: list[Encoded], options: argparse.Namespace) -> dict[str, Any]:
     """Ratios of turns and rounds."""
 
-    def turns(names: tuple[str, ...], asked: list[Encoded]) -> Times:
-        coming = {name: iter(asked) for name in names}
+    def turns(names: tuple[str, ...], batches: list[Encoded]) -> Times:
+        coming = {name: iter(batches) for name in names}
         work = {
             name: lambda name=name: getattr(lanes, name.removesuffix("_again"))(next(coming[name]))
             for name in names
         }
-        return interleaved(work, len(asked), warmup=0)
+        return interleaved(work, len(batches), warmup=0)
 
     lanes.prepare()
     turns(("ranking", "packed", "flat"), [questions[0].map(lambda rows: rows[:1])])

@@ -1,4 +1,4 @@
-"""A whole step of the Med-VQA pre-training: a teacher's store beside the teacher asked anew; transport and matching.
+"""A whole step of the Med-VQA pre-training: a teacher's store or an online teacher; transport and matching.
 
     PYTHONPATH=. python benchmarks/med_vqa_teacher.py [--teacher lite0-tiny-text] [--repeats 9] [--threads 2]
 
@@ -14,9 +14,9 @@ turn works for another. ``offline_again`` is one more block of the run with the 
 Stage two (…_small_two.yaml, from there): one run, the weights of whose loss change from turn to turn. By a random
 teacher's own labels no pair would be bad enough for a negative; stage two therefore has labels of the policy uniform.
 
-Demo data, drawn; targets by the project's own builds; all weights random; captions cut into as many word pieces as
-MiniLM's tokenizer makes of them: what is measured depends on sizes only. Drawn images are small files: what a teacher
-that is asked pays for reading a real one is not in it.
+Demo data, drawn; targets by the project's own builds; all weights random; captions split into as many word pieces as
+MiniLM's tokenizer makes of them: what is measured depends on sizes only. Drawn images are small files: the time that an
+online teacher needs to read a real one is not in it.
 """
 
 import argparse
@@ -89,17 +89,17 @@ class World:
         return build_data_set(of_demo, lambda _: None)[0]
 
     def teach(self, architecture: str) -> tuple[dict[str, str], dict[str, Any]]:
-        """Both kinds of ``soft_labels`` of a teacher with random weights, and facts about its store."""
+        """Both kinds of ``soft_labels`` of a teacher with random weights, and metadata of its store."""
         torch.manual_seed(0)
         model, weights = load_clip(architecture).model, self.folder / f"{architecture}.safetensors"
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
         teacher, began = f"open_clip:{architecture},{weights}", time.perf_counter()
         store = self._build(self.folder / architecture, scorer="teacher", teacher=teacher)
-        facts = {
+        metadata = {
             "parameters": sum(value.numel() for value in model.parameters()),
             "store_seconds": round(time.perf_counter() - began, 1),
         }
-        return {"offline": f"[{{store: {store.path}}}]", "online": f'[{{teacher: "{teacher}"}}]'}, facts
+        return {"offline": f"[{{store: {store.path}}}]", "online": f'[{{teacher: "{teacher}"}}]'}, metadata
 
     def _write_tokenizer(self) -> None:
         words = {word for text in self.store.captions for word in re.findall(r"\w+|[^\w\s]", text.lower())}
@@ -161,7 +161,7 @@ class Steps:
 
     @property
     def model(self) -> PretrainingModel:
-        """What is trained."""
+        """The model in training."""
         model: PretrainingModel = self.run.accelerator.unwrap_model(self.run.model)
         return model
 
@@ -176,7 +176,7 @@ class Steps:
             self._done.acquire()
 
     def rows(self) -> Tensor:
-        """Store rows of a random batch, always another one: a teacher remembers the last."""
+        """Store rows of a random batch, always another one: a teacher caches the last."""
         known = torch.as_tensor(self.run.corpus.images.rows)
         return known[torch.randperm(len(known), generator=self._drawn)[: self.run.batch_size]]
 
@@ -212,7 +212,7 @@ def stage_one(
     accelerator: Accelerator,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Steps with a teacher's store and with the teacher itself, in turns; labels by themselves."""
+    """Steps with a teacher's store and with the teacher itself, in turns; labels alone."""
     with ExitStack() as stack:
         runs: dict[str, Steps] = {}
         for name, entry in soft_labels.items():
@@ -240,7 +240,7 @@ def stage_one(
 def stage_two(
     world: World, soft_labels: str, accelerator: Accelerator, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One run's steps with and without a term, and the terms by themselves, in turns."""
+    """One run's steps with and without a term, and the terms alone, in turns."""
     batch, start = {"data.batch_size": max(2, options.batch // 2)}, world.folder / "one"
     start.mkdir()
     Steps(world.config(ONE, soft_labels, **batch), accelerator).run.save(start)
@@ -275,7 +275,7 @@ def stage_two(
 
 
 def parts_of(steps: Steps) -> dict[str, Callable[[], None]]:
-    """The terms of stage two by themselves, on one batch of a run as it is after its towers."""
+    """The terms of stage two alone, on one batch of a run as it is after its towers."""
     run, model, rows = steps.run, steps.model, steps.rows()
     autocast, device = run.accelerator.autocast, run.accelerator.device
     ids, mask = (part.to(device) for part in run.corpus.texts.batch(run.corpus.positions(rows)))

@@ -1,4 +1,4 @@
-"""What soft targets add to a training step, on the CPU or on a GPU.
+"""Cost of soft targets in a training step, on the CPU or on a GPU.
 
     PYTHONPATH=. python benchmarks/nb_clip.py                        # what suits the device at hand, see DEFAULTS
     PYTHONPATH=. python benchmarks/nb_clip.py --models ViT-B-32 --batches 256 512

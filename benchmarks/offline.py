@@ -31,7 +31,7 @@ NEIGHBORS = 64
 
 
 def timed(run: Callable[[], T]) -> tuple[T, float]:
-    """What a call gives, and its wall seconds."""
+    """Result of a call, and its wall seconds."""
     start = time.perf_counter()
     return run(), time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""What the training benchmarks share: a store in memory and steps to time."""
+"""Shared parts of the training benchmarks: a store in memory and steps to time."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -97,7 +97,7 @@ class Lanes:
         return step
 
     def open_clip(self) -> Callable[[], None]:
-        """The same model and optimizer with open_clip's own ClipLoss, and nothing of ours."""
+        """Step of the same model and optimizer with open_clip's own ClipLoss, and nothing of ours."""
 
         def step() -> None:
             output = self.model(self.images, self.tokens)

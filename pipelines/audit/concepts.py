@@ -122,7 +122,7 @@ ERROR_WIDTH = 100
 TYPE_OF_KIND = {"organ": "anatomy", "region": "anatomy"}
 """The gold's types by the ontology's kinds, where the two have different names."""
 NO_TYPE = "no type"
-"""Of concepts that the ontology lacks or gives no kind."""
+"""Type of concepts that the ontology lacks or gives no kind."""
 
 
 def gold_lines(

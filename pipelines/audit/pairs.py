@@ -5,7 +5,7 @@
 All same-case pairs (or a random sample of them) against a random sample of pairs of different cases. Intervals resample
 the cases of the same-case pairs; the sampled different-case pairs are held fixed.
 
-The most similar pairs of different cases are what a model would be told to treat as nearly the same. The list is for a
+The most similar pairs of different cases would be trained to be nearly the same. The list is for a
 person to judge, so it is not one cluster ten times over: each image appears once, and among equal similarities (there
 are often thousands of pairs with S = 1) the choice is random, seeded. Captions go to the terminal and to JSON only.
 """
@@ -106,7 +106,7 @@ def different_case_pairs(cases: IntArray, size: int, generator: np.random.Genera
 
 
 def pairs_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
-    """How many pairs the first store calls identical, on how many concepts that rests, and the most similar pairs."""
+    """Pairs that are identical to the first store, by the concepts they rest on, and the most similar pairs."""
     store, cases = subjects.reference, subjects.cases
     best, identical = survey(store, cases)
     total = sum(identical.values())
@@ -155,8 +155,8 @@ def most_similar_pairs(
     Returns:
         Up to ``count`` triples (row, row, similarity), best first; only positive similarities.
     """
-    luck = np.random.default_rng([seed, 5]).permutation(len(store))
-    heap = [(-_level(score), int(luck[row]), row) for row, score in enumerate(best.tolist()) if score > 0]
+    tiebreak = np.random.default_rng([seed, 5]).permutation(len(store))
+    heap = [(-_level(score), int(tiebreak[row]), row) for row, score in enumerate(best.tolist()) if score > 0]
     heapq.heapify(heap)
     used = np.zeros(len(store), dtype=bool)
     found: list[tuple[int, int, float]] = []
@@ -169,10 +169,10 @@ def most_similar_pairs(
         level = _level(float(scores.max()))
         if level < -bound:
             if level > 0:
-                heapq.heappush(heap, (-level, int(luck[row]), row))
+                heapq.heappush(heap, (-level, int(tiebreak[row]), row))
             continue
         tied = np.flatnonzero(scores >= scores.max() - TIE_RESOLUTION)
-        other = int(tied[np.argmin(luck[tied])])
+        other = int(tied[np.argmin(tiebreak[tied])])
         used[[row, other]] = True
         found.append((min(row, other), max(row, other), float(scores[other])))
     return found

@@ -12,7 +12,7 @@ images that tie at the k-th place each vote with their probability of being in. 
 hidden one's group that the image does not assert anyway ("filtered" ranking; Bordes et al. 2013).
 
 A concept's ancestors and descendants, as far as any of the stores knows them, are taken away with it:
-"effusion" left standing would give "pleural effusion" away without any knowledge of medicine. All stores are asked
+"effusion" left standing would give "pleural effusion" away without any knowledge of medicine. All stores get
 the same questions: only concepts that every store asserts of the image are hidden or voted for.
 """
 
@@ -69,7 +69,7 @@ class HiddenConcepts:
     names: NDArray[np.object_]
     """[Q]: the hidden concept's group."""
     unanswerable: int
-    """Questions not asked because no image of another case asserts the concept."""
+    """Questions left out because no image of another case asserts the concept."""
 
 
 def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
@@ -102,12 +102,12 @@ def _measured(subjects: Subjects, questions: HiddenConcepts, settings: Evaluatio
     scores = [store_scores(store, questions, cases, settings.neighbors) for store in subjects.stores]
     scores.append(frequency_scores(questions, cases))
     return [
-        measure(group, metric, [score[metric][asked] for score in scores], None, asked_cases, settings)
+        measure(group, metric, [score[metric][own] for score in scores], None, own_cases, settings)
         for group, members in questions.groups.items()
-        if (asked := questions.names == group).any()
-        for asked_cases in [cases[questions.rows[asked]]]
+        if (own := questions.names == group).any()
+        for own_cases in [cases[questions.rows[own]]]
         for metric, depth in METRICS.items()
-        if depth < len(members)  # among five concepts, hit@5 is 1 for everyone
+        if depth < len(members)  # among five concepts, hit@5 is always 1
     ]
 
 
@@ -117,9 +117,9 @@ def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSe
         for name, members in questions.groups.items()
     )
     lines = [
-        f"questions: {groups}; {questions.unanswerable:,} not asked: the concept occurs in no other case",
+        f"questions: {groups}; {questions.unanswerable:,} left out: the concept occurs in no other case",
         f"votes of the {settings.neighbors} nearest images of other cases, equal votes by frequency; "
-        "a concept's is_a relatives are hidden with it",
+        "a concept's ancestors and descendants are hidden with it",
     ]
     fixed = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if not is_additive(store)]
     if fixed:
@@ -143,7 +143,7 @@ def store_scores(
 
 
 def frequency_scores(questions: HiddenConcepts, cases: IntArray) -> dict[str, FloatArray]:
-    """The same where nobody votes: concepts ranked by how many images of other cases assert them."""
+    """The same without votes: concepts ranked by how many images of other cases assert them."""
     width = len(questions.cuis)
     none = ((span, np.zeros((span.stop - span.start, width))) for span in _spans(len(questions.rows)))
     return _scores(none, questions, cases)
@@ -192,7 +192,7 @@ def _spans(count: int) -> list[slice]:
 def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     """Choose, for each image and group of kinds, one concept to hide, at random.
 
-    An image takes part in a group if, besides the hidden concept and its relatives, it asserts at least one other.
+    An image takes part in a group if it asserts a concept besides the hidden one, its ancestors and descendants.
     """
     stores = subjects.stores
     cuis = sorted({cui for store in stores for cui in store.concepts["cui"]})
@@ -215,7 +215,7 @@ def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
 
 
 def factors_without(store: TargetStore, questions: HiddenConcepts) -> Factors:
-    """Factors of the questions' images without the hidden concepts and their relatives, [Q, D].
+    """Factors of the questions' images without the hidden concepts, their ancestors and descendants, [Q, D].
 
     A scorer that does not follow from the image's own concepts (permuted, noise) keeps the stored factor.
     """

@@ -18,10 +18,10 @@ class Measured:
     """One measure of one thing, for every store."""
 
     subject: str
-    """What is measured: a label, a kind of concept."""
+    """A label, or a kind of concept."""
     metric: str
     baseline: float
-    """What ignorance reaches: chance or frequency; NaN where there is no such level."""
+    """Chance or frequency; NaN where there is no such baseline."""
     stores: tuple[Interval, ...]
     """One per store."""
     minus_first: tuple[Comparison | None, ...]
@@ -40,7 +40,7 @@ def measure(
 
     Args:
         scores: per store, one value per query, float64 [Q]; NaN queries take no part.
-        baseline: expected score of ignorance per query, float64 [Q], or ``None``.
+        baseline: expected score of the baseline per query, float64 [Q], or ``None``.
         cases: case of each query, int64 [Q].
     """
     draws, seed = settings.bootstrap, settings.seed
@@ -54,7 +54,7 @@ def measure(
 
 
 def significant(measured: Sequence[Measured], level: float = 0.05) -> list[list[bool]]:
-    """Which comparisons stay below ``level`` after Holm's correction over all of a section's, [measure][store]."""
+    """Whether comparisons stay below ``level`` after Holm's correction over all of a section's, [measure][store]."""
     p_values = [math.nan if item is None else item.p_value for row in measured for item in row.minus_first]
     flags = iter([p < level for p in holm(p_values)])
     return [[next(flags) for _ in row.minus_first] for row in measured]
@@ -87,7 +87,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 1
-    """How many columns are aligned to the left; the others to the right."""
+    """Number of columns aligned to the left; the others are aligned to the right."""
 
     def text(self) -> list[str]:
         """Aligned lines for a terminal."""

@@ -1,10 +1,10 @@
-"""What the rows of P look like that training would see: for each batch size and target policy.
+"""Shape of the rows of P that training would see: for each batch size and target policy.
 
 Batches are random, one image per case, so no pair needs masking. Per row, with P_ii the true pair's probability:
 
     entropy H_i = −Σ_j P_ij ln P_ij (nats)        effective positives = exp(H_i)
 
-A row without relatives (P_ii = 1) is trained as plain InfoNCE. S is symmetric, so text→image rows look the same.
+A row without soft positives (P_ii = 1) is trained as plain InfoNCE. S is symmetric, so text→image rows look the same.
 Policies: docs/methods.md#target-policies, from ``kg_targets.losses``; they need torch.
 """
 
@@ -23,12 +23,12 @@ Target = Callable[[NDArray[np.float32], NDArray[np.bool_]], FloatArray]
 """S float32 [B, B] and known bool [B] → P float64 [B, B]."""
 
 TITLE = "Shape of the target rows"
-_ALPHA, _RELATIVE_TEMPERATURE, _SATURATION = 0.7, 0.05, 1.0
+_ALPHA, _SOFT_TEMPERATURE, _SATURATION = 0.7, 0.05, 1.0
 _STATISTICS = ("diagonal_mass", "effective_positives", "entropy", "without_relatives")
 
 
 def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
-    """Mean diagonal mass, effective positives, entropy and share of rows without relatives."""
+    """Mean diagonal mass, effective positives, entropy and share of rows without soft positives."""
     try:
         policies = [_policies(store) for store in subjects.stores]
     except MissingExtraError as error:
@@ -36,7 +36,7 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     sizes, lines = _sizes(subjects.case_count, settings.batch_sizes)
     lines.append(
         f"means over {settings.batches} random batches of B images of different cases; softmax(τ), "
-        f"fixed_mass(α {_ALPHA}, τ_o {_RELATIVE_TEMPERATURE}), evidence(the store's θ, α {_ALPHA}, m₀ {_SATURATION:g})"
+        f"fixed_mass(α {_ALPHA}, τ_o {_SOFT_TEMPERATURE}), evidence(the store's θ, α {_ALPHA}, m₀ {_SATURATION:g})"
     )
     blunt = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if store.threshold >= 1.0]
     if blunt:
@@ -52,7 +52,7 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
 
 
 def target_statistics(targets: FloatArray) -> FloatArray:
-    """Diagonal mass, effective positives, entropy and share of rows without relatives, each a mean over rows.
+    """Diagonal mass, effective positives, entropy and share of rows without soft positives, each a mean over rows.
 
     Args:
         targets: P, [B, B]; rows sum to 1, row i's true pair in column i.
@@ -87,7 +87,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         "diagonal mass",
         "effective positives",
         "entropy, nats",
-        "% no relatives",
+        "% no soft positives",
     ]
     lines = []
     for row in sorted(rows, key=lambda row: names.index(row["policy"])):
@@ -104,7 +104,7 @@ def _policies(store: TargetStore) -> dict[str, Target]:
     bound = {
         "softmax τ=1": bind_policy("softmax", 1.0, _ALPHA, 0.0, _SATURATION),
         "softmax τ=0.1": bind_policy("softmax", 0.1, _ALPHA, 0.0, _SATURATION),
-        "fixed_mass": bind_policy("fixed_mass", _RELATIVE_TEMPERATURE, _ALPHA, 0.0, _SATURATION),
+        "fixed_mass": bind_policy("fixed_mass", _SOFT_TEMPERATURE, _ALPHA, 0.0, _SATURATION),
     }
     if store.threshold < 1.0:
         bound["evidence"] = bind_policy("evidence", 1.0, _ALPHA, store.threshold, _SATURATION)

@@ -35,7 +35,7 @@ _CHUNK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How stores are scored."""
+    """Settings of the scoring."""
 
     seed: int = 0
     """For every random choice: bootstrap, sign flips, hidden concepts, batches, sampled pairs; ≥ 0."""
@@ -116,7 +116,7 @@ class Subjects:
         return int(self.cases.max()) + 1
 
     def described(self) -> list[dict[str, Any]]:
-        """What each store is, for the report's head."""
+        """Description of each store, for the head of the report."""
         return [
             {
                 "store": str(store.path),
@@ -199,7 +199,7 @@ def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slic
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best of one row; groups of ties are whole, so there may be more columns than asked for."""
+    """The best of one row; groups of ties are whole, so there may be more columns than wanted."""
 
     columns: IntArray
     """int64 [M], best first."""
@@ -236,8 +236,8 @@ def best_with_ties(scores: FloatArray, depth: int) -> Ranking:
     """
     present = np.flatnonzero(scores > -np.inf)
     if len(present) > depth:
-        cut = np.partition(scores[present], len(present) - depth)[len(present) - depth]
-        present = present[scores[present] >= cut - TIE_RESOLUTION]
+        least = np.partition(scores[present], len(present) - depth)[len(present) - depth]
+        present = present[scores[present] >= least - TIE_RESOLUTION]
     order = present[np.argsort(-scores[present], kind="stable")]
     gaps = -np.diff(scores[order]) > TIE_RESOLUTION
     starts = np.flatnonzero(np.concatenate([[True], gaps])) if len(order) else np.zeros(0, np.int64)

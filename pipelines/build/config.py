@@ -14,7 +14,7 @@ from pipelines.build.executors import available_cores
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What to build, from what, and how."""
+    """Options of a build."""
 
     dataset: str = "demo"
     """Data set: a name from `kg-targets datasets`, or the path of a manifest."""
@@ -124,7 +124,7 @@ class BuildConfig:
 
     @property
     def relations(self) -> tuple[str, ...]:
-        """That lead from a concept to its ancestors."""
+        """Relations that lead from a concept to its ancestors."""
         return ("is_a", "part_of") if self.part_of else ("is_a",)
 
     @property

@@ -1,4 +1,4 @@
-"""Where work runs, how long it takes, and what a person sees of it meanwhile.
+"""Executors of work, and its time and progress.
 
 An executor knows nothing of the work: it maps a function over items and keeps their order.
 """

@@ -23,7 +23,7 @@ KINDS = frozenset((
     "contrast", "device", "finding", "laterality", "modality", "organ", "plane", "procedure", "qualifier", "region",
     "sequence", "view",
 ))  # fmt: skip
-"""What a concept may be; see docs/seed-ontology.md."""
+"""Kinds of concepts; see docs/seed-ontology.md."""
 
 
 @dataclass
@@ -34,10 +34,10 @@ class Split:
     name: str
     root: Path
     licences: frozenset[str] | None
-    """Of the rows that are kept; None keeps all."""
+    """Licences of the rows that are kept; None keeps all."""
     excluded: ExcludedCases
     read: ReadReport = field(default_factory=ReadReport)
-    """What reading met."""
+    """Counts and problems of reading."""
 
     def chunks(self, size: int) -> Iterator[list[Record]]:
         """The records, ``size`` at a time."""
@@ -57,12 +57,12 @@ class Split:
             raise DataError(f"{source} has no usable row: a store needs at least one caption. {reasons}")
 
     def inputs(self) -> dict[str, Any]:
-        """What a store's content follows from, as far as it comes from the data set."""
+        """The data set's part of what a store's content follows from."""
         digest = self.manifest.split_digest(self.name, self.root)
         return {"captions_sha256": digest, **self.excluded.inputs()}
 
-    def facts(self) -> dict[str, Any]:
-        """What every store's manifest says of its data set."""
+    def metadata(self) -> dict[str, Any]:
+        """Description of the data set for the store's manifest."""
         return {
             "dataset": self.manifest.name,
             "split": self.name,
@@ -80,12 +80,12 @@ class ShardInput:
     index: int
     records: list[Record]
     folder: Path
-    """Where the shard's files are written."""
+    """Folder of the shard's files."""
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What the caller needs of a shard; everything bulky is on disk."""
+    """The small part of a shard's result; everything bulky is on disk."""
 
     index: int
     image_ids: list[str]
@@ -197,7 +197,7 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
             raise ConfigError(
                 f"--extractor-options: kinds={sorted(unknown)[0]} is not one of {', '.join(sorted(KINDS))}"
             )
-        # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count by themselves.
+        # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count alone.
         chosen.setdefault("trusted", frozenset(Ontology.seed().cuis))
     if name == "provided" and set(chosen) - {"stop_list"}:
         raise ConfigError(

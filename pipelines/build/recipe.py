@@ -24,7 +24,7 @@ from pipelines.build.extract import ShardInput, ShardResult, Split
 
 
 def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
-    """Build every split asked for, the fit split first; a split whose store is up to date is left alone.
+    """Build every wanted split, the fit split first; a split whose store is up to date is left alone.
 
     Args:
         say: receives one line at a time for the person watching.
@@ -134,7 +134,7 @@ def _build_store(
             },
             "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
             "inputs": inputs,
-            **split.facts(),
+            **split.metadata(),
         }
         writer.finish(content, {"stages": watch.stages})
     store = TargetStore.open(target)
@@ -211,11 +211,11 @@ def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
         say(f"warning: {images:,} image ids and {cases:,} cases are in both {first.split} and {second.split}")
 
 
-def _wanted_splits(asked: str, manifest: Manifest, root: Path, say: Say) -> list[str]:
-    """The splits asked for that are there; those left out are said."""
-    if asked != "all":
-        manifest.split_file(asked, root)
-        return [asked]
+def _wanted_splits(wanted: str, manifest: Manifest, root: Path, say: Say) -> list[str]:
+    """The wanted splits that are there; those left out are reported."""
+    if wanted != "all":
+        manifest.split_file(wanted, root)
+        return [wanted]
     present = manifest.present_splits(root)
     if not present:
         manifest.split_file(manifest.fit_split, root)
@@ -236,11 +236,11 @@ def _excluded_cases(
     return excluded
 
 
-def _fit_split(asked: str, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
-    """The split that statistics are fitted on: the one asked for, the data set's own, or the first that is there."""
-    if asked:
-        manifest.split_file(asked, root)
-        return asked
+def _fit_split(option: str, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> str:
+    """The split that statistics are fitted on: the option's, the data set's own, or the first that is there."""
+    if option:
+        manifest.split_file(option, root)
+        return option
     if manifest.fit_split in manifest.present_splits(root):
         return manifest.fit_split
     say(

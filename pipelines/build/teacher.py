@@ -81,10 +81,10 @@ class _TeacherBuild:
             stored: the part of the configuration that the content follows from.
             force: build even if it is up to date.
         """
-        split, facts = self.split, self.teacher.metadata()
+        split, metadata = self.split, self.teacher.metadata()
         inputs = {
             "config": stored,
-            "teacher": facts,
+            "teacher": metadata,
             "images_sha256": self.source.digest() if self.source is not None else None,
             "encoding": ENCODING,
             **split.inputs(),
@@ -104,10 +104,10 @@ class _TeacherBuild:
                     "rows": self.rows.num_rows,
                     "labels": list(label_names(self.rows)),
                     "config": stored,
-                    "teacher": facts,
+                    "teacher": metadata,
                     "unknown": int((~known).sum()),
                     "inputs": inputs,
-                    **split.facts(),
+                    **split.metadata(),
                 }
                 writer.finish(content, {"stages": self.watch.stages})
         except BaseException:
@@ -141,7 +141,7 @@ class _TeacherBuild:
 
     @cached_property
     def pairs(self) -> ImageTexts:
-        """What the teacher is shown."""
+        """Images and captions for the teacher."""
         ids, captions = (self.rows.column(name).to_pylist() for name in ("image_id", "caption"))
         return ImageTexts(ids, captions, self.source)
 

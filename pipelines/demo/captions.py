@@ -24,7 +24,7 @@ OMIT_MODALITY_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Terms:
-    """Names of one finding in one region; what they mean is told in ``vocabulary.yaml``."""
+    """Names of one finding in one region; ``vocabulary.yaml`` says what they mean."""
 
     names: Sequence[str]
     place: str = ""

@@ -1,4 +1,4 @@
-"""Which patients exist: one finding per case, the series that can show it, and the split by case."""
+"""The patients: one finding per case, the series that can show it, and the split by case."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Series:
-    """How a picture was taken."""
+    """Imaging of a picture."""
 
     modality: str
     """``x-ray``, ``ct``, ``mri``, ``ultrasound`` or ``mammography``."""
@@ -104,7 +104,7 @@ def plan_case(seed: int, index: int) -> tuple[Case, tuple[Series, ...]]:
 
 
 def plan_cases(seed: int, images: int) -> list[tuple[Case, tuple[Series, ...]]]:
-    """Return the first cases that together have exactly ``images`` images (the last case is cut to fit)."""
+    """Return the first cases that together have exactly ``images`` images (the last case is shortened to fit)."""
     cases: list[tuple[Case, tuple[Series, ...]]] = []
     total = 0
     while total < images:

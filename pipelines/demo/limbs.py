@@ -25,11 +25,11 @@ def draw_bone(
     length, angle = float(np.hypot(dx, dy)), float(np.arctan2(dy, dx))
     f = c.local(start, angle=angle)
     along, across = f.x, f.y
-    cut = 0.5 * length if fracture is None else fracture * length
-    gap = along - np.float32(cut) + 0.55 * across
+    place = 0.5 * length if fracture is None else fracture * length
+    gap = along - np.float32(place) + 0.55 * across
     if fracture is not None:
         beyond = ramp(-gap, EDGE)
-        across = across - beyond * (np.float32(0.55 * shaft) + 0.16 * (along - np.float32(cut)))
+        across = across - beyond * (np.float32(0.55 * shaft) + 0.16 * (along - np.float32(place)))
     t = np.clip(along / np.float32(length), 0, 1)
     width = shaft + (ends - shaft) * np.abs(2 * t - 1) ** 5
     beyond_ends = np.maximum(-along, along - length) + 0.3 * np.square(across) / ends
@@ -41,7 +41,7 @@ def draw_bone(
         bone, cortex = bone * broken, cortex * broken
     c.add(bone, value)
     c.add(cortex, 0.6 * value)
-    return (start[0] + dx * cut / length, start[1] + dy * cut / length)
+    return (start[0] + dx * place / length, start[1] + dy * place / length)
 
 
 def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:

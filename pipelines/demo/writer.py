@@ -37,7 +37,7 @@ _CASES_PER_JOB = 16
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What a demo data set consists of; also the content of its ``demo.json``."""
+    """Size and make of a demo data set; also the content of its ``demo.json``."""
 
     seed: int
     version: str
@@ -120,7 +120,7 @@ def _is_complete(root: Path, summary: DemoSummary) -> bool:
 
 
 def _jobs(seed: int, cases: list[tuple[Case, tuple[Series, ...]]], folder: Path) -> Iterator[Job]:
-    """Cut the cases into jobs; each case carries the number of its first image."""
+    """Divide the cases into jobs; each case carries the number of its first image."""
     firsts = accumulate((len(series) for _, series in cases), initial=0)
     numbered = [(first, *case) for first, case in zip(firsts, cases, strict=False)]
     for start in range(0, len(numbered), _CASES_PER_JOB):

@@ -1,4 +1,4 @@
-"""What every grid declares, and how its YAML file is read: strictly, whatever is wrong being told on one line."""
+"""The keys of every grid, and a strict reader of its YAML file that reports whatever is wrong on one line."""
 
 import hashlib
 import json
@@ -141,7 +141,7 @@ def one_of(what: str, name: Any, names: Iterable[str]) -> str:
 
 
 def _typed(words: str, *types: type) -> Callable[[Any], Any]:
-    """What takes values of these types only; a bool is no number, a text is not empty."""
+    """Validator of values of these types; a bool is no number, a text is not empty."""
 
     def check(content: Any) -> Any:
         odd = isinstance(content, bool) and bool not in types
@@ -212,7 +212,7 @@ Named = Annotated[dict[str, T], BeforeValidator(named)]
 
 
 def training_fields(*runners: str, lists: Sequence[str] = ()) -> PlainValidator:
-    """What reads training fields, dotted name to value.
+    """Validator of training fields, dotted name to value.
 
     Args:
         runners: fields that the runner sets itself, besides ``RUNNERS``.
@@ -267,7 +267,7 @@ class Paper:
     """A table of a paper, to be read beside our rows (``paper.yaml``)."""
 
     source: str
-    """Which table, and what to beware of."""
+    """The table, and caveats."""
     rows: Mapping[str, Mapping[str, float]]
     """Row to column (measure or data set) to per cent."""
 
@@ -305,22 +305,22 @@ class Grid(Declared):
     """A grid of training runs."""
 
     out: ClassVar[Path]
-    """What holds the grids' folders by default."""
+    """Default parent of the grids' folders."""
     title: Text
     dataset: Text
     """Name of a data set, or its manifest's path."""
     base: BaseFile
     """Training configuration that every run (of Med-VQA: every fine-tuning) starts from."""
     seeds: Seeds
-    """Of training; each row is trained with each of them on each part of the data."""
+    """Training seeds; each row is trained with each of them on each part of the data."""
     rows: Mapping[str, Any]
-    """By name, in the order of the file."""
+    """Rows by name, in the order of the file."""
     data_root: Place = Path()
     name: str = derived("")
     """The file's name without its suffix."""
     path: Path = derived(Path())
     default_root: Path = derived(Path())
-    """Where the data are unless --data-root says otherwise."""
+    """Place of the data unless --data-root says otherwise."""
 
     @abstractmethod
     def resolved(self, path: Path, data_root: Path | None) -> Self:
@@ -339,7 +339,7 @@ class Grid(Declared):
         """sha256 of what the grid says and of its configurations; where files lie plays no part."""
 
     def content(self) -> dict[str, Any]:
-        """What the grid says, without where files lie."""
+        """The grid's content without the places of files."""
         places = dict.fromkeys(("path", "data_root", "default_root", "base"), ".")
         return self.model_dump(warnings=False) | places  # it would warn of what validators made
 
@@ -349,7 +349,7 @@ class Grid(Declared):
         return {"name": path.stem, "path": path, "default_root": usual, "data_root": data_root or usual}
 
     def command(self, out: Path, threads: int | None, row: str | None = None) -> str:
-        """What a person types to make the grid, or a row of it, again: with the options that are not the defaults.
+        """The command that makes the grid, or a row of it, again: with the options that are not the defaults.
 
         Folders outside the current one are named DIR: pages go to other people and other machines.
 

@@ -1,4 +1,4 @@
-"""One command of a grid: what it needs, and how one tells that it need not be run again."""
+"""One command of a grid: its inputs, and whether its output is up to date."""
 
 import json
 import shlex
@@ -27,7 +27,7 @@ _BEFORE = "seconds before"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a grid is worked on, and with how much of the machine."""
+    """Output folder of a grid, and its share of the machine."""
 
     out: Path
     """Folder for everything that is made."""
@@ -38,7 +38,7 @@ class Workspace:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of jobs that are not told their threads by an option."""
+        """Environment of jobs that have no option for threads."""
         return {"OMP_NUM_THREADS": str(self.threads)}
 
     def run_settings(self, folder: Path, seed: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Job:
-    """One command of a stage. Those that find out by themselves that nothing is to do are always run."""
+    """One command of a stage. Commands that check themselves whether they are up to date are always run."""
 
     stage: str
     name: str
@@ -66,7 +66,7 @@ class Job:
         )
 
     def is_current(self) -> bool:
-        """Whether what it makes is there and up to date; only asked where all that it needs is there."""
+        """Whether its output is there and up to date; only called where all that it needs is there."""
         return False
 
     def begins(self) -> None:
@@ -121,15 +121,15 @@ class TrainingJob(Job):
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Folder of the run."""
         return Path(self.settings["output"])
 
     def config(self) -> RunConfig:
-        """What ``training/run.py`` makes of the command."""
+        """Configuration that ``training/run.py`` makes of the command."""
         return training_config(self.base, self.task, self.settings)
 
     def key(self) -> str:
-        """By which training knows this very run.
+        """Key by which training knows this very run.
 
         Raises:
             KGTargetsError: something that it trains on is damaged, or not there.
@@ -138,11 +138,11 @@ class TrainingJob(Job):
         return run_key(config, list(fingerprints(config)), self.workspace.threads)
 
     def finished_key(self) -> str:
-        """By which the finished run is known, as its folder has it."""
+        """Key of the finished run, as its folder has it."""
         return (self.folder / FINISHED).read_bytes().decode(errors="replace")
 
     def start(self) -> Start:
-        """What ``training/run.py`` will find in the folder."""
+        """State in which ``training/run.py`` will find the folder."""
         return how_to_start(self.folder, self.key(), overwrite=True)
 
     def is_current(self) -> bool:
@@ -179,13 +179,13 @@ class KeyedJob(Job):
 
     workspace: Workspace = field(kw_only=True)
     made: Path = field(kw_only=True)
-    """What it writes last."""
+    """The file or folder that is written last."""
     follows_from: Callable[[], Any] = field(kw_only=True)
     """Everything that its content follows from, for JSON. Raises KGTargetsError: some of it is damaged or missing."""
     run: TrainingJob | None = field(default=None, kw_only=True)
     """The run that it scores."""
     checks_itself: bool = field(default=False, kw_only=True)
-    """Whether the command finds out by itself what is up to date."""
+    """Whether the command itself finds out what is up to date."""
 
     @property
     def _key_file(self) -> Path:
@@ -235,7 +235,7 @@ def timing(run: Path) -> Timing | None:
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """What ``SECONDS`` says; nothing if it is missing or damaged."""
+    """Content of ``SECONDS``; nothing if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

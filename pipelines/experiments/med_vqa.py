@@ -30,7 +30,7 @@ PREDICTIONS = "predictions.csv"
 
 @dataclass(frozen=True)
 class Questions:
-    """A data set under the protocol and cut of a part."""
+    """A data set under the protocol and fold of a part."""
 
     dataset: str
     data_root: Path
@@ -46,12 +46,14 @@ def split_of(of: Questions) -> Split:
         KGTargetsError: files are missing or malformed.
     """
     manifest, part = Manifest.load(of.dataset, "questions"), of.part
-    return prepare(manifest, of.data_root, part.protocol, seed=part.cut, validation_share=of.validation_share)
+    return prepare(
+        manifest, of.data_root, part.protocol, seed=part.fold, validation_share=of.validation_share
+    )
 
 
 @cache
 def digest_of_test(questions: Questions) -> tuple[str, str]:
-    """Of the test questions and candidates of a part, and of their images."""
+    """Digests of the test questions and candidates of a part, and of their images."""
     split = split_of(questions)
     paths = sorted({question.image_path for question in split.test if question.image_path})
     content = [[asdict(question) for question in split.test], split.candidates]
@@ -60,7 +62,7 @@ def digest_of_test(questions: Questions) -> tuple[str, str]:
 
 @cache
 def digest_of_all(questions: Questions) -> str:
-    """Of all questions of a part."""
+    """Digest of all questions of a part."""
     split = split_of(questions)
     return json_sha256(
         [[asdict(one) for one in part] for part in (split.train, split.validation, split.test)]
@@ -69,15 +71,15 @@ def digest_of_all(questions: Questions) -> str:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """One fine-tuning of the grid, and the images that it is then asked with."""
+    """One fine-tuning run of the grid, and the images with which it is evaluated."""
 
     row: Row
     part: Part
     seed: int
     blank: bool = False
-    """Whether it is the question-only baseline, trained and asked with blank images."""
+    """Whether it is the question-only baseline, trained and evaluated with blank images."""
     shuffled: bool = False
-    """Whether it is asked with other images."""
+    """Whether it is evaluated with other images."""
 
     @property
     def run(self) -> str:
@@ -87,7 +89,7 @@ class Finetuning:
 
     @property
     def name(self) -> str:
-        """Of its predictions."""
+        """Name of its predictions."""
         return f"{self.run}-{declared.SHUFFLED}" if self.shuffled else self.run
 
 
@@ -101,28 +103,28 @@ class MedVQAPlan(Plan):
 
     @property
     def rows(self) -> list[Row]:
-        """The rows asked for, of which everything is there that only the user can provide."""
-        return [row for row in self.asked if row.name not in self.absent]
+        """The selected rows of which everything is there that only the user can provide."""
+        return [row for row in self.selected if row.name not in self.absent]
 
     @property
-    def asked(self) -> list[Row]:
-        """The rows asked for."""
+    def selected(self) -> list[Row]:
+        """The rows of --only, or all."""
         return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
 
     @property
     def absent(self) -> dict[str, tuple[str, str]]:
         """Row that cannot be run to the first path that is missing and how to get it."""
         absent: dict[str, tuple[str, str]] = {}
-        for row in self.asked:
+        for row in self.selected:
             for path, how in row.requires.items():
                 if not Path(path).exists():
                     absent.setdefault(row.name, (path, how))
         return absent
 
     def check(self, *, dry: bool, say: Say) -> None:
-        """See ``Plan``; rows that cannot be run are told, cuts that cannot be put end to end refused."""
+        """See ``Plan``; rows that cannot be run are reported, folds that cannot be put end to end refused."""
         absent = self.absent
-        if len(absent) == len(self.asked):
+        if len(absent) == len(self.selected):
             name, (path, how) = next(iter(absent.items()))
             raise ConfigError(f"no row can be run; {name} needs {path}: {how}")
         for name, (path, how) in absent.items():
@@ -132,11 +134,11 @@ class MedVQAPlan(Plan):
         seen: dict[tuple[str, str], int] = {}
         for part in self.grid.parts:
             for question in split_of(self.questions(part)).test:
-                other = seen.setdefault((part.protocol, question.id), part.cut)
-                if other != part.cut:
+                other = seen.setdefault((part.protocol, question.id), part.fold)
+                if other != part.fold:
                     raise ConfigError(
-                        f"parts: cuts {other} and {part.cut} of {part.protocol} share test questions: cuts of one "
-                        "dealing share none, see `Cuts` in docs/vqa_data.md"
+                        f"parts: folds {other} and {part.fold} of {part.protocol} share test questions: folds of one "
+                        "cross-validation share none, see `Folds` in docs/vqa_data.md"
                     )
 
     def rounds(self, stage: str) -> Rounds:
@@ -159,12 +161,12 @@ class MedVQAPlan(Plan):
             for row in self.rows
         }  # fmt: skip
         finished = Finished(
-            self.grid, self.workspace, self.asked, self.rows, self.absent, [*models, *baselines], folders
+            self.grid, self.workspace, self.selected, self.rows, self.absent, [*models, *baselines], folders
         )
         return write_report(finished, docs, part=bool(self.only))
 
     def place(self, store: str) -> Path:
-        """Of a store."""
+        """Folder of a store."""
         return self.workspace.out / STORES / store
 
     def _filled(self, content: Any, **own: str) -> Any:
@@ -234,7 +236,7 @@ class MedVQAPlan(Plan):
         return TrainingJob.of(stage, name, base, settings, task=task, **more)
 
     def finetunings(self) -> list[Finetuning]:
-        """All fine-tunings, question-only baselines after those of their row and part."""
+        """All fine-tuning runs, question-only baselines after those of their row and part."""
         return [
             Finetuning(row, part, seed, blank)
             for seed in self.grid.seeds
@@ -248,7 +250,7 @@ class MedVQAPlan(Plan):
         return self.workspace.out / "runs" / of.run
 
     def finetuning_jobs(self) -> list[TrainingJob]:
-        """Their jobs."""
+        """A job for each fine-tuning run."""
         return list(map(self._finetuning_job, self.finetunings()))
 
     def _finetuning_job(self, one: Finetuning) -> TrainingJob:
@@ -259,11 +261,13 @@ class MedVQAPlan(Plan):
             "data.dataset": grid.dataset,
             "data.data_root": shown(grid.data_root),
             "data.protocol": one.part.protocol,
-            "data.split_seed": one.part.cut,
+            "data.split_seed": one.part.fold,
             "data.images": "blank" if one.blank else "real",
         }
         start = (
-            self._pretraining(row, len(row.pretrain) - 1, grid.starts()[one.seed]) if row.pretrain else None
+            self._pretraining(row, len(row.pretrain) - 1, grid.pretrain_seed_of()[one.seed])
+            if row.pretrain
+            else None
         )
         return self._training_job(FINETUNE, row, grid.base, declared.FINETUNE_TASK, settings, start)
 
@@ -272,7 +276,7 @@ class MedVQAPlan(Plan):
         return [*map(self._baselines, self.grid.parts), *map(self._score, self.answers())]
 
     def answers(self) -> list[Finetuning]:
-        """What is predicted: by every fine-tuned model, and by those that are asked with other images, too."""
+        """Predictions to make: of every fine-tuned model, and for some with shuffled images, too."""
         return [
             replace(one, shuffled=shuffled)
             for one in self.finetunings()
@@ -281,7 +285,7 @@ class MedVQAPlan(Plan):
         ]
 
     def predictions(self, of: Finetuning) -> Path:
-        """Their file."""
+        """File of predictions."""
         return self.workspace.out / "scores" / of.name / PREDICTIONS
 
     def _score(self, one: Finetuning) -> KeyedJob:
@@ -300,7 +304,7 @@ class MedVQAPlan(Plan):
 
         return KeyedJob(
             SCORE, one.name, command, (run.folder / FINISHED,), self.workspace.environment, workspace=self.workspace,
-            made=made.with_suffix(".json"), follows_from=follows_from, run=run,  # its facts are written last
+            made=made.with_suffix(".json"), follows_from=follows_from, run=run,  # its metadata are written last
         )  # fmt: skip
 
     def baseline_files(self, part: Part) -> list[Path]:
@@ -308,24 +312,24 @@ class MedVQAPlan(Plan):
         return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in BASELINES]
 
     def _baseline_folder(self, part: Part) -> Path:
-        return self.workspace.out / "scores" / f"floors-{part.name}"
+        return self.workspace.out / "scores" / f"floors-{part.name}"  # a name from before
 
     def _baselines(self, part: Part) -> KeyedJob:
         folder, last = self._baseline_folder(part), self.baseline_files(part)[-1]
         command = (
             *(kg_targets_command(), "evaluate", "baselines", "--dataset", self.grid.dataset),
             *("--data-root", shown(self.grid.data_root), "--protocol", part.protocol),
-            *("--split-seed", str(part.cut), "--validation-share", str(self._validation_share)),
+            *("--split-seed", str(part.fold), "--validation-share", str(self._validation_share)),
             *("--out", shown(folder)),
         )
         return KeyedJob(
             SCORE, folder.name, command, workspace=self.workspace, made=last.with_suffix(".json"),
-            follows_from=lambda: [predictions.FORMAT, asdict(part), digest_of_all(self.questions(part))],
+            follows_from=lambda: [predictions.FORMAT, part.recorded(), digest_of_all(self.questions(part))],
         )  # fmt: skip
 
     @cached_property
     def _validation_share(self) -> float:
-        """That of the rows: it decides which answers are candidates of a cut.
+        """The rows' validation share: it decides which answers are candidates of a fold.
 
         Raises:
             ConfigError: rows differ in it, so that their questions are not the same.

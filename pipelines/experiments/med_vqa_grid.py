@@ -29,7 +29,7 @@ from training.vqa.protocols import PROTOCOLS
 
 FINETUNE_TASK, PRETRAIN_TASK = "med_vqa_finetune", "med_vqa_pretrain"
 QUESTION_ONLY, SHUFFLED = CONTROLS = ("question_only", "shuffled")
-"""A question-only baseline, trained and asked with blank images; the same model asked with other images."""
+"""A question-only baseline, trained and evaluated with blank images; the same model evaluated with other images."""
 START = "model.start"
 PLACE = re.compile(r"\{([^{}]*)\}")
 HERE, DATA_ROOT = "here", "data_root"
@@ -42,42 +42,50 @@ PretrainFields = Annotated[dict[str, Any], declared.training_fields("task", list
 
 @dataclass(frozen=True)
 class Part:
-    """Questions that train, select and test: a protocol and a cut by image (``training/vqa/protocols.py``)."""
+    """Questions that train, select and test: a protocol and a fold by image (``training/vqa/protocols.py``)."""
 
     protocol: str
-    cut: int
+    fold: int
     """``--split-seed``; not a seed of training."""
 
     @property
     def name(self) -> str:
-        """As it stands in the names of folders."""
-        several = self.protocol == "image_disjoint" or self.cut
-        return f"{self.protocol}-cut{self.cut}" if several else self.protocol
+        """Name in those of folders, which have always said cut for fold."""
+        several = self.protocol == "image_disjoint" or self.fold
+        return f"{self.protocol}-cut{self.fold}" if several else self.protocol
+
+    def recorded(self) -> dict[str, Any]:
+        """Content of keys and fingerprints, which also say cut."""
+        return {"protocol": self.protocol, "cut": self.fold}
 
 
-def _cuts(content: Any) -> tuple[int, ...]:
-    cuts = tuple(map(declared.whole, listed(content)))
-    if not cuts or min(cuts) < 0:
+def _folds(content: Any) -> tuple[int, ...]:
+    folds = tuple(map(declared.whole, listed(content)))
+    if not folds or min(folds) < 0:
         raise ValueError("give at least one, from 0 on, such as [0, 1, 2]")
-    return cuts
+    return folds
 
 
-class Cuts(Declared):
-    """A protocol and its cuts, each of which is a part."""
+class Folds(Declared):
+    """A protocol and its folds, each of which is a part."""
 
     protocol: Annotated[str, PlainValidator(lambda content: declared.one_of("protocol", content, PROTOCOLS))]
-    cuts: Annotated[tuple[int, ...], PlainValidator(_cuts)] = (0,)
+    folds: Annotated[tuple[int, ...], PlainValidator(_folds)] = (0,)
 
 
 def _parts(content: Any) -> tuple[Part, ...]:
-    given = [parse(Cuts, one, f"parts.{place}") for place, one in enumerate(listed(content))]
-    parts = tuple(Part(one.protocol, cut) for one in given for cut in one.cuts)
+    given = []
+    for place, one in enumerate(listed(content)):
+        if isinstance(one, dict):  # grids from before say cuts
+            one = {"folds" if key == "cuts" else key: value for key, value in one.items()}
+        given.append(parse(Folds, one, f"parts.{place}"))
+    parts = tuple(Part(one.protocol, fold) for one in given for fold in one.folds)
     if not parts or len(set(parts)) < len(parts):
-        raise ValueError("give at least one, each protocol and cut once")
+        raise ValueError("give at least one, each protocol and fold once")
     for protocol in PROTOCOLS:
         if protocol != "image_disjoint" and sum(part.protocol == protocol for part in parts) > 1:
             raise ValueError(
-                f"{protocol} always has the same test questions, which several cuts would count twice: give one"
+                f"{protocol} always has the same test questions, which several folds would count twice: give one"
             )
     return parts
 
@@ -111,7 +119,7 @@ class Store(Declared):
     command: Annotated[tuple[str, ...], PlainValidator(lambda content: tuple(shlex.split(text(content))))]
     """Words, with ``{here}`` for its own place, ``{data_root}``, and ``{name}`` for other stores' places."""
     requires: Requires = Field(default_factory=dict)
-    """Those of the stores that it names included."""
+    """Includes those of the stores that it names."""
     name: str = derived("")
     stores: tuple[str, ...] = derived(())
     """Others that the command names, defined above it."""
@@ -160,13 +168,13 @@ class Stage(Declared):
     """One stage of a pre-training."""
 
     base: declared.BaseFile
-    """Its training configuration."""
+    """Training configuration."""
     settings: PretrainFields = Field({}, alias="set")
     """Fields that differ from it, dotted name to value."""
 
 
 class Added(Declared):
-    """What a row changes in the stages of the whole grid."""
+    """A row's changes to the stages of the whole grid."""
 
     settings: PretrainFields = Field(alias="set")
 
@@ -178,20 +186,20 @@ def _stages(where: str, content: Any) -> tuple[Stage, ...]:
         raise ConfigError(f"{where}: {error}") from None
     stages = tuple(parse(Stage, stage, f"{where}.{place}") for place, stage in enumerate(given))
     for place, stage in enumerate(stages[1:], 1):
-        _no_start(f"{where}.{place}.set", stage.settings)
+        _refuse_start(f"{where}.{place}.set", stage.settings)
     if len(stages) > 2:
         raise ConfigError(f"{where}: a pre-training has one or two stages, not {len(stages)}")
     return stages
 
 
-def _no_start(where: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a start where the run goes on from another one."""
+def _refuse_start(where: str, settings: Mapping[str, Any]) -> None:
+    """Refuse pretrained weights where the run continues from another one."""
     if START in settings:
         raise ConfigError(f"{where}: {START} is set by the grid's runner: leave it out")
 
 
 class Point(Declared):
-    """Where a row stands in the grid's plot."""
+    """A row's place in the grid's plot."""
 
     series: Names
     """Lines that go through it."""
@@ -202,7 +210,7 @@ class Plot(Declared):
     """Accuracy over a quantity that differs between rows."""
 
     x: Text
-    """What the quantity is called."""
+    """Name of the quantity."""
     marked: Number | None = None
     """The paper's choice."""
 
@@ -217,9 +225,9 @@ class Row(Declared):
     """Stages before the fine-tuning (in the file: a list, or what differs from the grid's); none: it starts from the
     base's own weights."""
     controls: Names = ()
-    """Of ``CONTROLS``."""
+    """Names of ``CONTROLS``."""
     requires: Requires = Field(default_factory=dict)
-    """Those of its stores included."""
+    """Includes those of its stores."""
     paper: Annotated[str | None, PlainValidator(lambda content: declared.paper_row("med_vqa", content))] = (
         None
     )
@@ -241,7 +249,7 @@ class MedVQAGrid(Grid):
     pretrain: Any = Field((), exclude=True)
     """Stages for the rows that add to them."""
     pretrain_seeds: declared.Seeds | None = None
-    """Of the pre-training that each of ``seeds`` starts from, in their order."""
+    """Seeds of the pre-training that fine-tuning with each of ``seeds`` starts from, in their order."""
     evaluation: Annotated[tuple[str, ...], PlainValidator(_evaluation)] = ()
     """Options of ``kg-targets evaluate vqa`` beyond the runner's own."""
     stores: Annotated[dict[str, Store], PlainValidator(_stores)] = Field(default_factory=dict)
@@ -251,10 +259,10 @@ class MedVQAGrid(Grid):
 
     @property
     def pooled(self) -> bool:
-        """Whether several cuts of one protocol are put end to end."""
+        """Whether several folds of one protocol are put end to end."""
         return len({part.protocol for part in self.parts}) < len(self.parts)
 
-    def starts(self) -> dict[int, int]:
+    def pretrain_seed_of(self) -> dict[int, int]:
         """Seed of fine-tuning to that of the pre-training that it starts from."""
         return dict(zip(self.seeds, self.pretrain_seeds or self.seeds, strict=True))
 
@@ -277,7 +285,7 @@ class MedVQAGrid(Grid):
 
     def fingerprint(self) -> str:
         """See ``Grid``."""
-        content = self.content()
+        content = self.content() | {"parts": [part.recorded() for part in self.parts]}
         for row in content["rows"].values():
             row["pretrain"] = [{**stage, "base": stage["base"].name} for stage in row["pretrain"]]
         stages = [stage.base for row in self.rows.values() for stage in row.pretrain]
@@ -298,14 +306,14 @@ class MedVQAGrid(Grid):
                     f"{where}.pretrain: the grid has no `pretrain` to add to: list the stages here"
                 )
             added = parse(Added, own, f"{where}.pretrain").settings
-            _no_start(f"{where}.pretrain.set", added)
+            _refuse_start(f"{where}.pretrain.set", added)
             own = tuple(
                 stage.model_copy(update={"settings": {**stage.settings, **added}}) for stage in stages
             )
         else:
             own = () if own is None else _stages(f"{where}.pretrain", own)
         if own:
-            _no_start(f"{where}.set", row.settings)
+            _refuse_start(f"{where}.set", row.settings)
         settings = {**self.settings, **row.settings}
         used = _places(where, [settings, *(stage.settings for stage in own)], tuple(self.stores))
         for control in row.controls:

@@ -26,17 +26,17 @@ from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differ
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""
 DRAWS, SEED = 2000, 0
-"""Of the bootstrap, as in ``kg-targets compare-vqa``."""
+"""Samples and seed of the bootstrap, as in ``kg-targets compare-vqa``."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished grid, or some rows of it, left behind."""
+    """The output of a finished grid, or of some rows of it."""
 
     grid: MedVQAGrid
     workspace: Workspace
-    asked: Sequence[Row]
-    """The rows asked for."""
+    selected: Sequence[Row]
+    """The rows of --only, or all."""
     rows: Sequence[Row]
     """Those of them that were run."""
     absent: Mapping[str, tuple[str, str]]
@@ -47,7 +47,7 @@ class Finished:
     """Row to the folders of its fine-tunings, question-only baselines included, then of each stage of pre-training."""
 
     def command(self, row: str | None = None) -> str:
-        """What makes everything, or one row, again."""
+        """The command that makes everything, or one row, again."""
         return self.grid.command(self.workspace.out, self.workspace.threads, row)
 
 
@@ -69,7 +69,7 @@ def write_report(finished: Finished, docs: Path | None = None, *, part: bool = F
     Args:
         finished: what was run.
         docs: Markdown file that gets the page, too; a plot stands beside it.
-        part: only some rows were asked for: the files have names of their own.
+        part: only some rows were selected: the files have names of their own.
 
     Returns:
         The files written.
@@ -90,8 +90,8 @@ def write_report(finished: Finished, docs: Path | None = None, *, part: bool = F
         "seeds": grid.seeds,
         "pretrain_seeds": grid.pretrain_seeds,
         "baseline": grid.baseline,
-        "titles": {row.name: row.title for row in finished.asked},
-        "paper": {row.name: figures[row.paper] for row in finished.asked if row.paper is not None},
+        "titles": {row.name: row.title for row in finished.selected},
+        "paper": {row.name: figures[row.paper] for row in finished.selected if row.paper is not None},
         "not_run": {row: {"needs": path, "how": how} for row, (path, how) in finished.absent.items()},
         "points": {row.name: row.point.x for row in finished.rows if row.point is not None},
         "comparison": as_json(tables),
@@ -157,13 +157,13 @@ def _model(table: comparison.Table, row: Row) -> comparison.Row | None:
 
 
 def _accuracy(table: comparison.Table, row: Row) -> Accuracy | None:
-    """Of a row, overall."""
+    """Overall accuracy of a row."""
     found = _model(table, row)
     return None if found is None else found.accuracies[OVERALL]
 
 
 def _panel(table: comparison.Table, rows: Sequence[Row]) -> Panel:
-    """What the plot shows of a table."""
+    """The table's part of the plot."""
     lines = {name: {x: one.interval for x, one in line.items()} for name, line in _lines(table, rows).items()}
     baselines = [row.accuracies[OVERALL].interval.mean for row in table.rows if row.mode == MAJORITY]
     return Panel(_protocol(table), lines, max(baselines, default=None))
@@ -192,7 +192,7 @@ def _page(
         "med_vqa", finished=finished, grid=finished.grid, against=against, runs=runs, file=file,
         comparison=as_markdown(tables, DRAWS).split("\n", 2)[2],  # without its title
         manifest=Manifest.load(finished.grid.dataset, "questions"), paper=paper("med_vqa"),
-        titles={row.name: row.title for row in finished.asked},
+        titles={row.name: row.title for row in finished.selected},
         protocols=[(table, _protocol(table)) for table in tables], times=list(map(timing, folders)),
         versions={name: version(name) for name in ("torch", "transformers", "open_clip_torch")},
         points=sorted({row.point.x for row in finished.rows if row.point is not None}),

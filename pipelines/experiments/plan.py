@@ -1,4 +1,4 @@
-"""What every plan has: stages of jobs, what is checked before them, and finished runs that are not replaced unasked."""
+"""Base of every plan: stages of jobs, checks before them, and finished runs that are not replaced unless told to."""
 
 import json
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from training.engine.config import RunConfig
 from training.errors import ConfigError, KGTargetsError
 
 REPORT = "report"
-"""The last stage, which the command does by itself."""
+"""The last stage, which the command does without a job."""
 Say = Callable[[str], None]
 """Tells a person something, on one line."""
 Rounds = list[tuple[str, Callable[[], Sequence[Job]]]]
@@ -38,7 +38,7 @@ class Plan(ABC):
     stages: ClassVar[tuple[str, ...]]
     """Names of the stages, in their order; the report is the last."""
     scored: ClassVar[str]
-    """What a report is made from, in words."""
+    """Name of the files that a report is made from."""
 
     @abstractmethod
     def check(self, *, dry: bool, say: Say) -> None:
@@ -53,7 +53,7 @@ class Plan(ABC):
         """
 
     def before(self, stage: str) -> None:
-        """Called before the jobs of a round of that name are asked for; those before it have run."""
+        """Called before the jobs of a round of that name are made; those before it have run."""
         forget_fingerprints()
 
     @abstractmethod
@@ -152,7 +152,7 @@ def _completed(path: Path, written: dict[str, Any], kind: type[RunConfig]) -> di
         config = read_config(kind, ["--config", str(path)])
         content: dict[str, Any] = yaml.safe_load(to_yaml(config))
     except KGTargetsError:
-        return written  # some field is gone, or has another meaning: told as a difference
+        return written  # some field is gone, or has another meaning: reported as a difference
     return content
 
 

@@ -24,7 +24,7 @@ def render(template: str, **content: Any) -> str:
 
 
 def paragraphs(template: str, **content: Any) -> list[str]:
-    """Its paragraphs, each on one line."""
+    """Paragraphs of a template, each on one line."""
     found = (" ".join(one.split()) for one in render(template, **content).split("\n\n"))
     return [one for one in found if one]
 

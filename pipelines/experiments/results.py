@@ -1,4 +1,4 @@
-"""What a retrieval grid asks, fixed before any number is seen, and what its statistics consist of."""
+"""The comparisons of a retrieval grid, fixed before any number is seen, and the statistics that answer them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ class Hypothesis:
 
     @property
     def question(self) -> tuple[frozenset[str], str]:
-        """What is asked; the test gives the same p value whichever row is the baseline."""
+        """Key of the question; the test gives the same p value whichever row is the baseline."""
         return self.contrast.pair, self.measure
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is compared, named before any number is seen."""
+    """The comparisons, named before any number is seen."""
 
     tables: tuple[Table, ...]
     """Every row stands in at least one."""
@@ -49,7 +49,7 @@ class Design:
     draws: int = 2000
     """Bootstrap samples, at least 1."""
     seed: int = 0
-    """Of bootstrap and sign flips, >= 0."""
+    """Seed of bootstrap and sign flips, >= 0."""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class Design:
 
     @property
     def family(self) -> tuple[Hypothesis, ...]:
-        """What Holm corrects together; a pair of rows counts once, whichever of them is the baseline."""
+        """Hypotheses that Holm corrects together; a pair of rows counts once, whichever of them is the baseline."""
         pairs: dict[frozenset[str], Contrast] = {}
         for contrast in self.contrasts:
             pairs.setdefault(contrast.pair, contrast)
@@ -101,21 +101,21 @@ class Difference:
     """One measure of one contrast."""
 
     interval: Interval
-    """Of the mean difference over the queries that both rows have scored: with training noise where there are several
-    seeds (``seed_variance.t_test``), else given these models (bootstrap over cases)."""
+    """Mean difference over the queries that both rows have scored: with seed variance where there are several seeds
+    (``seed_variance.t_test``), else given these models (bootstrap over cases)."""
     folds: Mapping[str, float]
     """Mean difference within each fold; NaN where it has no query."""
     noise: SeedVariance | None = None
-    """What the interval rests on; ``None`` with one seed."""
+    """Variance components of the interval; ``None`` with one seed."""
     p: float | None = None
-    """t test that contains training noise; None where nothing was to be tested, and with one seed."""
+    """t test that contains seed variance; None where nothing was to be tested, and with one seed."""
     p_holm: float | None = None
     """Corrected over the family; None outside it."""
     p_models: float | None = None
-    """Given these models: paired sign-flip test over cases, blind to training noise; None where nothing was to be
+    """Given these models: paired sign-flip test over cases, blind to seed variance; None where nothing was to be
     tested."""
     p_models_holm: float | None = None
-    """That one corrected over the family; None outside it."""
+    """``p_models`` corrected over the family; None outside it."""
 
     @property
     def decisive_p(self) -> float | None:
@@ -176,5 +176,5 @@ class Results:
 
     @property
     def repeated(self) -> bool:
-        """Whether rows were trained from several seeds, so that intervals and tests contain training noise."""
+        """Whether rows were trained from several seeds, so that intervals and tests contain seed variance."""
         return len(self.seeds) > 1

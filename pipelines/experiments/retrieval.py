@@ -43,7 +43,7 @@ class RetrievalPlan(Plan):
 
     @property
     def rows(self) -> list[Row]:
-        """The rows asked for."""
+        """The rows of --only, or all."""
         return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
 
     def check(self, *, dry: bool, say: Say) -> None:
@@ -198,7 +198,7 @@ def _images(store: Path) -> tuple[list[str], list[str]] | None:
 
 @cache
 def _fingerprints(store: Path, data_root: Path) -> tuple[str, str]:
-    """Of a store and of its images."""
+    """Fingerprints of a store and of its images."""
     opened = TargetStore.open(store)
     return opened.fingerprint, open_source(data_root, opened).digest()
 

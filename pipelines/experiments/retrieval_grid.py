@@ -83,7 +83,7 @@ class Variant(Declared):
 
     @property
     def options(self) -> dict[str, Any]:
-        """By field of ``pipelines.build.config.BuildConfig``."""
+        """Options by field of ``pipelines.build.config.BuildConfig``."""
         given = self.model_dump(exclude={"dataset", "name", "arguments", "no_ontology"}, exclude_none=True)
         return given if self.no_ontology is None else {"use_ontology": not self.no_ontology, **given}
 
@@ -158,7 +158,7 @@ class RetrievalGrid(Grid):
     settings: Fields = Field({}, alias="set", exclude=True)
     """Training fields of every row."""
     evaluation: Any = None
-    """What is measured: fields of ``training.retrieval.config.EvalConfig``; that configuration once it is read."""
+    """Measures: fields of ``training.retrieval.config.EvalConfig``; that configuration once it is read."""
     secondary: Names = ()
     """Further measures that are tested, with Holm's correction."""
     against: Names | None = None
@@ -177,7 +177,7 @@ class RetrievalGrid(Grid):
 
     @property
     def parts(self) -> tuple[str, str]:
-        """What the train and the test part of a fold are called."""
+        """Names of the train and the test part of a fold."""
         return (self.split.train, self.split.test) if isinstance(self.split, Official) else (TRAIN, TEST)
 
     @property
@@ -187,7 +187,7 @@ class RetrievalGrid(Grid):
         return tuple(variant for name, variant in self.stores.items() if name in used)
 
     def dataset_of(self, variant: Variant) -> str:
-        """Whose captions its stores hold."""
+        """Data set whose captions its stores hold."""
         return variant.dataset or self.dataset
 
     def resolved(self, path: Path, data_root: Path | None) -> Self:

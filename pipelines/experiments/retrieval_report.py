@@ -26,15 +26,15 @@ from training.retrieval.score_sheets import ScoreSheet, Value, case_names, read_
 
 RESULT, TABLES = "report.json", "tables.md"
 PART_RESULT, PART_TABLES = "part.json", "part.md"
-"""The same of some rows only, without tests."""
+"""File names for some rows only, without tests."""
 NAMED = 3
 """Missing files that a message names."""
 _SAME = ("dataset", "split", "store", "features", "exclusion")
-"""Facts in which the sheets of one fold agree."""
+"""Metadata in which the sheets of one fold agree."""
 
 
 def run_name(row: str, fold: str, seed: int) -> str:
-    """Of a training run: its folder below ``runs``, its score sheet below ``scores``."""
+    """Name of a training run: its folder below ``runs``, its score sheet below ``scores``."""
     return f"{row}/{fold}-s{seed}"
 
 
@@ -80,7 +80,7 @@ def write_report(
 
 
 def design_of(grid: RetrievalGrid) -> Design:
-    """What a grid compares and tests."""
+    """Comparisons and tests of a grid."""
     primary = grid.primary
     return Design(
         grid.tables, Hypothesis(Contrast(primary.row, primary.baseline), primary.measure), grid.secondary,
@@ -133,13 +133,13 @@ def _subsets(grid: RetrievalGrid) -> dict[str, frozenset[str]]:
 
 
 def _cases(record: Record) -> list[str]:
-    """What a sheet calls the case of an image; one without a case has two names, folds give it the image's."""
+    """Names of an image's case in a sheet; an image without a case has two names, folds give it the image's."""
     named = case_names([record.image_id], [record.group_id])
     return named if record.group_id else [*named, record.image_id]
 
 
 def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, sheets: Sheets) -> dict[str, Any]:
-    """What a report says besides its scores: header, tables, and of each row title, paper's figures, time and targets.
+    """Everything in a report but its scores: header, tables, and of each row title, paper's figures, time and targets.
 
     A row's ``seconds`` are the median wall time of its training runs, ``None`` where none was timed; ``command`` makes
     it again.
@@ -198,7 +198,7 @@ def _threads(times: Sequence[Timing]) -> int | None:
 
 
 def softness(runs: Sequence[Path]) -> dict[str, float] | None:
-    """How soft the targets of a row were, by the logs of its runs (``kg_targets.losses.contrastive.measure``).
+    """Softness of a row's targets, from the logs of its runs (``kg_targets.losses.contrastive.measure``).
 
     Returns:
         Means over directions, logged steps and runs of the probability of an image's own caption (``diagonal``), the
@@ -222,7 +222,7 @@ def softness(runs: Sequence[Path]) -> dict[str, float] | None:
 def _markdown(
     page: Mapping[str, Any], results: Results, design: Design, verdicts: Sequence[str], *, whole: bool
 ) -> str:
-    """The report; without ``whole``, what was asked before: the tested measures and those of the overviews."""
+    """The report; without ``whole``, the tested measures and those of the overviews only."""
 
     def found(row: str, baseline: str, measure: str) -> Difference | None:
         return results.differences.get(Contrast(row, baseline), {}).get(measure)

@@ -29,7 +29,7 @@ _POLL = 0.1  # seconds
 _OTHERS = 60.0  # seconds that jobs of a killed command get to save their state
 _PR_SET_PDEATHSIG = 1
 _OF_ONE_JOB = (KGTargetsError, OSError, ValueError)
-"""What damaged files of a job raise outside its process: it fails, its neighbours go on."""
+"""Errors of a job outside its process, such as damaged files: it fails, its neighbours go on."""
 
 
 class StoppedError(Exception):
@@ -171,7 +171,7 @@ class Runner:
         return failed + len(lacking)
 
     def _outdated(self, stage: str, jobs: Sequence["Job"]) -> tuple[deque["Job"], int]:
-        """Those that are to be run, and of how many that cannot even be told."""
+        """Jobs that are to be run, and the number of those that cannot even be checked."""
         outdated, failed = deque["Job"](), 0
         for job in jobs:
             try:
@@ -183,7 +183,7 @@ class Runner:
         return outdated, failed
 
     def _start(self, stage: str, job: "Job") -> _Running | None:
-        """None if it cannot be started, which is told."""
+        """Start a job; None, with a message, if that fails."""
         log = self.out / "logs" / job.stage / f"{job.name}.log"
         try:
             with writing(self.out, "--out"):
@@ -206,7 +206,7 @@ class Runner:
         return _Running(job, process, log)
 
     def _end(self, one: _Running) -> str:
-        """What went wrong with it, empty if nothing."""
+        """The reason why the job failed, empty if it did not."""
         one.stopped = time.monotonic()
         finished = one.process.returncode == 0
         try:

@@ -1,8 +1,8 @@
-"""What score sheets say: pooled over folds, averaged over seeds, compared pair by pair of rows.
+"""Statistics of score sheets: pooled over folds, averaged over seeds, compared pair by pair of rows.
 
 Each query is scored by the one model of a row and seed that did not train on its case, within its fold's gallery. A
 query's score is averaged over seeds. Intervals of means resample cases (``training.statistics.intervals``); those of
-differences and the tests contain training noise, too (``noise``), and with a single seed, which cannot show any, they
+differences and the tests contain seed variance, too (``noise``), and with a single seed, which cannot show any, they
 hold given these models. What is tested is fixed by the design, not by the numbers: one primary hypothesis, uncorrected,
 and one family under Holm's correction. Everything else is described by intervals, without p values.
 """
@@ -25,7 +25,7 @@ from training.statistics.seed_variance import t_test
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
 Question = tuple[frozenset[str], str]
-"""Of ``Hypothesis.question``."""
+"""See ``Hypothesis.question``."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Pooled:
     cases: IntArray
     fold_names: list[str]
     folds: IntArray
-    """Of each query, a place in ``fold_names``."""
+    """Fold of each query, a place in ``fold_names``."""
     seeds: Mapping[str, Mapping[int, Measures]]
     means: Mapping[str, Measures]
     chance: Measures
@@ -218,7 +218,7 @@ def _holm(p_values: Mapping[Question, float | None], family: Sequence[Question])
 
 
 def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design: Design) -> Difference:
-    """Of some queries: by the trainings of several seeds, or given these models."""
+    """Difference on some queries: with seed variance where there are several seeds, else given these models."""
     contrast, measure = hypothesis.contrast, hypothesis.measure
     pair = _pair(pooled, hypothesis, kept)
     averaged, cases, folds = pair.scores - pair.baseline, pooled.cases[kept], pooled.folds[kept]

@@ -1,4 +1,4 @@
-"""What a grid can train: NB-CLIP, scored by retrieval, or Med-VQA. Which of them it is follows from its keys."""
+"""The tasks of grids: NB-CLIP, scored by retrieval, or Med-VQA. A grid's keys decide which one it is."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[type[Grid], ...] = (RetrievalGrid, MedVQAGrid)
 STAGES = ("folds", "stores", "runs", "scores", "pretrain", "finetune", "score", "report")
-"""Of all kinds of grids."""
+"""Stages of all kinds of grids."""
 VQA = "vqa_"
 """May be left out at the beginning of a grid's name."""
 

@@ -1,7 +1,7 @@
-"""A model cut in two where learning begins: what is frozen can be computed once, what learns is a model of its own.
+"""A model split where learning begins: its frozen prefix can be computed once, what learns is a model of its own.
 
 Both halves share their modules, and so their weights, with the whole model: training the second half trains the whole,
-which is what is saved. The cut lies before the first layer that learns.
+which is what is saved. The split lies before the first layer that learns.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import nn
 from training.errors import ConfigError, one_line
 
 _CHECKED = 1e-4
-"""Largest deviation of a cut tower from the whole one, as a share of its largest feature."""
+"""Largest deviation of a split tower from the whole one, as a share of its largest feature."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class SplitClip:
 
 
 def split_frozen_prefix(model: nn.Module, image_size: int) -> SplitClip:
-    """Cut a model whose image tower is locked, wholly or up to its last groups; the text tower if it is all locked.
+    """Split a model whose image tower is locked, wholly or up to its last groups; the text tower if it is all locked.
 
     Args:
         model: an open_clip model after ``training.clip.freeze.freeze``, with an image tower of timm.
         image_size: side of its input, pixels.
 
     Raises:
-        ConfigError: the image tower is not one that can be cut there.
+        ConfigError: the image tower is not one that can be split there.
     """
     towers: Any = model
     trunk = getattr(towers.visual, "trunk", None)
@@ -62,7 +62,7 @@ def _split_trunk(trunk: Any) -> tuple[nn.Module, nn.Module]:
     cuttable = all(hasattr(trunk, name) for name in ("conv_stem", "bn1", "blocks"))
     if not cuttable or _learns(trunk.conv_stem) or _learns(trunk.bn1):
         raise ConfigError(
-            "data.cached_views needs an image tower whose first layers are frozen, and can cut EfficientNets, "
+            "data.cached_views needs an image tower whose first layers are frozen, and can split EfficientNets, "
             "MobileNets and wholly locked towers: set --model.lock_image true (for others without unlocked groups), "
             "or --data.cached_views 0"
         )
@@ -100,7 +100,9 @@ def _must_agree(whole: Any, image_part: nn.Module, rest: nn.Module, size: int) -
         expected = whole(images)
         found = rest.eval()(image_part(images))
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ConfigError(f"data.cached_views: this image tower cannot be cut ({one_line(error)})") from error
+        raise ConfigError(
+            f"data.cached_views: this image tower cannot be split ({one_line(error)})"
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode

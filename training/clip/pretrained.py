@@ -5,7 +5,6 @@ can be repeated without a model hub. The packages are only looked up for their f
 """
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,7 @@ def _read(path: Path, where: str) -> Weights:
 
 def _in_order(weights: Weights, trunk: nn.Module, where: str) -> Weights:
     """The same network's weights under other names, in the same order: each shape and kind must agree."""
-    own = {name: value for name, value in trunk.state_dict().items()}
+    own = trunk.state_dict()
     pairs = list(zip(own.items(), weights.items(), strict=False))
     for (name, value), (other, loaded) in pairs:
         if value.shape != loaded.shape or name.rsplit(".", 1)[-1] != other.rsplit(".", 1)[-1]:
@@ -178,17 +177,14 @@ def _fill(visual: Any, weights: Weights, where: str) -> None:
                 f'{where}: parameter "{name}" is {list(weights[name].shape)} in the file and {list(value.shape)} in '
                 "the image tower"
             )
-    classifier = _classifier_names(trunk)
+    stated = (
+        getattr(trunk, "default_cfg", {}).get("classifier") or ()
+    )  # of ImageNet, which a tower does not have
+    classifier = tuple(f"trunk.{name}." for name in ((stated,) if isinstance(stated, str) else stated))
     for name in weights:
         if name not in own and not name.startswith(classifier):
             raise ConfigError(f'{where}: parameter "{name}" of the file is not in the image tower')
     visual.load_state_dict({name: value for name, value in weights.items() if name in own}, strict=False)
-
-
-def _classifier_names(trunk: Any) -> tuple[str, ...]:
-    """Beginnings of the names of the ImageNet classifier that timm's weights bring and a tower does not have."""
-    stated = getattr(trunk, "default_cfg", {}).get("classifier") or ()
-    return tuple(f"trunk.{name}." for name in ((stated,) if isinstance(stated, str) else stated))
 
 
 def weights_digest(config: ModelConfig) -> str:
@@ -199,22 +195,13 @@ def weights_digest(config: ModelConfig) -> str:
     Raises:
         ConfigError: named weights are not installed.
     """
-    files = list(_files(config))
-    return files_sha256(files) if files else ""
-
-
-def _files(config: ModelConfig) -> Iterator[Path]:
-    """In a fixed order; what does not exist is told when the model is built."""
-    folders = []
-    if config.name.startswith("local-dir:"):
-        folders.append(Path(config.name.removeprefix("local-dir:")))
+    folders = [Path(config.name.removeprefix("local-dir:"))] if config.name.startswith("local-dir:") else []
     if config.text_weights is not None:
         folders.append(text_weights_path(config.text_weights))
-    for folder in folders:
-        yield from sorted(path for path in folder.glob("*") if path.is_file())
-    if config.pretrained is not None and Path(config.pretrained).is_file():
-        yield Path(config.pretrained)
+    files = [path for folder in folders for path in sorted(folder.glob("*"))]
+    if config.pretrained is not None:
+        files.append(Path(config.pretrained))
     if config.image_weights is not None:
-        path = image_weights_file(config.image_weights)
-        if path.is_file():
-            yield path
+        files.append(image_weights_file(config.image_weights))
+    present = [path for path in files if path.is_file()]  # a missing one is an error when the model is built
+    return files_sha256(present) if present else ""

@@ -169,7 +169,7 @@ class FrozenFeatures:
             part: normalised images ``[V, 3, S, S]`` to features ``[V, …]``, on the accelerator's device.
             pixels: uint8 ``[N, 3, S, S]``.
             mean: of the normalisation, ``[3, 1, 1]``.
-            std: likewise.
+            std: of the normalisation, ``[3, 1, 1]``.
             views: of each image; 0: one, not augmented.
             what: they are, for the line that shows progress.
 

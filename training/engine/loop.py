@@ -114,7 +114,7 @@ class Task(ABC, Generic[B]):
         return self._waited + (self.loader.waited if self.loader else 0.0)
 
     def result(self, ahead: "Future[T]") -> T:
-        """Result of a thread; the time until it is there is told by ``waited``."""
+        """Result of a thread; the wait for it counts in ``waited``."""
         began = time.perf_counter()
         found = ahead.result()
         self._waited += time.perf_counter() - began

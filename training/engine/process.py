@@ -31,11 +31,10 @@ def tell_last(line: str) -> None:
     """Write a line on standard error, below what a launcher prints when its process fails (Linux).
 
     ``accelerate launch`` and ``torchrun`` end a failed run with a traceback of their own. A child that outlives this
-    process waits for the launcher's end, at most 20 seconds; the first process of a machine does so, the others and a
-    ``--quiet`` launcher's write at once.
+    process waits for the launcher's end, at most 20 seconds; under ``--quiet`` the line is written at once.
     """
     command, launcher = _launcher(), os.getppid()
-    if command and not {b"--quiet", b"-q"} & set(command) and os.environ.get("LOCAL_RANK", "0") == "0":
+    if command and not {b"--quiet", b"-q"} & set(command):
         if os.fork():
             return
         os.setsid()  # torchrun kills the whole group of a process, a Ctrl-C that of the terminal

@@ -21,7 +21,7 @@ from training.engine.config import RunConfig
 from training.errors import ConfigError
 from training.folders import writing
 
-_TOLD = (
+_SHOWN = (
     ("loss", "loss", ".3f"),
     ("kl", "KL", ".3f"),
     ("diagonal", "diagonal", ".2f"),
@@ -165,11 +165,11 @@ class Tracker:
             {"step": step, **values}, {f"train/{name}": value for name, value in values.items()}, step
         )
         left = (now - self._started) / (step - self._done) * (self._total - step)
-        told = "  ".join(f"{text} {values[name]:{form}}" for name, text, form in _TOLD if name in values)
-        self._bar.set_postfix_str(told, refresh=False)
+        shown = "  ".join(f"{text} {values[name]:{form}}" for name, text, form in _SHOWN if name in values)
+        self._bar.set_postfix_str(shown, refresh=False)
         if not self._interactive:
             rate = f"{values[f'{self._unit}_per_s']:.0f} {self._unit}/s"
-            self.say(f"step {step}/{self._total}  {told}  {rate}  {left:.0f} s left")
+            self.say(f"step {step}/{self._total}  {shown}  {rate}  {left:.0f} s left")
 
     def epoch(self, epoch: int, step: int, values: dict[str, float]) -> None:
         """Log an epoch's development measures."""

@@ -15,7 +15,7 @@ from training.export.run import read_evaluation, read_run
 from training.folders import check_writable, fresh_folder, replace_folder, write_json, writing
 
 RECORD = "export.json"
-"""Content of the card, for machines; its presence marks a folder as an export of ours."""
+"""Content of the card, for machines; its presence marks a folder as an export."""
 CARD = "README.md"
 
 
@@ -61,7 +61,7 @@ def export(run: Path, out: Path, report: Path | None = None, report_run: str | N
                 f"{record.checkpoint}: the weights {name} are not finite: train the run again"
             )
     card = model_card(record, clip.config, evaluation)
-    told = {"config": without_folders(record.config), "metrics": record.metrics, "data": record.data}
+    content = {"config": without_folders(record.config), "metrics": record.metrics, "data": record.data}
     place = out.resolve()
     fresh, old = (place.with_name(f".{place.name}.{suffix}") for suffix in ("partial", "old"))
     with writing(out, "--out"):
@@ -69,7 +69,7 @@ def export(run: Path, out: Path, report: Path | None = None, report_run: str | N
         with fresh_folder(fresh):
             write_model_folder(fresh, clip.model, clip)
             (fresh / CARD).write_text(card, encoding="utf-8")
-            write_json(fresh / RECORD, told | {"evaluation": asdict(evaluation) if evaluation else None})
+            write_json(fresh / RECORD, content | {"evaluation": asdict(evaluation) if evaluation else None})
             replace_folder(fresh, place, old)
 
 
@@ -84,4 +84,4 @@ def check_out(out: Path, run: Path) -> None:
         raise CheckpointError(f"--out {out} holds the run itself: choose another folder")
     with writing(out, "--out"):
         if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
-            raise CheckpointError(f"--out {out} is not empty and no export of ours: choose another folder")
+            raise CheckpointError(f"--out {out} is not empty and no earlier export: choose another folder")

@@ -55,7 +55,7 @@ def read_run(folder: Path) -> RunRecord:
     The run's own record of its data counts; runs without one are asked through the stores that their config names.
 
     Raises:
-        CheckpointError: the run is not finished, a file is missing or damaged, or its data cannot be told.
+        CheckpointError: the run is not finished, a file is missing or damaged, or its data cannot be described.
     """
     if not (folder / FINISHED).is_file() or not (folder / CHECKPOINT).is_dir():
         raise CheckpointError(
@@ -110,7 +110,7 @@ def read_evaluation(path: Path, run: RunRecord, name: str | None = None) -> Repo
         )
     if run.key not in keys[wanted]:
         raise ConfigError(
-            f'--report {path}: "{wanted}" is another run there than {run.folder}, or it was trained anew since: '
+            f'--report {path}: "{wanted}" is another run there than {run.folder}, or it was trained again since: '
             "evaluate this run, or name it by --report-run NAME"
         )
     header = {key: str(value) for key, value in content.items() if isinstance(value, str) and key != "key"}

@@ -28,14 +28,14 @@ from training.leakage.overlap import (
     BY_HASH,
     BY_ID,
     BY_NEIGHBOUR,
-    Foreign,
     Near,
+    Pretraining,
     Shared,
     Touch,
     alike,
     hash_questions,
     ids_can_match,
-    read_foreign,
+    read_pretraining,
     shared,
     touching,
 )
@@ -87,9 +87,9 @@ def work(options: argparse.Namespace) -> None:
         raise ConfigError("--exclude-out lists cases of a pre-training data set: name it with --against")
     manifest, root = read_data(options)
     split = read_split(options, manifest, root, options.protocol)
-    foreign = None
+    pretraining = None
     if options.against:
-        foreign = read_foreign(options.against, options.against_root, options.against_split)
+        pretraining = read_pretraining(options.against, options.against_root, options.against_split)
 
     everything = (*split.train, *split.validation, *split.test)
     hashes = hash_questions(everything, root)
@@ -99,22 +99,22 @@ def work(options: argparse.Namespace) -> None:
     report = _report(split, between, pairs, hashes, options.radius)
     touches: list[Touch] = []
     theirs: Hashes | None = None
-    if foreign is not None:
+    if pretraining is not None:
         ours = everything if options.touching == ANY else split.test
         images = sorted({question.image_id for question in ours})
         chosen = _only(hashes, set(images)) if hashes.names else None
         distances = options.id_distance, options.radius
-        touches, theirs = touching(images, chosen, foreign, manifest.id_pattern, *distances)
-        report["against"] = _against(foreign, touches, options.touching)
+        touches, theirs = touching(images, chosen, pretraining, manifest.id_pattern, *distances)
+        report["against"] = _against(pretraining, touches, options.touching)
         by_hash = chosen is not None and theirs is not None and bool(chosen.names and theirs.names)
-        compared[AGAINST] = by_hash or ids_can_match(images, foreign, manifest.id_pattern)
-        shown = {record.image_id for record in foreign.records}
+        compared[AGAINST] = by_hash or ids_can_match(images, pretraining, manifest.id_pattern)
+        shown = {record.image_id for record in pretraining.records}
         unseen[AGAINST] = _unseen(set(images), hashes) + _unseen(shown, theirs or Hashes())
     text = render(
         "training.leakage", "report.txt.j2", report=report, hashes=hashes, theirs=theirs or Hashes()
     )
     lines = text.splitlines()
-    if foreign is None and options.enforce == ALL_KINDS:
+    if pretraining is None and options.enforce == ALL_KINDS:
         lines.append("pre-training: not looked at, since --against names none")
     if options.out:
         write_text(Path(options.out), json_text(report))
@@ -206,12 +206,12 @@ def _only(hashes: Hashes, names: set[str]) -> Hashes:
     return Hashes([hashes.names[place] for place in kept], [hashes.bits[place] for place in kept])
 
 
-def _against(foreign: Foreign, touches: Sequence[Touch], whom: str) -> dict[str, Any]:
+def _against(pretraining: Pretraining, touches: Sequence[Touch], whom: str) -> dict[str, Any]:
     return {
-        "dataset": foreign.dataset,
-        "splits": list(foreign.splits),
-        "images": len(foreign.records),
-        "cases": foreign.cases,
+        "dataset": pretraining.dataset,
+        "splits": list(pretraining.splits),
+        "images": len(pretraining.records),
+        "cases": pretraining.cases,
         "touching": whom,
         "found_by": {
             by: len({touch.ours for touch in touches if touch.by == by})

@@ -1,7 +1,7 @@
 """Overlap of two parts of a data set, and cases of a pre-training data set that show an image of the test part.
 
-Parts: images by id, repeated questions, and pictures that are alike. Pre-training: by id, then by hash; a whole case is
-told, never a single image: other images of a case show the same patient and finding.
+Parts: images by id, repeated questions, and pictures that are alike. Pre-training: by id, then by hash; whole cases are
+listed, never single images: other images of a case show the same patient and finding.
 """
 
 import re
@@ -96,7 +96,7 @@ class Touch:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Pretraining:
     """Images of a pre-training data set."""
 
     dataset: str
@@ -110,13 +110,13 @@ class Foreign:
         return len({record.group_id for record in self.records})
 
 
-def read_foreign(name: str, root: str | None, splits: str) -> Foreign:
+def read_pretraining(name: str, root: str | None, splits: str) -> Pretraining:
     """Images and cases of a manifest of kg-targets.
 
     Args:
         name: of the data set, or its manifest's path.
         root: its data root; ``None`` for the manifest's own.
-        splits: names parted by commas, or ``all``: those that are there.
+        splits: names separated by commas, or ``all``: those that are there.
 
     Raises:
         ConfigError: no split is there, or one of those named is not.
@@ -132,37 +132,37 @@ def read_foreign(name: str, root: str | None, splits: str) -> Foreign:
         if split not in present:
             raise ConfigError(f"--against-split: {unknown_name('split', split, present)}")
     records = tuple(record for split in names for record in manifest.records(split, folder))
-    return Foreign(manifest.name, tuple(names), folder, records)
+    return Pretraining(manifest.name, tuple(names), folder, records)
 
 
 def touching(
     ours: Sequence[str],
     our_hashes: Hashes | None,
-    foreign: Foreign,
+    pretraining: Pretraining,
     id_pattern: str,
     id_distance: int = 0,
     radius: int = RADIUS,
 ) -> tuple[list[Touch], Hashes | None]:
-    """Images of ``foreign`` that are ours, each pair once: by id if that finds it, else by number, else by hash.
+    """Images of ``pretraining`` that are in the data set, too, each pair once: by id, else by number, else by hash.
 
     Args:
-        ours: image ids.
+        ours: image ids of the data set.
         our_hashes: of the same images; ``None`` to go by ids only.
         id_pattern: regular expression of what names an image in both data sets (``synpic[0-9]+``); empty: no ids match.
         id_distance: largest difference of the numbers at the end of what the pattern finds, ≥ 0.
         radius: most differing bits of the hashes.
 
     Returns:
-        The pairs in order, and the hashes of the foreign images.
+        The pairs in order, and the hashes of the pre-training images.
     """
-    by_id = _by_id(ours, foreign.records, id_pattern, id_distance)
+    by_id = _by_id(ours, pretraining.records, id_pattern, id_distance)
     found = {(touch.image, touch.ours): touch for touch in by_id}
     if our_hashes is None:
         return sorted(found.values()), None
-    cases = {record.image_id: record.group_id for record in foreign.records}
+    cases = {record.image_id: record.group_id for record in pretraining.records}
     theirs = hash_images(
-        (record.image_id, resolve(foreign.root, record.image_path))
-        for record in foreign.records
+        (record.image_id, resolve(pretraining.root, record.image_path))
+        for record in pretraining.records
         if record.image_path
     )
     for image, other, bits in near(our_hashes, theirs, radius):
@@ -172,12 +172,12 @@ def touching(
     return sorted(found.values()), theirs
 
 
-def ids_can_match(ours: Iterable[str], foreign: Foreign, id_pattern: str) -> bool:
+def ids_can_match(ours: Iterable[str], pretraining: Pretraining, id_pattern: str) -> bool:
     """Whether image ids of both data sets hold what names an image in both."""
     if not id_pattern:
         return False
     pattern = re.compile(id_pattern)
-    theirs = (record.image_id for record in foreign.records)
+    theirs = (record.image_id for record in pretraining.records)
     return all(any(map(pattern.search, images)) for images in (ours, theirs))
 
 

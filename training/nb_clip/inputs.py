@@ -87,13 +87,15 @@ class FrozenInputs:
         self.config, self.clip, self.accelerator = config, clip, accelerator
         clip.model.to(accelerator.device)
         size = int(images.empty(0).shape[-1])
-        self._cut: SplitClip = split_frozen_prefix(clip.model, size)
-        self.learner = self._cut.learner
+        self._halves: SplitClip = split_frozen_prefix(clip.model, size)
+        self.learner = self._halves.learner
         self._rows = torch.as_tensor(images.rows)
         self._frozen = FrozenFeatures(config.data, accelerator)
         self._images = self._of_images(images, config.data.cached_views)
         self._dev = None if dev is None else self._of_images(dev, 0)
-        self._texts = None if self._cut.text_part is None else self._of_texts(images, self._cut.text_part)
+        self._texts = (
+            None if self._halves.text_part is None else self._of_texts(images, self._halves.text_part)
+        )
 
     def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
         """Frozen features of one view of each image, ``[B, …]``, float32."""
@@ -136,7 +138,7 @@ class FrozenInputs:
         """Features of each image in augmented views, or as it is (0 views), float16 ``[N, max(views, 1), …]``."""
         pixels = images.batch(range(len(images))).pixels
         return self._frozen.of_images(
-            self._cut.image_part, pixels, self.clip.mean, self.clip.std, views, "frozen image layers"
+            self._halves.image_part, pixels, self.clip.mean, self.clip.std, views, "frozen image layers"
         )
 
     def _of_texts(self, images: CaptionedImages, part: nn.Module) -> Tensor:

@@ -210,7 +210,7 @@ def cui_at(
     Args:
         order: ranked rows, int64 ``[N, >= max(depths)]``, −1 = none left.
         cuis: image × concept, 0 or 1, ``[N, C]``.
-        groups: images of the query's group are in nobody's best list for it, either, ``[N]``.
+        groups: images of the query's own group are not in its gallery, ``[N]``.
         depths: the Ks.
         variants: names in ``VARIANTS``.
         chunk: queries scored at a time.

@@ -62,7 +62,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Shown:
+class RankedLists:
     """Lists for a picture of one view."""
 
     order: NDArray[np.int64]
@@ -78,7 +78,7 @@ class RunResult:
     group: RunGroup
     measures: Sequence[Measures]
     """Measures of each seed."""
-    shown: Mapping[View, Shown]
+    shown: Mapping[View, RankedLists]
     """Lists of the first seed."""
 
 
@@ -161,7 +161,7 @@ def evaluate_runs(
         groups: the runs, the baseline first.
         plan: what is measured, see ``Plan.of``.
         device: where models run and similarities are computed; a GPU if there is one.
-        say: told of every model that is done.
+        say: called with a line for every model that is done.
 
     Raises:
         KGTargetsError: a checkpoint or the images are not usable.
@@ -171,7 +171,7 @@ def evaluate_runs(
     results = []
     for group in groups:
         measures: list[Measures] = []
-        shown: dict[View, Shown] = {}
+        shown: dict[View, RankedLists] = {}
         for folder in group.folders:
             started = monotonic()
             data, features = reader.read(folder)
@@ -205,9 +205,11 @@ def report_of(data: RetrievalSet, results: Sequence[RunResult], plan: Plan) -> R
     )
 
 
-def _shown(features: Features, view: View, data: RetrievalSet, config: EvalConfig, device: Device) -> Shown:
+def _shown(
+    features: Features, view: View, data: RetrievalSet, config: EvalConfig, device: Device
+) -> RankedLists:
     queries, gallery = view_features(features, view)
     groups = data.excluded(config.group_exclusion)
     ranks = pair_ranks(queries, gallery, groups, data.caption_codes, device=device) if view.crosses else None
     order = rank(queries, gallery, groups, SHOWN, keep_own=view.crosses, device=device)
-    return Shown(order, ranks)
+    return RankedLists(order, ranks)

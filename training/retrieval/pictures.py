@@ -21,7 +21,7 @@ from kg_targets.store import TargetStore
 from training.data.decode import BrokenImage
 from training.data.sources import ImageSource
 from training.errors import DataError
-from training.retrieval.evaluation import Shown
+from training.retrieval.evaluation import RankedLists
 from training.retrieval.features import RetrievalSet
 
 RIGHT, PART, WRONG, QUERY = "#2a9d4a", "#e0a100", "#c8352b", "#222222"
@@ -46,7 +46,7 @@ class Sheet:
 
     data: RetrievalSet
     source: ImageSource
-    shown: Mapping[str, Shown]
+    shown: Mapping[str, RankedLists]
     """Run name to its lists; they and ``queries`` count in the rows of ``data``."""
     queries: Sequence[int]
     labels: Sequence[str]
@@ -157,7 +157,7 @@ class Sheet:
         if head:
             axes.set_title(head, fontsize=9, loc="left", fontweight="bold", pad=4, parse_math=False)
 
-    def _captions(self, axes: Axes, lists: Shown, query: int) -> None:
+    def _captions(self, axes: Axes, lists: RankedLists, query: int) -> None:
         """The captions found, each beside a bar of the colour of its agreement; the own one in blue."""
         axes.axis("off")
         axes.set(xlim=(0, 1), ylim=(_CAPTIONS, 0))

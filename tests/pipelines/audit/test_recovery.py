@@ -72,11 +72,11 @@ def other_images(store: TargetStore, row: int) -> Counter[str]:
 
 
 def reference_scores(
-    store: TargetStore, relatives: dict[str, set[str]], row: int, hidden: str, group: str, k: int
+    store: TargetStore, kin: dict[str, set[str]], row: int, hidden: str, group: str, k: int
 ) -> dict[str, float]:
     """hit@m and MRR of one question, ties at the k-th place and among concepts in expectation."""
     closure = reference_ancestors(store)
-    query = reference_vector(store, closure, set(store.cuis[row]) - relatives[hidden])
+    query = reference_vector(store, closure, set(store.cuis[row]) - kin[hidden])
     similarity = {}
     for other in range(len(store)):
         if store.group_ids[other] != store.group_ids[row]:
@@ -110,18 +110,18 @@ def test_recovery_equals_a_reference_written_from_the_formulas(
     questions = recovery.hide_concepts(subjects, seed=0)
     found = recovery.store_scores(store, questions, subjects.cases, neighbors=4)
     closure = reference_ancestors(store)
-    relatives = {c: closure[c] | {d for d in closure if c in closure[d]} for c in closure}
+    kin = {c: closure[c] | {d for d in closure if c in closure[d]} for c in closure}
     assert len(questions.rows) > 20
     for index in range(0, len(questions.rows), 3):
         row, hidden = int(questions.rows[index]), questions.cuis[questions.hidden[index]]
-        expected = reference_scores(store, relatives, row, hidden, questions.names[index], 4)
+        expected = reference_scores(store, kin, row, hidden, questions.names[index], 4)
         assert {name: values[index] for name, values in found.items()} == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_question_hides_a_concept_with_its_relatives_and_leaves_something(
+def test_every_question_hides_a_concept_with_its_ancestors_and_descendants_and_leaves_something(
     store: TargetStore, flat: TargetStore
 ) -> None:
-    subjects = Subjects((flat, store))  # the relatives are known to the second store only
+    subjects = Subjects((flat, store))  # the kin are known to the second store only
     questions = recovery.hide_concepts(subjects, seed=0)
     closure = reference_ancestors(store)
     for index, cui in enumerate(questions.cuis):

@@ -160,7 +160,7 @@ def test_without_torch_the_section_says_what_to_install(
     assert section.table is None and "kg-targets[train]" in section.lines[0]
 
 
-def test_unknown_images_are_rows_without_relatives_under_every_policy(store: TargetStore) -> None:
+def test_unknown_images_are_rows_without_soft_positives_under_every_policy(store: TargetStore) -> None:
     pytest.importorskip("torch")
     section = shape.shape_section(Subjects((store,)), FAST)
     assert {row["policy"] for row in section.data["rows"]} >= {"softmax τ=1", "fixed_mass", "evidence"}

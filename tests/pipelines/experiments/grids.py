@@ -60,7 +60,7 @@ def med_vqa() -> dict[str, Any]:
         "base": "base.yaml",
         "set": {"optim.epochs": 3},
         "seeds": [0, 1],
-        "parts": [{"protocol": "strict"}, {"protocol": "image_disjoint", "cuts": [1, 2]}],
+        "parts": [{"protocol": "strict"}, {"protocol": "image_disjoint", "folds": [1, 2]}],
         "stores": {
             "kg": {"command": "kg-targets build demo --data-root {data_root} --out {here}"},
             "teacher": {

@@ -186,10 +186,10 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (V, "base", "one.yaml", "one.yaml is a configuration of med_vqa_pretrain: give one of med_vqa_finetune"),
         (V, "seeds", [0, 0], "seeds: give at least one, each once"),
         (V, "pretrain_seeds", [0, 1, 2], "pretrain_seeds: give one for all, or one for each of the 2 seeds"),
-        (V, "parts", [], "parts: give at least one, each protocol and cut once"),
+        (V, "parts", [], "parts: give at least one, each protocol and fold once"),
         (V, "parts/0/protocol", "strikt", "parts.0.protocol: protocol 'strikt' is not one of"),
-        (V, "parts/1/cuts", [], "parts.1.cuts: give at least one"),
-        (V, "parts", [{"protocol": "strict", "cuts": [0, 1]}], "strict always has the same test questions"),
+        (V, "parts/1/folds", [], "parts.1.folds: give at least one"),
+        (V, "parts", [{"protocol": "strict", "folds": [0, 1]}], "strict always has the same test questions"),
         (V, "evaluation", {"mod": "exact"}, "evaluation: key 'mod' is not one of mode"),
         (V, "stores/kg/command", "rm -r {here}", "command: begin with `kg-targets` or `python training/run.py`"),
         (V, "stores/kg/command", "python training/run.py x", "say with {here} where it writes"),
@@ -379,11 +379,11 @@ def test_a_stop_while_libraries_are_loaded_is_obeyed(
 @pytest.mark.parametrize(
     ("target", "given", "expected"),
     [
-        ("tables", ["DATASET=medpix"], "experiments medpix"),
-        ("tables", ["DATASET=medpix", "OUT=here"], "experiments medpix --out here"),
-        ("vqa", ["GRID=rad"], "experiments rad"),
-        ("table5", ["OUT=here", "JOBS=1"], "experiments vqa_table5 --out here --jobs 1"),
-        ("fig6", [], "experiments vqa_fig6"),
+        ("tables", ["DATASET=medpix"], "tables medpix"),
+        ("tables", ["DATASET=medpix", "OUT=here"], "tables medpix --out here"),
+        ("vqa", ["GRID=rad"], "tables rad"),
+        ("table5", ["OUT=here", "JOBS=1"], "tables vqa_table5 --out here --jobs 1"),
+        ("fig6", [], "tables vqa_fig6"),
     ],
 )
 def test_make_passes_a_given_folder_on(target: str, given: list[str], expected: str) -> None:

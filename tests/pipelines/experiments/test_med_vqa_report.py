@@ -32,7 +32,7 @@ GRID: dict[str, Any] = {
     "base": "base.yaml",
     "seeds": [0, 1, 2],
     "pretrain_seeds": [5],
-    "parts": [{"protocol": "paper"}, {"protocol": "image_disjoint", "cuts": [0, 1]}],
+    "parts": [{"protocol": "paper"}, {"protocol": "image_disjoint", "folds": [0, 1]}],
     "baseline": "plain",
     "plot": {"x": "λ", "marked": 0.01},
     "rows": {
@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answered(plan: MedVQAPlan) -> MedVQAPlan:
-    """Every run is finished and scored: a share of the questions is answered rightly."""
+    """Every run is finished and scored: a share of the questions is answered correctly."""
     for one in plan.answers():
         run, split = one, split_of(plan.questions(one.part))
         control = "-question_only" if run.blank else "-shuffled" if one.shuffled else ""
@@ -97,7 +97,7 @@ def test_the_report_puts_rows_beside_the_paper_the_controls_and_the_baselines() 
     page = Path("out/report.md").read_text()
     assert page.startswith("# Tiny: which λ\n")
     assert "folds of one protocol are put end to end" in page and "image_disjoint, folds 0, 1" in page
-    assert "0 from 5, 1 from 5, 2 from 5; where fine-tunings share a pre-training" in page
+    assert "0 from 5, 1 from 5, 2 from 5; where fine-tuning runs share a pre-training run" in page
     assert "| CLIP | – | not run |" in page  # the paper has no figure for an invented data set
     assert "CLIP: `models/clip` is not there. To run it: fetch it" in page
     assert "| better | 2.4 | 60 | 9 | 60 | `kg-targets tables tiny.yaml --out out" in page
@@ -141,13 +141,13 @@ def test_damaged_predictions_are_told(folder: Path) -> None:
         plan().write_report(None)
 
 
-def test_cuts_of_different_dealings_are_refused_before_anything_is_trained() -> None:
+def test_folds_of_different_cross_validations_are_refused_before_anything_is_trained() -> None:
     told = list[str]()
     plan().check(dry=False, say=told.append)
     assert told == ["row clip is not run, models/clip is not there: fetch it"]
-    content = {**GRID, "parts": [{"protocol": "image_disjoint", "cuts": [0, 3]}]}
+    content = {**GRID, "parts": [{"protocol": "image_disjoint", "folds": [0, 3]}]}
     Path("tiny.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match="cuts 0 and 3 of image_disjoint share test questions"):
+    with pytest.raises(ConfigError, match="folds 0 and 3 of image_disjoint share test questions"):
         plan().check(dry=False, say=told.append)
 
 

@@ -100,8 +100,8 @@ def test_controls_are_a_twin_without_images_and_answers_to_other_images() -> Non
         in scores["plain-strict-seed1-shuffled"]
     )
     assert "--images" not in scores["plain-question_only-strict-seed1"]
-    floors = [" ".join(job.command) for job in rounds(found, SCORE)[0][:3]]
-    assert "--protocol image_disjoint --split-seed 2 --validation-share 0.1" in floors[2]
+    baselines = [" ".join(job.command) for job in rounds(found, SCORE)[0][:3]]
+    assert "--protocol image_disjoint --split-seed 2 --validation-share 0.1" in baselines[2]
 
 
 def test_a_finished_pretraining_of_the_same_settings_is_kept_and_one_of_others_is_not_replaced_unasked() -> (

@@ -95,7 +95,7 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
         "## Knowledge against controls", "| Row sm − | CUI@50 | p | p Holm |", "all other measures are descriptive",
         "`kg-targets tables made-up.yaml --data-root DIR --out DIR --only sm`",
         "0.3 hours of 16 training runs, at most 2 at a time",
-        "torch 2; open_clip 3", "In 4 of 4 pairs of trainings the difference has the sign of the mean.",
+        "torch 2; open_clip 3", "In 4 of 4 pairs of training runs the difference has the sign of the mean.",
         "t test of D/SE, to be read with care: 2 degree(s) of freedom", "**A against A:** two seeds of one row",
         "| Row sm | 4 | 60 | 0.75 | 1.50 | 3.5 |", "| Row other | 4 | 60 | – | – | – |", "## All other measures",
     ):  # fmt: skip
@@ -166,13 +166,13 @@ def test_with_one_seed_nothing_is_called_higher_or_lower(finished: tuple[Retriev
     assert "A against A" not in text
     short = text[text.index("## In short") : text.index("## Table 1")].strip().splitlines()[2:]
     assert len(short) == 4
-    assert all("given these models; training noise unknown (one seed)" in line for line in short)
+    assert all("given these models; seed variance unknown (one seed)" in line for line in short)
     assert "| p given these models | Holm given these models |" in text and "| p Holm |" not in text
     content = json.loads((out / "report.json").read_text())
     assert all(one["p"] is one["p_holm"] is one["noise"] is None for one in content["differences"])
 
 
-def test_the_noise_floor_is_the_largest_difference_between_seeds_of_one_row(
+def test_seed_variance_is_shown_as_the_largest_difference_between_seeds_of_one_row(
     finished: tuple[RetrievalGrid, Path],
 ) -> None:
     grid, out = finished

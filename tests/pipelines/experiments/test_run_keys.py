@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from kg_targets.store.digest import json_sha256
+from pipelines.experiments.med_vqa_grid import MedVQAGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
+from tests.pipelines.experiments.grids import changed, med_vqa, written
 from training.engine.checkpoint import run_key
 
 KEYS = {
@@ -28,3 +30,12 @@ def test_finished_runs_of_a_shipped_grid_stay_known(
     plan = plan_of(read_grid(name), Path("out"), 1, 1)
     keys = {f"{job.stage}/{job.name}": run_key(job.config(), [], 1) for job in plan.runs(plan.stages)}
     assert (len(keys), json_sha256(keys)[:16]) == KEYS[name]
+
+
+def test_a_grid_from_before_says_cuts_for_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    now = read_grid(written(med_vqa()))
+    parts = [{"protocol": "strict"}, {"protocol": "image_disjoint", "cuts": [1, 2]}]
+    before = read_grid(written(changed("med_vqa", "parts", parts)))
+    assert isinstance(now, MedVQAGrid) and isinstance(before, MedVQAGrid)
+    assert before.parts == now.parts and before.fingerprint() == now.fingerprint()

@@ -1,4 +1,4 @@
-"""A cut model computes what the whole model does, and what its second half learns is in the whole one."""
+"""A split model computes what the whole model does, and what its second half learns is in the whole one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -105,10 +105,10 @@ def test_a_text_tower_that_learns_keeps_its_tokens(tmp_path: Path) -> None:
     ("trunk", "locked", "message"),
     [
         ("efficientnet_lite0", False, "whose first layers are frozen"),
-        ("resnet10t", True, "can cut EfficientNets"),
+        ("resnet10t", True, "can split EfficientNets"),
     ],
 )
-def test_what_cannot_be_cut_is_told(trunk: str, locked: bool, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_split_is_an_error(trunk: str, locked: bool, message: str, tmp_path: Path) -> None:
     name = register(tmp_path, f"cut-no-{trunk}", timm_tower(trunk, 64, timm_proj="linear"))
     config = ModelConfig(name=name, lock_image=locked, lock_image_unlocked_groups=1 if locked else 0)
     with pytest.raises(ConfigError, match=message):

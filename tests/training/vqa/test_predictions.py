@@ -5,7 +5,13 @@ import pytest
 
 from tests.training.vqa.fakes import write_data
 from training.errors import DataError, ShapeError
-from training.vqa.predictions import Predictions, predictions_of, read_predictions, write_predictions
+from training.vqa.predictions import (
+    MAJORITY,
+    Predictions,
+    predictions_of,
+    read_predictions,
+    write_predictions,
+)
 from training.vqa.protocols import Split, prepare
 
 
@@ -54,6 +60,12 @@ def test_normalisation_decides_and_nothing_is_never_right(split: Split) -> None:
     assert predictions_of(split, "test", [f"The {q.answer}!" for q in split.test]).rows[0].correct
 
 
+def test_majority_answers_of_before_keep_their_role(split: Split, tmp_path: Path) -> None:
+    """They were called floors up to version 0.1.0."""
+    write_predictions(tmp_path / "p.csv", answered(split, {"mode": "floor"}))
+    assert read_predictions(tmp_path / "p.csv").metadata["mode"] == MAJORITY
+
+
 def test_a_csv_that_was_changed_is_refused(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     write_predictions(path, answered(split))
@@ -62,7 +74,7 @@ def test_a_csv_that_was_changed_is_refused(split: Split, tmp_path: Path) -> None
         read_predictions(path)
 
 
-def test_missing_facts_and_files_are_told(split: Split, tmp_path: Path) -> None:
+def test_missing_metadata_and_files_are_an_error(split: Split, tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     with pytest.raises(DataError, match="missing or holds no predictions"):
         read_predictions(path)
@@ -76,7 +88,9 @@ def test_missing_facts_and_files_are_told(split: Split, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"trained_on": "real"}, {"ceiling": {"overall": 1.0}}, {"split": "train"}]
 )
-def test_facts_that_were_changed_are_refused(split: Split, tmp_path: Path, change: dict[str, object]) -> None:
+def test_metadata_that_was_changed_is_refused(
+    split: Split, tmp_path: Path, change: dict[str, object]
+) -> None:
     path = tmp_path / "p.csv"
     write_predictions(path, answered(split, {"trained_on": "blank"}))
     metadata = json.loads(path.with_suffix(".json").read_text())
@@ -97,7 +111,7 @@ def test_facts_that_were_changed_are_refused(split: Split, tmp_path: Path, chang
         ({"mode": {}}, '"mode" is'),
     ],
 )
-def test_facts_of_wrong_types_are_told(
+def test_metadata_of_wrong_types_is_an_error(
     split: Split, tmp_path: Path, wrong: dict[str, object], message: str
 ) -> None:
     write_predictions(tmp_path / "p.csv", answered(split, wrong))

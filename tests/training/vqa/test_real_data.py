@@ -6,7 +6,7 @@ import pytest
 
 from kg_targets.manifest import Manifest
 from training.leakage.hashing import near
-from training.leakage.overlap import hash_questions, read_foreign, shared, touching
+from training.leakage.overlap import hash_questions, read_pretraining, shared, touching
 from training.vqa.protocols import Split, prepare
 
 
@@ -95,10 +95,10 @@ def test_twenty_medpix_cases_touch_vqa_rad_one_of_them_by_its_picture_only(share
     ]
     hashes = hash_questions(questions, shared_data / "vqa_rad")
     assert min(bits for one, other, bits in near(hashes, hashes, 30) if one != other) == 25
-    foreign = read_foreign("medpix", str(shared_data / "medpix"), "all")
+    pretraining = read_pretraining("medpix", str(shared_data / "medpix"), "all")
     images = sorted({question.image_id for question in questions})
-    touches, _ = touching(images, hashes, foreign, manifest.id_pattern)
+    touches, _ = touching(images, hashes, pretraining, manifest.id_pattern)
     assert len({touch.case for touch in touches if touch.by == "id"}) == 19
     assert len({touch.case for touch in touches}) == 20
-    near_numbers, _ = touching(images, None, foreign, manifest.id_pattern, id_distance=1)
+    near_numbers, _ = touching(images, None, pretraining, manifest.id_pattern, id_distance=1)
     assert len({touch.case for touch in near_numbers}) == 38

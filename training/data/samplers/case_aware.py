@@ -24,7 +24,7 @@ class CaseAwareSampler(Sampler):
 
     @classmethod
     def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
-        """Told the case of each row."""
+        """Sampler with the case of each row."""
         return cls(cases=store.cases[rows], **common)
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:

@@ -35,7 +35,7 @@ class NeighbourAwareSampler(Sampler):
 
     @classmethod
     def of_store(cls, store: TargetStore, rows: NDArray[np.int64], share: float, **common: Any) -> Self:
-        """Told the store's neighbours of other cases."""
+        """Sampler with the store's neighbours of other cases."""
         cases = store.cases[rows]
         return cls(
             share=share, neighbours=neighbour_table(store.column("neighbor_rows"), rows, cases), **common

@@ -13,7 +13,7 @@ from training.errors import DataError
 __all__ = ["SHARDED", "ImageSource", "open_source"]
 
 SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarSource}
-"""Sources that are told by the end of their files' names; everything else is a folder of image files."""
+"""Sources by the ending of their files' names; everything else is a folder of image files."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LOOKED_AT = 1000  # image paths that are looked for before a folder is searched for shards

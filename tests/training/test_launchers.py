@@ -1,0 +1,142 @@
+"""How training begins and ends under a launcher, and what it needs installed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from tests import REPOSITORY
+from tests.training.tiny import arguments, losses, write_world
+from training import run as module
+from training.arguments import read_config, to_yaml
+from training.nb_clip.config import TrainConfig
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
+]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+SCRIPT = str(REPOSITORY / "training" / "run.py")
+ENVIRONMENT = {
+    **os.environ,
+    "ACCELERATE_USE_CPU": "true",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(REPOSITORY),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_world(folder)
+    return folder
+
+
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+def test_a_users_error_is_the_last_line_below_the_launchers_own_words(
+    launcher: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*launcher, SCRIPT, "--optim.lrr", "3"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    told = 'error: command line: "optim.lrr" is not a config field (did you mean "optim.lr"?)'
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == told and "Error" in done.stderr.replace(told, "")
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_under_accelerate_ends_with_our_line_and_the_same_command_continues(
+    world: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    command = [*ACCELERATE, SCRIPT, *arguments(world, output, "--optim.epochs=2000")]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (output / "log.jsonl").is_file() or not losses(output):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=120)[1]
+    last = errors.splitlines()[-1]
+    assert re.fullmatch(r"stopped after step \d+ of .*, saved in .*: the same command continues", last)
+
+
+def test_without_arguments_the_demo_is_trained(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert module.main([]) == 2
+    told = capsys.readouterr().err
+    assert "build/demo/train" in told and "make targets DATASET=demo" in told and told.count("\n") == 1
+    assert read_config(TrainConfig, [f"--config={module.DEMO}"]).data.train_store == "build/demo/train"
+    for split in ("train", "dev"):
+        (tmp_path / "build" / "demo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "build" / "demo" / split).symlink_to(world / split)
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        to_yaml(read_config(TrainConfig, arguments(world, tmp_path / "run", "--optim.max_steps=1")))
+    )
+    monkeypatch.setattr(module, "DEMO", small)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert module.main([]) == 0
+    assert len(losses(tmp_path / "run")) == 1 and "no arguments: the demo" in capsys.readouterr().err
+
+
+PLATFORM = (
+    *("torch", "torchvision", "transformers", "accelerate", "timm", "pyarrow", "pandas", "scipy", "numpy"),
+    *("open_clip_torch", "ftfy", "jsonargparse", "docstring_parser"),
+)
+"""What a GPU platform without internet has, the last four added as pure Python wheels."""
+
+
+def closure(names: tuple[str, ...]) -> set[str]:
+    """Distributions that come with these, by normalised name, without their extras."""
+    found: set[str] = set()
+    pending = [name.lower().replace("_", "-") for name in names]
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        try:
+            required = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        for requirement in required:
+            if "extra ==" not in requirement:
+                pending.append(re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-"))  # type: ignore[index]
+    return found
+
+
+def test_training_runs_with_nothing_installed_beyond_the_gpu_platforms_list(
+    world: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in closure(PLATFORM):
+        distribution = metadata.distribution(name)
+        for top in {
+            file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")
+        }:
+            if not (site / top).exists():
+                (site / top).symlink_to(distribution.locate_file(top))
+    assert not any(
+        (site / name).exists() for name in ("pytest", "matplotlib", "tensorboard", "ahocorasick_rs")
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", SCRIPT, *arguments(world, tmp_path / "run", "--optim.max_steps=2")],
+        env={**ENVIRONMENT, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(losses(tmp_path / "run")) == 2
