@@ -152,7 +152,7 @@ class Lexicon:
 
 @dataclass(frozen=True, slots=True)
 class LexiconOptions:
-    """Which concepts and which of their abbreviations take part."""
+    """Choice of the concepts and abbreviations that take part."""
 
     kinds: Collection[str] | None = None
     """Only concepts of these kinds; None for all."""
@@ -248,7 +248,7 @@ def _spells(acronym: str, name: str) -> bool:
 
 
 def _skip_reason(folded: str, concept: Concept, names: Collection[str], options: LexiconOptions) -> str:
-    """Why an alias takes no part, ``""`` if it does."""
+    """Reason why an alias takes no part, ``""`` if it does."""
     if len(folded) < 2:
         return "one character"
     if not any(char.isalpha() for char in folded):

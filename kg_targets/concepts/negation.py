@@ -1,4 +1,4 @@
-"""Which mentions a caption says are absent: phrases that negate, and how far each one reaches.
+"""Negation: the mentions that a caption says are absent, by phrases that negate and the scope of each.
 
 A rule engine in the manner of NegEx (Chapman et al., A Simple Algorithm for Identifying Negated Findings and Diseases
 in Discharge Summaries, J Biomed Inform 2001) and ConText/pyConText (Harkema et al. 2009; Chapman et al. 2011):
@@ -171,7 +171,7 @@ class _Scope:
     high: int
 
     def absent(self) -> set[int]:
-        """What this trigger denies."""
+        """Positions of the hits that this trigger denies."""
         trigger = self.triggers[self.position]
         roles = trigger.roles
         closed = _CLOSED.match(self.text, trigger.end) is not None
@@ -308,7 +308,7 @@ def _is_item(segment: str) -> bool:
 
 
 def _end_of_list(text: str, start: int, limit: int) -> int:
-    """Where a forward scope ends at commas: behind the list that it opens."""
+    """End of a forward scope: the comma behind the list that it opens."""
     comma = text.find(",", start, limit)
     first = True
     while comma >= 0:

@@ -32,7 +32,7 @@ _FILES = {MANIFEST: MANIFEST, TRAIN: "train.csv", TEST: "test.csv"}
 
 @dataclass(frozen=True)
 class FoldConfig:
-    """How a data set is cut."""
+    """Options for a data set that is split into folds."""
 
     test: tuple[str, ...]
     """Splits whose cases are each in exactly one fold's test part."""
@@ -41,7 +41,7 @@ class FoldConfig:
     count: int = 5
     """Folds, ≥ 2."""
     seed: int = 0
-    """Of the order in which cases are dealt out, ≥ 0."""
+    """Seed of the order in which cases are dealt out, ≥ 0."""
 
     def __post_init__(self) -> None:
         if self.count < 2:
@@ -57,7 +57,7 @@ class FoldConfig:
 
 @dataclass(frozen=True)
 class Folds:
-    """Folds as they lie on disk."""
+    """Folds on disk."""
 
     folder: Path
     names: tuple[str, ...]
@@ -73,7 +73,7 @@ def fold_names(count: int) -> tuple[str, ...]:
 
 
 def assign_cases(images: dict[str, int], count: int, seed: int) -> dict[str, int]:
-    """Which fold tests which case.
+    """Assign each case to the fold that tests it.
 
     Cases are put into the order of sha256(seed, case), a shuffle that no library version changes, then stably sorted
     by their number of images, most first. In this order each goes to the fold that holds the fewest images so far (of
@@ -255,9 +255,9 @@ def _is_current(out: Path, text: str) -> bool:
         if (out / MARKER).read_text(encoding="utf-8") != text:
             return False
         return all(
-            file_sha256(out / name / _FILES[part]) == facts["sha256"]
+            file_sha256(out / name / _FILES[part]) == entry["sha256"]
             for name, fold in json.loads(text)["folds"].items()
-            for part, facts in fold.items()
+            for part, entry in fold.items()
         )
     except OSError:
         return False

@@ -20,7 +20,7 @@ Node = TypeVar("Node", bound=Hashable)
 
 
 def compose(first: str, second: str) -> str:
-    """What a path of two relations amounts to: ``part_of`` prevails, ``same_as`` changes nothing."""
+    """Relation that a path of two relations amounts to: ``part_of`` prevails, ``same_as`` changes nothing."""
     if PART_OF in (first, second):
         return PART_OF
     return SAME_AS if first == second == SAME_AS else IS_A

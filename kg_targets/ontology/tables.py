@@ -2,7 +2,7 @@
 
 ``names``: one row per concept, name and vocabulary. ``terms``: one row per concept and source term.
 ``edges``: one row per asserted relation, ends that no concept carries included (a merge may bring them). CUIs
-are stored as their number (int32): the whole Metathesaurus, 4 M concepts, then needs 16 MB for them instead
+are stored as numbers (int32): the whole Metathesaurus, 4 M concepts, then needs 16 MB for them instead
 of hundreds.
 
 HPO's modifiers ("Severe", "Acute", "Diffuse") are no findings, though HPO's other terms are.
@@ -152,7 +152,7 @@ class TableBuilder:
     def add_term(
         self, cui: int, source: str, term: str = "", *, kind: str = "", semantic_types: Iterable[str] = ()
     ) -> None:
-        """Say which term of which vocabulary the concept comes from, and what that term is."""
+        """Add the term of a vocabulary that the concept comes from."""
         self._terms.add(cui, 0, source, term, kind, "|".join(sorted(set(semantic_types))))
 
     def add_edge(self, child: int, parent: int, relation: str = IS_A) -> None:

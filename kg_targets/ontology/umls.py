@@ -41,7 +41,7 @@ _HINT = "Point to the META folder of a UMLS release (MRCONSO.RRF, MRREL.RRF, MRS
 
 @dataclass(frozen=True)
 class UmlsOptions:
-    """Which rows of the Metathesaurus count."""
+    """Filters on the rows of the Metathesaurus."""
 
     language: str = "ENG"
     """Value of LAT that names must have."""
@@ -106,7 +106,7 @@ def _read_names(path: Path, options: UmlsOptions, builder: TableBuilder) -> tupl
 
 
 def _left_out(row: list[str], options: UmlsOptions) -> str:
-    """Why a row of MRCONSO does not count; empty if it does."""
+    """Reason why a row of MRCONSO does not count; empty if it does."""
     if row[1] != options.language:
         return "name in another language"
     if row[16] != "N" and not options.suppressed:

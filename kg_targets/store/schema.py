@@ -151,7 +151,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _manifest_problem(manifest: Any) -> str:
-    """What is wrong with a manifest, in words; empty if nothing is.
+    """Problem of a manifest, in words; empty if there is none.
 
     File names are plain: nothing outside the store's own folder is ever opened.
     """
@@ -191,7 +191,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def replace_folder(partial: Path, target: Path, retired: Path) -> None:
-    """Let ``partial`` take the place of ``target``, which goes to ``retired``, or stays as it was if that fails.
+    """Move ``partial`` to the place of ``target``, which goes to ``retired``, or stays as it was if that fails.
 
     Raises:
         StoreError: the folders cannot be renamed.

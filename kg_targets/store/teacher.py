@@ -38,7 +38,7 @@ class TeacherStore(TargetStore):
 
     @property
     def teacher(self) -> dict[str, Any]:
-        """What the manifest says of the teacher: name, kind, digest, dim, scale, preprocessing."""
+        """The manifest's entry on the teacher: name, kind, digest, dim, scale, preprocessing."""
         return dict(self.manifest["teacher"])
 
     @property
@@ -155,7 +155,7 @@ class TeacherStore(TargetStore):
 
     @property
     def threshold(self) -> float:
-        """Of the ``evidence`` policy, which takes similarities of knowledge.
+        """Refused: the ``evidence`` policy takes similarities of knowledge.
 
         Raises:
             StoreError: always.
@@ -180,5 +180,5 @@ def scaled_products(
 
 
 def matched_only(left: NDArray[np.int64], right: NDArray[np.int64], scale: float) -> NDArray[np.float32]:
-    """What ``none`` says: the scale where two rows are the same, else 0; float32 ``[R, C]``."""
+    """Logits without a teacher (``none``): the scale where two rows are the same, else 0; float32 ``[R, C]``."""
     return np.where(left[:, None] == right[None, :], np.float32(scale), np.float32(0.0))

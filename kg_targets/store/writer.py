@@ -129,7 +129,7 @@ class StoreWriter:
 
 
 def _kind_of(target: Path) -> str:
-    """What kind of store a folder holds; empty if it holds none, or one that is damaged."""
+    """Kind of the store in a folder; empty if it holds none, or one that is damaged."""
     try:
         manifest = json.loads((target / schema.MANIFEST).read_text(encoding="utf-8"))
         return str(manifest.get("kind", schema.KNOWLEDGE))

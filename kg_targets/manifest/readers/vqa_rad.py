@@ -81,7 +81,7 @@ def _image_id(name: str) -> str:
 
 
 def _statement(question: str, answer: str) -> list[str]:
-    """What a question and its answer assert, as zero or one sentence."""
+    """Statement that a question and its answer make, as zero or one sentence."""
     closed = answer.strip().strip(".").lower()
     if closed == "no":
         return []
