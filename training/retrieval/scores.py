@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,19 +70,15 @@ def _readable(source: ImageSource, max_broken: int) -> NDArray[np.int64]:
     rows = source.check_present(max_broken)
     if not max_broken:
         return rows
-    good = [row for row in rows.tolist() if _can_read(source, row)]
+    good = []
+    for row in rows.tolist():
+        with suppress(BrokenImage):
+            source.read(row)
+            good.append(row)
     broken = len(source.store) - len(good)
     if broken > max_broken:
         raise DataError(f"{broken} broken image(s), {max_broken} allowed (--max-broken)")
     return np.array(good, dtype=np.int64)
-
-
-def _can_read(source: ImageSource, row: int) -> bool:
-    try:
-        source.read(row)
-    except BrokenImage:
-        return False
-    return True
 
 
 def _sheet(data: RetrievalSet, measures: Measures, plan: Plan, model: dict[str, Value]) -> ScoreSheet:
