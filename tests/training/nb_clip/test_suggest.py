@@ -38,7 +38,7 @@ def similarities(size: int, scale: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize("scale", [1.0, 0.2])
 @pytest.mark.parametrize("batch", [64, 256])
-def test_soft_mass_goes_to_as_many_relatives_as_promised_on_any_scale(scale: float, batch: int) -> None:
+def test_soft_mass_goes_to_as_many_soft_positives_as_promised_on_any_scale(scale: float, batch: int) -> None:
     found = suggest_policy(Store(similarities(256, scale)), batch)  # type: ignore[arg-type]
     assert found.policy.name == "fixed_mass" and found.policy.alpha == ALPHA
     assert found.soft_positives == pytest.approx(SOFT_POSITIVES, rel=0.15)

@@ -287,7 +287,7 @@ def _grade(source: LabelSource, loss: PretrainLossConfig) -> Callable[[Tensor, i
         def eq5(block: Tensor, offset: int, pairs: Pairs) -> Tensor:
             scaled = block if wanted == scale else block * (wanted / scale)
             # Only soft positives take soft mass, as under every policy: nothing is known of an unknown image.
-            masked = ~(pairs.positive | pairs.relatives)
+            masked = ~(pairs.positive | pairs.soft_positives)
             return teacher_targets(scaled, offset, loss.lambda_weight, wanted, loss.lambda_space, masked)
 
         return eq5
