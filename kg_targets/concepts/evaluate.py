@@ -1,10 +1,10 @@
-"""How well extraction agrees with hand-marked captions: spans, concepts and negation, with intervals and the errors.
+"""Agreement of extraction with hand-annotated captions: spans, concepts, negation, with intervals and the errors.
 
 A predicted mention matches a gold mention *exactly* when their spans are equal and *by overlap* when they share a code
 point; each mention matches at most once, equal spans first, then the largest overlap. Concepts are compared where the
 gold names a CUI, negation on all overlapping pairs. Provided CUIs have no span and are not judged here.
 
-Captions with hand-marked mentions, read from JSONL: what extraction is measured against.
+The gold set is read from JSONL: captions with hand-annotated mentions.
 
 One object per line: ``{"id", "text", "mentions": [{"start", "end", "text", "name", "type", "negated"[, "cui"]}]
 [, "split"]}``; offsets are Unicode code points.
@@ -28,7 +28,7 @@ from kg_targets.errors import ExtractionError
 
 @dataclass(frozen=True, slots=True)
 class GoldMention:
-    """One hand-marked mention; ``cui`` is empty where the annotator was not sure of it."""
+    """One hand-annotated mention; ``cui`` is empty where the annotator was not sure of it."""
 
     start: int
     end: int

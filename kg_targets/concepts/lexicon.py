@@ -36,15 +36,12 @@ class StopList:
     """Strings and CUIs to leave alone. A bare alias does not stop a case-sensitive abbreviation of the same letters."""
 
     entries: tuple[StopEntry, ...] = ()
-    _aliases: frozenset[str] = field(init=False, repr=False)
-    _cuis: frozenset[str] = field(init=False, repr=False)
-    _pairs: frozenset[tuple[str, str]] = field(init=False, repr=False)
+    _stopped: frozenset[tuple[str, str]] = field(init=False, repr=False)
+    """Folded alias and CUI; one of them is empty where the other is stopped whatever goes with it."""
 
     def __post_init__(self) -> None:
-        pairs = [(fold_alias(entry.alias), entry.cui) for entry in self.entries]
-        object.__setattr__(self, "_aliases", frozenset(a for a, cui in pairs if a and not cui))
-        object.__setattr__(self, "_cuis", frozenset(cui for a, cui in pairs if cui and not a))
-        object.__setattr__(self, "_pairs", frozenset((a, cui) for a, cui in pairs if a and cui))
+        stopped = frozenset((fold_alias(entry.alias), entry.cui) for entry in self.entries)
+        object.__setattr__(self, "_stopped", stopped)
 
     @classmethod
     def shipped(cls) -> StopList:
@@ -58,35 +55,41 @@ class StopList:
         Raises:
             ExtractionError: the file is missing, is not UTF-8 or has a line with neither alias nor CUI.
         """
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as stream:
-                rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExtractionError(f"{path}: cannot be read as a UTF-8 stop list ({error})") from error
-        if not rows or rows[0] != _COLUMNS:
-            raise ExtractionError(
-                f"{path}: the first line must be the header {' '.join(_COLUMNS)}, tab-separated"
-            )
-        return cls(
-            tuple(_entry(path, number, row) for number, row in enumerate(rows[1:], start=2) if any(row))
-        )
+        rows = enumerate(read_table(path, _COLUMNS), start=2)
+        return cls(tuple(_entry(path, number, row) for number, row in rows if any(row)))
 
     def __or__(self, other: StopList) -> StopList:
         return StopList(tuple(dict.fromkeys(self.entries + other.entries)))
 
     def stops(self, folded_alias: str, cui: str, is_abbreviation: bool) -> bool:
         """Whether this reading of an alias must not be matched."""
-        if cui in self._cuis or (folded_alias, cui) in self._pairs:
+        if self.stops_cui(cui) or (folded_alias, cui) in self._stopped:
             return True
-        return folded_alias in self._aliases and not is_abbreviation
+        return (folded_alias, "") in self._stopped and not is_abbreviation
 
     def phrases(self) -> list[str]:
         """Folded aliases of several words that stand for no concept and whose words must not yield one either."""
-        return sorted(alias for alias in self._aliases if " " in alias)
+        return sorted(alias for alias, cui in self._stopped if " " in alias and not cui)
 
     def stops_cui(self, cui: str) -> bool:
         """Whether a CUI must not be used, whatever its wording (also when a data set ships it)."""
-        return cui in self._cuis
+        return ("", cui) in self._stopped
+
+
+def read_table(path: str | Path, header: list[str]) -> list[list[str]]:
+    """The rows of a tab-separated file below its header line.
+
+    Raises:
+        ExtractionError: the file is missing or not UTF-8, or its first line is not the header.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            first, *rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+    except (OSError, ValueError) as error:
+        raise ExtractionError(f"{path}: cannot be read as a UTF-8 table ({error})") from error
+    if first != header:
+        raise ExtractionError(f"{path}: the first line must be the header {' '.join(header)}, tab-separated")
+    return rows
 
 
 def _entry(path: str | Path, number: int, row: list[str]) -> StopEntry:
@@ -149,7 +152,7 @@ class Lexicon:
 
 @dataclass(frozen=True, slots=True)
 class LexiconOptions:
-    """Which concepts and which of their abbreviations take part."""
+    """Choice of the concepts and abbreviations that take part."""
 
     kinds: Collection[str] | None = None
     """Only concepts of these kinds; None for all."""
@@ -245,7 +248,7 @@ def _spells(acronym: str, name: str) -> bool:
 
 
 def _skip_reason(folded: str, concept: Concept, names: Collection[str], options: LexiconOptions) -> str:
-    """Why an alias takes no part, ``""`` if it does."""
+    """Reason why an alias takes no part, ``""`` if it does."""
     if len(folded) < 2:
         return "one character"
     if not any(char.isalpha() for char in folded):

@@ -1,4 +1,4 @@
-"""Which mentions a caption says are absent: phrases that negate, and how far each one reaches.
+"""Negation: the mentions that a caption says are absent, by phrases that negate and the scope of each.
 
 A rule engine in the manner of NegEx (Chapman et al., A Simple Algorithm for Identifying Negated Findings and Diseases
 in Discharge Summaries, J Biomed Inform 2001) and ConText/pyConText (Harkema et al. 2009; Chapman et al. 2011):
@@ -26,7 +26,6 @@ Roles:
 
 from __future__ import annotations
 
-import csv
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from typing import NamedTuple
 
 from ahocorasick_rs import AhoCorasick
 
-from kg_targets.concepts.lexicon import Hit
+from kg_targets.concepts.lexicon import Hit, read_table
 from kg_targets.concepts.mention import without_overlap
 from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias
 from kg_targets.errors import ExtractionError
@@ -80,15 +79,8 @@ class TriggerTable:
         Raises:
             ExtractionError: the file is missing, malformed or names an unknown role.
         """
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as stream:
-                rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExtractionError(f"{path}: cannot be read as a UTF-8 trigger table ({error})") from error
-        if not rows or rows[0] != ["phrase", "role"]:
-            raise ExtractionError(f"{path}: the first line must be the header phrase role, tab-separated")
         roles: dict[str, frozenset[str]] = {}
-        for number, row in enumerate(rows[1:], start=2):
+        for number, row in enumerate(read_table(path, ["phrase", "role"]), start=2):
             if len(row) != 2 or row[1] not in _ROLES or not fold_alias(row[0]):
                 raise ExtractionError(
                     f"{path}:{number}: needs a phrase and one role of {', '.join(sorted(_ROLES))}"
@@ -179,7 +171,7 @@ class _Scope:
     high: int
 
     def absent(self) -> set[int]:
-        """What this trigger denies."""
+        """Positions of the hits that this trigger denies."""
         trigger = self.triggers[self.position]
         roles = trigger.roles
         closed = _CLOSED.match(self.text, trigger.end) is not None
@@ -316,7 +308,7 @@ def _is_item(segment: str) -> bool:
 
 
 def _end_of_list(text: str, start: int, limit: int) -> int:
-    """Where a forward scope ends at commas: behind the list that it opens."""
+    """End of a forward scope: the comma behind the list that it opens."""
     comma = text.find(",", start, limit)
     first = True
     while comma >= 0:

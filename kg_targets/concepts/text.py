@@ -1,4 +1,4 @@
-"""Caption text: folded for matching, code point by code point, so that offsets need no repair; and cut into sentences.
+"""Caption text: folded for matching, code point by code point, so that offsets stay; and split into sentences.
 
 Every code point maps to exactly one: lower case, accents dropped, dashes, slashes and white space to a blank,
 combining marks and zero-width characters to a sentinel. A second, rare step closes runs of blanks and removes
@@ -89,7 +89,7 @@ class Folded:
         return self.origin[start], self.origin[end - 1] + 1
 
     def locate(self, start: int, end: int) -> tuple[int, int]:
-        """The way there: span in ``text`` of a code-point span in the caption."""
+        """The reverse of ``span``: the span in ``text`` of a code-point span in the caption."""
         if self.origin is None:
             return start, end
         return bisect_left(self.origin, start), bisect_left(self.origin, end)
@@ -121,7 +121,7 @@ def fold_alias(alias: str) -> str:
 
 
 def surface(text: str) -> str:
-    """Like :func:`fold_alias` but keeping upper and lower case, for abbreviations."""
+    """An abbreviation in the form in which it is compared: as `fold_alias`, but with upper and lower case."""
     return _closed(text.translate(_CASED))
 
 

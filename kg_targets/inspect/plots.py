@@ -63,7 +63,7 @@ def block_figure(
 
 
 def similarity_histogram(store: "TargetStore", size: int = 1024, seed: int = 0) -> Figure:
-    """How similar images of different cases are, with the threshold θ of the ``evidence`` policy marked."""
+    """Similarities between images of different cases, with the threshold θ of the ``evidence`` policy marked."""
     rows = sample_rows(store, size, seed)
     block = store.block(rows)
     values = block[np.triu_indices(len(rows), k=1)]

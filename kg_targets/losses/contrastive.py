@@ -194,20 +194,20 @@ def _check_shapes(first: Tensor, second: Tensor) -> None:
 
 @dataclass(frozen=True)
 class ContrastiveBatch:
-    """What every contrastive loss may look at; tensors are ``[B_local, B_global]``."""
+    """Inputs of every contrastive loss; tensors are ``[B_local, B_global]``."""
 
     logits_i2t: Tensor
     """z of images_local × texts_global, as the loss asks for it: scale·cos, with a bias, or plain cos."""
     logits_t2i: Tensor
     """The same of texts_local × images_global."""
     targets_i2t: Tensor
-    """What ``Loss.targets`` names: a distribution over each row, or a similarity for each pair."""
+    """Targets of the kind that ``Loss.targets`` names: a distribution over each row, or a similarity for each pair."""
     targets_t2i: Tensor
     offset: int
     mask: Tensor | None
 
     def arguments(self, targets: Literal["pairs", "policy", "similarity"]) -> tuple[Any, ...]:
-        """What a loss with these ``Loss.targets`` takes, less the mask."""
+        """Positional arguments of a loss with these ``Loss.targets``."""
         if targets == "pairs":
             return self.logits_i2t, self.logits_t2i, self.offset
         if targets == "similarity":
@@ -271,7 +271,7 @@ def gather_rows(rows: Tensor, share: int, device: torch.device | None = None) ->
 
     Args:
         rows: store rows of this process's share of the batch, int64 ``[B_local]``.
-        share: what B_local has to be on every process.
+        share: B_local, the same on every process.
         device: of this process, where its backend exchanges tensors; the CPU if omitted.
 
     Returns:

@@ -12,9 +12,9 @@
 (C: the authors' code, R: our reconstruction, S: the supplement.) Every policy is a pure function of S
 ``[B_local, B_global]`` whose row i has its positive in column ``offset + i``; P is float32 and rows sum to 1.
 
-Soft mass may only reach a **relative**: a column other than the positive, whose image has concepts, is not
-excluded (same case), in a row whose image has concepts. A row without relatives gets the identity, under
-every policy. For text→image pass the similarity of [texts_local, images_global], which is Sᵀ of the global block:
+Soft mass may only reach a **soft positive**: a column other than the positive, whose image has concepts and is not
+excluded (same case), in a row whose image has concepts. A row without soft positives gets the identity, under every
+policy. For text→image pass the similarity of [texts_local, images_global], which is Sᵀ of the global block:
 normalising rows and transposing do not commute, so P^t2i is never P^i2t transposed.
 
 The pairwise losses (`mse`, `sigmoid`) take no policy but S itself, with the same promises: `similarity_targets`.
@@ -34,7 +34,7 @@ class Pairs:
     """A row's positive, and the columns that may take soft mass; both bool ``[B_local, B_global]``."""
 
     positive: Tensor
-    relatives: Tensor
+    soft_positives: Tensor
 
 
 def pair_structure(
@@ -44,7 +44,7 @@ def pair_structure(
     known_columns: Tensor | None = None,
     excluded: Tensor | None = None,
 ) -> Pairs:
-    """Positives at column ``offset + i``, and the relatives that policies may give mass to.
+    """Positives at column ``offset + i``, and the soft positives that policies may give mass to.
 
     Args:
         similarity: S, ``[B_local, B_global]``.
@@ -54,7 +54,7 @@ def pair_structure(
         excluded: pairs of one case, bool ``[B_local, B_global]``; a positive in it stays a positive.
 
     Returns:
-        The masks of positives and of relatives.
+        The masks of positives and of soft positives.
 
     Raises:
         ShapeError: the positives' columns lie outside S, or a mask has another shape.
@@ -65,7 +65,7 @@ def pair_structure(
     index = torch.arange(rows, device=similarity.device)
     positive = torch.zeros(rows, columns, dtype=torch.bool, device=similarity.device)
     positive[index, index + offset] = True
-    relatives = ~positive
+    soft = ~positive
     masks = (
         (known_rows, (rows, 1), False),
         (known_columns, (1, columns), False),
@@ -77,25 +77,25 @@ def pair_structure(
         if mask.numel() != shape[0] * shape[1]:
             raise ShapeError(f"a mask of shape {list(mask.shape)} does not fit S of {[rows, columns]}")
         allowed = mask.reshape(shape).bool()
-        relatives = relatives & (~allowed if inverted else allowed)
-    return Pairs(positive, relatives)
+        soft = soft & (~allowed if inverted else allowed)
+    return Pairs(positive, soft)
 
 
 def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs | None = None) -> Tensor:
-    """P_i = softmax(S_i / τ) over the positive and the relatives (C: the authors' earlier code, τ = 1).
+    """P_i = softmax(S_i / τ) over the positive and the soft positives (C: the authors' earlier code, τ = 1).
 
     Its diagonal mass falls with the batch size; see methods.md for the measurement.
 
     Args:
         similarity: S, ``[B_local, B_global]``.
         temperature: τ > 0, in units of S.
-        pairs: positives and relatives; the plain diagonal when omitted.
+        pairs: positives and soft positives; the plain diagonal when omitted.
 
     Returns:
         P, float32, same shape.
     """
     pairs = pairs or pair_structure(similarity)
-    allowed = pairs.positive | pairs.relatives
+    allowed = pairs.positive | pairs.soft_positives
     scores = (similarity.float() / temperature).masked_fill(~allowed, -torch.inf)
     return torch.softmax(scores, dim=-1)  # each row has its positive, so no row is wholly −inf
 
@@ -103,21 +103,21 @@ def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs
 def fixed_mass_policy(
     similarity: Tensor, alpha: float = 0.7, temperature: float = 0.05, *, pairs: Pairs | None = None
 ) -> Tensor:
-    """P_ii = α, the relatives share 1 − α by softmax(S_ij / τ_o) (R).
+    """P_ii = α, the soft positives share 1 − α by softmax(S_ij / τ_o) (R).
 
     Args:
         similarity: S, ``[B_local, B_global]``.
         alpha: the positive's probability, in (0, 1].
         temperature: τ_o > 0, in units of S.
-        pairs: positives and relatives; the plain diagonal when omitted.
+        pairs: positives and soft positives; the plain diagonal when omitted.
 
     Returns:
-        P, float32, same shape; rows without relatives are the identity.
+        P, float32, same shape; rows without soft positives are the identity.
     """
     pairs = pairs or pair_structure(similarity)
-    shares = _relative_softmax(similarity.float() / temperature, pairs.relatives)
-    has_relatives = pairs.relatives.any(dim=-1, keepdim=True)  # [B_local, 1]
-    diagonal = torch.where(has_relatives, alpha, 1.0)
+    shares = _masked_softmax(similarity.float() / temperature, pairs.soft_positives)
+    any_soft = pairs.soft_positives.any(dim=-1, keepdim=True)  # [B_local, 1]
+    diagonal = torch.where(any_soft, alpha, 1.0)
     return torch.where(pairs.positive, diagonal, (1.0 - diagonal) * shares)
 
 
@@ -131,7 +131,7 @@ def evidence_policy(
 ) -> Tensor:
     """Only similarity above θ softens a row, and never below α (R).
 
-    w_ij = max(S_ij − θ, 0)/(1 − θ) for relatives j, m_i = Σ_j w_ij, P_ii = a_i = 1 − (1 − α)·min(1, m_i/m₀),
+    w_ij = max(S_ij − θ, 0)/(1 − θ) for soft positives j, m_i = Σ_j w_ij, P_ii = a_i = 1 − (1 − α)·min(1, m_i/m₀),
     P_ij = (1 − a_i)·w_ij/m_i; m_i = 0 gives the identity.
 
     Args:
@@ -139,13 +139,13 @@ def evidence_policy(
         threshold: θ < 1; a store suggests the p95 of its training similarities.
         alpha: least probability that the true pair keeps, in (0, 1].
         saturation: m₀ > 0, evidence at which the row is as soft as it gets.
-        pairs: positives and relatives; the plain diagonal when omitted.
+        pairs: positives and soft positives; the plain diagonal when omitted.
 
     Returns:
         P, float32, same shape.
     """
     pairs = pairs or pair_structure(similarity)
-    weights = ((similarity.float() - threshold).clamp(min=0.0) / (1.0 - threshold)) * pairs.relatives
+    weights = ((similarity.float() - threshold).clamp(min=0.0) / (1.0 - threshold)) * pairs.soft_positives
     mass = weights.sum(dim=-1, keepdim=True)  # m, [B_local, 1]
     softness = (1.0 - alpha) * (mass / saturation).clamp(max=1.0)
     shares = weights / mass.clamp(min=torch.finfo(torch.float32).tiny)
@@ -153,18 +153,18 @@ def evidence_policy(
 
 
 def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | None = None) -> Tensor:
-    """P_ii = α, the relatives share 1 − α equally, however similar they are: label smoothing (R).
+    """P_ii = α, the soft positives share 1 − α equally, however similar they are: label smoothing (R).
 
-    The control for soft targets without knowledge. With the other images of the case as the only relatives it is the
-    control ``same_case``: several positives by the case number alone.
+    The control for soft targets without knowledge. With the other images of the case as the only soft positives it is
+    the control ``same_case``: several positives by the case number alone.
 
     Args:
         similarity: ``[B_local, B_global]``; only its shape matters.
         alpha: the positive's probability, in (0, 1].
-        pairs: positives and relatives; the plain diagonal when omitted.
+        pairs: positives and soft positives; the plain diagonal when omitted.
 
     Returns:
-        P, float32, same shape; rows without relatives are the identity.
+        P, float32, same shape; rows without soft positives are the identity.
     """
     return fixed_mass_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
 
@@ -176,20 +176,20 @@ def identity_policy(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor
 
 
 def similarity_targets(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
-    """S as the pairwise losses compare with it: S_ii = 1 (methods.md §1.3), S_ij for relatives, 0 for all others.
+    """S as the pairwise losses compare with it: S_ii = 1 (methods.md §1.3), S_ij for soft positives, 0 for all others.
 
     An image without concepts thus has the identity as its row and as its column: nothing is known about it but its
     own pair.
 
     Args:
         similarity: S, ``[B_local, B_global]``.
-        pairs: positives and relatives; the plain diagonal when omitted.
+        pairs: positives and soft positives; the plain diagonal when omitted.
 
     Returns:
         Targets in the range of S, float32, same shape.
     """
     pairs = pairs or pair_structure(similarity)
-    return torch.where(pairs.positive, 1.0, similarity.float() * pairs.relatives)
+    return torch.where(pairs.positive, 1.0, similarity.float() * pairs.soft_positives)
 
 
 def mix_identity(targets: Tensor, weight: float, *, pairs: Pairs) -> Tensor:
@@ -220,9 +220,9 @@ def identity_weight(step: int, total_steps: int, start: float, share: float) -> 
     return start * max(0.0, 1.0 - (step - 1) / (share * total_steps))
 
 
-def _relative_softmax(scores: Tensor, relatives: Tensor) -> Tensor:
-    """Softmax over each row's relatives; zeros in a row that has none, where a plain softmax is NaN."""
-    peak = scores.masked_fill(~relatives, -torch.inf).amax(dim=-1, keepdim=True)
+def _masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Softmax over each row's allowed columns; zeros in a row that has none, where a plain softmax is NaN."""
+    peak = scores.masked_fill(~allowed, -torch.inf).amax(dim=-1, keepdim=True)
     peak = torch.where(peak.isfinite(), peak, 0.0)
-    weights = torch.exp((scores - peak).clamp(max=0.0)) * relatives
+    weights = torch.exp((scores - peak).clamp(max=0.0)) * allowed
     return weights / weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)

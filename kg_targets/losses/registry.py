@@ -31,7 +31,7 @@ def _imported(function: Function) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Loss:
-    """A member of the family: the function, and what it wants to be fed with."""
+    """A loss: the function, and the inputs that it needs."""
 
     function: Function
     """Pure; its arguments depend on ``targets``, ``mask`` is a keyword; all as in ``kg_targets.losses.contrastive``."""
@@ -47,7 +47,7 @@ class Loss:
 
     @property
     def soft(self) -> bool:
-        """Whether the store's similarities are asked for."""
+        """Whether the store's similarities are needed."""
         return self.targets != "pairs"
 
     def load(self) -> "Callable[..., Tensor]":
@@ -61,13 +61,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class TargetPolicy:
-    """A member of the family: the function S, parameters, ``pairs=`` → P, and which parameters it has."""
+    """A target policy: the function S, parameters, ``pairs=`` → P, and the names of its parameters."""
 
     function: Function
     parameters: tuple[Literal["temperature", "alpha", "threshold", "saturation"], ...]
     """Its keyword arguments, each a field of the configuration."""
     temperature: float = 1.0
-    """Where the configuration gives none, in units of S."""
+    """Default temperature, in units of S."""
     within_case: bool = False
     """Soft mass goes to the other images of the case, instead of to those of other cases."""
     control: bool = False

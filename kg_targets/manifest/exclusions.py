@@ -49,7 +49,7 @@ class ExcludedCases:
         return cls(path, frozenset(line.strip() for line in lines if line.strip()))
 
     def check_fits(self, manifest: Manifest, data_root: Path, splits: Iterable[str]) -> None:
-        """See that the list is about this data set: one of its cases in one of ``splits`` is enough.
+        """Check that the list is about this data set: one of its cases in one of ``splits`` is enough.
 
         Splits are read in their order and only up to the first listed case.
 
@@ -70,11 +70,11 @@ class ExcludedCases:
             )
 
     def inputs(self) -> dict[str, str]:
-        """What decides whether a store is up to date; empty without a list."""
+        """The list's part in deciding whether a store is up to date; empty without a list."""
         return {} if self.path is None else {"excluded_sha256": self.digest()}
 
-    def facts(self, report: ReadReport) -> dict[str, Any]:
-        """For a store's manifest: counts and the list's sha256, no case; empty without a list."""
+    def metadata(self, report: ReadReport) -> dict[str, Any]:
+        """Entry in a store's manifest: counts and the list's sha256, no case; empty without a list."""
         if self.path is None:
             return {}
         counts = {

@@ -7,7 +7,6 @@ DIR/fold<k>/train.csv, test.csv       the records; image paths stay relative to 
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -22,7 +21,7 @@ from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport, Record
 from kg_targets.store.digest import file_sha256, shuffle_key
-from kg_targets.store.schema import writing
+from kg_targets.store.schema import replace_folder, writing
 
 MARKER = "folds.json"
 MANIFEST = "manifest.yaml"
@@ -33,7 +32,7 @@ _FILES = {MANIFEST: MANIFEST, TRAIN: "train.csv", TEST: "test.csv"}
 
 @dataclass(frozen=True)
 class FoldConfig:
-    """How a data set is cut."""
+    """Options for a data set that is split into folds."""
 
     test: tuple[str, ...]
     """Splits whose cases are each in exactly one fold's test part."""
@@ -42,7 +41,7 @@ class FoldConfig:
     count: int = 5
     """Folds, ≥ 2."""
     seed: int = 0
-    """Of the order in which cases are dealt out, ≥ 0."""
+    """Seed of the order in which cases are dealt out, ≥ 0."""
 
     def __post_init__(self) -> None:
         if self.count < 2:
@@ -58,7 +57,7 @@ class FoldConfig:
 
 @dataclass(frozen=True)
 class Folds:
-    """Folds as they lie on disk."""
+    """Folds on disk."""
 
     folder: Path
     names: tuple[str, ...]
@@ -74,7 +73,7 @@ def fold_names(count: int) -> tuple[str, ...]:
 
 
 def assign_cases(images: dict[str, int], count: int, seed: int) -> dict[str, int]:
-    """Which fold tests which case.
+    """Assign each case to the fold that tests it.
 
     Cases are put into the order of sha256(seed, case), a shuffle that no library version changes, then stably sorted
     by their number of images, most first. In this order each goes to the fold that holds the fewest images so far (of
@@ -148,7 +147,7 @@ def write_folds(manifest: Manifest, data_root: Path, out: Path, config: FoldConf
             (partial / MARKER).write_text(text, encoding="utf-8")
         created = not _is_current(out, text)
         if created:
-            _show(partial, out, workplace / "old")
+            replace_folder(partial, out, workplace / "old")
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
     sizes = (
@@ -256,9 +255,9 @@ def _is_current(out: Path, text: str) -> bool:
         if (out / MARKER).read_text(encoding="utf-8") != text:
             return False
         return all(
-            file_sha256(out / name / _FILES[part]) == facts["sha256"]
+            file_sha256(out / name / _FILES[part]) == entry["sha256"]
             for name, fold in json.loads(text)["folds"].items()
-            for part, facts in fold.items()
+            for part, entry in fold.items()
         )
     except OSError:
         return False
@@ -287,16 +286,3 @@ def _refuse_foreign(out: Path) -> None:
             raise DataError(
                 f"{foreign[0]} is not part of the folds: move it, or choose another --out than {out}"
             )
-
-
-def _show(partial: Path, out: Path, retired: Path) -> None:
-    """Let ``partial`` take the place of ``out``, which stays as it was if that fails."""
-    with writing(out):
-        try:
-            if out.exists():
-                os.replace(out, retired)
-            os.replace(partial, out)
-        except BaseException:
-            if retired.exists() and not out.exists():
-                os.replace(retired, out)
-            raise

@@ -24,11 +24,11 @@ _NOT_OF_CAPTIONS: Any = {
     "splits": {"__all__": _QUESTIONS_ONLY},
     "any_split": _QUESTIONS_ONLY,
 }
-"""What a manifest says of its questions, which does not decide whether a store is up to date."""
+"""The part of a manifest about questions, which does not decide whether a store is up to date."""
 
 
 class SplitSpec(BaseModel):
-    """Where one split's files are, relative to the data root."""
+    """Paths of one split's files, relative to the data root."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     files: dict[str, str] = Field(min_length=1)
@@ -39,7 +39,7 @@ class SplitSpec(BaseModel):
     expected_rows: int | None = Field(default=None, ge=1)
     """Captions in the published files."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Of the captions file; of the files of questions, one after the other in the order listed."""
+    """Digest of the captions file, or of the files of questions, one after the other in the order listed."""
     expected_questions: int | None = Field(default=None, ge=1)
     """Questions in the published files."""
 
@@ -62,12 +62,12 @@ class Manifest(BaseModel):
     title: str
     format: str
     licence: str
-    """Of the whole set; rows may state their own."""
+    """Licence of the whole set; rows may state their own."""
     citation: str = ""
     how_to_get: str
     """One or two sentences for a person who does not have the files yet."""
     data_root: str = ""
-    """Where the files are looked for when no data root is given; empty for ``data/<name>``."""
+    """Default data root; empty for ``data/<name>``."""
     fit_split: str = ""
     """Split on whose captions information content and idf are fitted; the others reuse them. Required for captions."""
     options: dict[str, str] = Field(default_factory=dict)
@@ -76,11 +76,11 @@ class Manifest(BaseModel):
     """Label name to value to the CUIs that mean this value; only for evaluation."""
     splits: dict[str, SplitSpec] = Field(min_length=1)
     any_split: SplitSpec | None = None
-    """Where a split that is not listed would be, with ``{split}`` in its paths; other folders are found by it."""
+    """Paths of a split that is not listed, with ``{split}`` in its paths; other folders are found by it."""
     holds: tuple[Kind, ...] = Field(default=("captions",), min_length=1)
-    """What its files hold: captions, questions, or both."""
+    """Contents of its files: captions, questions, or both."""
     language: str = "en"
-    """Of the questions, ``en`` or ``zh``."""
+    """Language of the questions, ``en`` or ``zh``."""
     id_pattern: str = ""
     """Regular expression for the part of an image id by which other data sets name the same image; empty for none."""
 
@@ -170,7 +170,7 @@ class Manifest(BaseModel):
 
     @property
     def default_root(self) -> Path:
-        """Where the files are looked for when no data root is given."""
+        """Data root of a command that is given none."""
         return Path(self.data_root) if self.data_root else Path("data") / self.name
 
     def present_splits(self, data_root: str | Path) -> list[str]:

@@ -19,7 +19,7 @@ class Question:
     id: str
     """Unique within the data set."""
     image_id: str
-    """Questions that share it are not independent: parts are cut, and intervals are drawn, by image."""
+    """Questions that share it are not independent: splits are made, and intervals are drawn, by image."""
     image_path: str
     """Relative to the data root, with forward slashes; empty where the data set has no images here."""
     question: str
@@ -28,16 +28,14 @@ class Question:
     closed: bool
     """Asked with a fixed choice (yes/no, left/right), as the data set marks it; see ``docs/vqa_data.md``."""
     category: str
-    """What scores are broken down by."""
-    kind: str
-    """Category with ``open`` or ``closed``: what the majority baseline goes by."""
+    """Group by which scores are broken down."""
     references: tuple[str, ...] = ()
     """Every right answer as in the file, where there are several; else empty."""
 
-
-def kind_of(closed: bool, category: str) -> str:
-    """``closed PRES`` and the like."""
-    return f"{'closed' if closed else 'open'} {category}"
+    @property
+    def kind(self) -> str:
+        """``open what``, ``closed PRES`` and the like: what the majority baseline goes by."""
+        return f"{'closed' if self.closed else 'open'} {self.category}"
 
 
 def yes_or_no(answer: str) -> bool:
@@ -46,7 +44,7 @@ def yes_or_no(answer: str) -> bool:
 
 
 def checked_questions(questions: Iterator[tuple[str, Question]], report: ReadReport) -> Iterator[Question]:
-    """What holds for every data set: paths stay inside the data root, ids are unique, texts are usable.
+    """Check what every data set promises: paths stay inside the data root, ids are unique, texts are usable.
 
     Args:
         questions: pairs of (place, question).
@@ -74,7 +72,7 @@ def checked_questions(questions: Iterator[tuple[str, Question]], report: ReadRep
 
 
 def _problem(question: Question) -> str | None:
-    """Why a row cannot be kept."""
+    """Reason why a row cannot be kept; None if it can."""
     if not question.image_id:
         return "names no image"
     if not question.id:

@@ -1,4 +1,4 @@
-"""One image–caption pair with its checks, what was skipped and why; what a reader is asked for, and its file access."""
+"""One image–caption pair and its checks; skipped rows by reason; a reader's request and its file access."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ class ReadReport:
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason to number of rows."""
     notes: dict[str, int] = field(default_factory=dict)
-    """What was noticed about rows that were kept, to its count."""
+    """Remark about rows that were kept, to its count."""
     first: dict[str, str] = field(default_factory=dict)
     """Reason to the first place where it happened."""
     listed: int = 0
@@ -77,7 +77,7 @@ class ReadReport:
 
 
 def unusable_text(text: str) -> str | None:
-    """Why a field cannot be kept: NUL bytes or bytes that were not UTF-8 (read as lone surrogates); else ``None``."""
+    """Reason why a field cannot be kept: NUL bytes or bytes that were not UTF-8 (lone surrogates); else ``None``."""
     if "\0" in text:
         return "contains a NUL byte"
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
@@ -105,7 +105,7 @@ def checked_records(
     report: ReadReport,
     excluded: frozenset[str] = frozenset(),
 ) -> Iterator[Record]:
-    """What holds for every data set: paths stay inside the data root, ids are unique, licences are as asked for.
+    """Check what every data set promises: paths stay inside the data root, ids are unique, licences are as requested.
 
     Args:
         records: pairs of (place, record).
@@ -156,7 +156,7 @@ class ReadRequest:
     options: dict[str, str]
     """The manifest's options for this layout."""
     language: str
-    """Of the questions, ``en`` or ``zh``."""
+    """Language of the questions, ``en`` or ``zh``."""
     report: ReadReport
     """Filled while reading."""
 

@@ -1,7 +1,4 @@
-"""What an ontology hands out: concepts and the report of how it was read.
-
-Which coarse kind of thing a concept is, told from its vocabulary or its UMLS semantic types.
-"""
+"""Concepts, their coarse kinds by vocabulary or UMLS semantic type, and the report on how an ontology was read."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def format_cui(number: int) -> str:
 
 
 def require_cui(text: str) -> int:
-    """Like `parse_cui`, for callers that cannot go on without one.
+    """Number of a UMLS identifier, as by `parse_cui`, for callers that cannot go on without one.
 
     Raises:
         OntologyError: the text is not the letter C and seven digits.
@@ -69,7 +66,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class OntologyReport:
-    """How an ontology was read: what is in it, and what was left out and why.
+    """Report on reading an ontology: its content, and what was left out and why.
 
     Attributes:
         concepts: number of concepts.
@@ -96,7 +93,7 @@ class OntologyReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Say the report in a few lines of plain text."""
+        """The report in a few lines of plain text."""
         edges = ", ".join(f"{count:,} {relation}" for relation, count in sorted(self.edges.items())) or "none"
         out = [
             f"{self.concepts:,} concepts ({self.verified:,} verified), {self.names:,} names, "

@@ -5,6 +5,7 @@ Keeping the hierarchy whole when nodes leave it: children are tied to the next a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ Node = TypeVar("Node", bound=Hashable)
 
 
 def compose(first: str, second: str) -> str:
-    """What a path of two relations amounts to: ``part_of`` prevails, ``same_as`` changes nothing."""
+    """Relation that a path of two relations amounts to: ``part_of`` prevails, ``same_as`` changes nothing."""
     if PART_OF in (first, second):
         return PART_OF
     return SAME_AS if first == second == SAME_AS else IS_A
@@ -72,15 +73,7 @@ def united(first: Tables, second: Tables) -> Tables:
         names=pa.concat_tables([first.names, _shifted(second.names, offset)]),
         terms=pa.concat_tables([first.terms, _shifted(second.terms, offset)]),
         edges=pa.concat_tables([first.edges, second_edges]),
-        skipped={
-            reason: count
-            for reason in {**first.skipped, **second.skipped, _FUSED: 0}
-            if (
-                count := sum(
-                    part.get(reason, 0) for part in (first.skipped, second.skipped, {_FUSED: kept_apart})
-                )
-            )
-        },
+        skipped=dict(Counter(first.skipped) + Counter(second.skipped) + Counter({_FUSED: kept_apart})),
         self_loops=first.self_loops + second.self_loops,
     )
 

@@ -3,8 +3,8 @@
 A cache is a folder of ontologies, each kept under the content of its source files. An entry is a folder with one
 Parquet file per table and ``meta.json``; it appears by an atomic rename, so a killed run leaves nothing half-written
 under its name. Every file's sha256 is checked on reading; an entry that does not agree is built again. The digests of
-the source files are remembered by size and modification time: hashing gigabytes of RRF at each start would cost more
-than reading the entry.
+the source files are kept by size and modification time: hashing gigabytes of RRF for every command would cost more than
+reading the entry.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kg_targets.store.digest import file_sha256, json_sha256, text_sha256
 
 
 def hpo_file() -> Path:
-    """Where the installed package keeps ``data/hp.obo``.
+    """Path of ``data/hp.obo`` in the installed package.
 
     Raises:
         OntologyError: it is not installed, or holds no such file.
@@ -144,7 +144,7 @@ def cached(
     """
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        sources = [[name, *(_remembered_digest(path, cache_dir) for path in files)] for name, files in parts]
+        sources = [[name, *(_kept_digest(path, cache_dir) for path in files)] for name, files in parts]
         key = json_sha256([READER_VERSION, "all", sources])  # all concepts: a part of the keys that exist
         entry = cache_dir / f"ontology-{key[:32]}"
         found = _load(entry)
@@ -158,7 +158,7 @@ def cached(
     return found
 
 
-def _remembered_digest(path: Path, cache_dir: Path) -> str:
+def _kept_digest(path: Path, cache_dir: Path) -> str:
     """sha256 of a file, computed again only when its size or modification time has changed."""
     require_file(path, "The ontology was to be read from it: check the path.")
     status = path.stat()

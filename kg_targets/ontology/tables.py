@@ -2,7 +2,7 @@
 
 ``names``: one row per concept, name and vocabulary. ``terms``: one row per concept and source term.
 ``edges``: one row per asserted relation, ends that no concept carries included (a merge may bring them). CUIs
-are stored as their number (int32): the whole Metathesaurus, 4 M concepts, then needs 16 MB for them instead
+are stored as numbers (int32): the whole Metathesaurus, 4 M concepts, then needs 16 MB for them instead
 of hundreds.
 
 HPO's modifiers ("Severe", "Acute", "Diffuse") are no findings, though HPO's other terms are.
@@ -152,7 +152,7 @@ class TableBuilder:
     def add_term(
         self, cui: int, source: str, term: str = "", *, kind: str = "", semantic_types: Iterable[str] = ()
     ) -> None:
-        """Say which term of which vocabulary the concept comes from, and what that term is."""
+        """Add the term of a vocabulary that the concept comes from."""
         self._terms.add(cui, 0, source, term, kind, "|".join(sorted(set(semantic_types))))
 
     def add_edge(self, child: int, parent: int, relation: str = IS_A) -> None:
@@ -233,14 +233,7 @@ def read_lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
 
 def read_rows(path: Path, width: int, separator: str, skipped: Counter[str]) -> Iterator[list[str]]:
     """Stream the rows of a table; empty lines are passed over, rows of another width are counted."""
-    for line in read_lines(path, skipped):
-        if not line:
-            continue
-        cells = line.split(separator)
-        if len(cells) == width:
-            yield cells
-        else:
-            skipped[f"{path.name}: row without {width} columns"] += 1
+    yield from _split(read_lines(path, skipped), path, width, separator, skipped)
 
 
 def read_table(path: Path, header: list[str], skipped: Counter[str]) -> Iterator[list[str]]:
@@ -256,14 +249,18 @@ def read_table(path: Path, header: list[str], skipped: Counter[str]) -> Iterator
         raise OntologyError(
             f"{path}: the first line is not the header of this table; it must hold, by tabs: {expected}"
         )
-    for line in rows:
-        if not line:
-            continue
-        cells = line.split("\t")
-        if len(cells) == len(header):
+    yield from _split(rows, path, len(header), "\t", skipped)
+
+
+def _split(
+    rows: Iterator[str], path: Path, width: int, separator: str, skipped: Counter[str]
+) -> Iterator[list[str]]:
+    for row in filter(None, rows):
+        cells = row.split(separator)
+        if len(cells) == width:
             yield cells
         else:
-            skipped[f"{path.name}: row without {len(header)} columns"] += 1
+            skipped[f"{path.name}: row without {width} columns"] += 1
 
 
 def require_file(path: Path, what: str) -> Path:

@@ -50,12 +50,11 @@ def read_tsv(terms: Path, is_a: Path) -> Tables:
 
 def pair_in(directory: Path) -> tuple[Path, Path]:
     """The two tables of a folder, compressed or not."""
-
-    def find(stem: str) -> Path:
-        plain = directory / f"{stem}.tsv"
-        return plain if plain.is_file() else directory / f"{stem}.tsv.gz"
-
-    return find("cui_terms"), find("cui_isa")
+    first, second = (
+        plain if (plain := directory / f"{stem}.tsv").is_file() else directory / f"{stem}.tsv.gz"
+        for stem in ("cui_terms", "cui_isa")
+    )
+    return first, second
 
 
 def _read_terms(path: Path, builder: TableBuilder) -> set[str]:

@@ -20,7 +20,15 @@ from pathlib import Path
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology.concept import kind_of_types
-from kg_targets.ontology.tables import IS_A, PREFERRED, SYNONYM, TableBuilder, Tables, read_rows, require_file
+from kg_targets.ontology.tables import (
+    IS_A,
+    PREFERRED,
+    SYNONYM,
+    TableBuilder,
+    Tables,
+    read_rows,
+    require_file,
+)
 
 READINGS = ("strict", "broad")
 _FILES = {"MRCONSO.RRF": 18, "MRREL.RRF": 16, "MRSTY.RRF": 6}
@@ -33,7 +41,7 @@ _HINT = "Point to the META folder of a UMLS release (MRCONSO.RRF, MRREL.RRF, MRS
 
 @dataclass(frozen=True)
 class UmlsOptions:
-    """Which rows of the Metathesaurus count."""
+    """Filters on the rows of the Metathesaurus."""
 
     language: str = "ENG"
     """Value of LAT that names must have."""
@@ -45,12 +53,8 @@ class UmlsOptions:
 
 def umls_files(directory: Path) -> list[Path]:
     """The three files of a META folder, compressed or not."""
-
-    def find(name: str) -> Path:
-        plain = directory / name
-        return plain if plain.is_file() else directory / f"{name}.gz"
-
-    return [find(name) if find(name).is_file() else directory / name for name in _FILES]
+    paths = [(directory / name, directory / f"{name}.gz") for name in _FILES]
+    return [packed if packed.is_file() and not plain.is_file() else plain for plain, packed in paths]
 
 
 def read_umls(directory: Path, reading: str = "strict", options: UmlsOptions | None = None) -> Tables:
@@ -102,7 +106,7 @@ def _read_names(path: Path, options: UmlsOptions, builder: TableBuilder) -> tupl
 
 
 def _left_out(row: list[str], options: UmlsOptions) -> str:
-    """Why a row of MRCONSO does not count; empty if it does."""
+    """Reason why a row of MRCONSO does not count; empty if it does."""
     if row[1] != options.language:
         return "name in another language"
     if row[16] != "N" and not options.suppressed:

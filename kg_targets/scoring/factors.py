@@ -1,4 +1,4 @@
-"""What a scorer is given and what it returns; and the nearest neighbours by it.
+"""Inputs and output of a scorer, the statistics of concepts, and nearest neighbours.
 
 How informative each concept is, counted once on the fit split (usually train) and reused for every other split.
 

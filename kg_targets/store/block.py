@@ -1,4 +1,4 @@
-"""What similarity blocks need: which rows are meant, whose cases they are, and the product of sparse factors."""
+"""Parts of a similarity block: row numbers, cases, kinds, and the product of sparse factors."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +12,14 @@ from scipy import sparse
 from kg_targets.errors import StoreError
 
 BLOCK_KINDS = ("image_text", "image_image", "text_text")
-"""What the rows and the columns of a block are; knowledge about a pair does not tell an image from its caption."""
+"""Kinds of rows and columns of a block; knowledge about a pair does not tell an image from its caption."""
 _FULL = 1 / 48
 """Share of the rows from which on a column is multiplied densely; measured, see benchmarks/README.md."""
 _SEARCHED = 100_000  # ids that a misspelt one is compared with
 
 
 def check_block_kind(kind: str) -> None:
-    """Refuse a kind of block that there is not.
+    """Refuse an unknown kind of block.
 
     Raises:
         StoreError: it is none of ``BLOCK_KINDS``.

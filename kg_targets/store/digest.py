@@ -1,4 +1,4 @@
-"""Digests: how files, texts and plain values are told apart by content, and how names are shuffled alike everywhere.
+"""Digests of files, texts and plain values, and the key by which names are shuffled alike everywhere.
 
 All are SHA-256. Their values are keys of stores, caches and runs that exist: what a function gives must never change.
 """
@@ -43,5 +43,5 @@ def files_sha256(paths: Iterable[Path]) -> str:
 
 
 def shuffle_key(*parts: object) -> bytes:
-    """What to sort by for a shuffle that no library version changes: 32 bytes that follow from the parts."""
+    """Sort key of a shuffle that no library version changes: 32 bytes that follow from the parts."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).digest()

@@ -1,4 +1,4 @@
-"""Why two images are as similar as they are, and the concept graph around one of them.
+"""Explanations of a similarity, and the concept graph around one image.
 
 With sparse factors the similarity is a sum over concepts, S_ij = Σ_a K_i[a]·K_j[a], so each shared concept has a share
 of it: an exact attribution, not an estimate.
@@ -39,7 +39,7 @@ class Explanation:
     shared: tuple[SharedConcept, ...] = ()
     """Largest share first."""
     note: str = ""
-    """Why there is nothing to take apart, where that is so."""
+    """Reason why there is nothing to take apart, where that is so."""
 
     def __str__(self) -> str:
         lines = [f"{self.first} ~ {self.second}: similarity {self.similarity:.3f}"]
@@ -116,7 +116,7 @@ def _paths(concept: SharedConcept) -> str:
 
 
 def _short(path: tuple[str, ...]) -> str:
-    """Where a path starts and how it ends: the steps between are on the rows above."""
+    """First and last concepts of a path: the steps between are on the rows above."""
     return " → ".join(path if len(path) <= 3 else (path[0], "…", path[-2], path[-1]))
 
 

@@ -1,4 +1,4 @@
-"""Opens a target store and answers the questions training and notebooks ask of it."""
+"""Reader of a target store: its columns, blocks of similarities, neighbours, explanations."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +45,7 @@ class TargetStore:
     """
 
     kind: ClassVar[str] = schema.KNOWLEDGE
-    """What the similarities come from: ``knowledge`` or ``teacher``."""
+    """Origin of the similarities: ``knowledge`` or ``teacher``."""
 
     def __init_subclass__(cls) -> None:
         if "kind" in vars(cls):
@@ -97,7 +97,7 @@ class TargetStore:
 
     @property
     def scale(self) -> float:
-        """What similarities are multiplied by in ``block``: exp of a teacher's logit scale; 1 for knowledge."""
+        """Factor of the similarities in ``block``: exp of a teacher's logit scale; 1 for knowledge."""
         return 1.0
 
     @property
@@ -310,7 +310,7 @@ class TargetStore:
         return int(found[0])
 
     def check_matches(self, image_ids: Sequence[str], captions: Sequence[str]) -> None:
-        """Make sure that row i of this store is item i of other data: the same images and captions, in that order.
+        """Check that row i of this store is item i of other data: the same images and captions, in that order.
 
         Args:
             image_ids: length N, of the data that the targets are to be used with.
@@ -337,7 +337,7 @@ class TargetStore:
                     )
 
     def explain(self, first: ImageLike, second: ImageLike) -> "Explanation":
-        """Why two images are as similar as they are: shared concepts, each one's share, ``is_a`` paths.
+        """Explain a similarity: the shared concepts, each one's share, ``is_a`` paths.
 
         Raises:
             StoreError: one of the images is not in the store.

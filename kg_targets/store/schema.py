@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,20 @@ _NEEDED: dict[str, type] = {
     "fingerprint": str,
 }
 _NEEDED_OF = {
-    KNOWLEDGE: {"factors": dict, "fit": dict, "similarity": dict},
-    TEACHER: {"teacher": dict},
+    KNOWLEDGE: {"factors": dict, "fit": dict, "similarity": dict, "similarity.fit_p95": float},
+    TEACHER: {
+        "teacher": dict,
+        "teacher.name": str,
+        "teacher.kind": str,
+        "teacher.digest": str,
+        "teacher.dim": int,
+        "teacher.scale": float,
+    },
 }
-_OF_A_TEACHER: dict[str, type] = {"name": str, "kind": str, "digest": str, "dim": int, "scale": float}
+_RANGES: dict[str, Callable[[Any], bool]] = {
+    "teacher.dim": lambda dim: dim >= 0,
+    "teacher.scale": lambda scale: 0.0 < scale < math.inf,
+}
 _PLAIN_NAME = re.compile(r"[a-z_]+(-[0-9]+)?\.parquet")
 
 
@@ -140,7 +151,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _manifest_problem(manifest: Any) -> str:
-    """What is wrong with a manifest, in words; empty if nothing is.
+    """Problem of a manifest, in words; empty if there is none.
 
     File names are plain: nothing outside the store's own folder is ever opened.
     """
@@ -152,27 +163,14 @@ def _manifest_problem(manifest: Any) -> str:
     if kind not in KINDS:
         return f"has kind {kind!r}, this version reads {' and '.join(KINDS)} stores"
     for key, needed in {**_NEEDED, **_NEEDED_OF[kind]}.items():
-        if not isinstance(manifest.get(key), needed):
+        group, _, field = key.rpartition(".")
+        value = (manifest[group] if group else manifest).get(field)
+        if not isinstance(value, needed) or (key in _RANGES and not _RANGES[key](value)):
             return f"lacks a usable {key!r}"
-    if kind == KNOWLEDGE and not isinstance(manifest["similarity"].get("fit_p95"), float):
-        return "lacks a usable 'similarity.fit_p95'"
-    if kind == TEACHER and (problem := _teacher_problem(manifest["teacher"])):
-        return problem
     for entry in manifest["files"]:
         name = entry.get("file") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or "sha256" not in entry:
             return f"names a file that is none of the store's: {name!r}"
-    return ""
-
-
-def _teacher_problem(teacher: dict[str, Any]) -> str:
-    for key, needed in _OF_A_TEACHER.items():
-        if not isinstance(teacher.get(key), needed):
-            return f"lacks a usable 'teacher.{key}'"
-    if teacher["dim"] < 0:
-        return "lacks a usable 'teacher.dim'"
-    if not 0.0 < teacher["scale"] < math.inf:
-        return "lacks a usable 'teacher.scale'"
     return ""
 
 
@@ -190,6 +188,23 @@ def writing(path: Path) -> Iterator[None]:
         raise StoreError(
             f"{path} cannot be written ({reason}): free some space or choose another OUT"
         ) from error
+
+
+def replace_folder(partial: Path, target: Path, retired: Path) -> None:
+    """Move ``partial`` to the place of ``target``, which goes to ``retired``, or stays as it was if that fails.
+
+    Raises:
+        StoreError: the folders cannot be renamed.
+    """
+    with writing(target):
+        try:
+            if target.exists():
+                os.replace(target, retired)
+            os.replace(partial, target)
+        except BaseException:
+            if retired.exists() and not target.exists():
+                os.replace(retired, target)
+            raise
 
 
 def write_parquet(table: pa.Table, path: str) -> None:

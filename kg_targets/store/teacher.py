@@ -20,8 +20,6 @@ from kg_targets.store.block import check_block_kind
 from kg_targets.store.reader import ImageLike, TargetStore
 
 if TYPE_CHECKING:
-    import networkx as nx
-
     from kg_targets.store.explain import Explanation
 
 MATCHED_LOGIT = 200.0
@@ -40,7 +38,7 @@ class TeacherStore(TargetStore):
 
     @property
     def teacher(self) -> dict[str, Any]:
-        """What the manifest says of the teacher: name, kind, digest, dim, scale, preprocessing."""
+        """The manifest's entry on the teacher: name, kind, digest, dim, scale, preprocessing."""
         return dict(self.manifest["teacher"])
 
     @property
@@ -157,7 +155,7 @@ class TeacherStore(TargetStore):
 
     @property
     def threshold(self) -> float:
-        """Of the ``evidence`` policy, which takes similarities of knowledge.
+        """Refused: the ``evidence`` policy takes similarities of knowledge.
 
         Raises:
             StoreError: always.
@@ -165,27 +163,11 @@ class TeacherStore(TargetStore):
         self._no_knowledge()
 
     @property
-    def concepts(self) -> pd.DataFrame:
-        """See ``threshold``."""
-        self._no_knowledge()
-
-    @property
-    def is_a(self) -> pd.DataFrame:
-        """See ``threshold``."""
-        self._no_knowledge()
-
-    @property
-    def mentions(self) -> pd.DataFrame:
-        """See ``threshold``."""
-        self._no_knowledge()
-
-    @property
     def factors(self) -> sparse.csr_array | NDArray[np.float32]:
         """See ``threshold``; a teacher's are ``image_factors`` and ``text_factors``."""
         self._no_knowledge()
 
-    def to_networkx(self, image: ImageLike, hops: int = 2) -> "nx.MultiDiGraph":
-        """See ``threshold``."""
+    def _frame(self, *files: str) -> NoReturn:
         self._no_knowledge()
 
 
@@ -198,5 +180,5 @@ def scaled_products(
 
 
 def matched_only(left: NDArray[np.int64], right: NDArray[np.int64], scale: float) -> NDArray[np.float32]:
-    """What ``none`` says: the scale where two rows are the same, else 0; float32 ``[R, C]``."""
+    """Logits without a teacher (``none``): the scale where two rows are the same, else 0; float32 ``[R, C]``."""
     return np.where(left[:, None] == right[None, :], np.float32(scale), np.float32(0.0))

@@ -109,7 +109,7 @@ def _blocks(store: TargetStore, seed: int) -> Iterator[str]:
         "is not symmetric": np.allclose(block, block.T, rtol=0, atol=1e-6),
         "has values outside [-1, 1]": np.abs(block).max(initial=0.0) <= 1.0,
         "has a diagonal that is not 1": np.array_equal(np.diag(block), np.ones(len(rows), np.float32)),
-        "gives unknown images relatives": not outside[unknown].any() and not outside[:, unknown].any(),
+        "gives unknown images soft positives": not outside[unknown].any() and not outside[:, unknown].any(),
     }
     for problem, passed in checks.items():
         if not passed:

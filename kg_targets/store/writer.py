@@ -123,16 +123,13 @@ class StoreWriter:
 
     def _show(self) -> None:
         retired = self.target.parent / f".{self.target.name}.old"
-        with schema.writing(self.target):
-            shutil.rmtree(retired, ignore_errors=True)
-            if self.target.exists():
-                os.replace(self.target, retired)
-            os.replace(self.folder, self.target)
-            shutil.rmtree(retired, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+        schema.replace_folder(self.folder, self.target, retired)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _kind_of(target: Path) -> str:
-    """What kind of store a folder holds; empty if it holds none, or one that is damaged."""
+    """Kind of the store in a folder; empty if it holds none, or one that is damaged."""
     try:
         manifest = json.loads((target / schema.MANIFEST).read_text(encoding="utf-8"))
         return str(manifest.get("kind", schema.KNOWLEDGE))

@@ -69,7 +69,7 @@ class Split:
             "licence": self.manifest.licence,
             "code_version": kg_targets.__version__,
             "skipped_rows": self.read.skipped,
-            **self.excluded.facts(self.read),
+            **self.excluded.metadata(self.read),
         }
 
 

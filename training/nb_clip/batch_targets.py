@@ -221,7 +221,7 @@ class TargetBuilder:
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
         pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
         if self.by_case:
-            pairs = Pairs(pairs.positive, torch.zeros_like(pairs.relatives) if same is None else same)
+            pairs = Pairs(pairs.positive, torch.zeros_like(pairs.soft_positives) if same is None else same)
 
         def graded(similarity: Tensor) -> Tensor:
             targets = self.grade(similarity, pairs=pairs)

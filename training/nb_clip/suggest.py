@@ -98,15 +98,15 @@ def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pai
 
 
 def _related(similarity: Tensor, pairs: Pairs) -> float:
-    return float(((similarity > 0) & pairs.relatives).any(dim=1).float().mean())
+    return float(((similarity > 0) & pairs.soft_positives).any(dim=1).float().mean())
 
 
 def _relatives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) -> float:
     """Mean over rows of exp(entropy of the soft part)."""
     counts = []
     for similarity, pairs in blocks:
-        soft = fixed_mass_policy(similarity, ALPHA, temperature, pairs=pairs) * pairs.relatives
-        soft = soft[pairs.relatives.any(dim=1)] / (1.0 - ALPHA)
+        soft = fixed_mass_policy(similarity, ALPHA, temperature, pairs=pairs) * pairs.soft_positives
+        soft = soft[pairs.soft_positives.any(dim=1)] / (1.0 - ALPHA)
         counts.append(torch.exp(-torch.xlogy(soft, soft).sum(dim=1)))
     return float(torch.cat(counts).mean())
 

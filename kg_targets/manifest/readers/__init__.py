@@ -19,7 +19,7 @@ from kg_targets.manifest.record import ReadRequest, Record
 
 @dataclass(frozen=True)
 class Layout:
-    """What can be read from files in a layout; a reader streams one split in the order of its files."""
+    """Readers of one layout; each streams one split in the order of its files."""
 
     captions: Callable[[ReadRequest], Iterator[tuple[str, Record]]] | None = None
     questions: Callable[[ReadRequest], Iterator[tuple[str, Question]]] | None = None

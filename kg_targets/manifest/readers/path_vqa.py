@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import DataError
-from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.question import Question, yes_or_no
 from kg_targets.manifest.record import ReadRequest, json_objects, objects, text
 
 
@@ -61,7 +61,7 @@ def _question(id: str, image_id: str, image_path: str, question: str, answer: st
     closed = yes_or_no(answer)
     first = question.split(maxsplit=1)[0].lower().strip("?,.") if question.split() else ""
     category = "yes/no" if closed else first if first in _FREE_FORM else "other"
-    return Question(id, image_id, image_path, question, answer, closed, category, kind_of(closed, category))
+    return Question(id, image_id, image_path, question, answer, closed, category)
 
 
 _FREE_FORM = ("what", "where", "how", "when", "whose", "why", "who")

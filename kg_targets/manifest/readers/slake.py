@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 
 from kg_targets.errors import DataError
-from kg_targets.manifest.question import Question, kind_of
+from kg_targets.manifest.question import Question
 from kg_targets.manifest.record import ReadRequest, json_objects, text
 
 
@@ -32,6 +32,5 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
                 answer=text(item, "answer"),
                 closed=closed,
                 category=category,
-                kind=kind_of(closed, category),
             ),
         )

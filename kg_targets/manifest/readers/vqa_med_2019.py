@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kg_targets.errors import DataError
-from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.question import Question, yes_or_no
 from kg_targets.manifest.record import ReadRequest
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
@@ -47,7 +47,6 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
                     answer=several[0] if several else "",
                     closed=closed,
                     category=category,
-                    kind=kind_of(closed, category),
                     references=several if len(several) > 1 else (),
                 ),
             )

@@ -12,7 +12,7 @@ file; the label is the organ. A question answered "no" is left out and of one an
 from collections.abc import Iterator
 
 from kg_targets.errors import DataError, ManifestError
-from kg_targets.manifest.question import Question, kind_of, yes_or_no
+from kg_targets.manifest.question import Question, yes_or_no
 from kg_targets.manifest.record import ReadRequest, Record, json_objects, text
 
 _SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
@@ -66,7 +66,6 @@ def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
                 answer=answer,
                 closed=closed,
                 category=category,
-                kind=kind_of(closed, category),
             ),
         )
 
@@ -82,7 +81,7 @@ def _image_id(name: str) -> str:
 
 
 def _statement(question: str, answer: str) -> list[str]:
-    """What a question and its answer assert, as zero or one sentence."""
+    """Statement that a question and its answer make, as zero or one sentence."""
     closed = answer.strip().strip(".").lower()
     if closed == "no":
         return []

@@ -27,7 +27,7 @@ def reference(name: str, similarity: Array, pairs: Pairs) -> Array:
     targets = np.zeros_like(similarity)
     for i in range(similarity.shape[0]):
         positive = int(pairs.positive[i].nonzero().item())
-        others = [j for j in range(similarity.shape[1]) if pairs.relatives[i, j]]
+        others = [j for j in range(similarity.shape[1]) if pairs.soft_positives[i, j]]
         s = similarity[i]
         if name == "softmax":
             weights = {j: np.exp(s[j] / PARAMETERS["temperature"]) for j in [positive, *others]}
@@ -83,7 +83,7 @@ def test_policies_equal_their_formulas_at_any_offset_and_rows_sum_to_one(
     assert targets.dtype == torch.float32
     np.testing.assert_allclose(targets.numpy(), reference(name, similarity, pairs), atol=2e-6)
     np.testing.assert_allclose(targets.sum(dim=1).numpy(), 1, atol=1e-5)
-    assert (targets[~(pairs.positive | pairs.relatives)] == 0).all()
+    assert (targets[~(pairs.positive | pairs.soft_positives)] == 0).all()
 
 
 @pytest.mark.parametrize("name", POLICIES)

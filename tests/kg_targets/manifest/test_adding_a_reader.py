@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from kg_targets.manifest import Manifest, Question, Record
-from kg_targets.manifest.question import kind_of
 from kg_targets.manifest.readers import READERS, Layout, ReadRequest
 from kg_targets.manifest.record import lines
 from pipelines.build.config import BuildConfig
@@ -35,8 +34,7 @@ def questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
     """A question a line: what is in the caption."""
     for number, (where, line) in enumerate(lines(request.files["questions"])):
         path = request.image_path(f"{number}.png")
-        kind = kind_of(False, "what")
-        yield where, Question(str(number), str(number), path, "What is it?", line, False, "what", kind)
+        yield where, Question(str(number), str(number), path, "What is it?", line, False, "what")
 
 
 def test_a_layout_of_one_line_is_read_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_a_list_has_a_case_a_line_and_empty_lines_do_not_count(tmp_path: Path) -
 def test_without_a_list_nothing_is_said_or_recorded() -> None:
     none = ExcludedCases.read(None)
     none.check_fits(DEMO, Path("nowhere"), ["train"])
-    assert (none.inputs(), none.facts(ReadReport()), none.cases) == ({}, {}, frozenset())
+    assert (none.inputs(), none.metadata(ReadReport()), none.cases) == ({}, {}, frozenset())
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -49,7 +49,7 @@ def test_rows_of_listed_cases_are_left_out_and_counted_without_their_names(tmp_p
     assert [record.image_id for record in records] == ["train000", "train001", "train004", "train005"]
     assert (report.read, report.skipped) == (4, {})
     assert report.lines() == ["2 of the 3 excluded case(s) found, 4 image(s) left out"]
-    facts = excluded.facts(report)["excluded"]
+    facts = excluded.metadata(report)["excluded"]
     assert {key: facts[key] for key in ("cases_listed", "cases_found", "images")} == {
         "cases_listed": 3,
         "cases_found": 2,

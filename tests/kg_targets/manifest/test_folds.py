@@ -234,7 +234,7 @@ def test_folds_stay_where_new_ones_cannot_be_moved_in(
             raise OSError(errno.EBUSY, "Device or resource busy")
         move(source, target)
 
-    monkeypatch.setattr("kg_targets.manifest.folds.os.replace", stuck)
+    monkeypatch.setattr("os.replace", stuck)
     with pytest.raises(StoreError, match="cannot be written"):
         cut(data, tmp_path / "folds", FoldConfig(("train",), (), 2))
     assert content(tmp_path / "folds") == before and len(list(tmp_path.iterdir())) == 2

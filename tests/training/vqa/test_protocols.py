@@ -77,7 +77,7 @@ def test_a_cut_is_written_down() -> None:
 def _questions(image: int) -> list[object]:
     from kg_targets.manifest import Question
 
-    return [Question(f"{image}-{n}", f"i{image}", "", "q", "a", True, "c", "closed c") for n in range(2)]
+    return [Question(f"{image}-{n}", f"i{image}", "", "q", "a", True, "c") for n in range(2)]
 
 
 def test_an_answer_that_is_nothing_is_skipped_in_training_and_counts_in_the_test(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def _grade(source: LabelSource, loss: PretrainLossConfig) -> Grade:
                 loss.lambda_weight,
                 wanted,
                 loss.lambda_space,
-                ~(pairs.positive | pairs.relatives),
+                ~(pairs.positive | pairs.soft_positives),
             )
 
         return eq5
