@@ -15,22 +15,16 @@ from itertools import combinations
 import numpy as np
 
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.subjects import (
-    DEPTHS,
-    EvaluationSettings,
-    Factors,
-    FloatArray,
-    IntArray,
-    Ranking,
-    Subjects,
-    best_with_ties,
-    similarity_chunks,
-)
+from pipelines.audit.similarity import Factors, Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.subjects import EvaluationSettings, Subjects
 from training.retrieval.metrics import label_codes, pair_codes, sizes
+from training.statistics.intervals import FloatArray, IntArray
 
 Scores = dict[str, FloatArray]
 """Metric name, such as ``P@5``, to one value per image; NaN where it does not apply."""
 
+DEPTHS = (5, 10, 30)
+"""The K of P@K and NDCG@K: the papers' own."""
 TITLE = "Neighbours that carry the same label"
 
 

@@ -10,7 +10,7 @@ them, so recall has a ceiling below 1; precision is what extraction answers for.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +62,8 @@ def label_lines(
         named = [{value for value, cuis in values.items() if above & set(cuis)} for above in reached]
         given = [record.labels.get(label, "") for record in records]
         yield from _label_table(label, list(values), given, named, cases, seed)
-        wrong = [
-            row
-            for row, value in enumerate(given)
-            if named[row] and value not in named[row] and value in values
-        ]
-        for row in wrong[:errors]:
+        wrong = [row for row, value in enumerate(given) if value in values and value not in named[row]]
+        for row in [row for row in wrong if named[row]][:errors]:
             caption = " ".join(records[row].caption.split())[:90]
             yield f"    {records[row].image_id}: label {given[row]!r}, text names {sorted(named[row])}: {caption}"
 
@@ -80,8 +76,13 @@ def _label_table(
     cases: NDArray[np.int64],
     seed: int,
 ) -> Iterator[str]:
-    def share(rows: list[int], right: Callable[[int], bool]) -> str:
-        return _share_text([right(row) for row in rows], cases[rows], seed)
+    def share(rows: list[int]) -> str:
+        """Share of rows whose text names the label's value, its interval from resampled cases."""
+        if not rows:
+            return "–"
+        right = np.array([given[row] in named[row] for row in rows], dtype=np.float64)
+        one = case_interval(right, cases[rows], DRAWS, seed)
+        return _rate(one.mean, one.low, one.high, int(right.sum()), len(rows))
 
     rows = [row for row, value in enumerate(given) if value in values]
     speaking = [row for row in rows if named[row]]
@@ -92,21 +93,14 @@ def _label_table(
         ("… of those that name any value", speaking),
         ("… of those that name exactly one", only),
     ):
-        yield f"    {title:<47} {share(chosen, lambda row: given[row] in named[row])}"
+        yield f"    {title:<47} {share(chosen)}"
     for value in values:
         own = [row for row in rows if given[row] == value]
-        yield f"    {value:<32} recall           {share(own, lambda row: given[row] in named[row])}"
-
-
-def _share_text(right: list[bool], cases: NDArray[np.int64], seed: int) -> str:
-    """``0.954 [0.931, 0.970] (520/545)``, the interval from resampled cases."""
-    if not right:
-        return "–"
-    share = case_interval(np.asarray(right, dtype=np.float64), cases, DRAWS, seed)
-    return _rate(share.mean, share.low, share.high, sum(right), len(right))
+        yield f"    {value:<32} recall           {share(own)}"
 
 
 def _rate(value: float, low: float, high: float, hits: int, total: int) -> str:
+    """``0.954 [0.931, 0.970] (520/545)``."""
     return f"{value:.3f} [{low:.3f}, {high:.3f}] ({hits:,}/{total:,})"
 
 
@@ -136,15 +130,17 @@ def gold_lines(
     gold = read_jsonl(path, split)
     found = extractor.extract([caption.text for caption in gold])
     cuis = {mention.cui for mentions in found for mention in mentions}
-    result = evaluate(gold, found, {cui: _gold_type(cui, ontology) for cui in cuis}, seed=seed)
+    kinds = {cui: ontology[cui].kind if cui in ontology else "" for cui in cuis}
+    types = {cui: TYPE_OF_KIND.get(kind, kind) for cui, kind in kinds.items()}
+    result = evaluate(gold, found, types, seed=seed)
     mentions = sum(len(caption.mentions) for caption in gold)
     yield (
         f"{path.name}, {split or 'all splits'}: {result.captions} captions, {mentions} mentions; "
         f"95 % intervals: Wilson for rates, bootstrap over captions for F1 (seed {seed})"
     )
     yield from _table(result)
-    kinds = Counter(item.kind for item in result.discrepancies)
-    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    by_kind = Counter(item.kind for item in result.discrepancies)
+    counts = ", ".join(f"{count} {kind}" for kind, count in by_kind.most_common())
     listed = f"; the first {min(errors, len(result.discrepancies))}:" if errors and counts else ""
     yield f"{len(result.discrepancies)} disagreements" + (f" ({counts})" if counts else "") + listed
     for item in result.discrepancies[:errors]:
@@ -166,11 +162,6 @@ def _table(result: Evaluation) -> Iterator[str]:
             rate_text(rates.get(kind, nothing)) for rates in (result.precision_by_type, result.recall_by_type)
         )
         yield f"    {kind or NO_TYPE:<20} precision {precision:<32} recall {recall}"
-
-
-def _gold_type(cui: str, ontology: Ontology) -> str:
-    kind = ontology[cui].kind if cui in ontology else ""
-    return TYPE_OF_KIND.get(kind, kind)
 
 
 def _spans(title: str, agreement: Agreement) -> str:

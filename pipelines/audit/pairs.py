@@ -19,7 +19,9 @@ import numpy as np
 from kg_targets.scoring.factors import TIE_RESOLUTION, pair_similarities
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray, Subjects, similarity_chunks
+from pipelines.audit.similarity import similarity_chunks
+from pipelines.audit.subjects import EvaluationSettings, Subjects
+from training.statistics.intervals import FloatArray, IntArray
 
 Pairs = tuple[IntArray, IntArray]
 

@@ -31,19 +31,14 @@ from kg_targets.ontology.concept import KIND_GROUPS
 from kg_targets.scoring import ScoringInput, ontology
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Measured, Section, Table, cells, measure
-from pipelines.audit.subjects import (
-    HITS,
-    EvaluationSettings,
-    Factors,
-    FloatArray,
-    IntArray,
-    Subjects,
-    best_with_ties,
-    similarity_chunks,
-)
+from pipelines.audit.similarity import Factors, best_with_ties, similarity_chunks
+from pipelines.audit.subjects import EvaluationSettings, Subjects
 from pipelines.build.write import fit_statistics
+from training.statistics.intervals import FloatArray, IntArray
 
 TITLE = "Hidden concepts recovered from neighbours"
+HITS = (1, 5, 10)
+"""The m of hit@m."""
 METRICS = {**{f"hit@{m}": m for m in HITS}, "MRR": 0}
 """Metric to the rank it looks down to; 0 for all ranks."""
 _TOLERANCE = 1e-6

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray
+from pipelines.audit.subjects import EvaluationSettings
 from training.folders import json_text
-from training.statistics.intervals import Interval, case_interval, nan_to_null
+from training.rendering import cells as markdown_line
+from training.rendering import header
+from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval, nan_to_null
 from training.statistics.paired_tests import Comparison, compare, holm
 
 
@@ -103,11 +105,7 @@ class Table:
 
     def markdown(self) -> list[str]:
         """A Markdown table."""
-        rule = ["---" if column < self.left else "---:" for column in range(len(self.header))]
-        return [
-            "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in row) + " |"
-            for row in (self.header, rule, *self.rows)
-        ]
+        return [header(self.header, self.left), *map(markdown_line, self.rows)]
 
 
 @dataclass(frozen=True)

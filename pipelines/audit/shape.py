@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from kg_targets.errors import MissingExtraError
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Section, Table
-from pipelines.audit.subjects import EvaluationSettings, FloatArray, IntArray, Subjects
+from pipelines.audit.subjects import EvaluationSettings, Subjects
+from training.statistics.intervals import FloatArray, IntArray
 
 Target = Callable[[NDArray[np.float32], NDArray[np.bool_]], FloatArray]
 """S float32 [B, B] and known bool [B] → P float64 [B, B]."""

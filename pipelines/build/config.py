@@ -68,11 +68,31 @@ class BuildConfig:
     """Build even if an up-to-date store exists."""
 
     def __post_init__(self) -> None:
-        if self.scorer not in (*SCORERS, TEACHER):
+        scorers = (*SCORERS, TEACHER)
+        if self.scorer not in scorers:
+            raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(scorers))}")
+        about_ancestors = {
+            "--max-hops": self.max_hops is not None,
+            "--part-of": self.part_of,
+            "--flat-ancestors": self.flat_ancestors,
+        }
+        about_concepts = {
+            **about_ancestors,
+            "--no-ontology": not self.use_ontology,
+            "--shrinkage": self.shrinkage != 0.0,
+            "--fit-split": bool(self.fit_split),
+        }
+        if self.scorer == TEACHER and not self.teacher:
             raise ConfigError(
-                f"--scorer {self.scorer} is not one of {', '.join(sorted((*SCORERS, TEACHER)))}"
+                "--scorer teacher needs a teacher: --teacher biomedclip (TEACHER=biomedclip for make)"
             )
-        self._check_teacher()
+        for option, given in about_concepts.items():
+            if given and self.scorer == TEACHER:
+                raise ConfigError(f"{option} is about concepts, which a teacher has none of: drop it")
+        for option, given in (("--teacher", bool(self.teacher)), ("--max-broken", self.max_broken > 0)):
+            if given and self.scorer != TEACHER:
+                reads = f"the {self.scorer} scorer reads captions only"
+                raise ConfigError(f"{option} needs --scorer teacher: {reads}")
         limits = {
             "top_k": (1, 1024),
             "rows_per_shard": (1, 10_000_000),
@@ -89,38 +109,9 @@ class BuildConfig:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"
             )
-        for option, given in self._about_ancestors().items():
+        for option, given in about_ancestors.items():
             if given and not self.use_ontology:
                 raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
-
-    def _about_ancestors(self) -> dict[str, bool]:
-        return {
-            "--max-hops": self.max_hops is not None,
-            "--part-of": self.part_of,
-            "--flat-ancestors": self.flat_ancestors,
-        }
-
-    def _check_teacher(self) -> None:
-        if self.scorer != TEACHER:
-            if self.teacher or self.max_broken:
-                option = "--teacher" if self.teacher else "--max-broken"
-                raise ConfigError(
-                    f"{option} needs --scorer teacher: the {self.scorer} scorer reads captions only"
-                )
-            return
-        if not self.teacher:
-            raise ConfigError(
-                "--scorer teacher needs a teacher: --teacher biomedclip (TEACHER=biomedclip for make)"
-            )
-        about_concepts = {
-            **self._about_ancestors(),
-            "--no-ontology": not self.use_ontology,
-            "--shrinkage": self.shrinkage != 0.0,
-            "--fit-split": bool(self.fit_split),
-        }
-        for option, given in about_concepts.items():
-            if given:
-                raise ConfigError(f"{option} is about concepts, which a teacher has none of: drop it")
 
     @property
     def relations(self) -> tuple[str, ...]:

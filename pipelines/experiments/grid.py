@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError, model_validator
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
@@ -78,7 +70,7 @@ def derived(default: Any) -> Any:
 class Declared(BaseModel):
     """A mapping of the file with these keys and no others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = {"extra": "forbid", "frozen": True, "arbitrary_types_allowed": True}
 
     @model_validator(mode="before")
     @classmethod

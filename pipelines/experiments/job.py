@@ -213,23 +213,15 @@ class KeyedJob(Job):
             self._key_file.write_bytes(self._key())
 
 
-@dataclass(frozen=True)
-class Timing:
-    """One training run's time."""
-
-    seconds: float
-    """Wall time."""
-    jobs: int
-    """At most so many runs at once."""
-    threads: int
-    """CPU threads of each."""
-
-
-def timing(run: Path) -> Timing | None:
-    """Time of a run; ``None`` where nobody noted it or the note is damaged."""
+def timing(run: Path) -> dict[str, Any] | None:
+    """Time of a run, see ``SECONDS``; ``None`` where nobody noted it or the note is damaged."""
     noted = _noted(run / SECONDS)
     try:
-        return Timing(float(noted["seconds"]), int(noted["jobs"]), int(noted["threads"]))
+        return {
+            "seconds": float(noted["seconds"]),
+            "jobs": int(noted["jobs"]),
+            "threads": int(noted["threads"]),
+        }
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -12,19 +12,7 @@ from pydantic import Field, PlainValidator
 from kg_targets.errors import ConfigError
 from kg_targets.manifest import Manifest
 from pipelines.experiments import grid as declared
-from pipelines.experiments.grid import (
-    Declared,
-    Grid,
-    Names,
-    Number,
-    Text,
-    Whole,
-    derived,
-    known,
-    listed,
-    parse,
-    text,
-)
+from pipelines.experiments.grid import Declared, Grid, Names, Text, derived, known, listed, parse
 from training.vqa.protocols import PROTOCOLS
 
 FINETUNE_TASK, PRETRAIN_TASK = "med_vqa_finetune", "med_vqa_pretrain"
@@ -94,9 +82,9 @@ class Evaluation(Declared):
     """Options of ``kg-targets evaluate vqa`` beyond the runner's own."""
 
     mode: Text | None = None
-    k: Whole | None = None
+    k: declared.Whole | None = None
     precision: Text | None = None
-    max_broken: Whole | None = None
+    max_broken: declared.Whole | None = None
 
 
 def _evaluation(content: Any) -> tuple[str, ...]:
@@ -116,7 +104,9 @@ Requires = Annotated[Mapping[str, str], PlainValidator(_requires)]
 class Store(Declared):
     """Something that rows need and a command makes: target stores, a list of cases to leave out."""
 
-    command: Annotated[tuple[str, ...], PlainValidator(lambda content: tuple(shlex.split(text(content))))]
+    command: Annotated[
+        tuple[str, ...], PlainValidator(lambda content: tuple(shlex.split(declared.text(content))))
+    ]
     """Words, with ``{here}`` for its own place, ``{data_root}``, and ``{name}`` for other stores' places."""
     requires: Requires = Field(default_factory=dict)
     """Includes those of the stores that it names."""
@@ -203,7 +193,7 @@ class Point(Declared):
 
     series: Names
     """Lines that go through it."""
-    x: Number
+    x: declared.Number
 
 
 class Plot(Declared):
@@ -211,7 +201,7 @@ class Plot(Declared):
 
     x: Text
     """Name of the quantity."""
-    marked: Number | None = None
+    marked: declared.Number | None = None
     """The paper's choice."""
 
 
@@ -279,9 +269,17 @@ class MedVQAGrid(Grid):
             self._check_row(row)
         if self.baseline is not None:
             known("baseline", "row", self.baseline, rows)
-        self._check_plot()
+        pointed = [name for name, row in self.rows.items() if row.point is not None]
+        if self.plot is None and pointed:
+            raise ConfigError(f"rows.{pointed[0]}.point: the grid has no `plot`")
+        if self.plot is not None and not pointed:
+            raise ConfigError("plot: no row has a point")
+        seeds, count = self.pretrain_seeds or self.seeds, len(self.seeds)
+        if len(seeds) not in (1, count):
+            raise ConfigError(f"pretrain_seeds: give one for all, or one for each of the {count} seeds")
         given = self.of_file(path, data_root, default_root)
-        return self.model_copy(update=given | {"rows": rows, "pretrain_seeds": self._pretrain_seeds()})
+        given["pretrain_seeds"] = seeds * count if len(seeds) == 1 else seeds
+        return self.model_copy(update=given | {"rows": rows})
 
     def fingerprint(self) -> str:
         """See ``Grid``."""
@@ -290,13 +288,6 @@ class MedVQAGrid(Grid):
             row["pretrain"] = [{**stage, "base": stage["base"].name} for stage in row["pretrain"]]
         stages = [stage.base for row in self.rows.values() for stage in row.pretrain]
         return declared.fingerprint_of(content, *dict.fromkeys([self.base, *stages]))
-
-    def _pretrain_seeds(self) -> tuple[int, ...]:
-        """One for each seed of fine-tuning; a single one serves all."""
-        given, count = self.pretrain_seeds or self.seeds, len(self.seeds)
-        if len(given) not in (1, count):
-            raise ConfigError(f"pretrain_seeds: give one for all, or one for each of the {count} seeds")
-        return given * count if len(given) == 1 else given
 
     def _row(self, name: str, row: Row, stages: tuple[Stage, ...]) -> Row:
         where, own = f"rows.{name}", row.pretrain
@@ -338,13 +329,6 @@ class MedVQAGrid(Grid):
         for place, stage in enumerate(row.pretrain):
             settings = {**stage.settings, **(start if place else {}), "output": "run"}
             declared.check_training(f"{where}.pretrain.{place}", stage.base, PRETRAIN_TASK, settings)
-
-    def _check_plot(self) -> None:
-        pointed = [name for name, row in self.rows.items() if row.point is not None]
-        if self.plot is None and pointed:
-            raise ConfigError(f"rows.{pointed[0]}.point: the grid has no `plot`")
-        if self.plot is not None and not pointed:
-            raise ConfigError("plot: no row has a point")
 
 
 def _rows(content: Any) -> dict[str, Row]:

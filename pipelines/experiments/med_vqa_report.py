@@ -16,7 +16,6 @@ from pipelines.experiments.med_vqa_grid import MedVQAGrid, Row
 from pipelines.experiments.render import Panel, draw, render
 from training.engine.checkpoint import METRICS
 from training.folders import write_text
-from training.statistics.intervals import per_cent
 from training.statistics.paired_tests import flips_for, holm
 from training.vqa import comparison
 from training.vqa.compare import as_json, as_markdown
@@ -105,7 +104,7 @@ def write_report(finished: Finished, docs: Path | None = None, *, part: bool = F
             panels = [_panel(table, finished.rows) for table in tables]
             written.append(file.with_suffix(".png"))
             draw(written[-1], panels, grid.title, grid.plot.x, grid.plot.marked, option)
-        write_text(file, _page(finished, tables, against, content["rows"], file), option)
+        write_text(file, _page(finished, tables, file, against=against, runs=content["rows"]), option)
         written.append(file)
     return written
 
@@ -147,7 +146,7 @@ def _training_runs(runs: Sequence[Path], *stages: Sequence[Path]) -> dict[str, A
 
 
 def _median_seconds(runs: Sequence[Path]) -> float | None:
-    seconds = [timed.seconds for timed in map(timing, runs) if timed is not None]
+    seconds = [timed["seconds"] for timed in map(timing, runs) if timed is not None]
     return median(seconds) if seconds else None
 
 
@@ -179,24 +178,18 @@ def _lines(table: comparison.Table, rows: Sequence[Row]) -> dict[str, dict[float
     return lines
 
 
-def _page(
-    finished: Finished,
-    tables: Sequence[comparison.Table],
-    against: Sequence[Against],
-    runs: Mapping[str, Any],
-    file: Path,
-) -> str:
+def _page(finished: Finished, tables: Sequence[comparison.Table], file: Path, **results: Any) -> str:
     """The report that stands in ``file``, beside its plot."""
     folders = [run for stages in finished.folders.values() for runs in stages for run in runs]
     return render(
-        "med_vqa", finished=finished, grid=finished.grid, against=against, runs=runs, file=file,
+        "med_vqa", finished=finished, grid=finished.grid, file=file, **results,
         comparison=as_markdown(tables, DRAWS).split("\n", 2)[2],  # without its title
         manifest=Manifest.load(finished.grid.dataset, "questions"), paper=paper("med_vqa"),
         titles={row.name: row.title for row in finished.selected},
         protocols=[(table, _protocol(table)) for table in tables], times=list(map(timing, folders)),
         versions={name: version(name) for name in ("torch", "transformers", "open_clip_torch")},
         points=sorted({row.point.x for row in finished.rows if row.point is not None}),
-        lines=lambda table: _lines(table, finished.rows), accuracy=_accuracy, cell=_cell, per_cent=per_cent,
+        lines=lambda table: _lines(table, finished.rows), accuracy=_accuracy,
     )  # fmt: skip
 
 
@@ -206,7 +199,3 @@ def _protocol(table: comparison.Table) -> str:
     if protocol != "image_disjoint":
         return protocol
     return f"{protocol}, {'folds' if ',' in folds else 'fold'} {folds}"
-
-
-def _cell(accuracy: Accuracy | None) -> str:
-    return "–" if accuracy is None else accuracy.text

@@ -1,6 +1,5 @@
 """Base of every plan: stages of jobs, checks before them, and finished runs that are not replaced unless told to."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,16 +117,9 @@ def _difference(job: TrainingJob, settings_only: bool) -> str:
         setting = _other_setting(job)
         if setting or settings_only or not all(path.exists() for path in job.needs):
             return setting
-        return "" if _key_in(job.folder) == job.key() else _OTHER_DATA
+        return "" if job.key() in job.finished_key() else _OTHER_DATA
     except (KGTargetsError, OSError):
         return ""  # a damaged store, or images that are gone: the job itself fails by it, before it replaces anything
-
-
-def _key_in(folder: Path) -> str | None:
-    try:
-        return str(json.loads((folder / FINISHED).read_text(encoding="utf-8"))["key"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _other_setting(job: TrainingJob) -> str:

@@ -1,11 +1,11 @@
 """Pages from templates, their figures in per cent, and their pictures; written whole or not at all."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import training.rendering
@@ -60,12 +60,13 @@ def draw(path: Path, panels: Sequence[Panel], title: str, x: str, marked: float 
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         for rank, (name, line) in enumerate(panel.lines.items()):
-            values = sorted(line)
+            values, means = sorted(line), [line[value].mean for value in sorted(line)]
             shift = _APART * (rank - (len(panel.lines) - 1) / 2)
+            ends = [[line[value].low for value in values], [line[value].high for value in values]]
             axes.errorbar(
                 [places[value] + shift for value in values],
-                [100 * line[value].mean for value in values],
-                yerr=_bars([line[value] for value in values]),
+                100 * np.array(means),
+                yerr=100 * np.nan_to_num(np.abs(np.subtract(ends, means))),  # no bar where there is no interval
                 color=COLOURS[rank % len(COLOURS)], marker="o", markersize=4, linewidth=1.4, elinewidth=0.8,
                 capsize=2, label=name,
             )  # fmt: skip
@@ -83,9 +84,3 @@ def draw(path: Path, panels: Sequence[Panel], title: str, x: str, marked: float 
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9)
     with whole_file(path, option) as partial:
         figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
-
-
-def _bars(intervals: Sequence[Interval]) -> list[list[float]]:
-    """Lengths below and above the means, per cent; none where there is no interval."""
-    known = [(100 * (one.mean - one.low), 100 * (one.high - one.mean)) for one in intervals]
-    return [[0.0 if math.isnan(length) else length for length in side] for side in zip(*known, strict=True)]

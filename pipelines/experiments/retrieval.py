@@ -5,6 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
 
 import kg_targets
 import training.retrieval
@@ -22,7 +27,7 @@ from training.data.sources import open_source
 from training.engine.checkpoint import FINISHED
 from training.retrieval import measures
 from training.retrieval.config import EvalConfig
-from training.retrieval.zero_shot import tasks
+from training.retrieval.zero_shot import Task, tasks
 
 FOLDS, STORES, RUNS, SCORES = "folds", "stores", "runs", "scores"
 _NEAR = 3
@@ -261,17 +266,10 @@ def check_measures(grid: RetrievalGrid, labels: Labels | None) -> None:
 
 
 def measure_names(config: EvalConfig, labels: measures.LabelSets) -> list[str]:
-    """Names of everything that ``training.retrieval.measures.measure_run`` measures, with these labels for P@K."""
-    names = []
-    for view in config.views:
-        names += [
-            measures.cui_name(view, variant, k)
-            for variant in config.cui_variants
-            for k in measures.CUI_DEPTHS
-        ]
-        names += [measures.label_name(view, columns, k) for columns in labels for k in measures.LABEL_DEPTHS]
-    if config.recall:
-        names += [f"{view.prefix}Recall@{k}" for view in measures.PAIR_VIEWS for k in measures.PAIR_DEPTHS]
-    for label in config.zero_shot:
-        names += [f"zero-shot {label} accuracy", f"zero-shot {label} balanced accuracy"]
-    return names
+    """Names of all measures of an evaluation with these labels for P@K: those that one image without concepts has."""
+    one, none = np.zeros(1, dtype=np.int64), sparse.csr_array((1, 1), dtype=np.float32)
+    image: Any = SimpleNamespace(
+        cuis=none, caption_codes=one, label=lambda _: ["none"], excluded=lambda _: one
+    )
+    classified = [Task(label, ("none",), ()) for label in config.zero_shot]
+    return list(measures.measure_chance(image, labels, config, classified))

@@ -14,7 +14,7 @@ from kg_targets.manifest import Manifest
 from kg_targets.manifest.record import Record
 from pipelines.audit.report import to_json
 from pipelines.experiments.grid import paper
-from pipelines.experiments.job import Timing, timing
+from pipelines.experiments.job import timing
 from pipelines.experiments.render import LEVEL, paragraphs, render
 from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results
 from pipelines.experiments.retrieval_grid import CHANCE, Official, RetrievalGrid
@@ -176,7 +176,7 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
             "title": grid.rows[row].title,
             "paper": grid.rows[row].figures,
             "command": grid.command(out, _threads(times[row]), row),
-            "seconds": median(timed.seconds for timed in times[row]) if times[row] else None,
+            "seconds": median(timed["seconds"] for timed in times[row]) if times[row] else None,
             "runs": len(runs[row]),
             "softness": softness(runs[row]),
         }
@@ -191,9 +191,9 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
     }
 
 
-def _threads(times: Sequence[Timing]) -> int | None:
+def _threads(times: Sequence[Mapping[str, Any]]) -> int | None:
     """CPU threads of all runs; ``None`` where they differ or nobody knows."""
-    found = {timed.threads for timed in times}
+    found = {timed["threads"] for timed in times}
     return found.pop() if len(found) == 1 else None
 
 

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kg_targets.store.block import case_codes
 from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results, RowResult, Subset
 from training.errors import ConfigError, DataError
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.score_sheets import ScoreSheet, pool
-from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval
+from training.statistics.intervals import IntArray, Interval, case_interval
 from training.statistics.paired_tests import Comparison, Pair, compare_all, flips_for, holm
 from training.statistics.seed_variance import t_test
 
@@ -70,8 +69,11 @@ def analyse(
     shown = [one for one in design.contrasts if one.row in sheets and one.baseline in sheets]
     hypotheses = (design.primary, *family) if tested else ()
     by_chance, *by_row = _intervals([pooled.chance, *pooled.means.values()], pooled.cases, design)
+    sections: dict[str, list[str]] = {}
+    for name, scored in pooled.chance.items():
+        sections.setdefault(scored.section, []).append(name)
     return Results(
-        sections=_sections(pooled.chance),
+        sections=sections,
         images=len(pooled.image_ids),
         cases=len(np.unique(pooled.cases)),
         folds={name: int((pooled.folds == code).sum()) for code, name in enumerate(pooled.fold_names)},
@@ -161,13 +163,6 @@ def _check(design: Design, sheets: Sheets, pooled: _Pooled) -> None:
             )
 
 
-def _sections(measures: Measures) -> dict[str, list[str]]:
-    sections: dict[str, list[str]] = {}
-    for name, scored in measures.items():
-        sections.setdefault(scored.section, []).append(name)
-    return sections
-
-
 def _intervals(scores: Sequence[Measures], cases: IntArray, design: Design) -> list[dict[str, Interval]]:
     """Measure by measure: all have scored the same queries in each, so that they share the bootstrap's samples."""
     found: list[dict[str, Interval]] = [{} for _ in scores]
@@ -223,8 +218,8 @@ def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design:
     pair = _pair(pooled, hypothesis, kept)
     averaged, cases, folds = pair.scores - pair.baseline, pooled.cases[kept], pooled.folds[kept]
     by_fold = {
-        name: mean_of(_part(averaged, pair.strata, folds == code))
-        for code, name in enumerate(pooled.fold_names)
+        name: mean_of(Scored(averaged[own], "", None if pair.strata is None else pair.strata[own]))
+        for name, own in ((name, folds == code) for code, name in enumerate(pooled.fold_names))
     }
     ours, theirs = pooled.seeds[contrast.row], pooled.seeds[contrast.baseline]
     if len(ours) == 1:
@@ -232,10 +227,6 @@ def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design:
     by_seed = np.stack([ours[seed][measure].values - theirs[seed][measure].values for seed in ours])
     found = t_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
     return Difference(found.interval, by_fold, found.noise, found.p)
-
-
-def _part(values: FloatArray, classes: IntArray | None, kept: NDArray[np.bool_]) -> Scored:
-    return Scored(values[kept], "", None if classes is None else classes[kept])
 
 
 def _given_models(

@@ -50,7 +50,7 @@ def test_pairs_within_and_between_cases_are_what_they_say() -> None:
 def test_most_similar_pairs_are_the_greedy_choice_with_each_image_once(
     store: TargetStore, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.audit.subjects._CHUNK_BYTES", 1)  # one row at a time
+    monkeypatch.setattr("pipelines.audit.similarity._CHUNK_BYTES", 1)  # one row at a time
     cases = Subjects((store,)).cases
     best, identical = pairs.survey(store, cases)
     found = pairs.most_similar_pairs(store, cases, best, count, seed=0)

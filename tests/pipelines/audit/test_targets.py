@@ -14,13 +14,8 @@ from kg_targets.errors import ConfigError
 from kg_targets.store import TargetStore
 from pipelines.audit import agreement, shape
 from pipelines.audit.report import Section, Table, cells, measure, significant, to_json
-from pipelines.audit.subjects import (
-    EvaluationSettings,
-    Subjects,
-    best_with_ties,
-    parse_batch_sizes,
-    similarity_chunks,
-)
+from pipelines.audit.similarity import best_with_ties, similarity_chunks
+from pipelines.audit.subjects import EvaluationSettings, Subjects, parse_batch_sizes
 from tests.builds import RICH, build
 
 FAST = EvaluationSettings(bootstrap=100, flips=100, batches=3, batch_sizes=(4, 8), neighbors=3)
@@ -118,7 +113,7 @@ def test_an_unknown_image_scores_exactly_what_chance_does(store: TargetStore) ->
 
 
 def test_chunks_equal_the_stores_own_blocks(store: TargetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.audit.subjects._CHUNK_BYTES", 1)
+    monkeypatch.setattr("pipelines.audit.similarity._CHUNK_BYTES", 1)
     chunks = list(similarity_chunks(store.factors, store.factors))
     assert len(chunks) == len(store)
     whole = np.concatenate([block for _, block in chunks])

@@ -1,0 +1,92 @@
+"""Similarities of images, and rankings by them in which ties are not broken.
+
+Targets tie often: two captions that assert the same concepts have the same factor. Any fixed order among ties (by row,
+say) would favour images that happen to stand together in the file, such as neighbouring cases. So nothing here
+breaks ties: measures take the expected value over all orders of each group of ties, in closed form (McSherry and
+Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores").
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from kg_targets.scoring.factors import TIE_RESOLUTION
+from training.statistics.intervals import FloatArray, IntArray
+
+Factors: TypeAlias = "sparse.csr_array | NDArray[np.float32]"
+"""Unit vectors, or zeros for unknown images; sparse over concepts or dense."""
+_CHUNK_BYTES = 32 * 2**20
+
+
+def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slice, FloatArray]]:
+    """Similarities of all queries with the whole gallery, some queries at a time.
+
+    Args:
+        queries: unit vectors or zeros, [Q, D], sparse or dense.
+        gallery: the same, [N, D].
+
+    Yields:
+        The chunk's rows and their similarities, float64 [chunk, N]; never [Q, N] at once.
+    """
+    rows, width = queries.shape
+    chunk = max(1, _CHUNK_BYTES // (8 * max(gallery.shape[0], width, 1)))
+    right = gallery.astype(np.float64)
+    for start in range(0, rows, chunk):
+        part = queries[start : start + chunk].astype(np.float64)
+        # Sparse times dense gives the dense block directly, without the indices of a sparse product.
+        dense = part if isinstance(part, np.ndarray) else part.toarray()
+        yield (
+            slice(start, start + dense.shape[0]),
+            np.ascontiguousarray(np.asarray(right @ np.ascontiguousarray(dense.T)).T),
+        )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best of one row; groups of ties are whole, so there may be more columns than wanted."""
+
+    columns: IntArray
+    """int64 [M], best first."""
+    starts: IntArray
+    """int64 [T]: where each group of ties begins in ``columns``."""
+
+    @property
+    def sizes(self) -> IntArray:
+        """int64 [T]: members of each group."""
+        return np.diff(np.append(self.starts, len(self.columns)))
+
+    def expected(self, values: FloatArray, depth: int) -> FloatArray:
+        """Mean of ``values`` (float64 [M]) at each of the first ``depth`` ranks, over all orders of the ties."""
+        if not len(self.columns):
+            return np.zeros(0)
+        means = np.add.reduceat(values, self.starts) / self.sizes
+        return np.repeat(means, self.sizes)[:depth]
+
+    def inclusion(self, depth: int) -> FloatArray:
+        """Probability of each column to be among the first ``depth``, float64 [M]."""
+        share = np.clip((depth - self.starts) / np.maximum(self.sizes, 1), 0.0, 1.0)
+        return np.repeat(share, self.sizes)
+
+
+def best_with_ties(scores: FloatArray, depth: int) -> Ranking:
+    """The ``depth`` best columns of a row and whatever ties with the last of them.
+
+    Scores closer than 1e-6 in order count as equal, which float32 factors cannot tell apart; −inf marks columns that
+    do not take part.
+
+    Args:
+        scores: float64 [N].
+        depth: ranks wanted, ≥ 1.
+    """
+    present = np.flatnonzero(scores > -np.inf)
+    if len(present) > depth:
+        least = np.partition(scores[present], len(present) - depth)[len(present) - depth]
+        present = present[scores[present] >= least - TIE_RESOLUTION]
+    order = present[np.argsort(-scores[present], kind="stable")]
+    gaps = -np.diff(scores[order]) > TIE_RESOLUTION
+    starts = np.flatnonzero(np.concatenate([[True], gaps])) if len(order) else np.zeros(0, np.int64)
+    return Ranking(order.astype(np.int64), starts.astype(np.int64))
