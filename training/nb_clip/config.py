@@ -59,7 +59,7 @@ class PolicyConfig:
     threshold: float | None = None
     """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
     saturation: float = 1.0
-    """Evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+    """Evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
     identity_mix_start: float = 0.0
     """Weight w of the identity in soft targets, (1 - w)*P + w*I, at the first step, in [0, 1]; 0: no mix."""
     identity_mix_share: float = 0.25
