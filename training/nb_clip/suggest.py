@@ -1,4 +1,4 @@
-"""Which policy to begin with on a store: ``kg-targets suggest-policy --store FOLDER --batch-size 256``.
+"""Suggest a policy for a store: ``kg-targets suggest-policy --store FOLDER --batch-size 256``.
 
 What was learned on MedPix (docs/results/search.md) is carried over by what a batch's targets are like, not by the
 temperature itself: similarities of another ontology, extractor or batch size lie elsewhere, and the same temperature
@@ -83,7 +83,7 @@ def suggest_policy(store: TargetStore, batch_size: int, *, seed: int = 0) -> Sug
 
 
 def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pairs]]":
-    """Similarities of random batches and who may be whose soft positive."""
+    """Similarities of random batches and which pairs may be soft positives."""
     generator = torch.Generator().manual_seed(seed)
     known, cases = torch.as_tensor(store.known), torch.as_tensor(case_codes(store.group_ids))
     blocks = []
