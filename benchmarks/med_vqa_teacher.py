@@ -56,10 +56,10 @@ from training.engine.loop import Loop
 from training.engine.session import be_deterministic
 from training.med_vqa.model.transport import inner_tokens, transport_loss
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
-from training.med_vqa.pretrain.labels import LabelBuilder
 from training.med_vqa.pretrain.losses import matching_loss
 from training.med_vqa.pretrain.model import PretrainingModel, length_groups
 from training.med_vqa.pretrain.run import PretrainRun, Step, prepare_run
+from training.med_vqa.pretrain.soft_labels import LabelBuilder
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 ONE, TWO = (CONFIGS / f"med_vqa_pretrain_medpix_small{end}.yaml" for end in ("", "_two"))

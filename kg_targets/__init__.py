@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kg_targets.ontology import Ontology as Ontology
     from kg_targets.store import TargetStore as TargetStore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Manifest", "Ontology", "TargetStore", "__version__"]
 __getattr__, __dir__ = lazy_names(
     __name__,

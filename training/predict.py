@@ -75,7 +75,7 @@ def work(options: argparse.Namespace) -> None:
     saved = Saved.of(Path(options.model))
     answerer = saved.answerer(options.precision)
     found = answer_pairs(answerer, pairs, mode=options.mode, k=options.k, top=options.top)
-    cut = [answerer.tokens([pair.question]).cut > 0 for pair in pairs]
+    cut = [answerer.tokens([pair.question]).truncated > 0 for pair in pairs]
     for number, (pair, long) in enumerate(zip(pairs, cut, strict=True), start=1):
         note = f"note: question {number} ({pair.question[:40]}…)"
         if long:

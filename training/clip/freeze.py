@@ -17,7 +17,7 @@ from torch import nn
 from training.clip.config import ModelConfig
 from training.errors import ConfigError, one_line
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _REFUSALS = (
     AssertionError, AttributeError, ImportError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
@@ -57,7 +57,7 @@ def freeze(model: nn.Module, config: ModelConfig) -> None:
         _checkpoint_gradients(towers)
     hold_in_eval(_frozen(model))
     if config.freeze_batch_norm:
-        hold_in_eval(module for module in model.modules() if isinstance(module, _BATCH_NORMS))
+        hold_in_eval(module for module in model.modules() if isinstance(module, BATCH_NORMS))
 
 
 def hold_in_eval(modules: Any) -> None:

@@ -8,7 +8,7 @@ policies are those of ``kg_targets/losses/registry.py``.
 from dataclasses import dataclass, field
 
 from kg_targets.losses.registry import LOSSES, POLICIES
-from training.checks import given, one_of, within
+from training.checks import all_within, given, one_of, within
 from training.clip.config import ModelConfig
 from training.data.config import DataConfig
 from training.engine.config import OptimConfig, RunConfig
@@ -23,7 +23,7 @@ class LossConfig:
         default="semantic_matching",
         metadata={"choices": [f"{name} ({loss.summary})" for name, loss in LOSSES.items()]},
     )
-    """What is minimised."""
+    """Loss to minimise."""
     mask_same_case: bool = True
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
     init_bias: float = -10.0
@@ -35,10 +35,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         one_of("loss.name", self.name, tuple(LOSSES))
-        within("loss.init_bias", self.init_bias, -100, 100)
-        if self.micro_batch is not None:
-            within("loss.micro_batch", self.micro_batch, 1, None)
-        within("loss.device_factors_mb", self.device_factors_mb, 0, None)
+        all_within("loss.", self, init_bias=(-100, 100), micro_batch=(1, None), device_factors_mb=(0, None))
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,13 @@ class PolicyConfig:
     )
     """Target policy; semantic_matching only."""
     temperature: float | None = None
-    """Of softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
+    """For softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
     alpha: float = 0.7
     """Probability the true pair keeps: exactly (fixed_mass, uniform, same_case) or at least (evidence), in (0, 1]."""
     threshold: float | None = None
     """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
     saturation: float = 1.0
-    """Evidence: summed weight of relatives at which a row is as soft as it gets, > 0."""
+    """Evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
     identity_mix_start: float = 0.0
     """Weight w of the identity in soft targets, (1 - w)*P + w*I, at the first step, in [0, 1]; 0: no mix."""
     identity_mix_share: float = 0.25
@@ -67,14 +64,9 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         one_of("policy.name", self.name, tuple(POLICIES))
-        if self.temperature is not None:
-            within("policy.temperature", self.temperature, 1e-6, None)
-        within("policy.alpha", self.alpha, 1e-6, 1)
-        within("policy.saturation", self.saturation, 1e-6, None)
-        within("policy.identity_mix_start", self.identity_mix_start, 0, 1)
-        within("policy.identity_mix_share", self.identity_mix_share, 1e-6, 1)
-        if self.threshold is not None:
-            within("policy.threshold", self.threshold, -1, 0.999999)
+        all_within("policy.", self, temperature=(1e-6, None), alpha=(1e-6, 1), saturation=(1e-6, None))
+        all_within("policy.", self, identity_mix_start=(0, 1), identity_mix_share=(1e-6, 1))
+        all_within("policy.", self, threshold=(-1, 0.999999))
 
     @property
     def used_temperature(self) -> float:

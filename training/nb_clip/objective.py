@@ -23,17 +23,17 @@ from torch import Tensor, nn
 
 from kg_targets.losses.contrastive import ContrastiveBatch, gather_features, measure
 from kg_targets.losses.registry import LOSSES
+from training.clip.freeze import BATCH_NORMS
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.batch_targets import Targets
 from training.nb_clip.config import LossConfig
 
 RandomState = tuple[Tensor, Tensor | None]
-"""Of the generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
+"""State of the generators that dropout and the like draw from: the CPU's, and the device's on CUDA."""
 Encode = Callable[[int, int], dict[str, Tensor]]
 """Features (and logit_scale, logit_bias) of the images and texts start … stop − 1 of the local batch."""
 FEATURES = ("image_features", "text_features")
 SCALARS = ("logit_scale", "logit_bias")
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class NBClipObjective:
@@ -171,7 +171,7 @@ def refuse_batch_norm(model: nn.Module) -> None:
         ConfigError: a BatchNorm layer of it is in training mode.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _BATCH_NORMS) and module.training:
+        if isinstance(module, BATCH_NORMS) and module.training:
             raise ConfigError(
                 f"loss.micro_batch: {name} normalises by the images of one forward pass, so that micro-batches would "
                 "not give the whole batch's gradient; set --model.freeze_batch_norm=true or --loss.micro_batch=null"

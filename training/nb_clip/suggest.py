@@ -1,4 +1,4 @@
-"""Which policy to begin with on a store: ``kg-targets suggest-policy --store FOLDER --batch-size 256``.
+"""Suggest a policy for a store: ``kg-targets suggest-policy --store FOLDER --batch-size 256``.
 
 What was learned on MedPix (docs/results/search.md) is carried over by what a batch's targets are like, not by the
 temperature itself: similarities of another ontology, extractor or batch size lie elsewhere, and the same temperature
@@ -22,10 +22,10 @@ from training.nb_clip.config import PolicyConfig
 
 ALPHA = 0.7
 """Mass that the true pair keeps: the best on dev of the values tried."""
-RELATIVES = 7.0
-"""Effective number of relatives, exp(entropy of the soft part), of the best setting on dev."""
+SOFT_POSITIVES = 7.0
+"""Effective number of soft positives, exp(entropy of the soft part), of the best setting on dev."""
 LEAST_RELATED = 0.05
-"""Share of rows with a relative of any similarity below which soft targets are label smoothing."""
+"""Share of rows with a soft positive of any similarity below which soft targets are label smoothing."""
 BATCHES = 8
 TEMPERATURES = (1e-3, 1.0)
 """Range of the temperature, units of similarity."""
@@ -38,10 +38,10 @@ class Suggestion:
 
     policy: PolicyConfig
     """``identity`` where the store knows too little: train with ``loss.name info_nce`` then."""
-    relatives: float
-    """Effective number of relatives of a row that has any, under this policy; 0 for identity."""
+    soft_positives: float
+    """Effective number of soft positives of a row that has any, under this policy; 0 for identity."""
     related: float
-    """Share of rows that have a relative with a similarity above 0."""
+    """Share of rows that have a soft positive with a similarity above 0."""
     reason: str
     """One sentence."""
 
@@ -67,25 +67,23 @@ def suggest_policy(store: TargetStore, batch_size: int, *, seed: int = 0) -> Sug
     blocks = list(_blocks(store, batch_size, seed))
     related = sum(_related(*block) for block in blocks) / len(blocks)
     if related < LEAST_RELATED:
-        reason = (
-            f"only {related:.1%} of rows have a relative with any similarity: there is nothing to soften by"
-        )
+        reason = f"only {related:.1%} of rows have a soft positive with any similarity: there is nothing to soften by"
         return Suggestion(PolicyConfig(name="identity"), 0.0, related, reason)
     low, high = map(math.log, TEMPERATURES)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if _relatives(blocks, math.exp(middle)) > RELATIVES else (middle, high)
+        low, high = (
+            (low, middle) if _soft_positives(blocks, math.exp(middle)) > SOFT_POSITIVES else (middle, high)
+        )
     temperature = float(f"{math.exp(low):.2g}")
-    found = _relatives(blocks, temperature)
-    reason = (
-        f"soft mass spread over {found:.1f} relatives in batches of {batch_size:,}, true pairs keep {ALPHA:g}"
-    )
+    found = _soft_positives(blocks, temperature)
+    reason = f"soft mass spread over {found:.1f} soft positives in batches of {batch_size:,}, true pairs keep {ALPHA:g}"
     policy = PolicyConfig(name="fixed_mass", alpha=ALPHA, temperature=temperature)
     return Suggestion(policy, found, related, reason)
 
 
 def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pairs]]":
-    """Similarities of random batches and who may be whose relative."""
+    """Similarities of random batches and which pairs may be soft positives."""
     generator = torch.Generator().manual_seed(seed)
     known, cases = torch.as_tensor(store.known), torch.as_tensor(case_codes(store.group_ids))
     blocks = []
@@ -101,7 +99,7 @@ def _related(similarity: Tensor, pairs: Pairs) -> float:
     return float(((similarity > 0) & pairs.soft_positives).any(dim=1).float().mean())
 
 
-def _relatives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) -> float:
+def _soft_positives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) -> float:
     """Mean over rows of exp(entropy of the soft part)."""
     counts = []
     for similarity, pairs in blocks:

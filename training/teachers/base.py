@@ -27,7 +27,7 @@ class ImageTexts:
     image_ids: Sequence[str]
     captions: Sequence[str]
     source: ImageSource | None
-    """Where the images are; None for a teacher that reads none."""
+    """Source of the images; None for a teacher that reads none."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ImageVectors:
     factors: FloatArray
     """float32 ``[R, D]``: unit vectors; zeros for an image that could not be read."""
     broken: dict[int, str]
-    """Row to what is wrong with its image."""
+    """Row to the problem with its image."""
 
 
 class Teacher(ABC):

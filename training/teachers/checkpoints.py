@@ -62,14 +62,11 @@ def fill(model: nn.Module, weights: Weights, where: str) -> None:
     Raises:
         CheckpointError: a parameter is missing, left over or of another shape.
     """
-    own = model.state_dict()
-    _all_placed(
-        [name for name in own if name not in weights], [name for name in weights if name not in own], where
-    )
     try:
-        model.load_state_dict({name: value for name, value in weights.items() if name in own}, strict=False)
+        found = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{where}: {explain(error)}") from error
+    _all_placed(found.missing_keys, found.unexpected_keys, where)
 
 
 def filled(kind: type[PreTrainedModel], config: PretrainedConfig, weights: Weights, where: str) -> Any:

@@ -101,7 +101,7 @@ class Encoder(Teacher):
         return features
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
-        """What ``tokens`` gave to ``[B, D]``, projected, of any length."""
+        """Output of ``tokens`` to ``[B, D]``, projected, of any length."""
         features: Tensor = self.model.encode_text(**tokens)
         return features
 
@@ -119,7 +119,7 @@ class Encoder(Teacher):
             return nn.functional.normalize(self.encode_text(tokens).float(), dim=-1)
 
     def images(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> ImageVectors:
-        """See ``Teacher``; an image that cannot be read is told in ``broken``."""
+        """See ``Teacher``; unreadable images are listed in ``broken``."""
         factors = np.zeros((len(rows), self.dim), dtype=np.float32)
         broken: dict[int, str] = {}
         for start, found in self._prepared(pairs, rows):
@@ -153,7 +153,7 @@ class Encoder(Teacher):
         return np.concatenate(parts)[[place[pairs.captions[row]] for row in rows.tolist()]]
 
     def _prepared(self, pairs: ImageTexts, rows: IntArray) -> Iterator[tuple[int, list[Tensor | str]]]:
-        """Batch by batch, from which place on: images as the tower takes them, or what is wrong with them."""
+        """Batch by batch, from which place on: images as the tower takes them, or the problem with them."""
         source = pairs.source
         if source is None:
             raise DataError(f"teacher {self.name} reads images: say where they are")
@@ -203,7 +203,11 @@ def configuration(config: Any) -> Any:
     Args:
         config: a ``PretrainedConfig``.
     """
-    return _kept(json.loads(config.to_json_string(use_diff=False)))
+
+    def kept(entries: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in entries.items() if name not in _VOLATILE}
+
+    return json.loads(config.to_json_string(use_diff=False), object_hook=kept)
 
 
 def vocabulary(tokenizer: Any) -> Any:
@@ -221,12 +225,6 @@ def vocabulary(tokenizer: Any) -> Any:
     if hasattr(inner, "bpe_ranks"):
         return [sides, inner.encoder, list(inner.bpe_ranks)]
     return [sides, inner.get_vocab(), inner.all_special_tokens]
-
-
-def _kept(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _kept(inner) for name, inner in value.items() if name not in _VOLATILE}
-    return [_kept(inner) for inner in value] if isinstance(value, list) else value
 
 
 _AXES = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}

@@ -15,7 +15,7 @@ from training.errors import CheckpointError, ConfigError
 from training.teachers.encoder import Encoder, configuration
 
 _PLACES = ("hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained")
-"""Where towers came from before their weights did; what Hugging Face's are like is stated in full beside it."""
+"""Entries on where towers came from; the configuration of a Hugging Face tower is stated in full beside them."""
 
 
 class OpenClipTeacher(Encoder):

@@ -41,7 +41,7 @@ PARTS = {
     "text_projection": "text_projection_layer.pth",
 }
 LOGIT_SCALE = 4.4292
-"""Of the published model (R: stated by users of its three files, which lack it)."""
+"""ln of the published model's scale (R: stated by users of its three files, which lack it)."""
 CONTEXT = 77
 
 

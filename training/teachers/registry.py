@@ -16,7 +16,7 @@ import torch
 
 from training.arguments import read_config
 from training.checks import given
-from training.errors import CheckpointError, ConfigError, KGTargetsError
+from training.errors import CheckpointError, ConfigError
 from training.teachers.base import Teacher
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "teachers"
@@ -89,7 +89,8 @@ def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
     try:
         return _class(config.kind)(config.source, path.stem, place)
     except (CheckpointError, ConfigError) as error:
-        raise _with_advice(error, config) from error
+        advice = " ".join(config.how_to_get.split())
+        raise type(error)(f"{config.title}: {error}{f'. {advice}' if advice else ''}") from error
 
 
 def slug(teacher: Teacher) -> str:
@@ -110,11 +111,6 @@ def _short_name(kind: str, source: str) -> str:
         return "none"
     name, comma, weights = source.partition(",")
     return f"{kind}:{Path(name).name}" + (f",{Path(weights).name}" if comma else "")
-
-
-def _with_advice(error: KGTargetsError, config: TeacherConfig) -> KGTargetsError:
-    advice = " ".join(config.how_to_get.split())
-    return type(error)(f"{config.title}: {error}. {advice}" if advice else f"{config.title}: {error}")
 
 
 def named_teachers() -> list[str]:

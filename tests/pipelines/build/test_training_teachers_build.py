@@ -24,7 +24,7 @@ from tests.builds import CAPTIONS, build, write_split
 from tests.training.teachers.checkpoints import write_hf_clip
 from training.data.sources import open_source
 from training.med_vqa.pretrain.config import SoftLabelConfig
-from training.med_vqa.pretrain.labels import LabelSource, similarities
+from training.med_vqa.pretrain.soft_labels import LabelSource, similarities
 from training.teachers.encoder import Encoder
 from training.teachers.online import OnlineTeacher
 from training.teachers.registry import TEACHERS, open_teacher

@@ -10,7 +10,7 @@ from kg_targets.losses.policies import fixed_mass_policy, pair_structure
 from tests.processes import kg_targets
 from tests.training.tiny import write_store
 from training.errors import ConfigError
-from training.nb_clip.suggest import ALPHA, RELATIVES, suggest_policy
+from training.nb_clip.suggest import ALPHA, SOFT_POSITIVES, suggest_policy
 
 main = kg_targets("suggest-policy")
 
@@ -38,17 +38,17 @@ def similarities(size: int, scale: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize("scale", [1.0, 0.2])
 @pytest.mark.parametrize("batch", [64, 256])
-def test_soft_mass_goes_to_as_many_relatives_as_promised_on_any_scale(scale: float, batch: int) -> None:
+def test_soft_mass_goes_to_as_many_soft_positives_as_promised_on_any_scale(scale: float, batch: int) -> None:
     found = suggest_policy(Store(similarities(256, scale)), batch)  # type: ignore[arg-type]
     assert found.policy.name == "fixed_mass" and found.policy.alpha == ALPHA
-    assert found.relatives == pytest.approx(RELATIVES, rel=0.15)
+    assert found.soft_positives == pytest.approx(SOFT_POSITIVES, rel=0.15)
     whole = torch.as_tensor(similarities(256, scale))
     pairs = pair_structure(whole)
     targets = fixed_mass_policy(whole, ALPHA, found.policy.used_temperature, pairs=pairs).double().numpy()
     if batch == 256:  # every batch is the whole store: the same number by hand
         soft = np.where(np.eye(256, dtype=bool), 0, targets) / (1 - ALPHA)
         entropy = -np.sum(np.where(soft > 0, soft * np.log(np.where(soft > 0, soft, 1)), 0), axis=1)
-        assert np.exp(entropy).mean() == pytest.approx(found.relatives, rel=1e-3)
+        assert np.exp(entropy).mean() == pytest.approx(found.soft_positives, rel=1e-3)
 
 
 def test_similarities_ten_times_smaller_get_a_temperature_ten_times_smaller() -> None:

@@ -80,24 +80,20 @@ class Answerer:
         self._model.to(self._device)  # type: ignore[arg-type]  # transformers' wrapper hides the argument
         self._longest_question = min(max_question_tokens, self._model.text.config.max_position_embeddings)
         longest_answer = self._model.decoder.config.max_position_embeddings - 1
-        self._med_vqa = med_vqa
+        self.preprocess: Callable[[Image.Image], Tensor] = med_vqa.preprocess
+        """An image, mode L or RGB, to the model's input, float32 ``[3, S, S]``."""
         self.candidates = Candidates.of(answers.candidates, self._tokenizer, longest_answer)
-        """What ranking chooses from."""
+        """Answers that ranking chooses from."""
         self._knowledge = knowledge_as_tokens(answers.knowledge, self._tokenizer)
 
-    @cached_property
-    def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """An image, mode L or RGB, to the model's input, float32 ``[3, S, S]``."""
-        return self._med_vqa.preprocess
-
     def tokens(self, questions: Sequence[str]) -> Tokens:
-        """Questions as the model reads them; ``cut`` of them were too long and lost their end."""
+        """Questions as the model reads them; ``truncated`` of them were too long."""
         return questions_as_tokens(questions, self._tokenizer, self._longest_question)
 
     def knows(self, question: str) -> bool:
-        """Whether any word piece of a question is in the vocabulary."""
-        asked: set[int] = set(self.tokens([question]).ids[0].tolist())
-        return not asked <= set(self._tokenizer.all_special_ids)
+        """True if any word piece of a question is in the vocabulary."""
+        pieces: set[int] = set(self.tokens([question]).ids[0].tolist())
+        return not pieces <= set(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
     def image_tokens(self, images: Images) -> Tensor:
@@ -156,7 +152,10 @@ class Answerer:
         answers: list[list[Answer]] = []
         with self._at_work():
             chooser = Chooser(self._model, self._tokenizer, self.candidates, k, top, self._chunk)
-            knowledge = self._knowledge_states()
+            knowledge = None
+            if len(self._knowledge):
+                ids, mask = self._knowledge.batch(torch.arange(len(self._knowledge)))
+                knowledge = self._model.knowledge(ids.to(self._device), mask.to(self._device))
             for start in range(0, len(questions), self._batch):
                 rows = torch.arange(start, min(start + self._batch, len(questions)))
                 here = given[start : start + self._batch]
@@ -191,13 +190,6 @@ class Answerer:
             answers = self.answer(None, [questions[row] for _, row in rows], image_tokens=seen, **options)
             yield from zip((row for _, row in rows), answers, strict=True)
 
-    def _knowledge_states(self) -> Tensor | None:
-        if not len(self._knowledge):
-            return None
-        ids, mask = self._knowledge.batch(torch.arange(len(self._knowledge)))
-        states: Tensor = self._model.knowledge(ids.to(self._device), mask.to(self._device))
-        return states
-
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """The model in eval mode and at the precision asked for; afterwards in the mode that it was in."""
@@ -216,11 +208,11 @@ class Saved:
     """A model folder, loaded, with what tells it from others and what is known of the run that trained it."""
 
     folder: Path
-    """Where its files are."""
+    """Folder of its files."""
     med_vqa: MedVQA
     answers: Answers
     training: TrainedOn | None
-    """What it was trained on, by its own record or else by the run that the folder belongs to; None: not known."""
+    """Its training, by its own record or else by the run that the folder belongs to; None: not known."""
 
     @classmethod
     def of(cls, folder: Path) -> "Saved":
@@ -241,16 +233,16 @@ class Saved:
 
     @property
     def recorded(self) -> TrainedOn:
-        """What is known of its training, or else the values without a record."""
+        """Its training, or defaults where that is not known."""
         return self.training or TrainedOn(self.answers.dataset, self.answers.protocol)
 
     @property
     def seed(self) -> int | None:
-        """Of the training, where it is known."""
+        """Seed of its training run, where it is known."""
         return None if self.training is None else self.training.seed
 
     def answerer(self, precision: str | None = None) -> Answerer:
-        """The model on the GPU, if there is one, at its training's precision unless told otherwise.
+        """The model on the GPU, if there is one, by default at the precision of its training run.
 
         Raises:
             DataError: a candidate cannot be ranked.
@@ -266,7 +258,7 @@ class Saved:
 
 
 def _of_run(run: Path, answers: Answers) -> TrainedOn | None:
-    """What a finished run's configuration tells of a model without a record; its questions, nothing tells."""
+    """Record of a model without one, from its finished run's configuration, which does not hold its questions."""
     if not (run / FINISHED).is_file():
         return None
     try:

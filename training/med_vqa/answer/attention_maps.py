@@ -1,4 +1,4 @@
-"""Where in an image the words of a question look: a map for each word, and a picture of all of them.
+"""Maps of the places in an image that the words of a question attend to, and a picture of all of them.
 
 | kind           | map of a word                                                                                   |
 |----------------|-------------------------------------------------------------------------------------------------|

@@ -20,7 +20,7 @@ from training.errors import ConfigError, DataError
 from training.folders import check_writable
 from training.med_vqa.answer.answerer import SHORTLIST, Saved
 from training.med_vqa.answer.modes import MODES, Answer
-from training.med_vqa.model.history import FIELD, Digests, as_json, from_json, told
+from training.med_vqa.model.history import FIELD, Digests, as_json, describe, from_json
 from training.med_vqa.model.images import ImageCondition, ImageTable
 from training.med_vqa.model.saving import MedVQA
 from training.vqa.answers import is_blank
@@ -30,9 +30,9 @@ from training.vqa.scores import accuracies, as_text
 
 PREDICTIONS = "predictions.csv"
 FORMAT = 2
-"""Of what is computed; predictions of another one are made again."""
+"""Version of what is computed; predictions of another one are made again."""
 REAL, SHUFFLED, BLANK = IMAGES = ("real", "shuffled", "blank")
-TOLD = 100
+PROGRESS = 100
 """Answers between two lines of progress."""
 
 
@@ -49,13 +49,13 @@ class EvalOptions:
     images: str = "real"
     """real, shuffled (every image stands for another one of the part) or blank (the mean colour)."""
     seed: int = 0
-    """Of the shuffle, >= 0."""
+    """Seed of the shuffle, >= 0."""
     precision: str = "fp32"
     """fp32, bf16 or fp16 (GPU only)."""
     max_broken: int = 0
     """Images that may be missing or unreadable, >= 0; their questions count as answered wrongly."""
     name: str = "model"
-    """What the model is called in comparisons: the same for all seeds and for its question-only baseline."""
+    """Name of the model in comparisons: the same for all seeds and for its question-only baseline."""
 
     def __post_init__(self) -> None:
         one_of("--mode", self.mode, tuple(MODES))
@@ -67,20 +67,24 @@ class EvalOptions:
 
 
 def check_fits(saved: Saved, split: Split, part: str) -> None:
-    """Refuse a cut that the model was not trained on: its training questions may be test questions there.
+    """Refuse a split that the model was not trained on: its training questions may be test questions there.
 
     A question counts as trained on whatever the data set's name. Those that the split repeats in its own train part
     are no reason to refuse; they are counted (``questions_trained_on``).
 
     Raises:
-        ConfigError: the model is of the same data set under another protocol, or of another cut; it was trained on
+        ConfigError: the model is of the same data set under another protocol, or of another split; it was trained
             questions of the part; or it is not recorded what it was trained on, and the part may be among it.
     """
     answers, training = saved.answers, saved.training
-    if training is None:
-        _check_unrecorded(split, part)
+    if training is None and (part != TEST or split.protocol == "image_disjoint"):
+        option = f"--split {part}" if part != TEST else f"--protocol {split.protocol}"
+        raise ConfigError(
+            f"{option}: it is not recorded what the model was trained on (give its finished run, or train it again), "
+            "so that only the official test part, under protocol paper or strict, can be answered"
+        )
     if answers.dataset == split.dataset:
-        _check_cut(saved, split)
+        _check_split(saved, split)
     if training is not None and training.digests is not None:
         own = Digests.of(split.part(part)) - Digests.of(split.train)
         leaked = len((training.digests & own).questions)
@@ -92,17 +96,7 @@ def check_fits(saved: Saved, split: Split, part: str) -> None:
             )
 
 
-def _check_unrecorded(split: Split, part: str) -> None:
-    unknown = (
-        "it is not recorded what the model was trained on (give its finished run, or train it again), so that"
-    )
-    if part != TEST:
-        raise ConfigError(f"--split {part}: {unknown} only the official test part can be answered")
-    if split.protocol == "image_disjoint":
-        raise ConfigError(f"--protocol {split.protocol}: {unknown} its test images may have been trained on")
-
-
-def _check_cut(saved: Saved, split: Split) -> None:
+def _check_split(saved: Saved, split: Split) -> None:
     answers, training = saved.answers, saved.training
     if answers.protocol != split.protocol:
         raise ConfigError(
@@ -113,7 +107,7 @@ def _check_cut(saved: Saved, split: Split) -> None:
     its = (training.split_seed, training.validation_share) if training is not None else here[:2]
     if its != here[:2] or list(split.candidates) != answers.candidates:
         raise ConfigError(
-            f"the model was trained on another cut of {answers.dataset} (split seed {its[0]}, validation share "
+            f"the model was trained on another split of {answers.dataset} (split seed {its[0]}, validation share "
             f"{its[1]:g}, {len(answers.candidates):,} candidates; here {here[0]}, {here[1]:g} and {here[2]:,}): give "
             "the --split-seed, --validation-share and files of its training"
         )
@@ -144,10 +138,10 @@ def evaluate(
         split: the data set under the protocol that the model was trained by, or another data set.
         root: folder that image paths are relative to.
         options: how.
-        say: told now and then how far it is.
+        say: called now and then with a line of progress.
 
     Raises:
-        ConfigError: an option is not possible, or ``check_fits`` refuses the cut.
+        ConfigError: an option is not possible, or ``check_fits`` refuses the split.
         DataError: images are missing or unreadable beyond ``options.max_broken``.
     """
     check_fits(saved, split, options.part)
@@ -161,7 +155,7 @@ def evaluate(
         [shown.name(questions[row]) for row in rows], texts, shown.read, mode=options.mode, k=options.k
     ):
         found[rows[place]] = best
-        if len(found) % TOLD == 0:
+        if len(found) % PROGRESS == 0:
             say(f"{len(found):,} of {len(rows):,} questions answered")
     return predictions_of(
         split,
@@ -173,7 +167,7 @@ def evaluate(
             "key": key_of(saved, split, root, options),
             "images_broken": shown.broken,
             "questions_unanswered": len(questions) - len(rows),
-            "questions_cut": answerer.tokens(texts).cut,
+            "questions_cut": answerer.tokens(texts).truncated,
             "questions_empty": sum(map(is_blank, texts)),
             "candidates_merged": len(answerer.candidates.merged),
         },
@@ -315,7 +309,7 @@ def _current(out: Path, key: str) -> Predictions | None:
 def _header(predictions: Predictions) -> str:
     metadata = predictions.metadata
     ceiling = metadata["ceiling"].get("overall", 0.0)
-    before = told(from_json(metadata.get(FIELD), PREDICTIONS))
+    before = describe(from_json(metadata.get(FIELD), PREDICTIONS))
     return (
         f"{metadata['dataset']}, protocol {metadata['protocol']}, {metadata['split']} part: model "
         f"{metadata['name']}, mode {metadata['mode']}, images {metadata['images']}; {f'{before}; ' if before else ''}"
@@ -328,7 +322,7 @@ def _remarks(metadata: dict[str, Any]) -> list[str]:
     remarks = {
         "images_broken": "images are missing or unreadable",
         "questions_unanswered": "questions have no image and count as answered wrongly",
-        "questions_cut": "questions were too long and lost their end",
+        "questions_cut": "questions were too long and were truncated",
         "questions_empty": "questions are empty and were answered as they are",
         "questions_trained_on": "of the questions, image and wording, were trained on",
         "images_trained_on": "of their images were trained on",

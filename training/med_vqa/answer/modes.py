@@ -50,9 +50,9 @@ class Chooser:
     model: MedVQAModel
     """In eval mode."""
     tokenizer: Any
-    """Of transformers; [CLS] starts an answer and [SEP] ends it."""
+    """Tokenizer of transformers; [CLS] starts an answer and [SEP] ends it."""
     candidates: Candidates
-    """What ranking chooses from, and how generated tokens that spell one of them are written."""
+    """Answers that ranking chooses from, and the spelling of generated ones that equal one of them."""
     k: int
     """Candidates of a short-list."""
     top: int
@@ -103,7 +103,7 @@ class Chooser:
 
     @cached_property
     def _all(self) -> Ranker:
-        """Of all candidates; made when it is first needed: ``winner`` seldom does with a trained model."""
+        """Ranker of all candidates, made when first needed: ``winner`` seldom needs it with a trained model."""
         if not self.candidates.token_ids:
             raise ConfigError("there are no candidate answers to rank: name some, or use --mode generate")
         return self._ranker(self.candidates.token_ids)

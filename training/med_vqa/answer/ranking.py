@@ -77,12 +77,12 @@ class _Prepared:
     """int64 ``[E]``, as in ``Pack``, likewise the next two."""
     continuations: Tensor
     places: Tensor
-    cuts: tuple[int, ...]
-    """Where in E each own row begins, and E: own + 1 numbers."""
+    offsets: tuple[int, ...]
+    """Positions in E at which own rows begin, and E: own + 1 numbers."""
 
 
 class Ranker:
-    """C candidates, ready to be scored for any number of questions.
+    """Scores C candidates for any number of questions.
 
     log p(candidate) = Σ_t log p(token_t | tokens before it, question, image) + log p(end | candidate, question, image)
 
@@ -135,7 +135,7 @@ class Ranker:
         parts = []
         for start in range(0, one.own, size):
             scores = _widened(decoder.scores(states[:, start : start + size]))  # (B, size, V)
-            here = slice(one.cuts[start], one.cuts[min(start + size, one.own)])
+            here = slice(one.offsets[start], one.offsets[min(start + size, one.own)])
             rows = one.rows[here] - start
             parts.append(scores[:, rows, one.continuations[here]] - scores.logsumexp(-1)[:, rows])
         return torch.cat(parts, dim=1)
@@ -149,8 +149,8 @@ class Ranker:
             for values in (one.tokens, one.positions, one.rows, one.continuations, one.places)
         )
         states = self._model.decoder.blind(tokens[None], mask, positions)
-        cuts = tuple(int(cut) for cut in one.rows.searchsorted(range(one.own + 1)))
-        return _Prepared(states, mask, one.own, rows, continuations, places, cuts)
+        offsets = tuple(int(place) for place in one.rows.searchsorted(range(one.own + 1)))
+        return _Prepared(states, mask, one.own, rows, continuations, places, offsets)
 
 
 def log_probs(logits: Tensor) -> Tensor:

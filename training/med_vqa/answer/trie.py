@@ -9,6 +9,7 @@ The decoder reads the tree as sequences (``pack``): every node at the position o
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,31 +38,23 @@ class Trie:
             sequences: token ids, C of them, without special tokens.
             start: token of the root.
         """
-        tokens, parents, children = [start], [-1], [dict[int, int]()]
-        ends = []
+        root: dict[int, Any] = {}
+        last = []
         for sequence in sequences:
-            node = 0
+            node = root
             for token in sequence:
-                if token not in children[node]:
-                    children[node][token] = len(tokens)
-                    tokens.append(token)
-                    parents.append(node)
-                    children.append({})
-                node = children[node][token]
-            ends.append(node)
-        order, pending = [], [0]
+                node = node.setdefault(token, {})
+            last.append(node)
+        tokens, parents, numbers = list[int](), list[int](), dict[int, int]()
+        pending = [(root, start, -1)]
         while pending:
-            node = pending.pop()
-            order.append(node)
-            pending.extend(reversed(children[node].values()))
-        place = np.empty(len(order) + 1, dtype=np.int64)
-        place[order] = np.arange(len(order))
-        place[-1] = -1  # the root's parent stays what it is
-        return cls(
-            tokens=np.array(tokens, dtype=np.int64)[order],
-            parents=place[np.array(parents, dtype=np.int64)[order]],
-            ends=place[np.array(ends, dtype=np.int64)],
-        )
+            node, token, parent = pending.pop()
+            number = numbers[id(node)] = len(tokens)
+            tokens.append(token)
+            parents.append(parent)
+            pending += [(child, piece, number) for piece, child in reversed(node.items())]
+        ends = [numbers[id(node)] for node in last]
+        return cls(*(np.array(values, dtype=np.int64) for values in (tokens, parents, ends)))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -104,7 +97,7 @@ class Pack:
     """
 
     tokens: IntArray
-    """What the decoder reads, int64 ``[T]``."""
+    """Tokens that the decoder reads, int64 ``[T]``."""
     positions: IntArray
     """At which positions, ``[T]``: depths in the tree."""
     mask: NDArray[np.bool_]
@@ -116,13 +109,13 @@ class Pack:
     continuations: IntArray
     """Its token, ``[E]``: a child's, or the one that ends an answer."""
     places: IntArray
-    """Where its log-probability belongs, ``[E]``: at v for a step to node v, at N + v for an answer that ends at v."""
+    """Place of its log-probability, ``[E]``: at v for a step to node v, at N + v for an answer that ends at v."""
 
 
 def pack(trie: Trie, end: int, chunk: int = CHUNK) -> tuple[Pack, ...]:
-    """The tree in sequences of about ``chunk`` nodes, cut in preorder, so that whole subtrees stay together.
+    """The tree in sequences of about ``chunk`` nodes, split in preorder, so that whole subtrees stay together.
 
-    A cut costs the path above it, which is repeated: a few nodes, as answers are short.
+    Each split repeats the path above it: a few nodes, as answers are short.
 
     Args:
         trie: N prefixes.

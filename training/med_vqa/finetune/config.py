@@ -23,15 +23,15 @@ class VQADataConfig(ViewsConfig):
     protocol: str = "strict"
     """paper (knows the test answers, keeps the last epoch), strict or image_disjoint; see docs/vqa_data.md."""
     split_seed: int = 0
-    """Seed of the cuts by image, >= 0; keep it over the seeds of a comparison."""
+    """Seed of the splits by image, >= 0; keep it over the seeds of a comparison."""
     validation_share: float = 0.1
-    """Share of the training questions that choose the epoch, cut by image, in (0, 0.5]; the paper protocol has none."""
+    """Share of training questions that choose the epoch, split by image, in (0, 0.5]; the paper protocol has none."""
     batch_size: int = 64
     """Questions per optimizer step, summed over all processes; at least 1."""
     images: str = "real"
-    """real, or blank: every image is the mean colour, in training and validation: what questions alone can do."""
+    """real, or blank: every image is the mean colour, in training and validation (question-only baseline)."""
     max_question_tokens: int = 64
-    """Word pieces of a question, both special ones included, in [3, 512]; longer ones are cut off and counted."""
+    """Word pieces of a question, both special ones included, in [3, 512]; longer ones are truncated and counted."""
     max_answer_tokens: int = 32
     """Word pieces of an answer that is learnt, both special ones included, in [3, 512]; longer ones likewise."""
     knowledge: bool = True

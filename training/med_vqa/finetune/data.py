@@ -26,14 +26,14 @@ from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split
 
 POOL = 16
-"""Batches that are made of one sorted pool: more waste less padding, fewer meet by chance."""
+"""Batches that are made of one sorted pool: more of them waste less padding, fewer mix questions better."""
 
 
 @dataclass(frozen=True)
 class QuestionSampler(Sampler):
     """Batches of questions of about one length: a new order each epoch, sorted within pools of ``POOL`` batches.
 
-    What the remainder of an epoch is, chance decides before lengths do, so that no question is left out for its length.
+    The remainder of an epoch is drawn before questions are sorted, so that none is left out for its length.
     Every process gets the same number of questions of each step.
     """
 
@@ -101,7 +101,7 @@ class FinetuneData:
             vqa.tokenizer,
             data.max_answer_tokens,
         )
-        """Of the training questions; the first one where several are right."""
+        """Answers to the training questions; the first one where several are right."""
         self.knowledge = knowledge_as_tokens(self.answers.knowledge, vqa.tokenizer)
         none = torch.zeros(len(self.train), dtype=torch.int64)
         self.image_rows = none if self.images is None else self.images.rows(self.train)
@@ -111,7 +111,7 @@ class FinetuneData:
         return [question for question in questions if self.images is None or self.images.has(question)]
 
     def sampler(self, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> QuestionSampler:
-        """Which training questions make up which step.
+        """Sampler of the training questions.
 
         Raises:
             ConfigError: the batch size does not fit the questions or the processes.
@@ -134,8 +134,8 @@ class FinetuneData:
             "images": 0 if images is None else len(images),
             "broken_images": 0 if images is None else len(images.broken),
             "questions_without_image": len(split.train) + len(split.validation) - shown,
-            "questions_cut": self.questions.cut,
-            "answers_cut": self.right_answers.cut,
+            "questions_cut": self.questions.truncated,
+            "answers_cut": self.right_answers.truncated,
             "skipped": split.skipped,
             "candidates": len(self.answers.candidates),
             "knowledge": len(self.knowledge),

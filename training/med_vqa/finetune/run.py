@@ -143,7 +143,7 @@ class FinetuneRun(Task[Tensor]):
         write_checkpoint(output, write)
 
     def own_metadata(self) -> dict[str, Any]:
-        """What the questions are, and the size of the model."""
+        """Counts of questions and images, and the size of the model."""
         return {
             **self.data.metadata(),
             "padding_waste": round(self.sampler.padding_waste(), 4),
@@ -151,7 +151,7 @@ class FinetuneRun(Task[Tensor]):
         }
 
     def introduction(self) -> str:
-        """What is about to be trained, for a person."""
+        """Describe what is about to be trained, for a person."""
         images, split = self.data.images, self.split
         seen = "blank images" if images is None else f"{len(images):,} images"
         broken = f" ({len(images.broken)} broken skipped)" if images and images.broken else ""
@@ -164,7 +164,7 @@ class FinetuneRun(Task[Tensor]):
 
 
 def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
-    """Of the questions that train and select, of the answers, and of the images that are shown."""
+    """Digests of the questions that train and select with their answers, and of the images that are shown."""
     questions = [*split.train, *split.validation]
     content = [
         [[q.id, q.image_path, q.question, *accepted_answers(q, split.language)] for q in part]
@@ -177,7 +177,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
 
 
 def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:
-    """OUTPUT/data.json: counts, where answers come from, what the start saw before; never a question."""
+    """OUTPUT/data.json: counts, where answers come from, pre-trainings of the initial model; never a question."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return {
         "dataset": split.dataset,

@@ -56,7 +56,7 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def keys_values(self, states: Tensor) -> KeysValues:
-        """What the queries of any number of calls attend to: ``[B, S, width]`` to keys and values."""
+        """Keys and values of states ``[B, S, width]``, for the queries of any number of calls."""
         return self._split(self.key(states)), self._split(self.value(states))
 
     def forward(self, query: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:

@@ -37,13 +37,13 @@ from training.med_vqa.model.saving import MedVQA, folder_digest, load_med_vqa, m
 from training.med_vqa.model.vision import VisionTower, square
 from training.weights import LOAD_ERRORS, explain, quiet_loading
 
-# What a BERT's computation depends on; the rest of its configuration is about files, versions and other tasks.
+# Fields that a BERT's computation depends on; the others are about files, versions and other tasks.
 _ARCHITECTURE = (
     "vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "max_position_embeddings",
     "type_vocab_size", "initializer_range", "layer_norm_eps", "pad_token_id",
 )  # fmt: skip
 
-# Fields of ModelConfig, in whose words the image tower's errors are told, and ours.
+# Fields of ModelConfig, which errors about the image tower name, and ours.
 _FIELDS = (
     ("model.image_weights", "model.vision_weights"),
     ("model.text_weights", "model.text"),
@@ -51,7 +51,7 @@ _FIELDS = (
     ("model.name", "model.vision"),
 )
 
-# What the parts that are taken from a trained model depend on, and what in it no shape or output depends on.
+# Fields that the parts taken from a trained model depend on, and entries below them that no shape or output depends on.
 _COMPARED = (
     "clip", "text", "hidden_size", "co_attention_layers", "co_attention_heads", "co_attention_ffn", "gate_heads",
     "gate_ffn",
@@ -60,7 +60,7 @@ _NO_ARCHITECTURE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "timm
 
 
 def build_med_vqa(config: VQAModelConfig) -> MedVQA:
-    """The model that a training starts from, in train mode; what is random follows torch's global generator.
+    """The initial model of a training run, in train mode; random weights follow torch's global generator.
 
     Raises:
         ConfigError: pretrained weights, a size or a way of freezing that does not exist or does not fit.
@@ -137,7 +137,7 @@ def pretrained_vision(config: VQAModelConfig) -> tuple[dict[str, Any], VisionTow
     preset = PRESETS[config.preset]
     name = config.vision or preset.vision
     size = config.image_size if config.vision or config.image_size else preset.image_size
-    with _in_our_words():
+    with _own_field_names():
         initial = ModelConfig(
             name,
             config.vision_pretrained,
@@ -168,7 +168,7 @@ def _unused_text(config: VQAModelConfig, name: str) -> str | None:
 def pretrained_text(
     config: VQAModelConfig,
 ) -> tuple[BertConfig, PreTrainedTokenizerBase, BertForMaskedLM | None]:
-    """What ``model.text``, or the preset with ``model.tokenizer``, stands for.
+    """The BERT that ``model.text``, or the preset with ``model.tokenizer``, names.
 
     Returns:
         A BERT's architecture with all of its layers, its tokenizer and its weights; None: random ones are wanted.
@@ -236,7 +236,7 @@ def _fill_text(model: MedVQAModel, weights: BertForMaskedLM) -> None:
 def _text_source(text: str, where: str) -> str:
     if text.startswith("hf-hub:"):
         return text.removeprefix("hf-hub:")
-    with _in_our_words():
+    with _own_field_names():
         folder = text_weights_path(text)
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -258,7 +258,7 @@ def _tokenizer(source: str, where: str) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def _on_one_line(where: str) -> Iterator[None]:
-    """What transformers raises, on one line."""
+    """Turn errors of transformers into one line."""
     try:
         with quiet_loading():
             yield
@@ -267,8 +267,8 @@ def _on_one_line(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
-    """Errors about the image tower in the words of ``VQAModelConfig``."""
+def _own_field_names() -> Iterator[None]:
+    """Name fields of ``VQAModelConfig`` in errors about the image tower."""
     try:
         yield
     except ConfigError as error:
@@ -295,7 +295,7 @@ def _take_trained_parts(built: MedVQA, folder: Path) -> None:
 
 
 def _differences(theirs: PretrainedConfig, ours: PretrainedConfig) -> Iterator[tuple[str, Any, Any]]:
-    """Name and values of what the shared parts' computation depends on and is not the same."""
+    """Name and values of the fields that the shared parts' computation depends on and that differ."""
     first, second = (
         dict(_leaves({name: getattr(config, name) for name in _COMPARED})) for config in (theirs, ours)
     )
@@ -313,7 +313,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def initial_digests(config: VQAModelConfig) -> list[str]:
-    """Of the local files that the first weights come from; one that is not there is told when the model is built.
+    """Digests of the local files that the initial weights come from; ``build_med_vqa`` says which one is missing.
 
     Raises:
         CheckpointError: ``model.start`` is neither a finished run nor a model folder.

@@ -10,7 +10,7 @@ from training.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes that a run starts from; a text start brings its own widths, and single fields can be set."""
+    """Default sizes; a pretrained BERT brings its own widths, and single fields can be set."""
 
     vision: str
     """open_clip architecture of the image tower."""
@@ -77,7 +77,7 @@ class VQAModelConfig:
     image_size: int | None = None
     """Side of the square input in pixels, in [16, 4096]; null: the preset's, or that of the named vision."""
     text: str | None = "minilm-l6-v2"
-    """Start of question encoder, decoder, tokenizer: minilm-l6-v2, BERT folder or hf-hub:NAME; null: preset's sizes."""
+    """BERT of question encoder, decoder, tokenizer: minilm-l6-v2, BERT folder or hf-hub:NAME; null: preset's sizes."""
     text_weights: bool = True
     """Take the weights of text, too; false: its sizes and tokenizer only, the weights are random."""
     tokenizer: str | None = None

@@ -22,7 +22,7 @@ from training.med_vqa.model.saving import model_folder, parsed, read_json
 from training.vqa.protocols import Split, question_key
 
 PRETRAINING = "pretraining.json"
-"""Of a pre-trained model's folder: stage, the parts that are trained, and the heads' settings."""
+"""File of a pre-trained model's folder, which holds a ``PretrainingRecord``."""
 FILE = "trained_on.json"
 DIGITS = 16
 Part = Literal[
@@ -30,7 +30,7 @@ Part = Literal[
 ]  # fmt: skip
 """Attribute of ``MedVQAModel`` that training can be continued from."""
 Temperature = Literal["image_text", "views", "texts"]
-"""Of a pre-training's contrastive terms."""
+"""Temperature of one of a pre-training's contrastive terms."""
 FIELD = "pretrainings"
 
 
@@ -41,12 +41,12 @@ class Excluded:
     by: str
     """``data.exclude``, or ``kg-targets build``: the store was built without them."""
     sha256: str
-    """Of the listed cases, ascending (``kg_targets.manifest.ExcludedCases.digest``)."""
+    """Digest of the listed cases, ascending (``kg_targets.manifest.ExcludedCases.digest``)."""
     cases_listed: int
     cases_found: int
-    """Those of them that there were to leave out."""
+    """How many of them the store had."""
     images: int
-    """Of the cases found."""
+    """Number of images of the cases found."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Pretraining:
     store: str
     """Fingerprint of the target store."""
     images: int
-    """That trained."""
+    """Number of training images."""
     dev_images: int
-    """That chose the epoch."""
+    """Number of images that chose the epoch."""
     excluded: tuple[Excluded, ...]
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Name the data and what was left out of it, for a person."""
         cases, images = (
             sum(getattr(one, name) for one in self.excluded) for name in ("cases_found", "images")
@@ -79,9 +79,9 @@ Pretrainings = tuple[Pretraining | None, ...]
 UNRECORDED: Pretrainings = (None,)
 
 
-def told(history: Pretrainings) -> str:
-    """All of them in one clause for a person, what several stages have in common once; empty without any."""
-    known = list(dict.fromkeys(one.told() for one in history if one is not None))
+def describe(history: Pretrainings) -> str:
+    """One clause for a person, what several stages have in common once; empty without any."""
+    known = list(dict.fromkeys(one.describe() for one in history if one is not None))
     if not known:
         return "pre-training not recorded" if history else ""
     before = ", what came before is not recorded" if None in history else ""
@@ -118,7 +118,7 @@ class Digests:
 
     @classmethod
     def of(cls, questions: Iterable[Question]) -> "Digests":
-        """Of questions and the images that they are about."""
+        """Digests of questions and of the images that they are about."""
         known = [question_key(question) for question in questions]
         return cls(
             frozenset(_digest(image, wording) for image, wording in known),
@@ -146,35 +146,35 @@ class TrainedOn:
     images: str = "real"
     """``real``, or ``blank``."""
     seed: int = 0
-    """Of the training."""
+    """Seed of the training run."""
     preset: str = "model"
     precision: str = "fp32"
     max_question_tokens: int = 64
     pretrainings: Pretrainings = UNRECORDED
-    """That the model went through before it."""
+    """Pre-training runs before it."""
     digests: Digests | None = None
-    """Of its training questions, and of those of the fine-tunings before it; None: not recorded."""
+    """Digests of its training questions, and of those of the fine-tunings before it; None: not recorded."""
 
     @classmethod
     def of(cls, config: RunConfig, split: Split) -> "TrainedOn":
-        """Of a run on the train part of a split.
+        """Record of a run on the train part of a split.
 
         Args:
             config: of the fine-tuning.
             split: the data set under its protocol.
 
         Raises:
-            CheckpointError: a record of the model that it starts from is damaged.
+            CheckpointError: a record of its initial model is damaged.
         """
         content = asdict(config)
-        past = TrainingHistory.of(content["model"]["start"])
-        digests = past.and_then(Digests.of(split.train))
+        history = TrainingHistory.of(content["model"]["start"])
+        digests = history.and_then(Digests.of(split.train))
         trained_on = cls.of_config(content, split.dataset, split.protocol)
-        return replace(trained_on, pretrainings=past.pretrainings, digests=digests)
+        return replace(trained_on, pretrainings=history.pretrainings, digests=digests)
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], dataset: str, protocol: str) -> "TrainedOn":
-        """Of a run's configuration, as its config.yaml holds it, which tells nothing of what its start went through.
+        """Record from a run's config.yaml, which says nothing of what its initial model had been trained on.
 
         Raises:
             CheckpointError: a value is of another type.
@@ -256,7 +256,7 @@ def load_trained_on(folder: Path) -> TrainedOn | None:
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """What the model that a training starts from has been through."""
+    """Training that a run's initial model has been through."""
 
     pretrainings: Pretrainings = ()
     fine_tuned: bool = False
@@ -265,13 +265,13 @@ class TrainingHistory:
 
     @classmethod
     def of(cls, start: str | None) -> "TrainingHistory":
-        """Of ``model.start``, a finished run or a model folder; without a start there is no past.
+        """History of ``model.start``, a finished run or a model folder; empty for None.
 
         A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was
         fine-tuned.
 
         Raises:
-            CheckpointError: the start is neither, or a record of it is damaged.
+            CheckpointError: it is neither, or a record of it is damaged.
         """
         if start is None:
             return cls()
@@ -282,7 +282,7 @@ class TrainingHistory:
         return cls(UNRECORDED if fine_tuning is None else fine_tuning.pretrainings, True, fine_tuning)
 
     def and_then(self, digests: Digests) -> Digests | None:
-        """Those of a fine-tuning and of all before it; None: of one before it they are not known."""
+        """Add the digests of all fine-tunings before; None: those of one before are not known."""
         if not self.fine_tuned:
             return digests
         before = None if self.fine_tuning is None else self.fine_tuning.digests

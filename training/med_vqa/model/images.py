@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import Tensor
 
 from kg_targets.manifest import Question
@@ -56,7 +55,10 @@ class ImageTable:
 
         def fill(place: int) -> None:
             try:
-                out[place] = transform(_read(root, paths[place]))
+                if not paths[place]:
+                    raise BrokenImage(UNNAMED)
+                file = resolve(root, paths[place])
+                out[place] = transform(decode(read_bytes(file), str(file)))
             except BrokenImage as error:
                 problems[place] = str(error)
 
@@ -77,11 +79,11 @@ class ImageTable:
         return len(self.pixels)
 
     def has(self, question: Question) -> bool:
-        """Whether a question's image can be shown."""
+        """True if a question's image can be shown."""
         return question.image_path in self._places
 
     def rows(self, questions: Sequence[Question]) -> Tensor:
-        """Rows of the questions' images, int64 ``[Q]``; all of them must be there."""
+        """Rows of the questions' images, int64 ``[Q]``; all of them must exist."""
         return torch.tensor([self._places[question.image_path] for question in questions], dtype=torch.int64)
 
     def normalised(self, path: str) -> Tensor:
@@ -95,7 +97,7 @@ def blank_images(vqa: MedVQA, count: int) -> Tensor:
 
 
 class ImageCondition:
-    """Which image each question is shown with: its own, another one, or the mean colour.
+    """Assignment of an image to each question: its own, another one, or the mean colour.
 
     Args:
         images: those of the questions; None: every image is blank.
@@ -115,11 +117,11 @@ class ImageCondition:
         return 0 if self._images is None else len(self._images.broken)
 
     def has(self, question: Question) -> bool:
-        """Whether there is an image to show."""
+        """True if there is an image to show."""
         return self._images is None or self._images.has(question)
 
     def name(self, question: Question) -> str:
-        """Of the image that the question is shown."""
+        """Name of the image that the question is shown with."""
         if self._images is None:
             return _MEAN_COLOUR
         return self._others.get(question.image_path, question.image_path)
@@ -127,13 +129,6 @@ class ImageCondition:
     def read(self, name: str) -> Tensor:
         """A name to the preprocessed image, float32 ``[3, S, S]``."""
         return self._blank if self._images is None else self._images.normalised(name)
-
-
-def _read(root: Path, path: str) -> Image.Image:
-    if not path:
-        raise BrokenImage(UNNAMED)
-    place = resolve(root, path)
-    return decode(read_bytes(place), str(place))
 
 
 class Views:
@@ -205,10 +200,10 @@ class Views:
         if self._tokens is None:
             drawn = [self._augment.draw(count, generator)[here] for _ in images]
             views = [
-                self._normalised(self._augment.apply(self._scaled(pixels), view))
+                self._augment.apply(pixels.to(self._device).float() / 255.0, view)
                 for pixels, view in zip(images, drawn, strict=True)
             ]
-            return {"images": torch.stack(views)}
+            return {"images": (torch.stack(views) - self._mean) / self._std}
         kept = self._config.cached_views
         chosen = [torch.randint(kept, (count,), generator=generator)]
         if len(images) == 2:
@@ -219,10 +214,4 @@ class Views:
 
     def not_augmented(self, pixels: Tensor) -> Tensor:
         """Normalised images, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""
-        return self._normalised(self._scaled(pixels))
-
-    def _scaled(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self._device).float() / 255.0
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images - self._mean) / self._std
+        return (pixels.to(self._device).float() / 255.0 - self._mean) / self._std

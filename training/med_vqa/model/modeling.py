@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel
@@ -18,20 +19,14 @@ from training.med_vqa.model.vision import build_tower
 
 CLIP_VIT_B_16: dict[str, Any] = {
     "model_cfg": {
-        "embed_dim": 512,
-        "quick_gelu": True,
+        "embed_dim": 512, "quick_gelu": True,
         "vision_cfg": {"image_size": 288, "layers": 12, "width": 768, "patch_size": 16},
     },
     "preprocess_cfg": {
-        "size": [288, 288],
-        "mode": "RGB",
-        "mean": [0.48145466, 0.4578275, 0.40821073],
-        "std": [0.26862954, 0.26130258, 0.27577711],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-        "fill_color": 0,
+        "size": [288, 288], "mode": "RGB", "mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD),
+        "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0,
     },
-}
+}  # fmt: skip
 """OpenAI's image tower and preprocessing at the paper's 288 pixels, which are 325 tokens."""
 CLINICAL_BERT: dict[str, Any] = {
     "model_type": "bert", "vocab_size": 28_996, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -98,14 +93,14 @@ class MedVQAConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class Encoded:
-    """B questions about B images, ready to be answered."""
+    """B questions about B images, encoded for the decoder."""
 
     states: Tensor
     """``[B, L + N, d]``: question tokens, then image tokens."""
     mask: Tensor
     """bool ``[B, L + N]``: True = real."""
     memory: Memory | None = None
-    """What the decoder makes of the states, once ``MedVQAModel.precompute_cross_attention_kv`` has computed it."""
+    """The decoder's keys and values of the states, from ``MedVQAModel.precompute_cross_attention_kv``."""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -159,7 +154,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def set_attn_implementation(self, attn_implementation: Any, *arguments: Any, **options: Any) -> None:
-        """Of transformers.
+        """Refuse any attention but ``sdpa``; as transformers' method otherwise.
 
         Raises:
             ConfigError: it is not ``sdpa``.

@@ -1,7 +1,7 @@
-"""A Med-VQA model with its tokenizer, and the folder that holds it: written, loaded, known again.
+"""A Med-VQA model with its tokenizer, and the folder that holds it.
 
 config.json, model.safetensors, tokenizer   transformers' files
-answers.json                                what the model ranks and knows
+answers.json                                candidates and knowledge
 """
 
 import json
@@ -45,7 +45,7 @@ class MedVQA:
     model: MedVQAModel
     """The five parts."""
     tokenizer: PreTrainedTokenizerBase
-    """Of questions and answers; adds [CLS] and [SEP] unless told not to."""
+    """Tokenizer of questions and answers; adds [CLS] and [SEP] by default."""
 
     @property
     def clip_config(self) -> dict[str, Any]:
@@ -61,15 +61,12 @@ class MedVQA:
     @property
     def mean(self) -> Tensor:
         """Per-channel mean of the preprocessing, [3, 1, 1]."""
-        return self._of_channels("mean")
+        return torch.tensor(self.clip_config["preprocess_cfg"]["mean"]).view(3, 1, 1)
 
     @property
     def std(self) -> Tensor:
         """Per-channel standard deviation of the preprocessing, [3, 1, 1]."""
-        return self._of_channels("std")
-
-    def _of_channels(self, name: str) -> Tensor:
-        return torch.tensor(self.clip_config["preprocess_cfg"][name]).view(3, 1, 1)
+        return torch.tensor(self.clip_config["preprocess_cfg"]["std"]).view(3, 1, 1)
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
@@ -81,7 +78,7 @@ class MedVQA:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model was taught to answer with."""
+    """Answers that a model ranks, and those whose words its gate knows."""
 
     candidates: list[str]
     """Normalised answers that ranking chooses from."""
@@ -92,7 +89,7 @@ class Answers:
     dataset: str
     """Data set, such as vqa_rad."""
     source: str
-    """Which split the candidates came from, in words."""
+    """Split that the candidates came from, in words."""
 
 
 def save_med_vqa(

@@ -18,17 +18,17 @@ class Tokens:
     """int64 ``[N, L]``, padded to the longest text."""
     lengths: Tensor
     """int64 ``[N]``: how many of each row are real."""
-    cut: int = 0
+    truncated: int = 0
     """Texts that were longer than allowed."""
 
     @classmethod
-    def of(cls, pieces: Sequence[Sequence[int]], padding: int, cut: int = 0) -> "Tokens":
+    def of(cls, pieces: Sequence[Sequence[int]], padding: int, truncated: int = 0) -> "Tokens":
         """Rows of word pieces, which may be empty, padded with the token ``padding``."""
         lengths = torch.tensor([len(row) for row in pieces], dtype=torch.int64)
         ids = torch.full((len(pieces), max([1, *lengths.tolist()])), padding, dtype=torch.int64)
         for row, values in enumerate(pieces):
             ids[row, : len(values)] = torch.tensor(values, dtype=torch.int64)
-        return cls(ids, lengths, cut)
+        return cls(ids, lengths, truncated)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -73,8 +73,8 @@ def questions_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> T
 def answers_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tokens:
     """``[CLS] … [SEP]``, at most ``longest`` tokens; what is longer loses its [SEP], too: no answer ends there."""
     rows = [[tokenizer.cls_token_id, *row, tokenizer.sep_token_id] for row in pieces_of(texts, tokenizer)]
-    cut = sum(len(row) > longest for row in rows)
-    return Tokens.of([row[:longest] for row in rows], tokenizer.pad_token_id, cut)
+    truncated = sum(len(row) > longest for row in rows)
+    return Tokens.of([row[:longest] for row in rows], tokenizer.pad_token_id, truncated)
 
 
 def knowledge_as_tokens(texts: Sequence[str], tokenizer: Any) -> Tokens:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from training.errors import ConfigError, ShapeError
 
 _LARGEST_EXPONENT = 60.0
-"""Of G: float32 ends at e^−87, and G meets plans whose entries are as small as 1/(N·M)."""
+"""Bound of G's exponent: float32 ends at e^−87, and G meets plans whose entries are as small as 1/(N·M)."""
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ STAGES = ("one", "two")
 VIEWS = ("augment", "study")
 TEXTS = ("dropout", "sentences")
 SPACES = ("logit", "cosine")
-"""What λ is added to; see soft_labels.py."""
+"""Spaces in which λ can be added; see soft_labels.py."""
 EQ5 = "eq5"
 POLICIES = (EQ5, *(n for n, of in registry.POLICIES.items() if not of.within_case and n != "identity"))
 """AMiF's Eq. 5, and the soft ones of kg_targets/losses that do not contradict the mask of one case."""
@@ -53,7 +53,7 @@ class PretrainDataConfig(ViewsConfig):
     texts: str = "dropout"
     """A caption's second text: dropout (itself, under other dropout) or sentences (a random half of its sentences)."""
     max_text_tokens: int = 64
-    """Word pieces of a caption, both special ones included, in [4, 512]; longer ones lose their end and are counted."""
+    """Word pieces of a caption, both special ones included, in [4, 512]; longer ones are truncated and counted."""
     batch_size: int = 64
     """Images per optimizer step, summed over all processes; at least 2."""
     sampler: str = "random"
@@ -126,7 +126,7 @@ class PretrainLossConfig:
     lambda_weight: float = 0.01
     """Eq. 5's λ, what the true pair's similarity is raised by in a teacher's labels, >= 0."""
     lambda_space: str = "logit"
-    """What λ is added to: the teacher's logit (the authors' code), or its cosine before the scale."""
+    """Space that λ is added in: the teacher's logit (the authors' code), or its cosine before the scale."""
     tau_image_text: float = 0.07
     """Temperature τ1, units of cosine, in [0.001, 10]."""
     tau_views: float = 0.07
@@ -174,13 +174,13 @@ class PretrainConfig(RunConfig):
 
     task: str = "med_vqa_pretrain"
     stage: str = "one"
-    """one: towers and projections learn; two: goes on from a pre-training by model.start; the co-attention learns."""
+    """one: towers and projections learn; two: continues a pre-training by model.start; the co-attention learns."""
     validate_every: int = 1
     """Epochs between two looks at the dev part, >= 1; the last epoch is looked at in any case."""
     model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
     data: PretrainDataConfig = field(default_factory=PretrainDataConfig)
     soft_labels: tuple[SoftLabelConfig, ...] = ()
-    """Where soft labels come from, mixed by weight; none: hard labels, the true pair alone."""
+    """Sources of soft labels, mixed by weight; none: hard labels, the true pair alone."""
     loss: PretrainLossConfig = field(default_factory=PretrainLossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -194,23 +194,12 @@ class PretrainConfig(RunConfig):
             raise ConfigError(
                 "soft_labels: no source has a weight above 0: leave soft_labels out for hard labels"
             )
-        if self.stage == "two":
-            self._check_stage_two()
-        else:
+        if self.stage == "one":
             check_cached(self.data, self.model)
-
-    def _check_stage_two(self) -> None:
-        if self.model.start is None:
-            raise ConfigError(
-                "stage two goes on from stage one (or two): name its run by --model.start FOLDER"
-            )
-        if not self.loss.transport_weight and not self.loss.matching_weight:
+        elif self.model.start is None:
+            raise ConfigError("stage two continues stage one (or two): name its run by --model.start FOLDER")
+        elif not self.loss.transport_weight and not self.loss.matching_weight:
             raise ConfigError(
                 "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "
                 "learn: set one of them above 0"
             )
-
-    @property
-    def frozen_vision(self) -> bool:
-        """Whether the image tower stays as it is; both towers do in stage two."""
-        return self.model.lock_vision or self.stage == "two"

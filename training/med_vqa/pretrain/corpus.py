@@ -51,9 +51,9 @@ class Exclusions:
     found: tuple[str, ...] = ()
     """Cases of the store that the run's list names, ascending."""
     made: tuple[Excluded, ...] = ()
-    """What is left out: when the store was built, and by the run's list where it is another one."""
+    """Excluded cases by the store's build, and by the run's list where it is another one."""
     empty: bool = False
-    """Whether there is a list, and it names no case."""
+    """True if there is a list that names no case."""
 
     @classmethod
     def read(cls, path: str | None, store: TargetStore) -> "Exclusions":
@@ -90,11 +90,11 @@ class Exclusions:
         return ~np.isin(np.asarray(store.group_ids, dtype=object), self.found)
 
     def metadata(self) -> list[dict[str, Any]]:
-        """What was left out by which list, for OUTPUT/data.json; empty where nothing was to be."""
+        """Counts of excluded cases by list, for OUTPUT/data.json; empty without a list."""
         return [asdict(one) for one in self.made]
 
-    def told(self) -> str:
-        """For a person, where there is a list."""
+    def describe(self) -> str:
+        """Say what was excluded, for a person; empty without a list."""
         parts = []
         for one in self.made:
             cases = f"{one.cases_found} cases with {one.images} images"
@@ -140,21 +140,21 @@ class Corpus:
         kept = exclusions.kept(store)
         said = np.asarray(pieces) > 0
         self.without_text = int((kept & ~said).sum())
-        """Images that are left out because their caption says nothing."""
+        """Images that are left out because their caption has no word piece."""
         rows = np.flatnonzero(kept & said)
         if not len(rows):
             raise DataError(f"{store.path}: no image with a caption is left to learn from")
         dev = dev_rows(store.group_ids, rows, data.dev_share)
         self.images = self._load(source, np.setdiff1d(rows, dev), in_memory=data.in_memory)
-        """What trains."""
+        """Training images."""
         self.dev = self._load(source, dev, in_memory=True) if len(dev) else None
-        """What chooses the epoch; None: the last one is kept."""
+        """Images that choose the epoch; None: the last one is kept."""
         self.texts = self._tokens(self.images)
         """Captions of ``images`` as tokens, by position."""
         self.sentences = self._sentences() if data.texts == "sentences" else []
         """Word pieces of each caption's sentences, by position, where texts are drawn from them."""
         self.cases = case_codes([store.group_ids[row] for row in self.images.rows])
-        """Of ``images``, int64 ``[M]``."""
+        """Case codes of ``images``, int64 ``[M]``."""
 
     def _load(self, source: ImageSource, rows: NDArray[np.int64], in_memory: bool) -> CaptionedImages:
         vqa = self._vqa
@@ -206,7 +206,7 @@ class Corpus:
             "images": len(self.images),
             "cases": len(set(self.cases.tolist())),
             "dev_images": 0 if self.dev is None else len(self.dev),
-            "captions_cut": self.texts.cut,
+            "captions_cut": self.texts.truncated,
             "without_text": self.without_text,
         }
 
@@ -238,19 +238,17 @@ def dev_rows(group_ids: Sequence[str], rows: NDArray[np.int64], share: float) ->
 
 
 class Partners:
-    """Which image an item's second view is taken from; all processes draw alike, as its labels are of all ranks'.
+    """Images that items' second views are taken from, drawn alike on all processes: labels are of all ranks' items.
 
     Args:
-        cases: case code of each training image, int64 ``[M]``; None: an image is its own partner.
+        cases: case code of each training image, int64 ``[M]``.
     """
 
-    def __init__(self, cases: NDArray[np.int64] | None) -> None:
-        self._cases = cases
-        if cases is not None:
-            order = np.argsort(cases, kind="stable")
-            self._members = np.split(order.astype(np.int64), np.flatnonzero(np.diff(cases[order])) + 1)
+    def __init__(self, cases: NDArray[np.int64]) -> None:
+        self._cases, order = cases, np.argsort(cases, kind="stable")
+        self._members = np.split(order.astype(np.int64), np.flatnonzero(np.diff(cases[order])) + 1)
 
-    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor | None:
+    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         """Places of the images of second views: another one of the case, where there is one.
 
         Args:
@@ -258,10 +256,8 @@ class Partners:
             generator: draws them; the same on every process.
 
         Returns:
-            int64 ``[B_global]``, or None where both views are of one image.
+            int64 ``[B_global]``.
         """
-        if self._cases is None:
-            return None
         drawn = torch.rand(len(positions), generator=generator).tolist()
         found = []
         for position, share in zip(positions.tolist(), drawn, strict=True):

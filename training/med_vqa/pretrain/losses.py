@@ -25,8 +25,8 @@ directions.
 L_ITM = −(1/R) Σ_r log softmax(W·[CLS_text; CLS_image]_r)_{label r}         (S; C: on the concatenated CLS tokens)
 
 Rows of a batch of B items: B true pairs, then for each text a negative image, then for each image a negative text,
-R ≤ 3·B. `MatchingPairs` holds indices only: `matching_inputs` takes tokens **and mask** of a row's text by one index,
-so that a negative text brings its own mask.
+R ≤ 3·B. `MatchingPairs` holds indices only: tokens **and mask** of a row's text are taken by one index, so that a
+negative text brings its own mask.
 """
 
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def hard_negatives(
 
 @dataclass(frozen=True)
 class MatchingPairs:
-    """Which image meets which text, by their places in the batch; int64 ``[R]`` each."""
+    """Pairs of an image and a text, by their places in the batch; int64 ``[R]`` each."""
 
     images: Tensor
     texts: Tensor
@@ -174,23 +174,6 @@ def matching_pairs(
     if usable is not None:
         kept = kept & usable[texts]
     return MatchingPairs(images[kept], texts[kept], labels[kept])
-
-
-def matching_inputs(
-    pairs: MatchingPairs, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What co-attention takes for each row, the mask being that of the row's own text.
-
-    Args:
-        pairs: R rows.
-        image_tokens: of the items that the pairs count, ``[B, N, d]``.
-        text_tokens: likewise, ``[B, L, d]``.
-        text_mask: likewise, bool ``[B, L]``, True = real.
-
-    Returns:
-        Image tokens ``[R, N, d]``, text tokens ``[R, L, d]``, text mask ``[R, L]``.
-    """
-    return image_tokens[pairs.images], text_tokens[pairs.texts], text_mask[pairs.texts]
 
 
 def matching_loss(logits: Tensor, labels: Tensor, divisor: float | Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The model that pre-training trains: a Med-VQA model without gate and decoder, and heads that are thrown away later.
+"""The pre-training model: a Med-VQA model without gate and decoder, and heads that are thrown away later.
 
     image tokens ─► image_projection ─► [0] ─► heads.image ─► unit vector ─┐  ITC, view-view,
     caption ─► text ─► text_projection ─► [0] ─► dropout ─► heads.text ────┘  text-text
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from training.clip.freeze import hold_in_eval
+from training.clip.freeze import BATCH_NORMS, hold_in_eval
 from training.med_vqa.model.attention import real_somewhere
 from training.med_vqa.model.history import Temperature
 from training.med_vqa.model.modeling import MedVQAModel
@@ -29,25 +29,24 @@ LEAST, MOST = 0.01, 1.0
 """Bounds of a temperature that learns."""
 _GROUPS = 4
 """Groups of about one length in which a CPU encodes texts: half of a batch padded to its longest is padding."""
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the towers and heads make of the items."""
+    """Features of the items by towers and heads."""
 
     images: list[Tensor]
     """Unit vectors of each view, float32 ``[B, D]``."""
     texts: list[Tensor]
-    """Of each text, likewise."""
+    """Unit vectors of each text, likewise."""
     image_tokens: Tensor
-    """Of the first view, ``[B, N, Dv]``."""
+    """Tokens of the first view, ``[B, N, Dv]``."""
     words: Tensor
     """States of the caption, ``[B, L, Dt]``."""
 
 
 class Heads(nn.Module):
-    """What compares and matches, and is not part of a Med-VQA model.
+    """Projections, matching head and temperatures, which are no part of a Med-VQA model.
 
     Args:
         width: d of the Med-VQA model.
@@ -110,13 +109,13 @@ class PretrainingModel(nn.Module):
         images: Tensor | None = None,
         image_tokens: Tensor | None = None,
     ) -> Features:
-        """Both towers and their heads; what is frozen leaves no activations behind.
+        """Both towers and their heads; frozen parts leave no activations behind.
 
         Args:
             text_ids: int64 ``[T, B, L]``: the caption, and the second text where it is another one.
             text_mask: bool ``[T, B, L]``, True = real.
             images: normalised, float ``[V, B, 3, S, S]``, V views of each item, or
-            image_tokens: ``[V, B, N, Dv]``, what the image tower makes of them.
+            image_tokens: ``[V, B, N, Dv]``, their tokens by the image tower.
         """
         if image_tokens is None:
             if images is None:
@@ -201,11 +200,11 @@ def checkpoint_gradients(vqa: MedVQAModel) -> None:
 
 
 def _freeze(model: PretrainingModel, config: PretrainConfig) -> None:
-    """Parts that no term reaches in this stage learn nothing: DDP would wait for their gradients."""
+    """Freeze the parts that no term reaches in this stage: DDP would wait for their gradients."""
     vqa, heads, loss = model.vqa, model.heads, config.loss
     two = config.stage == "two"
     locks: Iterable[tuple[nn.Module, bool]] = (
-        (vqa.vision, config.frozen_vision),
+        (vqa.vision, config.model.lock_vision or two),
         (vqa.text, not model.text_learns),
         (vqa.co_attention, not two),
         (heads.matching, not two or not loss.matching_weight),
@@ -222,4 +221,4 @@ def _freeze(model: PretrainingModel, config: PretrainConfig) -> None:
     for name, value in heads.log_taus.items():
         value.requires_grad_(loss.learn_temperatures and used[name])
     if config.model.freeze_batch_norm:
-        hold_in_eval(module for module in vqa.vision.modules() if isinstance(module, _BATCH_NORMS))
+        hold_in_eval(module for module in vqa.vision.modules() if isinstance(module, BATCH_NORMS))

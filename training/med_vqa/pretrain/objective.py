@@ -17,20 +17,19 @@ from torch import Tensor, distributed
 
 from kg_targets.losses.contrastive import gather_features
 from training.med_vqa.model.transport import inner_tokens, transport_loss
-from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.losses import (
     MatchingPairs,
     hard_negatives,
-    matching_inputs,
     matching_loss,
     matching_pairs,
     soft_contrastive_loss,
 )
 from training.med_vqa.pretrain.model import Features, PretrainingModel, length_groups
+from training.med_vqa.pretrain.soft_labels import StepTargets
 
 Pair = tuple[Tensor, Tensor]
 Pairs = Sequence[Tensor]
-"""Of two tensors."""
+"""Two tensors, of both directions, views or texts."""
 
 
 class PretrainingStep(PretrainingModel):
@@ -131,16 +130,18 @@ class PretrainingStep(PretrainingModel):
         states, tokens = _tokens_of_all(features.words, features.image_tokens)
         positives = (pairs.labels == 1).sum()
         counts = torch.stack([positives, positives.new_tensor(len(pairs.labels))]).float()
-        per_positive, per_pair = _mean_over_processes(counts).clamp(min=1.0).unbind()
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.all_reduce(counts)
+            counts /= distributed.get_world_size()
+        per_positive, per_pair = counts.clamp(min=1.0).unbind()
         parts: dict[str, list[Tensor]] = {"transport": [], "matching": []}
         answers = torch.zeros_like(pairs.labels)
         steps: dict[str, Any] = {"beta": weights.beta, "outer": weights.outer, "inner": weights.inner}
         for index, longest in length_groups(words_of_all[pairs.texts]):
             some = MatchingPairs(pairs.images[index], pairs.texts[index], pairs.labels[index])
-            image_rows, text_rows, mask = matching_inputs(
-                some, tokens, states[:, :longest], words_of_all[:, :longest]
+            text, image, logits = self.fuse(
+                states[some.texts, :longest], words_of_all[some.texts, :longest], tokens[some.images]
             )
-            text, image, logits = self.fuse(text_rows, mask, image_rows)
             if weights.matching_weight:
                 parts["matching"].append(matching_loss(logits, some.labels, per_pair))
             answers[index] = logits.argmax(dim=1)
@@ -158,7 +159,7 @@ class PretrainingStep(PretrainingModel):
 
 
 def balanced_accuracy(answers: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the shares of true and of wrong pairs that are told correctly: ½ for an answer that is always the same.
+    """Mean of the shares of true and of wrong pairs that are classified correctly: ½ for a constant answer.
 
     Args:
         answers: int64 ``[R]``, 0 or 1.
@@ -175,12 +176,5 @@ def _tokens_of_all(words: Tensor, image_tokens: Tensor) -> tuple[Tensor, Tensor]
 
     Without gradient, since both towers are frozen: what learns behind them is applied to a pair where it is scored.
     """
-    everyone = gather_features(image_tokens.float().flatten(1), words.float().flatten(1))
-    return everyone[1].view(-1, *words.shape[1:]), everyone[0].view(-1, *image_tokens.shape[1:])
-
-
-def _mean_over_processes(counts: Tensor) -> Tensor:
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
-        distributed.all_reduce(counts)
-        counts = counts / distributed.get_world_size()
-    return counts
+    gathered = gather_features(image_tokens.float().flatten(1), words.float().flatten(1))
+    return gathered[1].view(-1, *words.shape[1:]), gathered[0].view(-1, *image_tokens.shape[1:])

@@ -31,17 +31,17 @@ from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
-from training.med_vqa.pretrain.labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
 from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
+from training.med_vqa.pretrain.soft_labels import LabelBuilder, LabelSource, StepTargets, open_label_sources
 
 
 def prepare_run(config: PretrainConfig) -> Prepared:
     """Find the store, the images and the soft labels, which tell a run apart from others.
 
     Raises:
-        KGTargetsError: the configuration, a store, the images or the start are not usable.
+        KGTargetsError: the configuration, a store, the images or ``model.start`` are not usable.
     """
     store = TargetStore.open(config.data.store)
     images = open_source(Path(config.data.data_root), store)
@@ -110,7 +110,7 @@ class PretrainRun(Task[Step]):
         )  # fmt: skip
         self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
         studies = data.views == "study" and config.loss.views_weight > 0
-        self.partners = Partners(self.corpus.cases if studies else None)
+        self.partners = Partners(self.corpus.cases) if studies else None
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
         self._label_names = [source.name for source in labels]
         self.batch_size, self.validate_every = data.batch_size, config.validate_every
@@ -121,7 +121,7 @@ class PretrainRun(Task[Step]):
         self.measure = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
         start = config.model.start
-        self._past = TrainingHistory.of(start)
+        self._history = TrainingHistory.of(start)
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)
@@ -139,9 +139,11 @@ class PretrainRun(Task[Step]):
             # Gathered here and not in the thread: processes must meet in the same order.
             rows = gather_rows(batch.rows, share, device=self.accelerator.device)
             offset = self.accelerator.process_index * len(batch.rows)
-            generator = drawn_for("partners", self.config.seed, step)
-            partners = self.partners(self.corpus.positions(rows), generator)
-            second = None if partners is None else torch.as_tensor(self.corpus.images.rows)[partners]
+            partners = second = None
+            if self.partners is not None:
+                generator = drawn_for("partners", self.config.seed, step)
+                partners = self.partners(self.corpus.positions(rows), generator)
+                second = torch.as_tensor(self.corpus.images.rows)[partners]
             yield Step(batch, rows, partners, thread.submit(self.labels, batch.rows, rows, offset, second))
 
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
@@ -183,7 +185,7 @@ class PretrainRun(Task[Step]):
         return torch.stack([ids, second]), torch.stack([mask, mask_of_second]), of_all
 
     def _measured(self, values: dict[str, Tensor], targets: StepTargets, offset: int) -> dict[str, Tensor]:
-        """What a log line tells besides the terms: of the image-text labels, and temperatures that learn."""
+        """Entries of a log line besides the terms: on the image-text labels, and temperatures that learn."""
         spread = [target_entropy(of) for of in (targets.image_text, targets.text_image)]
         heads = self.accelerator.unwrap_model(self.model).heads
         learning = (name for name, value in heads.log_taus.items() if value.requires_grad)
@@ -215,10 +217,10 @@ class PretrainRun(Task[Step]):
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
         model = self.accelerator.unwrap_model(self.model)
         seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
-        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._past))
+        write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._history))
 
     def own_metadata(self) -> dict[str, Any]:
-        """What the corpus is, and the size of the model; every process has to ask."""
+        """Counts of the corpus, and the size of the model; every process has to ask."""
         return {
             "stage": self.config.stage,
             **self.corpus.metadata(),
@@ -228,8 +230,8 @@ class PretrainRun(Task[Step]):
         }
 
     def introduction(self) -> str:
-        """What is about to be trained, for a person; before it, a line for each thing that may not be meant."""
-        corpus, config, left_out = self.corpus, self.config, self.exclusions.told()
+        """Describe what is about to be trained, for a person, after a line for each thing that may not be meant."""
+        corpus, config, left_out = self.corpus, self.config, self.exclusions.describe()
         warnings = [*self._warnings, *([left_out] if self.exclusions.empty else [])]
         notes = [
             "" if self.exclusions.empty else left_out,

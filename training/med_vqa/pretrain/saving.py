@@ -14,7 +14,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from training.errors import CheckpointError
 from training.folders import write_json
@@ -31,6 +30,7 @@ from training.med_vqa.model.history import (
 from training.med_vqa.model.saving import CONFIG, Answers, MedVQA, save_med_vqa
 from training.med_vqa.pretrain.corpus import Corpus, Exclusions
 from training.med_vqa.pretrain.model import TEMPERATURES, Heads, PretrainingModel
+from training.weights import explain
 
 HEADS = "heads.safetensors"
 TOWERS: tuple[Part, ...] = ("vision", "text", "image_projection", "text_projection")
@@ -40,7 +40,7 @@ FUSION: tuple[Part, ...] = ("co_attention",)
 
 
 def pretraining_of(stage: str, corpus: Corpus, exclusions: Exclusions) -> Pretraining:
-    """What a run records of its data, so that who scores the model can tell what it saw."""
+    """Record of a run's data, for whoever scores the model later."""
     store = corpus.store
     return Pretraining(
         stage=stage,
@@ -54,7 +54,7 @@ def pretraining_of(stage: str, corpus: Corpus, exclusions: Exclusions) -> Pretra
 
 
 def save_pretrained(
-    folder: Path, model: PretrainingModel, vqa: MedVQA, pretraining: Pretraining, past: TrainingHistory
+    folder: Path, model: PretrainingModel, vqa: MedVQA, pretraining: Pretraining, history: TrainingHistory
 ) -> None:
     """Write the folder; errors as of ``save_med_vqa``.
 
@@ -63,7 +63,7 @@ def save_pretrained(
         model: unwrapped; its Med-VQA model is that of ``vqa``.
         vqa: model and tokenizer.
         pretraining: what it was trained on.
-        past: what its start had been through, which goes on with it.
+        history: of its initial model, which is kept.
     """
     none = Answers([], [], "none", pretraining.dataset, source="none: a pre-training knows no answers")
     save_med_vqa(folder, vqa.model, vqa.tokenizer, none)
@@ -80,28 +80,28 @@ def save_pretrained(
         embed_dim=heads.image.out_features,
         temperatures={name: round(heads.tau(name).item(), 6) for name in TEMPERATURES},
         learnt_temperatures=_learnt(heads),
-        fine_tuned=past.fine_tuned,
-        pretrainings=(*past.pretrainings, pretraining),
+        fine_tuned=history.fine_tuned,
+        pretrainings=(*history.pretrainings, pretraining),
     )
     write_json(folder / PRETRAINING, asdict(record))
-    if past.fine_tuning is not None:
-        save_trained_on(folder, past.fine_tuning)
+    if history.fine_tuning is not None:
+        save_trained_on(folder, history.fine_tuning)
 
 
 def take_heads(model: PretrainingModel, start: Path) -> list[str]:
-    """Go on with the heads of a pre-training; of its temperatures, with those that were, and are, learnt.
+    """Take over the heads of a pre-training, and those of its temperatures that were, and are, learnt.
 
-    Stage one begins with new heads where the start has none of its width; stage two does not begin without.
+    Stage one begins with new heads where there are none of its width; stage two needs them.
 
     Args:
         model: takes them.
-        start: folder of the model that training goes on from.
+        start: folder of the initial model, ``model.start``.
 
     Returns:
-        What a person would not expect, a line each.
+        Notes for a person on what is not taken over, a line each.
 
     Raises:
-        CheckpointError: the heads are damaged; in stage two also: the start is no pre-training, or its heads are of
+        CheckpointError: the heads are damaged; in stage two also: it is no pre-training, or its heads are of
             another width.
     """
     path, heads, record = start / HEADS, model.heads, read_pretraining(start)
@@ -109,12 +109,17 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     if record is None or not path.is_file():
         if two:
             raise CheckpointError(
-                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two goes on from a "
+                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two continues a "
                 "run of stage one, or of stage two"
             )
         return [f"model.start {start} has no heads: those of this run are new"]
-    content = _read_heads(path, heads)
-    if any(content[name].shape != value.shape for name, value in heads.state_dict().items()):
+    own = heads.state_dict()
+    try:
+        found = load_file(path)
+        content = {name: found[name] for name in own}
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {explain(error)}") from error
+    if any(content[name].shape != value.shape for name, value in own.items()):
         widths = f"its heads are {record.embed_dim} wide and those of this"
         if two:
             raise CheckpointError(
@@ -125,7 +130,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     here, there = _learnt(heads), record.learnt_temperatures or ()
     configured = {
         name: value
-        for name, value in heads.state_dict().items()
+        for name, value in own.items()
         if name.startswith("log_taus.") and name.removeprefix("log_taus.") not in set(here) & set(there)
     }
     heads.load_state_dict({**content, **configured})
@@ -139,20 +144,8 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     ]
     if not dropped:
         return []
-    return [f"temperatures that the start learnt are fixed here, as configured: {'; '.join(dropped)}"]
+    return [f"temperatures that model.start learnt are fixed here, as configured: {'; '.join(dropped)}"]
 
 
 def _learnt(heads: Heads) -> tuple[Temperature, ...]:
     return tuple(name for name in TEMPERATURES if heads.log_taus[name].requires_grad)
-
-
-def _read_heads(path: Path, heads: Heads) -> dict[str, Tensor]:
-    """Every tensor of ``heads``, of whatever shape."""
-    try:
-        content = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    for name in heads.state_dict():
-        if name not in content:
-            raise CheckpointError(f'{path} is damaged: it has no "{name}"')
-    return {name: content[name] for name in heads.state_dict()}

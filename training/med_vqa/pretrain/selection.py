@@ -1,4 +1,4 @@
-"""Which epoch to keep: how well images find their own captions in the dev part.
+"""Selection of the epoch to keep: how well images find their own captions in the dev part.
 
 The measure is the mean reciprocal rank of an image's own caption among the dev part's captions, those of its own case
 left out, as in training. In stage one captions are ranked by cosine. In stage two the ``RERANKED`` nearest are ranked

@@ -162,7 +162,7 @@ def test_generation_ends_and_writes_candidates_as_they_are_written(med_vqa: MedV
 def test_a_long_question_loses_its_end_and_an_empty_one_is_answered(med_vqa: MedVQA, images: Tensor) -> None:
     answerer = Answerer(med_vqa, answers())
     asked = answerer.tokens(["left " * 1000, "", "where"])
-    assert asked.cut == 1 and asked.ids.shape[1] == 64 and int(asked.ids[0, 63]) == 3
+    assert asked.truncated == 1 and asked.ids.shape[1] == 64 and int(asked.ids[0, 63]) == 3
     long, short = answerer.answer(images[:2], ["left " * 1000, "left " * 62])
     assert math.isfinite(long[0].log_likelihood) and math.isfinite(short[0].log_likelihood)
 

@@ -303,11 +303,11 @@ def test_missing_images_are_counted_as_wrong_where_allowed(
     ("extra", "message"),
     [
         (("--protocol", "paper"), "trained on vqa_rad under protocol strict, not paper"),
-        (("--split-seed", "1"), "trained on another cut of vqa_rad (split seed 0"),
+        (("--split-seed", "1"), "trained on another split of vqa_rad (split seed 0"),
         (("--split-seed", "-1"), "error: --split-seed: -1 must be at least 0"),
         (
             ("--validation-share", "0.3"),
-            "trained on another cut of vqa_rad (split seed 0, validation share 0.1",
+            "trained on another split of vqa_rad (split seed 0, validation share 0.1",
         ),
         (("--protocol", "best"), '--protocol: "best" is not one of'),
         (("--split", "dev"), 'split: "dev" is not one of train, validation, test'),

@@ -25,10 +25,10 @@ from training.med_vqa.model.history import (
     TrainedOn,
     TrainingHistory,
     as_json,
+    describe,
     from_json,
     load_trained_on,
     save_trained_on,
-    told,
 )
 from training.med_vqa.model.saving import Answers
 from training.vqa.protocols import Split, prepare
@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cut(
+def split_of(
     data: Path, protocol: str = "strict", seed: int = 0, share: float = 0.1, name: str = "vqa_rad"
 ) -> Split:
     split = prepare(Manifest.load("vqa_rad", "questions"), data, protocol, seed=seed, validation_share=share)
@@ -77,7 +77,7 @@ def test_what_no_record_tells_is_the_default_of_the_configuration() -> None:
 
 
 def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> None:
-    split = cut(data)
+    split = split_of(data)
     record = TrainedOn.of(config_of(data, split), split)
     save_trained_on(tmp_path, record)
     assert load_trained_on(tmp_path) == record
@@ -106,35 +106,35 @@ def test_the_record_comes_back_and_holds_no_text(data: Path, tmp_path: Path) -> 
     ],
 )
 def test_a_damaged_record_is_told(data: Path, tmp_path: Path, wrong: dict[str, object], message: str) -> None:
-    save_trained_on(tmp_path, TrainedOn.of(config_of(data, cut(data)), cut(data)))
+    save_trained_on(tmp_path, TrainedOn.of(config_of(data, split_of(data)), split_of(data)))
     content = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**content, **wrong}))
     with pytest.raises(CheckpointError, match=message):
         load_trained_on(tmp_path)
 
 
-def test_the_own_cut_is_answered_and_no_other(data: Path) -> None:
-    split = cut(data, "image_disjoint")
+def test_the_own_split_is_answered_and_no_other(data: Path) -> None:
+    split = split_of(data, "image_disjoint")
     model = saved(split, TrainedOn.of(config_of(data, split), split))
     for part in ("train", "validation", "test"):
         check_fits(model, split, part)
-    for other in (cut(data, "image_disjoint", seed=1), cut(data, "image_disjoint", share=0.3)):
-        with pytest.raises(ConfigError, match="trained on another cut"):
+    for other in (split_of(data, "image_disjoint", seed=1), split_of(data, "image_disjoint", share=0.3)):
+        with pytest.raises(ConfigError, match="trained on another split"):
             check_fits(model, other, "validation")
 
 
 def test_another_name_does_not_hide_training_questions(data: Path) -> None:
-    split = cut(data, "image_disjoint")
+    split = split_of(data, "image_disjoint")
     model = saved(split, TrainedOn.of(config_of(data, split), split))
-    check_fits(model, cut(data, "image_disjoint", name="copy"), "test")
+    check_fits(model, split_of(data, "image_disjoint", name="copy"), "test")
     with pytest.raises(
         ConfigError, match=r"was trained on \d+ questions \(image and wording\) of the test part of copy"
     ):
-        check_fits(model, cut(data, "image_disjoint", seed=1, name="copy"), "test")
+        check_fits(model, split_of(data, "image_disjoint", seed=1, name="copy"), "test")
 
 
 def test_without_a_record_only_the_official_test_part_is_answered(data: Path) -> None:
-    strict, disjoint = cut(data), cut(data, "image_disjoint")
+    strict, disjoint = split_of(data), split_of(data, "image_disjoint")
     check_fits(saved(strict, None), strict, "test")
     with pytest.raises(ConfigError, match="--split validation: it is not recorded"):
         check_fits(saved(strict, None), strict, "validation")
@@ -143,7 +143,7 @@ def test_without_a_record_only_the_official_test_part_is_answered(data: Path) ->
 
 
 def test_the_questions_of_the_start_count_too(data: Path, tmp_path: Path) -> None:
-    first, second = cut(data, "image_disjoint"), cut(data, "image_disjoint", seed=1)
+    first, second = split_of(data, "image_disjoint"), split_of(data, "image_disjoint", seed=1)
     save_trained_on(tmp_path, TrainedOn.of(config_of(data, first), first))
     both = TrainedOn.of(config_of(data, second, start=str(tmp_path)), second)
     assert both.digests == Digests.of((*first.train, *second.train))
@@ -154,7 +154,7 @@ def test_the_questions_of_the_start_count_too(data: Path, tmp_path: Path) -> Non
 
 
 def test_a_pre_training_asks_no_questions_but_hides_none_either(data: Path, tmp_path: Path) -> None:
-    first, second = cut(data, "image_disjoint"), cut(data, "image_disjoint", seed=1)
+    first, second = split_of(data, "image_disjoint"), split_of(data, "image_disjoint", seed=1)
     config = config_of(data, second, start=str(tmp_path))
     for record, known in (({}, True), ({"fine_tuned": False}, True), ({"fine_tuned": True}, False)):
         (tmp_path / "pretraining.json").write_text(json.dumps(record))
@@ -167,7 +167,7 @@ def test_a_pre_training_asks_no_questions_but_hides_none_either(data: Path, tmp_
 
 
 def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path, tmp_path: Path) -> None:
-    split = cut(data)
+    split = split_of(data)
     assert TrainedOn.of(config_of(data, split), split).pretrainings == ()
     known = Pretraining("one", "medpix", "train", "f", 90, 10, (Excluded("data.exclude", "s", 3, 2, 4),))
     (tmp_path / "pretraining.json").write_text(json.dumps({"pretrainings": as_json((known,))}))
@@ -207,11 +207,11 @@ def test_pre_trainings_are_told_in_one_clause() -> None:
     bare = Pretraining("one", "medpix", "train", "f", 900, 100, excluded=())
     apart = replace(bare, excluded=(Excluded("data.exclude", "s", 20, 18, 82),))
     again = replace(apart, stage="two")
-    assert told(()) == "" and told(UNRECORDED) == "pre-training not recorded"
-    assert told((bare,)) == "pre-trained on medpix train, nothing excluded"
-    assert told((apart, again)) == "pre-trained on medpix train, 18 cases with 82 images excluded"
+    assert describe(()) == "" and describe(UNRECORDED) == "pre-training not recorded"
+    assert describe((bare,)) == "pre-trained on medpix train, nothing excluded"
+    assert describe((apart, again)) == "pre-trained on medpix train, 18 cases with 82 images excluded"
     assert from_json(as_json((*UNRECORDED, bare, apart)), "x") == (*UNRECORDED, bare, apart)
-    assert told((*UNRECORDED, bare, apart)) == (
+    assert describe((*UNRECORDED, bare, apart)) == (
         "pre-trained on medpix train, nothing excluded, then on medpix train, 18 cases with 82 images excluded, "
         "what came before is not recorded"
     )
@@ -224,5 +224,5 @@ def test_images_are_known_again_by_their_ids(data: Path, tmp_path: Path) -> None
     for row in rows:
         row["question"] = "左肺 " + row["question"]
     path.write_text(json.dumps(rows))
-    seen = Digests.of(cut(tmp_path / "data").test) & Digests.of(cut(data).test)
+    seen = Digests.of(split_of(tmp_path / "data").test) & Digests.of(split_of(data).test)
     assert len(seen.images) == 4 and not seen.questions

@@ -45,14 +45,14 @@ def test_a_batch_is_padded_to_its_own_longest_text(tokenizer: Any) -> None:
     ids, mask = tokens.batch(torch.tensor([1, 2]))
     assert ids.shape == mask.shape == (2, 5) and mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
     assert ids[0, :3].tolist()[::2] == [CLS, SEP] and ids[0, 3:].tolist() == [PAD, PAD]
-    assert tokens.lengths.tolist() == [6, 3, 5] and tokens.cut == 0
+    assert tokens.lengths.tolist() == [6, 3, 5] and tokens.truncated == 0
 
 
 def test_long_texts_are_cut_and_counted_and_empty_ones_keep_their_two_ends(
     tokenizer: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = questions_as_tokens(["", "left " * 1000, "x" * 5000], tokenizer, 16)
-    assert tokens.ids.shape == (3, 16) and tokens.cut == 1  # the last one is a single unknown word
+    assert tokens.ids.shape == (3, 16) and tokens.truncated == 1  # the last one is a single unknown word
     assert tokens.ids[0].tolist() == [CLS, SEP] + [PAD] * 14
     assert tokens.ids[1, 0] == CLS and tokens.ids[1, -1] == SEP
     assert not capfd.readouterr().err and not caplog.text
@@ -60,7 +60,7 @@ def test_long_texts_are_cut_and_counted_and_empty_ones_keep_their_two_ends(
 
 def test_an_answer_that_is_cut_does_not_end_where_it_is_cut(tokenizer: Any) -> None:
     tokens = answers_as_tokens(["upper lobe of the left lung", "no"], tokenizer, 4)
-    assert tokens.cut == 1 and SEP not in tokens.ids[0].tolist()
+    assert tokens.truncated == 1 and SEP not in tokens.ids[0].tolist()
     assert tokens.ids[1].tolist() == [CLS, tokenizer.convert_tokens_to_ids("no"), SEP, PAD]
 
 
@@ -147,7 +147,7 @@ def test_little_of_vqa_rads_batches_is_padding(shared_data: Path) -> None:
     split = prepare(Manifest.load("vqa_rad", "questions"), shared_data / "vqa_rad", "strict")
     words = BertTokenizerFast.from_pretrained(text_weights_path("minilm-l6-v2"))
     tokens = questions_as_tokens([question.question for question in split.train], words, 64)
-    assert tokens.cut == 0
+    assert tokens.truncated == 0
     for processes in (1, 2):
         sampler = QuestionSampler(len(tokens), 64, world_size=processes, lengths=tokens.lengths.numpy())
         assert sampler.padding_waste() < 0.1

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from tests.training.med_vqa import fakes as fakes
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig, PretrainModelConfig
-from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.objective import PretrainingStep
+from training.med_vqa.pretrain.soft_labels import StepTargets
 
 LENGTHS = (6, 4, 5, 3, 6)
 

@@ -104,7 +104,7 @@ def test_a_list_of_excluded_cases_says_what_of_it_was_there(store: TargetStore, 
     found = Exclusions.read(str(file), store)
     assert found.found == ("case0", "case2") and not found.empty
     assert np.flatnonzero(~found.kept(store)).tolist() == [0, 1, 4, 5]
-    assert found.told() == "2 cases with 4 images excluded, 1 listed ones are not in this store"
+    assert found.describe() == "2 cases with 4 images excluded, 1 listed ones are not in this store"
     (made,) = found.made
     assert (made.by, made.sha256) == ("data.exclude", ExcludedCases.read(file).digest())
     assert (made.cases_listed, made.cases_found, made.images) == (3, 2, 4)
@@ -115,9 +115,9 @@ def test_an_empty_list_is_told(store: TargetStore, tmp_path: Path) -> None:
     file = tmp_path / "cases.txt"
     file.write_text(" \n\n")
     found = Exclusions.read(str(file), store)
-    assert found.empty and found.told() == "the list of excluded cases is empty: nothing is left out"
+    assert found.empty and found.describe() == "the list of excluded cases is empty: nothing is left out"
     assert found.kept(store).all() and [made.cases_listed for made in found.made] == [0]
-    assert not Exclusions.read(None, store).empty and Exclusions.read(None, store).told() == ""
+    assert not Exclusions.read(None, store).empty and Exclusions.read(None, store).describe() == ""
 
 
 def test_a_store_built_without_the_cases_of_the_same_list_has_nothing_left_to_exclude(
@@ -128,14 +128,14 @@ def test_a_store_built_without_the_cases_of_the_same_list_has_nothing_left_to_ex
     facts = {"cases_listed": 1, "cases_found": 1, "images": 3, "sha256": ExcludedCases.read(file).digest()}
     monkeypatch.setitem(store.manifest, "excluded", facts)
     found = Exclusions.read(str(file), store)
-    assert found.told() == "1 cases with 3 images were excluded when the store was built"
+    assert found.describe() == "1 cases with 3 images were excluded when the store was built"
     (made,) = found.made
     assert (made.by, made.images) == ("kg-targets build", 3) and found.kept(store).all()
     assert Exclusions.read(None, store).made == (made,)  # whether the list is named again or not
     file.write_text("case1\n")
     both = Exclusions.read(str(file), store)
     assert [one.by for one in both.made] == ["kg-targets build", "data.exclude"]
-    assert both.told() == (
+    assert both.describe() == (
         "1 cases with 3 images were excluded when the store was built; 1 cases with 2 images excluded"
     )
     file.write_text("gone\nanother\n")

@@ -12,8 +12,13 @@ from tests.training.tiny import write_store
 from training.data.sources import open_source
 from training.errors import ConfigError, DataError, KGTargetsError
 from training.med_vqa.pretrain.config import PretrainLossConfig, SoftLabelConfig
-from training.med_vqa.pretrain.labels import LabelBuilder, StepTargets, open_label_source, open_label_sources
-from training.med_vqa.pretrain.soft_labels import teacher_targets
+from training.med_vqa.pretrain.soft_labels import (
+    LabelBuilder,
+    StepTargets,
+    open_label_source,
+    open_label_sources,
+    teacher_targets,
+)
 from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import ConfigError, ShapeError
-from training.med_vqa.pretrain.losses import hard_negatives, matching_inputs, matching_loss, matching_pairs
+from training.med_vqa.pretrain.losses import hard_negatives, matching_loss, matching_pairs
 from training.med_vqa.pretrain.soft_labels import teacher_targets
 
 LOCAL, GLOBAL, OFFSET = 3, 9, 6
@@ -139,18 +139,6 @@ def test_rows_are_positives_then_negative_images_then_negative_texts() -> None:
 def test_rows_with_a_text_that_has_no_token_are_left_out() -> None:
     pairs = matching_pairs(*a_batch(), offset=2, usable=torch.tensor([False, True, True, False]))
     assert list(zip(pairs.images.tolist(), pairs.texts.tolist(), strict=True)) == [(2, 2), (1, 2)]
-
-
-def test_a_negative_text_brings_its_own_mask() -> None:
-    """AMiF's code keeps the positive's."""
-    lengths = torch.tensor([4, 1, 2, 3])
-    mask = torch.arange(4)[None] < lengths[:, None]
-    text, image = torch.arange(4.0)[:, None, None].expand(4, 4, 2), torch.arange(4.0)[:, None, None] + 10
-    pairs = matching_pairs(*a_batch(), offset=2)
-    image_rows, text_rows, mask_rows = matching_inputs(pairs, image, text, mask)
-    assert image_rows[:, 0, 0].tolist() == [12, 13, 11, 12, 13]
-    assert text_rows[:, 0, 0].tolist() == [2, 3, 2, 3, 0]
-    assert mask_rows.sum(dim=1).tolist() == [2, 3, 2, 3, 4]
 
 
 def test_directions_of_different_length_are_an_error() -> None:

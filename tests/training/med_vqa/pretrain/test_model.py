@@ -27,11 +27,11 @@ from training.med_vqa.pretrain.config import (
     PretrainLossConfig,
     PretrainModelConfig,
 )
-from training.med_vqa.pretrain.labels import StepTargets
 from training.med_vqa.pretrain.model import length_groups
 from training.med_vqa.pretrain.objective import PretrainingStep, balanced_accuracy
 from training.med_vqa.pretrain.saving import HEADS, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector, ranks
+from training.med_vqa.pretrain.soft_labels import StepTargets
 
 ITEMS = 5
 SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4, excluded=())
@@ -211,6 +211,22 @@ def test_without_matching_only_true_pairs_are_fused_and_nothing_is_drawn(
     values = step(model, seen(6, 4, 5, 3, 6), targets())
     assert sum(fused) == ITEMS and values["transport"] > 0
     assert not {"matching", "matching_accuracy", "no_negative"} & set(values)
+
+
+def test_a_negative_text_brings_its_own_mask(vqa: MedVQA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMiF's code keeps the positive's."""
+    model, lengths, rows = made(vqa), (6, 4, 5, 3, 6), 0
+    true = model.fuse
+
+    def fuse(words: Tensor, mask: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        nonlocal rows
+        rows += len(words)
+        assert torch.equal(words.abs().sum(dim=-1) > 0, mask)  # states are zero at padded places
+        return true(words, mask, images)
+
+    monkeypatch.setattr(model, "fuse", fuse)
+    step(model, seen(*lengths), targets())
+    assert rows == 3 * ITEMS
 
 
 def test_negatives_are_a_function_of_the_generator_alone(vqa: MedVQA) -> None:

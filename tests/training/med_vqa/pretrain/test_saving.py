@@ -81,7 +81,7 @@ def test_temperatures_are_taken_only_where_they_were_and_are_learnt(vqa: MedVQA,
     values, (note,) = taken(vqa, learnt)
     assert values == {"image_text": 0.07, "views": 0.07}
     assert note == (
-        "temperatures that the start learnt are fixed here, as configured: image_text 0.3 there, 0.07 here; "
+        "temperatures that model.start learnt are fixed here, as configured: image_text 0.3 there, 0.07 here; "
         "texts 0.3 there, 0.07 here"
     )
 
