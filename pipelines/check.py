@@ -10,7 +10,7 @@ from kg_targets.store.digest import file_sha256
 
 
 def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
-    """Facts about a data set's splits under a data root, for ``--json`` and ``check_lines``.
+    """A data set's splits under a data root, for ``--json`` and ``check_lines``.
 
     A split has ``present``, and where it is: ``captions`` or ``questions`` (counts), ``images`` and
     ``images_present``, ``remarks`` for a person, and ``error`` where it cannot be used.
@@ -25,18 +25,18 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
     present = manifest.present_splits(root)
     splits: dict[str, dict[str, Any]] = {}
     for split in dict.fromkeys([*manifest.splits, *present]):
-        facts = splits[split] = {"present": split in present, "remarks": []}
+        part = splits[split] = {"present": split in present, "remarks": []}
         if split in present:
             try:
                 for kind in manifest.holds:
-                    facts |= (_captions if kind == "captions" else _questions)(
-                        manifest, split, root, facts["remarks"]
+                    part |= (_captions if kind == "captions" else _questions)(
+                        manifest, split, root, part["remarks"]
                     )
             except (ManifestError, DataError) as error:
-                facts["error"] = str(error)
+                part["error"] = str(error)
         else:
-            facts["error"] = f"not present ({root / next(iter(manifest.splits[split].files.values()))})"
-        splits[split] = facts
+            part["error"] = f"not present ({root / next(iter(manifest.splits[split].files.values()))})"
+        splits[split] = part
     return {
         "dataset": manifest.name, "title": manifest.title, "licence": manifest.licence, "citation": manifest.citation,
         "data_root": str(root), "how_to_get": manifest.how_to_get, "splits": splits,
@@ -52,17 +52,17 @@ def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['dataset']}: {found['title']}"
     yield f"  licence: {found['licence']}"
     yield from ([f"  citation: {found['citation']}"] if found["citation"] else [])
-    for split, facts in found["splits"].items():
-        counts = [f"{facts[kind]:,} {kind}" for kind in ("captions", "questions") if kind in facts]
-        if "images" in facts:
-            counts.append(f"{facts['images_present']:,} of {facts['images']:,} images present")
+    for split, part in found["splits"].items():
+        counts = [f"{part[kind]:,} {kind}" for kind in ("captions", "questions") if kind in part]
+        if "images" in part:
+            counts.append(f"{part['images_present']:,} of {part['images']:,} images present")
         yield from ([f"  {split}: {', '.join(counts)}"] if counts else [])
-        yield from (f"  {split}: {line}" for line in [*facts["remarks"], *filter(None, [facts.get("error")])])
-    if all("error" in facts for facts in found["splits"].values()):
+        yield from (f"  {split}: {line}" for line in [*part["remarks"], *filter(None, [part.get("error")])])
+    if all("error" in part for part in found["splits"].values()):
         raise DataError(
             f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
         )
-    if not all(facts["present"] for facts in found["splits"].values()):
+    if not all(part["present"] for part in found["splits"].values()):
         yield f"  to get what is missing: {found['how_to_get']}"
 
 

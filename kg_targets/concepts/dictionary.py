@@ -27,9 +27,9 @@ from kg_targets.concepts.lexicon import (
     StopList,
     build_lexicon,
 )
-from kg_targets.concepts.mention import Mention, without_overlap
+from kg_targets.concepts.mention import Mention
 from kg_targets.concepts.negation import NegationRules
-from kg_targets.concepts.text import Folded, break_words, fold, surface
+from kg_targets.concepts.text import Folded, break_words, fold, surface, without_overlap
 from kg_targets.ontology import Ontology
 
 

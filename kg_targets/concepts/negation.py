@@ -36,8 +36,7 @@ from typing import NamedTuple
 from ahocorasick_rs import AhoCorasick
 
 from kg_targets.concepts.lexicon import Hit, read_table
-from kg_targets.concepts.mention import without_overlap
-from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias
+from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias, without_overlap
 from kg_targets.errors import ExtractionError
 
 SHIPPED = Path(__file__).with_name("negation_triggers.tsv")

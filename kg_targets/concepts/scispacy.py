@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kg_targets.concepts.lexicon import Hit, Sense, StopList, roles
-from kg_targets.concepts.mention import Mention, reading_order, without_overlap
+from kg_targets.concepts.mention import Mention, reading_order
 from kg_targets.concepts.negation import NegationRules
-from kg_targets.concepts.text import fold
+from kg_targets.concepts.text import fold, without_overlap
 from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Concept, Ontology
 

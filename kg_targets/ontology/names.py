@@ -35,7 +35,7 @@ VOCABULARIES = ("seed", "UBERON", "HP", "MONDO", "DOID", "EFO")
 
 @dataclass(frozen=True)
 class Resolved:
-    """Tables in canonical order with the facts derived from them.
+    """Tables in canonical order with what is derived from them.
 
     Shapes: C concepts, R names, E edges.
 

@@ -1,4 +1,4 @@
-"""Every code block of README and docs names commands, options and imports that exist; CI runs those that it can."""
+"""Every code block of README and docs names commands, options and imports that exist; CI runs those it can."""
 
 import ast
 import re

@@ -225,13 +225,15 @@ def test_an_evaluation_answers_every_question_of_the_part(
 
 
 def test_other_images_are_other_predictions(world: Path, tmp_path: Path) -> None:
-    chances: dict[str, list[Any]] = {}
+    probabilities: dict[str, list[Any]] = {}
     for kind in ("real", "shuffled", "blank"):
         assert score(world, tmp_path / kind, "--images", kind) == 0
         predictions = read_predictions(tmp_path / kind / "predictions.csv")
         assert predictions.metadata["images"] == kind
-        chances[kind] = [row.probability for row in predictions.rows]
-    assert all(one != other for one, other in zip(chances["real"], chances["shuffled"], strict=True))
+        probabilities[kind] = [row.probability for row in predictions.rows]
+    assert all(
+        one != other for one, other in zip(probabilities["real"], probabilities["shuffled"], strict=True)
+    )
     blank = tmp_path / "run"
     shutil.copytree(world / "run", blank)
     config = yaml.safe_load((blank / "config.yaml").read_text())
@@ -240,8 +242,8 @@ def test_other_images_are_other_predictions(world: Path, tmp_path: Path) -> None
     assert evaluate(["--model", str(blank), *data, "--out", str(tmp_path / "question_only")]) == 0
     predictions = read_predictions(tmp_path / "question_only" / "predictions.csv")
     assert predictions.metadata["images"] == predictions.metadata["trained_on"] == "blank"
-    assert [row.probability for row in predictions.rows] == chances["blank"]
-    assert chances["blank"][:4] == pytest.approx(chances["blank"][4:8], abs=1e-5)
+    assert [row.probability for row in predictions.rows] == probabilities["blank"]
+    assert probabilities["blank"][:4] == pytest.approx(probabilities["blank"][4:8], abs=1e-5)
 
 
 def test_a_copy_of_the_folder_tells_what_it_was_trained_on(

@@ -64,9 +64,9 @@ def term(name: str, features: tuple[Tensor, ...], offset: int) -> Tensor:
     rows, columns, rows_back, columns_back = sides[name]
     temperature = temperatures[list(sides).index(name)]
     loss = torch.zeros(())
-    for seed, (one, everyone) in enumerate(((rows, columns), (rows_back, columns_back))):
+    for seed, (one, others) in enumerate(((rows, columns), (rows_back, columns_back))):
         targets, mask = soft_labels(offset, len(one), seed)
-        loss = loss + 0.5 * soft_contrastive_loss(one, everyone, targets, temperature, offset, mask)
+        loss = loss + 0.5 * soft_contrastive_loss(one, others, targets, temperature, offset, mask)
     unused = torch.stack([all_view.sum(), all_other.sum(), all_text.sum(), all_again.sum()])
     return loss + 0 * (unused.sum() + temperatures.sum())
 

@@ -1,4 +1,4 @@
-"""What a model saw before its last training, through pre-trainings and fine-tunings: refused, recorded and told."""
+"""What a model saw before its last fine-tuning, through pre-trainings and fine-tunings: refused and recorded."""
 
 import json
 from pathlib import Path
