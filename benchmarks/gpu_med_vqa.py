@@ -10,6 +10,7 @@ and the ranking of all candidates, exactly and by the short-list of AMiF's relea
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,12 +60,9 @@ class Bench:
         drawn = drawn_batch(options.batch, self.model.vision.image_size, self.candidates)
         self.batch = {name: value.to(self.device) for name, value in drawn.items()}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=2e-5, fused=True)
-        self.dtype = torch.bfloat16 if options.precision == "bf16" else None
+        mixed = options.precision == "bf16"
+        self.cast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=mixed)
         self.k = options.k
-
-    def cast(self) -> torch.autocast:
-        """Mixed precision of the command."""
-        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
     def step(self) -> None:
         """Forward, backward, gradient norm and AdamW on one batch."""

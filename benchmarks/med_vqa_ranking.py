@@ -28,8 +28,7 @@ from torch import Tensor
 from transformers import BertConfig
 
 from training.med_vqa import MedVQAModel
-from training.med_vqa.answer.ranking import Ranker
-from training.med_vqa.answer.trie import CHUNK, Trie, pack
+from training.med_vqa.answer.ranking import CHUNK, Ranker, Trie, pack
 from training.med_vqa.model.build import architecture, pretrained_vision
 from training.med_vqa.model.config import PRESETS, VQAModelConfig
 from training.med_vqa.model.modeling import Encoded

@@ -11,6 +11,7 @@ numpy, scipy, pandas and pyarrow; no data, no network, no weights.
 
 import os
 import sys
+from itertools import product
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before numpy is loaded
@@ -114,21 +115,17 @@ def main() -> None:
     factors = round(factor_bytes(store.factors) / 1e6, 1)
     result = head(PACKAGES, accelerator.device, **settings, factors_mb=factors, steps={}, large={})
 
-    def measure(model: str, batch: int, work: Any) -> dict[str, Any]:
+    def lanes(model: str, batch: int) -> Lanes:
         if cuda():
             cuda().empty_cache()
-        return work(Lanes(model, batch, accelerator, store))
+        return Lanes(model, batch, accelerator, store)
 
-    for model in options.models:
-        for batch in options.batches:
-            figures = measure(
-                model, batch, lambda lanes: step_figures(lanes, options.repeats, options.micro_batch)
-            )
-            result["steps"].setdefault(model, {})[str(batch)] = figures
-            sys.stderr.write(f"{model} {batch}: {figures['step_soft_to_info_nce']}\n")
+    for model, batch in product(options.models, options.batches):
+        figures = step_figures(lanes(model, batch), options.repeats, options.micro_batch)
+        result["steps"].setdefault(model, {})[str(batch)] = figures
+        sys.stderr.write(f"{model} {batch}: {figures['step_soft_to_info_nce']}\n")
     for batch in options.large:
-        figures = measure("demo-resnet", batch, lambda lanes: large_batches(lanes, store, options.repeats))
-        result["large"][str(batch)] = figures
+        result["large"][str(batch)] = large_batches(lanes("demo-resnet", batch), store, options.repeats)
     report(result, options.out)
 
 

@@ -28,7 +28,7 @@ SCORE = "--model med_vqa --dataset vqa_rad --data-root vqa --out answers"
 WAYS = {
     "caption to store": ("pipelines.cli", "build demo --data-root data --out built --workers 1"),
     "one step of NB-CLIP": ("training.run", TRAIN),
-    "question to score": ("training.med_vqa.answer.__main__", SCORE),
+    "question to score": ("pipelines.cli", f"evaluate vqa {SCORE}"),
 }
 """What is walked: the module whose ``main`` runs a command, and the command's arguments."""
 LOOP = ("training.engine.loop", "Loop", "run", "_step")

@@ -21,23 +21,21 @@ NAMED = 3
 class ExcludedCases:
     """A list of cases (``group_id``) that are left out as if the data set had never had them."""
 
-    path: Path | None = None
-    """File of the list; None where there is none."""
-    cases: frozenset[str] = frozenset()
+    path: Path
+    """File of the list."""
+    cases: frozenset[str]
 
     @classmethod
-    def read(cls, path: Path | None, option: str = "--exclude") -> "ExcludedCases":
+    def read(cls, path: Path, option: str = "--exclude") -> "ExcludedCases":
         """The list in a file, one ``group_id`` a line; empty lines are ignored.
 
         Args:
-            path: None: there is no list.
+            path: the file.
             option: which named the file, for the message.
 
         Raises:
             DataError: the file cannot be read.
         """
-        if path is None:
-            return cls()
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -70,13 +68,11 @@ class ExcludedCases:
             )
 
     def inputs(self) -> dict[str, str]:
-        """The list's part in deciding whether a store is up to date; empty without a list."""
-        return {} if self.path is None else {"excluded_sha256": self.digest()}
+        """The list's part in deciding whether a store is up to date."""
+        return {"excluded_sha256": self.digest()}
 
     def metadata(self, report: ReadReport) -> dict[str, Any]:
-        """Entry in a store's manifest: counts and the list's sha256, no case; empty without a list."""
-        if self.path is None:
-            return {}
+        """Entry in a store's manifest: counts and the list's sha256, no case."""
         counts = {
             "cases_listed": len(self.cases),
             "cases_found": len(report.excluded),

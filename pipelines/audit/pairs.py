@@ -59,7 +59,7 @@ def separation_section(subjects: Subjects, settings: EvaluationSettings) -> Sect
         f"{len(of_pair):,} same-case pairs of {len(np.unique(of_pair)):,} cases, {len(between[0]):,} pairs of "
         f"different cases; {copied.mean():.1%} of the same-case pairs have one and the same caption",
     ]
-    header = ["pairs", "metric ×100", "chance", *subjects.columns]
+    table = Table(["pairs", "metric ×100", "chance", *subjects.columns], rows, left=2)
     data = {
         "same_case_pairs": len(of_pair),
         "different_case_pairs": len(between[0]),
@@ -67,7 +67,7 @@ def separation_section(subjects: Subjects, settings: EvaluationSettings) -> Sect
         "different_cases_mean": [float(values.mean()) for values in outside],
         "measures": [asdict(row) for row in measured],
     }
-    return Section("separation", SEPARATION, lines, Table(header, rows, left=2), data=data)
+    return Section("separation", SEPARATION, lines, table, data=data)
 
 
 def placements(near: FloatArray, far: FloatArray) -> FloatArray:
@@ -112,7 +112,11 @@ def pairs_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     store, cases = subjects.reference, subjects.cases
     best, identical = survey(store, cases)
     total = sum(identical.values())
-    lines = [f"of [1]; pairs of different cases with S = 1: {total:,}{_resting(identical, total)}"]
+    one, two = (identical.get(count, 0) / max(total, 1) for count in (1, 2))
+    shares = (
+        f" ({one:.0%} rest on one concept, {two:.0%} on two, {1 - one - two:.0%} on more)" if total else ""
+    )
+    lines = [f"of [1]; pairs of different cases with S = 1: {total:,}{shares}"]
     found = most_similar_pairs(store, cases, best, settings.shown_pairs, settings.seed)
     shown = [_described(store, left, right, score) for left, right, score in found]
     private = [line for number, pair in enumerate(shown, 1) for line in _lines(number, pair)]
@@ -158,7 +162,9 @@ def most_similar_pairs(
         Up to ``count`` triples (row, row, similarity), best first; only positive similarities.
     """
     tiebreak = np.random.default_rng([seed, 5]).permutation(len(store))
-    heap = [(-_level(score), int(tiebreak[row]), row) for row, score in enumerate(best.tolist()) if score > 0]
+    # On a grid of 1e-6, so that rounding does not decide between equals.
+    bounds = enumerate(best.round(_DECIMALS).tolist())
+    heap = [(-bound, int(tiebreak[row]), row) for row, bound in bounds if best[row] > 0]
     heapq.heapify(heap)
     used = np.zeros(len(store), dtype=bool)
     found: list[tuple[int, int, float]] = []
@@ -168,7 +174,7 @@ def most_similar_pairs(
             continue
         (_, block), *_ = similarity_chunks(store.factors[[row]], store.factors)
         scores = np.where(used | (cases == cases[row]), -np.inf, block[0])
-        level = _level(float(scores.max()))
+        level = round(float(scores.max()), _DECIMALS)
         if level < -bound:
             if level > 0:
                 heapq.heappush(heap, (-level, int(tiebreak[row]), row))
@@ -178,11 +184,6 @@ def most_similar_pairs(
         used[[row, other]] = True
         found.append((min(row, other), max(row, other), float(scores[other])))
     return found
-
-
-def _level(score: float) -> float:
-    """Similarity on a grid of 1e-6, so that rounding does not decide between equals."""
-    return round(score, 6)
 
 
 def _described(store: TargetStore, left: int, right: int, similarity: float) -> dict[str, Any]:
@@ -206,10 +207,3 @@ def _lines(number: int, pair: dict[str, Any]) -> list[str]:
         for image, caption in zip(pair["images"], pair["captions"], strict=True)
     ]
     return [f"{number}. S = {pair['similarity']:.3f}  {concepts or pair['note']}", *captions]
-
-
-def _resting(identical: dict[int, int], total: int) -> str:
-    if not total:
-        return ""
-    few = [identical.get(count, 0) / total for count in (1, 2)]
-    return f" ({few[0]:.0%} rest on one concept, {few[1]:.0%} on two, {1 - sum(few):.0%} on more)"

@@ -81,21 +81,13 @@ def _summary(store: TargetStore, target: Target, batches: list[IntArray]) -> dic
 def _table(rows: list[dict[str, Any]]) -> Table:
     """Policy by policy; within one, batch size by batch size, the stores below one another."""
     names = list(dict.fromkeys(row["policy"] for row in rows))
-    header = [
-        "policy",
-        "store",
-        "B",
-        "diagonal mass",
-        "effective positives",
-        "entropy, nats",
-        "% no soft positives",
-    ]
+    measures = ("diagonal mass", "effective positives", "entropy, nats", "% no soft positives")
     lines = []
     for row in sorted(rows, key=lambda row: names.index(row["policy"])):
         diagonal, positives, entropy, alone = (row[name]["mean"] for name in _STATISTICS)
         numbers = [f"{diagonal:.3f}", f"{positives:.2f}", f"{entropy:.2f}", f"{100 * alone:.1f}"]
         lines.append([row["policy"], f"[{row['store']}]", f"{row['batch_size']:,}", *numbers])
-    return Table(header, lines, left=2)
+    return Table(("policy", "store", "B", *measures), lines, left=2)
 
 
 def _policies(store: TargetStore) -> dict[str, Target]:
@@ -128,13 +120,11 @@ def _target(policy: Any) -> Target:
 def _sizes(cases: int, wanted: tuple[int, ...]) -> tuple[list[int], list[str]]:
     """Batch sizes that one image per case can fill; all cases in one batch if none can."""
     sizes = [size for size in wanted if size <= cases]
-    missing = [size for size in wanted if size > cases]
-    if not missing:
-        return sizes, []
-    listed = ", ".join(str(size) for size in missing)
-    if sizes:
-        return sizes, [f"B = {listed} left out: there are {cases:,} cases"]
-    return [cases], [f"B = {listed} left out: there are {cases:,} cases, all of which make one batch here"]
+    missing = ", ".join(str(size) for size in wanted if size > cases)
+    note = f"B = {missing} left out: there are {cases:,} cases"
+    if not sizes:
+        return [cases], [f"{note}, all of which make one batch here"]
+    return sizes, [note] if missing else []
 
 
 def _batches(cases: IntArray, size: int, settings: EvaluationSettings) -> list[IntArray]:

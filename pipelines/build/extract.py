@@ -35,13 +35,14 @@ class Split:
     root: Path
     licences: frozenset[str] | None
     """Licences of the rows that are kept; None keeps all."""
-    excluded: ExcludedCases
+    excluded: ExcludedCases | None = None
     read: ReadReport = field(default_factory=ReadReport)
     """Counts and problems of reading."""
 
     def chunks(self, size: int) -> Iterator[list[Record]]:
         """The records, ``size`` at a time."""
-        records = self.manifest.records(self.name, self.root, self.read, self.licences, self.excluded.cases)
+        left_out = self.excluded.cases if self.excluded else frozenset[str]()
+        records = self.manifest.records(self.name, self.root, self.read, self.licences, left_out)
         while chunk := list(islice(records, size)):
             yield chunk
 
@@ -59,7 +60,7 @@ class Split:
     def inputs(self) -> dict[str, Any]:
         """The data set's part of what a store's content follows from."""
         digest = self.manifest.split_digest(self.name, self.root)
-        return {"captions_sha256": digest, **self.excluded.inputs()}
+        return {"captions_sha256": digest, **(self.excluded.inputs() if self.excluded else {})}
 
     def metadata(self) -> dict[str, Any]:
         """Description of the data set for the store's manifest."""
@@ -69,7 +70,7 @@ class Split:
             "licence": self.manifest.licence,
             "code_version": kg_targets.__version__,
             "skipped_rows": self.read.skipped,
-            **self.excluded.metadata(self.read),
+            **(self.excluded.metadata(self.read) if self.excluded else {}),
         }
 
 

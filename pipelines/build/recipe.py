@@ -38,7 +38,7 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     manifest = Manifest.load(config.dataset)
     root = config.data_root or manifest.default_root
     names = _wanted_splits(config.split, manifest, root, say)
-    excluded = _excluded_cases(config.exclude, manifest, root, names, say)
+    excluded = _excluded_cases(config.exclude, manifest, root, names, say) if config.exclude else None
     if config.scorer != TEACHER:
         fit_split = _fit_split(config.fit_split, manifest, root, names, say)
         names = [fit_split, *(name for name in names if name != fit_split)]
@@ -225,13 +225,11 @@ def _wanted_splits(wanted: str, manifest: Manifest, root: Path, say: Say) -> lis
     return present
 
 
-def _excluded_cases(
-    file: Path | None, manifest: Manifest, root: Path, wanted: list[str], say: Say
-) -> ExcludedCases:
+def _excluded_cases(file: Path, manifest: Manifest, root: Path, wanted: list[str], say: Say) -> ExcludedCases:
     """The cases to leave out; a list that fits no split that is there is an error before anything is built."""
     excluded = ExcludedCases.read(file)
     excluded.check_fits(manifest, root, dict.fromkeys([*wanted, *manifest.present_splits(root)]))
-    if file is not None and not excluded.cases:
+    if not excluded.cases:
         say(f"warning: {file} lists no case: nothing is left out")
     return excluded
 

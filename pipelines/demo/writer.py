@@ -1,6 +1,5 @@
 """Writes the demo data set: pictures, one CSV per split, a README and a marker, in one atomic rename."""
 
-import csv
 import errno
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from kg_targets.errors import DataError
@@ -156,13 +156,10 @@ def _run_job(job: Job) -> list[list[str]]:
 
 
 def _write_tables(folder: Path, rows: Sequence[list[str]], splits: Sequence[str]) -> None:
-    group = COLUMNS.index("group_id")
+    table = pd.DataFrame(sorted(rows), columns=list(COLUMNS))
+    of_row = table["group_id"].str.removeprefix("case_").astype(int).map(dict(enumerate(splits)))
     for name in SPLITS:
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream, lineterminator="\n")
-            table.writerow(COLUMNS)
-            own = (row for row in sorted(rows) if splits[int(row[group].removeprefix("case_"))] == name)
-            table.writerows(own)
+        table[of_row == name].to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def _marker(summary: DemoSummary) -> bytes:

@@ -174,11 +174,16 @@ def named(content: Any) -> dict[str, Any]:
     return content
 
 
-def texts(content: Any, otherwise: str) -> dict[str, str]:
-    """A mapping of texts to texts; ``otherwise`` says what was expected."""
-    if not isinstance(content, dict):
-        raise ValueError(otherwise)
-    return {text(key): text(value) for key, value in content.items()}
+def texts(otherwise: str) -> PlainValidator:
+    """Validator of a mapping of texts to texts; ``otherwise`` says what was expected."""
+
+    def read(content: Any) -> dict[str, str]:
+        content = {} if content is None else content
+        if not isinstance(content, dict):
+            raise ValueError(otherwise)
+        return {text(key): text(value) for key, value in content.items()}
+
+    return PlainValidator(read)
 
 
 def _base_file(content: Any) -> Path:

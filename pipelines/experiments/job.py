@@ -61,9 +61,8 @@ class Job:
 
     def shown(self) -> str:
         """The command as a user can run it."""
-        return " ".join(
-            [*(f"{key}={value}" for key, value in self.environment.items()), shlex.join(self.command)]
-        )
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        return " ".join([*variables, shlex.join(self.command)])
 
     def is_current(self) -> bool:
         """Whether its output is there and up to date; only called where all that it needs is there."""
@@ -139,7 +138,7 @@ class TrainingJob(Job):
 
     def finished_key(self) -> str:
         """Key of the finished run, as its folder has it."""
-        return (self.folder / FINISHED).read_bytes().decode(errors="replace")
+        return (self.folder / FINISHED).read_text(encoding="utf-8", errors="replace")
 
     def start(self) -> Start:
         """State in which ``training/run.py`` will find the folder."""
@@ -165,9 +164,8 @@ class TrainingJob(Job):
         path = self.folder / SECONDS
         if (self.folder / RUN).is_file():
             before = _noted(path).get(_BEFORE) if path.exists() else 0.0
-            write_json(
-                path, self._told(round(before + seconds, 1) if isinstance(before, (int, float)) else None)
-            )
+            total = round(before + seconds, 1) if isinstance(before, (int, float)) else None
+            write_json(path, self._told(total))
 
     def _told(self, seconds: float | None) -> dict[str, Any]:
         return {"seconds": seconds, "jobs": self.workspace.jobs, "threads": self.workspace.threads}
@@ -217,11 +215,8 @@ def timing(run: Path) -> dict[str, Any] | None:
     """Time of a run, see ``SECONDS``; ``None`` where nobody noted it or the note is damaged."""
     noted = _noted(run / SECONDS)
     try:
-        return {
-            "seconds": float(noted["seconds"]),
-            "jobs": int(noted["jobs"]),
-            "threads": int(noted["threads"]),
-        }
+        jobs, threads = int(noted["jobs"]), int(noted["threads"])
+        return {"seconds": float(noted["seconds"]), "jobs": jobs, "threads": threads}
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +108,13 @@ class MedVQAPlan(Plan):
         return [row for row in self.selected if row.name not in self.absent]
 
     @property
-    def selected(self) -> list[Row]:
-        """The rows of --only, or all."""
-        return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
-
-    @property
     def absent(self) -> dict[str, tuple[str, str]]:
         """Row that cannot be run to the first path that is missing and how to get it."""
-        absent: dict[str, tuple[str, str]] = {}
-        for row in self.selected:
-            for path, how in row.requires.items():
-                if not Path(path).exists():
-                    absent.setdefault(row.name, (path, how))
-        return absent
+        lacks = {
+            row.name: [one for one in row.requires.items() if not Path(one[0]).exists()]
+            for row in self.selected
+        }
+        return {name: lacking[0] for name, lacking in lacks.items() if lacking}
 
     def check(self, *, dry: bool, say: Say) -> None:
         """See ``Plan``; rows that cannot be run are reported, folds that cannot be put end to end refused."""
@@ -211,12 +206,8 @@ class MedVQAPlan(Plan):
 
     def pretraining_jobs(self, stage: int) -> list[TrainingJob]:
         """The runs of the first (0) or the second (1) stage."""
-        return [
-            self._pretraining_job(row, stage, seed)
-            for seed in self._pretrain_seeds
-            for row in self.rows
-            if len(row.pretrain) > stage
-        ]
+        rows = [row for row in self.rows if len(row.pretrain) > stage]
+        return [self._pretraining_job(row, stage, seed) for seed, row in product(self._pretrain_seeds, rows)]
 
     def _pretraining_job(self, row: Row, stage: int, seed: int) -> TrainingJob:
         one, start = row.pretrain[stage], self._pretraining(row, stage - 1, seed) if stage else None
@@ -239,10 +230,7 @@ class MedVQAPlan(Plan):
         """All fine-tuning runs, question-only baselines after those of their row and part."""
         return [
             Finetuning(row, part, seed, blank)
-            for seed in self.grid.seeds
-            for part in self.grid.parts
-            for row in self.rows
-            for blank in (False, True)
+            for seed, part, row, blank in product(self.grid.seeds, self.grid.parts, self.rows, (False, True))
             if not blank or declared.QUESTION_ONLY in row.controls
         ]
 
@@ -279,8 +267,7 @@ class MedVQAPlan(Plan):
         """Predictions to make: of every fine-tuned model, and for some with shuffled images, too."""
         return [
             replace(one, shuffled=shuffled)
-            for one in self.finetunings()
-            for shuffled in (False, True)
+            for one, shuffled in product(self.finetunings(), (False, True))
             if not shuffled or (declared.SHUFFLED in one.row.controls and not one.blank)
         ]
 

@@ -93,11 +93,7 @@ def _evaluation(content: Any) -> tuple[str, ...]:
     return tuple(word for key in names for word in (f"--{key.replace('_', '-')}", str(given[key])))
 
 
-def _requires(content: Any) -> dict[str, str]:
-    return declared.texts({} if content is None else content, "expected paths and how to get them")
-
-
-Requires = Annotated[Mapping[str, str], PlainValidator(_requires)]
+Requires = Annotated[Mapping[str, str], declared.texts("expected paths and how to get them")]
 """Path that only the user can provide, to how to get it."""
 
 

@@ -2,18 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from kg_targets.errors import DataError
-from pipelines.experiments.grid import shown
+from pipelines.experiments.grid import Grid, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace, forget_fingerprints
 from training.arguments import read_config, to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
-from training.engine.config import RunConfig
 from training.errors import ConfigError, KGTargetsError
 
 REPORT = "report"
@@ -33,11 +33,17 @@ class Plan(ABC):
     workspace: Workspace
     only: tuple[str, ...] = ()
     """Rows that are trained and scored; empty for all."""
+    grid: Grid = field(kw_only=True)
 
     stages: ClassVar[tuple[str, ...]]
     """Names of the stages, in their order; the report is the last."""
     scored: ClassVar[str]
     """Name of the files that a report is made from."""
+
+    @property
+    def selected(self) -> list[Any]:
+        """The grid's rows of ``only``, or all."""
+        return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
 
     @abstractmethod
     def check(self, *, dry: bool, say: Say) -> None:
@@ -129,23 +135,18 @@ def _other_setting(job: TrainingJob) -> str:
         written = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return ""  # the key decides
-    now = _fields(yaml.safe_load(to_yaml(config)))  # tuples are lists there
-    before = _fields(_completed(path, written, type(config))) if isinstance(written, dict) else now
-    for name in (*now, *(name for name in before if name not in now)):
+    if not isinstance(written, dict):
+        return ""
+    with suppress(
+        KGTargetsError
+    ):  # a field that is newer than the run has its default; one that is gone differs
+        written = yaml.safe_load(to_yaml(read_config(type(config), ["--config", str(path)])))
+    before, now = _fields(written), _fields(yaml.safe_load(to_yaml(config)))  # tuples are lists there
+    for name in (*now, *before):
         old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)
         if old != new:
             return f"{name} was {old}, is now {new}"
     return ""
-
-
-def _completed(path: Path, written: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
-    """A configuration as today's code writes it: a field that is newer than the run has its default."""
-    try:
-        config = read_config(kind, ["--config", str(path)])
-        content: dict[str, Any] = yaml.safe_load(to_yaml(config))
-    except KGTargetsError:
-        return written  # some field is gone, or has another meaning: reported as a difference
-    return content
 
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,11 +47,6 @@ class RetrievalPlan(Plan):
     stages = (FOLDS, STORES, RUNS, SCORES)
     scored = "score sheets"
 
-    @property
-    def rows(self) -> list[Row]:
-        """The rows of --only, or all."""
-        return [row for name, row in self.grid.rows.items() if not self.only or name in self.only]
-
     def check(self, *, dry: bool, say: Say) -> None:
         """See ``Plan``; splits that are misspelt, and labels and measures that will not be there, are refused."""
         labels: Labels | None = None
@@ -68,19 +64,15 @@ class RetrievalPlan(Plan):
         Stores that are missing or damaged are left to the jobs that need them.
         """
         super().before(stage)
-        places = (
-            [(fold, part) for fold in self.grid.folds for part in self.grid.parts] if stage == RUNS else []
-        )
-        for fold, part in places:
-            first = self.store(self.grid.evaluate_on, fold, part)
-            for variant in self._variants():
-                other = self.store(variant.name, fold, part)
-                one, two = _images(first), _images(other)
-                if one is not None and two is not None and one != two:
-                    raise DataError(
-                        f"{other} does not hold the images and cases of {first} in their order: give stores of "
-                        f"{variant.name} a data set that differs in its texts only"
-                    )
+        variants = self._variants() if stage == RUNS else []
+        for fold, part, variant in product(self.grid.folds, self.grid.parts, variants):
+            first, other = (self.store(name, fold, part) for name in (self.grid.evaluate_on, variant.name))
+            one, two = _images(first), _images(other)
+            if one is not None and two is not None and one != two:
+                raise DataError(
+                    f"{other} does not hold the images and cases of {first} in their order: give stores of "
+                    f"{variant.name} a data set that differs in its texts only"
+                )
 
     def rounds(self, stage: str) -> Rounds:
         """See ``Plan``: one round."""
@@ -101,7 +93,7 @@ class RetrievalPlan(Plan):
         return self.workspace.out / STORES / variant / fold / part
 
     def _variants(self) -> list[Variant]:
-        used = {self.grid.evaluate_on, *(row.store for row in self.rows)}
+        used = {self.grid.evaluate_on, *(row.store for row in self.selected)}
         return [variant for variant in self.grid.variants if variant.name in used]
 
     def _fold_folder(self, dataset: str) -> Path:
@@ -124,28 +116,28 @@ class RetrievalPlan(Plan):
 
     def _stores(self) -> list[Job]:
         jobs = []
-        for variant in self._variants():
-            for fold in self.grid.folds:
-                data, root, needs = self.grid.dataset_of(variant), self.grid.data_root, []
-                if isinstance(self.grid.split, FoldConfig):
-                    root = self._fold_folder(data) / fold
-                    needs = [root / MANIFEST]
-                    data = shown(needs[0])
-                options = ["--data-root", shown(root), *variant.arguments]
-                options += ["--workers", str(self.workspace.threads)]
-                out = ["--out", shown(self.workspace.out / STORES / variant.name / fold)]
-                command = (kg_targets_command(), "build", data, *options, *out)
-                jobs.append(Job(STORES, f"{variant.name}/{fold}", command, tuple(needs)))
+        for variant, fold in product(self._variants(), self.grid.folds):
+            data, root, needs = self.grid.dataset_of(variant), self.grid.data_root, []
+            if isinstance(self.grid.split, FoldConfig):
+                root = self._fold_folder(data) / fold
+                needs = [root / MANIFEST]
+                data = shown(needs[0])
+            options = [
+                "--data-root",
+                shown(root),
+                *variant.arguments,
+                "--workers",
+                str(self.workspace.threads),
+            ]
+            out = ["--out", shown(self.workspace.out / STORES / variant.name / fold)]
+            command = (kg_targets_command(), "build", data, *options, *out)
+            jobs.append(Job(STORES, f"{variant.name}/{fold}", command, tuple(needs)))
         return jobs
 
     def _runs(self) -> list[tuple[TrainingJob, str]]:
         """Jobs and their folds."""
-        return [
-            (self._run(row, fold, seed), fold)
-            for seed in self.grid.seeds
-            for fold in self.grid.folds
-            for row in self.rows
-        ]
+        runs = product(self.grid.seeds, self.grid.folds, self.selected)
+        return [(self._run(row, fold, seed), fold) for seed, fold, row in runs]
 
     def _run(self, row: Row, fold: str, seed: int) -> TrainingJob:
         grid, name = self.grid, run_name(row.name, fold, seed)
@@ -165,10 +157,8 @@ class RetrievalPlan(Plan):
 
     def scores(self) -> list[KeyedJob]:
         """See ``Plan``: of the random order, then of every run."""
-        return [
-            self._score(fold, run)
-            for run, fold in [*((None, fold) for fold in self.grid.folds), *self._runs()]
-        ]
+        of_chance = [(None, fold) for fold in self.grid.folds]
+        return [self._score(fold, run) for run, fold in (*of_chance, *self._runs())]
 
     def _score(self, fold: str, run: TrainingJob | None) -> KeyedJob:
         grid, name = self.grid, f"{CHANCE}/{fold}" if run is None else run.name

@@ -138,10 +138,7 @@ class Primary(Declared):
     measure: Text
 
 
-def _subsets(content: Any) -> dict[str, str]:
-    return declared.texts(
-        content, "expected titles and splits, such as {cases of the official test split: test}"
-    )
+SUBSETS = "expected titles and splits, such as {cases of the official test split: test}"
 
 
 class RetrievalGrid(Grid):
@@ -163,7 +160,7 @@ class RetrievalGrid(Grid):
     """Further measures that are tested, with Holm's correction."""
     against: Names | None = None
     """Rows that the primary row is tested against besides its baseline; ``None``: every other row."""
-    subsets: Annotated[Mapping[str, str], PlainValidator(_subsets)] = Field(default_factory=dict)
+    subsets: Annotated[Mapping[str, str], declared.texts(SUBSETS)] = Field(default_factory=dict)
     """Title to official split: the primary comparison again on the queries whose case is in it."""
     dev: Text | None = None
     """Official split that chooses the epoch to keep; ``None`` keeps the last. Official splits only."""

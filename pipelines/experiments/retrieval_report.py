@@ -15,18 +15,20 @@ from kg_targets.manifest.record import Record
 from pipelines.audit.report import to_json
 from pipelines.experiments.grid import paper
 from pipelines.experiments.job import timing
-from pipelines.experiments.render import LEVEL, paragraphs, render
 from pipelines.experiments.results import Contrast, Design, Difference, Hypothesis, Results
 from pipelines.experiments.retrieval_grid import CHANCE, Official, RetrievalGrid
 from pipelines.experiments.statistics import Sheets, analyse
 from training.engine.checkpoint import CONFIG, LOG
 from training.errors import ConfigError, DataError
 from training.folders import write_text
+from training.rendering import render
 from training.retrieval.score_sheets import ScoreSheet, Value, case_names, read_sheet
 
 RESULT, TABLES = "report.json", "tables.md"
 PART_RESULT, PART_TABLES = "part.json", "part.md"
 """File names for some rows only, without tests."""
+LEVEL = 0.05
+"""Below it a p value counts as a difference."""
 NAMED = 3
 """Missing files that a message names."""
 _SAME = ("dataset", "split", "store", "features", "exclusion")
@@ -69,7 +71,7 @@ def write_report(
         "results": results,
         "design": design,
     }
-    content["verdicts"] = paragraphs("retrieval_verdicts", **content) if results.tested else []
+    content["verdicts"] = _paragraphs("retrieval_verdicts", **content) if results.tested else []
     result, tables = (RESULT, TABLES) if results.tested else (PART_RESULT, PART_TABLES)
     files = {out / result: to_json(_as_json(**content)), out / tables: _markdown(whole=True, **content)}
     if docs is not None and results.tested:
@@ -162,7 +164,7 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
         for row in (primary.contrast.row, primary.contrast.baseline)
         if row in results.rows
     }
-    lines = paragraphs(
+    lines = _paragraphs(
         "retrieval_header", grid=grid, design=design, results=results, official=isinstance(grid.split, Official),
         dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in metadata],
         gaps={title: gap for title, gap in gaps.items() if gap is not None},
@@ -234,10 +236,20 @@ def _markdown(
             return ""
         return " ▲" if one.interval.mean > 0 else " ▼"
 
-    return render(
+    return _rendered(
         "retrieval", page=page, results=results, design=design, verdicts=verdicts, whole=whole, found=found, mark=mark,
         overview=next(names for names in results.sections.values() if design.primary.measure in names),
     )  # fmt: skip
+
+
+def _rendered(template: str, **content: Any) -> str:
+    return render("pipelines.experiments", f"{template}.md.j2", level=LEVEL, **content)
+
+
+def _paragraphs(template: str, **content: Any) -> list[str]:
+    """Paragraphs of a template, each on one line."""
+    found = (" ".join(one.split()) for one in _rendered(template, **content).split("\n\n"))
+    return [one for one in found if one]
 
 
 def _as_json(

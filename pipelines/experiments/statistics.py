@@ -9,6 +9,7 @@ and one family under Holm's correction. Everything else is described by interval
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -189,27 +190,22 @@ def _differences(
         for contrast in contrasts
     }
     given = _given_models(pooled, hypotheses, everything, design, flips)
-    p_models = {one.question: compared.p_value for one, compared in zip(hypotheses, given, strict=True)}
-    p_values = {one.question: found[one.contrast][one.measure].p for one in hypotheses}
-    family = [one.question for one in hypotheses if one != design.primary]
-    holm_models, holm_all = _holm(p_models, family), _holm(p_values, family)
-    for contrast, by_measure in found.items():
-        for measure, one in by_measure.items():
-            asked = Hypothesis(contrast, measure).question
-            by_measure[measure] = replace(
-                one,
-                p=p_values.get(asked),
-                p_holm=holm_all.get(asked),
-                p_models=p_models.get(asked),
-                p_models_holm=holm_models.get(asked),
-            )
-    return found
-
-
-def _holm(p_values: Mapping[Question, float | None], family: Sequence[Question]) -> dict[Question, float]:
-    """Corrected over the family; nothing where there are no p values."""
-    known = [(asked, p) for asked in family if (p := p_values[asked]) is not None]
-    return dict(zip([asked for asked, _ in known], holm([p for _, p in known]), strict=True))
+    tests: dict[Question, dict[str, Any]] = {
+        one.question: {"p": found[one.contrast][one.measure].p, "p_models": compared.p_value}
+        for one, compared in zip(hypotheses, given, strict=True)
+    }
+    for name in ("p", "p_models"):
+        family = {question: test[name] for question, test in tests.items() if test[name] is not None}
+        family.pop(design.primary.question, None)
+        for question, corrected in zip(family, holm(list(family.values())), strict=True):
+            tests[question][f"{name}_holm"] = corrected
+    return {
+        contrast: {
+            measure: replace(one, **tests.get(Hypothesis(contrast, measure).question, {"p": None}))
+            for measure, one in by_measure.items()
+        }
+        for contrast, by_measure in found.items()
+    }
 
 
 def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design: Design) -> Difference:
@@ -249,10 +245,10 @@ def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, f
         raise DataError(
             f'subset "{name}": none of its {len(cases):,} cases is among those scored: check the grid'
         )
-    asked = [Hypothesis(design.primary.contrast, measure) for measure in design.measures]
-    given = _given_models(pooled, asked, kept, design, flips)
+    hypotheses = [Hypothesis(design.primary.contrast, measure) for measure in design.measures]
+    given = _given_models(pooled, hypotheses, kept, design, flips)
     differences = {
         one.measure: replace(_difference(pooled, one, kept, design), p_models=compared.p_value)
-        for one, compared in zip(asked, given, strict=True)
+        for one, compared in zip(hypotheses, given, strict=True)
     }
     return Subset(len(kept), len(np.unique(pooled.cases[kept])), differences)

@@ -6,6 +6,7 @@ import pytest
 
 from kg_targets.errors import DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport
+from pipelines.build.extract import Split
 from tests.builds import CAPTIONS, write_split
 
 DEMO = Manifest.load("demo")
@@ -24,10 +25,9 @@ def test_a_list_has_a_case_a_line_and_empty_lines_do_not_count(tmp_path: Path) -
     assert excluded.inputs() != listing(tmp_path, "a\nc\n").inputs()
 
 
-def test_without_a_list_nothing_is_said_or_recorded() -> None:
-    none = ExcludedCases.read(None)
-    none.check_fits(DEMO, Path("nowhere"), ["train"])
-    assert (none.inputs(), none.metadata(ReadReport()), none.cases) == ({}, {}, frozenset())
+def test_without_a_list_nothing_is_recorded() -> None:
+    split = Split(DEMO, "train", Path("nowhere"), None)
+    assert "excluded" not in split.metadata() and split.excluded is None
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

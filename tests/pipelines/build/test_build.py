@@ -19,6 +19,7 @@ from pipelines.build import extract
 from pipelines.build.config import BuildConfig
 from pipelines.build.extract import make_extractor
 from pipelines.build.recipe import build_data_set
+from pipelines.cli import INTERRUPTED
 from tests.builds import CAPTIONS, build, write_split
 
 pytestmark = pytest.mark.e2e
@@ -170,7 +171,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert err == "interrupted: nothing half-written was left\n"
+    assert err == f"{INTERRUPTED}\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -14,7 +14,7 @@ from pipelines.experiments import med_vqa
 from pipelines.experiments.job import SECONDS
 from pipelines.experiments.med_vqa import MedVQAPlan, digest_of_test, split_of
 from pipelines.experiments.med_vqa_grid import Part
-from pipelines.experiments.render import Panel, draw
+from pipelines.experiments.med_vqa_report import Panel, draw
 from pipelines.experiments.tasks import plan_of, read_grid
 from tests.training.vqa.fakes import rows, write_data
 from training.statistics.intervals import Interval

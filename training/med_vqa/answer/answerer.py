@@ -18,8 +18,7 @@ from training.clip.config import PRECISIONS
 from training.engine.checkpoint import CONFIG, FINISHED
 from training.errors import CheckpointError, ConfigError, ShapeError
 from training.med_vqa.answer.modes import MODES, Answer, Chooser
-from training.med_vqa.answer.ranking import Candidates
-from training.med_vqa.answer.trie import CHUNK
+from training.med_vqa.answer.ranking import CHUNK, Candidates
 from training.med_vqa.model.history import TrainedOn, load_trained_on
 from training.med_vqa.model.saving import (
     Answers,

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.med_vqa.answer.trie import Pack, Trie, pack
+from training.med_vqa.answer.ranking import Pack, Trie, pack
 
 START, END = 90, 91
 SEQUENCES = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=30)
