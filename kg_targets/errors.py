@@ -36,5 +36,5 @@ class ShapeError(KGTargetsError):
     """Two tensors that must agree in shape do not."""
 
 
-class MissingExtraError(KGTargetsError, ImportError):
+class MissingExtraError(KGTargetsError, ModuleNotFoundError):
     """An optional package is not installed; says which extra brings it."""

@@ -23,7 +23,15 @@ from tests import REPOSITORY
 pytestmark = pytest.mark.e2e
 COMMAND = [sys.executable, "-m", "pipelines.cli"]
 NAMES = [name for commands in cli.COMMANDS.values() for name in commands]
-NEED_TORCH = ["evaluate retrieval", "evaluate vqa", "score-sheet", "suggest-policy", "predict", "export"]
+NEED_TORCH = [
+    "evaluate retrieval",
+    "evaluate vqa",
+    "score-sheet",
+    "suggest-policy",
+    "tables",
+    "predict",
+    "export",
+]
 
 
 @pytest.mark.parametrize(
