@@ -91,7 +91,7 @@ def _refuse_other_types(values: NDArray[Any]) -> None:
 def _unknown(name: str, known: list[str], store: object) -> StoreError:
     near = difflib.get_close_matches(name, known[:_SEARCHED], n=1)
     if name.isdecimal() and int(name) < len(known):
-        hint = f"for row {int(name)} pass the integer {int(name)}"
+        hint = f"row {int(name)} is the integer {int(name)}, not the text; its id is {known[int(name)]!r}"
     else:
         hint = (
             f"did you mean {near[0]!r}?" if near else f"its first is {known[0]!r}" if known else "it is empty"
