@@ -200,8 +200,9 @@ def tables(result: dict[str, Any]) -> str:
         for seeds in SEEDS:
             edges: list[Callable[..., float]] = [min, max]
             low, high = (edge(one for cell in found for one in worst(cell, seeds, name, 0)) for edge in edges)
+            covered = min(one for cell in found for one in worst(cell, seeds, name, 1))
             power = np.mean([one for cell in found for one in worst(cell, seeds, name, 2)])
-            row.append(f"{text(low)} to {text(high)} · {power:.2f}")
+            row.append(f"{text(low)}–{text(high)} · {text(covered)} · {f'{power:.2f}'[1:]}")
         lines.append(f"| {name} | " + " | ".join(row) + " |")
     lines += ["", "| cases | " + " | ".join(map(str, result["intervals"]["binary"])) + " |"]
     lines.append("|---|" + "---:|" * len(result["intervals"]["binary"]))
