@@ -102,12 +102,9 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
 
 def main() -> None:
     """Measure, show, and write ``benchmarks/results/engine.json``."""
-    parser = command(__doc__, "engine")
+    parser = command(__doc__, "engine", model="demo-resnet", batch=128, turns=40)
     parser.add_argument("--store", required=True, help="target store of the training split")
     parser.add_argument("--data-root", required=True, help="its images")
-    parser.add_argument("--model", default="demo-resnet")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--turns", type=int, default=40)
     options = parser.parse_args()
     accelerator = Accelerator()
     torch.set_num_threads(options.threads)

@@ -151,14 +151,11 @@ def _memory_mb(field: str) -> float:
 
 
 def main() -> None:
-    options = command(__doc__, "evaluation")
-    options.add_argument("--images", type=int, default=8192)
-    options.add_argument("--memory-images", type=int, default=20_000)
-    options.add_argument("--repeats", type=int, default=7)
-    options.add_argument(
+    parser = command(__doc__, "evaluation", images=8192, memory_images=20_000, repeats=7)
+    parser.add_argument(
         "--store", help="target store whose concepts to use; as many images as it has, at most"
     )
-    chosen = options.parse_args()
+    chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     store = TargetStore.open(chosen.store) if chosen.store else None
     images = Images(min(chosen.images, len(store)) if store else chosen.images, store)

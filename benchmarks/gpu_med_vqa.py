@@ -104,14 +104,11 @@ class Bench:
 
 def main() -> int:
     """Measure, print, and write the JSON file."""
-    parser = command(__doc__, "gpu_med_vqa")
+    parser = command(__doc__, "gpu_med_vqa", device="cuda", candidates=450, repeats=20)
     parser.add_argument("--preset", choices=tuple(VOCABULARY), default="paper")
-    parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
     parser.add_argument("--batch", type=int, default=64, help="questions of a step")
-    parser.add_argument("--candidates", type=int, default=450)
     parser.add_argument("--k", type=int, default=32, help="candidates of a short-list")
-    parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.stderr.write("error: no CUDA device here; --device cpu --preset tiny tries the script out\n")

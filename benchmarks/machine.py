@@ -17,17 +17,22 @@ PACKAGES = ("numpy", "scipy", "pyarrow", "pandas", "ahocorasick-rs", "sparse-dot
 RESULTS = Path(__file__).parent / "results"
 
 
-def command(doc: str | None, name: str, threads: int | None = None) -> argparse.ArgumentParser:
-    """The options that benchmarks share.
+def command(
+    doc: str | None, name: str, threads: int | None = None, **defaults: Any
+) -> argparse.ArgumentParser:
+    """The options that benchmarks share, and those of one of them that need no help text.
 
     Args:
         doc: the script's docstring; its first line is the help text.
         name: of the file in ``benchmarks/results``, the default of ``--out``.
         threads: default of ``--threads``; None: all available cores.
+        defaults: further options, whose types are those of their defaults.
     """
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=threads or available_cores(), help="of the CPU")
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="JSON file")
+    for option, default in defaults.items():
+        parser.add_argument(f"--{option.replace('_', '-')}", type=type(default), default=default)
     return parser
 
 

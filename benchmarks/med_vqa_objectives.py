@@ -120,10 +120,8 @@ class SoftLanes(Lanes):
         super().__init__(name, batch, accelerator, store)
         self._store = store
         generator = torch.Generator().manual_seed(1)
-        self._teacher = [
-            torch.nn.functional.normalize(torch.randn(len(store), 512, generator=generator), dim=-1)
-            for _ in range(2)
-        ]
+        drawn = torch.randn(2, len(store), 512, generator=generator)
+        self._teacher = torch.nn.functional.normalize(drawn, dim=-1)
 
     def labels(self, source: str) -> tuple[Tensor, Tensor]:
         """Targets of both directions, on the device."""

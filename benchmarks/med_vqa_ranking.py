@@ -191,18 +191,14 @@ def measure(lanes: Lanes, questions: list[Encoded], options: argparse.Namespace)
 
 def main() -> None:
     """Measure, show, and write ``benchmarks/results/med_vqa_ranking.json``."""
-    parser = command(__doc__, "med_vqa_ranking")
+    parser = command(__doc__, "med_vqa_ranking", questions=451, candidates=450, chunk=CHUNK, rounds=3)
     add = parser.add_argument
     add("--preset", choices=sorted(VOCABULARY), default="small")
-    add("--questions", type=int, default=451)
-    add("--candidates", type=int, default=450)
     add("--image-tokens", type=int, help="of an image; by default the preset's")
     add("--batch", type=int, default=16, help="questions that ranking decodes at a time, and of a turn")
     add("--bare-batch", type=int, default=8, help="questions that the bare lanes decode at a time")
-    add("--chunk", type=int, default=CHUNK)
     add("--flat-rows", type=int, default=64, help="candidates that the flat lane decodes at a time")
     add("--flat-batches", type=int, default=1, help="turns of a round in which the flat lane takes part")
-    add("--rounds", type=int, default=3)
     add("--precision", choices=("fp32", "bf16"), default="fp32")
     options = parser.parse_args()
     options.image_tokens = options.image_tokens or IMAGE_TOKENS[options.preset]

@@ -127,11 +127,8 @@ def blocks(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, A
 
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/offline.json``."""
-    parser = command(__doc__, "offline", threads=2)
+    parser = command(__doc__, "offline", threads=2, ontology="seed", rows=65_536, repeats=5)
     parser.add_argument("--captions", type=Path, default=None)
-    parser.add_argument("--ontology", default="seed")
-    parser.add_argument("--rows", type=int, default=65_536)
-    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     data, captions = read_captions(options.captions)
     ontology = load_ontology(options.ontology, ".cache/kg_targets")

@@ -108,25 +108,18 @@ class Lanes:
 
         return step
 
-    def targets(self, loss: str) -> Callable[[], None]:
+    def targets(self, loss: str) -> Callable[[], Any]:
         """Similarities and targets alone."""
-
-        def build() -> None:
-            rows = next(self._rows)
-            self.builders[loss](rows, rows, 0)
-
-        return build
+        return lambda: self.builders[loss](rows := next(self._rows), rows, 0)
 
     def loss(self, loss: str, *, measured: bool = False) -> Callable[[], None]:
         """Loss and its gradient on features of 512 dimensions, without the towers."""
         task = NBClipObjective(LossConfig(name=loss), self.accelerator)
         rows = next(self._rows)
         targets = self.builders[loss](rows, rows, 0)
-        features = [
-            nn.functional.normalize(torch.randn(self.batch, 512, device=self.accelerator.device), dim=-1)
-            for _ in range(2)
-        ]
-        towers = Features(*features).to(self.accelerator.device)
+        device = self.accelerator.device
+        features = torch.nn.functional.normalize(torch.randn(2, self.batch, 512, device=device), dim=-1)
+        towers = Features(*features).to(device)
 
         def run() -> None:
             task.backward(towers, self._slice, self.tokens, targets, 0, measured=measured)

@@ -72,9 +72,12 @@ def label_agreement(
     """
     found = [_empty(len(cases), depths) for _ in codes]
     relevant_count = [_relevant(code, cases)[0] for code in codes]
+    galleries: dict[bytes, list[int]] = {}  # criteria of the same images share each query's ranking
+    for index, code in enumerate(codes):
+        galleries.setdefault((code >= 0).tobytes(), []).append(index)
     for rows, block in similarity_chunks(factors, factors):
         block[cases[rows, None] == cases[None, :]] = -np.inf
-        for members in _by_gallery(codes):
+        for members in galleries.values():
             labelled = codes[members[0]] >= 0
             block_of_gallery = np.where(labelled[None, :], block, -np.inf)
             for offset in np.flatnonzero(labelled[rows]):
@@ -105,14 +108,6 @@ def _criteria(subjects: Subjects) -> dict[str, IntArray]:
     names = [(name,) for name in values] + list(combinations(values, 2))
     codes = {" + ".join(parts): label_codes(*(values[part] for part in parts)) for parts in names}
     return {name: code for name, code in codes.items() if (code >= 0).any()}
-
-
-def _by_gallery(codes: Sequence[IntArray]) -> list[list[int]]:
-    """Criteria that share the images having a label: they share each query's ranking."""
-    groups: dict[bytes, list[int]] = {}
-    for index, code in enumerate(codes):
-        groups.setdefault((code >= 0).tobytes(), []).append(index)
-    return list(groups.values())
 
 
 def _score(scores: Scores, query: int, ranking: Ranking, codes: IntArray, relevant: int) -> None:

@@ -282,7 +282,11 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
     concepts, config = store.concepts, store.manifest["config"]
     names = concepts["cui"].tolist()
     edges = is_a_edges(store) if config["use_ontology"] else []
-    closure = _shared_columns(store, names, ancestors(names, edges, config["max_hops"]))
+    pairs = ancestors(names, edges, config["max_hops"]).tocoo()
+    # One column for CUIs of equal meaning, as the graph has it.
+    first = representatives(names, list(store.is_a[["child", "relation", "parent"]].itertuples(index=False)))
+    closure = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=pairs.shape)
+    closure.data[:] = 1.0
     graph = ConceptGraph(names, asserted, closure, edges=[])
     data = ScoringInput(
         graph,
@@ -292,16 +296,6 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
         flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such field
     )
     return sparse.csr_array(ontology.score(data).matrix)
-
-
-def _shared_columns(store: TargetStore, names: list[str], closure: sparse.csr_array) -> sparse.csr_array:
-    """The closure with one column for CUIs of equal meaning, as the graph has it."""
-    edges = list(store.is_a[["child", "relation", "parent"]].itertuples(index=False, name=None))
-    first = representatives(names, edges)
-    pairs = closure.tocoo()
-    merged = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=closure.shape)
-    merged.data[:] = 1.0
-    return merged
 
 
 def recomputation_error(store: TargetStore) -> float:

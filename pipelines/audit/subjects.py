@@ -129,6 +129,11 @@ def open_subjects(paths: Sequence[str | Path]) -> Subjects:
                 f"{store.path} is a teacher's store, which knows no concepts to score: `kg-targets verify` and "
                 "`explain` look at it"
             )
+        if not store.known.any():
+            raise DataError(
+                f"{store.path}: no image has a known concept, so there is nothing to score: "
+                "build it with another extractor or ontology"
+            )
     first = stores[0]
     for other in stores[1:]:
         names = [f"{store.dataset}/{store.split}" for store in (first, other)]
@@ -140,12 +145,6 @@ def open_subjects(paths: Sequence[str | Path]) -> Subjects:
             raise DataError(
                 f"{other.path} has other images, another row order or other cases than {first.path}: "
                 "build both from the same files with the same options"
-            )
-    for store in stores:
-        if not store.known.any():
-            raise DataError(
-                f"{store.path}: no image has a known concept, so there is nothing to score: "
-                "build it with another extractor or ontology"
             )
     subjects = Subjects(stores)
     if subjects.case_count < 2:

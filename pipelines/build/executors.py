@@ -95,19 +95,15 @@ class Stopwatch:
 
     def each(self) -> str:
         """Seconds and peak memory so far of every stage."""
-        return ", ".join(
-            f"{name} {stage['seconds']:.1f} s {stage['peak_mib']:,.0f} MiB"
-            for name, stage in self.stages.items()
-        )
+        each = [(name, stage["seconds"], stage["peak_mib"]) for name, stage in self.stages.items()]
+        return ", ".join(f"{name} {seconds:.1f} s {peak:,.0f} MiB" for name, seconds, peak in each)
 
 
 def peak_memory_mib() -> float:
     """Peak resident memory of this process and of its largest finished child, MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes on macOS, in KiB on Linux
-    own, children = (
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return max(own, children) / unit
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in both) / unit
 
 
 def bar(total: int | None, description: str, unit: str, items: Iterable[Any] | None = None) -> "tqdm[Any]":

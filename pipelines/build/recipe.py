@@ -51,8 +51,13 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
         built = _knowledge_stores(config, splits, say)
     stores: list[TargetStore] = []
     for store in built:
-        for other in stores:
-            _report_overlap(other, store, say)
+        for other in stores:  # a leak that a person must know of; some data sets are published so
+            images = len(set(other.image_ids) & set(store.image_ids))
+            cases = len(set(other.group_ids) & set(store.group_ids))
+            if images or cases:
+                say(
+                    f"warning: {images:,} image ids and {cases:,} cases are in both {other.split} and {store.split}"
+                )
         stores.append(store)
     return stores
 
@@ -90,8 +95,7 @@ def _build_store(
     watch = Stopwatch()
     with StoreWriter(target) as writer:
         with watch.stage("extract"):
-            shards = _extract(config, split, ontology, writer.folder)
-        _check_extracted(split, shards, config.extractor, say)
+            shards = _extract(config, split, ontology, writer.folder, say)
         for shard in shards:
             writer.adopt(extract.mentions_file(shard.index), shard.mentions)
         with watch.stage("graph"):
@@ -178,7 +182,9 @@ def _listed(concepts: pd.DataFrame) -> str:
     )
 
 
-def _extract(config: BuildConfig, split: Split, ontology: Ontology, folder: Path) -> list[ShardResult]:
+def _extract(
+    config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
+) -> list[ShardResult]:
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
     chunks = enumerate(split.chunks(config.rows_per_shard))
     results = map_in_order(
@@ -190,25 +196,15 @@ def _extract(config: BuildConfig, split: Split, ontology: Ontology, folder: Path
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
     total = None if expected is None else -(-expected // config.rows_per_shard)
-    return list(bar(total, f"{split.name}: captions → concepts", " shard", results))
-
-
-def _check_extracted(split: Split, shards: list[ShardResult], extractor: str, say: Say) -> None:
+    shards = list(bar(total, f"{split.name}: captions → concepts", " shard", results))
     for line in split.read.lines():
         say(f"{split.name}: {line}")
     split.check_read()
-    if extractor == "provided" and not any(shard.provided for shard in shards):
+    if config.extractor == "provided" and not any(shard.provided for shard in shards):
         raise DataError(
             f"{split.manifest.name}/{split.name} ships no CUIs: use --extractor dictionary or union"
         )
-
-
-def _report_overlap(first: TargetStore, second: TargetStore, say: Say) -> None:
-    """Images or cases in two splits are a leak that a person must know of; some data sets are published so."""
-    images = len(set(first.image_ids) & set(second.image_ids))
-    cases = len(set(first.group_ids) & set(second.group_ids))
-    if images or cases:
-        say(f"warning: {images:,} image ids and {cases:,} cases are in both {first.split} and {second.split}")
+    return shards
 
 
 def _wanted_splits(wanted: str, manifest: Manifest, root: Path, say: Say) -> list[str]:

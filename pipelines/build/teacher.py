@@ -163,13 +163,16 @@ class _TeacherBuild:
                     writer.stage(name, pa.table({"factor": vector_column(vectors)}))
                 else:
                     shown.update(len(chosen))
-                parts.append(_matrix(pq.read_table(writer.folder / name).column("factor"), self.teacher.dim))
+                vectors = pq.read_table(writer.folder / name).column("factor").combine_chunks().flatten()
+                parts.append(vectors.to_numpy(zero_copy_only=False).reshape(len(chosen), self.teacher.dim))
         found: NDArray[np.float32] = np.concatenate(parts)[of_row]
         return found
 
     def _images(self, writer: StoreWriter, texts: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Write the shards; whether each row's image could be read, bool ``[N]``."""
-        present = self._present()
+        present = np.ones(self.rows.num_rows, dtype=bool)
+        if self.source is not None:
+            present = np.isin(np.arange(len(present)), self.source.check_present(self.max_broken))
         known = present.copy()
         columns = schema.teacher_columns(label_names(self.rows), self.teacher.dim)
         with self.watch.stage("images"), bar(len(texts), f"{self.split.name}: images", "image") as shown:
@@ -197,14 +200,6 @@ class _TeacherBuild:
                 writer.write(name, pa.table(content).select(columns.names).cast(columns))
         return known
 
-    def _present(self) -> NDArray[np.bool_]:
-        count = self.rows.num_rows
-        if self.source is None:
-            return np.ones(count, dtype=bool)
-        present = np.zeros(count, dtype=bool)
-        present[self.source.check_present(self.max_broken)] = True
-        return present
-
     def _check_broken(self, known: NDArray[np.bool_], broken: dict[int, str]) -> None:
         count = int((~known).sum())
         for problem in broken.values():
@@ -223,11 +218,6 @@ class _TeacherBuild:
             (f"{prefix}-{index:05d}{schema.SUFFIX}", np.arange(start, min(start + size, count)))
             for index, start in enumerate(starts)
         ]
-
-
-def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(len(column), dim)
 
 
 def agreement_lines(store: TeacherStore, sample: int = SAMPLE, seed: int = 0) -> list[str]:

@@ -67,7 +67,8 @@ def compose_caption(case: Case, series: Series, rng: np.random.Generator, *, arr
     if kind < OMIT_FINDING_SHARE:
         text = _capitalised(f"{imaging}{_person(case, rng)}.")
     elif case.finding == "normal":
-        text = _normal(case, imaging, rng)
+        person = _person(case, rng)
+        text = _capitalised(_pick(rng, WORDS["normal"]).format(imaging=imaging, person=person))
     else:
         omit_modality = kind < OMIT_FINDING_SHARE + OMIT_MODALITY_SHARE
         text = _positive(case, "" if omit_modality else imaging, rng, arrow=arrow)
@@ -160,11 +161,6 @@ def _positive(case: Case, imaging: str, rng: np.random.Generator, *, arrow: bool
     for plural in ("microcalcifications", "stones"):
         text = text.replace(f"{plural} is", f"{plural} are")
     return _capitalised(text)
-
-
-def _normal(case: Case, imaging: str, rng: np.random.Generator) -> str:
-    person = _person(case, rng)
-    return _capitalised(_pick(rng, WORDS["normal"]).format(imaging=imaging, person=person))
 
 
 def _deny_others(case: Case, text: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...]]:

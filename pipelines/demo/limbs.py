@@ -67,28 +67,17 @@ def draw_hand(canvas: Canvas, case: Case, series: Series) -> Point | None:
             gap = 0.004 if arthritic and k >= 1 else 0.035
             at = (end[0] + gap * step[0], end[1] + gap * step[1])
             if arthritic and k >= 1 and k < len(lengths) - 1:
-                spot = _worn_joint(c, end, angle, thick)
+                spot = end
+                for side in (-1, 1):  # bony spurs and sclerosis
+                    spur = on_ellipse(end, side * thick * 1.6, side * thick * 1.6, angle)
+                    c.add(c.ellipse(spur, 0.035, 0.03), 0.4)
+                c.add(c.ellipse(end, 0.06, 0.025, angle=angle), 0.3)
     for at in ANATOMY["carpals"]:
         c.add(c.ellipse(at, 0.062, 0.055), 0.34)
         c.add(c.ring(at, 0.052, 0.047, 0.016), 0.14)
     draw_bone(c, (-0.1, 0.64), (-0.12, 1.4), 0.09, 0.15)
     draw_bone(c, (0.15, 0.68), (0.13, 1.4), 0.06, 0.075)
-    return _to_canvas(spot, case, (0, 0.12), flip=-1)
-
-
-def _worn_joint(c: Canvas, at: Point, angle: float, thick: float) -> Point:
-    """Bony spurs and sclerosis at a finger joint."""
-    for side in (-1, 1):
-        reach = side * thick * 1.6
-        c.add(c.ellipse(on_ellipse(at, reach, reach, angle), 0.035, 0.03), 0.4)
-    c.add(c.ellipse(at, 0.06, 0.025, angle=angle), 0.3)
-    return at
-
-
-def _to_canvas(spot: Point | None, case: Case, origin: Point, *, flip: int) -> Point | None:
-    if spot is None:
-        return None
-    return (origin[0] + flip * case.side * case.habitus * spot[0], origin[1] + spot[1])
+    return None if spot is None else (-case.side * case.habitus * spot[0], 0.12 + spot[1])
 
 
 def draw_knee(canvas: Canvas, case: Case, series: Series) -> Point | None:

@@ -43,7 +43,7 @@ class Finished:
     selected: Sequence[Row]
     """The rows of --only, or all."""
     rows: Sequence[Row]
-    """Those of them that were run."""
+    """The selected rows that were run."""
     absent: Mapping[str, tuple[str, str]]
     """Row that was not run to what is missing and how to get it."""
     predictions: Sequence[tuple[str, Path]]

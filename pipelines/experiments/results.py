@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product, starmap
 
 from pipelines.experiments.retrieval_grid import Table
 from training.statistics.intervals import Interval, seed_sd
@@ -87,13 +88,11 @@ class Design:
     @property
     def family(self) -> tuple[Hypothesis, ...]:
         """Hypotheses that Holm corrects together; a pair of rows counts once, whichever of them is the baseline."""
-        pairs: dict[frozenset[str], Contrast] = {}
-        for contrast in self.contrasts:
-            pairs.setdefault(contrast.pair, contrast)
-        hypotheses = [
-            Hypothesis(contrast, measure) for contrast in pairs.values() for measure in self.measures
-        ]
-        return tuple(one for one in hypotheses if one.question != self.primary.question)
+        found: dict[tuple[frozenset[str], str], Hypothesis] = {}
+        for one in starmap(Hypothesis, product(self.contrasts, self.measures)):
+            found.setdefault(one.question, one)
+        found.pop(self.primary.question, None)
+        return tuple(found.values())
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,7 @@ class RowResult:
 
     def seed_sd(self, measure: str) -> float | None:
         """Standard deviation of the seeds' means (S − 1 in the denominator); None for a single seed."""
-        means = self.seed_means.get(measure, ())
-        return seed_sd(means)
+        return seed_sd(self.seed_means.get(measure, ()))
 
     def seed_gap(self, measure: str) -> float | None:
         """Largest difference between two seeds' means, A against A; None for a single seed."""

@@ -1,8 +1,9 @@
 """A retrieval grid's report: score sheets to ``report.json`` (everything, shares of 1) and ``tables.md``."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -90,17 +91,15 @@ def design_of(grid: RetrievalGrid) -> Design:
     )  # fmt: skip
 
 
-def _runs(grid: RetrievalGrid, rows: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-    """Row, training seed and fold of every run of some rows."""
-    yield from ((row, seed, fold) for row in rows for seed in grid.seeds for fold in grid.folds)
-
-
 def _read(
     grid: RetrievalGrid, scores: Path, rows: Sequence[str]
 ) -> tuple[dict[str, ScoreSheet], dict[str, dict[int, dict[str, ScoreSheet]]]]:
     """The sheets of the random order by fold, and those of rows by seed and fold."""
     paths = {fold: scores / CHANCE / f"{fold}.parquet" for fold in grid.folds}
-    by_run = {run: scores / f"{run_name(run[0], run[2], run[1])}.parquet" for run in _runs(grid, rows)}
+    by_run = {
+        run: scores / f"{run_name(run[0], run[2], run[1])}.parquet"
+        for run in product(rows, grid.seeds, grid.folds)
+    }
     needed = [*paths.values(), *by_run.values()]
     missing = [path.relative_to(scores.parent).as_posix() for path in needed if not path.is_file()]
     if missing:
@@ -153,7 +152,7 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
         for sheet in folds.values()
     ]
     runs = {
-        row: [out / "runs" / run_name(row, fold, seed) for _, seed, fold in _runs(grid, [row])]
+        row: [out / "runs" / run_name(row, fold, seed) for seed, fold in product(grid.seeds, grid.folds)]
         for row in sheets
     }
     times = {row: [timed for timed in map(timing, folders) if timed] for row, folders in runs.items()}

@@ -152,8 +152,9 @@ class Runner:
                         failed += bool(problem)
                         left = len(waiting) + len(running)
                         said = f" failed: {problem}" if problem else f", {_duration(one.seconds())}"
-                        if left and not problem:
-                            said += f", about {_duration(_estimate(seconds, left, self.jobs))} left"
+                        if left and not problem:  # if it goes on like the median so far
+                            typical = sorted(seconds)[len(seconds) // 2]
+                            said += f", about {_duration(typical * left / min(self.jobs, left))} left"
                         self._say(f"{stage} {len(seconds)}/{count}: {one.job.name}{said}")
                 if self.stop.signal:
                     self._stop(running)
@@ -248,12 +249,6 @@ class Runner:
 
 def _line(error: Exception) -> str:
     return f"error: {' '.join(str(error).split())}"
-
-
-def _estimate(seconds: Sequence[float], left: int, jobs: int) -> float:
-    """Seconds until the rest is done, if it goes on like the median so far."""
-    typical = sorted(seconds)[len(seconds) // 2]
-    return typical * left / min(jobs, left)
 
 
 def _duration(seconds: float) -> str:

@@ -34,24 +34,18 @@ def read_grid(name_or_path: str, data_root: Path | None = None) -> Grid:
     Raises:
         ConfigError: no such grid, or something in it is wrong; the message names file and key.
     """
-    path = _find(name_or_path)
+    path, shipped = Path(name_or_path), shipped_grids()
+    if path.suffix not in (".yaml", ".yml"):
+        names = [name for name in (name_or_path, f"{VQA}{name_or_path}") if name in shipped]
+        if not names:
+            raise ConfigError(f"{unknown_name('grid', name_or_path, shipped)}; a path must end in .yaml")
+        path = GRIDS / f"{names[0]}.yaml"
     content = load(path)
     kind = max(KINDS, key=lambda kind: len(content.keys() & kind.keys().keys()))
     try:
         return parse(kind, content).resolved(path, data_root)
     except KGTargetsError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _find(name_or_path: str) -> Path:
-    """The grid's file, which need not exist where a path is given."""
-    if name_or_path.endswith((".yaml", ".yml")):
-        return Path(name_or_path)
-    shipped = shipped_grids()
-    for name in (name_or_path, f"{VQA}{name_or_path}"):
-        if name in shipped:
-            return GRIDS / f"{name}.yaml"
-    raise ConfigError(f"{unknown_name('grid', name_or_path, shipped)}; a path must end in .yaml")
 
 
 def plan_of(grid: Grid, out: Path, jobs: int, threads: int, only: tuple[str, ...] = ()) -> "Plan":

@@ -1,5 +1,6 @@
 """The command line's manners: wrong arguments are one line, Ctrl-C is quiet, parallel runs do not collide."""
 
+import argparse
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from kg_targets import TargetStore
 from pipelines import cli
 from pipelines.build import executors
 from tests import REPOSITORY
+from training.command import Work
 
 pytestmark = pytest.mark.e2e
 COMMAND = [sys.executable, "-m", "pipelines.cli"]
@@ -99,6 +101,22 @@ def test_a_command_without_its_packages_names_the_extra(
     assert cli.main([*name.split(), "--help"]) == 2
     told = f"error: kg-targets {name} needs torch, which is not installed: pip install 'kg-targets[train]'\n"
     assert capsys.readouterr().err == told
+
+
+def greet(parser: argparse.ArgumentParser) -> Work:
+    """A command as CONTRIBUTING describes it."""
+    parser.add_argument("name")
+    return lambda options: print(f"hello {options.name}")
+
+
+def test_a_command_is_a_function_and_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS["Looking"], "greet somebody", (f"{__name__}:greet", "say hello"))
+    assert cli.main(["greet", "somebody", "Ada"]) == 0 and capsys.readouterr().out == "hello Ada\n"
+    assert cli.main(["--help"]) == 0 and "  greet somebody      say hello" in capsys.readouterr().out
+    assert cli.main(["greet-somebody"]) == 2
+    assert capsys.readouterr().err.endswith("required: name: see kg-targets greet somebody --help\n")
 
 
 def test_a_bug_in_our_imports_is_not_taken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,9 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     try:
         found = load_file(path)
         content = {name: found[name] for name in own}
-    except (SafetensorError, OSError, KeyError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged: it has no {error}") from error
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {explain(error)}") from error
     if any(content[name].shape != value.shape for name, value in own.items()):
         widths = f"its heads are {record.embed_dim} wide and those of this"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.training.med_vqa import fakes as fakes
 from training.errors import CheckpointError
@@ -128,6 +129,9 @@ def test_stage_one_starts_with_new_heads_where_there_are_none_of_its_width_and_s
     with pytest.raises(CheckpointError, match="is not a pre-training"):
         take_heads(made(vqa, "two"), start)
     (tmp_path / PRETRAINING).rename(start / PRETRAINING)
+    save_file({"image.weight": torch.zeros(1)}, start / HEADS)
+    with pytest.raises(CheckpointError, match=f"{HEADS} is damaged: it has no '"):
+        take_heads(made(vqa, "one"), start)
     (start / HEADS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=f"{HEADS} is damaged"):
         take_heads(made(vqa, "one"), start)
