@@ -11,8 +11,6 @@ that of cases. A finished cell is kept in --out and not drawn again; --doc rende
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,8 @@ from machine import command, head, report
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
+from training.rendering import cells as table_row
+from training.rendering import header
 from training.statistics.intervals import FloatArray, case_interval
 from training.statistics.seed_variance import crossed_error
 
@@ -57,62 +57,47 @@ def counts_of(cases: int) -> NDArray[np.int64]:
 
 
 def run(cell: Cell, draws: int, seed: int) -> dict[str, list[float]]:
-    """ "Seeds, ratio, estimator" to shares of the draws: false positives, coverage and power."""
-    rng, counts = np.random.default_rng(seed), counts_of(cell.cases)
-    case, fold, queries = (
-        np.repeat(np.arange(cell.cases), counts),
-        np.arange(cell.cases) % cell.folds,
-        counts.sum(),
-    )
-    base = math.sqrt(3 * (0.2 * float((counts**2).sum()) / queries**2 + 0.35 / queries))
+    """Map "seeds ratio estimator" to shares of the draws: false positives, coverage and power."""
+    rng, counts, binary = np.random.default_rng(seed), counts_of(cell.cases), cell.score == "binary"
+    case, fold = np.repeat(np.arange(cell.cases), counts), np.arange(cell.cases) % cell.folds
+    weights, queries, own = counts / counts.sum(), len(case), 1 if cell.effect == "shared" else cell.folds
+    base = math.sqrt(3 * own * (0.2 * float((weights**2).sum()) + 0.35 / queries))
     hits: dict[str, list[list[FloatArray]]] = {}
     shifts: dict[float, float] = {}
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal((CHUNK, *shape), dtype=np.float32)
+
     for chunk in range(draws // CHUNK):
-        normal = partial(rng.standard_normal, dtype=np.float32)
-        latent = math.sqrt(0.2) * normal((CHUNK, 1, cell.cases)) + math.sqrt(0.1) * normal(
-            (CHUNK, 5, cell.cases)
-        )
-        latent = latent[:, :, case] + math.sqrt(0.35) * (
-            normal((CHUNK, 1, queries)) + normal((CHUNK, 5, queries))
-        )
-        effects = (
-            normal((CHUNK, 5, 1))
-            if cell.effect == "shared"
-            else normal((CHUNK, 5, cell.folds))[:, :, fold[case]]
-        )
+        by_case = math.sqrt(0.2) * normal(1, cell.cases) + math.sqrt(0.1) * normal(5, cell.cases)
+        latent = by_case[:, :, case] + math.sqrt(0.35) * (normal(1, queries) + normal(5, queries))
+        effects = normal(5, own)[:, :, fold[case] % own]
         for ratio in RATIOS[cell.effect]:
-            sd = ratio * base * math.sqrt(1 if cell.effect == "shared" else cell.folds)
-            drawn, scored = latent + np.float32(sd) * effects, partial(score, binary=cell.score == "binary")
-            if (
-                ratio not in shifts
-            ):  # a binary score's mean moves by 2φ(1)/sd of the sum where the sum moves by 1
-                slope = 0.484 if cell.score == "binary" else 1.0
-                shifts[ratio] = SHIFT * float(scored(drawn)[:, :3].mean(axis=(1, 2)).std()) / slope
-            for truth, shift in enumerate((0.0, shifts[ratio])):
-                true = mean_score(shift, math.sqrt(1 + sd**2)) if cell.score == "binary" else shift
-                sums = np.add.reduceat(scored(drawn + np.float32(shift)), np.cumsum(counts) - counts, axis=2)
+            drawn = latent + np.float32(ratio * base) * effects
+            if ratio not in shifts:  # a mean of binary scores moves by 2φ(1) where the latent one moves by 1
+                spread = float(_score(drawn, binary)[:, :3].mean(axis=(1, 2)).std())
+                shifts[ratio] = SHIFT * spread / (0.484 if binary else 1)
+            for differs, shift in enumerate((0.0, shifts[ratio])):
+                ends = ndtr((np.array([-shift, shift]) - 1) / math.hypot(1, ratio * base))
+                truth = ends[1] - ends[0] if binary else shift
+                scores = _score(drawn + np.float32(shift), binary).astype(np.float64)
+                sums = np.add.reduceat(scores, np.cumsum(counts) - counts, axis=2) / queries
                 for seeds in SEEDS:
-                    found = estimates(sums[:, :seeds].astype(np.float64) / queries, counts / queries, fold)
+                    found = estimates(sums[:, :seeds], weights, fold)
                     if chunk < RESAMPLED:
-                        found |= two_way_bootstrap(sums[:, :seeds] / queries, counts / queries, rng)
+                        found |= two_way_bootstrap(sums[:, :seeds], weights, rng)
                     for name, (low, high) in found.items():
                         kept = hits.setdefault(f"{seeds} {ratio} {name}", [[], [], []])
-                        kept[2 * truth].append((low > 0) | (high < 0))
-                        if truth:
-                            kept[1].append((low <= true) & (true <= high))
+                        kept[2 * differs].append((low > 0) | (high < 0))
+                        if differs:
+                            kept[1].append((low <= truth) & (truth <= high))
     return {
-        key: [round(float(np.mean(np.concatenate(one))), 4) for one in kept] for key, kept in hits.items()
+        name: [round(float(np.concatenate(one).mean()), 4) for one in kept] for name, kept in hits.items()
     }
 
 
-def score(latent: NDArray[np.float32], binary: bool) -> NDArray[np.float32]:
-    """Differences of queries."""
+def _score(latent: NDArray[np.float32], binary: bool) -> NDArray[np.float32]:
     return (latent > 1).astype(np.float32) - (latent < -1) if binary else latent
-
-
-def mean_score(shift: float, sd: float) -> float:
-    """Expected binary difference."""
-    return float(ndtr((shift - 1) / sd) - ndtr((-shift - 1) / sd))
 
 
 def estimates(sums: FloatArray, weights: FloatArray, fold: NDArray[np.int64]) -> Estimates:
@@ -125,24 +110,26 @@ def estimates(sums: FloatArray, weights: FloatArray, fold: NDArray[np.int64]) ->
     own = parts - parts.mean(axis=1, keepdims=True)
     both = (own**2).sum(axis=(1, 2)) / (seeds * (seeds - 1) * (1 - size))
     within = sum(sums[:, :, fold == one].sum(axis=2).var(axis=1, ddof=1) for one in range(folds)) / seeds
-    tiny, many = 1e-30, 1 / size - 1
-
-    def satterthwaite(*variances: tuple[FloatArray, float]) -> FloatArray:
-        return sum(one**2 / degrees for one, degrees in variances) + tiny
-
-    floored, rest = np.maximum(within, both), np.maximum(of_cases - both, 0)
-    reml = of_cases + np.maximum(of_seeds - both, 0)
-    variances = {
-        "version 0.2.0": (floored + rest, satterthwaite((floored, folds * (seeds - 1)), (rest, many))),
-        "REML, Satterthwaite": (reml, satterthwaite((of_seeds, seeds - 1), (of_cases, many))),
-        "V_seeds + V_cases": (of_seeds + of_cases, satterthwaite((of_seeds, seeds - 1), (of_cases, many))),
-        "t over seed means": (of_seeds, satterthwaite((of_seeds, seeds - 1))),
-        "given these models": (of_cases, satterthwaite((of_cases, many))),
+    floored, rest, many = np.maximum(within, both), np.maximum(of_cases - both, 0), 1 / size - 1
+    variances: dict[
+        str, list[tuple[FloatArray, float]]
+    ] = {  # the summands of each, with their degrees of freedom
+        "version 0.2.0": [(floored, folds * (seeds - 1)), (rest, many)],
+        "REML, Satterthwaite": [
+            (of_seeds, seeds - 1),
+            (of_cases, many),
+            (-np.minimum(both, of_seeds), np.inf),
+        ],
+        "V_seeds + V_cases": [(of_seeds, seeds - 1), (of_cases, many)],
+        "t over seed means": [(of_seeds, seeds - 1)],
+        "given these models": [(of_cases, many)],
     }
-    reaches = {name: stdtrit(one**2 / two, 0.975) * np.sqrt(one) for name, (one, two) in variances.items()}
-    return {
-        name: (means - one, means + one) for name, one in ({"paired_test": error.reach} | reaches).items()
-    }
+    reaches = {"paired_test": error.reach}
+    for name, parts_of in variances.items():
+        total = np.sum([one for one, _ in parts_of], axis=0)
+        spread = np.sum([one**2 / degrees for one, degrees in parts_of], axis=0) + 1e-30
+        reaches[name] = stdtrit(total**2 / spread, 0.975) * np.sqrt(total)
+    return {name: (means - reach, means + reach) for name, reach in reaches.items()}
 
 
 def two_way_bootstrap(
@@ -162,9 +149,8 @@ def interval_coverage(cases: int, draws: int, binary: bool) -> float:
     rng, counts, hits = np.random.default_rng(cases), counts_of(cases), 0
     case = np.repeat(np.arange(cases), counts)
     for _ in range(draws):
-        latent = math.sqrt(0.3) * rng.standard_normal(cases)[case] + math.sqrt(0.7) * rng.standard_normal(
-            len(case)
-        )
+        latent = math.sqrt(0.3) * rng.standard_normal(cases)[case]
+        latent += math.sqrt(0.7) * rng.standard_normal(len(case))
         found = case_interval((latent < 0.8416).astype(np.float64) if binary else latent, case, draws=500)
         hits += found.low <= (0.8 if binary else 0.0) <= found.high
     return round(hits / draws, 3)
@@ -172,42 +158,34 @@ def interval_coverage(cases: int, draws: int, binary: bool) -> float:
 
 def tables(result: dict[str, Any]) -> str:
     """Markdown: every cell, the estimators beside each other, and intervals of means."""
-    found = {Cell(*json.loads(key)): shares for key, shares in result["cells"].items()}
+    found = {Cell(*json.loads(key)): one for key, one in result["cells"].items()}
 
-    def worst(cell: Cell, seeds: int, name: str, place: int) -> Iterable[float]:
+    def shares(cell: Cell, seeds: int, name: str, place: int) -> list[float]:
         return [found[cell][f"{seeds} {ratio} {name}"][place] for ratio in RATIOS[cell.effect]]
 
     def text(value: float) -> str:
         return f"{value:.3f}".removeprefix("0")
 
-    lines = [
-        "| folds | seed effects | scores | cases | 3 seeds | 4 seeds | 5 seeds |",
-        "|---|---|---|---:|---|---|---|",
-    ]
+    columns = [f"{seeds} seeds" for seeds in SEEDS]
+    lines = [header([*Cell._fields, *columns], 9)]
     for cell in found:
-        row = [
-            f"{text(max(worst(cell, seeds, 'paired_test', 0)))} · {text(min(worst(cell, seeds, 'paired_test', 1)))} · "
-            + "–".join(
-                dict.fromkeys(f"{edge(worst(cell, seeds, 'paired_test', 2)):.2f}"[1:] for edge in (min, max))
-            )
-            for seeds in SEEDS
-        ]
-        lines.append("| " + " | ".join([*map(str, cell), *row]) + " |")
-    lines += ["", "| estimator | 3 seeds | 4 seeds | 5 seeds |", "|---|---|---|---|"]
-    names = dict.fromkeys(key.split(" ", 2)[2] for shares in found.values() for key in shares)
-    for name in names:
         row = []
         for seeds in SEEDS:
-            edges: list[Callable[..., float]] = [min, max]
-            low, high = (edge(one for cell in found for one in worst(cell, seeds, name, 0)) for edge in edges)
-            covered = min(one for cell in found for one in worst(cell, seeds, name, 1))
-            power = np.mean([one for cell in found for one in worst(cell, seeds, name, 2)])
-            row.append(f"{text(low)}–{text(high)} · {text(covered)} · {f'{power:.2f}'[1:]}")
-        lines.append(f"| {name} | " + " | ".join(row) + " |")
-    lines += ["", "| cases | " + " | ".join(map(str, result["intervals"]["binary"])) + " |"]
-    lines.append("|---|" + "---:|" * len(result["intervals"]["binary"]))
-    for kind, shares in result["intervals"].items():
-        lines.append(f"| {kind} | " + " | ".join(map(text, shares.values())) + " |")
+            wrong, covered, power = (shares(cell, seeds, "paired_test", place) for place in range(3))
+            span = dict.fromkeys(f"{one:.2f}"[1:] for one in (min(power), max(power)))
+            row.append(f"{text(max(wrong))} · {text(min(covered))} · {'–'.join(span)}")
+        lines.append(table_row([*cell, *row]))
+    lines += ["", header(["estimator", *columns], 9)]
+    for name in dict.fromkeys(key.split(" ", 2)[2] for one in found.values() for key in one):
+        row = []
+        for seeds in SEEDS:
+            wrong, covered, power = (
+                [one for cell in found for one in shares(cell, seeds, name, place)] for place in range(3)
+            )
+            row.append(f"{text(min(wrong))}–{text(max(wrong))} · {text(min(covered))} · {np.mean(power):.2f}")
+        lines.append(table_row([name, *row]))
+    lines += ["", header(["cases", *result["intervals"]["binary"]])]
+    lines += [table_row([kind, *map(text, one.values())]) for kind, one in result["intervals"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -222,19 +200,17 @@ def main() -> None:
     done = old["cells"] if old.get("draws") == chosen.draws else {}
     result = settings | {"cells": done, "intervals": old.get("intervals") if done else None}
     for number, cell in enumerate(cells()):
-        key = json.dumps(cell)
-        if key not in done:
-            done[key] = run(cell, chosen.draws, number)
+        if json.dumps(cell) not in done:
+            done[json.dumps(cell)] = run(cell, chosen.draws, number)
             report(result, chosen.out)
-    if result["intervals"] is None:
-        result["intervals"] = {
-            kind: {
-                str(cases): interval_coverage(cases, 4000, kind == "binary")
-                for cases in (10, 15, 20, 40, 60, 200)
-            }
-            for kind in ("binary", "graded")
+    result["intervals"] = result["intervals"] or {
+        kind: {
+            str(cases): interval_coverage(cases, 4000, kind == "binary")
+            for cases in (10, 15, 20, 40, 60, 200)
         }
-        report(result, chosen.out)
+        for kind in ("binary", "graded")
+    }
+    report(result, chosen.out)
     if chosen.doc:
         before, rest = chosen.doc.read_text(encoding="utf-8").split(MARKS[0])
         after = rest.split(MARKS[1])[1]
