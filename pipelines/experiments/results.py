@@ -101,13 +101,14 @@ class Difference:
 
     interval: Interval
     """Mean difference over the queries that both rows have scored: with seed variance where there are several seeds
-    (``seed_variance.t_test``), else given these models (bootstrap over cases)."""
+    (``paired_test``; NaN bounds: not estimable), else given these models (bootstrap over cases)."""
     folds: Mapping[str, float]
     """Mean difference within each fold; NaN where it has no query."""
     noise: SeedVariance | None = None
-    """Variance components of the interval; ``None`` with one seed."""
+    """Variance components of the interval; ``None`` with one seed, and where it is not estimable."""
     p: float | None = None
-    """t test that contains seed variance; None where nothing was to be tested, and with one seed."""
+    """t test that contains seed variance; None where nothing was to be tested, and with one seed; NaN where it is not
+    estimable (two seeds, or fewer than ten cases)."""
     p_holm: float | None = None
     """Corrected over the family; None outside it."""
     p_models: float | None = None

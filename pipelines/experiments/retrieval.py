@@ -144,7 +144,7 @@ class RetrievalPlan(Plan):
         train = self.store(row.store, fold, grid.parts[0])
         dev = None if grid.dev is None else self.store(row.store, fold, grid.dev)
         own = {
-            **self.workspace.run_settings(self.workspace.out / RUNS / name, seed),
+            **self.workspace.run_settings(self.workspace.out / RUNS / name, grid.training_seed(seed, fold)),
             "data.train_store": shown(train),
             "data.dev_store": None if dev is None else shown(dev),
             "data.data_root": shown(grid.data_root),

@@ -172,6 +172,10 @@ class RetrievalGrid(Grid):
         """Names of the folds; the test split's name where there is only the official split."""
         return (self.split.test,) if isinstance(self.split, Official) else fold_names(self.split.count)
 
+    def training_seed(self, seed: int, fold: str) -> int:
+        """Seed of the models that a fold's training runs of ``seed`` make: folds do not share what one seed does."""
+        return (seed + 1000 * self.folds.index(fold)) % 2**31
+
     @property
     def parts(self) -> tuple[str, str]:
         """Names of the train and the test part of a fold."""

@@ -113,7 +113,7 @@ def _read(
     for (row, seed, fold), path in by_run.items():
         sheet = read_sheet(path)
         expected: dict[str, Value | None] = {name: chance[fold].metadata.get(name) for name in _SAME}
-        for name, value in {**expected, "training seed": seed}.items():
+        for name, value in {**expected, "training seed": grid.training_seed(seed, fold)}.items():
             if sheet.metadata.get(name) != value:
                 raise DataError(
                     f"{path}: its {name} is {sheet.metadata.get(name)}, not {value}: delete it and run the grid again"
@@ -167,8 +167,7 @@ def _page(grid: RetrievalGrid, out: Path, design: Design, results: Results, shee
         "retrieval_header", grid=grid, design=design, results=results, official=isinstance(grid.split, Official),
         dataset=Manifest.load(grid.dataset).name, galleries=[float(one["gallery"]) for one in metadata],
         gaps={title: gap for title, gap in gaps.items() if gap is not None},
-        degrees=len(results.folds) * (len(results.seeds) - 1), times=known,
-        unknown=sum(map(len, runs.values())) - len(known),
+        times=known, unknown=sum(map(len, runs.values())) - len(known),
         versions={name: ", ".join(sorted({str(one[name]) for one in metadata})) for name in ("torch", "open_clip")},
         command=grid.command(out, _threads(known)),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from training.retrieval.measures import Measures, Scored, mean_of, mean_over_see
 from training.retrieval.score_sheets import ScoreSheet, pool
 from training.statistics.intervals import IntArray, Interval, case_interval
 from training.statistics.paired_tests import Comparison, Pair, compare_all, flips_for, holm
-from training.statistics.seed_variance import t_test
+from training.statistics.seed_variance import paired_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
@@ -221,8 +221,8 @@ def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design:
     if len(ours) == 1:
         return Difference(case_interval(averaged, cases, design.draws, design.seed, pair.strata), by_fold)
     by_seed = np.stack([ours[seed][measure].values - theirs[seed][measure].values for seed in ours])
-    found = t_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
-    return Difference(found.interval, by_fold, found.noise, found.p)
+    found = paired_test(by_seed[:, kept], cases, folds, pooled.fold_names, pair.strata)
+    return Difference(found.interval, by_fold, found.error, found.p)
 
 
 def _given_models(

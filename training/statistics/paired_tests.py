@@ -1,7 +1,7 @@
 """P values: paired sign-flip tests over cases, and Holm's correction of several tests.
 
-A sign-flip test takes the models as given. A p value that also holds for other training seeds is ``t_test``'s, in
-``training.statistics.seed_variance``.
+A sign-flip test takes the models as given. A p value that also holds for other training seeds is
+``training.statistics.paired_test``'s.
 """
 
 import math
@@ -122,7 +122,9 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def p_text(p_value: float | None) -> str:
-    """Four decimals, ``< 0.0001`` below them, and a dash where there is no p value."""
-    if p_value is None or math.isnan(p_value):
+    """Four decimals, ``< 0.0001`` below them, and a dash where nothing was to be tested."""
+    if p_value is None:
         return "–"
+    if math.isnan(p_value):
+        return "not estimable"
     return f"{p_value:.4f}" if p_value >= _SMALLEST_P else f"< {_SMALLEST_P}"

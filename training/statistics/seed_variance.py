@@ -1,19 +1,23 @@
-"""P values that hold for other training seeds, too: a t test with seed variance in its error.
+"""Paired test of two configurations that holds for other cases and for other training seeds.
 
-All cases of a fold are scored by the same two models, so a test over cases takes the seed variance of these models for
-a property of the rows: two seeds of one row come out as different. Training runs from several seeds tell how large it
-is.
+All cases are scored by the same few trained models, so a test over cases takes the seed variance of these models for a
+property of the configuration: two seeds of one configuration come out as different. Training runs from several seeds
+tell how large it is. docs/statistics.md has the model in words and what the test keeps to in simulations.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from training.errors import DataError
-from training.statistics.intervals import FloatArray, IntArray, Interval
+from training.statistics.intervals import MIN_CASES, FloatArray, IntArray, Interval, influences
+
+MIN_SEEDS = 3
+"""With two, one degree of freedom of seed variance is left: intervals would be twelve standard errors wide."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,9 @@ class SeedVariance:
     """Parts of the standard error of a difference: sqrt(se_cases² + se_training²)."""
 
     se_cases: float
-    """Part from cases: the same models on other cases, without what a model makes of single cases; shares of 1."""
+    """Part from cases, given these trained models: sqrt(V_cases), shares of 1."""
     se_training: float
-    """Part from seeds: other seeds on the same cases, what they make of single cases included; shares of 1."""
+    """Part from seeds beyond what other cases would change as well: sqrt(max(V_seeds − V_both, 0)), shares of 1."""
     degrees: float
     """Degrees of freedom of t, Welch–Satterthwaite, > 0."""
     by_training: Mapping[str, tuple[float, ...]]
@@ -36,114 +40,137 @@ class SeedVariance:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean difference with seed variance in its interval and its p value."""
+class PairedTest:
+    """Mean difference with its 95 % interval and p value; bounds and p are NaN where they are not estimable."""
 
-    interval: Interval
-    """D and D ± t·SE, 95 %."""
+    mean: float
+    """NaN where there is no query."""
+    low: float
+    high: float
     p: float
-    """Two-sided, of t = D/SE; NaN where SE cannot be estimated, or is 0 and D is not."""
-    noise: SeedVariance | None
-    """``None`` where there is no query, or no fold with two cases."""
+    """Two-sided, of t = mean/SE; NaN also where every difference is the same and not 0."""
+    queries: int
+    cases: int
+    error: SeedVariance | None
+    """The parts of SE; ``None`` where it is not estimable: fewer than ``MIN_SEEDS`` seeds or ``MIN_CASES`` cases."""
+
+    @property
+    def interval(self) -> Interval:
+        """Mean and bounds."""
+        return Interval(self.mean, self.low, self.high, self.queries, self.cases)
 
 
-def t_test(
+class Error(NamedTuple):
+    """Standard errors and degrees of freedom of many differences at once, ``[…]`` each."""
+
+    cases: FloatArray
+    """V_cases."""
+    training: FloatArray
+    """max(V_seeds − V_both, 0)."""
+    degrees: FloatArray
+
+    def p(self, means: FloatArray) -> FloatArray:
+        """Two-sided p values of t = mean/SE; NaN where SE is 0 and the mean is not."""
+        error = np.sqrt(self.cases + self.training)
+        # A handful of answers that are all right and all wrong have no spread, which is not certainty.
+        flat = np.where(means == 0, 1.0, np.nan)
+        safe = np.where(error > 1e-12 * np.abs(means), error, np.nan)
+        return np.where(np.isnan(safe), flat, 2 * stdtr(self.degrees, -np.abs(means) / safe))
+
+    @property
+    def reach(self) -> FloatArray:
+        """Half the width of the 95 % interval."""
+        return np.asarray(stdtrit(self.degrees, 0.975) * np.sqrt(self.cases + self.training))
+
+
+def crossed_error(by_seed: FloatArray, parts: FloatArray, weights: FloatArray) -> Error:
+    """Error of mean_s D_s under crossed random cases and seeds; see ``paired_test``.
+
+    Args:
+        by_seed: D_s, the mean of each seed's differences, ``[…, S]``.
+        parts: u_sc, what each case adds to D_s, centred so that they sum to 0, ``[…, S, C]``.
+        weights: w_c, each case's share of the mean, ``[C]``, sum 1.
+    """
+    seeds, size = parts.shape[-2], float((weights**2).sum())
+    mean = parts.mean(axis=-2)
+    of_cases = (mean**2).sum(axis=-1) / (1 - size)
+    own = parts - mean[..., None, :]
+    both = (own**2).sum(axis=(-2, -1)) / (seeds * (seeds - 1) * (1 - size))
+    of_seeds = by_seed.var(axis=-1, ddof=1) / seeds
+    training = np.maximum(of_seeds - both, 0)
+    spare = min(1 / size - 1, 2 * (seeds - 1) ** 2)
+    spread = of_seeds**2 / (seeds - 1) + of_cases**2 / spare
+    degrees = np.divide((of_cases + training) ** 2, spread, out=np.full_like(spread, spare), where=spread > 0)
+    return Error(of_cases, training, np.maximum(degrees, seeds - 1))
+
+
+def paired_test(
     differences: FloatArray,
     cases: IntArray,
     folds: IntArray,
-    names: Sequence[str],
+    names: Sequence[str] | None = None,
     classes: IntArray | None = None,
-) -> Estimate:
-    """Two-sided t test of no difference whose standard error contains cases and training runs.
+) -> PairedTest:
+    """Two-sided t test of no difference whose standard error contains cases and training seeds.
 
-    With query i's weight a_i in the pooled mean (1/N; for a mean of K classes' means 1/(K·n_class)), fold weights
-    w_f = Σ_{i∈f} a_i (= n_f/N) and d_is, the difference by seed s's two models::
+    Cases and seeds are crossed random effects: every seed's models answer every case. With query i's weight a_i in the
+    mean (1/N; for a mean of K classes' means 1/(K·n_class)), w_c = Σ_{i∈c} a_i, H = Σ_c w_c² and d_is the difference
+    by seed s's two models::
 
-        D_fs     = Σ_{i∈f} a_i d_is / w_f           D_f = mean_s D_fs           D = Σ_f w_f D_f
-        V_seed  = Σ_f w_f² var_s(D_fs) / S
-        V_case  = C/(C − F) · Σ_c u_c²                        u_c  = Σ_{i∈c} a_i (mean_s d_is − D_f)
-        V_both  = C/(C − F) · Σ_c Σ_s r_cs² / (S(S − 1))      r_cs = Σ_{i∈c} a_i (d_is − mean_s d_is − D_fs + D_f)
-        V_train = max(V_seed, V_both)                         ν_train = (S − 1)·(Σ w_f²)² / Σ w_f⁴
-        V_cases = max(V_case − V_both, 0)                     ν_cases = C − F
-        SE²     = V_train + V_cases                           ν = SE⁴ / (V_train²/ν_train + V_cases²/ν_cases)
+        D_s     = Σ_i a_i d_is                       D = mean_s D_s
+        u_sc    = Σ_{i∈c} a_i (d_is − D_s)           u_c = mean_s u_sc
+        V_seeds = var_s(D_s) / S                     S − 1 degrees of freedom
+        V_cases = Σ_c u_c² / (1 − H)                 ν_cases = min(1/H − 1, 2(S − 1)²)
+        V_both  = Σ_sc (u_sc − u_c)² / (S(S − 1)(1 − H))
+        SE²     = V_cases + max(V_seeds − V_both, 0)
+        ν       = SE⁴ / (V_seeds²/(S − 1) + V_cases²/ν_cases), at least S − 1;     interval D ± t_ν·SE
 
-    (C cases, F folds, var_s with S − 1.) V_seed is s² Σ w_f²/S with the pooled variance s², and ν_train is F(S − 1),
-    where folds have equal weights; where they have not (a subset of cases), small folds are noisier, and pooling
-    would charge the large ones for it. V_case is the exact cluster-robust variance rather than a bootstrap's: it needs
-    no draws, centres within folds, where a model is shared, and has a counterpart for V_both. That is what single
-    models make of single cases, and it is expected in V_case and in V_seed: as in multi-reader studies (Hillis 2007,
-    Stat. Med. 26:596), with training runs for readers, it is taken out of the cases' part, lest it count twice. V_seed,
-    from few training runs, can miss it by chance; the much surer V_both then bounds it, so that SE is never below
-    sqrt(V_case), the error given these models. For means of classes, u_c is the linearised ratio. R (ours).
+    V_cases is the cluster-robust variance given these models, V_both the part of it that single models make of single
+    cases. V_both is expected in V_cases and in V_seeds: as in multi-reader studies (Hillis 2007, Stat. Med. 26:596),
+    with training seeds for readers, it is subtracted once; for balanced data this is the mixed model's REML estimate.
+    H replaces 1/C for cases of unequal size. The bound 2(S − 1)² on ν_cases is ours, from the simulation (**R**):
+    Satterthwaite's ν is too large where few seeds agree by chance. For means of classes, u_sc is the linearised ratio.
 
-    The level holds in simulations; with an official split (F = 1) and two seeds, ν_train is 1, and it is 0.1 instead
-    of 0.05. No part contains other folds, nor that the training parts of folds overlap.
+    D_s is taken over all folds: folds whose models act alike (equal seeds, or one pre-training) do not count as
+    independent, at the price of S − 1 degrees of freedom for seeds, however many folds there are.
 
     Args:
-        differences: row minus baseline, each from the same seed, float64 ``[S, N]``, S >= 2; a query is NaN with every
-            seed or with none, and takes no part then.
+        differences: row minus baseline, each from the same seed, float64 ``[S, N]``; a query that is NaN with any seed
+            was not asked and takes no part.
         cases: case of each query, int64 ``[N]``; a case lies in one fold.
-        folds: fold of each query, int64 ``[N]``, places in ``names``.
-        names: of the folds.
+        folds: fold of each query, int64 ``[N]``, >= 0.
+        names: of the folds, for ``by_training``; default: their numbers.
         classes: class of each query, int64 ``[N]``, where the mean is the mean of the classes' means.
 
     Raises:
-        DataError: there is one seed only.
+        DataError: the shapes do not fit, or a case lies in two folds.
     """
-    seeds = len(differences)
-    if seeds < 2:
-        raise DataError("one seed says nothing about seed variance: train at least two")
+    if differences.ndim != 2 or not differences.shape[1:] == cases.shape == folds.shape:
+        raise DataError(
+            f"differences are [seeds, queries], cases and folds [queries]; given {differences.shape}, {cases.shape} "
+            f"and {folds.shape}"
+        )
     known = ~np.isnan(differences).any(axis=0)
-    if not known.any():
-        nan = float("nan")
-        return Estimate(Interval(nan, nan, nan, 0, 0), nan, None)
-    by_query = differences[:, known]
-    present, fold = np.unique(folds[known], return_inverse=True)
-    found, case = np.unique(cases[known], return_inverse=True)
-    kind = np.zeros(len(fold), dtype=np.int64)
-    if classes is not None:
-        kind = np.unique(classes[known], return_inverse=True)[1]
-    sizes = np.bincount(kind)
-    weights = 1 / (len(sizes) * sizes[kind])
-    shares = np.bincount(fold, weights)
-
-    by_fold = np.stack([np.bincount(fold, weights * one) for one in by_query]) / shares
-    of_fold = by_fold.mean(axis=0)
-    mean, queries = float(shares @ of_fold), int(known.sum())
-    spare = len(found) - len(present)
-    if spare < 1:
-        return Estimate(Interval(mean, float("nan"), float("nan"), queries, len(found)), float("nan"), None)
-
-    averaged = by_query.mean(axis=0)
-    centred = averaged - (np.bincount(kind, averaged) / sizes)[kind]
-    centred -= (np.bincount(fold, weights * centred) / shares)[fold]
-    own = by_query - averaged - (by_fold - of_fold)[:, fold]
-    of_case = np.bincount(case, weights * centred)
-    both = sum(float((np.bincount(case, weights * one) ** 2).sum()) for one in own) / (seeds * (seeds - 1))
-    both *= len(found) / spare
-    of_cases = max(len(found) / spare * float(of_case @ of_case) - both, 0.0)
-    training = max(float(shares**2 @ by_fold.var(axis=0, ddof=1)) / seeds, both)
-
-    noise = SeedVariance(
-        math.sqrt(of_cases),
-        math.sqrt(training),
-        _degrees(
-            (training, (seeds - 1) * float((shares**2).sum() ** 2 / (shares**4).sum())), (of_cases, spare)
-        ),
-        {names[code]: tuple(by_fold[:, place].tolist()) for place, code in enumerate(present)},
+    found, place, case = np.unique(cases[known], return_index=True, return_inverse=True)
+    if (folds[known][place][case] != folds[known]).any():
+        raise DataError("a case lies in two folds: its queries must be answered by the same models")
+    nan, queries = math.nan, int(known.sum())
+    if not queries or not len(differences):
+        return PairedTest(nan, nan, nan, nan, 0, 0, None)
+    by_query, fold = differences[:, known], folds[known]
+    by_seed, parts, shares = influences(by_query, cases[known], None if classes is None else classes[known])
+    mean = by_seed.mean()
+    if len(differences) < MIN_SEEDS or len(found) < MIN_CASES:
+        return PairedTest(float(mean), nan, nan, nan, queries, len(found), None)
+    error = crossed_error(by_seed, parts, np.bincount(case, shares).astype(np.float64))
+    by_training = {
+        str(code) if names is None else names[code]: tuple(
+            np.average(by_query[:, fold == code], axis=1, weights=shares[fold == code]).tolist()
+        )
+        for code in np.unique(fold)
+    }
+    parts_of_error = SeedVariance(
+        math.sqrt(error.cases), math.sqrt(error.training), float(error.degrees), by_training
     )
-    error = math.sqrt(of_cases + training)
-    reach = float(stats.t.ppf(0.975, noise.degrees)) * error
-    if error > 1e-12 * abs(mean):
-        p = 2 * float(stats.t.sf(abs(mean) / error, noise.degrees))
-    else:  # a handful of answers that are all right and all wrong: no spread, which is not certainty
-        p = float("nan") if mean else 1.0
-    return Estimate(Interval(mean, mean - reach, mean + reach, queries, len(found)), p, noise)
-
-
-def _degrees(*parts: tuple[float, float]) -> float:
-    """Welch–Satterthwaite: of a sum of variances, each given with its own degrees of freedom."""
-    total = sum(variance for variance, _ in parts)
-    if not total:
-        return min(degrees for _, degrees in parts)
-    return 1 / sum((variance / total) ** 2 / degrees for variance, degrees in parts)
+    low, high = float(mean - error.reach), float(mean + error.reach)
+    return PairedTest(float(mean), low, high, float(error.p(mean)), queries, len(found), parts_of_error)

@@ -1,11 +1,14 @@
 """When two answers are the same: rules, applied in this order (docs/vqa_data.md has an example of each).
 
 1. Apostrophes and invisible format characters (zero-width spaces, byte order marks) go: ``crohn's`` is ``crohns``.
-2. Unicode NFKC: full-width letters, ligatures and superscripts become plain ones; ``×`` becomes ``x``.
+2. Unicode NFKC: full-width letters, ligatures and superscripts become plain ones; ``×`` becomes ``x``. Behind a digit
+   a superscript is a power and a subscript an index (``10⁶`` is ``10^6``, not ``106``), and a fraction a word alone
+   (``1½`` is ``1 1/2``). Hyphens, en dashes and minus signs are one character, as are slashes.
 3. Case is folded.
 4. A full stop stays before a digit, unless a letter that is not Chinese stands before it; a comma between a digit and
-   three more goes. All other punctuation and symbols become spaces, hyphens and slashes too; what stays is
-   ``% + < > = ± ≤ ≥ °``.
+   three more goes. Between two digits ``/ - : ^ _`` stay (``1/2`` and ``1-2`` are not ``1 2``), so does a minus sign
+   at the front of a number (``-5`` is not ``5``). All other punctuation and symbols become spaces, hyphens and slashes
+   too; what stays is ``% ‰ + < > = ± ≤ ≥ °``.
 5. Next to a Chinese character white space goes, and so does the punctuation that has become one.
 6. English: a number is parted from a unit of measure (``5mm`` is ``5 mm``), number words zero to twelve become
    digits, and the articles a, an, the go where a word follows (``hepatitis a`` keeps its last word).
@@ -24,7 +27,7 @@ from functools import lru_cache
 from kg_targets.manifest import LANGUAGES, Question
 from training.checks import one_of
 
-KEPT_SYMBOLS = frozenset("%+<>=±≤≥°")
+KEPT_SYMBOLS = frozenset("%‰+<>=±≤≥°")
 _NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -35,6 +38,15 @@ _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 _SPACE_BY_HAN = re.compile(rf"(?<={_HAN})\s+|\s+(?={_HAN})")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NO_DECIMAL_POINT = re.compile(rf"(?<=[^\W\d_])(?<!{_HAN})\.|\.(?!\d)")
+_POWER = re.compile(r"(?<=\d)(?=[⁺⁻]?[⁰¹²³⁴-⁹])")
+_INDEX = re.compile(r"(?<=\d)(?=[₀-₉])")
+_FRACTION = re.compile(r"(?<=[\d¼-¾⅐-⅞↉])(?=[¼-¾⅐-⅟↉])|(?<=[¼-¾⅐-⅞↉])(?=\d)")
+_ONE_CHARACTER = str.maketrans(dict.fromkeys("‐‒–−", "-") | dict.fromkeys("⁄∕", "/") | {"×": "x"})
+_JOINTS = frozenset("/-:^_")
+_LOOSE_JOINT = re.compile(
+    rf"(?!(?<=\d)[-/:_]\d|(?<=\d)\^[-+]?\d|(?:(?<![^\s(\[<>=≤≥^,;:/])|(?<={_HAN}))-\.?\d)[-/:^_]"
+)
+"""Neither between two digits nor a number's sign: at the front, or behind white space, a bracket or a comparison."""
 _UNIT = re.compile(r"(?<=\d)(?=(?:mm|cm|ml|mg|kg|hu|kv|hz|mhz)\b|%)")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
 
@@ -82,11 +94,12 @@ def is_blank(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", _visible(text)).casefold().replace("×", "x")
+    apart = _FRACTION.sub(" ", _INDEX.sub("_", _POWER.sub("^", _visible(text))))
+    folded = unicodedata.normalize("NFKC", apart).casefold().translate(_ONE_CHARACTER)
     folded = _visible(
         unicodedata.normalize("NFKC", folded)
     )  # a few letters fold into an apostrophe and another
-    folded = _NO_DECIMAL_POINT.sub(" ", _THOUSANDS.sub("", folded))
+    folded = _LOOSE_JOINT.sub(" ", _NO_DECIMAL_POINT.sub(" ", _THOUSANDS.sub("", folded)))
     words = "".join(char if _is_kept(char) else " " for char in folded).split()
     return _SPACE_BY_HAN.sub("", " ".join(words))
 
@@ -96,5 +109,5 @@ def _visible(text: str) -> str:
 
 
 def _is_kept(char: str) -> bool:
-    """Letters, marks, numbers; the full stops that rule 4 left; some symbols."""
-    return char == "." or char in KEPT_SYMBOLS or unicodedata.category(char)[0] in "LMN"
+    """Letters, marks, numbers; the full stops and joints that rule 4 left; some symbols."""
+    return char == "." or char in KEPT_SYMBOLS or char in _JOINTS or unicodedata.category(char)[0] in "LMN"

@@ -15,8 +15,8 @@ it is where the file is there.
 
 With ``--pool-folds`` the folds of a cross-validation (``image_disjoint``, ``--split-seed 0``, ``1``, …) are put end to
 end first, per configuration and seed. All tests of a report are one family, corrected by Holm. Two configurations with
-two or more training seeds in common are compared by a t test that contains seed variance; others by sign flips over
-images, which say something about these trained models only.
+three or more training seeds in common are compared by a t test that contains seed variance (with two it is not
+estimable); others by sign flips over images, which say something about these trained models only.
 """
 
 import argparse
@@ -37,17 +37,12 @@ from training.vqa.comparison import MODEL, PLACE, Table, tables_of
 from training.vqa.predictions import read_predictions
 from training.vqa.scores import HEADLINES
 
-_FEW = 2
-"""Degrees of freedom of seed variance up to which a difference can look surer than it is."""
-
 
 def as_markdown(tables: Sequence[Table], draws: int) -> str:
     """A table for each protocol, what the image adds, the distance to the baselines, and how to read it."""
     tests = [test for table in tables for test in table.tests]
-    noise = [(test.difference.seeds, test.difference.noise) for test in tests]
-    few = any(one and len(one.by_training) * (len(seeds) - 1) <= _FEW for seeds, one in noise)
     return render(
-        "training.vqa", "compare.md.j2", tables=tables, tests=tests, draws=draws, few=few, headlines=HEADLINES
+        "training.vqa", "compare.md.j2", tables=tables, tests=tests, draws=draws, headlines=HEADLINES
     )
 
 

@@ -4,9 +4,10 @@ A question is right if the answer, normalised, is one of its right answers, norm
 independent: intervals resample images. Of several training runs of one configuration the mean over runs is taken per
 question first; the interval of an accuracy then is that of these trained models.
 
-A difference of two configurations contains seed variance, in interval and p, where at least two pairs of training runs
-share a seed (``training.statistics.seed_variance``). Where there are fewer, an image's summed difference has its sign
-flipped at random, and what is said holds for these trained models only.
+A difference of two configurations contains seed variance, in interval and p, where pairs of training runs share a seed
+(``training.statistics.paired_test``: three of them at least, with two nothing can be estimated). Where there is one
+pair or none, an image's summed difference has its sign flipped at random, and what is said holds for these trained
+models only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from training.errors import DataError
 from training.statistics.intervals import Interval, case_interval, per_cent, seed_sd
 from training.statistics.paired_tests import MIN_FLIPS, Pair, compare_all
-from training.statistics.seed_variance import SeedVariance, t_test
+from training.statistics.seed_variance import SeedVariance, paired_test
 from training.vqa.predictions import MAJORITY, Prediction, Predictions
 
 OVERALL, OPEN, CLOSED = "overall", "open", "closed"
@@ -56,13 +57,13 @@ class Difference:
     """Difference of the accuracies of two configurations in one group of questions."""
 
     interval: Interval
-    """95 %; with ``seeds`` it contains the seed variance, else it is that of these models (bootstrap)."""
+    """95 %; with ``seeds`` it contains the seed variance (NaN: not estimable), else it is that of these models."""
     p_value: float
-    """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it cannot be told."""
+    """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it is not estimable."""
     seeds: tuple[Any, ...] = ()
     """Seeds of the pairs of runs that were compared; none where interval and p are those of these models only."""
     noise: SeedVariance | None = None
-    """Evidence of the t test; ``None`` without one, and where no fold has two images."""
+    """Evidence of the t test; ``None`` without one, and where it is not estimable: two seeds, or under ten images."""
 
 
 def accuracies(seeds: Sequence[Predictions], draws: int = 2000, seed: int = 0) -> dict[str, Accuracy]:
@@ -98,8 +99,8 @@ def differences(
     """Paired comparison of two configurations, ``seeds`` minus ``baseline``, by image and by training run.
 
     With two or more pairs of training runs that share a seed, runs without a partner are left out, and interval and p
-    are ``t_test``'s, with images as cases. Each training run is paired with the same majority baseline. With fewer,
-    all training runs are averaged, the interval is a bootstrap over images and p that of sign flips over images.
+    are ``paired_test``'s, with images as cases. Each training run is paired with the same majority baseline. With
+    fewer, all training runs are averaged, the interval is a bootstrap over images and p that of sign flips over images.
 
     Args:
         seeds: predictions of a configuration, a training run each, told apart by ``seed`` in their metadata.
@@ -126,9 +127,10 @@ def differences(
     names_of_folds, folds = _folds([*seeds, *baseline])
     by_run = np.stack([one[first] - other[second] for first, second in partners.values()])
     tested = (
-        t_test(np.where(group, by_run, np.nan), images, folds, names_of_folds) for group in members.values()
+        paired_test(np.where(group, by_run, np.nan), images, folds, names_of_folds)
+        for group in members.values()
     )
-    found = [Difference(each.interval, each.p, tuple(partners), each.noise) for each in tested]
+    found = [Difference(each.interval, each.p, tuple(partners), each.error) for each in tested]
     return dict(zip(members, found, strict=True))
 
 

@@ -10,7 +10,7 @@ from pipelines.experiments.statistics import Sheets
 from training.retrieval.measures import Scored
 from training.retrieval.score_sheets import ScoreSheet, Value
 
-FOLDS, SEEDS, CASES = ("fold0", "fold1"), (0, 1), 20
+FOLDS, SEEDS, CASES = ("fold0", "fold1"), (0, 1, 2), 20
 """Cases of each fold, with two images each."""
 MEASURES = ("CUI@50", "CUI@10", "organ P@30")
 LIFT = {"infonce": 0.0, "sm": 0.1, "noise": 0.0, "other": 0.05}
@@ -45,7 +45,7 @@ def sheet(fold: str, row: str, seed: int | None, noise: float = 0.02) -> ScoreSh
         "features": "before",
     }
     metadata |= {"exclusion": "case", "images": 2 * CASES, "cases": CASES, "gallery": 38.0, "torch": "2"}
-    metadata |= {"open_clip": "3", **({} if seed is None else {"training seed": seed})}
+    metadata |= {"open_clip": "3", **({} if seed is None else {"training seed": seed + 1000 * number})}
     return ScoreSheet(images, [f"{fold}-case{image // 2}" for image in range(2 * CASES)], measures, metadata)
 
 

@@ -299,7 +299,7 @@ def test_a_dry_run_of_retrieval_prints_the_commands_and_touches_nothing(
     assert (
         run[1].endswith("training/run.py") and options["--data.train_store"] == "out/stores/none/fold1/train"
     )
-    assert (options["--seed"], options["--threads"], options["--data.dev_store"]) == ("1", "2", "null")
+    assert (options["--seed"], options["--threads"], options["--data.dev_store"]) == ("1001", "2", "null")
     assert options["--optim.clip_norm"] == "null" and options["--overwrite"] == "true"
     score = next(line for line in lines if "--out out/scores/sm/fold1-s1.parquet" in line)
     assert score.startswith("OMP_NUM_THREADS=2 ") and "--store out/stores/ontology/fold1/test" in score

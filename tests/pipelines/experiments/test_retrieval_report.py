@@ -94,16 +94,16 @@ def test_a_report_says_what_was_tested_how_and_how_to_make_it_again(
         "survives Holm's correction", "### CUI@50 (primary)", "*the paper's*", "| *48.6* |",
         "## Knowledge against controls", "| Row sm − | CUI@50 | p | p Holm |", "all other measures are descriptive",
         "`kg-targets tables made-up.yaml --data-root DIR --out DIR --only sm`",
-        "0.3 hours of 16 training runs, at most 2 at a time",
-        "torch 2; open_clip 3", "In 4 of 4 pairs of training runs the difference has the sign of the mean.",
-        "t test of D/SE, to be read with care: 2 degree(s) of freedom", "**A against A:** two seeds of one row",
-        "| Row sm | 4 | 60 | 0.75 | 1.50 | 3.5 |", "| Row other | 4 | 60 | – | – | – |", "## All other measures",
+        "0.4 hours of 24 training runs, at most 2 at a time",
+        "torch 2; open_clip 3", "In 6 of 6 pairs of training runs the difference has the sign of the mean.",
+        "t test of D/SE (report.json", "**A against A:** two seeds of one row",
+        "| Row sm | 6 | 61 | 0.75 | 2.00 | 3.5 |", "| Row other | 6 | 61 | – | – | – |", "## All other measures",
     ):  # fmt: skip
         assert expected in text, expected
     assert "## Every measure" not in text and "## Every measure" in (out / "tables.md").read_text()
     assert str(tmp_path) not in text + (out / "report.json").read_text()
     content = json.loads((out / "report.json").read_text())
-    assert len(content["family"]) == 7 and content["rows"]["sm"]["seconds"] == 60.5
+    assert len(content["family"]) == 7 and content["rows"]["sm"]["seconds"] == 61
     (primary,) = [
         one
         for one in content["differences"]
@@ -136,7 +136,7 @@ def test_no_table_is_made_while_sheets_are_missing(finished: tuple[RetrievalGrid
         (out / "scores" / f"{name}.parquet").unlink()
     with pytest.raises(DataError) as error:
         write_report(grid, out)
-    assert "2 of 18 score sheets are not in" in str(error.value) and "scores/sm/fold0-s1.parquet" in str(
+    assert "2 of 26 score sheets are not in" in str(error.value) and "scores/sm/fold0-s1.parquet" in str(
         error.value
     )
     assert "run the grid without --stage report, which makes them" in str(error.value)
@@ -156,6 +156,17 @@ def test_a_sheet_of_another_store_or_seed_is_refused(finished: tuple[RetrievalGr
         write_sheet(out / "scores" / "sm" / "fold0-s0.parquet", sheet(fold, "sm", seed))
         with pytest.raises(DataError, match=message):
             write_report(grid, out)
+
+
+def test_two_seeds_are_not_estimable_and_the_page_says_so(finished: tuple[RetrievalGrid, Path]) -> None:
+    grid, out = finished
+    write_report(grid.model_copy(update={"seeds": (0, 1)}), out)
+    text = (out / "tables.md").read_text()
+    assert "t test of D/SE: not estimable from two seeds, train a third" in text
+    assert "points**, p is not estimable: the one test named beforehand." in text and "not tested." in text
+    assert " ▲ |" not in text and " ▼ |" not in text and "survive" not in text
+    content = json.loads((out / "report.json").read_text())
+    assert all(one["p"] is one["p_holm"] is one["noise"] is None for one in content["differences"])
 
 
 def test_with_one_seed_nothing_is_called_higher_or_lower(finished: tuple[RetrievalGrid, Path]) -> None:
@@ -179,9 +190,9 @@ def test_seed_variance_is_shown_as_the_largest_difference_between_seeds_of_one_r
     write_report(grid, out)
     given = sheets()
     said = [
-        f"{100 * abs(one - other):.1f} points (Row {row})"
+        f"{100 * (max(means) - min(means)):.1f} points (Row {row})"
         for row in ("sm", "infonce")
-        for one, other in [
+        for means in [
             [
                 np.mean([folds[fold].measures["CUI@50"].values for fold in FOLDS])
                 for folds in given[row].values()
@@ -202,8 +213,8 @@ def test_lost_or_damaged_times_and_logs_are_dashes(finished: tuple[RetrievalGrid
     (out / "runs" / "noise" / "fold0-s0" / "seconds.json").write_text("[]")
     write_report(grid, out)
     text = (out / "tables.md").read_text()
-    assert "| Row sm | 4 | – | – | – | – |" in text and "| Row noise | 4 | 61 | 0.75 |" in text
-    assert "0.2 hours of 11 training runs (not known of 5 others)" in text
+    assert "| Row sm | 6 | – | – | – | – |" in text and "| Row noise | 6 | 61 | 0.75 |" in text
+    assert "0.3 hours of 17 training runs (not known of 7 others)" in text
 
 
 def test_commands_have_the_options_that_are_not_the_defaults(

@@ -12,7 +12,7 @@ from training.engine.checkpoint import run_key
 
 KEYS = {
     "demo": (9, "605565304ad58aae"),
-    "medpix": (165, "3bfdec3a96023c58"),
+    "medpix": (165, "d9dbb5b39077cdd9"),
     "medpix_explore": (22, "f6ce6605b5f690eb"),
     "medpix_search": (48, "b10220e53092435e"),
     "vqa_fig6": (81, "abd42bd6be4edadf"),

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from training.vqa.answers import normalise_answer, normalise_question
     [
         ("Crohn’s  disease", "crohns disease"),  # rule 1
         ("lung\u200b mass\ufeff", "lung mass"),
-        ("ＣＴ ﬁlm 5²", "ct film 52"),  # rule 2
+        ("ＣＴ ﬁlm 5²", "ct film 5^2"),  # rule 2
         ("2.5cm × 1.7cm", "2.5 cm x 1.7 cm"),
         ("YES", "yes"),  # rule 3
         ("On the left.", "on left"),  # rule 4
@@ -23,6 +25,25 @@ from training.vqa.answers import normalise_answer, normalise_question
         ("x-ray / plain_film", "x ray plain film"),
         ("~15\tminutes (or more?)", "15 minutes or more"),
         ("< 5%", "< 5 %"),
+        ("−5 HU", "-5 hu"),
+        ("（－0.5）", "-0.5"),
+        ("grade -2", "grade -2"),
+        ("<-5", "<-5"),
+        ("x-5, T-2", "x 5 t 2"),
+        ("- 5", "5"),
+        ("2–3 cm", "2-3 cm"),
+        ("2-3mm", "2-3 mm"),
+        ("5%-6%", "5 % 6 %"),
+        ("½", "1/2"),
+        ("1½ cm", "1 1/2 cm"),
+        ("１／２", "1/2"),
+        ("left/right", "left right"),
+        ("10⁶", "10^6"),
+        ("10⁻⁶", "10^-6"),
+        ("5 cm² CO₂", "5 cm2 co2"),
+        ("5₂", "5_2"),
+        ("1:2 ratio: 3", "1:2 ratio 3"),
+        ("5‰", "5‰"),
         ("5mm", "5 mm"),  # rule 6
         ("T2 weighted", "t2 weighted"),
         ("Two lobes", "2 lobes"),
@@ -64,10 +85,51 @@ def test_chinese_answers_lose_punctuation_and_spaces_only(text: str, expected: s
         ("none", "0"),
         ("lung", "lungs"),
         ("left", "left side"),
+        ("-5", "5"),
+        ("−.5", ".5"),
+        ("½", "1 2"),
+        ("½", "12"),
+        ("1½", "11/2"),
+        ("10⁶", "106"),
+        ("10⁶", "10⁻⁶"),
+        ("5₂", "52"),
+        ("2-3", "2 3"),
+        ("2-3", "-2 3"),
+        ("2-3", "2 -3"),
+        ("2/3", "2-3"),
+        ("2.3", "2 3"),
+        ("1:2", "1 2"),
+        ("5%", "5"),
+        ("5‰", "5"),
+        ("5‰", "5%"),
     ],
 )
 def test_answers_that_only_mean_the_same_stay_apart(one: str, other: str) -> None:
     assert normalise_answer(one) != normalise_answer(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("-5", "－５"),
+        ("2-3", "2–3"),
+        ("½", "1/2"),
+        ("1½", "1 1/2"),
+        ("10⁶", "10^6"),
+        ("5mm", "5 mm"),
+        ("５％", "5 %"),
+    ],
+)
+def test_ways_to_write_one_number_are_one(one: str, other: str) -> None:
+    assert normalise_answer(one) == normalise_answer(other)
+    assert normalise_answer(one, "zh").replace(" ", "") == normalise_answer(other, "zh").replace(" ", "")
+
+
+@given(st.decimals(-10_000, 10_000, places=2), st.decimals(-10_000, 10_000, places=2))
+def test_two_numbers_are_one_answer_only_where_they_are_written_alike(one: Decimal, other: Decimal) -> None:
+    assert (normalise_answer(f"about {one} cm") == normalise_answer(f"about {other} cm")) == (
+        str(one) == str(other)
+    )
 
 
 def test_chinese_ways_to_say_yes_stay_apart() -> None:
@@ -85,8 +147,8 @@ def test_a_normalised_answer_is_its_own_normal_form(text: str, language: str) ->
     assert normalise_answer(once, language) == once
 
 
-@settings(max_examples=500)
-@given(st.text(alphabet="ab thenowmx5.,-'%肺 、", max_size=12))
+@settings(max_examples=2000)
+@given(st.text(alphabet="ab thenowmx5.,-/^:_(½²₂⁻−<'%肺 、", max_size=12))
 def test_the_same_holds_where_rules_meet(text: str) -> None:
     once = normalise_answer(text)
     assert normalise_answer(once) == once

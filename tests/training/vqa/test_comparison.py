@@ -64,15 +64,15 @@ def test_cuts_that_share_questions_or_differ_in_more_are_refused(folds: list[Spl
 def test_the_report_pools_when_asked(folds: list[Split], tmp_path: Path) -> None:
     for number, fold in enumerate(folds):
         write_predictions(tmp_path / f"majority{number}.csv", majority_baseline(fold, "kind"))
-        for seed in range(2):
+        for seed in range(3):
             write_predictions(tmp_path / f"tiny{number}-{seed}.csv", answered(fold, seed))
     files = [str(path) for path in sorted(tmp_path.glob("*.csv"))]
     assert main([*files, "--pool-folds", "--out", str(tmp_path / "r.md")]) == 0
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     assert "split seed 0, 1, 2, 3" in text
     assert "48 questions about 12 images" in text
-    assert "| tiny | 0, 1 |" in text
-    assert "of 8 (seeds 0, 1) |" in text  # four folds, two seeds
+    assert "| tiny | 0, 1, 2 |" in text
+    assert "of 12 (seeds 0, 1, 2) |" in text  # four folds, three seeds
     assert main([*files, "--out", str(tmp_path / "r.md")]) == 0
     assert (tmp_path / "r.md").read_text(encoding="utf-8").count("\n## tiny_vqa") == 4
     assert (
