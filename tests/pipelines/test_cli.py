@@ -323,3 +323,12 @@ def test_another_captions_file_is_noticed_by_rows_and_checksum(
     assert cli.main(["check", "roco", "--data-root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "8,180 captions were expected" in out and "sha256 differs" in out
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="is about an environment without torch")
+@pytest.mark.parametrize("flags", [[], ["--help"], ["--optim.lr=1"]])
+def test_training_without_torch_names_the_extra_in_one_line(flags: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "training/run.py", *flags], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "kg-targets[train]" in done.stderr
