@@ -202,15 +202,26 @@ class TargetStore:
         dense = self.manifest["factors"]["dense"]
         if dense is not None:
             flat = self.column("factor").combine_chunks().flatten()
-            return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(self), dense)
+            return self._finite(flat.to_numpy(zero_copy_only=False), "factor").reshape(len(self), dense)
         index, value = (
             self.column("factor_index").combine_chunks(),
             self.column("factor_value").combine_chunks(),
         )
-        parts = (value.flatten().to_numpy(), index.flatten().to_numpy(), index.offsets.to_numpy())
+        parts = (
+            self._finite(value.flatten().to_numpy(), "factor_value"),
+            index.flatten().to_numpy(),
+            index.offsets.to_numpy(),
+        )
         matrix = sparse.csr_array(parts, shape=(len(self), len(self.concepts)))
         matrix.has_sorted_indices = True
         return matrix
+
+    def _finite(self, values: NDArray[Any], column: str) -> NDArray[np.float32]:
+        if not np.isfinite(values).all():
+            raise StoreError(
+                f"{self.path}: column {column} has values that are not finite: build the store again"
+            )
+        return np.asarray(values, dtype=np.float32)
 
     def block(
         self, rows: ArrayLike, cols: ArrayLike | None = None, kind: str = "image_text"

@@ -145,7 +145,7 @@ class TeacherStore(TargetStore):
                 "store again"
             )
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat, dtype=np.float32).reshape(len(self), self.dim)
+        return self._finite(flat, name).reshape(len(self), self.dim)
 
     def _no_knowledge(self) -> NoReturn:
         raise StoreError(
