@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import re
 import statistics
 import sys
 import time
@@ -63,6 +64,7 @@ def head(packages: tuple[str, ...] = PACKAGES, device: Any = None, **settings: A
 def report(result: Any, out: Path | None) -> None:
     """Print what was measured, and write it to ``out`` if there is one."""
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    text = re.sub(r"\[\s+([-+.\de,\s]+?)\s+\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", text)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")

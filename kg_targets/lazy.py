@@ -22,6 +22,9 @@ def lazy_names(
         return getattr(import_module(modules[name]), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *modules})
+        public = (
+            name for name in vars(sys.modules[package]) if name not in ("TYPE_CHECKING", "lazy_names", "lazy")
+        )
+        return sorted({*public, *modules})
 
     return find, names

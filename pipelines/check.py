@@ -44,11 +44,7 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
 
 
 def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for a person, one per split and remark.
-
-    Raises:
-        DataError: no split at all is usable (after all lines were given).
-    """
+    """Lines for a person, one per split and remark."""
     yield f"{found['dataset']}: {found['title']}"
     yield f"  licence: {found['licence']}"
     yield from ([f"  citation: {found['citation']}"] if found["citation"] else [])
@@ -58,12 +54,20 @@ def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
             counts.append(f"{part['images_present']:,} of {part['images']:,} images present")
         yield from ([f"  {split}: {', '.join(counts)}"] if counts else [])
         yield from (f"  {split}: {line}" for line in [*part["remarks"], *filter(None, [part.get("error")])])
+    if not all(part["present"] for part in found["splits"].values()):
+        yield f"  to get what is missing: {found['how_to_get']}"
+
+
+def refuse_unusable(found: Mapping[str, Any]) -> None:
+    """Check that a split at least can be used.
+
+    Raises:
+        DataError: none can.
+    """
     if all("error" in part for part in found["splits"].values()):
         raise DataError(
             f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
         )
-    if not all(part["present"] for part in found["splits"].values()):
-        yield f"  to get what is missing: {found['how_to_get']}"
 
 
 def _captions(manifest: Manifest, split: str, root: Path, remarks: list[str]) -> dict[str, int]:

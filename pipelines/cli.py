@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
@@ -81,10 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str]) -> int | None:
-    if not given or given[0] in ("-h", "--help", "--version"):
+    if not given or given[0] in ("-h", "--help", "help", "--version"):
         version = given[:1] == ["--version"]
         sys.stdout.write(f"kg-targets {kg_targets.__version__}\n" if version else overview())
         return 0 if given else 2
+    if given[0] == "evaluate" and (not given[1:] or given[1] in ("-h", "--help")):
+        sys.stdout.write(overview(["Evaluation"]))
+        return 0 if given[1:] else 2
     name, rest = find_command(given)
     try:
         parser, work = load_command(name)
@@ -99,14 +102,14 @@ def _run(given: Sequence[str]) -> int | None:
         ) from error
 
 
-def overview() -> str:
+def overview(groups: Collection[str] = tuple(COMMANDS)) -> str:
     """Every command by group, on one screen."""
     lines = ["usage: kg-targets COMMAND ...        (kg-targets COMMAND --help tells its options)", ""]
     lines += [
         "Soft image–text similarity targets from medical knowledge, and the models trained on them.",
         "",
     ]
-    for group, commands in COMMANDS.items():
+    for group, commands in ((name, COMMANDS[name]) for name in groups):
         lines += [f"{group}:", *(f"  {name:<20}{summary}" for name, (_, summary) in commands.items())]
     lines += ["", "Training: accelerate launch training/run.py --help", ""]
     return "\n".join(lines)
@@ -145,6 +148,7 @@ def _declare(name: str, parser: argparse.ArgumentParser) -> Work:
     place = next(commands[name][0] for commands in COMMANDS.values() if name in commands)
     module, _, function = place.partition(":")
     work: Work = getattr(import_module(module), function)(parser)
+    parser.description = (parser.description or "").replace("``", "`")
     return work
 
 

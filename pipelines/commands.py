@@ -67,14 +67,14 @@ def check(parser: argparse.ArgumentParser) -> Work:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from pipelines.check import check_data_set, check_lines
+    from pipelines.check import check_data_set, check_lines, refuse_unusable
 
     found = check_data_set(options.dataset, options.data_root)
     if options.json:
         _say_json(found)
-        return
-    for line in check_lines(found):
+    for line in () if options.json else check_lines(found):
         _say(line)
+    refuse_unusable(found)
 
 
 def demo_data(parser: argparse.ArgumentParser) -> Work:

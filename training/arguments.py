@@ -1,4 +1,4 @@
-"""Configurations from YAML and flags, by jsonargparse: ``--config FILE``, ``--group.field value``; the last counts.
+"""Configurations from YAML and flags, by jsonargparse: ``--config FILE``, ``--group.field value``.
 
 The dataclasses are the whole declaration: the string under a field is its help, ``__post_init__`` its checks. Each
 error is one line that names the file or the command line, and the field that was probably meant.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from training.errors import ConfigError
 
@@ -50,11 +50,13 @@ def config_parser(cls: type, command: str) -> ArgumentParser:
         usage="%(prog)s [--config FILE] [--field VALUE ...]",
     )
     parser.add_argument(
-        "--config", action="config", help="YAML file of these fields; repeat it, later ones count."
+        "--config",
+        action="config",
+        help="YAML file of these fields; later files override earlier ones, flags override files.",
     )
     parser.add_class_arguments(cls, None)
     options = {action.dest: action for action in parser._actions}
-    for name, field in _fields(cls):
+    for name, field, _ in _typed_fields(cls):
         if "choices" in field.metadata and name in options:
             options[
                 name
@@ -73,13 +75,12 @@ def read_config(cls: type[T], arguments: Sequence[str], command: str = "training
         ConfigError: an unknown field, a flag without a value, a missing or malformed file, a wrong type, a value out
             of range, a contradiction.
     """
-    parser = config_parser(cls, command)
-    files = [Path(text) for name, text in _given(arguments) if name == "config"]
+    parser, ordered = config_parser(cls, command), _files_first(arguments)
+    files = [Path(text) for name, text in _given(ordered) if name == "config"]
     for file in files:
-        _read_yaml(file)
+        _check_file(file, cls)
     try:
-        found = parser.parse_args(list(arguments))
-        _check_groups(cls, found)
+        found = parser.parse_args(ordered)
         made = parser.instantiate(found).as_dict()
     except _WRONG as error:
         raise ConfigError(f"{_place(parser, files)}: {_told(error, cls)}") from error
@@ -95,7 +96,7 @@ def last_given(name: str, arguments: Sequence[str]) -> Any:
         ConfigError: a missing or malformed YAML file.
     """
     value = None
-    for flag, text in _given(arguments):
+    for flag, text in _given(_files_first(arguments)):
         if flag == "config":
             value = _read_yaml(Path(text)).get(name, value)
         elif flag == name:
@@ -124,10 +125,25 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name[2:], text if equals else following
 
 
+def _files_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with the files in front, so that a flag overrides a file wherever it stands."""
+    files, flags, pending = list[str](), list[str](), list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        if argument == "--config":
+            if not pending or pending[0].startswith("--"):
+                raise ConfigError("--config has no value: give a YAML file")
+            files.append(f"--config={pending.pop(0)}")
+        else:
+            (files if argument.startswith("--config=") else flags).append(argument)
+    return [*files, *flags]
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else "does not exist"
         raise ConfigError(
-            f"{path} does not exist: --config takes a YAML file such as training/configs/nb_clip_demo.yaml"
+            f"{path} {wrong}: --config takes a YAML file such as training/configs/nb_clip_demo.yaml"
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -138,21 +154,37 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]"]]:
-    """Every field below a dataclass by its dotted name, those of groups and of lists of dataclasses included."""
+def _typed_fields(cls: type, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
+    """Every field below a dataclass by its dotted name, with its type; those of groups and of lists included."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        yield prefix + field.name, field
-        for kind in (hints[field.name], *typing.get_args(hints[field.name])):
+        kind = hints[field.name]
+        yield prefix + field.name, field, kind
+        for part in (kind, *typing.get_args(kind)):
+            if dataclasses.is_dataclass(part):
+                yield from _typed_fields(typing.cast(type, part), f"{prefix}{field.name}.")
+
+
+def _check_file(path: Path, cls: type) -> None:
+    """Refuse what jsonargparse would take otherwise: empty values, a file in place of a group, a nested ``config``."""
+    known = {name: (field, kind) for name, field, kind in _typed_fields(cls)}
+
+    def check(tree: dict[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            name = f"{prefix}{key}"
+            kind = known[name][1] if name in known else None
             if dataclasses.is_dataclass(kind):
-                yield from _fields(typing.cast(type, kind), f"{prefix}{field.name}.")
+                if not isinstance(value, dict):
+                    raise ConfigError(f"{path}: {name} is a group of fields: write {name}: {{field: value}}")
+                check(value, f"{name}.")
+            elif kind is not None and value is None and type(None) not in typing.get_args(kind):
+                raise ConfigError(f"{path}: {name} is empty: give a value, or leave it out")
+            elif name == "config":
+                raise ConfigError(
+                    f'{path}: "config" is not a config field: give several files by --config each'
+                )
 
-
-def _check_groups(cls: type, found: Namespace) -> None:
-    """Refuse a value in the place of a group of fields."""
-    for name, kind in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(kind) and not isinstance(found[name], Namespace):
-            raise ConfigError(f"{name} is a group of fields: write --{name}.field value")
+    check(_read_yaml(path), "")
 
 
 def _place(parser: ArgumentParser, files: Sequence[Path]) -> str:
@@ -172,20 +204,23 @@ def _told(error: Exception, cls: type) -> str:
     if unknown := _UNKNOWN.search(message):
         group = unknown["group"] or ".".join(keys)
         name = ".".join(filter(None, (group, unknown["name"] or unknown["flag"])))
-        close = difflib.get_close_matches(name, [known for known, _ in _fields(cls)], n=1, cutoff=0.6)
+        close = difflib.get_close_matches(name, [known for known, *_ in _typed_fields(cls)], n=1, cutoff=0.6)
         hint = f'did you mean "{close[0]}"?' if close else "--help lists them"
-        return f'"{name}" is not a config field ({hint})'
-    expected, got, value = message.partition("Got value: ")
+        task = getattr(cls, "task", "")
+        return f'"{name}" is not a config field{f" of {task}" if task else ""} ({hint})'
+    if "Expected a dot import path" in message:
+        return f'{keys[0]} must be a mapping of its fields, got "{message.rpartition(": ")[2]}"'
+    if "import path denylist" in message or "Subclasses are disabled" in message:
+        return f"{'.'.join(keys[:1])}: class_path is not accepted: give the fields themselves"
+    expected, got, value = f"{message} ".partition("Got value: ")
     if "Union subtypes" in message:
         expected, got, value = message.partition("Given value: ")
         expected = expected.partition("]")[0]
     types = [_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", expected)]
     if "Not a valid subclass" in message:
         types, value = ["a mapping of its fields"], value.partition(" Subclass types")[0]
-    if "Expected a dot import path" in message:
-        got, types, value = "got", ["a mapping of its fields"], message.rpartition(": ")[2]
     if "Unable to load config" in message:
         return f"{keys[0]} is a group of fields: write --{keys[0]}.field value"
     if got and types:
-        return f'{".".join(keys)} must be {" or ".join(types)}, got "{value}"'
+        return f'{".".join(keys)} must be {" or ".join(types)}, got "{value.strip()}"'
     return message.replace("argument --", "--", 1)

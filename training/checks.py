@@ -1,5 +1,7 @@
 """Range checks of configuration fields: what is wrong, named by the field as the user writes it."""
 
+import difflib
+
 from training.errors import ConfigError
 
 
@@ -33,7 +35,9 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         ConfigError: it is none of them.
     """
     if value not in choices:
-        raise ConfigError(f'{name}: "{value}" is not one of {", ".join(choices)}')
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f' (did you mean "{close[0]}"?)' if close else ""
+        raise ConfigError(f'{name}: "{value}" is not one of {", ".join(choices)}{hint}')
 
 
 def given(name: str, value: str) -> None:

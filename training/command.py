@@ -1,8 +1,10 @@
 """How every command reads its options and ends: an error is one line, its exit code 2."""
 
 import argparse
+import difflib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -30,7 +32,11 @@ class ArgumentParser(argparse.ArgumentParser):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{message}: see {self.prog} --help")
+        flag = re.search(r"unrecognized arguments: (--[^ =]+)", message)
+        close = difflib.get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
+        raise ConfigError(
+            f"{message}{f' (did you mean {close[0]}?)' if close else ''}: see {self.prog} --help"
+        )
 
 
 def write_line(line: str) -> None:

@@ -75,8 +75,8 @@ def work(options: argparse.Namespace) -> None:
     saved = Saved.of(Path(options.model))
     answerer = saved.answerer(options.precision)
     found = answer_pairs(answerer, pairs, mode=options.mode, k=options.k, top=options.top)
-    cut = [answerer.tokens([pair.question]).truncated > 0 for pair in pairs]
-    for number, (pair, long) in enumerate(zip(pairs, cut, strict=True), start=1):
+    truncated = [answerer.tokens([pair.question]).truncated > 0 for pair in pairs]
+    for number, (pair, long) in enumerate(zip(pairs, truncated, strict=True), start=1):
         note = f"note: question {number} ({pair.question[:40]}…)"
         if long:
             sys.stderr.write(f"{note} is too long and lost its end\n")
@@ -85,7 +85,7 @@ def work(options: argparse.Namespace) -> None:
     if options.attention is not None:
         best, kind = found[0][0], options.attention_kind
         draw_attention(options.attention, answerer, saved.med_vqa, pairs[0], best, kind)
-    sys.stdout.write(as_json(pairs, found, cut) if options.json else as_text(pairs, found))
+    sys.stdout.write(as_json(pairs, found, truncated) if options.json else as_text(pairs, found))
 
 
 def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | None = None) -> list[Pair]:
@@ -176,12 +176,12 @@ def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]]) -> str:
     return "".join(parts)
 
 
-def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], cut: Sequence[bool]) -> str:
+def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], truncated: Sequence[bool]) -> str:
     """A list with an object for each question."""
     answers = [[{"answer": of.pop("text"), **of} for of in map(asdict, ranked)] for ranked in found]
     content = [
-        {**asdict(pair), "question_cut": long, "answers": ranked}
-        for pair, ranked, long in zip(pairs, answers, cut, strict=True)
+        {**asdict(pair), "question_truncated": long, "answers": ranked}
+        for pair, ranked, long in zip(pairs, answers, truncated, strict=True)
     ]
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

@@ -11,11 +11,9 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
-from training.arguments import read_config  # noqa: E402
 from training.command import exit_code  # noqa: E402
 from training.engine.process import resolve_threads, tell_last  # noqa: E402
 from training.errors import ConfigError  # noqa: E402
-from training.tasks import find_task  # noqa: E402
 
 COMMAND = "accelerate launch training/run.py"
 DEMO = _HERE / "configs" / "nb_clip_demo.yaml"
@@ -33,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(given: Sequence[str]) -> int:
+    from training.arguments import read_config  # here, where a package that is missing is told in one line
+    from training.tasks import find_task
+
     task = find_task(given)
     try:
         config = read_config(task.config, given or [f"--config={DEMO}"], COMMAND)

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from kg_targets.errors import StoreError
+from kg_targets.errors import DataError, StoreError
 from kg_targets.graph import coverage
 from kg_targets.inspect.plots import block_figure, sample_rows, similarity_histogram
 from kg_targets.store import TargetStore
@@ -42,9 +42,14 @@ def write_card(
 
     Raises:
         StoreError: the store cannot be read, or ``out`` cannot be written.
+        DataError: ``data_root`` is no folder.
     """
     store = TargetStore.open(store_path)
     root = None if data_root is None else Path(data_root)
+    if root is not None and not root.is_dir():
+        raise DataError(
+            f"--data-root {root} is not a folder: name the one that the image paths are relative to"
+        )
     environment = Environment(loader=PackageLoader("kg_targets.inspect"), autoescape=True)
     page = environment.get_template("card.html").render(_content(store, root, seed))
     out = Path(out)

@@ -59,6 +59,7 @@ def semantic_matching_loss(
     Raises:
         ShapeError: shapes differ.
     """
+    _check_shapes(logits_i2t, logits_t2i)
     image_to_text = _cross_entropy(logits_i2t, targets_i2t, mask).mean()
     text_to_image = _cross_entropy(logits_t2i, targets_t2i, mask).mean()
     return 0.5 * (image_to_text + text_to_image)
@@ -174,14 +175,14 @@ def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None) -> Tens
 def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return logits.float()
-    _check_shapes(logits, mask)
+    _check_mask(logits, mask)
     return logits.float().masked_fill(mask, _MASKED_LOGIT)
 
 
 def _unmasked_sum(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values.sum()
-    _check_shapes(values, mask)
+    _check_mask(values, mask)
     return values.masked_fill(mask, 0.0).sum()
 
 
@@ -190,6 +191,12 @@ def _check_shapes(first: Tensor, second: Tensor) -> None:
         raise ShapeError(
             f"expected two [B_local, B_global] tensors, got {list(first.shape)}, {list(second.shape)}"
         )
+
+
+def _check_mask(values: Tensor, mask: Tensor) -> None:
+    _check_shapes(values, mask)
+    if mask.dtype != torch.bool:
+        raise ShapeError(f"a mask must be bool, True where a pair is left out; got {mask.dtype}")
 
 
 @dataclass(frozen=True)

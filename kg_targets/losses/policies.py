@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kg_targets.errors import ShapeError
+from kg_targets.errors import ConfigError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ def pair_structure(
         The masks of positives and of soft positives.
 
     Raises:
-        ShapeError: the positives' columns lie outside S, or a mask has another shape.
+        ShapeError: S is no matrix, the positives' columns lie outside it, or a mask has another shape or is not bool.
     """
+    if similarity.dim() != 2:
+        raise ShapeError(f"similarities must be [B_local, B_global], got {list(similarity.shape)}")
     rows, columns = similarity.shape
     if offset < 0 or offset + rows > columns:
         raise ShapeError(f"offset {offset} + {rows} rows does not fit into {columns} columns of similarities")
@@ -74,11 +76,26 @@ def pair_structure(
     for mask, shape, inverted in masks:
         if mask is None:
             continue
-        if mask.numel() != shape[0] * shape[1]:
-            raise ShapeError(f"a mask of shape {list(mask.shape)} does not fit S of {[rows, columns]}")
-        allowed = mask.reshape(shape).bool()
+        vector = min(shape) == 1 and mask.shape == (max(shape),)
+        if (tuple(mask.shape) != shape and not vector) or mask.dtype != torch.bool:
+            kind = f"a mask of shape {list(mask.shape)} and type {mask.dtype}"
+            raise ShapeError(f"{kind} does not fit S of {[rows, columns]}: expected bool, {list(shape)}")
+        allowed = mask.reshape(shape)
         soft = soft & (~allowed if inverted else allowed)
     return Pairs(positive, soft)
+
+
+def _pairs_of(similarity: Tensor, pairs: Pairs | None) -> Pairs:
+    pairs = pairs or pair_structure(similarity)
+    if pairs.positive.shape != similarity.shape:
+        raise ShapeError(f"pairs of {list(pairs.positive.shape)} do not fit S of {list(similarity.shape)}")
+    return pairs
+
+
+def _check_range(name: str, value: float, low: float, high: float | None) -> None:
+    if not value > low or (high is not None and not value <= high):
+        upper = "" if high is None else f" and at most {high:g}"
+        raise ConfigError(f"{name} {value:g} must be above {low:g}{upper}")
 
 
 def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs | None = None) -> Tensor:
@@ -93,8 +110,13 @@ def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs
 
     Returns:
         P, float32, same shape.
+
+    Raises:
+        ConfigError: τ is not above 0.
+        ShapeError: S and ``pairs`` differ in shape.
     """
-    pairs = pairs or pair_structure(similarity)
+    _check_range("temperature", temperature, 0.0, None)
+    pairs = _pairs_of(similarity, pairs)
     allowed = pairs.positive | pairs.soft_positives
     scores = (similarity.float() / temperature).masked_fill(~allowed, -torch.inf)
     return torch.softmax(scores, dim=-1)  # each row has its positive, so no row is wholly −inf
@@ -113,8 +135,14 @@ def fixed_mass_policy(
 
     Returns:
         P, float32, same shape; rows without soft positives are the identity.
+
+    Raises:
+        ConfigError: α or τ_o is out of range.
+        ShapeError: S and ``pairs`` differ in shape.
     """
-    pairs = pairs or pair_structure(similarity)
+    _check_range("temperature", temperature, 0.0, None)
+    _check_range("alpha", alpha, 0.0, 1.0)
+    pairs = _pairs_of(similarity, pairs)
     shares = _masked_softmax(similarity.float() / temperature, pairs.soft_positives)
     any_soft = pairs.soft_positives.any(dim=-1, keepdim=True)  # [B_local, 1]
     diagonal = torch.where(any_soft, alpha, 1.0)
@@ -143,8 +171,15 @@ def evidence_policy(
 
     Returns:
         P, float32, same shape.
+
+    Raises:
+        ConfigError: θ, α or m₀ is out of range.
+        ShapeError: S and ``pairs`` differ in shape.
     """
-    pairs = pairs or pair_structure(similarity)
+    _check_range("alpha", alpha, 0.0, 1.0)
+    _check_range("saturation", saturation, 0.0, None)
+    _check_range("1 - threshold", 1.0 - threshold, 0.0, None)
+    pairs = _pairs_of(similarity, pairs)
     weights = ((similarity.float() - threshold).clamp(min=0.0) / (1.0 - threshold)) * pairs.soft_positives
     mass = weights.sum(dim=-1, keepdim=True)  # m, [B_local, 1]
     softness = (1.0 - alpha) * (mass / saturation).clamp(max=1.0)
@@ -165,6 +200,10 @@ def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | Non
 
     Returns:
         P, float32, same shape; rows without soft positives are the identity.
+
+    Raises:
+        ConfigError: α or τ_o is out of range.
+        ShapeError: S and ``pairs`` differ in shape.
     """
     return fixed_mass_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
 

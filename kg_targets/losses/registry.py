@@ -1,7 +1,7 @@
 """The losses and the target policies by their names in a configuration; add one by a function and one line here.
 
-Nothing here imports torch, so that a configuration can be checked and explained before it is loaded: a function is
-named as ``module:function`` and imported on first use (a function itself will do as well).
+Nothing here loads torch, which takes seconds, so that a configuration can be checked and explained before: a function
+is named as ``module:function`` and imported on first use (a function itself will do as well).
 """
 
 from collections.abc import Callable

@@ -91,7 +91,7 @@ def _refuse_other_types(values: NDArray[Any]) -> None:
 def _unknown(name: str, known: list[str], store: object) -> StoreError:
     near = difflib.get_close_matches(name, known[:_SEARCHED], n=1)
     if name.isdecimal() and int(name) < len(known):
-        hint = f"for row {int(name)} pass the integer {int(name)}"
+        hint = f"row {int(name)} is the integer {int(name)}, not the text; its id is {known[int(name)]!r}"
     else:
         hint = (
             f"did you mean {near[0]!r}?" if near else f"its first is {known[0]!r}" if known else "it is empty"
@@ -103,6 +103,13 @@ def case_codes(group_ids: Sequence[str]) -> NDArray[np.int64]:
     """One integer per case, from 0; an image without ``group_id`` is a case of its own. int64 [N]."""
     names = np.array([group or f"\0{row}" for row, group in enumerate(group_ids)], dtype=object)
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+
+
+def finite(values: NDArray[Any], what: str) -> NDArray[np.float32]:
+    """The values as float32; a store with others would give NaN as targets."""
+    if not np.isfinite(values).all():
+        raise StoreError(f"{what} has values that are not finite: build the store again")
+    return np.asarray(values, dtype=np.float32)
 
 
 def gram(left: sparse.csr_array, right: sparse.csr_array | None = None) -> NDArray[np.float32]:

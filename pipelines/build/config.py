@@ -21,9 +21,9 @@ class BuildConfig:
     split: str = "all"
     """Split to build, or all; the split that IC and idf are fitted on is built first."""
     data_root: Path | None = None
-    """Folder that holds the data set's files; None for data/<data set>."""
+    """Folder that holds the data set's files (default: data/<data set>)."""
     out: Path | None = None
-    """Folder that receives one target store per split; None for build/<data set>."""
+    """Folder that receives one target store per split (default: build/<data set>)."""
     ontology: str = "seed"
     """Where concepts and is_a come from; sources are merged with |."""
     extractor: str = "dictionary"
@@ -43,7 +43,7 @@ class BuildConfig:
     part_of: bool = False
     """Follow part_of edges like is_a: what is part of the lung is lung, too."""
     max_hops: int | None = None
-    """Longest is_a path followed, in edges, ≥ 1; None for no limit."""
+    """Longest is_a path followed, in edges, ≥ 1 (default: no limit)."""
     flat_ancestors: bool = False
     """Weigh all ancestors of a concept alike instead of by their information content: idf alone."""
     shrinkage: float = 0.0

@@ -49,9 +49,13 @@ def test_a_users_error_is_the_last_line_below_the_launchers_own_words(
         [*launcher, SCRIPT, "--optim.lrr", "3"],
         cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    told = 'error: command line: "optim.lrr" is not a config field (did you mean "optim.lr"?)'
+    told = 'error: command line: "optim.lrr" is not a config field of nb_clip (did you mean "optim.lr"?)'
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1] == told and "Error" in done.stderr.replace(told, "")
+    assert (
+        done.stderr.count(told) == 1
+        and done.stderr.splitlines()[-1] == told
+        and "Error" in done.stderr.replace(told, "")
+    )
     assert done.stdout == "" and list(tmp_path.iterdir()) == []
 
 

@@ -51,7 +51,7 @@ def test_no_task_is_nb_clip_and_the_last_one_named_counts(tmp_path: Path) -> Non
     file.write_text("task: med_vqa_finetune\nmodel: {preset: tiny}\n")
     assert find_task(["--config", str(file)]).config is FinetuneConfig
     assert find_task(["--config", str(file), "--task", "nb_clip"]).config is TrainConfig
-    assert find_task(["--task=nb_clip", f"--config={file}"]).config is FinetuneConfig
+    assert find_task(["--task=nb_clip", f"--config={file}"]).config is TrainConfig
     assert last_given("seed", ["--seed=1", "--config", str(file), "--optim.lr=2"]) == "1"
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of, within
 from training.data.samplers import SAMPLERS
 from training.errors import ConfigError
 
@@ -35,17 +35,11 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig(ViewsConfig):
-    """Images, captions and their target stores."""
+class CaptionedImagesConfig(ViewsConfig):
+    """Captioned images of a target store: where they lie, how batches are drawn from them and decoded."""
 
-    train_store: str = ""
-    """Folder of the training split's target store; required."""
-    dev_store: str | None = None
-    """Folder of the development split's store, to choose the best epoch; null keeps the last epoch."""
     data_root: str = ""
     """Images: folder that the store's paths are relative to, or Parquet file(s) or tar shard(s); required."""
-    case_share: float = 1.0
-    """Share of the training split's cases to train on, the same for every seed, in (0, 1]; the store knows of all."""
     batch_size: int = 128
     """Images per optimizer step, summed over all processes; at least 2."""
     sampler: str = "random"
@@ -63,14 +57,26 @@ class DataConfig(ViewsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("data.sampler", self.sampler, tuple(SAMPLERS))
+        all_within("data.", self, batch_size=(2, None), neighbour_share=(0, 0.9), workers=(0, 256))
+        all_within("data.", self, prefetch=(1, 64), max_broken=(0, None))
+
+
+@dataclass(frozen=True)
+class DataConfig(CaptionedImagesConfig):
+    """Images, captions and their target stores."""
+
+    train_store: str = ""
+    """Folder of the training split's target store; required."""
+    dev_store: str | None = None
+    """Folder of the development split's store, to choose the best epoch; null keeps the last epoch."""
+    case_share: float = 1.0
+    """Share of the training split's cases to train on, the same for every seed, in (0, 1]; the store knows of all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.cached_views and not self.in_memory:
             raise ConfigError(
                 "data.cached_views keeps features of all images in memory: set --data.in_memory true"
             )
         within("data.case_share", self.case_share, 1e-6, 1)
-        within("data.batch_size", self.batch_size, 2, None)
-        one_of("data.sampler", self.sampler, tuple(SAMPLERS))
-        within("data.neighbour_share", self.neighbour_share, 0, 0.9)
-        within("data.workers", self.workers, 0, 256)
-        within("data.prefetch", self.prefetch, 1, 64)
-        within("data.max_broken", self.max_broken, 0, None)

@@ -192,7 +192,7 @@ class FrozenFeatures:
         return self.filled(module_key(part, **use), keys, features, what)
 
     def filled(self, key: str, keys: list[str], compute: Callable[[int], Tensor], what: str) -> Tensor:
-        """What ``training.data.feature_cache.FeatureCache`` holds of ``keys``, after what is missing was computed."""
+        """Features of ``keys`` from the ``FeatureCache``; those that are missing are computed."""
         cache = FeatureCache(Path(self._config.cache), key)
         processes = self._accelerator.num_processes
         cache.complete(keys, compute, what, slice(self._accelerator.process_index, None, processes))

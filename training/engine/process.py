@@ -5,9 +5,11 @@ number of them round otherwise.
 """
 
 import ctypes
+import hashlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,17 +33,28 @@ def tell_last(line: str) -> None:
     """Write a line on standard error, below what a launcher prints when its process fails (Linux).
 
     ``accelerate launch`` and ``torchrun`` end a failed run with a traceback of their own. A child that outlives this
-    process waits for the launcher's end, at most 20 seconds; under ``--quiet`` the line is written at once.
+    process waits for the launcher's end, at most 20 seconds; under ``--quiet`` the line is written at once. What
+    several processes of one launcher say alike is written once.
     """
     command, launcher = _launcher(), os.getppid()
     if command and not {b"--quiet", b"-q"} & set(command):
+        import fcntl  # not on every system, as launchers' command lines are not
+
         if os.fork():
             return
+        name = f"kg-targets-{launcher}-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
+        said = Path(tempfile.gettempdir()) / name
+        held = os.open(said, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os._exit(0)  # another process waits to say it
         os.setsid()  # torchrun kills the whole group of a process, a Ctrl-C that of the terminal
         until = time.monotonic() + 20
         while Path(f"/proc/{launcher}").exists() and time.monotonic() < until:
             time.sleep(0.02)
         os.write(2, f"{line}\n".encode())
+        said.unlink()
         os._exit(0)
     sys.stderr.write(f"{line}\n")
 

@@ -111,10 +111,14 @@ def _soft_positives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) ->
 
 def command(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets suggest-policy`: print the policy as a block of a training config."""
-    parser.description = __doc__
+    parser.description = (
+        "Suggest a target policy for a store: one whose targets are as soft as those that did best on MedPix."
+    )
     parser.add_argument("--store", required=True, help="folder of the training split's target store")
-    parser.add_argument("--batch-size", type=int, default=128, help="images per step, over all processes")
-    parser.add_argument("--seed", type=int, default=0, help="of the batches looked at")
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="images per step, over all processes, ≥ 2 (default: 128)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the batches looked at (default: 0)")
     return _suggest
 
 

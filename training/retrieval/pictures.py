@@ -50,7 +50,7 @@ class Sheet:
     """Run name to its lists; they and ``queries`` count in the rows of ``data``."""
     queries: Sequence[int]
     labels: Sequence[str]
-    """What is found is green where all of these agree with the query, amber where some do, red where none does."""
+    """Colours of results: green where all of these agree with the query, amber where some do, red where none does."""
     title: str
     """Above, one or two lines."""
     depth: int = 5

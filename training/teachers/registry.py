@@ -27,13 +27,13 @@ class TeacherConfig:
     """A named teacher: what it is, where its weights lie once you have them, and how to get them."""
 
     title: str = ""
-    """What the paper calls it; required."""
+    """Name in the paper; required."""
     kind: str = ""
     """Layout of the checkpoint: a key of TEACHERS; required."""
     source: str = ""
-    """What the kind takes: a folder or file relative to where commands run, or an open_clip name with its tag."""
+    """Where the kind reads it: a folder or file relative to where commands run, or an open_clip name with its tag."""
     licence: str = ""
-    """Of the weights, as their authors state it."""
+    """Licence of the weights, as their authors state it."""
     how_to_get: str = ""
     """One or two sentences for a person who does not have the weights yet."""
 

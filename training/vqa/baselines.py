@@ -1,7 +1,5 @@
 """Baselines: what answers without an image, and without learning, get right.
 
-``kg-targets evaluate baselines --help``
-
 global       the most frequent training answer, for every question
 answer_type  … among the open, or among the closed training questions
 kind         … among those of the question's kind (``closed PRES``)

@@ -1,12 +1,16 @@
 """Target policies against float64 loops, and the promises they make about who receives mass."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
+from kg_targets.losses import policies
 from kg_targets.losses.policies import (
     Pairs,
     evidence_policy,
@@ -155,3 +159,43 @@ def test_each_policy_has_a_temperature_of_its_own(name: str, expected: float) ->
     assert PolicyConfig(name=name, temperature=0.3).used_temperature == 0.3
     with pytest.raises(ConfigError, match=r"policy\.temperature: 0 must be at least"):
         PolicyConfig(name=name, temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "message"),
+    [
+        (policies.softmax_policy, {"temperature": 0.0}, "temperature 0 must be above 0"),
+        (policies.softmax_policy, {"temperature": -1.0}, "temperature -1 must be above 0"),
+        (policies.fixed_mass_policy, {"temperature": float("nan")}, "temperature nan must be above 0"),
+        (policies.fixed_mass_policy, {"alpha": 2.0}, "alpha 2 must be above 0 and at most 1"),
+        (policies.uniform_policy, {"alpha": 0.0}, "alpha 0 must be above 0 and at most 1"),
+        (policies.evidence_policy, {"threshold": 1.0}, "1 - threshold 0 must be above 0"),
+        (policies.evidence_policy, {"threshold": 0.1, "alpha": -0.1}, "alpha -0.1 must be above 0"),
+        (policies.evidence_policy, {"threshold": 0.1, "saturation": 0.0}, "saturation 0 must be above 0"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(
+    policy: Callable[..., Tensor], options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        policy(torch.eye(3), **options)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "masks"),
+    [
+        (torch.zeros(4), {}),
+        (torch.zeros(2, 4), {"excluded": torch.zeros(4, 2, dtype=torch.bool)}),
+        (torch.zeros(2, 4), {"excluded": torch.zeros(2, 4)}),
+        (torch.zeros(2, 4), {"known_rows": torch.ones(4, dtype=torch.bool)}),
+        (torch.zeros(2, 4), {"known_columns": torch.ones(4)}),
+    ],
+)
+def test_masks_of_another_shape_or_type_are_refused(similarity: Tensor, masks: dict[str, Tensor]) -> None:
+    with pytest.raises(ShapeError):
+        policies.pair_structure(similarity, **masks)
+
+
+def test_pairs_of_another_batch_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"pairs of \[2, 4\] do not fit S of \[1, 4\]"):
+        policies.softmax_policy(torch.zeros(1, 4), pairs=policies.pair_structure(torch.zeros(2, 4)))

@@ -131,7 +131,7 @@ def test_no_image_is_not_the_first(store: TargetStore) -> None:
 
 
 def test_a_number_in_quotes_that_is_no_id_is_told_how_to_name_the_row(path: Path) -> None:
-    with pytest.raises(StoreError, match=r"has no image '3' \(for row 3 pass the integer 3\)"):
+    with pytest.raises(StoreError, match=r"has no image '3' \(row 3 is the integer 3, not the text"):
         TargetStore.open(path).block(["3"])
 
 

@@ -1,6 +1,6 @@
 """A Med-VQA model on the questions of a data set: ``kg-targets evaluate vqa --model RUN --dataset vqa_rad --out DIR``.
 
-DIR/predictions.csv and .json hold every answer and what it rests on; training.vqa.compare puts several side by side.
+DIR/predictions.csv and .json hold every answer and what it rests on; kg-targets compare-vqa puts several side by side.
 """
 
 import argparse
@@ -235,20 +235,23 @@ def derangement(names: Sequence[str], seed: int) -> dict[str, str]:
 def command(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets evaluate vqa`."""
     parser.description = __doc__
-    add, shown = parser.add_argument, "what is shown with each question; by default what the training showed"
+    add, shown = (
+        parser.add_argument,
+        "what is shown with each question; by default what the fine-tuning showed",
+    )
     broken = "images that may be missing or unreadable; default 0. Their questions count as answered wrongly"
-    share = "of the training questions; by default the training's, else 0.1"
+    share = "of the training questions; by default the fine-tuning's, else 0.1"
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
     add_data(parser)
     add("--protocol", help=f"of {', '.join(PROTOCOLS)}; by default the model's")
-    add("--split-seed", type=int, help="of the cut by image; by default the training's, else 0")
+    add("--split-seed", type=int, help="of the split by image; by default the fine-tuning's, else 0")
     add("--validation-share", type=float, help=share)
     add("--split", default=TEST, help="part to answer: train, validation or test (default)")
     add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
     add("--k", type=int, default=SHORTLIST, help=f"candidates of a short-list; default {SHORTLIST}")
     add("--images", help=f"of {', '.join(IMAGES)}: {shown}")
     add("--seed", type=int, default=0, help="of the shuffled images; default 0")
-    add("--precision", help="fp32, bf16 or fp16; by default the training's, else fp32")
+    add("--precision", help="fp32, bf16 or fp16; by default the fine-tuning's, else fp32")
     add("--max-broken", type=int, default=0, help=broken)
     add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")

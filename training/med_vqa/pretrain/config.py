@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from kg_targets.losses import registry
 from training.checks import all_within, given, one_of, within
-from training.data.config import ViewsConfig
-from training.data.samplers import SAMPLERS
+from training.data.config import CaptionedImagesConfig
 from training.engine.config import OptimConfig, RunConfig
 from training.errors import ConfigError
 from training.med_vqa.model.config import VQAModelConfig, check_cached
@@ -37,13 +36,11 @@ class PretrainModelConfig(VQAModelConfig):
 
 
 @dataclass(frozen=True)
-class PretrainDataConfig(ViewsConfig):
+class PretrainDataConfig(CaptionedImagesConfig):
     """Captioned images of a target store, and how an item gets its two views and its two texts."""
 
     store: str = ""
     """Folder of the target store, of either kind, whose images and captions are the data; required."""
-    data_root: str = ""
-    """Images: folder that the store's paths are relative to, or Parquet file(s) or tar shard(s); required."""
     exclude: str | None = None
     """File of cases (group_id, one a line) to leave out, as leaks --exclude-out writes it; null: none."""
     dev_share: float = 0.1
@@ -56,29 +53,14 @@ class PretrainDataConfig(ViewsConfig):
     """Word pieces of a caption, both special ones included, in [4, 512]; longer ones are truncated and counted."""
     batch_size: int = 64
     """Images per optimizer step, summed over all processes; at least 2."""
-    sampler: str = "random"
-    """random; case_aware (images of a case spread over batches) or neighbour_aware (soft positives meet in a batch)."""
-    neighbour_share: float = 0.5
-    """neighbour_aware: share of each batch drawn from the stored neighbours of the others, in [0, 0.9]."""
-    in_memory: bool = True
-    """Decode every image once, as uint8 (3 x size x size bytes each); false decodes at each use."""
-    workers: int = 2
-    """Threads per process that decode images ahead if in_memory is false, in [0, 256]; 0: in the training loop."""
-    prefetch: int = 2
-    """Batches that are decoded ahead of the one in use, in [1, 64]."""
     cached_mb: int = 4096
     """Memory that the image tokens of cached_views may take, MB per process, >= 1; more is an error."""
-    max_broken: int = 0
-    """Images that may be missing or unreadable, as a count per process; skipped and reported; more is an error."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("data.views", self.views, VIEWS)
         one_of("data.texts", self.texts, TEXTS)
-        one_of("data.sampler", self.sampler, tuple(SAMPLERS))
-        all_within("data.", self, dev_share=(0, 0.5), max_text_tokens=(4, 512), batch_size=(2, None))
-        all_within("data.", self, neighbour_share=(0, 0.9), workers=(0, 256), prefetch=(1, 64))
-        all_within("data.", self, cached_mb=(1, None), max_broken=(0, None))
+        all_within("data.", self, dev_share=(0, 0.5), max_text_tokens=(4, 512), cached_mb=(1, None))
         if self.exclude == "":
             raise ConfigError("data.exclude is empty: name a file, or leave it out")
         if not self.in_memory and (self.cached_views or self.views == "study"):

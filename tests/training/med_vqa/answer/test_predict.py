@@ -81,7 +81,7 @@ def test_an_answer_is_printed_with_its_probability(world: Path, capsys: pytest.C
     assert lines[0] == f"{image(world)}: where is the bright side" and len(lines) == 3
     assert ask(world, *question, "--json") == 0
     (answered,) = json.loads(capsys.readouterr().out)
-    assert answered["question_cut"] is False and len(answered["answers"]) == 5
+    assert answered["question_truncated"] is False and len(answered["answers"]) == 5
     assert sum(one["probability"] for one in answered["answers"]) == pytest.approx(1, abs=1e-5)
     best = answered["answers"][0]
     assert lines[1] == f"  {best['probability']:6.4f}  {best['answer']}"
@@ -127,7 +127,7 @@ def test_a_long_question_is_cut_and_told(world: Path, capsys: pytest.CaptureFixt
     assert ask(world, "--image", image(world), "--question", "left " * 1000, "--json") == 0
     streams = capsys.readouterr()
     assert "note: question 1 (left left" in streams.err and "lost its end" in streams.err
-    assert json.loads(streams.out)[0]["question_cut"] is True
+    assert json.loads(streams.out)[0]["question_truncated"] is True
 
 
 def test_a_question_without_a_known_word_is_told(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
