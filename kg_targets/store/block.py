@@ -105,6 +105,13 @@ def case_codes(group_ids: Sequence[str]) -> NDArray[np.int64]:
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
 
 
+def finite(values: NDArray[Any], what: str) -> NDArray[np.float32]:
+    """The values as float32; a store with others would give NaN as targets."""
+    if not np.isfinite(values).all():
+        raise StoreError(f"{what} has values that are not finite: build the store again")
+    return np.asarray(values, dtype=np.float32)
+
+
 def gram(left: sparse.csr_array, right: sparse.csr_array | None = None) -> NDArray[np.float32]:
     """Products of all rows of ``left`` [R, D] with all rows of ``right`` [C, D], or of ``left`` again: S = A·Bᵀ.
 

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
-from kg_targets.store.block import case_codes, check_block_kind, gram, row_numbers
+from kg_targets.store.block import case_codes, check_block_kind, finite, gram, row_numbers
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -200,14 +200,13 @@ class TargetStore:
     def factors(self) -> sparse.csr_array | NDArray[np.float32]:
         """float32 [N, D]: K_i, norm 1 (less with shrinkage), sparse over ``concepts`` or dense; zeros where unknown."""
         dense = self.manifest["factors"]["dense"]
+        name = "factor_value" if dense is None else "factor"
+        column = self.column(name).combine_chunks().flatten()
+        values = finite(column.to_numpy(zero_copy_only=False), f"{self.path}: column {name}")
         if dense is not None:
-            flat = self.column("factor").combine_chunks().flatten()
-            return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(self), dense)
-        index, value = (
-            self.column("factor_index").combine_chunks(),
-            self.column("factor_value").combine_chunks(),
-        )
-        parts = (value.flatten().to_numpy(), index.flatten().to_numpy(), index.offsets.to_numpy())
+            return values.reshape(len(self), dense)
+        index = self.column("factor_index").combine_chunks()
+        parts = (values, index.flatten().to_numpy(), index.offsets.to_numpy())
         matrix = sparse.csr_array(parts, shape=(len(self), len(self.concepts)))
         matrix.has_sorted_indices = True
         return matrix

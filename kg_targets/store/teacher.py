@@ -16,7 +16,7 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
-from kg_targets.store.block import check_block_kind
+from kg_targets.store.block import check_block_kind, finite
 from kg_targets.store.reader import ImageLike, TargetStore
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class TeacherStore(TargetStore):
                 "store again"
             )
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat, dtype=np.float32).reshape(len(self), self.dim)
+        return finite(flat, f"{self.path}: column {name}").reshape(len(self), self.dim)
 
     def _no_knowledge(self) -> NoReturn:
         raise StoreError(

@@ -55,7 +55,7 @@ def label_lines(
     groups, cases = np.unique([record.group_id for record in records], return_inverse=True)
     yield (
         f"{manifest.name}/{split}: {len(records):,} captions of {len(groups):,} cases; 95 % intervals: "
-        f"percentile bootstrap over cases ({DRAWS:,} draws, seed {seed})"
+        f"percentile bootstrap over cases ({DRAWS:,} draws, seed {seed}), t below 60 cases"
     )
     reached = _with_ancestors(asserted, ontology)
     for label, values in manifest.label_concepts.items():
@@ -101,7 +101,8 @@ def _label_table(
 
 def _rate(value: float, low: float, high: float, hits: int, total: int) -> str:
     """``0.954 [0.931, 0.970] (520/545)``."""
-    return f"{value:.3f} [{low:.3f}, {high:.3f}] ({hits:,}/{total:,})"
+    bounds = "–" if low != low else f"{low:.3f}, {high:.3f}"
+    return f"{value:.3f} [{bounds}] ({hits:,}/{total:,})"
 
 
 def _with_ancestors(asserted: list[list[str]], ontology: Ontology) -> list[set[str]]:

@@ -112,8 +112,8 @@ class Difference:
     p_holm: float | None = None
     """Corrected over the family; None outside it."""
     p_models: float | None = None
-    """Given these models: paired sign-flip test over cases, blind to seed variance; None where nothing was to be
-    tested."""
+    """Given these models: paired sign-flip test over cases, blind to seed variance; None with several seeds, and where
+    nothing was to be tested."""
     p_models_holm: float | None = None
     """``p_models`` corrected over the family; None outside it."""
 

@@ -19,7 +19,7 @@ from training.errors import ConfigError, DataError
 from training.retrieval.measures import Measures, Scored, mean_of, mean_over_seeds
 from training.retrieval.score_sheets import ScoreSheet, pool
 from training.statistics.intervals import IntArray, Interval, case_interval
-from training.statistics.paired_tests import Comparison, Pair, compare_all, flips_for, holm
+from training.statistics.paired_tests import Pair, compare_all, flips_for, holm
 from training.statistics.seed_variance import paired_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
@@ -189,10 +189,11 @@ def _differences(
         }
         for contrast in contrasts
     }
-    given = _given_models(pooled, hypotheses, everything, design, flips)
     tests: dict[Question, dict[str, Any]] = {
-        one.question: {"p": found[one.contrast][one.measure].p, "p_models": compared.p_value}
-        for one, compared in zip(hypotheses, given, strict=True)
+        one.question: {"p": found[one.contrast][one.measure].p, "p_models": p_models}
+        for one, p_models in zip(
+            hypotheses, _given_models(pooled, hypotheses, everything, design, flips), strict=True
+        )
     }
     for name in ("p", "p_models"):
         family = {question: test[name] for question, test in tests.items() if test[name] is not None}
@@ -227,10 +228,13 @@ def _difference(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray, design:
 
 def _given_models(
     pooled: _Pooled, hypotheses: Sequence[Hypothesis], kept: IntArray, design: Design, flips: int
-) -> list[Comparison]:
-    """Sign-flip tests of the scores averaged over seeds."""
+) -> list[float | None]:
+    """p values of sign-flip tests where rows have one seed each; with several, ``paired_test`` says more."""
+    if any(len(seeds) > 1 for seeds in pooled.seeds.values()):
+        return [None] * len(hypotheses)
     pairs = [_pair(pooled, hypothesis, kept) for hypothesis in hypotheses]
-    return compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
+    compared = compare_all(pairs, pooled.cases[kept], design.draws, flips, design.seed)
+    return [one.p_value for one in compared]
 
 
 def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> Pair:
@@ -248,7 +252,7 @@ def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, f
     hypotheses = [Hypothesis(design.primary.contrast, measure) for measure in design.measures]
     given = _given_models(pooled, hypotheses, kept, design, flips)
     differences = {
-        one.measure: replace(_difference(pooled, one, kept, design), p_models=compared.p_value)
-        for one, compared in zip(hypotheses, given, strict=True)
+        one.measure: replace(_difference(pooled, one, kept, design), p_models=p_models)
+        for one, p_models in zip(hypotheses, given, strict=True)
     }
     return Subset(len(kept), len(np.unique(pooled.cases[kept])), differences)

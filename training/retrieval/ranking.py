@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.errors import DataError
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 Device = torch.device | str
@@ -65,7 +67,13 @@ def rank(
 def score_chunks(
     queries: FloatArray, gallery: FloatArray, chunk: int = CHUNK, device: Device = "cpu"
 ) -> Iterator[tuple[int, Tensor]]:
-    """First query and scores of each chunk, float32 ``[<= chunk, G]``."""
+    """First query and scores of each chunk, float32 ``[<= chunk, G]``.
+
+    Raises:
+        DataError: a feature is not finite: it would be neither near to nor far from anything.
+    """
+    if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
+        raise DataError("features to rank hold values that are not finite: encode the images again")
     left = torch.as_tensor(queries).to(device)
     right = torch.as_tensor(gallery).to(device).T
     for start in range(0, len(left), chunk):

@@ -56,9 +56,8 @@ def case_interval(
         return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
     (mean,) = _mean_of_classes(sums.sum(axis=0)[None], counts.sum(axis=0)[None])
     if len(sums) < _FEW_CASES:
-        known = ~np.isnan(scores)
-        low, high = _t_bounds(scores[known], cases[known], None if strata is None else strata[known])
-        return Interval(float(mean), low, high, int(counts.sum()), len(sums))
+        reach = _t_reach(sums, counts)
+        return Interval(float(mean), float(mean) - reach, float(mean) + reach, int(counts.sum()), len(sums))
     weights = case_weights(len(sums), draws, seed)
     means = np.concatenate(
         [
@@ -71,38 +70,31 @@ def case_interval(
     return Interval(float(mean), float(low), float(high), int(counts.sum()), len(sums))
 
 
-def _t_bounds(scores: FloatArray, cases: IntArray, strata: IntArray | None) -> tuple[float, float]:
-    """Bounds of a mean over few cases; NaN under ``MIN_CASES``."""
-    mean, parts, shares = influences(scores, cases, strata)
+def _t_reach(sums: FloatArray, counts: FloatArray) -> float:
+    """Half the width of a t interval; NaN under ``MIN_CASES``."""
+    _, parts, shares = influences(sums, counts)
+    size = float((shares**2).sum())
     if len(parts) < MIN_CASES:
-        return math.nan, math.nan
-    size = float((np.bincount(np.unique(cases, return_inverse=True)[1], shares) ** 2).sum())
-    reach = stdtrit(1 / size - 1, 0.975) * math.sqrt(float((parts**2).sum()) / (1 - size))
-    return float(mean - reach), float(mean + reach)
+        return math.nan
+    return float(stdtrit(1 / size - 1, 0.975)) * math.sqrt(float((parts**2).sum()) / (1 - size))
 
 
-def influences(
-    values: FloatArray, cases: IntArray, strata: IntArray | None = None
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Means of scored queries, what each case adds to them, and each query's share of the mean.
+def influences(sums: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Means of scored queries, and what each case adds to them.
 
     Args:
-        values: scores without NaN, ``[…, N]``.
-        cases: case of each query, int64 ``[N]``.
-        strata: class of each query, ``[N]``, where a mean is the mean of the classes' means.
+        sums: of each case's scores by class, ``[…, cases, classes]``, see ``per_case``.
+        counts: number of its queries, ``[cases, classes]``.
 
     Returns:
-        Means ``[…]``; u_c = Σ_{i∈c} a_i (d_i − mean of i's class), ``[…, C]``, which sums to 0; a, ``[N]``, sum 1.
+        Means over the classes of their queries' means ``[…]``; u_c, what a case adds to it beyond its share,
+        ``[…, cases]``, sum 0; shares of the cases, ``[cases]``, sum 1.
     """
-    found, case = np.unique(cases, return_inverse=True)
-    kind = np.zeros_like(case) if strata is None else np.unique(strata, return_inverse=True)[1]
-    sizes = np.bincount(kind)
-    shares: FloatArray = 1 / (len(sizes) * sizes[kind]).astype(np.float64)
-    rows = values.reshape(-1, values.shape[-1])
-    means: FloatArray = np.stack([np.bincount(kind, row) for row in rows]) / sizes
-    parts: FloatArray = np.stack([np.bincount(case, row) for row in (rows - means[:, kind]) * shares])
-    shape = values.shape[:-1]
-    return means.mean(axis=1).reshape(shape), parts.reshape(*shape, len(found)), shares
+    sizes = counts.sum(axis=0)
+    shares = 1 / (len(sizes) * sizes)
+    means = sums.sum(axis=-2, keepdims=True) / sizes
+    parts = ((sums - counts * means) * shares).sum(axis=-1)
+    return means.mean(axis=(-2, -1)), parts, (counts * shares).sum(axis=-1)
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from training.errors import DataError
-from training.statistics.intervals import MIN_CASES, FloatArray, IntArray, Interval, influences
+from training.statistics.intervals import MIN_CASES, FloatArray, IntArray, Interval, influences, per_case
 
 MIN_SEEDS = 3
 """With two, one degree of freedom of seed variance is left: intervals would be twelve standard errors wide."""
@@ -31,7 +31,7 @@ class SeedVariance:
     degrees: float
     """Degrees of freedom of t, Welch–Satterthwaite, > 0."""
     by_training: Mapping[str, tuple[float, ...]]
-    """Fold to D_fs, the difference that each seed's two models have there; folds with a query."""
+    """Fold to D_s + Σ_{c∈f} u_sc / Σ_{c∈f} w_c, the difference of each seed's models there; folds with a query."""
 
     def agreeing(self, mean: float) -> tuple[int, int]:
         """In how many pairs of training runs the difference has the sign of ``mean``, and how many there are."""
@@ -152,25 +152,25 @@ def paired_test(
         )
     known = ~np.isnan(differences).any(axis=0)
     found, place, case = np.unique(cases[known], return_index=True, return_inverse=True)
-    if (folds[known][place][case] != folds[known]).any():
+    fold = folds[known][place]
+    if (fold[case] != folds[known]).any():
         raise DataError("a case lies in two folds: its queries must be answered by the same models")
     nan, queries = math.nan, int(known.sum())
     if not queries or not len(differences):
         return PairedTest(nan, nan, nan, nan, 0, 0, None)
-    by_query, fold = differences[:, known], folds[known]
-    by_seed, parts, shares = influences(by_query, cases[known], None if classes is None else classes[known])
-    mean = by_seed.mean()
+    strata = None if classes is None else classes[known]
+    by_case = [per_case(one, cases[known], strata) for one in differences[:, known]]
+    by_seed, parts, shares = influences(np.stack([sums for sums, _ in by_case]), by_case[0][1])
+    mean = float(by_seed.mean())
     if len(differences) < MIN_SEEDS or len(found) < MIN_CASES:
-        return PairedTest(float(mean), nan, nan, nan, queries, len(found), None)
-    error = crossed_error(by_seed, parts, np.bincount(case, shares).astype(np.float64))
-    by_training = {
-        str(code) if names is None else names[code]: tuple(
-            np.average(by_query[:, fold == code], axis=1, weights=shares[fold == code]).tolist()
-        )
-        for code in np.unique(fold)
-    }
-    parts_of_error = SeedVariance(
+        return PairedTest(mean, nan, nan, nan, queries, len(found), None)
+    error = crossed_error(by_seed, parts, shares)
+    by_training = {}
+    for code in np.unique(fold):
+        within = by_seed + parts[:, fold == code].sum(axis=1) / shares[fold == code].sum()
+        by_training[str(code) if names is None else names[code]] = tuple((within.round(12) + 0.0).tolist())
+    variance = SeedVariance(
         math.sqrt(error.cases), math.sqrt(error.training), float(error.degrees), by_training
     )
-    low, high = float(mean - error.reach), float(mean + error.reach)
-    return PairedTest(float(mean), low, high, float(error.p(mean)), queries, len(found), parts_of_error)
+    reach, p = float(error.reach), float(error.p(by_seed.mean()))
+    return PairedTest(mean, mean - reach, mean + reach, p, queries, len(found), variance)

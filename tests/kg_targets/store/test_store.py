@@ -101,6 +101,30 @@ def test_block_refuses_rows_that_do_not_exist(store: TargetStore) -> None:
         store.block([0, len(store)])
 
 
+@pytest.mark.parametrize(("scorer", "name"), [("ontology", "factor_value"), ("noise", "factor")])
+def test_factors_that_are_not_finite_are_refused_before_they_become_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scorer: str, name: str
+) -> None:
+    store = build(tmp_path, scorer=scorer)
+    column = store.column
+
+    def spoilt(asked: str) -> pa.ChunkedArray:
+        found = column(asked).combine_chunks()
+        if asked != name:
+            return pa.chunked_array([found])
+        values = found.flatten().to_numpy().copy()
+        values[-1] = np.nan
+        if isinstance(found, pa.FixedSizeListArray):
+            return pa.chunked_array([pa.FixedSizeListArray.from_arrays(values, found.type.list_size)])
+        return pa.chunked_array([type(found).from_arrays(found.offsets, values)])
+
+    monkeypatch.setattr(store, "column", spoilt)
+    with pytest.raises(
+        StoreError, match=f"column {name} has values that are not finite: build the store again"
+    ):
+        store.block([0, 1])
+
+
 def test_neighbours_are_the_best_of_the_block(store: TargetStore) -> None:
     row = 0
     block = store.block([row], range(len(store)))[0]

@@ -134,11 +134,14 @@ def test_verify_notices_factors_that_are_not_unit_vectors_and_allows_unread_imag
     unread = write_teacher_store(tmp_path / "unread", CAPTIONS, images=images)
     assert "1 images unknown" in "".join(verify_store(unread.path))
     assert not unread.block([3]).any()
-    for bad in (2.0, np.nan):
+    for bad, told in (
+        (2.0, "the image factor of img005 has length"),
+        (np.nan, "column image_factor has values that"),
+    ):
         images = unit(8, 6, 0)
         images[5] *= bad
         wrong = write_teacher_store(tmp_path / f"wrong{bad}", CAPTIONS, images=images)
-        with pytest.raises(StoreError, match="the image factor of img005 has length"):
+        with pytest.raises(StoreError, match=told):
             verify_store(wrong.path)
 
 

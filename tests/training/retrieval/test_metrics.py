@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
+from training.errors import DataError
 from training.retrieval.concepts import cui_at, cui_by_chance
 from training.retrieval.metrics import label_codes, precision_at, precision_by_chance
-from training.retrieval.ranking import rank
+from training.retrieval.ranking import pair_ranks, rank
 from training.statistics.intervals import case_interval
 from training.statistics.paired_tests import Pair, compare, compare_all, flips_for, holm
 
@@ -53,6 +54,18 @@ def test_no_query_retrieves_itself_or_its_own_case() -> None:
     order = rank(features, features, cases, 14)
     for query, found in enumerate(order):
         assert all(cases[r] != cases[query] for r in found if r >= 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(value: float) -> None:
+    features, cases, _, _ = world(3)
+    spoilt = features.copy()
+    spoilt[2, 1] = value
+    for queries, gallery in ((features, spoilt), (spoilt, features)):
+        with pytest.raises(DataError, match="features to rank hold values that are not finite"):
+            rank(queries, gallery, cases, 3)
+        with pytest.raises(DataError, match="not finite"):
+            pair_ranks(queries, gallery, cases, cases)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -125,13 +138,12 @@ def test_conjunction_of_labels_is_missing_where_any_label_is() -> None:
 
 
 def test_interval_resamples_cases_not_images() -> None:
-    # Forty images in two cases that disagree: images look plentiful, cases are two, so the interval spans 0 to 1.
-    scores = np.repeat([0.0, 1.0], 20)
-    grouped = case_interval(scores, np.repeat([0, 1], 20))
-    assert (grouped.low, grouped.high) == (0.0, 1.0)
-    assert (grouped.queries, grouped.cases) == (40, 2)
-    single = case_interval(scores, np.arange(40))
-    assert single.high - single.low < 0.35
+    # 1,200 images in sixty cases that are all right or all wrong: images look plentiful, cases are few.
+    scores = np.repeat([0.0, 1.0], 600)
+    grouped = case_interval(scores, np.repeat(np.arange(60), 20))
+    assert (grouped.queries, grouped.cases) == (1200, 60)
+    single = case_interval(scores, np.arange(1200))
+    assert single.high - single.low < 0.06 and 0.23 < grouped.high - grouped.low < 0.28
 
 
 def test_interval_has_its_nominal_width_and_ignores_queries_without_a_score() -> None:
