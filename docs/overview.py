@@ -9,6 +9,7 @@ from textwrap import fill
 
 import networkx as nx
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
@@ -19,6 +20,7 @@ from PIL import Image
 from kg_targets import TargetStore
 from kg_targets.errors import StoreError
 from kg_targets.inspect.plots import sample_rows
+from kg_targets.losses import fixed_mass_policy, pair_structure
 
 # Two cases whose findings are siblings, and an unrelated one whose caption also denies a finding.
 IMAGES = ("demo_000533", "demo_000197", "demo_001876")
@@ -60,10 +62,15 @@ def draw(store: TargetStore, data_root: Path) -> Figure:
     page.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     page.set_axis_off()
     _say(page, (1.65, 5.93), "images and captions", fontsize=12.5, weight="bold")
-    _say(page, (5.65, 5.93), "what they name, and what that is", fontsize=12.5, weight="bold")
-    _say(page, (9.6, 5.93), "how alike that makes them", fontsize=12.5, weight="bold")
-    _say(page, (1.65, 0.24), "struck out: denied, so not used", style="italic")
-    _say(page, (5.65, 0.24), "bold: where the upper two meet, % of their similarity", style="italic")
+    _say(page, (5.65, 5.93), "concepts, and their parents in the ontology", fontsize=12.5, weight="bold")
+    _say(page, (9.6, 5.93), "image similarity", fontsize=12.5, weight="bold")
+    _say(page, (1.65, 0.24), "struck out: negated, so not used", style="italic")
+    _say(
+        page,
+        (5.65, 0.24),
+        "thick border: shared by the upper two; %: its share of their similarity",
+        style="italic",
+    )
     rows = [store.row(image_id) for image_id in IMAGES]
     pictures = [np.asarray(Image.open(data_root / store.image_paths[row]).convert("L")) for row in rows]
     middles = (4.87, 3.05, 1.23)
@@ -92,7 +99,7 @@ def _show(figure: Figure, picture: np.ndarray, box: tuple[float, ...], **style: 
 
 
 def _caption(page: Axes, store: TargetStore, row: int, corner: tuple[float, float]) -> None:
-    """Set a caption word by word: mentions in the colour of their kind, denied ones grey and struck through."""
+    """Set a caption word by word: mentions in the colour of their kind, negated ones grey and struck through."""
     kinds = dict(zip(store.concepts["cui"], store.concepts["kind"], strict=True))
     found = store.mentions[store.mentions["image_id"] == store.image_ids[row]]
     caption, place, (x, y) = store.captions[row], 0, corner
@@ -159,11 +166,17 @@ def _small_block(figure: Figure, block: np.ndarray, pictures: list[np.ndarray]) 
 
 
 def _batch(figure: Figure, page: Axes, store: TargetStore, size: int = 24) -> None:
-    block = store.block(sample_rows(store, size, order_by=("region", "modality")))
-    _say(page, (9.6, 2.66), f"in a batch of {len(block)}", weight="bold")
+    rows = sample_rows(store, size, order_by=("region", "modality"))
+    block = store.block(rows)
+    _say(page, (9.6, 2.66), f"targets of a batch of {len(block)}", weight="bold")
+    known, cases = torch.as_tensor(store.known[rows]), np.asarray(store.group_ids)[rows]
+    same_case = torch.as_tensor(cases[:, None] == cases)
+    same_case.fill_diagonal_(False)
+    similarity = torch.as_tensor(block)
+    pairs = pair_structure(similarity, 0, known, known, same_case)
     blocks = {
-        "CLIP: only its\nown caption\nis right": np.eye(len(block)),
-        "here: those of\nrelated images are\npartly right": block,
+        "CLIP: one-hot,\nonly its own\ncaption": np.eye(len(block)),
+        "soft: captions of\nrelated images\nshare 30 %": fixed_mass_policy(similarity, pairs=pairs).numpy(),
     }
     for place, (text, values) in enumerate(blocks.items()):
         x = 8.2 + 1.47 * place
