@@ -25,7 +25,7 @@ Target = Callable[[NDArray[np.float32], NDArray[np.bool_]], FloatArray]
 
 TITLE = "Shape of the target rows"
 _ALPHA, _SOFT_TEMPERATURE, _SATURATION = 0.7, 0.05, 1.0
-_STATISTICS = ("diagonal_mass", "effective_positives", "entropy", "without_relatives")
+_STATISTICS = ("diagonal_mass", "effective_positives", "entropy", "without_soft_positives")
 
 
 def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:

@@ -172,5 +172,6 @@ def paired_test(
     variance = SeedVariance(
         math.sqrt(error.cases), math.sqrt(error.training), float(error.degrees), by_training
     )
-    reach, p = float(error.reach), float(error.p(by_seed.mean()))
+    p = float(error.p(by_seed.mean()))
+    reach = nan if math.isnan(p) else float(error.reach)
     return PairedTest(mean, mean - reach, mean + reach, p, queries, len(found), variance)

@@ -111,7 +111,7 @@ def test_pairs_of_one_case_receive_no_mass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_row_without_relatives_is_the_identity(name: str) -> None:
+def test_a_row_without_soft_positives_is_the_identity(name: str) -> None:
     similarity = np.eye(3)
     nobody = pair_structure(torch.tensor(similarity), known_rows=torch.zeros(3, dtype=torch.bool))
     assert torch.equal(apply(name, similarity, nobody), torch.eye(3))

@@ -167,7 +167,7 @@ def evaluate(
             "key": key_of(saved, split, root, options),
             "images_broken": shown.broken,
             "questions_unanswered": len(questions) - len(rows),
-            "questions_cut": answerer.tokens(texts).truncated,
+            "questions_truncated": answerer.tokens(texts).truncated,
             "questions_empty": sum(map(is_blank, texts)),
             "candidates_merged": len(answerer.candidates.merged),
         },
@@ -325,7 +325,7 @@ def _remarks(metadata: dict[str, Any]) -> list[str]:
     remarks = {
         "images_broken": "images are missing or unreadable",
         "questions_unanswered": "questions have no image and count as answered wrongly",
-        "questions_cut": "questions were too long and were truncated",
+        "questions_truncated": "questions were too long and were truncated",
         "questions_empty": "questions are empty and were answered as they are",
         "questions_trained_on": "of the questions, image and wording, were trained on",
         "images_trained_on": "of their images were trained on",

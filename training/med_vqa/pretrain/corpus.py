@@ -206,7 +206,7 @@ class Corpus:
             "images": len(self.images),
             "cases": len(set(self.cases.tolist())),
             "dev_images": 0 if self.dev is None else len(self.dev),
-            "captions_cut": self.texts.truncated,
+            "captions_truncated": self.texts.truncated,
             "without_text": self.without_text,
         }
 

@@ -153,7 +153,7 @@ def test_questions_that_cannot_be_learnt_from_are_skipped_and_counted(world: Pat
     )
     learnt = {question.id for question in data.train}
     assert {"train-2", "train-6"} <= learnt  # of the seed's training part
-    assert metadata["questions_cut"] >= 1 and metadata["answers_cut"] == 1
+    assert metadata["questions_truncated"] >= 1 and metadata["answers_truncated"] == 1
     assert data.right_answers.ids.shape[1] == 32
 
 

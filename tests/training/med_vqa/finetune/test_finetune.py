@@ -166,7 +166,7 @@ def test_questions_of_any_length_and_answers_of_nothing_do_not_stop_a_run(
     shutil.copytree(world / "tokenizer", tmp_path / "tokenizer")
     assert run(finetune_arguments(tmp_path, tmp_path / "run", "--data.batch_size=1", "--optim.epochs=1")) == 0
     facts = metrics(tmp_path / "run")
-    assert (facts["answers_cut"], facts["questions_cut"]) == (1, 1)
+    assert (facts["answers_truncated"], facts["questions_truncated"]) == (1, 1)
     assert sum(facts["skipped"].values()) == 3  # type: ignore[attr-defined]
     assert all(torch.tensor(logged(tmp_path / "run", "loss")).isfinite())
 
