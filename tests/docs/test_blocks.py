@@ -27,7 +27,7 @@ BLOCKS = [
 ]
 MAKE = set(re.findall(r"^([a-z0-9]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.M))
 LAUNCH = ["accelerate", "launch", "training/run.py"]
-OTHERS = {"python3", ".", "deactivate", "pip", "eval", "tar", "git", "export"}
+OTHERS = {"python3", ".", "pip", "eval", "tar", "git", "export"}
 """Programs that are not ours."""
 
 
