@@ -20,6 +20,7 @@ from training.data.files import image_digest
 from training.engine.checkpoint import FINISHED
 from training.med_vqa.answer.evaluation import FORMAT
 from training.med_vqa.finetune.config import FinetuneConfig
+from training.statistics.seed_variance import fold_seed
 from training.vqa import predictions
 from training.vqa.baselines import BASELINES
 from training.vqa.protocols import Split, prepare
@@ -245,7 +246,7 @@ class MedVQAPlan(Plan):
         grid, row = self.grid, one.row
         settings = {
             **self._filled(row.settings),
-            **self.workspace.run_settings(self._run_folder(one), one.seed),
+            **self.workspace.run_settings(self._run_folder(one), fold_seed(one.seed, one.part.fold)),
             "data.dataset": grid.dataset,
             "data.data_root": shown(grid.data_root),
             "data.protocol": one.part.protocol,

@@ -15,6 +15,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.experiments import grid as declared
 from pipelines.experiments.grid import Declared, Grid, Named, Names, Text, Truth, Whole, derived, known, parse
 from training.command import ArgumentParser
+from training.statistics.seed_variance import fold_seed
 
 TASK = "nb_clip"
 CHANCE = "chance"
@@ -174,7 +175,7 @@ class RetrievalGrid(Grid):
 
     def training_seed(self, seed: int, fold: str) -> int:
         """Seed of the models that a fold's training runs of ``seed`` make: folds do not share what one seed does."""
-        return (seed + 1000 * self.folds.index(fold)) % 2**31
+        return fold_seed(seed, self.folds.index(fold))
 
     @property
     def parts(self) -> tuple[str, str]:

@@ -19,6 +19,8 @@ from training.statistics.intervals import MIN_CASES, FloatArray, IntArray, Inter
 MIN_SEEDS = 3
 """With two, one degree of freedom of seed variance is left: intervals would be twelve standard errors wide."""
 
+_FOLDS_APART = 1000
+
 
 @dataclass(frozen=True)
 class SeedVariance:
@@ -175,3 +177,13 @@ def paired_test(
     p = float(error.p(by_seed.mean()))
     reach = nan if math.isnan(p) else float(error.reach)
     return PairedTest(mean, mean - reach, mean + reach, p, queries, len(found), variance)
+
+
+def fold_seed(seed: int, fold: int) -> int:
+    """Training seed of fold 0, 1, … where a grid says ``seed``: folds do not share what one seed does."""
+    return (seed + _FOLDS_APART * fold) % 2**31
+
+
+def seed_of_grid(training_seed: int | None) -> int | None:
+    """Seed that a grid says for a fold's training seed, in [0, 1000); runs of one such seed belong together."""
+    return None if training_seed is None else training_seed % _FOLDS_APART

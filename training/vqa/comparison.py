@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from training.errors import DataError
 from training.statistics.paired_tests import flips_for, holm
+from training.statistics.seed_variance import seed_of_grid
 from training.vqa.predictions import MAJORITY, Predictions
 from training.vqa.scores import (
     CLOSED,
@@ -36,7 +37,7 @@ _TITLES = {
 PLACE = ("dataset", "protocol", "split", "split_seed")
 """Metadata that tell the tables of a comparison apart."""
 _IMAGES = {"real": MODEL, "shuffled": SHUFFLED, "blank": BLANK}
-_SAME = ("dataset", "language", "protocol", "split", "name", "mode", "images", "trained_on", "seed")
+_SAME = ("dataset", "language", "protocol", "split", "name", "mode", "images", "trained_on")
 """Metadata in which the parts of a pool may not differ."""
 
 
@@ -185,8 +186,9 @@ def _pooled(given: Iterable[tuple[str, Predictions]]) -> list[tuple[str, Predict
     folds: dict[tuple[Any, ...], list[Predictions]] = {}
     for name, predictions in given:
         metadata = predictions.metadata
-        place = tuple(metadata.get(key) for key in ("dataset", "protocol", "split", "name", "mode", "seed"))
-        folds.setdefault((name, *place, role_of(metadata)), []).append(predictions)
+        place = tuple(metadata.get(key) for key in ("dataset", "protocol", "split", "name", "mode"))
+        key = (name, *place, seed_of_grid(metadata.get("seed")), role_of(metadata))
+        folds.setdefault(key, []).append(predictions)
     return [(str(key[0]), pool(parts)) for key, parts in folds.items()]
 
 
@@ -228,7 +230,8 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
     """Predictions of folds that share no question as one, in the order of the folds: each image tests once, by a model
     that never saw it.
 
-    The pool's ``split_seed`` names all folds, its ceiling is the mean over questions, its ``candidates`` the largest
+    A grid's folds have training seeds of their own; those of one of its seeds are pooled, and the pool has that one.
+    Its ``split_seed`` names all folds, its ceiling is the mean over questions, its ``candidates`` the largest
     number among the folds; ``model`` is gone, each fold has its own. ``folds_by_question`` tells which question came
     from where.
 
@@ -241,6 +244,8 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
     first = parts[0].metadata
     for part in parts[1:]:
         differing = next((key for key in _SAME if part.metadata.get(key) != first.get(key)), None)
+        if seed_of_grid(part.metadata.get("seed")) != seed_of_grid(first.get("seed")):
+            differing = "seed"
         if differing is not None:
             raise DataError(
                 f"folds to pool differ in {differing}: pool predictions of one configuration only"
@@ -257,6 +262,7 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
                 f"image_disjoint share no {what}{why}"
             )
     metadata: dict[str, Any] = {key: value for key, value in first.items() if key != "model"}
+    metadata["seed"] = seed_of_grid(first.get("seed"))
     metadata["split_seed"] = ", ".join(str(part.metadata["split_seed"]) for part in parts)
     metadata["candidates"] = max(part.metadata["candidates"] for part in parts)
     metadata["ceiling"] = _ceiling(parts)

@@ -118,6 +118,14 @@ def test_a_finished_pretraining_of_the_same_settings_is_kept_and_one_of_others_i
         keep_finished(other, settings_only=True)
 
 
+def test_every_fold_trains_with_seeds_of_its_own() -> None:
+    jobs = {job.name: job.settings["seed"] for job in plan().finetuning_jobs()}
+    assert [jobs[f"plain-strict-seed{seed}"] for seed in (0, 1)] == [0, 1]
+    for fold in (1, 2):
+        found = [jobs[f"plain-image_disjoint-cut{fold}-seed{seed}"] for seed in (0, 1)]
+        assert found == [1000 * fold, 1000 * fold + 1]
+
+
 def test_stores_are_made_by_their_commands_in_the_order_of_the_grid() -> None:
     Path("models/clip").mkdir(parents=True)
     (kg,), (teacher,) = rounds(plan(), "stores")

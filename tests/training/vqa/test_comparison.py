@@ -6,8 +6,9 @@ import pytest
 from tests.processes import kg_targets
 from tests.training.vqa.fakes import write_data
 from training.errors import DataError
+from training.statistics.seed_variance import fold_seed
 from training.vqa.baselines import majority_baseline
-from training.vqa.comparison import pool
+from training.vqa.comparison import pool, tables_of
 from training.vqa.predictions import Predictions, predictions_of, write_predictions
 from training.vqa.protocols import Split, prepare
 from training.vqa.scores import accuracies, folds_by_question
@@ -45,6 +46,18 @@ def test_a_pool_has_every_question_once_and_the_mean_ceiling(folds: list[Split])
     }
     assert set(folds_by_question(answered(folds[2])).values()) == {"2"}
     assert accuracies([pooled])["overall"].interval.cases == 12
+
+
+def test_the_folds_of_one_seed_of_a_grid_are_pooled_though_each_trains_with_its_own(
+    folds: list[Split],
+) -> None:
+    parts = [answered(fold, fold_seed(seed, number)) for number, fold in enumerate(folds) for seed in (0, 2)]
+    assert [part.metadata["seed"] for part in parts[:4]] == [0, 2, 1000, 1002]
+    assert pool(parts[1::2]).metadata["seed"] == 2
+    (table,) = tables_of([("", part) for part in parts], draws=100, pool_folds=True)
+    assert [row.seeds for row in table.rows] == [(0, 2)]
+    with pytest.raises(DataError, match="differ in seed"):
+        pool([parts[0], parts[3]])
 
 
 def test_cuts_that_share_questions_or_differ_in_more_are_refused(folds: list[Split]) -> None:
