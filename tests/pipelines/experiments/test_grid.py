@@ -148,7 +148,7 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (R, "stores", {"a/b": {}}, '"a/b" cannot name a folder'),
         (R, "evaluate_on", "onto", "evaluate_on: store 'onto' is not one of"),
         (R, "rows/sm/store", "nothing", "rows.sm.store: store 'nothing' is not one of"),
-        (R, "rows/sm/set", {"los.name": "mse"}, 'rows.sm.set: "los.name" is not a config field of nb_clip (did you mean'),
+        (R, "rows/sm/set", {"los.name": "mse"}, '"los.name" is not a config field of nb_clip (did you mean'),
         (R, "rows/sm/set", {"loss.name": "mes"}, 'rows.sm.set: loss.name: "mes" is not one of'),
         (R, "rows/sm/set", {"optim.epochs": "many"}, "rows.sm.set: optim.epochs must be an integer"),
         (R, "rows/sm/set", {"loss": {"name": "mse"}}, "write its fields as loss.name"),
