@@ -117,8 +117,8 @@ def open_label_source(config: SoftLabelConfig, data: TargetStore, images: ImageS
         store = TargetStore.open(str(config.store))
         store.check_matches(data.image_ids, data.captions)
         if isinstance(store, TeacherStore):
-            # Reads the factors: a wrong width, too, is an error now and not at the first step.
-            _check_finite(store)
+            # Read now: a wrong width or NaN is an error here and not at the first step.
+            _ = store.image_factors, store.text_factors
             name = str(store.manifest["teacher"]["name"])
         else:
             name = f"{store.manifest['config'].get('scorer', 'knowledge')} of the knowledge graph"
@@ -131,16 +131,6 @@ def open_label_source(config: SoftLabelConfig, data: TargetStore, images: ImageS
                 f"policy that does ({', '.join(policy for policy, names in READ_BY.items() if name in names)})"
             )
     return source
-
-
-def _check_finite(store: TeacherStore) -> None:
-    for what, factors in (("image", store.image_factors), ("caption", store.text_factors)):
-        spoilt = np.flatnonzero(~np.isfinite(factors).all(axis=1))
-        if len(spoilt):
-            raise DataError(
-                f"soft_labels: what {store.teacher['name']} says of the {what} of {store.image_ids[spoilt[0]]} "
-                f"({len(spoilt):,} in all) are no finite numbers: build {store.path} again"
-            )
 
 
 Sides = tuple[Tensor, Tensor]
