@@ -159,8 +159,8 @@ def _names(content: Any) -> tuple[str, ...]:
 
 def _seeds(content: Any) -> tuple[int, ...]:
     seeds = tuple(map(whole, listed(content)))
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
-        raise ValueError("give at least one, each once, from 0 to 2³¹ - 1, such as [0, 1]")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > 999:
+        raise ValueError("give at least one, each once, from 0 to 999 (folds add thousands), such as [0, 1]")
     return seeds
 
 

@@ -180,10 +180,10 @@ def paired_test(
 
 
 def fold_seed(seed: int, fold: int) -> int:
-    """Training seed of fold 0, 1, … where a grid says ``seed``: folds do not share what one seed does."""
-    return (seed + _FOLDS_APART * fold) % 2**31
+    """Training seed of fold 0, 1, … where a grid says ``seed``, in [0, 1000): folds do not share what one seed does."""
+    return seed + _FOLDS_APART * fold
 
 
-def seed_of_grid(training_seed: int | None) -> int | None:
-    """Seed that a grid says for a fold's training seed, in [0, 1000); runs of one such seed belong together."""
-    return None if training_seed is None else training_seed % _FOLDS_APART
+def seed_of_grid(training_seed: int, fold: int) -> int:
+    """Seed that a grid says, from a fold's training seed: the inverse of ``fold_seed``."""
+    return training_seed - _FOLDS_APART * fold

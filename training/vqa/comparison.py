@@ -187,9 +187,25 @@ def _pooled(given: Iterable[tuple[str, Predictions]]) -> list[tuple[str, Predict
     for name, predictions in given:
         metadata = predictions.metadata
         place = tuple(metadata.get(key) for key in ("dataset", "protocol", "split", "name", "mode"))
-        key = (name, *place, seed_of_grid(metadata.get("seed")), role_of(metadata))
-        folds.setdefault(key, []).append(predictions)
-    return [(str(key[0]), pool(parts)) for key, parts in folds.items()]
+        folds.setdefault((name, *place, role_of(metadata)), []).append(predictions)
+    return [(str(key[0]), pool(parts)) for key, every in folds.items() for parts in _by_seed(every)]
+
+
+def _by_seed(given: Sequence[Predictions]) -> list[list[Predictions]]:
+    """Predictions of one configuration by seed: by the grid's, unless all folds were trained with the same seeds."""
+    of_fold: dict[Any, set[Any]] = {}
+    for one in given:
+        of_fold.setdefault(one.metadata["split_seed"], set()).add(one.metadata.get("seed"))
+    same = len(set(map(frozenset, of_fold.values()))) == 1
+    found: dict[Any, list[Predictions]] = {}
+    for one in given:
+        found.setdefault(one.metadata.get("seed") if same else _grid_seed(one), []).append(one)
+    return list(found.values())
+
+
+def _grid_seed(one: Predictions) -> int | None:
+    seed = one.metadata.get("seed")
+    return None if seed is None else seed_of_grid(seed, int(one.metadata["split_seed"]))
 
 
 def _row(name: str, role: str, mode: str, predictions: list[Predictions], draws: int, seed: int) -> Row:
@@ -244,7 +260,7 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
     first = parts[0].metadata
     for part in parts[1:]:
         differing = next((key for key in _SAME if part.metadata.get(key) != first.get(key)), None)
-        if seed_of_grid(part.metadata.get("seed")) != seed_of_grid(first.get("seed")):
+        if part.metadata.get("seed") != first.get("seed") and _grid_seed(part) != _grid_seed(parts[0]):
             differing = "seed"
         if differing is not None:
             raise DataError(
@@ -262,7 +278,8 @@ def pool(parts: Sequence[Predictions]) -> Predictions:
                 f"image_disjoint share no {what}{why}"
             )
     metadata: dict[str, Any] = {key: value for key, value in first.items() if key != "model"}
-    metadata["seed"] = seed_of_grid(first.get("seed"))
+    if any(part.metadata.get("seed") != first.get("seed") for part in parts):
+        metadata["seed"] = _grid_seed(parts[0])
     metadata["split_seed"] = ", ".join(str(part.metadata["split_seed"]) for part in parts)
     metadata["candidates"] = max(part.metadata["candidates"] for part in parts)
     metadata["ceiling"] = _ceiling(parts)

@@ -173,7 +173,7 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (R, "against", ["sm"], 'against: "sm" is in the primary comparison already'),
         (R, "against", ["infonce"], 'against: "infonce" is in the primary comparison already'),
         (R, "subsets", ["test"], "subsets: expected titles and splits"),
-        (R, "seeds", [2**31], "seeds: give at least one, each once, from 0 to"),
+        (R, "seeds", [1000], "seeds: give at least one, each once, from 0 to 999"),
         (R, "split/folds/seed", "x", "split.folds.seed: expected a whole number"),
         (R, "split", {"official": {"train": [], "test": "x"}}, "split.official.train: expected text"),
         (R, "stores/none", {"max_hops": "2"}, "stores.none.max_hops: expected a whole number"),

@@ -60,6 +60,12 @@ def test_the_folds_of_one_seed_of_a_grid_are_pooled_though_each_trains_with_its_
         pool([parts[0], parts[3]])
 
 
+def test_folds_that_were_trained_with_the_same_seeds_are_pooled_by_them(folds: list[Split]) -> None:
+    parts = [answered(fold, seed) for fold in folds for seed in (5, 1005, 20260101)]
+    (table,) = tables_of([("", part) for part in parts], draws=100, pool_folds=True)
+    assert [row.seeds for row in table.rows] == [(5, 1005, 20260101)]
+
+
 def test_cuts_that_share_questions_or_differ_in_more_are_refused(folds: list[Split]) -> None:
     with pytest.raises(DataError, match="in 2 of the folds"):
         pool([answered(folds[0]), answered(folds[0])])
