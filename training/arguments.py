@@ -55,14 +55,10 @@ def config_parser(cls: type, command: str) -> ArgumentParser:
         help="YAML file of these fields; later files override earlier ones, flags override files.",
     )
     parser.add_class_arguments(cls, None)
-    options = {action.dest: action for action in parser._actions}
-    for name, field, _ in _typed_fields(cls):
-        if "choices" in field.metadata and name in options:
-            options[
-                name
-            ].help = (
-                f"{(options[name].help or '').removesuffix('.')}: {', '.join(field.metadata['choices'])}."
-            )
+    choices = {name: field.metadata.get("choices") for name, field, _ in _typed_fields(cls)}
+    for action in parser._actions:
+        if names := choices.get(action.dest):
+            action.help = f"{(action.help or '').removesuffix('.')}: {', '.join(names)}."
     return parser
 
 
@@ -167,12 +163,12 @@ def _typed_fields(cls: type, prefix: str = "") -> Iterator[tuple[str, "dataclass
 
 def _check_file(path: Path, cls: type) -> None:
     """Refuse what jsonargparse would take otherwise: empty values, a file in place of a group, a nested ``config``."""
-    known = {name: (field, kind) for name, field, kind in _typed_fields(cls)}
+    known = {name: kind for name, _, kind in _typed_fields(cls)}
 
     def check(tree: dict[str, Any], prefix: str) -> None:
         for key, value in tree.items():
             name = f"{prefix}{key}"
-            kind = known[name][1] if name in known else None
+            kind = known.get(name)
             if dataclasses.is_dataclass(kind):
                 if not isinstance(value, dict):
                     raise ConfigError(f"{path}: {name} is a group of fields: write {name}: {{field: value}}")

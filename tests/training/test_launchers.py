@@ -17,6 +17,7 @@ from tests import REPOSITORY
 from tests.training.tiny import arguments, losses, write_world
 from training import run as module
 from training.arguments import read_config, to_yaml
+from training.engine import process
 from training.nb_clip.config import TrainConfig
 
 pytestmark = [
@@ -57,6 +58,21 @@ def test_a_users_error_is_the_last_line_below_the_launchers_own_words(
         and "Error" in done.stderr.replace(told, "")
     )
     assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["no temporary folder", "no process left"])
+def test_a_line_that_cannot_wait_is_written_at_once(
+    broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise OSError(11, broken)
+
+    monkeypatch.setattr(process, "_launcher", lambda: [b"accelerate"])
+    monkeypatch.setattr(
+        *((process.tempfile, "gettempdir") if "folder" in broken else (process.os, "fork")), fail
+    )
+    process.tell_last("error: mend it")
+    assert capsys.readouterr().err == "error: mend it\n"
 
 
 def test_ctrl_c_under_accelerate_ends_with_our_line_and_the_same_command_continues(

@@ -36,27 +36,39 @@ def tell_last(line: str) -> None:
     process waits for the launcher's end, at most 20 seconds; under ``--quiet`` the line is written at once. What
     several processes of one launcher say alike is written once.
     """
-    command, launcher = _launcher(), os.getppid()
-    if command and not {b"--quiet", b"-q"} & set(command):
-        import fcntl  # not on every system, as launchers' command lines are not
+    command = _launcher()
+    if not command or {b"--quiet", b"-q"} & set(command) or not _say_later(line, os.getppid()):
+        sys.stderr.write(f"{line}\n")
 
-        if os.fork():
-            return
-        name = f"kg-targets-{launcher}-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
+
+def _say_later(line: str, launcher: int) -> bool:
+    """Leave a child that writes the line once the launcher has ended; False where the system does not let us."""
+    import fcntl  # not on every system, as launchers' command lines are not
+
+    name = f"kg-targets-{launcher}-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
+    try:
         said = Path(tempfile.gettempdir()) / name
         held = os.open(said, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os._exit(0)  # another process waits to say it
+    except OSError:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the child keeps it
+    except BlockingIOError:
+        return True  # a child of another process will write it
+    try:
+        if os.fork():
+            return True
+    except OSError:
+        return False
+    try:
         os.setsid()  # torchrun kills the whole group of a process, a Ctrl-C that of the terminal
         until = time.monotonic() + 20
         while Path(f"/proc/{launcher}").exists() and time.monotonic() < until:
             time.sleep(0.02)
         os.write(2, f"{line}\n".encode())
         said.unlink()
+    finally:
         os._exit(0)
-    sys.stderr.write(f"{line}\n")
 
 
 def _launcher() -> list[bytes]:

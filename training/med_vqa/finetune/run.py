@@ -177,7 +177,7 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
 
 
 def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:
-    """OUTPUT/data.json: counts, where answers come from, pre-trainings of the initial model; never a question."""
+    """OUTPUT/data.json: counts, where answers come from, pre-training runs of the initial model; never a question."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     return {
         "dataset": split.dataset,

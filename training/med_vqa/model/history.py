@@ -153,7 +153,7 @@ class TrainedOn:
     pretrainings: Pretrainings = UNRECORDED
     """Pre-training runs before it."""
     digests: Digests | None = None
-    """Digests of its training questions, and of those of the fine-tunings before it; None: not recorded."""
+    """Digests of its training questions, and of those of the fine-tuning runs before it; None: not recorded."""
 
     @classmethod
     def of(cls, config: RunConfig, split: Split) -> "TrainedOn":
@@ -282,7 +282,7 @@ class TrainingHistory:
         return cls(UNRECORDED if fine_tuning is None else fine_tuning.pretrainings, True, fine_tuning)
 
     def and_then(self, digests: Digests) -> Digests | None:
-        """Add the digests of all fine-tunings before; None: those of one before are not known."""
+        """Add the digests of all fine-tuning runs before; None: those of one before are not known."""
         if not self.fine_tuned:
             return digests
         before = None if self.fine_tuning is None else self.fine_tuning.digests

@@ -22,6 +22,9 @@ CANDIDATES = [
 ]  # fmt: skip
 
 
+QUESTIONS = ["what is the", "", "where is the left upper lobe of the right lung", "is ct left", "mri"]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tensors are tiny: threads would only wait for one another."""

@@ -11,25 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.training.med_vqa.answer.fakes import CANDIDATES, answers, one_thread, tiny_med_vqa
+from tests.training.med_vqa.answer.fakes import CANDIDATES, QUESTIONS, answers, one_thread
 from training.errors import ConfigError, ShapeError
 from training.med_vqa.answer import MODES, Answerer
 from training.med_vqa.answer.modes import generate
 from training.med_vqa.model.saving import MedVQA
 
 __all__ = ["one_thread"]  # a fixture that pytest finds here
-
-QUESTIONS = ["what is the", "", "where is the left upper lobe of the right lung", "is ct left", "mri"]
-
-
-@pytest.fixture(scope="module")
-def med_vqa(tmp_path_factory: pytest.TempPathFactory) -> MedVQA:
-    return tiny_med_vqa(tmp_path_factory.mktemp("answering"))
-
-
-@pytest.fixture(scope="module")
-def images() -> Tensor:
-    return torch.randn(len(QUESTIONS), 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def counted(model: Any, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:

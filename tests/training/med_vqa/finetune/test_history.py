@@ -1,4 +1,4 @@
-"""What a model saw before its last fine-tuning, through pre-trainings and fine-tunings: refused and recorded."""
+"""What a model saw before its last fine-tuning, through pre-training and fine-tuning runs: refused and recorded."""
 
 import json
 from pathlib import Path
