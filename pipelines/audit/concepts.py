@@ -55,7 +55,7 @@ def label_lines(
     groups, cases = np.unique([record.group_id for record in records], return_inverse=True)
     yield (
         f"{manifest.name}/{split}: {len(records):,} captions of {len(groups):,} cases; 95 % intervals: "
-        f"percentile bootstrap over cases ({DRAWS:,} draws, seed {seed}), t below 60 cases"
+        f"percentile bootstrap over cases ({DRAWS:,} draws, seed {seed}), t below 200 cases"
     )
     reached = _with_ancestors(asserted, ontology)
     for label, values in manifest.label_concepts.items():
