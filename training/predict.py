@@ -7,7 +7,6 @@ single question look.
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from training.checks import all_within, one_of
 from training.clip.config import PRECISIONS
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.data.decode import BrokenImage, decode, read_bytes
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
-from training.med_vqa.answer import MODES, Answer, Answerer, Saved
+from training.med_vqa.answer import MODES, MODES_HELP, Answer, Answerer, Saved
 from training.med_vqa.answer.attention_maps import KINDS, draw, word_maps
 from training.med_vqa.model.saving import MedVQA
 from training.vqa.answers import is_blank
@@ -47,15 +46,15 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("--image", action="append", default=[], help="image file; repeat it")
     add("--question", action="append", default=[], help="question; repeat it")
     add("--csv", help="file with the columns image and question")
-    add("--top", type=int, default=5, help="answers shown for each question; default 5")
-    add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
-    add("--k", type=int, default=32, help="candidates of a short-list; default 32")
-    add("--precision", help="fp32, bf16 or fp16 (GPU only); by default the training's, else fp32")
-    add("--json", action="store_true", help="print JSON")
+    add("--top", type=int, default=5, help="answers shown for each question")
+    add("--mode", default="exact", help=MODES_HELP)
+    add("--k", type=int, default=32, help="candidates on the short-list of winner and shortlist")
+    add("--precision", help="fp32, bf16 or fp16, the last on a GPU only (default: as trained, else fp32)")
+    add_json(parser)
     add(
         "--attention", type=Path, metavar="PNG", help="picture of each word over the image; one question only"
     )
-    add("--attention-kind", default=KINDS[0], help=f"of {', '.join(KINDS)}; default {KINDS[0]}")
+    add("--attention-kind", default=KINDS[0], help=f"one of {', '.join(KINDS)}")
     return work
 
 
@@ -85,7 +84,10 @@ def work(options: argparse.Namespace) -> None:
     if options.attention is not None:
         best, kind = found[0][0], options.attention_kind
         draw_attention(options.attention, answerer, saved.med_vqa, pairs[0], best, kind)
-    sys.stdout.write(as_json(pairs, found, truncated) if options.json else as_text(pairs, found))
+    if options.json:
+        print_json(as_json(pairs, found, truncated))
+    else:
+        sys.stdout.write(as_text(pairs, found))
 
 
 def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | None = None) -> list[Pair]:
@@ -176,14 +178,13 @@ def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]]) -> str:
     return "".join(parts)
 
 
-def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], truncated: Sequence[bool]) -> str:
+def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], truncated: Sequence[bool]) -> list[Any]:
     """A list with an object for each question."""
     answers = [[{"answer": of.pop("text"), **of} for of in map(asdict, ranked)] for ranked in found]
-    content = [
+    return [
         {**asdict(pair), "question_truncated": long, "answers": ranked}
         for pair, ranked, long in zip(pairs, answers, truncated, strict=True)
     ]
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _check_picture(path: Path, questions: int) -> None:

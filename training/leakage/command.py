@@ -19,7 +19,7 @@ from typing import Any
 
 from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of, within
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.errors import ConfigError, DataError
 from training.folders import json_text, write_text
 from training.leakage.hashing import BITS, RADIUS, Hashes
@@ -53,21 +53,22 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add_data(parser)
     add_split(parser, PUBLISHED, (PUBLISHED, *PROTOCOLS))
     for name, default, told in (
-        ("--radius", RADIUS, f"most differing bits of {BITS}; default {RADIUS}"),
-        ("--against", None, "pre-training data set of kg-targets, such as medpix, or its manifest"),
-        ("--against-root", None, "its data root; by default the manifest's"),
-        ("--against-split", ALL, "its splits, by commas; default all that are there"),
-        ("--touching", TEST, "test, or any: cases that touch the test part, or the data set; default test"),
-        ("--id-distance", 0, "also cases whose image numbers are so near to one of ours; default 0"),
-        ("--max-broken", 0, "missing or unreadable images that an enforced near or against may go without; default 0"),
+        ("--radius", RADIUS, f"pictures count as alike up to this many differing bits of {BITS}"),
+        ("--against", None, "data set used for pre-training, such as medpix, or its manifest"),
+        ("--against-root", None, "its data root (default: the manifest's)"),
+        ("--against-split", ALL, "its splits, comma-separated; all: those that are there"),
+        ("--touching", TEST, "count pre-training cases that show an image of this part: test, or any"),
+        ("--id-distance", 0, "count also those whose image number is at most this far from one of the data set"),
+        ("--max-broken", 0, "missing or unreadable images allowed where near or against is enforced"),
         ("--out", None, "JSON file for everything that was found"),
-        ("--exclude-out", None, "text file for the ids of the touching cases, one a line"),
+        ("--exclude-out", None, "text file for the ids of these cases, one a line, for data.exclude of a training"),
     ):  # fmt: skip
         parser.add_argument(name, type=int if isinstance(default, int) else str, default=default, help=told)
     enforced = (
         f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against"
     )
     parser.add_argument("--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS", help=enforced)
+    add_json(parser)
     return work
 
 
@@ -123,7 +124,10 @@ def work(options: argparse.Namespace) -> None:
         cases = sorted({touch.case for touch in touches})
         write_text(Path(options.exclude_out), "".join(f"{case}\n" for case in cases), "--exclude-out")
         lines.append(f"wrote {options.exclude_out}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    if options.json:
+        print_json(report)
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
     counts = {
         IMAGES: sum(len(one.images) for one in between),
         QUESTIONS: sum(len(one.questions) for one in between),

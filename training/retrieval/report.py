@@ -15,7 +15,7 @@ from training.retrieval.zero_shot import Task
 from training.statistics.intervals import FEW_CASES, Interval, case_interval, seed_sd
 from training.statistics.paired_tests import (
     MIN_FLIPS,
-    Comparison,
+    Difference,
     Pair,
     compare_all,
     holm,
@@ -40,7 +40,7 @@ class Report:
     """Run name (and ``chance``) to measure to interval; of several seeds, of the scores averaged over them."""
     seed_means: dict[str, dict[str, list[float]]]
     """Run name to measure to each seed's mean."""
-    comparisons: dict[str, dict[str, Comparison]]
+    comparisons: dict[str, dict[str, Difference]]
     """Run name to measure to its difference from the first run."""
     holm: dict[str, dict[str, float]]
     """Holm-corrected p values over all comparisons, the primary endpoint excepted."""
@@ -109,7 +109,8 @@ def make_report(
         Pair(means[run][name].values, means[baseline][name].values, means[run][name].classes)
         for run, name in alone
     ]
-    results = dict(zip(alone, compare_all(pairs, data.cases, draws, flips, seed), strict=True))
+    compared = map(Difference.of, compare_all(pairs, data.cases, draws, flips, seed))
+    results = dict(zip(alone, compared, strict=True))
     for run, name in (one for one in tested if one not in results):
         both = partners[run].values()
         by_seed = [
@@ -118,7 +119,7 @@ def make_report(
         test = paired_test(
             np.stack(by_seed), data.cases, np.zeros_like(data.cases), classes=means[run][name].classes
         )
-        results[run, name] = Comparison.of(test, partners[run])
+        results[run, name] = Difference.of(test, partners[run])
     secondary = [(run, name) for run, name in tested if name != primary]
     corrected = dict(zip(secondary, holm([results[one].p_value for one in secondary]), strict=True))
     seed_means = {

@@ -41,7 +41,7 @@ def case_interval(
 
     With fewer than ``FEW_CASES`` t holds the truth more often (last table of docs/statistics.md): there the interval is
     mean ± t_ν·sqrt(Σ_c u_c²/(1 − H)), ν = 1/H − 1, in the terms of ``seed_variance.paired_test``. It is not estimable
-    (NaN) with fewer than ``MIN_CASES`` cases, in all or in a class, and where all cases are alike, which is no certainty.
+    (NaN) with fewer than ``MIN_CASES`` cases, in all or in a class, and where all cases are alike: that is no proof.
 
     Args:
         scores: one per query, float64 ``[N]``; NaN queries take no part.

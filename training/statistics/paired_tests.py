@@ -31,20 +31,30 @@ _SMALLEST_P = 0.0001
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean difference of two configurations on the same queries."""
+    """Mean difference of two runs on the same queries, its interval, and the sign-flip test's p value."""
+
+    difference: Interval
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two trained configurations."""
 
     interval: Interval
-    """95 %; with ``seeds`` it contains the seed variance, else it is that of these runs; NaN: not estimable."""
+    """95 %; with ``seeds`` it contains the seed variance (NaN: not estimable), else it is that of these runs only."""
     p_value: float
     """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it is not estimable."""
     seeds: tuple[Any, ...] = ()
-    """Seeds of the pairs of training runs compared; none where interval and p are those of these runs only."""
+    """Seeds of the pairs of runs that were compared; none where interval and p are those of these runs only."""
     noise: SeedVariance | None = None
     """Evidence of the t test; ``None`` without one, and where it is not estimable: two seeds, or under ten cases."""
 
     @classmethod
-    def of(cls, test: PairedTest, seeds: Iterable[Any]) -> "Comparison":
-        """The result of ``paired_test`` on training runs of these seeds."""
+    def of(cls, test: PairedTest | Comparison, seeds: Iterable[Any] = ()) -> "Difference":
+        """The result of ``paired_test`` on training runs of these seeds, or of a comparison of these runs only."""
+        if isinstance(test, Comparison):
+            return cls(test.difference, test.p_value)
         return cls(test.interval, test.p, tuple(seeds), test.error)
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from training.errors import DataError
-from training.statistics.paired_tests import Comparison, flips_for, holm
+from training.statistics.paired_tests import Difference, flips_for, holm
 from training.statistics.seed_variance import seed_of_grid
 from training.vqa.predictions import MAJORITY, Predictions
 from training.vqa.scores import (
@@ -76,7 +76,7 @@ class Test:
     model: Row
     baseline: Row
     group: str
-    difference: Comparison
+    difference: Difference
     """Difference of the accuracies; its interval, p, and what both rest on."""
     corrected: float
     """p after Holm over every test of the report."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from training.errors import DataError
 from training.statistics.intervals import Interval, case_interval, per_cent, seed_sd
-from training.statistics.paired_tests import MIN_FLIPS, Comparison, Pair, compare_all, shared_seeds
+from training.statistics.paired_tests import MIN_FLIPS, Difference, Pair, compare_all, shared_seeds
 from training.statistics.seed_variance import paired_test
 from training.vqa.predictions import MAJORITY, Prediction, Predictions
 
@@ -81,7 +81,7 @@ def differences(
     draws: int = 2000,
     flips: int = MIN_FLIPS,
     seed: int = 0,
-) -> dict[str, Comparison]:
+) -> dict[str, Difference]:
     """Paired comparison of two configurations, ``seeds`` minus ``baseline``, by image and by training run.
 
     With two or more pairs of training runs that share a seed, runs without a partner are left out, and interval and p
@@ -107,11 +107,12 @@ def differences(
     if len(partners) < 2:
         ours, theirs = one.mean(axis=0), other.mean(axis=0)
         pairs = [Pair(np.where(group, ours, np.nan), theirs) for group in members.values()]
-        return dict(zip(members, compare_all(pairs, images, draws, flips, seed), strict=True))
+        compared = map(Difference.of, compare_all(pairs, images, draws, flips, seed))
+        return dict(zip(members, compared, strict=True))
     names_of_folds, folds = _folds([*seeds, *baseline])
     by_run = np.stack([one[first] - other[second] for first, second in partners.values()])
     return {
-        name: Comparison.of(
+        name: Difference.of(
             paired_test(np.where(group, by_run, np.nan), images, folds, names_of_folds), partners
         )
         for name, group in members.items()

@@ -248,4 +248,4 @@ def test_balanced_comparison_flips_what_each_case_adds_to_the_balanced_mean() ->
     exact = np.mean(totals >= abs(weights @ difference) - 1e-12)
     result = compare(difference, np.zeros(22), cases, flips=20_000, strata=classes)
     assert result.p_value == pytest.approx(exact, abs=0.01)
-    assert result.interval.mean == pytest.approx((weights @ difference) / 2)
+    assert result.difference.mean == pytest.approx((weights @ difference) / 2)

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.statistics.paired_tests import Comparison
+from training.statistics.paired_tests import Difference
 from training.statistics.seed_variance import paired_test
 from training.vqa.comparison import pool
 from training.vqa.predictions import Prediction, Predictions
@@ -125,7 +125,7 @@ def cut_of(fold: int, right: list[int], seed: int) -> Predictions:
     return replace(one, rows=rows)
 
 
-def simulated(luck: float, draws: int, gain: float = 0.0, paired: bool = True) -> Iterator[Comparison]:
+def simulated(luck: float, draws: int, gain: float = 0.0, paired: bool = True) -> Iterator[Difference]:
     """Overall differences of configurations that differ in ``gain``; without seeds they have no partners."""
     rng = np.random.default_rng(0)
     for _ in range(draws):
@@ -200,12 +200,12 @@ def test_fewer_than_two_partners_are_a_test_of_these_models(theirs: tuple[int | 
 
 
 def test_every_training_is_compared_with_the_same_floor() -> None:
-    floor = [predictions(WRONG[0], mode="majority")]
-    found = differences(trained(RIGHT, (0, 1, 2)), floor)
+    baseline = [predictions(WRONG[0], mode="majority")]
+    found = differences(trained(RIGHT, (0, 1, 2)), baseline)
     assert found == differences(trained(RIGHT, (0, 1, 2)), trained((WRONG[0],) * 3, (0, 1, 2)))
     assert found["open"].seeds == (0, 1, 2)
     assert found["overall"].interval.mean == pytest.approx(np.mean(RIGHT) - np.mean(WRONG[0]))
-    assert differences(trained(RIGHT[:1], (0,)), floor)["overall"].seeds == ()
+    assert differences(trained(RIGHT[:1], (0,)), baseline)["overall"].seeds == ()
 
 
 def test_a_seed_given_twice_is_an_error() -> None:

@@ -14,15 +14,16 @@ from kg_targets.manifest import PARTS, TEST, Question
 from kg_targets.store.digest import json_sha256, shuffle_key
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.data.files import image_digest
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
 from training.med_vqa.answer.answerer import SHORTLIST, Saved
-from training.med_vqa.answer.modes import MODES, Answer
+from training.med_vqa.answer.modes import MODES, MODES_HELP, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json, describe, from_json
 from training.med_vqa.model.images import ImageCondition, ImageTable
 from training.med_vqa.model.saving import MedVQA
+from training.statistics.intervals import nan_to_null
 from training.vqa.answers import is_blank
 from training.vqa.predictions import Predictions, predictions_of, read_predictions, write_predictions
 from training.vqa.protocols import PROTOCOLS, Split, add_data, ceiling, read_data, read_split
@@ -240,21 +241,22 @@ def command(parser: argparse.ArgumentParser) -> Work:
         "what is shown with each question; by default what the fine-tuning showed",
     )
     broken = "images that may be missing or unreadable; default 0. Their questions count as answered wrongly"
-    share = "of the training questions; by default the fine-tuning's, else 0.1"
+    share = "of the training questions; by default the fine-tuning run's, else 0.1"
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
     add_data(parser)
-    add("--protocol", help=f"of {', '.join(PROTOCOLS)}; by default the model's")
-    add("--split-seed", type=int, help="of the split by image; by default the fine-tuning's, else 0")
+    add("--protocol", help=f"one of {', '.join(PROTOCOLS)} (default: the model's)")
+    add("--split-seed", type=int, help="of the split by image (default: the fine-tuning run's, else 0)")
     add("--validation-share", type=float, help=share)
     add("--split", default=TEST, help="part to answer: train, validation or test (default)")
-    add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
-    add("--k", type=int, default=SHORTLIST, help=f"candidates of a short-list; default {SHORTLIST}")
-    add("--images", help=f"of {', '.join(IMAGES)}: {shown}")
-    add("--seed", type=int, default=0, help="of the shuffled images; default 0")
-    add("--precision", help="fp32, bf16 or fp16; by default the fine-tuning's, else fp32")
+    add("--mode", default="exact", help=MODES_HELP)
+    add("--k", type=int, default=SHORTLIST, help="candidates on the short-list of winner and shortlist")
+    add("--images", help=f"one of {', '.join(IMAGES)}: {shown}")
+    add("--seed", type=int, default=0, help="of the shuffled images")
+    add("--precision", help="fp32, bf16 or fp16 (default: the fine-tuning run's, else fp32)")
     add("--max-broken", type=int, default=0, help=broken)
-    add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
+    add("--name", help="of the model in comparisons, the same for all seeds (default: its preset)")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")
+    add_json(parser)
     return work
 
 
@@ -291,9 +293,14 @@ def work(options: argparse.Namespace) -> None:
     predictions = known or evaluate(saved, split, root, how, _say)
     if known is None:
         write_predictions(out / PREDICTIONS, predictions)
-    sys.stdout.write(f"{_header(predictions)}\n{as_text(accuracies([predictions]))}")
+    scores = accuracies([predictions])
     for line in _remarks(predictions.metadata):
         _say(line)
+    if options.json:
+        found = {name: asdict(one) for name, one in scores.items()}
+        print_json(nan_to_null({"metadata": predictions.metadata, "accuracies": found}))
+        return
+    sys.stdout.write(f"{_header(predictions)}\n{as_text(scores)}")
     sys.stdout.write(f"{out}: up to date\n" if known else f"wrote {out / PREDICTIONS}\n")
 
 

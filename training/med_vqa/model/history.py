@@ -4,7 +4,7 @@
 any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
 hexadecimal digits of a sha256 are kept.
 
-``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and in the metadata of
+``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning run and in the metadata of
 predictions, lists all pre-training runs, the earliest first. ``null`` in it, or no such list: what came before is not
 recorded.
 """
@@ -167,7 +167,7 @@ class TrainedOn:
             CheckpointError: a record of its initial model is damaged.
         """
         content = asdict(config)
-        history = TrainingHistory.of(content["model"]["start"])
+        history = TrainingHistory.of(content["model"]["init_from"])
         digests = history.and_then(Digests.of(split.train))
         trained_on = cls.of_config(content, split.dataset, split.protocol)
         return replace(trained_on, pretrainings=history.pretrainings, digests=digests)
@@ -190,7 +190,7 @@ class TrainedOn:
         sources |= {"precision": model, "max_question_tokens": data}
         content = {name: source[name] for name, source in sources.items() if name in source}
         content |= {"dataset": dataset, "protocol": protocol}
-        if model.get("start") is None:
+        if model.get("init_from", model.get("start")) is None:  # named start before version 0.2.0
             content["pretrainings"] = []
         trained_on: TrainedOn = parsed(cls, content, "the run's configuration")
         return trained_on
@@ -209,7 +209,7 @@ class PretrainingRecord:
     learnt_temperatures: tuple[Temperature, ...] | None = None
     """None: not recorded."""
     fine_tuned: bool = False
-    """Whether a fine-tuning came before it."""
+    """Whether a fine-tuning run came before it."""
     pretrainings: Pretrainings = UNRECORDED
     """Up to this one."""
 
@@ -265,9 +265,9 @@ class TrainingHistory:
 
     @classmethod
     def of(cls, start: str | None) -> "TrainingHistory":
-        """History of ``model.start``, a finished run or a model folder; empty for None.
+        """History of ``model.init_from``, a finished run or a model folder; empty for None.
 
-        A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was
+        A pre-training records whether a fine-tuning run came before it, and keeps its record; any other model was
         fine-tuned.
 
         Raises:
