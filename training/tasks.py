@@ -26,8 +26,7 @@ class TaskEntry:
 
     def load(self) -> "Callable[[Any], Prepared]":
         """Import ``prepare_run``: torch and the models' libraries take seconds, too long for ``--help``."""
-        prepare_run: Callable[[Any], Prepared] = import_module(self.module).prepare_run
-        return prepare_run
+        return import_module(self.module).prepare_run
 
 
 TASKS = {

@@ -89,8 +89,7 @@ class Subjects:
     def cases(self) -> IntArray:
         """int64 [N]: case of each image, 0 … cases − 1."""
         groups = np.asarray(self.reference.group_ids, dtype=object)
-        codes: IntArray = np.unique(groups, return_inverse=True)[1].ravel().astype(np.int64)
-        return codes
+        return np.unique(groups, return_inverse=True)[1].ravel().astype(np.int64)
 
     @property
     def case_count(self) -> int:

@@ -206,13 +206,12 @@ def _own_text_folder(name: str, model_cfg: dict[str, Any]) -> Path | None:
 
 def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Callable[[list[str]], Tensor]:
     text_cfg = model_cfg["text_cfg"]
-    tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
+    return HFTokenizer(
         str(folder),
         context_length=text_cfg.get("context_length", 77),
         tokenizer_mode=text_cfg.get("tokenizer_mode"),
         **text_cfg.get("tokenizer_kwargs", {}),
     )
-    return tokenizer
 
 
 def _failure(name: str, pretrained: str | None, error: BaseException) -> KGTargetsError:

@@ -95,8 +95,7 @@ class NBClipObjective:
             )
 
         def encode(start: int, stop: int) -> dict[str, Tensor]:
-            output: dict[str, Tensor] = model(images(start, stop), tokens[start:stop])
-            return output
+            return model(images(start, stop), tokens[start:stop])
 
         parts = slices(size, self.micro_batch)
         if len(parts) == 1:

@@ -128,8 +128,7 @@ def encode_texts(
             tokens = tokenizer(distinct[start : start + batch_size]).to(device)
             parts.append(text_features(model, tokens).cpu().numpy())
     place = {text: row for row, text in enumerate(distinct)}
-    features: FloatArray = np.concatenate(parts)[[place[text] for text in texts]]
-    return features
+    return np.concatenate(parts)[[place[text] for text in texts]]
 
 
 @contextmanager

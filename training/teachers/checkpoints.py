@@ -131,8 +131,7 @@ def bert_of(weights: Weights, where: str) -> BertModel:
         intermediate_size=wide.shape[0],
         max_position_embeddings=positions.shape[0],
     )
-    bert: BertModel = filled(BertModel, config, weights, where)
-    return bert
+    return filled(BertModel, config, weights, where)
 
 
 def read_tokenizer(folder: Path, kind: str) -> Any:

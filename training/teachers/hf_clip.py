@@ -65,17 +65,12 @@ class HFClipTeacher(Encoder):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The folder's own processor."""
-        pixels: Tensor = self._processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
-        return pixels
+        return self._processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """After the projection."""
-        features: Tensor = self.model.visual_projection(
-            self.model.vision_model(pixel_values=pixels).pooler_output
-        )
-        return features
+        return self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """After the projection."""
-        features: Tensor = self.model.text_projection(self.model.text_model(**tokens).pooler_output)
-        return features
+        return self.model.text_projection(self.model.text_model(**tokens).pooler_output)

@@ -69,10 +69,8 @@ class MedClip(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Float ``[B, 3, 224, 224]`` to ``[B, 512]``."""
         if not self.swin:
-            projected: Tensor = self.vision(pixels)
-            return projected
-        features: Tensor = self.vision_projection(self.vision(pixel_values=pixels).pooler_output)
-        return features
+            return self.vision(pixels)
+        return self.vision_projection(self.vision(pixel_values=pixels).pooler_output)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int64 ``[B, L]`` twice to ``[B, 512]``."""
@@ -80,8 +78,7 @@ class MedClip(nn.Module):
         layers = torch.stack([found.hidden_states[index] for index in (1, 2, -1)])  # (3, B, L, H)
         inside = attention_mask[None, :, :, None].to(layers.dtype)
         mean = ((layers * inside).sum(2) / inside.sum(2)).mean(0)  # (B, H)
-        features: Tensor = self.text_projection(mean)
-        return features
+        return self.text_projection(mean)
 
 
 class MedClipTeacher(Encoder):
@@ -153,8 +150,7 @@ def _swin(weights: Weights, where: str) -> SwinModel:
         num_heads=[found.shape[1] for found in tables],
         window_size=(math.isqrt(tables[0].shape[0]) + 1) // 2,
     )
-    model: SwinModel = filled(SwinModel, config, own, where)
-    return model
+    return filled(SwinModel, config, own, where)
 
 
 def _resnet(weights: Weights, where: str) -> ResNet:

@@ -78,13 +78,11 @@ class PmcClip(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Float ``[B, 3, S, S]`` to ``[B, D]``, after the attention pool, which projects."""
-        features: Tensor = self.visual(pixels)
-        return features
+        return self.visual(pixels)
 
     def encode_text(self, input_ids: Tensor) -> Tensor:
         """int64 ``[B, 77]`` to ``[B, D]``."""
-        features: Tensor = self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
-        return features
+        return self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
 
 
 class PmcClipTeacher(Encoder):
@@ -118,8 +116,7 @@ class PmcClipTeacher(Encoder):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shorter side to the tower's size, centre crop."""
-        pixels: Tensor = self._transform(image)
-        return pixels
+        return self._transform(image)
 
 
 def _weights(folder: Path) -> Weights:

@@ -101,8 +101,7 @@ def slug(teacher: Teacher) -> str:
 
 def _class(kind: str) -> Callable[[str, str, torch.device], Teacher]:
     module, _, name = TEACHERS[kind].partition(":")
-    found: Callable[[str, str, torch.device], Teacher] = getattr(import_module(module), name)
-    return found
+    return getattr(import_module(module), name)
 
 
 def _short_name(kind: str, source: str) -> str:

@@ -60,8 +60,7 @@ class DecoderLayer(nn.Module):
         states = self.bert.attention(states, attention_mask=mask)[0]
         if self.cross_attention is not None and memory is not None:
             states = self.cross_attention(states, memory, memory_mask)
-        result: Tensor = self.bert.feed_forward_chunk(states)
-        return result
+        return self.bert.feed_forward_chunk(states)
 
 
 class AnswerDecoder(BertPreTrainedModel):  # type: ignore[no-untyped-call]

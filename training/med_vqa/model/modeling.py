@@ -172,8 +172,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
         A frozen tower gives the same tokens in every epoch: compute them once.
         """
-        tokens: Tensor = self.vision(images)
-        return tokens
+        return self.vision(images)
 
     def knowledge(self, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Mean word embedding of each answer; the same for every batch, so once per step is enough.
@@ -188,8 +187,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         real = answer_mask.bool()[..., None]
         words = self.text.embeddings.word_embeddings(answer_ids) * real  # (K, La, Dt)
         mean: Tensor = words.sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        projected: Tensor = self.knowledge_projection(mean)
-        return projected
+        return self.knowledge_projection(mean)
 
     def encode(
         self,
@@ -245,13 +243,11 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         Raises:
             ShapeError: the rows do not agree, or the answer is longer than the decoder's positions.
         """
-        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded))
-        return logits
+        return self.decoder.scores(self._decoded(input_ids, encoded))
 
     def next_token_logits(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
         """Logits of ``decode`` after the last position only, ``[B, V]``."""
-        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded)[:, -1])
-        return logits
+        return self.decoder.scores(self._decoded(input_ids, encoded)[:, -1])
 
     def _decoded(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
         """States ``[B, T, D]`` that the decoder's head turns into scores."""
@@ -263,10 +259,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             )
         positions = torch.arange(length, device=input_ids.device)
         memory = self.precompute_cross_attention_kv(encoded).memory
-        states: Tensor = self.decoder(
-            input_ids, positions[:, None] >= positions, positions, memory, encoded.mask
-        )
-        return states
+        return self.decoder(input_ids, positions[:, None] >= positions, positions, memory, encoded.mask)
 
     def forward(
         self,

@@ -50,8 +50,7 @@ class MedVQA:
     @property
     def clip_config(self) -> dict[str, Any]:
         """``model_cfg`` and ``preprocess_cfg`` of the image tower."""
-        content: dict[str, Any] = self.model.config.clip
-        return content
+        return self.model.config.clip
 
     @property
     def size(self) -> int:
@@ -72,8 +71,7 @@ class MedVQA:
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
         """open_clip's evaluation transform: PIL image to float32 [3, size, size]."""
         settings = PreprocessCfg(**self.clip_config["preprocess_cfg"])
-        transform: Callable[[Image.Image], Tensor] = image_transform_v2(settings, is_train=False)
-        return transform
+        return image_transform_v2(settings, is_train=False)
 
 
 @dataclass(frozen=True)
@@ -178,8 +176,7 @@ def load_answers(folder: Path) -> Answers:
     Raises:
         CheckpointError: answers.json is missing or damaged.
     """
-    answers: Answers = parsed(Answers, read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged")
-    return answers
+    return parsed(Answers, read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged")
 
 
 def model_folder(folder: Path) -> Path:

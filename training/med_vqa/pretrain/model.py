@@ -70,8 +70,7 @@ class Heads(nn.Module):
 
     def tau(self, name: str) -> Tensor:
         """A temperature, scalar float32."""
-        tau: Tensor = self.log_taus[name].float().exp()
-        return tau
+        return self.log_taus[name].float().exp()
 
     @torch.no_grad()
     def clamp(self) -> None:
