@@ -26,7 +26,8 @@ class TaskEntry:
 
     def load(self) -> "Callable[[Any], Prepared]":
         """Import ``prepare_run``: torch and the models' libraries take seconds, too long for ``--help``."""
-        return import_module(self.module).prepare_run
+        prepare_run: Callable[[Any], Prepared] = import_module(self.module).prepare_run
+        return prepare_run
 
 
 TASKS = {

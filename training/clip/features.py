@@ -74,7 +74,8 @@ def _before_timm_projection(visual: Any, images: Tensor) -> Tensor:
         return _input_and_output(part, visual, images)[0]
     head = visual.head
     if hasattr(head, "pool"):
-        return head.pool(visual.trunk(images), pre_logits=True)
+        pooled: Tensor = head.pool(visual.trunk(images), pre_logits=True)
+        return pooled
     classifier = visual.trunk.get_classifier()
     if isinstance(classifier, nn.Module) and not isinstance(classifier, nn.Identity):
         return _input_and_output(classifier, visual, images)[0]
@@ -110,4 +111,5 @@ def _with_part(owner: Any, name: str, part: nn.Module | None, tower: Any, images
 
 def _first(output: Any) -> Tensor:
     """The pooled features; towers configured to give their tokens as well return a pair."""
-    return output[0] if isinstance(output, tuple) else output
+    features: Tensor = output[0] if isinstance(output, tuple) else output
+    return features

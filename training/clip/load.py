@@ -206,12 +206,13 @@ def _own_text_folder(name: str, model_cfg: dict[str, Any]) -> Path | None:
 
 def _tokenizer(folder: Path, model_cfg: dict[str, Any]) -> Callable[[list[str]], Tensor]:
     text_cfg = model_cfg["text_cfg"]
-    return HFTokenizer(
+    tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
         str(folder),
         context_length=text_cfg.get("context_length", 77),
         tokenizer_mode=text_cfg.get("tokenizer_mode"),
         **text_cfg.get("tokenizer_kwargs", {}),
     )
+    return tokenizer
 
 
 def _failure(name: str, pretrained: str | None, error: BaseException) -> KGTargetsError:

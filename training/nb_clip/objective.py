@@ -95,7 +95,8 @@ class NBClipObjective:
             )
 
         def encode(start: int, stop: int) -> dict[str, Tensor]:
-            return model(images(start, stop), tokens[start:stop])
+            output: dict[str, Tensor] = model(images(start, stop), tokens[start:stop])
+            return output
 
         parts = slices(size, self.micro_batch)
         if len(parts) == 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.store import TargetStore
-from training.command import Work
+from training.command import Work, write_line
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if is_current(out, key):
         sys.stdout.write(f"{(out / TABLE).read_text(encoding='utf-8')}{out}: up to date\n")
         return
-    data, results = evaluate_runs(store, source, groups, plan, say=_say)
+    data, results = evaluate_runs(store, source, groups, plan, say=write_line)
     report = report_of(data, results, plan)
     writers = {
         MARKDOWN: lambda path: path.write_text(as_markdown(report), encoding="utf-8"),
@@ -85,10 +85,6 @@ def evaluate(options: argparse.Namespace) -> None:
     sys.stdout.write(as_text(report))
     for name in written:
         sys.stdout.write(f"wrote {out / name}\n")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def pictures(

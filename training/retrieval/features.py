@@ -128,7 +128,7 @@ def encode_texts(
             tokens = tokenizer(distinct[start : start + batch_size]).to(device)
             parts.append(text_features(model, tokens).cpu().numpy())
     place = {text: row for row, text in enumerate(distinct)}
-    return np.concatenate(parts)[[place[text] for text in texts]]
+    return np.asarray(np.concatenate(parts)[[place[text] for text in texts]])
 
 
 @contextmanager

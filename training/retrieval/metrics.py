@@ -109,7 +109,7 @@ def label_codes(*columns: Sequence[str]) -> IntArray:
 def caption_codes(captions: Sequence[str]) -> IntArray:
     """One integer per distinct caption; letter case and white space do not make another caption."""
     plain = [" ".join(caption.split()).casefold() for caption in captions]
-    return np.unique(np.array(plain, dtype=object), return_inverse=True)[1].astype(np.int64)
+    return np.asarray(np.unique(np.array(plain, dtype=object), return_inverse=True)[1], dtype=np.int64)
 
 
 def pair_codes(first: IntArray, second: IntArray) -> IntArray:

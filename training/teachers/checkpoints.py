@@ -131,7 +131,8 @@ def bert_of(weights: Weights, where: str) -> BertModel:
         intermediate_size=wide.shape[0],
         max_position_embeddings=positions.shape[0],
     )
-    return filled(BertModel, config, weights, where)
+    bert: BertModel = filled(BertModel, config, weights, where)
+    return bert
 
 
 def read_tokenizer(folder: Path, kind: str) -> Any:

@@ -97,11 +97,13 @@ class Encoder(Teacher):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Float ``[B, 3, S, S]`` to ``[B, D]``, projected, of any length."""
-        return self.model.encode_image(pixels)
+        features: Tensor = self.model.encode_image(pixels)
+        return features
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """Output of ``tokens`` to ``[B, D]``, projected, of any length."""
-        return self.model.encode_text(**tokens)
+        features: Tensor = self.model.encode_text(**tokens)
+        return features
 
     @torch.no_grad()
     def image(self, pixels: Tensor) -> Tensor:
@@ -262,10 +264,11 @@ def _convolve(
         around = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
         # F.pad begins at the last axis; of an odd number the larger half comes last.
         input = F.pad(input, [half for total in around[::-1] for half in (total // 2, total - total // 2)])
-    return torch.ops.aten._convolution(
+    result: Tensor = torch.ops.aten._convolution(
         input, weight, bias, _each(axes, stride), _each(axes, 0 if isinstance(padding, str) else padding), dilation,
         False, [0] * axes, groups, benchmark=False, deterministic=True, cudnn_enabled=True, allow_tf32=False,
     )  # fmt: skip
+    return result
 
 
 def _each(axes: int, value: int | Sequence[int]) -> list[int]:

@@ -65,12 +65,17 @@ class HFClipTeacher(Encoder):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """The folder's own processor."""
-        return self._processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+        pixels: Tensor = self._processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+        return pixels
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """After the projection."""
-        return self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output)
+        features: Tensor = self.model.visual_projection(
+            self.model.vision_model(pixel_values=pixels).pooler_output
+        )
+        return features
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """After the projection."""
-        return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
+        features: Tensor = self.model.text_projection(self.model.text_model(**tokens).pooler_output)
+        return features

@@ -69,8 +69,10 @@ class MedClip(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Float ``[B, 3, 224, 224]`` to ``[B, 512]``."""
         if not self.swin:
-            return self.vision(pixels)
-        return self.vision_projection(self.vision(pixel_values=pixels).pooler_output)
+            projected: Tensor = self.vision(pixels)
+            return projected
+        features: Tensor = self.vision_projection(self.vision(pixel_values=pixels).pooler_output)
+        return features
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int64 ``[B, L]`` twice to ``[B, 512]``."""
@@ -78,7 +80,8 @@ class MedClip(nn.Module):
         layers = torch.stack([found.hidden_states[index] for index in (1, 2, -1)])  # (3, B, L, H)
         inside = attention_mask[None, :, :, None].to(layers.dtype)
         mean = ((layers * inside).sum(2) / inside.sum(2)).mean(0)  # (B, H)
-        return self.text_projection(mean)
+        features: Tensor = self.text_projection(mean)
+        return features
 
 
 class MedClipTeacher(Encoder):
@@ -150,7 +153,8 @@ def _swin(weights: Weights, where: str) -> SwinModel:
         num_heads=[found.shape[1] for found in tables],
         window_size=(math.isqrt(tables[0].shape[0]) + 1) // 2,
     )
-    return filled(SwinModel, config, own, where)
+    model: SwinModel = filled(SwinModel, config, own, where)
+    return model
 
 
 def _resnet(weights: Weights, where: str) -> ResNet:

@@ -78,11 +78,13 @@ class PmcClip(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Float ``[B, 3, S, S]`` to ``[B, D]``, after the attention pool, which projects."""
-        return self.visual(pixels)
+        features: Tensor = self.visual(pixels)
+        return features
 
     def encode_text(self, input_ids: Tensor) -> Tensor:
         """int64 ``[B, 77]`` to ``[B, D]``."""
-        return self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
+        features: Tensor = self.text(input_ids=input_ids).last_hidden_state[:, 0] @ self.text_projection
+        return features
 
 
 class PmcClipTeacher(Encoder):
@@ -116,7 +118,8 @@ class PmcClipTeacher(Encoder):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Shorter side to the tower's size, centre crop."""
-        return self._transform(image)
+        pixels: Tensor = self._transform(image)
+        return pixels
 
 
 def _weights(folder: Path) -> Weights:

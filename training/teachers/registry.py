@@ -101,7 +101,8 @@ def slug(teacher: Teacher) -> str:
 
 def _class(kind: str) -> Callable[[str, str, torch.device], Teacher]:
     module, _, name = TEACHERS[kind].partition(":")
-    return getattr(import_module(module), name)
+    found: Callable[[str, str, torch.device], Teacher] = getattr(import_module(module), name)
+    return found
 
 
 def _short_name(kind: str, source: str) -> str:

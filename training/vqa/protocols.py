@@ -21,7 +21,7 @@ from pathlib import Path
 from kg_targets.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, Manifest, Question, ReadReport
 from kg_targets.manifest.folds import assign_cases
 from kg_targets.store.digest import shuffle_key
-from training.checks import one_of, within
+from training.checks import all_within, one_of, within
 from training.errors import ConfigError, DataError
 from training.vqa.answers import accepted_answers, is_blank, normalise_question
 
@@ -331,8 +331,7 @@ def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, prot
         ConfigError: a name or number is not usable.
         DataError: files are missing or malformed.
     """
-    within("--split-seed", options.split_seed, 0, None)
-    within("--validation-share", options.validation_share, *VALIDATION_SHARES)
+    all_within("--", options, split_seed=(0, None), validation_share=VALIDATION_SHARES)
     if protocol == PUBLISHED:
         return as_published(manifest, root)
     one_of("--protocol", protocol, PROTOCOLS)

@@ -73,7 +73,8 @@ class Attention(nn.Module):
         spread = None if mask is None else mask[:, None, None, :]
         attended = attend(self._split(self.query(query)), keys_values, spread)  # (B, heads, T, w)
         mixed: Tensor = self.output(attended.transpose(1, 2).flatten(2))  # (B, T, width)
-        return self.norm(query + self.dropout(mixed))
+        result: Tensor = self.norm(query + self.dropout(mixed))
+        return result
 
     def _split(self, states: Tensor) -> Tensor:
         """``[B, S, width]`` to ``[B, heads, S, width / heads]``."""
@@ -99,7 +100,8 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """``[…, width]`` to the same shape."""
-        return self.norm(states + self.dropout(self.output(F.gelu(self.inner(states)))))
+        result: Tensor = self.norm(states + self.dropout(self.output(F.gelu(self.inner(states)))))
+        return result
 
 
 def real_somewhere(mask: Tensor) -> Tensor:
@@ -135,7 +137,8 @@ class CoAttentionBlock(nn.Module):
         """``own`` ``[B, S, width]`` after it saw itself and ``other`` ``[B, R, width]``; masks bool, True = real."""
         own = self.self_attention(own, self.self_attention.keys_values(own), own_mask)
         own = self.cross_attention(own, self.cross_attention.keys_values(other), other_mask)
-        return self.feed_forward(own)
+        result: Tensor = self.feed_forward(own)
+        return result
 
 
 class CoAttention(nn.Module):
@@ -219,4 +222,5 @@ class GatedCrossAttention(nn.Module):
         x1 = self.attention(x.flatten(0, 1)[None], self.attention.keys_values(y))[0]
         x1 = x1.view_as(x)  # (B, T, width)
         g = torch.sigmoid(self.gate(x1))
-        return self.feed_forward(g * x1 + (1 - g) * x)
+        result: Tensor = self.feed_forward(g * x1 + (1 - g) * x)
+        return result

@@ -60,7 +60,8 @@ class DecoderLayer(nn.Module):
         states = self.bert.attention(states, attention_mask=mask)[0]
         if self.cross_attention is not None and memory is not None:
             states = self.cross_attention(states, memory, memory_mask)
-        return self.bert.feed_forward_chunk(states)
+        result: Tensor = self.bert.feed_forward_chunk(states)
+        return result
 
 
 class AnswerDecoder(BertPreTrainedModel):  # type: ignore[no-untyped-call]

@@ -172,7 +172,8 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
         A frozen tower gives the same tokens in every epoch: compute them once.
         """
-        return self.vision(images)
+        tokens: Tensor = self.vision(images)
+        return tokens
 
     def knowledge(self, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Mean word embedding of each answer; the same for every batch, so once per step is enough.
@@ -187,7 +188,8 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         real = answer_mask.bool()[..., None]
         words = self.text.embeddings.word_embeddings(answer_ids) * real  # (K, La, Dt)
         mean: Tensor = words.sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        return self.knowledge_projection(mean)
+        projected: Tensor = self.knowledge_projection(mean)
+        return projected
 
     def encode(
         self,
@@ -243,11 +245,13 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         Raises:
             ShapeError: the rows do not agree, or the answer is longer than the decoder's positions.
         """
-        return self.decoder.scores(self._decoded(input_ids, encoded))
+        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded))
+        return logits
 
     def next_token_logits(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
         """Logits of ``decode`` after the last position only, ``[B, V]``."""
-        return self.decoder.scores(self._decoded(input_ids, encoded)[:, -1])
+        logits: Tensor = self.decoder.scores(self._decoded(input_ids, encoded)[:, -1])
+        return logits
 
     def _decoded(self, input_ids: Tensor, encoded: Encoded) -> Tensor:
         """States ``[B, T, D]`` that the decoder's head turns into scores."""
@@ -259,7 +263,10 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             )
         positions = torch.arange(length, device=input_ids.device)
         memory = self.precompute_cross_attention_kv(encoded).memory
-        return self.decoder(input_ids, positions[:, None] >= positions, positions, memory, encoded.mask)
+        states: Tensor = self.decoder(
+            input_ids, positions[:, None] >= positions, positions, memory, encoded.mask
+        )
+        return states
 
     def forward(
         self,

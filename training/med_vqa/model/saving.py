@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -26,6 +26,8 @@ from training.errors import CheckpointError, ConfigError
 from training.folders import write_json
 from training.med_vqa.model.modeling import MedVQAConfig, MedVQAModel
 from training.weights import LOAD_ERRORS, explain, quiet_loading
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -50,7 +52,8 @@ class MedVQA:
     @property
     def clip_config(self) -> dict[str, Any]:
         """``model_cfg`` and ``preprocess_cfg`` of the image tower."""
-        return self.model.config.clip
+        content: dict[str, Any] = self.model.config.clip
+        return content
 
     @property
     def size(self) -> int:
@@ -71,7 +74,8 @@ class MedVQA:
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
         """open_clip's evaluation transform: PIL image to float32 [3, size, size]."""
         settings = PreprocessCfg(**self.clip_config["preprocess_cfg"])
-        return image_transform_v2(settings, is_train=False)
+        transform: Callable[[Image.Image], Tensor] = image_transform_v2(settings, is_train=False)
+        return transform
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def parsed(kind: Any, content: Any, where: str) -> Any:
+def parsed(kind: type[T], content: Any, where: str) -> T:
     """JSON values as a dataclass, or another type that pydantic reads; keys that it does not have are left aside.
 
     Args:

@@ -55,7 +55,8 @@ def pieces_of(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     """Word pieces of each text, without special tokens, however long it is."""
     if not texts:
         return []
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return found
 
 
 def pieces_as_tokens(pieces: Sequence[Sequence[int]], tokenizer: Any, longest: int) -> Tokens:

@@ -70,7 +70,8 @@ class Heads(nn.Module):
 
     def tau(self, name: str) -> Tensor:
         """A temperature, scalar float32."""
-        return self.log_taus[name].float().exp()
+        tau: Tensor = self.log_taus[name].float().exp()
+        return tau
 
     @torch.no_grad()
     def clamp(self) -> None:
