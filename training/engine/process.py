@@ -21,13 +21,22 @@ _LAUNCHERS = (b"accelerate", b"torchrun", b"torch.distributed")
 _PR_SET_PDEATHSIG = 1
 
 
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Get a SIGTERM when the parent process ends in whatever way, on Linux."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
 def follow_launcher() -> None:
     """Get a SIGTERM when the launcher ends, on Linux: ``accelerate launch`` dies of one and leaves its child at work.
 
     Only under a launcher: a process that its shell started in the background must outlive the shell.
     """
     if _launcher():
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        die_with_parent()
 
 
 def end_process(code: int) -> NoReturn:

@@ -19,7 +19,6 @@ from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.policies import identity_weight
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from training.clip.config import check_precision
 from training.clip.load import Clip, build_clip, write_model_folder
 from training.clip.pretrained import weights_digest
 from training.data.dataset import Batch, CaptionedImages, rows_of_share
@@ -53,7 +52,6 @@ def prepare_run(config: TrainConfig) -> Prepared:
     fingerprints = [text for split in splits for text in (split.store.fingerprint, split.source.digest())]
 
     def build(accelerator: Accelerator) -> NBClipRun:
-        check_precision(config.model.precision, accelerator.device.type)
         bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
         clip = build_clip(config.model, logit_bias=bias)
         return NBClipRun(config, accelerator, clip, splits[0], splits[1] if splits[1:] else None)

@@ -96,7 +96,8 @@ def pictures(
 ) -> Writers:
     """The pictures of the directions evaluated, each with what draws it."""
     store = data.store
-    labels = _shown_labels(store.labels)
+    familiar: list[str] = [name for name in ("modality", "region", "finding") if name in store.labels]
+    labels = tuple(familiar or store.labels[:3])  # three are enough to judge pictures by
     codes = label_codes(*(data.label(name) for name in labels)) if labels else data.cases
     if not (codes >= 0).any():  # no image has all of the labels
         codes = data.cases
@@ -120,12 +121,6 @@ def pictures(
     by = next((name for name in ("region", "finding", *store.labels) if name in store.labels), None)
     writers[BLOCK] = lambda path: target_block(path, store, by, seed=config.seed)
     return dict(reversed(writers.items()))
-
-
-def _shown_labels(available: Sequence[str]) -> tuple[str, ...]:
-    """At most three labels to judge pictures by: the familiar ones where they exist."""
-    familiar = tuple(name for name in ("modality", "region", "finding") if name in available)
-    return familiar or tuple(available[:3])
 
 
 def evaluation_key(

@@ -78,11 +78,6 @@ class Features:
     """Zero-shot label to its classes' prompts, ``[C, D]``, in the same space."""
 
 
-def normalise(pixels: Tensor, clip: Clip, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 [B, 3, S, S] to the model's float32 input."""
-    return (pixels.to(device).float() / 255.0 - clip.mean.to(device)) / clip.std.to(device)
-
-
 @torch.no_grad()
 def encode_spaces(
     model: nn.Module,
@@ -98,7 +93,7 @@ def encode_spaces(
     with _evaluating(model):
         for start in range(0, len(images), batch_size):
             batch = images.batch(range(start, min(start + batch_size, len(images))))
-            inputs = normalise(batch.pixels, clip, device)
+            inputs = (batch.pixels.to(device).float() / 255.0 - clip.mean.to(device)) / clip.std.to(device)
             if len(parts) > 1:
                 features = dict(zip((BEFORE, AFTER), image_features_both(model, inputs), strict=True))
             else:

@@ -50,9 +50,7 @@ class Split:
     """Empty under ``paper``: nothing is selected, the last epoch is kept."""
     test: tuple[Question, ...]
     candidates: tuple[str, ...] = ()
-    """Normalised answers to choose from, each once, in alphabetical order."""
-    knowledge: tuple[str, ...] = ()
-    """Normalised answers that the gate sees, likewise."""
+    """Normalised answers to choose from, and that the gate sees; each once, in alphabetical order."""
     candidate_source: str = "none"
     """For people: where candidates and knowledge come from."""
     ceiling: dict[str, float] = field(default_factory=dict)
@@ -122,7 +120,8 @@ def prepare(
         if not questions:
             raise DataError(f"{manifest.name}: no question is left in the {name} part under {protocol}")
     source = test if protocol == "paper" else [*train, *validation]
-    candidates = answers_of(source, manifest.language)
+    accepted = (accepted_answers(question, manifest.language) for question in source)
+    candidates = tuple(sorted({answer for answers in accepted for answer in answers}))
     if not candidates:
         raise DataError(f"{manifest.name}: no answer is left to choose from under {protocol}")
     return Split(
@@ -135,7 +134,6 @@ def prepare(
         validation=tuple(validation),
         test=tuple(test),
         candidates=candidates,
-        knowledge=candidates,
         candidate_source=_SOURCES[protocol],
         ceiling=ceiling(test, candidates, manifest.language),
         skipped=dict(report.skipped),
@@ -173,12 +171,6 @@ _SOURCES = {
     "strict": "answers of the train and validation parts",
     "image_disjoint": "answers of the train and validation parts",
 }
-
-
-def answers_of(questions: Iterable[Question], language: str) -> tuple[str, ...]:
-    """Every right answer, normalised, each once, in alphabetical order."""
-    answers = {answer for question in questions for answer in accepted_answers(question, language)}
-    return tuple(sorted(answers))
 
 
 def ceiling(questions: Sequence[Question], candidates: Iterable[str], language: str) -> dict[str, float]:
