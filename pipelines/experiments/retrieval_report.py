@@ -255,13 +255,9 @@ def _as_json(
         "primary": {**asdict(design.primary.contrast), "measure": design.primary.measure},
         "tested measures": design.measures,
         "family": [{**asdict(one.contrast), "measure": one.measure} for one in family],
-        "flips": results.flips,
+        **{name: getattr(results, name) for name in ("flips", "sections", "images", "cases", "seeds")},
         "draws": design.draws,
-        "sections": results.sections,
-        "images": results.images,
-        "cases": results.cases,
         "fold images": results.folds,
-        "seeds": results.seeds,
         "chance": asdict(results.chance),
         "results": {
             row: {

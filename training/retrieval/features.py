@@ -32,13 +32,11 @@ class RetrievalSet:
     store: TargetStore
     rows: IntArray
     """Store row of each image."""
-    cases: IntArray
-    """Case code of each image."""
 
-    @classmethod
-    def of(cls, store: TargetStore, rows: IntArray) -> "RetrievalSet":
-        """The set of a store's rows."""
-        return cls(store, rows, store.cases[rows])
+    @cached_property
+    def cases(self) -> IntArray:
+        """Case code of each image."""
+        return self.store.cases[self.rows]
 
     def label(self, name: str) -> list[str]:
         """Label of each image, empty where missing."""

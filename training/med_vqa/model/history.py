@@ -179,14 +179,8 @@ class TrainedOn:
             CheckpointError: a value is of another type.
         """
         data, model = config.get("data") or {}, config.get("model") or {}
-        sources = {
-            "split_seed": data,
-            "validation_share": data,
-            "images": data,
-            "seed": config,
-            "preset": model,
-        }
-        sources |= {"precision": model, "max_question_tokens": data}
+        sources = dict.fromkeys(("split_seed", "validation_share", "images", "max_question_tokens"), data)
+        sources |= {"preset": model, "precision": model, "seed": config}
         content = {name: source[name] for name, source in sources.items() if name in source}
         content |= {"dataset": dataset, "protocol": protocol}
         if model.get("init_from", model.get("start")) is None:  # named start before version 0.2.0
