@@ -7,7 +7,7 @@ the tree as sequences (``pack``): every node at the position of its depth, seein
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -125,8 +125,9 @@ class Pack:
 
     def to(self, device: torch.device) -> "Pack":
         """The same with its tensors on a device."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+        fields: dict[str, Any] = vars(self)
+        moved = {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
+        return Pack(**(fields | moved))
 
 
 def pack(trie: Trie, end: int, chunk: int = CHUNK) -> tuple[Pack, ...]:
