@@ -162,8 +162,7 @@ class Steps:
     @property
     def model(self) -> PretrainingModel:
         """The model in training."""
-        model: PretrainingModel = self.run.accelerator.unwrap_model(self.run.model)
-        return model
+        return self.run.accelerator.unwrap_model(self.run.model)
 
     def block(self) -> None:
         """So many steps, and the labels of the one after them."""

@@ -12,7 +12,7 @@ import yaml
 from kg_targets.errors import DataError
 from pipelines.experiments.grid import Grid, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace, forget_fingerprints
-from training.arguments import read_config, to_yaml
+from training.arguments import flat, read_config, to_yaml
 from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
 from training.errors import ConfigError, KGTargetsError
 
@@ -151,13 +151,6 @@ def _other_setting(job: TrainingJob) -> str:
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names of the fields that decide a run's result, to their values."""
-    found: dict[str, Any] = {}
-    for name, value in content.items():
-        if name in NOT_THE_RESULT:
-            continue
-        if isinstance(value, dict):
-            left_out = NOT_THE_DATA if name == "data" else ()
-            found |= {f"{name}.{key}": one for key, one in value.items() if key not in left_out}
-        else:
-            found[name] = value
-    return found
+    found = flat({name: value for name, value in content.items() if name not in NOT_THE_RESULT})
+    left_out = {f"data.{name}" for name in NOT_THE_DATA}
+    return {name: value for name, value in found.items() if name not in left_out}

@@ -248,13 +248,11 @@ def _collect(
 
 
 def _best_sum(chunk: Overlaps, k: int) -> FloatArray:
-    best: FloatArray = np.minimum(chunk.at_least, k).sum(axis=1).astype(np.float64)
-    return best
+    return np.asarray(np.minimum(chunk.at_least, k).sum(axis=1), dtype=np.float64)
 
 
 def _best_dcg(chunk: Overlaps, k: int) -> FloatArray:
-    best: FloatArray = _summed_discounts(k)[np.minimum(chunk.at_least, k)].sum(axis=1)
-    return best
+    return np.asarray(_summed_discounts(k)[np.minimum(chunk.at_least, k)].sum(axis=1))
 
 
 def _mean_shared(chunk: Overlaps) -> FloatArray:
@@ -266,8 +264,7 @@ def _mean_found(chunk: Overlaps, values: NDArray[Any], k: int) -> FloatArray:
 
 
 def _discounts(k: int) -> FloatArray:
-    discounts: FloatArray = 1 / np.log2(np.arange(k) + 2)
-    return discounts
+    return np.asarray(1 / np.log2(np.arange(k) + 2))
 
 
 def _summed_discounts(k: int) -> FloatArray:
