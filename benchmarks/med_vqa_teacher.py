@@ -37,7 +37,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from engine import Silent
+from engine import SILENT
 from machine import Times, command, head, interleaved, median_ms, ratio, report
 from safetensors.torch import save_file
 from steps import PACKAGES
@@ -144,7 +144,6 @@ class Steps:
         self.labels: LabelBuilder = task.labels
         self._per_block, self._done = per_block, Semaphore(0)
         self._loop: Loop[Step] = Loop(config, accelerator, self.run, "unused")
-        self._tracker: Any = Silent()
         self._drawn = torch.Generator().manual_seed(0)
         epoch = task.loader.epoch
 
@@ -170,7 +169,7 @@ class Steps:
         for _ in range(self._per_block):
             batch = next(self._batches)
             self._loop.progress.step += 1
-            self._loop._step(batch, self._tracker)
+            self._loop._step(batch, SILENT)
         for _ in range(self._per_block + first):
             self._done.acquire()
 
