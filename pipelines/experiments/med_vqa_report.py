@@ -20,11 +20,11 @@ from training.engine.checkpoint import METRICS
 from training.folders import whole_file, write_text
 from training.rendering import render
 from training.statistics.intervals import Interval
-from training.statistics.paired_tests import flips_for, holm
+from training.statistics.paired_tests import Difference, flips_for, holm
 from training.vqa import comparison
 from training.vqa.compare import as_json, as_markdown
 from training.vqa.predictions import MAJORITY, read_predictions
-from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differences
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, differences
 
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""

@@ -201,6 +201,7 @@ def report_of(data: RetrievalSet, results: Sequence[RunResult], plan: Plan) -> R
         seed=config.seed,
         primary=primary(config),
         keys={group.name: group.keys for group in groups},
+        seeds={group.name: group.seeds for group in groups},
         flips=flips,
     )
 
