@@ -93,7 +93,7 @@ def make_report(
         seeds: training seed of each run's trained models, in the order of its scores.
         flips: random sign assignments of each test, see ``flips_for``.
     """
-    means = {run: mean_over_seeds(seeds) for run, seeds in scores.items()}
+    means = {run: mean_over_seeds(models) for run, models in scores.items()}
     intervals = {
         run: {
             name: case_interval(one.values, data.cases, draws, seed, one.classes)
@@ -123,8 +123,8 @@ def make_report(
     secondary = [(run, name) for run, name in tested if name != primary]
     corrected = dict(zip(secondary, holm([results[one].p_value for one in secondary]), strict=True))
     seed_means = {
-        run: {name: [mean_of(measures[name]) for measures in seeds] for name in seeds[0]}
-        for run, seeds in scores.items()
+        run: {name: [mean_of(measures[name]) for measures in models] for name in models[0]}
+        for run, models in scores.items()
     }
     sections: dict[str, list[str]] = {}
     for name, scored in chance.items():

@@ -4,7 +4,7 @@ Where a p value comes from:
 
 p value                                       function
 of a configuration, whatever the seed (t)     ``paired_test`` (``seed_variance``)
-of single runs or of targets (sign flips)     ``paired_tests.compare``, ``paired_tests.compare_all``
+of single runs or of targets (sign flips)     ``paired_tests.compare_all``
 corrected for several tests (Holm)            ``paired_tests.holm``
 """
 

@@ -86,20 +86,6 @@ def shared_seeds(ours: Sequence[Any], theirs: Sequence[Any]) -> dict[Any, tuple[
     }
 
 
-def compare(
-    scores: FloatArray,
-    baseline: FloatArray,
-    cases: IntArray,
-    draws: int = 2000,
-    flips: int = MIN_FLIPS,
-    seed: int = 0,
-    strata: IntArray | None = None,
-) -> Comparison:
-    """Paired comparison of two runs, case by case: ``compare_all`` of one pair."""
-    (comparison,) = compare_all([Pair(scores, baseline, strata)], cases, draws, flips, seed)
-    return comparison
-
-
 def compare_all(
     pairs: Sequence[Pair], cases: IntArray, draws: int = 2000, flips: int = MIN_FLIPS, seed: int = 0
 ) -> list[Comparison]:

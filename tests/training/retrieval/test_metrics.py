@@ -15,7 +15,7 @@ from training.retrieval.concepts import cui_at, cui_by_chance
 from training.retrieval.metrics import label_codes, precision_at, precision_by_chance
 from training.retrieval.ranking import pair_ranks, rank
 from training.statistics.intervals import case_interval
-from training.statistics.paired_tests import Pair, compare, compare_all, flips_for, holm
+from training.statistics.paired_tests import Pair, compare_all, flips_for, holm
 
 IntArray = NDArray[np.int64]
 
@@ -164,10 +164,10 @@ def test_sign_flip_p_value_equals_the_exact_one_over_all_assignments() -> None:
         for signs in itertools.product((-1, 1), repeat=10)
     ]
     exact = np.mean([total >= abs(difference.sum()) - 1e-12 for total in totals])
-    result = compare(difference, np.zeros(10), cases, flips=20_000)
+    (result,) = compare_all([Pair(difference, np.zeros(10))], cases, flips=20_000)
     assert result.p_value == pytest.approx(exact, abs=0.005)
-    assert compare(np.zeros(10), np.zeros(10), cases).p_value == 1.0
-    assert math.isnan(compare(difference[:9], np.zeros(9), cases[:9]).p_value)
+    assert compare_all([Pair(np.zeros(10), np.zeros(10))], cases)[0].p_value == 1.0
+    assert math.isnan(compare_all([Pair(difference[:9], np.zeros(9))], cases[:9])[0].p_value)
 
 
 def test_many_tests_get_flips_enough_for_one_of_them_to_pass_holm() -> None:
@@ -197,7 +197,7 @@ def test_pairs_compared_together_get_what_each_gets_alone() -> None:
     pairs.append(Pair(np.full(80, np.nan), np.zeros(80)))
     together = compare_all(pairs, cases, 50, 2500, seed=3)
     for pair, result in zip(pairs[:-1], together[:-1], strict=True):
-        assert result == compare(pair.scores, pair.baseline, cases, 50, 2500, 3, pair.strata)
+        assert [result] == compare_all([pair], cases, 50, 2500, 3)
         by_hand = pair.scores - pair.baseline
         if pair.strata is None:
             by_case = np.array([by_hand[cases == c].sum() for c in np.unique(cases[~np.isnan(by_hand)])])
@@ -246,6 +246,6 @@ def test_balanced_comparison_flips_what_each_case_adds_to_the_balanced_mean() ->
     by_case = np.bincount(cases, weights * difference)
     totals = np.abs(np.array(list(itertools.product((-1, 1), repeat=12))) @ by_case)
     exact = np.mean(totals >= abs(weights @ difference) - 1e-12)
-    result = compare(difference, np.zeros(22), cases, flips=20_000, strata=classes)
+    (result,) = compare_all([Pair(difference, np.zeros(22), classes)], cases, flips=20_000)
     assert result.p_value == pytest.approx(exact, abs=0.01)
     assert result.difference.mean == pytest.approx((weights @ difference) / 2)

@@ -24,7 +24,7 @@ from training.retrieval.zero_shot import (
     tasks,
 )
 from training.statistics.intervals import case_interval
-from training.statistics.paired_tests import Difference, compare
+from training.statistics.paired_tests import Difference, Pair, compare_all
 from training.statistics.seed_variance import paired_test
 
 
@@ -113,7 +113,9 @@ def test_scores_of_several_seeds_are_averaged_per_query_before_anything_else() -
     made, values, cases = report()
     mean = np.mean(values["three"], axis=0)
     assert made.intervals["three"]["CUI@50"] == case_interval(mean, cases, 200)
-    assert made.comparisons["three"]["CUI@50"] == Difference.of(compare(mean, values["one"][0], cases, 200))
+    assert made.comparisons["three"]["CUI@50"] == Difference.of(
+        compare_all([Pair(mean, values["one"][0])], cases, 200)[0]
+    )
     means = [float(np.nanmean(scores)) for scores in values["three"]]
     assert made.seed_means["three"]["CUI@50"] == pytest.approx(means)
     assert made.seed_deviation("three", "CUI@50") == pytest.approx(np.std(means, ddof=1))

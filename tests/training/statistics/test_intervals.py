@@ -8,7 +8,7 @@ from scipy import stats
 
 from training.errors import DataError
 from training.statistics.intervals import case_interval, per_cent
-from training.statistics.paired_tests import compare
+from training.statistics.paired_tests import Pair, compare_all
 
 
 def test_few_cases_get_the_t_interval_of_their_means() -> None:
@@ -51,7 +51,7 @@ def test_a_mean_of_classes_over_few_cases_is_centred_within_them() -> None:
 def test_a_mean_of_classes_needs_ten_cases_of_each_class(rare: int, cases: int) -> None:
     scores, strata = np.random.default_rng(2).random(cases), (np.arange(cases) < rare).astype(np.int64)
     found = case_interval(scores, np.arange(cases), strata=strata)
-    test = compare(scores, np.zeros(cases), np.arange(cases), flips=100, strata=strata)
+    (test,) = compare_all([Pair(scores, np.zeros(cases), strata)], np.arange(cases), flips=100)
     assert found.mean == pytest.approx((scores[:rare].mean() + scores[rare:].mean()) / 2)
     assert math.isnan(found.low) == math.isnan(test.p_value) == (rare < 10)
 
