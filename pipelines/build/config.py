@@ -105,17 +105,6 @@ class BuildConfig:
                 raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
 
     @property
-    def relations(self) -> tuple[str, ...]:
-        """Relations that lead from a concept to its ancestors."""
-        return ("is_a", "part_of") if self.part_of else ("is_a",)
-
-    @property
-    def licence_set(self) -> frozenset[str] | None:
-        """The licences whose rows are kept, ``None`` for all."""
-        names = frozenset(name.strip() for name in self.licences.split(",") if name.strip())
-        return names or None
-
-    @property
     def worker_count(self) -> int:
         """Number of processes to start."""
         return self.workers or available_cores()

@@ -24,8 +24,6 @@ from training.statistics.seed_variance import paired_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
-Question = tuple[frozenset[str], str]
-"""See ``Hypothesis.question``."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def _differences(
         }
         for contrast in contrasts
     }
-    tests: dict[Question, dict[str, Any]] = {
+    tests: dict[tuple[frozenset[str], str], dict[str, Any]] = {
         one.question: {"p": found[one.contrast][one.measure].p, "p_models": p_models}
         for one, p_models in zip(
             hypotheses, _given_models(pooled, hypotheses, everything, design, flips), strict=True

@@ -32,9 +32,8 @@ from scipy import sparse
 
 from training.retrieval.metrics import Scores, none_of, ratio
 from training.retrieval.ranking import CHUNK
+from training.statistics.intervals import FloatArray, IntArray
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 Measure = Callable[["Overlaps", int], FloatArray]
 
 

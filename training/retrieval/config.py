@@ -1,7 +1,6 @@
 """Configuration of an evaluation: measures and protocol, and the command line's options for them."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -167,18 +166,13 @@ def read_config(options: argparse.Namespace) -> EvalConfig:
     """
     given = {field.name: getattr(options, field.name) for field in fields(EvalConfig)}
     for name in ("directions", "features", "cui_variants", "labels", "zero_shot"):
-        given[name] = _several(given[name])
+        if given[name] is not None:  # repeated or comma-separated
+            values = (value.strip() for text in given[name] for value in text.split(","))
+            given[name] = tuple(dict.fromkeys(values))
     given["zero_shot"] = tuple(name.removeprefix("label=") for name in given["zero_shot"] or ())
     for name, read in (("templates", read_templates), ("prompts", read_prompts)):
         given[name] = read(Path(given[name])) if given[name] else None
     return EvalConfig(**{name: value for name, value in given.items() if value is not None})
-
-
-def _several(given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Values of an option that is repeated or comma-separated, each once, in their order; None if not given."""
-    if given is None:
-        return None
-    return tuple(dict.fromkeys(value.strip() for text in given for value in text.split(",")))
 
 
 def read_templates(path: Path) -> tuple[str, ...]:

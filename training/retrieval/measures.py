@@ -181,7 +181,8 @@ def _named(
     for view in config.views:
         overlaps, precisions = of_view(view)
         found = {cui_name(view, name, k): v for name, scores in overlaps.items() for k, v in scores.items()}
-        found |= {label_name(view, names, k): v for names, s in precisions.items() for k, v in s.items()}
+        by_label = ((f"{view.prefix}{'+'.join(names)} P@", scores) for names, scores in precisions.items())
+        found |= {f"{name}{k}": values for name, scores in by_label for k, values in scores.items()}
         measures |= {name: Scored(values, view.title) for name, values in found.items()}
     for view in PAIR_VIEWS if config.recall else ():
         named = {f"{view.prefix}Recall@{k}": values for k, values in recalls(view).items()}
@@ -203,11 +204,6 @@ def primary(config: EvalConfig) -> str:
 def cui_name(view: View, variant: str, k: int) -> str:
     """Name of CUI@k in a view, such as ``projected CUI@50 modality``."""
     return f"{view.prefix}CUI@{k} {VARIANTS[variant].title}".rstrip()
-
-
-def label_name(view: View, names: tuple[str, ...], k: int) -> str:
-    """Name of P@k over label columns, such as ``modality+organ P@30``."""
-    return f"{view.prefix}{'+'.join(names)} P@{k}"
 
 
 def _codes(data: RetrievalSet, names: tuple[str, ...]) -> NDArray[np.int64]:

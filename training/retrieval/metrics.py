@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from training.statistics.intervals import FloatArray, IntArray
+
 Scores = dict[int, FloatArray]
 """For each K, float64 ``[N]``."""
 

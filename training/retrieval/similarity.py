@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import label_sets
 from training.retrieval.metrics import label_codes
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from training.statistics.intervals import FloatArray, IntArray
 
 LIMIT = 2_000_000
 """Pairs looked at; of more, as many are drawn."""

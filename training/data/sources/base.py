@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,6 @@ from training.errors import DataError
 
 class ImageSource(ABC):
     """The images of one store, wherever they lie. Reading is safe from several threads."""
-
-    kind: ClassVar[str]
-    """Name of this kind of data root, for messages."""
 
     def __init__(self, root: Path, store: TargetStore) -> None:
         self.root, self.store = root, store

@@ -20,8 +20,6 @@ class FolderSource(ImageSource):
         DataError: the folder does not exist, or a path points outside it.
     """
 
-    kind = "folder"
-
     def __init__(self, root: Path, store: TargetStore) -> None:
         super().__init__(root, store)
         if not root.is_dir():

@@ -37,7 +37,6 @@ class ParquetSource(ShardedSource):
         DataError: a file is damaged or has no such column, its row groups are too large, or a row is there twice.
     """
 
-    kind = "Parquet files"
     suffix = ".parquet"
 
     def __init__(self, root: Path, store: TargetStore) -> None:

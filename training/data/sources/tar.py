@@ -28,7 +28,6 @@ class TarSource(ShardedSource):
         DataError: a shard is damaged, a member's name leads out of it, or a row has two members.
     """
 
-    kind = "tar shards"
     suffix = ".tar"
 
     def __init__(self, root: Path, store: TargetStore) -> None:
