@@ -6,8 +6,9 @@ A cell is a number of folds, of cases (1 to 8 queries each), a kind of score and
 of a query is the sum of normal parts of its case (.20 of the variance), of case and seed (.10), of the query (.35) and
 of query and seed (.35), and a seed effect, shared by all folds or one for each. Graded scores are the sum itself,
 binary ones −1, 0 or 1 beyond ±1. With three seeds the seed effects' part of the standard error is 0.5, 1 or 2 times
-that of cases. Beyond this grid: 10 and 15 cases, seed effects three times as large as the error of cases, and answers
-that are independent from seed to seed. A finished cell is kept in --out and not drawn again; --doc renders the tables
+that of cases. Beyond this grid: 10 and 15 cases, seed effects three times as large as the error of cases, answers that
+are independent from seed to seed, balanced means (of two classes' means, one of ten cases), and one big case that has
+as many queries as all others. A finished cell is kept in --out and not drawn again; --doc renders the tables
 between a file's marks.
 """
 
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from machine import command, head, report
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtrit
 
 from training.rendering import cells as table_row
@@ -31,6 +33,8 @@ SEEDS, CASES, CHUNK = (3, 4, 5), (20, 60, 200, 600), 250
 RATIOS = {"none": (0.0,), "shared": (0.5, 1.0, 2.0), "per fold": (0.5, 1.0, 2.0)}
 FURTHER: dict[str, tuple[float, ...]] = {"independent": (0.0,), "shared × 3": (3.0,)}
 """Effects beyond the grid."""
+BALANCED, ONE_BIG, RARE = "balanced", "one big case", 10
+"""Kinds of graded scores beyond the grid, and the cases of the rare class of balanced means."""
 OLD = "version 0.2.0"
 METHODS = ("t", "percentiles")
 INTERVALS = (10, 15, 20, 40, 60, 100, 200, 400)
@@ -60,8 +64,12 @@ def cells() -> list[Cell]:
 
 def further_cells() -> list[Cell]:
     """Rows beyond the grid, with one fold."""
-    few = product((1,), ("none", "shared"), ("binary", "graded"), (10, 15))
-    return [Cell(*one) for one in (*few, *product((1,), FURTHER, ("binary", "graded"), CASES))]
+    effects = ("none", "shared")
+    few = product((1,), effects, ("binary", "graded"), (10, 15))
+    classes = product((1,), effects, (BALANCED,), (60, 200))
+    unequal = product((1,), effects, (ONE_BIG,), (20, 60))
+    beyond = product((1,), FURTHER, ("binary", "graded"), CASES)
+    return [Cell(*one) for one in (*few, *beyond, *classes, *unequal)]
 
 
 def counts_of(cases: int) -> NDArray[np.int64]:
@@ -72,35 +80,40 @@ def counts_of(cases: int) -> NDArray[np.int64]:
 def run(cell: Cell, draws: int, seed: int) -> dict[str, list[float]]:
     """Map "seeds ratio estimator" to shares of the draws: false positives, coverage and power."""
     rng, counts, binary = np.random.default_rng(seed), counts_of(cell.cases), cell.score == "binary"
+    if cell.score == ONE_BIG:
+        counts[0] = counts[1:].sum()
     case, fold = np.repeat(np.arange(cell.cases), counts), np.arange(cell.cases) % cell.folds
-    weights, queries, own = counts / counts.sum(), len(case), 1 if "shared" in cell.effect else cell.folds
-    alike = 0.0 if cell.effect == "independent" else 1.0
-    base = math.sqrt(3 * own * (0.2 * float((weights**2).sum()) + 0.35 / queries))
+    classes = (np.arange(cell.cases) >= RARE).astype(int) if cell.score == BALANCED else np.zeros_like(counts)
+    of_class = np.bincount(classes, counts)
+    weights = 1 / (len(of_class) * of_class[classes[case]])
+    shares = (np.bincount(case, weights) * (classes == np.arange(len(of_class))[:, None])).T
+    own, alike = 1 if "shared" in cell.effect else cell.folds, 0.0 if cell.effect == "independent" else 1.0
+    base = math.sqrt(3 * own * (0.2 * float((shares**2).sum()) + 0.35 * float((weights**2).sum())))
+    ratios = (RATIOS | FURTHER)[cell.effect]
+    truths = [SHIFT * spread(weights, case, fold % own, alike, ratio * base, binary) for ratio in ratios]
+    starts, scale = np.cumsum(counts) - counts, np.float32(1)
+    if not binary:  # graded scores are linear: the mean of a case's queries is drawn at once
+        case, starts, weights = (np.arange(cell.cases),) * 2 + (shares.sum(axis=1),)
+        scale = (1 / np.sqrt(counts)).astype(np.float32)
     hits: dict[str, list[list[FloatArray]]] = {}
-    shifts: dict[float, float] = {}
 
     def normal(*shape: int) -> NDArray[np.float32]:
         return rng.standard_normal((CHUNK, *shape), dtype=np.float32)
 
     for chunk in range(draws // CHUNK):
         by_case = math.sqrt(0.2) * normal(1, cell.cases) + math.sqrt(0.1) * normal(5, cell.cases)
-        latent = alike * (by_case[:, :, case] + math.sqrt(0.35) * normal(1, queries))
-        latent += math.sqrt(1 - 0.65 * alike) * normal(5, queries)
+        latent = alike * (by_case[:, :, case] + scale * math.sqrt(0.35) * normal(1, len(case)))
+        latent += scale * math.sqrt(1 - 0.65 * alike) * normal(5, len(case))
         effects = normal(5, own)[:, :, fold[case] % own]
-        for ratio in (RATIOS | FURTHER)[cell.effect]:
+        for ratio, truth in zip(ratios, truths, strict=True):
             drawn = latent + np.float32(ratio * base) * effects
-            if ratio not in shifts:  # a mean of binary scores moves by 2φ(1) where the latent one moves by 1
-                spread = float(_score(drawn, binary)[:, :3].mean(axis=(1, 2)).std())
-                shifts[ratio] = SHIFT * spread / (0.484 if binary else 1)
-            for differs, shift in enumerate((0.0, shifts[ratio])):
-                ends = ndtr((np.array([-shift, shift]) - 1) / math.hypot(1, ratio * base))
-                truth = ends[1] - ends[0] if binary else shift
-                scores = _score(drawn + np.float32(shift), binary).astype(np.float64)
-                sums = np.add.reduceat(scores, np.cumsum(counts) - counts, axis=2) / queries
+            moved = latent_shift(truth, math.hypot(1, ratio * base)) if binary else truth
+            for differs, shift in enumerate((0.0, moved)):
+                sums = np.add.reduceat(_score(drawn, shift, binary) * weights, starts, axis=2)
                 for seeds in SEEDS:
-                    found = estimates(sums[:, :seeds], weights, fold)
-                    if chunk < RESAMPLED:
-                        found |= two_way_bootstrap(sums[:, :seeds], weights, rng)
+                    found = estimates(sums[:, :seeds], shares, fold)
+                    if chunk < RESAMPLED and cell.score != BALANCED:
+                        found |= two_way_bootstrap(sums[:, :seeds], shares[:, 0], rng)
                     for name, (low, high) in found.items():
                         kept = hits.setdefault(f"{seeds} {ratio} {name}", [[], [], []])
                         kept[2 * differs].append((low > 0) | (high < 0))
@@ -111,17 +124,82 @@ def run(cell: Cell, draws: int, seed: int) -> dict[str, list[float]]:
     }
 
 
-def _score(latent: NDArray[np.float32], binary: bool) -> NDArray[np.float32]:
-    return (latent > 1).astype(np.float32) - (latent < -1) if binary else latent
+def spread(
+    weights: FloatArray,
+    case: NDArray[np.int64],
+    block: NDArray[np.int64],
+    alike: float,
+    effect: float,
+    binary: bool,
+) -> float:
+    """Exact standard deviation of the mean score of three seeds where there is no difference.
+
+    Args:
+        weights: of each query in the mean.
+        case: case of each query.
+        block: of each case, the queries that share a seed's effect.
+        alike: 1, or 0 for answers that are independent from seed to seed.
+        effect: standard deviation of the seed effects.
+        binary: whether scores are −1, 0 and 1.
+    """
+    groups = {"query": np.arange(len(case)), "case": case, "block": block[case]}
+    # the weight of pairs of queries that are one query, of one case, of one block
+    same = {name: float((np.bincount(group, weights) ** 2).sum()) for name, group in groups.items()}
+    found = 0.0
+    for seed, weight in ((1, 1 / 3), (0, 2 / 3)):  # a pair of answers has one seed, or two
+        effects, cases = seed * effect**2, alike * (0.2 + 0.1 * seed)
+        own = alike * 0.35 + (1 - 0.65 * alike) * seed
+        kinds = {
+            effects: same["block"] - same["case"],
+            effects + cases: same["case"] - same["query"],
+            effects + cases + own: same["query"],
+        }
+        for covariance, share in kinds.items():
+            found += (
+                weight * share * (_binary_covariance(covariance, 1 + effect**2) if binary else covariance)
+            )
+    return math.sqrt(found)
 
 
-def estimates(sums: FloatArray, weights: FloatArray, fold: NDArray[np.int64]) -> Estimates:
-    """95 % intervals of the estimators, from each seed's and case's part of the mean, ``[draws, S, C]``."""
+def _binary_covariance(covariance: float, variance: float) -> float:
+    """Of two scores −1, 0 and 1, from that of the latent normal ones (Plackett's integral, Gauss–Legendre)."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    top = math.asin(min(covariance / variance, 1.0))
+    sines = np.sin(top * (nodes + 1) / 2)
+    values = np.exp(-1 / variance / (1 + sines)) + np.exp(-1 / variance / (1 - sines))
+    return float((weights * values).sum()) * top / (2 * math.pi)
+
+
+def latent_shift(truth: float, deviation: float) -> float:
+    """By how much the latent differences move where the mean of −1, 0 and 1 is to be ``truth``."""
+    return float(
+        brentq(lambda x: ndtr((x - 1) / deviation) - ndtr((-x - 1) / deviation) - truth, 0.0, 10 * deviation)
+    )
+
+
+def _score(latent: NDArray[np.float32], shift: float, binary: bool) -> NDArray[Any]:
+    if not binary:
+        return latent + np.float32(shift)
+    return (latent > 1 - shift).view(np.int8) - (latent < -1 - shift).view(np.int8)
+
+
+def estimates(sums: FloatArray, shares: FloatArray, fold: NDArray[np.int64]) -> Estimates:
+    """95 % intervals of the estimators, from each seed's and case's part of the mean, ``[draws, S, C]``.
+
+    Args:
+        sums: these parts.
+        shares: of each case in the mean, by class, ``[C, K]``; a case is of one class.
+        fold: of each case.
+    """
     by_seed, seeds, folds = sums.sum(axis=2), sums.shape[1], fold.max() + 1
-    means, size = by_seed.mean(axis=1), float((weights**2).sum())
-    parts = sums - by_seed[..., None] * weights
-    error = crossed_error(by_seed, parts, weights)
-    of_seeds, of_cases = by_seed.var(axis=1, ddof=1) / seeds, error.cases
+    means, size = by_seed.mean(axis=1), float((shares**2).sum())
+    by_class = sums[..., None] * (shares > 0)
+    by_class -= by_class.sum(axis=2, keepdims=True) * (shares * shares.shape[1])
+    parts, error = by_class.sum(axis=3), crossed_error(by_seed, by_class, shares)
+    of_seeds, of_cases = (
+        by_seed.var(axis=1, ddof=1) / seeds,
+        (parts.mean(axis=1) ** 2).sum(axis=1) / (1 - size),
+    )
     own = parts - parts.mean(axis=1, keepdims=True)
     both = (own**2).sum(axis=(1, 2)) / (seeds * (seeds - 1) * (1 - size))
     within = sum(sums[:, :, fold == one].sum(axis=2).var(axis=1, ddof=1) for one in range(folds)) / seeds
@@ -171,7 +249,7 @@ def gain(draws: int) -> dict[str, list[float]]:
         for _ in range(draws // CHUNK):
             drawn = rng.random((CHUNK, seeds, 400))
             sums = ((drawn < better / 400) / 400.0) - (drawn > 1 - (140 - better) / 400) / 400.0
-            for name, (low, high) in estimates(sums, weights, np.zeros(400, dtype=np.int64)).items():
+            for name, (low, high) in estimates(sums, weights[:, None], np.zeros(400, dtype=np.int64)).items():
                 called[name] = called.get(name, 0) + int(((low > 0) | (high < 0)).sum())
         for name, count in called.items():
             found.setdefault(f"{seeds} {name}", []).append(round(count / (draws // CHUNK * CHUNK), 4))

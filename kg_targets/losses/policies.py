@@ -88,7 +88,7 @@ def pair_structure(
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Refuse NaN and infinities in similarities or targets, on the CPU.
+    """Refuse NaN and infinities in similarities or targets, on the CPU; the sum of float32 values in float64 is finite.
 
     On a GPU this would wait for the device in every step. NaN goes through to the loss there, at which a training loop
     looks before the optimizer moves anything (``training/run.py`` does); a store refuses factors with NaN as it opens.
@@ -96,7 +96,7 @@ def check_finite(values: Tensor, what: str) -> None:
     Raises:
         DataError: a value is not finite.
     """
-    if values.device.type == "cpu" and not bool(values.sum(dtype=torch.float32).isfinite()):
+    if values.device.type == "cpu" and not bool(values.sum(dtype=torch.float64).isfinite()):
         raise DataError(f"{what} must be finite: look at where they come from (a store's are)")
 
 
@@ -213,7 +213,7 @@ def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | Non
     the control ``same_case``: several positives by the case number alone.
 
     Args:
-        similarity: ``[B_local, B_global]``; only its shape matters.
+        similarity: S, ``[B_local, B_global]``; of its values only that they are finite matters.
         alpha: the positive's probability, in (0, 1].
         pairs: positives and soft positives; the plain diagonal when omitted.
 
@@ -221,16 +221,17 @@ def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | Non
         P, float32, same shape; rows without soft positives are the identity.
 
     Raises:
-        ConfigError: α or τ_o is out of range.
+        ConfigError: α is out of range.
+        DataError: S is not finite.
         ShapeError: S and ``pairs`` differ in shape.
     """
+    check_finite(similarity, "similarities")
     return fixed_mass_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
 
 
 def identity_policy(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
-    """P_ii = 1: the target of InfoNCE, float32, same shape as S."""
-    pairs = pairs or pair_structure(similarity)
-    return pairs.positive.float()
+    """P_ii = 1: the target of InfoNCE, float32, same shape as S, which must be finite."""
+    return _pairs_of(similarity, pairs).positive.float()
 
 
 def similarity_targets(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:
@@ -264,7 +265,11 @@ def mix_identity(targets: Tensor, weight: float, *, pairs: Pairs) -> Tensor:
 
     Returns:
         The mixture, float32, same shape.
+
+    Raises:
+        DataError: the targets are not finite.
     """
+    check_finite(targets, "targets")
     return (1.0 - weight) * targets + weight * pairs.positive.float()
 
 

@@ -208,7 +208,7 @@ class TargetBuilder:
         same = self._same_case(rows_local, rows_global, offset)
         mask = None if self.by_case else same
         if self.blocks is None:
-            shape = torch.empty(len(rows_local), len(rows_global), device=self.device)
+            shape = torch.zeros(len(rows_local), len(rows_global), device=self.device)
             identity = identity_policy(shape, pairs=pair_structure(shape, offset))
             return Targets(identity, identity, mask)
         # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.

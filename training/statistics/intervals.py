@@ -19,6 +19,8 @@ _DRAWS_AT_A_TIME = 250
 """Bootstrap samples multiplied at once: bounds the memory of many cases."""
 MIN_CASES = 10
 """With fewer, in all or in a class of a mean of classes, no interval is given."""
+MIN_EQUAL_CASES = 3
+"""Nor if they are so unequal that Σ_c (share of the queries)² is above 1 over this: one case is then nearly all."""
 FEW_CASES = 200
 """Below it percentile intervals hold the truth more rarely than t intervals, and t is used instead."""
 
@@ -40,8 +42,9 @@ def case_interval(
     """Percentile bootstrap over cases: cases are drawn with replacement, each brings all its queries.
 
     With fewer than ``FEW_CASES`` t holds the truth more often (last table of docs/statistics.md): there the interval is
-    mean ± t_ν·sqrt(Σ_c u_c²/(1 − H)), ν = 1/H − 1, in the terms of ``seed_variance.paired_test``. It is not estimable
-    (NaN) with fewer than ``MIN_CASES`` cases, in all or in a class, and where all cases are alike: that is no proof.
+    mean ± t_ν·sqrt(V_cases) with ν of V_cases, in the terms of ``seed_variance.paired_test``. It is not estimable (NaN)
+    with fewer than ``MIN_CASES`` cases, in all or in a class, where one case is nearly all (``MIN_EQUAL_CASES``), and
+    where all cases are alike: that is no proof.
 
     Args:
         scores: one per query, float64 ``[N]``; NaN queries take no part.
@@ -79,14 +82,41 @@ def case_interval(
 
 
 def t_reach(parts: FloatArray, shares: FloatArray) -> FloatArray:
-    """Half the widths of t intervals, ``[…]``, from u_c ``[…, cases]`` and the cases' shares of the mean."""
-    size = float((shares**2).sum())
-    return np.asarray(stdtrit(1 / size - 1, 0.975) * np.sqrt((parts**2).sum(axis=-1) / (1 - size)))
+    """Half the widths of t intervals, ``[…]``, from u_ck ``[…, cases, classes]`` and w_ck ``[cases, classes]``."""
+    variance, degrees = variance_of_cases(enlarged(parts, shares), shares)
+    return np.asarray(stdtrit(degrees, 0.975) * np.sqrt(variance))
+
+
+def enlarged(parts: FloatArray, shares: FloatArray) -> FloatArray:
+    """u_ck/sqrt(1 − H_k), whose squares sum to an unbiased variance as n/(n − 1) makes it; same shape as u_ck."""
+    return np.asarray(parts / np.sqrt(1 - _sizes(shares)))
+
+
+def variance_of_cases(parts: FloatArray, shares: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """V_cases of means and its degrees of freedom, at most 1/H − 1, ``[…]`` each; see ``seed_variance.paired_test``.
+
+    Args:
+        parts: u_ck/sqrt(1 − H_k), ``[…, cases, classes]``.
+        shares: w_ck, ``[cases, classes]``.
+    """
+    most = 1 / float((shares.sum(axis=1) ** 2).sum()) - 1
+    by_class = (parts**2).sum(axis=-2)
+    spread = (by_class**2 / (1 / _sizes(shares) - 1)).sum(axis=-1)
+    degrees = np.divide(by_class.sum(axis=-1) ** 2, spread, out=np.full_like(spread, most), where=spread > 0)
+    return (parts.sum(axis=-1) ** 2).sum(axis=-1), np.minimum(degrees, most)
+
+
+def _sizes(shares: FloatArray) -> FloatArray:
+    """H_k, the sum of squared shares that cases have of a class, ``[classes]``; 1/C for C equal cases."""
+    return np.asarray((shares**2).sum(axis=0) / shares.sum(axis=0) ** 2)
 
 
 def is_estimable(counts: FloatArray) -> bool:
-    """Whether every class has queries of ``MIN_CASES`` cases, from ``[cases, classes]``."""
-    return bool(((counts > 0).sum(axis=0) >= MIN_CASES).all())
+    """Whether every class has ``MIN_CASES`` cases, not too unequal (``MIN_EQUAL_CASES``), from ``[cases, classes]``."""
+    return bool(
+        ((counts > 0).sum(axis=0) >= MIN_CASES).all()
+        and (MIN_EQUAL_CASES * (counts**2).sum(axis=0) <= counts.sum(axis=0) ** 2).all()
+    )
 
 
 def influences(sums: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -97,14 +127,13 @@ def influences(sums: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatA
         counts: number of its queries, ``[cases, classes]``.
 
     Returns:
-        Means over the classes of their queries' means ``[…]``; u_c, what a case adds to it beyond its share,
-        ``[…, cases]``, sum 0; shares of the cases, ``[cases]``, sum 1.
+        Means over the classes of their queries' means ``[…]``; u_ck, what a case adds to it in a class beyond its
+        share, ``[…, cases, classes]``, sum 0 in each class; w_ck, its share of the mean, ``[cases, classes]``, sum 1.
     """
     sizes = counts.sum(axis=0)
-    shares = 1 / (len(sizes) * sizes)
+    weights = 1 / (len(sizes) * sizes)
     means = sums.sum(axis=-2, keepdims=True) / sizes
-    parts = ((sums - counts * means) * shares).sum(axis=-1)
-    return means.mean(axis=(-2, -1)), parts, (counts * shares).sum(axis=-1)
+    return means.mean(axis=(-2, -1)), (sums - counts * means) * weights, counts * weights
 
 
 @lru_cache(maxsize=4)

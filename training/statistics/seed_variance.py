@@ -14,12 +14,23 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from training.errors import DataError
-from training.statistics.intervals import FloatArray, IntArray, Interval, influences, is_estimable, per_case
+from training.statistics.intervals import (
+    FloatArray,
+    IntArray,
+    Interval,
+    enlarged,
+    influences,
+    is_estimable,
+    per_case,
+    variance_of_cases,
+)
 
 MIN_SEEDS = 3
 """With two, one degree of freedom of seed variance is left: intervals would be twelve standard errors wide."""
 
 _FOLDS_APART = 1000
+_LARGEST = 1e60
+"""Fourth powers of the differences must be finite."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,7 @@ class PairedTest:
     queries: int
     cases: int
     error: SeedVariance | None
-    """The parts of SE; ``None`` where it is not estimable: fewer than ``MIN_SEEDS`` seeds, or ``MIN_CASES`` cases (of a
-    class)."""
+    """The parts of SE; ``None`` where it is not estimable: fewer than ``MIN_SEEDS`` seeds, or too few cases."""
 
     @property
     def interval(self) -> Interval:
@@ -86,25 +96,25 @@ class Error(NamedTuple):
         return np.asarray(stdtrit(self.degrees, 0.975) * np.sqrt(self.cases + self.training))
 
 
-def crossed_error(by_seed: FloatArray, parts: FloatArray, weights: FloatArray) -> Error:
+def crossed_error(by_seed: FloatArray, parts: FloatArray, shares: FloatArray) -> Error:
     """Error of mean_s D_s under crossed random cases and seeds; see ``paired_test``.
 
     Args:
         by_seed: D_s, the mean of each seed's differences, ``[…, S]``.
-        parts: u_sc, what each case adds to D_s, centred so that they sum to 0, ``[…, S, C]``.
-        weights: w_c, each case's share of the mean, ``[C]``, sum 1.
+        parts: u_sck, what each case adds to D_s in each class, ``[…, S, C, K]``; see ``influences``.
+        shares: w_ck, each case's share of the mean in each class, ``[C, K]``, sum 1.
     """
-    seeds, size = parts.shape[-2], float((weights**2).sum())
-    mean = parts.mean(axis=-2)
-    of_cases = (mean**2).sum(axis=-1) / (1 - size)
-    own = parts - mean[..., None, :]
-    both = (own**2).sum(axis=(-2, -1)) / (seeds * (seeds - 1) * (1 - size))
+    seeds, parts = parts.shape[-3], enlarged(parts, shares)
+    mean = parts.mean(axis=-3)
+    of_cases, spare = variance_of_cases(mean, shares)
+    own = (parts - mean[..., None, :, :]).sum(axis=-1)
+    both = (own**2).sum(axis=(-2, -1)) / (seeds * (seeds - 1))
     of_seeds = by_seed.var(axis=-1, ddof=1) / seeds
     training = np.maximum(of_seeds - both, 0)
-    spare = min(1 / size - 1, 2 * (seeds - 1) ** 2)
+    spare = np.minimum(spare, 2 * (seeds - 1) ** 2)
     spread = of_seeds**2 / (seeds - 1) + of_cases**2 / spare
-    degrees = np.divide((of_cases + training) ** 2, spread, out=np.full_like(spread, spare), where=spread > 0)
-    return Error(of_cases, training, np.maximum(degrees, seeds - 1))
+    degrees = np.divide((of_cases + training) ** 2, spread, out=np.array(spare), where=spread > 0)
+    return Error(of_cases, training, np.maximum(degrees, np.minimum(seeds - 1, spare)))
 
 
 def paired_test(
@@ -117,22 +127,24 @@ def paired_test(
     """Two-sided t test of no difference whose standard error contains cases and training seeds.
 
     Cases and seeds are crossed random effects: every seed's models answer every case. With query i's weight a_i in the
-    mean (1/N; for a mean of K classes' means 1/(K·n_class)), w_c = Σ_{i∈c} a_i, H = Σ_c w_c² and d_is the difference
-    by seed s's two models::
+    mean (1/N; for a mean of K classes' means 1/(K·n_k)), shares w_ck = Σ_{i∈c,k} a_i of case c in class k (one class
+    where the mean is of queries), H_k = K² Σ_c w_ck², H = Σ_c (Σ_k w_ck)² and the difference d_is by seed s's models::
 
-        D_s     = Σ_i a_i d_is                       D = mean_s D_s
-        u_sc    = Σ_{i∈c} a_i (d_is − D_s)           u_c = mean_s u_sc
-        V_seeds = var_s(D_s) / S                     S − 1 degrees of freedom
-        V_cases = Σ_c u_c² / (1 − H)                 ν_cases = min(1/H − 1, 2(S − 1)²)
-        V_both  = Σ_sc (u_sc − u_c)² / (S(S − 1)(1 − H))
-        SE²     = V_cases + max(V_seeds − V_both, 0)
-        ν       = SE⁴ / (V_seeds²/(S − 1) + V_cases²/ν_cases), at least S − 1;     interval D ± t_ν·SE
+        D_s     = Σ_i a_i d_is, D_sk that of class k alone (w_k = 1);        D = mean_s D_s
+        u_sck   = Σ_{i∈c,k} a_i (d_is − D_sk) / sqrt(1 − H_k)                u_ck = mean_s u_sck
+        V_seeds = var_s(D_s) / S                                             S − 1 degrees of freedom
+        V_cases = Σ_c (Σ_k u_ck)²                                            with V_k = Σ_c u_ck²:
+        ν_cases = (Σ_k V_k)² / Σ_k (V_k² / (1/H_k − 1)), at most 1/H − 1 and 2(S − 1)²
+        V_both  = Σ_sc (Σ_k u_sck − u_ck)² / (S(S − 1))
+        SE²     = V_cases + max(V_seeds − V_both, 0);                        interval D ± t_ν·SE
+        ν       = SE⁴ / (V_seeds²/(S − 1) + V_cases²/ν_cases), at least the smaller one of S − 1 and ν_cases
 
     V_cases is the cluster-robust variance given these models, V_both the part of it that single models make of single
     cases. V_both is expected in V_cases and in V_seeds: as in multi-reader studies (Hillis 2007, Stat. Med. 26:596),
     with training seeds for readers, it is subtracted once; for balanced data this is the mixed model's REML estimate.
-    H replaces 1/C for cases of unequal size. The bound 2(S − 1)² on ν_cases is ours, from the simulation (**R**):
-    Satterthwaite's ν is too large where few seeds agree by chance. For means of classes, u_sc is the linearised ratio.
+    1/H_k replaces the number of cases of unequal size. The bounds 2(S − 1)² and S − 1 are ours, from the simulation
+    (**R**): Satterthwaite's ν is too large where few seeds agree by chance. In means of classes a class of ten cases
+    decides beside one of a thousand, so ν_cases is taken class by class; u_sck is the linearised ratio.
 
     D_s is taken over all folds: folds whose models act alike (equal seeds, or one pre-training) do not count as
     independent, at the price of S − 1 degrees of freedom for seeds, however many folds there are.
@@ -146,7 +158,8 @@ def paired_test(
         classes: class of each query, int64 ``[N]``, where the mean is the mean of the classes' means.
 
     Raises:
-        DataError: the shapes do not fit, a difference is infinite, a case lies in two folds, or a fold has no name.
+        DataError: the shapes do not fit, a difference is infinite (or too large to be squared), cases or folds are not
+            numbered, a case lies in two folds, or a fold has no name of its own.
     """
     shapes = [one.shape for one in (cases, folds, classes) if one is not None]
     if differences.ndim != 2 or set(shapes) != {differences.shape[1:]}:
@@ -154,6 +167,14 @@ def paired_test(
             f"differences are [seeds, queries], cases and folds (and classes) [queries]; given {differences.shape} and "
             f"{shapes}"
         )
+    if not all(np.issubdtype(one.dtype, np.integer) for one in (cases, folds)):
+        raise DataError(f"cases and folds are integers; given {cases.dtype} and {folds.dtype}")
+    if (np.abs(differences) > _LARGEST).any():
+        raise DataError(
+            f"differences must be finite, NaN where a query was not asked, and at most {_LARGEST:g}"
+        )
+    if names is not None and len(set(names)) < len(names):
+        raise DataError(f"two folds have one name: {', '.join(names)}")
     last = len(names) - 1 if names is not None else folds.max(initial=0)
     if ((folds < 0) | (folds > last)).any():
         raise DataError(f"folds are numbered from 0 to {last}; given {folds.min()} to {folds.max()}")
@@ -174,7 +195,7 @@ def paired_test(
     error = crossed_error(by_seed, parts, shares)
     by_training = {}
     for code in np.unique(fold):
-        within = by_seed + parts[:, fold == code].sum(axis=1) / shares[fold == code].sum()
+        within = by_seed + parts[:, fold == code].sum(axis=(1, 2)) / shares[fold == code].sum()
         by_training[str(code) if names is None else names[code]] = tuple((within.round(12) + 0.0).tolist())
     variance = SeedVariance(
         math.sqrt(error.cases), math.sqrt(error.training), float(error.degrees), by_training

@@ -9,8 +9,8 @@
 4. A full stop stays before a digit, unless a letter that is not Chinese stands before it; a comma between a digit and
    three more goes. Between two digits ``/ - : ^ _ , ·`` stay (``1/2``, ``1-2`` and ``1,5`` are not ``1 2`` and ``15``),
    so does a minus sign at the front of a number (``-5``, ``$-5`` and ``- 5`` are not ``5``; with a space it must be at
-   the front of the answer, behind a bracket or a comparison). All other punctuation and symbols become spaces, hyphens
-   and slashes too; what stays is ``% ‰ + < > = ± ≤ ≥ °``.
+   the front of the answer, where ``**-5**`` is ``-5``, too, behind a bracket or a comparison). All other punctuation and symbols become spaces, hyphens
+   and slashes too; what stays is ``% ‰ ‱ + < > = ± ≤ ≥ °``.
 5. Next to a Chinese character white space goes, and so does the punctuation that has become one.
 6. English: a number is parted from a unit of measure (``5mm`` is ``5 mm``), number words zero to twelve become
    digits, and the articles a, an, the go where a word follows (``hepatitis a`` keeps its last word).
@@ -29,7 +29,7 @@ from functools import lru_cache
 from kg_targets.manifest import LANGUAGES, Question
 from training.checks import one_of
 
-KEPT_SYMBOLS = frozenset("%‰+<>=±≤≥°")
+KEPT_SYMBOLS = frozenset("%‰‱+<>=±≤≥°")
 _NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -40,13 +40,19 @@ _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 _SPACE_BY_HAN = re.compile(rf"(?<={_HAN})\s+|\s+(?={_HAN})")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NO_DECIMAL_POINT = re.compile(rf"(?<=[^\W\d_])(?<!{_HAN})\.|\.(?!\d)")
-_POWER = re.compile(r"(?<=\d)(?=[⁺⁻]?[⁰¹²³⁴-⁹])")
+_POWER = re.compile(r"(?<=\d)\s*(?=[⁺⁻]?[⁰¹²³⁴-⁹])")
 _INDEX = re.compile(r"(?<=\d)(?=[₀-₉])")
 _FRACTION = re.compile(r"(?<=[\d¼-¾⅐-⅞↉])(?=[¼-¾⅐-⅟↉])|(?<=[¼-¾⅐-⅞↉])(?=\d)")
 _FEET = re.compile(rf"(?<=\d)[{''.join(_APOSTROPHES)}](?=\d\d?(?!\d))")
 _ONE_CHARACTER = str.maketrans(dict.fromkeys("‐‒–—―−", "-") | dict.fromkeys("⁄∕", "/") | {"×": "x"})
-_SIGN = re.compile(r"(^|[(\[{<>=≤≥])([\s\"“„«$€£¥]*)-[\s$€£¥]*(?=\.?\d)|(?<=[\s$€£¥]-)[$€£¥]\s*(?=\.?\d)")
-"""What stands about a minus sign that is a number's: white space, quotes and currency in front, currency anywhere."""
+_OPENERS = "([{<>=≤≥"
+_SIGN = re.compile(
+    r"^([\W_]*)-[\s$€£¥]*(?=\.?\d)"
+    rf"|([{re.escape(_OPENERS)}])([\s\"“„«$€£¥]*)-[\s$€£¥]*(?=\.?\d)"
+    r"|(?<=[\s$€£¥]-)[$€£¥]\s*(?=\.?\d)"
+)
+"""What stands about a minus sign that is a number's: at the front of the answer anything but letters and digits, behind
+a bracket or a comparison white space, quotes and currency, and currency anywhere."""
 _JOINTS = frozenset("/-:^_,·")
 _LOOSE_JOINT = re.compile(
     rf"(?!(?<=\d)[-/:_,·]\d|(?<=\d)\^[-+]?\d|(?:(?<![^\s(\[{{<>=≤≥≈~^,;:/$€£¥])|(?<={_HAN}))-\.?\d)[-/:^_,·]"
@@ -104,10 +110,17 @@ def _plain(text: str) -> str:
     folded = _visible(
         unicodedata.normalize("NFKC", folded)
     )  # a few letters fold into an apostrophe and another
-    folded = _SIGN.sub(lambda found: "" if found[1] is None else f"{found[1]}{found[2] and ' '}-", folded)
+    folded = _SIGN.sub(_signed, folded)
     folded = _LOOSE_JOINT.sub(" ", _NO_DECIMAL_POINT.sub(" ", _THOUSANDS.sub("", folded)))
     words = "".join(char if _is_kept(char) else " " for char in folded).split()
     return _SPACE_BY_HAN.sub("", " ".join(words))
+
+
+def _signed(found: re.Match[str]) -> str:
+    front, opener, between = found.groups()
+    if front is not None:
+        return f"{front}{'' if not front or front[-1] in _OPENERS else ' '}-"
+    return "" if opener is None else f"{opener}{between and ' '}-"
 
 
 def _visible(text: str) -> str:

@@ -9,7 +9,13 @@ from open_clip.loss import ClipLoss, SigLipLoss
 
 from kg_targets.errors import DataError
 from kg_targets.losses.contrastive import ContrastiveBatch, measure
-from kg_targets.losses.policies import similarity_targets
+from kg_targets.losses.policies import (
+    identity_policy,
+    mix_identity,
+    pair_structure,
+    similarity_targets,
+    uniform_policy,
+)
 from kg_targets.losses.registry import LOSSES, POLICIES, Loss, bind_policy
 from tests import REPOSITORY
 
@@ -175,8 +181,16 @@ def test_targets_and_similarities_that_are_not_finite_are_refused_where_they_ent
     for policy in _soft():
         with pytest.raises(DataError, match="similarities must be finite"):
             bind_policy(policy, **PARAMETERS)(broken)
-    with pytest.raises(DataError, match="similarities must be finite"):
-        similarity_targets(broken)
+    for takes in (similarity_targets, uniform_policy, identity_policy):
+        with pytest.raises(DataError, match="similarities must be finite"):
+            takes(broken)
+    with pytest.raises(DataError, match="targets must be finite"):
+        mix_identity(broken, 0.5, pairs=pair_structure(broken))
+
+
+def test_finite_similarities_are_accepted_however_large_their_sum_is() -> None:
+    large = torch.full((ROWS, ROWS), 3e38)
+    assert torch.equal(identity_policy(large), torch.eye(ROWS))
 
 
 @pytest.mark.parametrize("name", LOSSES)
