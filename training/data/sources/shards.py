@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
-from kg_targets.store.schema import MANIFEST
+from kg_targets.store.schema import MANIFEST, TABLES
 from training.data.files import HASHED_ENDS, image_digest
 from training.data.sources.base import ImageSource
 from training.errors import DataError
@@ -114,8 +114,9 @@ class ShardedSource(ImageSource):
 
 def shards_below(folder: Path, suffix: str) -> Iterator[Path]:
     """Files with one ending at any depth, but for those of target stores, which are Parquet without images."""
-    for place, _, files in os.walk(folder):
+    for place, folders, files in os.walk(folder):
         if MANIFEST in files and _is_store(Path(place, MANIFEST)):
+            folders[:] = [name for name in folders if name not in TABLES]
             continue
         yield from (Path(place, name) for name in files if name.endswith(suffix))
 
