@@ -98,6 +98,8 @@ class ShardResult:
     mentions: int
     labels: tuple[str, ...]
     """Names of the labels that these rows have; other shards may have others."""
+    retired_cuis: Counter[str]
+    """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
     """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
 
@@ -126,6 +128,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     schema.write_parquet(
         _mention_table(shard.records, found), str(shard.folder / schema.part(schema.MENTIONS, shard.index))
     )
+    provided = [cui for record in shard.records for cui in record.cuis]
     rows = row_table(shard.records)
     schema.write_parquet(rows, str(shard.folder / staged_file(shard.index)))
     return ShardResult(
@@ -133,9 +136,10 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         image_ids=[record.image_id for record in shard.records],
         group_ids=[record.group_id for record in shard.records],
         cuis=cuis,
-        provided=sum(len(record.cuis) for record in shard.records),
+        provided=len(provided),
         mentions=sum(len(mentions) for mentions in found),
         labels=label_names(rows),
+        retired_cuis=Counter(cui for cui in provided if _ontology.current(cui) != cui),
         unknown_cuis=unknown,
     )
 

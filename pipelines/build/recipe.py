@@ -136,6 +136,7 @@ def _build_store(
                 "quantiles": quantiles,
                 "fit_p95": quantiles["p95"] if fitted is None else fitted.threshold,
             },
+            "retired_cuis": dict(sum((shard.retired_cuis for shard in shards), Counter()).most_common(20)),
             "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
             "inputs": inputs,
             **split.metadata(),
@@ -168,12 +169,17 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
         f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
         f"most frequent findings: {_listed(findings.head(most_frequent))}",
     ]
+    if retired := store.manifest["retired_cuis"]:
+        lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
     unknown_cuis = store.manifest["unknown_cuis"]
     if unknown_cuis:
-        listed = ", ".join(f"{cui} ×{count:,}" for cui, count in list(unknown_cuis.items())[:5])
         fate = "kept without ancestors" if store.manifest["config"]["keep_unknown_cuis"] else "left out"
-        lines.append(f"CUIs that the ontology does not have ({fate}): {listed}")
+        lines.append(f"CUIs that the ontology does not have ({fate}): {_counted(unknown_cuis)}")
     return lines
+
+
+def _counted(cuis: dict[str, int]) -> str:
+    return ", ".join(f"{cui} ×{count:,}" for cui, count in list(cuis.items())[:5])
 
 
 def _listed(concepts: pd.DataFrame) -> str:

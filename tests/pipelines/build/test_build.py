@@ -21,6 +21,7 @@ from pipelines.build.extract import make_extractor
 from pipelines.build.recipe import build_data_set
 from pipelines.cli import INTERRUPTED
 from tests.builds import CAPTIONS, build, write_split
+from tests.kg_targets.ontology.fixtures import mrconso, mrcui, write_umls
 
 pytestmark = pytest.mark.e2e
 
@@ -142,6 +143,22 @@ def test_cuis_of_the_data_set_that_the_ontology_lacks_are_counted_and_left_out(t
     assert store.manifest["unknown_cuis"]["C9999999"] == 1
     assert any("C9999999" in line for line in said)
     assert "C9999999" not in store.cuis[0]
+
+
+def test_retired_cuis_of_the_data_set_are_followed_and_counted(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    (folder / "train.csv").write_text(
+        "image_id,filepath,caption,cuis\na,a.png,CT,C0000009|C0000002\nb,b.png,MRI,C0000001|C0000009\n"
+    )
+    names = [mrconso("C0000001", "Lung"), mrconso("C0000002", "Chest")]
+    umls = write_umls(tmp_path / "umls", names, retired=[mrcui("C0000009", "SY", "C0000001")])
+    said: list[str] = []
+    store = build_from(
+        folder, tmp_path / "out", said, extractor="provided", ontology=f"umls:{umls}", cache=None
+    )
+    assert store.cuis == [["C0000001", "C0000002"], ["C0000001"]]
+    assert store.manifest["retired_cuis"] == {"C0000009": 2} and store.manifest["unknown_cuis"] == {}
+    assert "  retired CUIs, followed to their successors: C0000009 ×2" in said
 
 
 @pytest.mark.parametrize("workers", [1, 2])
