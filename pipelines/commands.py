@@ -6,15 +6,13 @@ what takes time to import is imported by the work, where Ctrl-C is already caugh
 
 import argparse
 import dataclasses
-import json
 import sys
 import types
 import typing
 from pathlib import Path
-from typing import Any
 
 from kg_targets.errors import ConfigError, DataError
-from training.command import Work
+from training.command import Work, add_json, print_json
 
 DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
 STORE = "folder of a store, such as build/demo/train"
@@ -26,18 +24,10 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _say_json(content: Any) -> None:
-    _say(json.dumps(content, indent=1, ensure_ascii=False))
-
-
 def datasets(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets datasets`."""
     parser.description = "The data sets that have a manifest: name, what it holds, splits, licence, title."
-    _json_option(parser)
+    add_json(parser)
     return _datasets
 
 
@@ -47,7 +37,7 @@ def _datasets(options: argparse.Namespace) -> None:
     found = known_data_sets(None)
     if options.json:
         kept = {"name", "title", "licence", "holds"}
-        _say_json([one.model_dump(include=kept, mode="json") | {"splits": [*one.splits]} for one in found])
+        print_json([one.model_dump(include=kept, mode="json") | {"splits": [*one.splits]} for one in found])
         return
     for one in found:
         _say(
@@ -62,7 +52,7 @@ def check(parser: argparse.ArgumentParser) -> Work:
     )
     parser.add_argument("dataset", help=DATASET)
     parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
-    _json_option(parser)
+    add_json(parser)
     return _check
 
 
@@ -71,7 +61,7 @@ def _check(options: argparse.Namespace) -> None:
 
     found = check_data_set(options.dataset, options.data_root)
     if options.json:
-        _say_json(found)
+        print_json(found)
     for line in () if options.json else check_lines(found):
         _say(line)
     refuse_unusable(found)
@@ -176,7 +166,7 @@ def verify(parser: argparse.ArgumentParser) -> Work:
         "Check a store: checksums, order, ranges, and that its blocks follow from its tables."
     )
     parser.add_argument("store", type=Path, help=STORE)
-    _json_option(parser)
+    add_json(parser)
     return _verify
 
 
@@ -185,7 +175,7 @@ def _verify(options: argparse.Namespace) -> None:
 
     checks = verify_store(options.store)
     if options.json:
-        _say_json({"store": str(options.store), "checks": checks})
+        print_json({"store": str(options.store), "checks": checks})
         return
     for line in checks:
         _say(f"ok: {line}")
@@ -201,7 +191,7 @@ def explain(parser: argparse.ArgumentParser) -> Work:
     option("image", help="image id")
     option("other", nargs="?", help="second image id; without it the nearest neighbours are explained")
     option("-k", type=int, default=3, help="neighbours to explain (default: 3)")
-    _json_option(parser)
+    add_json(parser)
     return _explain
 
 
@@ -214,7 +204,7 @@ def _explain(options: argparse.Namespace) -> None:
     )
     found = [store.explain(options.image, other) for other in others]
     if options.json:
-        _say_json([dataclasses.asdict(one) for one in found])
+        print_json([dataclasses.asdict(one) for one in found])
         return
     if not found:
         _say(f"{options.image} has no neighbours: nothing is known about it, or nothing is like it")
@@ -263,32 +253,44 @@ def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:
     option("--extractor-options", default="", help="as for build")
     option("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
     option("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    add_json(parser)
     return _evaluate_concepts
 
 
 def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.manifest import Manifest
     from kg_targets.ontology import load_ontology
-    from pipelines.audit.concepts import gold_lines, label_lines
+    from pipelines.audit.concepts import gold_evaluation, gold_lines, label_lines, label_report
     from pipelines.build.config import BuildConfig
     from pipelines.build.extract import make_extractor
+    from training.statistics.intervals import nan_to_null
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
     ontology = load_ontology(options.ontology, BuildConfig.cache)
     extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:
-        for line in gold_lines(
-            options.gold, options.split, extractor, ontology, options.errors, options.seed
-        ):
+        found = gold_evaluation(options.gold, options.split, extractor, ontology, options.seed)
+        title = f"{options.gold.name}, {options.split or 'all splits'}"
+        if options.json:
+            print_json(nan_to_null({"file": title, "seed": options.seed, **dataclasses.asdict(found)}))
+        for line in () if options.json else gold_lines(found, title, options.errors, options.seed):
             _say(line)
         return
     manifest = Manifest.load(options.dataset)
     root = options.data_root or manifest.default_root
     splits = [options.split] if options.split else manifest.present_splits(root) or [manifest.fit_split]
-    for split in splits:
-        records = list(manifest.records(split, root))
-        for line in label_lines(manifest, split, records, extractor, ontology, options.errors, options.seed):
+    reports = (
+        label_report(
+            manifest, split, list(manifest.records(split, root)), extractor, ontology, options.errors, options.seed
+        )
+        for split in splits
+    )  # fmt: skip
+    if options.json:
+        print_json(nan_to_null([*reports]))
+        return
+    for report in reports:
+        for line in label_lines(report):
             _say(line)
 
 
@@ -297,7 +299,7 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     parser.description = "Score target stores without training, side by side; see docs/evaluate-targets.md."
     option, sizes = parser.add_argument, "128,256,512,1024"
     option("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
-    option("--json", type=Path, default=None, help="file for everything, captions included")
+    add_json(parser)
     option("--markdown", type=Path, default=None, help="file for the tables, without captions")
     option("--seed", type=int, default=0, help="of every random choice (default: 0)")
     option("--bootstrap", type=int, default=2000, help="samples per interval (default: 2000)")
@@ -316,4 +318,7 @@ def _evaluate_targets(options: argparse.Namespace) -> None:
         batch_sizes=parse_batch_sizes(options.batch_sizes),
         neighbors=options.neighbors,
     )
-    evaluate_targets(options.stores, settings, _say, options.json, options.markdown)
+    say = (lambda line: None) if options.json else _say
+    found = evaluate_targets(options.stores, settings, say, options.markdown)
+    if options.json:
+        print_json(found)

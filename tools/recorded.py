@@ -101,6 +101,14 @@ class Workplace:
             command = [sys.executable, *words, *arguments]
             return subprocess.Popen(command, cwd=cwd or self.folder, env=environment, stdout=log, stderr=log)
 
+    def printed(self, name: str, *arguments: str) -> str:
+        """What a command that must end well writes on standard output."""
+        log = self.folder / "log.txt"
+        before = log.stat().st_size if log.is_file() else 0
+        self.run(name, *arguments)
+        text = log.read_bytes()[before:].decode("utf-8")
+        return text[text.index("\n{") :]
+
     def run(self, name: str, *arguments: str, cwd: Path | None = None) -> None:
         """The same to its end, which must be a good one."""
         code = self.start(name, *arguments, cwd=cwd).wait()
@@ -157,8 +165,7 @@ def vqa(work: Workplace) -> Any:
             rows = list(csv.DictReader(stream))
         found[f"{model}-{mode}"] = {row.pop("id"): {key: number(row[key]) for key in row} for row in rows}
     given = [f"{mode}=answers/med_vqa-{mode}/predictions.csv" for mode in modes]
-    work.run("compare-vqa", *given, "--out", "compared.md", "--json", "compared.json", "--draws", "200")
-    found["scores"] = json.loads((work.folder / "compared.json").read_text(encoding="utf-8"))
+    found["scores"] = json.loads(work.printed("compare-vqa", *given, "--json", "--draws", "200"))
     return found
 
 

@@ -10,7 +10,7 @@ import difflib
 import itertools
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,8 @@ set_parsing_settings(
     docstring_parse_attribute_docstrings=True, import_path_denylist=["*"], import_path_allowlist=["training"]
 )
 
+RENAMED = {"model.start": "model.init_from"}
+"""Names of fields before version 0.2.0 to those of today: files and flags that have them are read."""
 _WRONG = (argparse.ArgumentError, ImportError)
 """jsonargparse raises these; the second for a ``class_path`` that is not allowed."""
 _UNKNOWN = re.compile(
@@ -72,11 +74,9 @@ def read_config(cls: type[T], arguments: Sequence[str], command: str = "training
             of range, a contradiction.
     """
     parser, ordered = config_parser(cls, command), _files_first(arguments)
-    files = [Path(text) for name, text in _given(ordered) if name == "config"]
-    for file in files:
-        _check_file(file, cls)
+    files = {text: _checked_text(Path(text), cls) for name, text in _given(ordered) if name == "config"}
     try:
-        found = parser.parse_args(ordered)
+        found = parser.parse_args([files.get(one.removeprefix("--config="), one) for one in ordered])
         made = parser.instantiate(found).as_dict()
     except _WRONG as error:
         raise ConfigError(f"{_place(parser, files)}: {_told(error, cls)}") from error
@@ -131,7 +131,11 @@ def _files_first(arguments: Sequence[str]) -> list[str]:
                 raise ConfigError("--config has no value: give a YAML file")
             files.append(f"--config={pending.pop(0)}")
         else:
-            (files if argument.startswith("--config=") else flags).append(argument)
+            name, equals, text = argument.partition("=")
+            argument = (
+                f"--{RENAMED.get(name[2:], name[2:])}{equals}{text}" if name.startswith("--") else argument
+            )
+            (files if name == "--config" else flags).append(argument)
     return [*files, *flags]
 
 
@@ -161,8 +165,11 @@ def _typed_fields(cls: type, prefix: str = "") -> Iterator[tuple[str, "dataclass
                 yield from _typed_fields(typing.cast(type, part), f"{prefix}{field.name}.")
 
 
-def _check_file(path: Path, cls: type) -> None:
-    """Refuse what jsonargparse would take otherwise: empty values, a file in place of a group, a nested ``config``."""
+def _checked_text(path: Path, cls: type) -> str:
+    """A file's fields under today's names, as an argument; what jsonargparse would take otherwise is refused.
+
+    That is empty values, a file in place of a group, a nested ``config``.
+    """
     known = {name: kind for name, _, kind in _typed_fields(cls)}
 
     def check(tree: dict[str, Any], prefix: str) -> None:
@@ -180,16 +187,22 @@ def _check_file(path: Path, cls: type) -> None:
                     f'{path}: "config" is not a config field: give several files by --config each'
                 )
 
-    check(_read_yaml(path), "")
+    content = _read_yaml(path)
+    for old, new in RENAMED.items():
+        group, _, name = old.partition(".")
+        if isinstance(fields := content.get(group), dict) and name in fields:
+            fields[new.partition(".")[2]] = fields.pop(name)
+    check(content, "")
+    return f"--config={yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
 
 
-def _place(parser: ArgumentParser, files: Sequence[Path]) -> str:
+def _place(parser: ArgumentParser, files: Mapping[str, str]) -> str:
     """The first file that is wrong on its own, or the command line."""
-    for file in files:
+    for file, text in files.items():
         try:
-            parser.parse_path(file)
+            parser.parse_args([text])
         except _WRONG:
-            return str(file)
+            return file
     return "command line"
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import logging
 import os
 import re
@@ -38,6 +39,16 @@ class ArgumentParser(argparse.ArgumentParser):
         raise ConfigError(
             f"{message}{f' (did you mean {close[0]}?)' if close else ''}: see {self.prog} --help"
         )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json`` to a command that reports."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead")
+
+
+def print_json(content: Any) -> None:
+    """Print what a command reports as JSON, in the order of its keys."""
+    sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_line(line: str) -> None:

@@ -7,7 +7,6 @@ single question look.
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from training.checks import all_within, one_of
 from training.clip.config import PRECISIONS
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.data.decode import BrokenImage, decode, read_bytes
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
@@ -51,7 +50,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
     add("--k", type=int, default=32, help="candidates of a short-list; default 32")
     add("--precision", help="fp32, bf16 or fp16 (GPU only); by default the training's, else fp32")
-    add("--json", action="store_true", help="print JSON")
+    add_json(parser)
     add(
         "--attention", type=Path, metavar="PNG", help="picture of each word over the image; one question only"
     )
@@ -85,7 +84,10 @@ def work(options: argparse.Namespace) -> None:
     if options.attention is not None:
         best, kind = found[0][0], options.attention_kind
         draw_attention(options.attention, answerer, saved.med_vqa, pairs[0], best, kind)
-    sys.stdout.write(as_json(pairs, found, truncated) if options.json else as_text(pairs, found))
+    if options.json:
+        print_json(as_json(pairs, found, truncated))
+    else:
+        sys.stdout.write(as_text(pairs, found))
 
 
 def read_pairs(images: Sequence[str], questions: Sequence[str], table: str | None = None) -> list[Pair]:
@@ -176,14 +178,13 @@ def as_text(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]]) -> str:
     return "".join(parts)
 
 
-def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], truncated: Sequence[bool]) -> str:
+def as_json(pairs: Sequence[Pair], found: Sequence[Sequence[Answer]], truncated: Sequence[bool]) -> list[Any]:
     """A list with an object for each question."""
     answers = [[{"answer": of.pop("text"), **of} for of in map(asdict, ranked)] for ranked in found]
-    content = [
+    return [
         {**asdict(pair), "question_truncated": long, "answers": ranked}
         for pair, ranked, long in zip(pairs, answers, truncated, strict=True)
     ]
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _check_picture(path: Path, questions: int) -> None:

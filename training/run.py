@@ -12,7 +12,7 @@ if str(_HERE.parent) not in sys.path:
     sys.path.insert(0, str(_HERE.parent))
 
 from training.command import exit_code  # noqa: E402
-from training.engine.process import resolve_threads, tell_last  # noqa: E402
+from training.engine.process import end_process, resolve_threads, tell_last  # noqa: E402
 from training.errors import ConfigError  # noqa: E402
 
 COMMAND = "accelerate launch training/run.py"
@@ -60,4 +60,4 @@ def _train(given: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

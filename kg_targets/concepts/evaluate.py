@@ -164,6 +164,8 @@ class Evaluation:
     """Everything counted on one gold set."""
 
     captions: int
+    mentions: int
+    """Hand-marked ones."""
     exact: Agreement
     overlap: Agreement
     recall_by_type: dict[str, Rate]
@@ -208,6 +210,7 @@ def evaluate(
     named = [(g, p) for g, p in pairs if g.cui]
     return Evaluation(
         captions=len(gold),
+        mentions=sum(len(caption.mentions) for caption in gold),
         exact=_agreement([(len(m), *n) for m, n in zip(exact, sizes, strict=True)], resamples, rng),
         overlap=_agreement([(len(m), *n) for m, n in zip(overlap, sizes, strict=True)], resamples, rng),
         recall_by_type=_by_type(

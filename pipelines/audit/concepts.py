@@ -10,8 +10,10 @@ them, so recall has a ceiling below 1; precision is what extraction answers for.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ DRAWS = 2000
 """Bootstrap samples of cases per interval."""
 
 
-def label_lines(
+def label_report(
     manifest: Manifest,
     split: str,
     records: list[Record],
@@ -36,8 +38,8 @@ def label_lines(
     ontology: Ontology,
     errors: int,
     seed: int,
-) -> Iterator[str]:
-    """Lines for a person, one table per label that the manifest ties to concepts.
+) -> dict[str, Any]:
+    """Rates of each label that the manifest ties to concepts, and up to ``errors`` captions that name another value.
 
     Images of one case are not independent, so the intervals come from a percentile bootstrap that resamples cases.
 
@@ -53,50 +55,71 @@ def label_lines(
         sorted({m.cui for m in mentions if not m.negated and m.cui in ontology}) for mentions in found
     ]
     groups, cases = np.unique([record.group_id for record in records], return_inverse=True)
-    yield (
-        f"{manifest.name}/{split}: {len(records):,} captions of {len(groups):,} cases; 95 % intervals: "
-        f"percentile bootstrap over cases ({DRAWS:,} draws, seed {seed}), t below 60 cases"
-    )
     reached = _with_ancestors(asserted, ontology)
+    labels = {}
     for label, values in manifest.label_concepts.items():
         named = [{value for value, cuis in values.items() if above & set(cuis)} for above in reached]
         given = [record.labels.get(label, "") for record in records]
-        yield from _label_table(label, list(values), given, named, cases, seed)
         wrong = [row for row, value in enumerate(given) if value in values and value not in named[row]]
-        for row in [row for row in wrong if named[row]][:errors]:
-            caption = " ".join(records[row].caption.split())[:90]
-            yield f"    {records[row].image_id}: label {given[row]!r}, text names {sorted(named[row])}: {caption}"
+        labels[label] = _label_rates(list(values), given, named, cases, seed) | {
+            "errors": [
+                {"image_id": records[row].image_id, "label": given[row], "named": sorted(named[row]),
+                 "caption": records[row].caption}
+                for row in [row for row in wrong if named[row]][:errors]
+            ]
+        }  # fmt: skip
+    return {
+        "dataset": manifest.name, "split": split, "captions": len(records), "cases": len(groups), "draws": DRAWS,
+        "seed": seed, "labels": labels,
+    }  # fmt: skip
 
 
-def _label_table(
-    label: str,
+def label_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of ``label_report`` for a person, one table per label."""
+    yield (
+        f"{report['dataset']}/{report['split']}: {report['captions']:,} captions of {report['cases']:,} cases; 95 % "
+        f"intervals: percentile bootstrap over cases ({DRAWS:,} draws, seed {report['seed']}), t below 60 cases"
+    )
+    for label, table in report["labels"].items():
+        yield f"  {label}: {table['captions']:,} labelled captions"
+        for title, one in table["rates"].items():
+            yield f"    {title:<47} {_share(one)}"
+        for value, one in table["recall"].items():
+            yield f"    {value:<32} recall           {_share(one)}"
+        for wrong in table["errors"]:
+            caption = " ".join(wrong["caption"].split())[:90]
+            yield f"    {wrong['image_id']}: label {wrong['label']!r}, text names {wrong['named']}: {caption}"
+
+
+def _label_rates(
     values: list[str],
     given: list[str],
     named: list[set[str]],
     cases: NDArray[np.int64],
     seed: int,
-) -> Iterator[str]:
-    def share(rows: list[int]) -> str:
+) -> dict[str, Any]:
+    def share(rows: list[int]) -> dict[str, Any] | None:
         """Share of rows whose text names the label's value, its interval from resampled cases."""
         if not rows:
-            return "–"
+            return None
         right = np.array([given[row] in named[row] for row in rows], dtype=np.float64)
-        one = case_interval(right, cases[rows], DRAWS, seed)
-        return _rate(one.mean, one.low, one.high, int(right.sum()), len(rows))
+        interval = asdict(case_interval(right, cases[rows], DRAWS, seed))
+        return {**interval, "right": int(right.sum()), "total": len(rows)}
 
     rows = [row for row, value in enumerate(given) if value in values]
     speaking = [row for row in rows if named[row]]
     only = [row for row in speaking if len(named[row]) == 1]
-    yield f"  {label}: {len(rows):,} labelled captions"
-    for title, chosen in (
-        ("text names the label's value", rows),
-        ("… of those that name any value", speaking),
-        ("… of those that name exactly one", only),
-    ):
-        yield f"    {title:<47} {share(chosen)}"
-    for value in values:
-        own = [row for row in rows if given[row] == value]
-        yield f"    {value:<32} recall           {share(own)}"
+    rates = {
+        "text names the label's value": share(rows),
+        "… of those that name any value": share(speaking),
+        "… of those that name exactly one": share(only),
+    }
+    recall = {value: share([row for row in rows if given[row] == value]) for value in values}
+    return {"captions": len(rows), "rates": rates, "recall": recall}
+
+
+def _share(one: Mapping[str, Any] | None) -> str:
+    return "–" if one is None else _rate(one["mean"], one["low"], one["high"], one["right"], one["total"])
 
 
 def _rate(value: float, low: float, high: float, hits: int, total: int) -> str:
@@ -120,10 +143,10 @@ NO_TYPE = "no type"
 """Type of concepts that the ontology lacks or gives no kind."""
 
 
-def gold_lines(
-    path: Path, split: str | None, extractor: Extractor, ontology: Ontology, errors: int, seed: int
-) -> Iterator[str]:
-    """Lines for a person; the last ones list up to ``errors`` disagreements.
+def gold_evaluation(
+    path: Path, split: str | None, extractor: Extractor, ontology: Ontology, seed: int
+) -> Evaluation:
+    """Agreement with the hand-marked captions of a file.
 
     Raises:
         ExtractionError: the gold file is missing or malformed, or has no caption of that split.
@@ -133,10 +156,13 @@ def gold_lines(
     cuis = {mention.cui for mentions in found for mention in mentions}
     kinds = {cui: ontology[cui].kind if cui in ontology else "" for cui in cuis}
     types = {cui: TYPE_OF_KIND.get(kind, kind) for cui, kind in kinds.items()}
-    result = evaluate(gold, found, types, seed=seed)
-    mentions = sum(len(caption.mentions) for caption in gold)
+    return evaluate(gold, found, types, seed=seed)
+
+
+def gold_lines(result: Evaluation, title: str, errors: int, seed: int) -> Iterator[str]:
+    """Lines for a person; the last ones list up to ``errors`` disagreements."""
     yield (
-        f"{path.name}, {split or 'all splits'}: {result.captions} captions, {mentions} mentions; "
+        f"{title}: {result.captions} captions, {result.mentions} mentions; "
         f"95 % intervals: Wilson for rates, bootstrap over captions for F1 (seed {seed})"
     )
     yield from _table(result)

@@ -13,11 +13,12 @@ from kg_targets.errors import DataError
 from pipelines.audit.agreement import agreement_section
 from pipelines.audit.pairs import pairs_section, separation_section
 from pipelines.audit.recovery import recovery_section
-from pipelines.audit.report import Section, to_json
+from pipelines.audit.report import Section
 from pipelines.audit.shape import shape_section
 from pipelines.audit.subjects import EvaluationSettings, Subjects, open_subjects
 from pipelines.build.executors import Say
 from training.folders import check_writable, write_text
+from training.statistics.intervals import nan_to_null
 
 SECTIONS: tuple[Callable[[Subjects, EvaluationSettings], Section], ...] = (
     agreement_section,
@@ -32,7 +33,6 @@ def evaluate_targets(
     paths: Sequence[str | Path],
     settings: EvaluationSettings,
     say: Say,
-    json_file: Path | None = None,
     markdown_file: Path | None = None,
 ) -> dict[str, Any]:
     """Score stores side by side, without training; the first is the reference of the paired differences.
@@ -40,20 +40,18 @@ def evaluate_targets(
     Args:
         paths: folders of stores over the same images in the same order.
         say: receives the report piece by piece.
-        json_file: receives everything, captions of the most similar pairs included.
         markdown_file: receives the tables, without captions.
 
     Returns:
-        What ``json_file`` holds.
+        Every number, for ``--json``; captions of the most similar pairs included.
 
     Raises:
         KGTargetsError: the stores cannot be compared or scored, or an output file cannot be written.
     """
-    for option, file in (("--json", json_file), ("--markdown", markdown_file)):
-        if file is not None and file.is_dir():
-            raise DataError(f"{file} is a folder: name a file in it")
-        if file is not None:
-            check_writable(file.parent, option)
+    if markdown_file is not None and markdown_file.is_dir():
+        raise DataError(f"{markdown_file} is a folder: name a file in it")
+    if markdown_file is not None:
+        check_writable(markdown_file.parent, "--markdown")
     subjects = open_subjects(paths)
     head = _head(subjects, settings)
     say("\n".join(head) + "\n")
@@ -74,12 +72,10 @@ def evaluate_targets(
     }
     title = f"# Targets of {content['dataset']}/{content['split']}, scored without training\n"
     parts = [section.markdown(number) for number, section in enumerate(sections, 1)]
-    if json_file is not None:
-        write_text(json_file, to_json(content), "--json")
     if markdown_file is not None:
         page = "\n".join([title, *(f"- {line}" for line in head), "", *parts])
         write_text(markdown_file, page, "--markdown")
-    return content
+    return dict(nan_to_null(content))
 
 
 def _head(subjects: Subjects, settings: EvaluationSettings) -> list[str]:

@@ -222,7 +222,7 @@ class MedVQAPlan(Plan):
         """A run that needs the row's stores, and the run that it goes on from."""
         needs = [self.place(store) for store in row.stores]
         if start is not None:
-            settings[declared.START] = shown(start)
+            settings[declared.INIT_FROM] = shown(start)
             needs.append(start / FINISHED)
         name, more = Path(settings["output"]).name, {"needs": tuple(needs), "workspace": self.workspace}
         return TrainingJob.of(stage, name, base, settings, task=task, **more)
@@ -300,7 +300,7 @@ class MedVQAPlan(Plan):
         return [self._baseline_folder(part) / f"{part.protocol}-{one}.csv" for one in BASELINES]
 
     def _baseline_folder(self, part: Part) -> Path:
-        return self.workspace.out / "scores" / f"floors-{part.name}"  # a name from before
+        return self.workspace.out / "scores" / f"baselines-{part.name}"
 
     def _baselines(self, part: Part) -> KeyedJob:
         folder, last = self._baseline_folder(part), self.baseline_files(part)[-1]

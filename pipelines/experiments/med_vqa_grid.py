@@ -18,7 +18,7 @@ from training.vqa.protocols import PROTOCOLS
 FINETUNE_TASK, PRETRAIN_TASK = "med_vqa_finetune", "med_vqa_pretrain"
 QUESTION_ONLY, SHUFFLED = CONTROLS = ("question_only", "shuffled")
 """A question-only baseline, trained and evaluated with blank images; the same model evaluated with other images."""
-START = "model.start"
+INIT_FROM = "model.init_from"
 PLACE = re.compile(r"\{([^{}]*)\}")
 HERE, DATA_ROOT = "here", "data_root"
 _ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
@@ -38,12 +38,12 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Name in those of folders, which have always said cut for fold."""
+        """Name in those of folders."""
         several = self.protocol == "image_disjoint" or self.fold
-        return f"{self.protocol}-cut{self.fold}" if several else self.protocol
+        return f"{self.protocol}-fold{self.fold}" if several else self.protocol
 
     def recorded(self) -> dict[str, Any]:
-        """Content of keys and fingerprints, which also say cut."""
+        """Content of keys and fingerprints, which said cut before version 0.2.0 and must not change."""
         return {"protocol": self.protocol, "cut": self.fold}
 
 
@@ -180,8 +180,8 @@ def _stages(where: str, content: Any) -> tuple[Stage, ...]:
 
 def _refuse_start(where: str, settings: Mapping[str, Any]) -> None:
     """Refuse pretrained weights where the run continues from another one."""
-    if START in settings:
-        raise ConfigError(f"{where}: {START} is set by the grid's runner: leave it out")
+    if INIT_FROM in settings:
+        raise ConfigError(f"{where}: {INIT_FROM} is set by the grid's runner: leave it out")
 
 
 class Point(Declared):
@@ -319,7 +319,7 @@ class MedVQAGrid(Grid):
         """Refuse what training would refuse."""
         where = f"rows.{row.name}"
         places = {"output": "run", "data.dataset": "data", "data.data_root": "data"}
-        start = {START: "run"}
+        start = {INIT_FROM: "run"}
         finetune = {**places, **row.settings, **(start if row.pretrain else {})}
         declared.check_training(f"{where}.set", self.base, FINETUNE_TASK, finetune)
         for place, stage in enumerate(row.pretrain):

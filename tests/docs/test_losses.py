@@ -22,6 +22,7 @@ from tests import REPOSITORY
 from tests.processes import run_in_two_processes
 from tests.training.tiny import write_store
 from training.clip.load import MODEL_CONFIGS
+from training.engine.process import end_process
 from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
 from training.nb_clip.objective import NBClipObjective
@@ -172,3 +173,4 @@ def test_every_block_is_at_most_15_lines_and_what_is_replaced_is_there() -> None
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]))
+    end_process(0)

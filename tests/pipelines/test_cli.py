@@ -156,6 +156,17 @@ def test_what_reports_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     (pair,) = read("explain", str(store.path), *store.image_ids[:2])
     assert (pair["first"], pair["second"]) == tuple(store.image_ids[:2])
     assert len(read("explain", str(store.path), store.image_ids[0], "-k", "2")) == 2
+    (report,) = read("evaluate", "concepts", "demo", "--split", "train", *root)
+    assert report["captions"] == train["captions"] and report["labels"]["modality"]["rates"]
+    gold = read("evaluate", "concepts", "--gold", str(REPOSITORY / "tests" / "gold" / "captions.jsonl"))
+    assert gold["captions"] > 10 and gold["overlap"]["precision"]["total"] > 10
+
+
+def test_every_command_that_reports_prints_json() -> None:
+    writing = {"demo-data", "folds", "build", "card", "score-sheet", "tables", "export", "completion"}
+    present = [name for name in NAMES if find_spec("torch") or name not in NEED_TORCH]
+    silent = {name for name in present if "--json" not in cli.load_command(name)[0]._option_string_actions}
+    assert silent == writing & set(present)
 
 
 def test_help_still_lists_every_build_option(capsys: pytest.CaptureFixture[str]) -> None:

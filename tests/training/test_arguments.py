@@ -124,3 +124,15 @@ def test_a_file_cannot_have_a_module_imported(tmp_path: Path, capsys: pytest.Cap
 def test_optional_fields_take_null_and_text_stays_text() -> None:
     config = configure("--optim.clip_norm=null", "--data.dev_store=7", "--output=007")
     assert config.optim.clip_norm is None and config.data.dev_store == "7" and config.output == "007"
+
+
+def test_files_and_flags_with_a_fields_former_name_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "stage: two\noutput: x\nmodel: {start: before, dropout: 1e-1}\ndata: {store: s, data_root: d}\n"
+    )
+    labels = "--soft_labels=[{store: a}]"
+    config = read_config(PretrainConfig, ["--config", str(file), labels])
+    assert (config.model.init_from, config.model.dropout) == ("before", 0.1)
+    for flag in (["--model.start=other"], ["--model.start", "other"]):
+        assert read_config(PretrainConfig, [f"--config={file}", labels, *flag]).model.init_from == "other"

@@ -42,8 +42,8 @@ NOT_THE_RESULT = ("task", "output", "overwrite", "resume", "log", "save")
 NOT_THE_DATA = (
     "train_store", "dev_store", "store", "exclude", "dataset", "data_root", "workers", "prefetch", "cache",
 )  # fmt: skip
-"""Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.start`` and the stores of
-``soft_labels``."""
+"""Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
+of ``soft_labels``."""
 
 
 def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
@@ -59,7 +59,7 @@ def run_key(config: RunConfig, fingerprints: list[str], threads: int) -> str:
         del content[name]
     for name in NOT_THE_DATA:
         content["data"].pop(name, None)
-    content.get("model", {}).pop("start", None)
+    content.get("model", {}).pop("init_from", None)
     for labels in content.get("soft_labels", ()):
         labels.pop("store")
     return json_sha256([content, fingerprints])

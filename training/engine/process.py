@@ -4,6 +4,7 @@ A request is taken note of when it comes and obeyed after the step. Threads are 
 number of them round otherwise.
 """
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 _LAUNCHERS = (b"accelerate", b"torchrun", b"torch.distributed")
 _PR_SET_PDEATHSIG = 1
@@ -27,6 +28,20 @@ def follow_launcher() -> None:
     """
     if _launcher():
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def end_process(code: int) -> NoReturn:
+    """Leave with an exit code; one of several processes leaves without Python's own teardown.
+
+    Threads of gloo and autograd may still let go of tensors then, and abort a process whose work is done ("terminate
+    called without an active exception", pytorch issue 190489). What was registered to run at exit runs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def tell_last(line: str) -> None:

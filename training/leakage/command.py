@@ -19,7 +19,7 @@ from typing import Any
 
 from kg_targets.manifest import PARTS, TEST
 from training.checks import one_of, within
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.errors import ConfigError, DataError
 from training.folders import json_text, write_text
 from training.leakage.hashing import BITS, RADIUS, Hashes
@@ -68,6 +68,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
         f"exit with code 2 if there is a leak; of {','.join(KINDS)}; alone: all, against only with --against"
     )
     parser.add_argument("--enforce", nargs="?", const=ALL_KINDS, default="", metavar="KINDS", help=enforced)
+    add_json(parser)
     return work
 
 
@@ -123,7 +124,10 @@ def work(options: argparse.Namespace) -> None:
         cases = sorted({touch.case for touch in touches})
         write_text(Path(options.exclude_out), "".join(f"{case}\n" for case in cases), "--exclude-out")
         lines.append(f"wrote {options.exclude_out}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    if options.json:
+        print_json(report)
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
     counts = {
         IMAGES: sum(len(one.images) for one in between),
         QUESTIONS: sum(len(one.questions) for one in between),

@@ -8,7 +8,7 @@ would give targets that are nearly hard or nearly uniform (R, ours). A store of 
 import argparse
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from kg_targets.losses.policies import Pairs, fixed_mass_policy, pair_structure
 from kg_targets.store import TargetStore
 from kg_targets.store.block import case_codes
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
 
@@ -119,12 +119,16 @@ def command(parser: argparse.ArgumentParser) -> Work:
         "--batch-size", type=int, default=128, help="images per step, over all processes, ≥ 2 (default: 128)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the batches looked at (default: 0)")
+    add_json(parser)
     return _suggest
 
 
 def _suggest(given: argparse.Namespace) -> None:
     found = suggest_policy(TargetStore.open(given.store), given.batch_size, seed=given.seed)
-    sys.stdout.write(_as_yaml(found))
+    if given.json:
+        print_json(asdict(found))
+    else:
+        sys.stdout.write(_as_yaml(found))
 
 
 def _as_yaml(found: Suggestion) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.store import TargetStore
-from training.command import Work
+from training.command import Work, add_json
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
@@ -54,6 +54,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     )  # fmt: skip
     parser.add_argument("--out", required=True, help="folder for retrieval.json, .md, .txt and pictures")
     add_measures(parser)
+    add_json(parser)
     return evaluate
 
 
@@ -71,7 +72,7 @@ def evaluate(options: argparse.Namespace) -> None:
     source = open_source(Path(options.data_root), store)
     key = evaluation_key(store.fingerprint, source.digest(), groups, config)
     if is_current(out, key):
-        sys.stdout.write(f"{(out / TABLE).read_text(encoding='utf-8')}{out}: up to date\n")
+        _report(out, f"{out}: up to date\n", options.json)
         return
     data, results = evaluate_runs(store, source, groups, plan, say=_say)
     report = report_of(data, results, plan)
@@ -82,9 +83,12 @@ def evaluate(options: argparse.Namespace) -> None:
     }
     with writing(out, "--out"):
         written = write_outputs(out, writers, as_json(report), key)
-    sys.stdout.write(as_text(report))
-    for name in written:
-        sys.stdout.write(f"wrote {out / name}\n")
+    _report(out, "".join(f"wrote {out / name}\n" for name in written), options.json)
+
+
+def _report(out: Path, state: str, as_json: bool) -> None:
+    text = (out / (RESULT if as_json else TABLE)).read_text(encoding="utf-8")
+    sys.stdout.write(text if as_json else text + state)
 
 
 def _say(line: str) -> None:

@@ -14,12 +14,14 @@ import argparse
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable
+from dataclasses import asdict
 from pathlib import Path
 
 from kg_targets.manifest import PARTS, TEST, Question
 from training.checks import one_of
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.folders import check_writable
+from training.statistics.intervals import nan_to_null
 from training.vqa.answers import accepted_answers, normalise_question
 from training.vqa.predictions import MAJORITY, Predictions, predictions_of, write_predictions
 from training.vqa.protocols import PROTOCOLS, Split, add_data, add_split, read_data, read_split
@@ -73,6 +75,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add_split(parser, ",".join(PROTOCOLS))
     parser.add_argument("--part", default=TEST, help="train, validation or test; default test")
     parser.add_argument("--out", help="folder for <protocol>-<baseline>.csv and .json")
+    add_json(parser)
     return work
 
 
@@ -97,7 +100,20 @@ def work(options: argparse.Namespace) -> None:
     if options.out:
         for (protocol, name), predictions in found.items():
             write_predictions(Path(options.out) / f"{protocol}-{name}.csv", predictions)
-    for (protocol, name), predictions in found.items():
-        sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(accuracies([predictions]))}\n")
+    scores = {place: accuracies([predictions]) for place, predictions in found.items()}
+    if options.json:
+        print_json(
+            [
+                {
+                    "protocol": protocol,
+                    "baseline": name,
+                    "accuracies": nan_to_null({k: asdict(v) for k, v in one.items()}),
+                }
+                for (protocol, name), one in scores.items()
+            ]
+        )
+        return
+    for (protocol, name), one in scores.items():
+        sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(one)}\n")
     if options.out:
         sys.stdout.write(f"wrote {len(found)} predictions to {options.out}\n")

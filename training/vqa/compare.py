@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from training.checks import within
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.errors import ConfigError
-from training.folders import check_writable, json_text, write_text
+from training.folders import check_writable, write_text
 from training.rendering import render
 from training.statistics.intervals import nan_to_null
 from training.vqa.comparison import MODEL, PLACE, Table, tables_of
@@ -80,8 +80,8 @@ def command(parser: argparse.ArgumentParser) -> Work:
     parser.description = __doc__
     add, files = parser.add_argument, "predictions.csv of models and baselines"
     add("predictions", nargs="+", metavar="[NAME=]FILE[,FILE]", help=files)
-    add("--out", required=True, help="Markdown file")
-    add("--json", help="JSON file with every number")
+    add("--out", help="Markdown file; without it, the report is printed")
+    add_json(parser)
     add("--pool-folds", action="store_true", help="put the folds of a cross-validation by image end to end")
     add("--draws", type=int, default=2000, help="bootstrap samples; default 2000")
     add("--seed", type=int, default=0, help="of bootstrap and sign flips; default 0")
@@ -111,16 +111,18 @@ def work(options: argparse.Namespace) -> None:
     """
     within("--draws", options.draws, 100, 1_000_000)
     within("--seed", options.seed, 0, None)
-    outputs = {"--out": Path(options.out)} | ({"--json": Path(options.json)} if options.json else {})
-    for option, path in outputs.items():
-        check_writable(path.parent, option)
+    if options.out:
+        check_writable(Path(options.out).parent, "--out")
     given = [
         (name, read_predictions(Path(file)))
         for name, files in map(_named, options.predictions)
         for file in files
     ]
     tables = tables_of(given, options.draws, options.seed, options.pool_folds)
-    texts = {"--out": as_markdown(tables, options.draws), "--json": json_text(as_json(tables))}
-    for option, path in outputs.items():
-        write_text(path, texts[option], option)
-        sys.stdout.write(f"wrote {path}\n")
+    page = as_markdown(tables, options.draws)
+    if options.out:
+        write_text(Path(options.out), page)
+    if options.json:
+        print_json(as_json(tables))
+    else:
+        sys.stdout.write(f"wrote {options.out}\n" if options.out else page)

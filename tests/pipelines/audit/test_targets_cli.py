@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     code = cli.main(["evaluate-targets", *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def numbers(capsys: pytest.CaptureFixture[str], *paths: Path) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    code, out, err = run(capsys, *paths, *QUICK, "--json")
+    assert code == 0 and not err
+    return dict(json.loads(out))
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +64,16 @@ def unlabelled(folder: Path, captions: list[str], split: str = "train") -> Path:
 def test_stores_side_by_side_give_every_section_and_both_files(
     stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = (tmp_path / "made" / "out.json", tmp_path / "out.md")
-    code, out, err = run(
-        capsys, *(store.path for store in stores), *QUICK, "--json", files[0], "--markdown", files[1]
-    )
+    paths, page = [store.path for store in stores], tmp_path / "made" / "out.md"
+    content = numbers(capsys, *paths)
+    code, out, err = run(capsys, *paths, *QUICK, "--markdown", page)
     assert code == 0 and not err
     assert "demo/train: 22 images, 11 cases; seed 0" in out and "bootstrap over cases, 100 draws" in out
-    content = json.loads(files[0].read_text(encoding="utf-8"))
     assert content["split"] == "train" and content["cases"] == 11 and len(content["stores"]) == 5
     assert list(content["sections"]) == ["agreement", "pairs", "recovery", "separation", "shape"]
     assert {row["subject"] for row in content["sections"]["agreement"]["measures"]} == {"region"}
     assert content["sections"]["pairs"]["pairs"][0]["captions"][0] in (*CAPTIONS, *FURTHER)
-    markdown = files[1].read_text(encoding="utf-8")
+    markdown = page.read_text(encoding="utf-8")
     assert "P@30" in markdown and "hit@1" in markdown and "AUROC" in markdown
     assert ("| evidence |" in markdown) == (find_spec("torch") is not None)
     assert not any(caption in markdown for caption in (*CAPTIONS, *FURTHER))
@@ -77,20 +83,15 @@ def test_stores_side_by_side_give_every_section_and_both_files(
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
     stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = []
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        file = tmp_path / f"{name}.json"
-        assert run(capsys, stores[0].path, stores[1].path, *QUICK, "--seed", seed, "--json", file)[0] == 0
-        texts.append(file.read_bytes())
+    paths = stores[0].path, stores[1].path
+    texts = [run(capsys, *paths, *QUICK, "--seed", seed, "--json")[1] for seed in (3, 3, 4)]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_a_store_compared_with_itself_does_not_differ(
     stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "out.json"
-    assert run(capsys, stores[0].path, stores[0].path, *QUICK, "--json", file)[0] == 0
-    sections = json.loads(file.read_text(encoding="utf-8"))["sections"]
+    sections = numbers(capsys, stores[0].path, stores[0].path)["sections"]
     for name in ("agreement", "recovery", "separation"):
         for row in sections[name]["measures"]:
             assert row["minus_first"][0] is None
@@ -100,9 +101,7 @@ def test_a_store_compared_with_itself_does_not_differ(
 def test_identity_targets_find_labels_as_chance_does(
     stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "out.json"
-    assert run(capsys, stores[4].path, *QUICK, "--json", file)[0] == 0
-    content = json.loads(file.read_text(encoding="utf-8"))["sections"]
+    content = numbers(capsys, stores[4].path)["sections"]
     for row in content["agreement"]["measures"]:
         assert row["stores"][0]["mean"] == pytest.approx(row["baseline"])
     assert content["separation"]["measures"][1]["stores"][0]["mean"] == 0.5
@@ -149,7 +148,7 @@ def test_a_store_with_one_case_or_without_any_known_image_cannot_be_scored(
         (("--batch-sizes", "1"), "--batch-sizes"),
         (("--bootstrap", "0"), "--bootstrap must be between"),
         (("--seed", "-1"), "--seed must be between"),
-        (("--json", "."), "is a folder"),
+        (("--markdown", "."), "is a folder"),
     ],
 )
 def test_a_wrong_option_is_said_before_the_work(
@@ -165,5 +164,5 @@ def test_an_output_whose_folder_is_a_file_is_one_line(
     stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    line = error_line(capsys, stores[0].path, "--json", tmp_path / "file" / "out.json")
+    line = error_line(capsys, stores[0].path, "--markdown", tmp_path / "file" / "out.md")
     assert "is a file, not a folder: choose another folder" in line

@@ -119,7 +119,7 @@ def test_official_splits_are_one_fold_that_may_have_a_dev_split() -> None:
 def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
     grid = read_med_vqa(written(med_vqa()))
     assert grid.parts == (Part("strict", 0), Part("image_disjoint", 1), Part("image_disjoint", 2))
-    assert [part.name for part in grid.parts] == ["strict", "image_disjoint-cut1", "image_disjoint-cut2"]
+    assert [part.name for part in grid.parts] == ["strict", "image_disjoint-fold1", "image_disjoint-fold2"]
     assert grid.pooled and grid.pretrain_seeds == (0, 1) and grid.data_root == Path("data")
     assert grid.rows["kg"].settings == {"optim.epochs": 3, "optim.lr": 1e-4, "optim.clip_norm": None}
     assert grid.rows["teacher"].stores == ("kg", "teacher") and grid.rows["kg"].stores == ("kg",)
@@ -198,7 +198,7 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (V, "stores/kg/requires", ["x"], "stores.kg.requires: expected paths and how to get them"),
         (V, "pretrain/0/base", "base.yaml", "is a configuration of med_vqa_finetune: give one of med_vqa_pretrain"),
         (V, "pretrain/0/set", {"data.stor": "x"}, '"data.stor" is not a config field'),
-        (V, "pretrain/1/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
+        (V, "pretrain/1/set", {"model.init_from": "x"}, "model.init_from is set by the grid's runner"),
         (V, "pretrain", ..., "rows.kg.pretrain: the grid has no `pretrain` to add to"),
         (V, "baseline", "plane", "baseline: row 'plane' is not one of plain, kg, teacher"),
         (V, "plot", ..., "rows.kg.point: the grid has no `plot`"),
@@ -206,7 +206,7 @@ def test_a_med_vqa_grid_is_read_with_the_defaults_of_its_rows() -> None:
         (V, "rows/kg/point/series", [], "rows.kg.point.series: name at least one line"),
         (V, "rows/kg/title", "plain", "rows.kg.title: plain has it, too"),
         (V, "rows/kg/set", {"data.protocol": "paper"}, "data.protocol is set by the grid's runner"),
-        (V, "rows/kg/set", {"model.start": "x"}, "model.start is set by the grid's runner"),
+        (V, "rows/kg/set", {"model.init_from": "x"}, "model.init_from is set by the grid's runner"),
         (V, "rows/kg/set", {"optim.lr": "many"}, "rows.kg.set: optim.lr must be a number"),
         (V, "rows/kg/pretrain", {"set": {"soft_labels": [{"stor": "x"}]}}, "rows.kg.pretrain.0: "),
         (V, "rows/kg/pretrain", {"set": {"soft_labels": [{"store": "{gk}"}]}}, "rows.kg: store 'gk' is not one of"),

@@ -39,7 +39,7 @@ ONE: dict[str, Any] = {
     "optim": {"epochs": 1, "max_steps": 2},
     "log": {"every": 1},
 }
-TWO = {**ONE, "stage": "two", "model": {**MODEL, "start": "before"}, "loss": {"outer": 5}}
+TWO = {**ONE, "stage": "two", "model": {**MODEL, "init_from": "before"}, "loss": {"outer": 5}}
 GRID: dict[str, Any] = {
     "title": "Tiny",
     "dataset": "vqa_rad",
@@ -118,7 +118,7 @@ def test_a_grid_is_stopped_continued_reported_and_not_repeated(capsys: pytest.Ca
         lines = Path(f"out/runs/{run}-strict-seed0/log.jsonl").read_text().splitlines()
         assert sorted({json.loads(line)["step"] for line in lines}) == list(range(1, 5 * EPOCHS + 1))
     config = yaml.safe_load(Path("out/runs/kg-strict-seed0/config.yaml").read_text())
-    assert config["model"]["start"] == "out/pretrain/kg-stage2-seed0"
+    assert config["model"]["init_from"] == "out/pretrain/kg-stage2-seed0"
     told = json.loads(Path("out/report.json").read_text())
     roles = [(row["name"], row["role"]) for row in told["comparison"]["tables"][0]["rows"]][:4]
     assert sorted(roles) == [

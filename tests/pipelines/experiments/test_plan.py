@@ -59,32 +59,33 @@ def test_rows_become_a_chain_of_runs_each_of_which_goes_on_from_the_one_before()
     found = plan(only=("kg",))
     (first, _), (second, _) = rounds(found, PRETRAIN)
     one, two = options(first.command), options(second.command)
-    assert one["--output"] == "out/pretrain/kg-stage1-seed0" and "--model.start" not in one
+    assert one["--output"] == "out/pretrain/kg-stage1-seed0" and "--model.init_from" not in one
     assert one["--soft_labels"] == '[{"store": "out/stores/kg/train", "policy": "evidence"}]'
-    assert (two["--output"], two["--model.start"]) == ("out/pretrain/kg-stage2-seed0", one["--output"])
+    assert (two["--output"], two["--model.init_from"]) == ("out/pretrain/kg-stage2-seed0", one["--output"])
     assert [str(path) for path in second.needs] == [
         "out/stores/kg",
         "out/pretrain/kg-stage1-seed0/finished.json",
     ]
     tuned = [options(job.command) for job in rounds(found, FINETUNE)[0]]
     assert [one["--output"] for one in tuned[:3]] == [
-        "out/runs/kg-strict-seed0", "out/runs/kg-image_disjoint-cut1-seed0", "out/runs/kg-image_disjoint-cut2-seed0",
+        "out/runs/kg-strict-seed0", "out/runs/kg-image_disjoint-fold1-seed0", "out/runs/kg-image_disjoint-fold2-seed0",
     ]  # fmt: skip
-    assert [one["--model.start"] for one in tuned] == [
+    assert [one["--model.init_from"] for one in tuned] == [
         f"out/pretrain/kg-stage2-seed{s}" for s in (0, 0, 0, 1, 1, 1)
     ]
     assert tuned[1]["--data.split_seed"] == "1" and tuned[1]["--data.protocol"] == "image_disjoint"
     configs = [job.config() for job in (*found.pretraining_jobs(1), *found.finetuning_jobs())]
     assert isinstance(configs[0], PretrainConfig) and configs[0].soft_labels[0].policy == "evidence"
     assert (
-        isinstance(configs[-1], FinetuneConfig) and configs[-1].model.start == "out/pretrain/kg-stage2-seed1"
+        isinstance(configs[-1], FinetuneConfig)
+        and configs[-1].model.init_from == "out/pretrain/kg-stage2-seed1"
     )
 
 
 def test_one_pretraining_can_serve_every_seed() -> None:
     found = plan({**med_vqa(), "pretrain_seeds": [7]}, ("kg",))
     assert [job.name for job in rounds(found, PRETRAIN)[0]] == ["kg-stage1-seed7"]
-    starts = {options(job.command)["--model.start"] for job in rounds(found, FINETUNE)[0]}
+    starts = {options(job.command)["--model.init_from"] for job in rounds(found, FINETUNE)[0]}
     assert starts == {"out/pretrain/kg-stage2-seed7"}
 
 
@@ -122,7 +123,7 @@ def test_every_fold_trains_with_seeds_of_its_own() -> None:
     jobs = {job.name: job.settings["seed"] for job in plan().finetuning_jobs()}
     assert [jobs[f"plain-strict-seed{seed}"] for seed in (0, 1)] == [0, 1]
     for fold in (1, 2):
-        found = [jobs[f"plain-image_disjoint-cut{fold}-seed{seed}"] for seed in (0, 1)]
+        found = [jobs[f"plain-image_disjoint-fold{fold}-seed{seed}"] for seed in (0, 1)]
         assert found == [1000 * fold, 1000 * fold + 1]
 
 

@@ -111,6 +111,9 @@ def test_a_copy_under_another_name_is_found_and_enforced(
     assert [pair["images"] for pair in json.loads(out.read_text())["near"]["pairs"]] == [
         ["synpic101", "synpic3"]
     ]
+    capsys.readouterr()
+    assert main(options(data, "--json")) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
     assert main(options(data, "--enforce", "images,questions")) == 0
     assert main(options(data, "--enforce")) == 2
     assert "1 pairs of pictures" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from kg_targets.losses.registry import LOSSES
 from tests.processes import run_in_two_processes
 from tests.training.nb_clip.fakes import FakeStore
 from training.clip.load import load_clip
+from training.engine.process import end_process
 from training.errors import ShapeError
 from training.nb_clip.batch_targets import TargetBuilder, Targets
 from training.nb_clip.config import LossConfig, PolicyConfig
@@ -112,7 +113,7 @@ def work(folder: Path) -> None:
     except ShapeError as error:
         result["unequal"] = str(error)
     torch.save(result, folder / f"rank{accelerator.process_index}.pt")
-    sys.exit(run(run_arguments(folder)))
+    end_process(run(run_arguments(folder)))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The suggested policy: as soft as promised, on any scale of similarities, and honest where nothing is known."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -77,5 +78,7 @@ def test_the_command_prints_a_block_that_a_config_takes(
     assert main(["--store", str(store), "--batch-size", "8"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# ") and "policy:\n  name: fixed_mass\n" in printed
+    assert main(["--store", str(store), "--batch-size", "8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["policy"]["name"] == "fixed_mass"
     assert main(["--store", str(tmp_path), "--batch-size", "8"]) == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -125,8 +125,8 @@ def test_every_direction_variant_and_task_in_one_report(
     seeds = measures["CUI@5"]["seed_means"]
     assert len(seeds) == 2 and measures["CUI@5"]["mean"] == pytest.approx(np.mean(seeds))
     assert measures["CUI@5 hit share"]["queries"] == measures["CUI@5"]["queries"] == 11
-    floor = result(tmp_path / "out")["runs"]["chance"]["measures"]
-    assert floor["zero-shot modality balanced accuracy"]["mean"] == pytest.approx(1 / 2)
+    chance = result(tmp_path / "out")["runs"]["chance"]["measures"]
+    assert chance["zero-shot modality balanced accuracy"]["mean"] == pytest.approx(1 / 2)
     # Fewer directions afterwards: pictures of the former evaluation must not stay as if they were this one's.
     assert evaluate(world, tmp_path / "out", "--no-recall", runs=("infonce",)) == 0
     assert "image_to_text.png" not in {path.name for path in (tmp_path / "out").iterdir()}
@@ -193,6 +193,10 @@ def test_the_same_command_is_up_to_date_and_another_prompt_is_another_evaluation
         capsys.readouterr()
         assert evaluate(world, tmp_path / "out", "--zero-shot=modality", f"--templates={templates}") == 0
         assert ("up to date" in capsys.readouterr().out) is expected
+    assert (
+        evaluate(world, tmp_path / "out", "--zero-shot=modality", f"--templates={templates}", "--json") == 0
+    )
+    assert json.loads(capsys.readouterr().out) == result(tmp_path / "out")
 
 
 def test_broken_images_are_left_out_of_queries_and_gallery(world: Path, tmp_path: Path) -> None:

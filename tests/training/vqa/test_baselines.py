@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -16,12 +17,12 @@ main = kg_targets("evaluate baselines")
 
 
 def predicted(tmp_path: Path, name: str, protocol: str = "strict") -> dict[tuple[str, str], str]:
-    """(image, question) to what the floor answers."""
+    """(image, question) to what the baseline answers."""
     split = prepare(write_data(tmp_path), tmp_path, protocol)
     return {(row.image_id, row.question): row.predicted for row in majority_baseline(split, name).rows}
 
 
-def test_each_floor_goes_by_more_than_the_one_before(tmp_path: Path) -> None:
+def test_each_baseline_goes_by_more_than_the_one_before(tmp_path: Path) -> None:
     organ, side = ("synpic1", "Which organ is shown?"), ("synpic1", "Left or right?")
     assert set(predicted(tmp_path, "global").values()) == {"yes"}
     assert predicted(tmp_path, "answer_type")[organ].startswith("organ")
@@ -45,7 +46,7 @@ def test_only_candidates_are_answered(tmp_path: Path) -> None:
     )
 
 
-def test_an_unknown_floor_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_baseline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="global"):
         predicted(tmp_path, "image")
 
@@ -55,6 +56,10 @@ def test_the_command_writes_predictions(tmp_path: Path, capsys: pytest.CaptureFi
     options = ["--dataset", str(tmp_path / "tiny_vqa.yaml"), "--data-root", str(tmp_path)]
     assert main([*options, "--out", str(tmp_path / "baselines")]) == 0
     assert "strict: majority by kind" in capsys.readouterr().out
+    assert main([*options, "--protocol", "paper", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["protocol"], one["baseline"]) for one in found] == [("paper", name) for name in BASELINES]
+    assert all(0 <= one["accuracies"]["overall"]["interval"]["mean"] <= 1 for one in found)
     assert len(list((tmp_path / "baselines").iterdir())) == 2 * 3 * len(BASELINES)
     metadata = read_predictions(tmp_path / "baselines" / "paper-kind.csv").metadata
     assert (metadata["mode"], metadata["protocol"]) == ("majority", "paper")

@@ -38,17 +38,18 @@ def write(split: Split, path: Path, share: float, seed: int, **metadata: object)
     )
 
 
-def test_the_report_says_what_the_image_adds(runs: Path) -> None:
-    out, numbers = runs / "report.md", runs / "report.json"
+def test_the_report_says_what_the_image_adds(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = runs / "report.md"
     files = [str(path) for path in sorted(runs.glob("*.csv"))]
-    assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
+    assert main([*files, "--out", str(out), "--json"]) == 0
+    numbers = capsys.readouterr().out
     text = out.read_text(encoding="utf-8")
     assert "## tiny_vqa, test, protocol `strict`, split seed 0" in text
     assert "| tiny | 0, 1, 2 | exact |" in text
     assert "The right image instead of another one adds +" in text
     assert "; 3 of 3 pairs of training runs agree." in text and "| 3 of 3 (seeds 0, 1, 2) |" in text
     assert "ign flips" not in text
-    (table,) = json.loads(numbers.read_text())["tables"]
+    (table,) = json.loads(numbers)["tables"]
     tests = table["tests"]
     assert {test["baseline"]["role"] for test in tests} == {"question_only", "shuffled", "majority"}
     assert {test["baseline"]["name"] for test in tests if test["baseline"]["role"] == "majority"} == {
@@ -63,10 +64,12 @@ def test_the_report_says_what_the_image_adds(runs: Path) -> None:
     assert table["rows"][0]["seeds"] is not None
     for private in ("synpic", "shadow", "organ 1", str(runs)):
         assert private not in text
-    first = out.read_bytes(), numbers.read_bytes()
-    assert main([*reversed(files), "--out", str(out)]) == 0
-    assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
-    assert (out.read_bytes(), numbers.read_bytes()) == first
+    assert main([*reversed(files), "--out", str(runs / "other.md")]) == 0
+    capsys.readouterr()
+    assert main([*files]) == 0  # without --out, the page is printed
+    assert capsys.readouterr().out == text
+    assert main([*files, "--json"]) == 0
+    assert capsys.readouterr().out == numbers
 
 
 def test_other_images_are_shown_to_the_same_weights(
@@ -94,8 +97,10 @@ def test_names_can_be_given(runs: Path) -> None:
     assert "no question-only model" in text or "## What the image adds" not in text
 
 
-def test_fewer_than_two_pairs_of_training_runs_are_a_statement_about_these_models(runs: Path) -> None:
-    out, numbers = runs / "r.md", runs / "r.json"
+def test_fewer_than_two_pairs_of_training_runs_are_a_statement_about_these_models(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = runs / "r.md"
     shown = [
         "real0.csv",
         "real1.csv",
@@ -106,14 +111,15 @@ def test_fewer_than_two_pairs_of_training_runs_are_a_statement_about_these_model
         "majority-kind.csv",
     ]
     files = [str(runs / name) for name in shown]
-    assert main([*files, "--out", str(out), "--json", str(numbers)]) == 0
+    assert main([*files, "--out", str(out), "--json"]) == 0
+    numbers = capsys.readouterr().out
     text = out.read_text(encoding="utf-8")
     assert "sign flips: a statement about these trained models only" in text
     assert "| sign flips, these trained models only | – | – |" in text
     assert (
         "| – (seeds 0, 1) | not estimable | not estimable |" in text and "| 3 of 3 (seeds 0, 1, 2) |" in text
     )
-    (table,) = json.loads(numbers.read_text())["tables"]
+    (table,) = json.loads(numbers)["tables"]
     used = {test["baseline"]["role"]: (test["test"], test["seeds"]) for test in table["tests"]}
     assert used == {
         "question_only": ("sign flips", []), "shuffled": ("t", [0, 1]), "majority": ("t", [0, 1, 2])

@@ -199,12 +199,12 @@ def test_fewer_than_two_partners_are_a_test_of_these_models(theirs: tuple[int | 
 
 
 def test_every_training_is_compared_with_the_same_floor() -> None:
-    floor = [predictions(WRONG[0], mode="majority")]
-    found = differences(trained(RIGHT, (0, 1, 2)), floor)
+    baseline = [predictions(WRONG[0], mode="majority")]
+    found = differences(trained(RIGHT, (0, 1, 2)), baseline)
     assert found == differences(trained(RIGHT, (0, 1, 2)), trained((WRONG[0],) * 3, (0, 1, 2)))
     assert found["open"].seeds == (0, 1, 2)
     assert found["overall"].interval.mean == pytest.approx(np.mean(RIGHT) - np.mean(WRONG[0]))
-    assert differences(trained(RIGHT[:1], (0,)), floor)["overall"].seeds == ()
+    assert differences(trained(RIGHT[:1], (0,)), baseline)["overall"].seeds == ()
 
 
 def test_a_seed_given_twice_is_an_error() -> None:

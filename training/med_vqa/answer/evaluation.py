@@ -14,7 +14,7 @@ from kg_targets.manifest import PARTS, TEST, Question
 from kg_targets.store.digest import json_sha256, shuffle_key
 from training.checks import one_of, within
 from training.clip.config import PRECISIONS
-from training.command import Work
+from training.command import Work, add_json, print_json
 from training.data.files import image_digest
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
@@ -23,6 +23,7 @@ from training.med_vqa.answer.modes import MODES, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json, describe, from_json
 from training.med_vqa.model.images import ImageCondition, ImageTable
 from training.med_vqa.model.saving import MedVQA
+from training.statistics.intervals import nan_to_null
 from training.vqa.answers import is_blank
 from training.vqa.predictions import Predictions, predictions_of, read_predictions, write_predictions
 from training.vqa.protocols import PROTOCOLS, Split, add_data, ceiling, read_data, read_split
@@ -255,6 +256,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("--max-broken", type=int, default=0, help=broken)
     add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")
+    add_json(parser)
     return work
 
 
@@ -291,9 +293,14 @@ def work(options: argparse.Namespace) -> None:
     predictions = known or evaluate(saved, split, root, how, _say)
     if known is None:
         write_predictions(out / PREDICTIONS, predictions)
-    sys.stdout.write(f"{_header(predictions)}\n{as_text(accuracies([predictions]))}")
+    scores = accuracies([predictions])
     for line in _remarks(predictions.metadata):
         _say(line)
+    if options.json:
+        found = {name: asdict(one) for name, one in scores.items()}
+        print_json(nan_to_null({"metadata": predictions.metadata, "accuracies": found}))
+        return
+    sys.stdout.write(f"{_header(predictions)}\n{as_text(scores)}")
     sys.stdout.write(f"{out}: up to date\n" if known else f"wrote {out / PREDICTIONS}\n")
 
 

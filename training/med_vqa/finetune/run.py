@@ -48,7 +48,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     return Prepared(
         fingerprints=[*_data_digests(config, split), *initial_digests(config.model)],
         precision=config.model.precision,
-        data_metadata=partial(_describe, manifest, split, config.model.start),
+        data_metadata=partial(_describe, manifest, split, config.model.init_from),
         build=build,
     )
 

@@ -1,12 +1,12 @@
 """Building a Med-VQA model for training: its sizes, and what it is initialised from.
 
-| part                                 | initialised from                                              | fields        |
-|--------------------------------------|---------------------------------------------------------------|---------------|
-| image tower                          | open_clip weights of a whole CLIP, or those of a tower alone  | model.vision… |
-| question encoder, decoder, tokenizer | a BERT: its first layers, its last layers                     | model.text…   |
-| towers, projections, co-attention    | a pre-training: the parts that it trained, and no others      | model.start   |
-| the same and the gate                | a fine-tuned model: everything but its decoder                | model.start   |
-| all else                             | random numbers of torch's global generator                    |               |
+| part                                 | initialised from                                         | fields          |
+|--------------------------------------|----------------------------------------------------------|-----------------|
+| image tower                          | open_clip weights of a whole CLIP, or of a tower alone   | model.vision…   |
+| question encoder, decoder, tokenizer | a BERT: its first layers, its last layers                | model.text…     |
+| towers, projections, co-attention    | a pre-training: the parts that it trained, and no others | model.init_from |
+| the same and the gate                | a fine-tuned model: everything but its decoder           | model.init_from |
+| all else                             | random numbers of torch's global generator               |                 |
 
 Decoder and tokenizer are always those of ``model.text``.
 """
@@ -64,7 +64,8 @@ def build_med_vqa(config: VQAModelConfig) -> MedVQA:
 
     Raises:
         ConfigError: pretrained weights, a size or a way of freezing that does not exist or does not fit.
-        CheckpointError: a ``local-dir:`` folder is not a model; ``model.start`` is none, or has another architecture.
+        CheckpointError: a ``local-dir:`` folder is not a model; ``model.init_from`` is none, or has another
+            architecture.
     """
     clip, tower = pretrained_vision(config)
     bert, tokenizer, weights = pretrained_text(config)
@@ -73,8 +74,8 @@ def build_med_vqa(config: VQAModelConfig) -> MedVQA:
     if weights is not None:
         _fill_text(model, weights)
     built = MedVQA(model, tokenizer)
-    if config.start is not None:
-        _take_trained_parts(built, model_folder(Path(config.start)))
+    if config.init_from is not None:
+        _take_trained_parts(built, model_folder(Path(config.init_from)))
     for part, locked in ((model.vision, config.lock_vision), (model.text, config.lock_text)):
         if locked:
             part.requires_grad_(False)
@@ -279,7 +280,7 @@ def _own_field_names() -> Iterator[None]:
 
 
 def _take_trained_parts(built: MedVQA, folder: Path) -> None:
-    trained, where = load_med_vqa(folder), f"model.start {folder}"
+    trained, where = load_med_vqa(folder), f"model.init_from {folder}"
     for name, theirs, ours in _differences(trained.model.config, built.model.config):
         raise CheckpointError(
             f"{where}: its {name} is {theirs}, that of this model {ours}: set model.preset and its sizes as in the "
@@ -316,7 +317,7 @@ def initial_digests(config: VQAModelConfig) -> list[str]:
     """Digests of the local files that the initial weights come from; ``build_med_vqa`` says which one is missing.
 
     Raises:
-        CheckpointError: ``model.start`` is neither a finished run nor a model folder.
+        CheckpointError: ``model.init_from`` is neither a finished run nor a model folder.
     """
     name, pretrained = config.vision or PRESETS[config.preset].vision, config.vision_pretrained
     vision = {"name": name, "pretrained": pretrained, "image_weights": config.vision_weights}
@@ -324,4 +325,8 @@ def initial_digests(config: VQAModelConfig) -> list[str]:
     for place, fields in enumerate((vision, {"text_weights": config.text or config.tokenizer})):
         with suppress(ConfigError):
             digests[place] = weights_digest(ModelConfig(**fields))  # type: ignore[arg-type]
-    return digests if config.start is None else [*digests, folder_digest(model_folder(Path(config.start)))]
+    return (
+        digests
+        if config.init_from is None
+        else [*digests, folder_digest(model_folder(Path(config.init_from)))]
+    )

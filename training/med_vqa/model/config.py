@@ -64,7 +64,7 @@ PRESETS = {
 class VQAModelConfig:
     """The parts of a Med-VQA model; null takes the preset's value."""
 
-    start: str | None = None
+    init_from: str | None = None
     """Pre-training run or checkpoint folder whose towers, projections and co-attention are taken; null: none."""
     preset: str = "small"
     """Sizes: paper (AMiF's, 445 M parameters), small (two CPU cores) or tiny (tests)."""
@@ -108,8 +108,8 @@ class VQAModelConfig:
         all_within("model.", self, dropout=(0, 0.9), image_size=(16, MAX_IMAGE_SIZE), text_layers=layers)
         all_within("model.", self, decoder_layers=layers, cross_attention_layers=layers)
         all_within("model.", self, co_attention_layers=(0, 96), hidden_size=(8, 8192))
-        if self.start == "":
-            raise ConfigError("model.start is empty: name a run's folder, or leave it out")
+        if self.init_from == "":
+            raise ConfigError("model.init_from is empty: name a run's folder, or leave it out")
         preset = PRESETS[self.preset]
         if self.hidden_size is not None and self.hidden_size % preset.heads:
             raise ConfigError(

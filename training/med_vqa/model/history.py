@@ -167,7 +167,7 @@ class TrainedOn:
             CheckpointError: a record of its initial model is damaged.
         """
         content = asdict(config)
-        history = TrainingHistory.of(content["model"]["start"])
+        history = TrainingHistory.of(content["model"]["init_from"])
         digests = history.and_then(Digests.of(split.train))
         trained_on = cls.of_config(content, split.dataset, split.protocol)
         return replace(trained_on, pretrainings=history.pretrainings, digests=digests)
@@ -190,7 +190,7 @@ class TrainedOn:
         sources |= {"precision": model, "max_question_tokens": data}
         content = {name: source[name] for name, source in sources.items() if name in source}
         content |= {"dataset": dataset, "protocol": protocol}
-        if model.get("start") is None:
+        if model.get("init_from", model.get("start")) is None:  # named start before version 0.2.0
             content["pretrainings"] = []
         trained_on: TrainedOn = parsed(cls, content, "the run's configuration")
         return trained_on
@@ -265,7 +265,7 @@ class TrainingHistory:
 
     @classmethod
     def of(cls, start: str | None) -> "TrainingHistory":
-        """History of ``model.start``, a finished run or a model folder; empty for None.
+        """History of ``model.init_from``, a finished run or a model folder; empty for None.
 
         A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was
         fine-tuned.

@@ -156,7 +156,7 @@ class PretrainConfig(RunConfig):
 
     task: str = "med_vqa_pretrain"
     stage: str = "one"
-    """one: towers and projections learn; two: continues a pre-training by model.start; the co-attention learns."""
+    """one: towers and projections learn; two: continues a pre-training by model.init_from; the co-attention learns."""
     validate_every: int = 1
     """Epochs between two looks at the dev part, >= 1; the last epoch is looked at in any case."""
     model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
@@ -178,8 +178,10 @@ class PretrainConfig(RunConfig):
             )
         if self.stage == "one":
             check_cached(self.data, self.model)
-        elif self.model.start is None:
-            raise ConfigError("stage two continues stage one (or two): name its run by --model.start FOLDER")
+        elif self.model.init_from is None:
+            raise ConfigError(
+                "stage two continues stage one (or two): name its run by --model.init_from FOLDER"
+            )
         elif not self.loss.transport_weight and not self.loss.matching_weight:
             raise ConfigError(
                 "stage two with loss.transport_weight 0 and loss.matching_weight 0 has nothing for the co-attention to "

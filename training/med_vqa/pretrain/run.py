@@ -41,7 +41,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
     """Find the store, the images and the soft labels, which tell a run apart from others.
 
     Raises:
-        KGTargetsError: the configuration, a store, the images or ``model.start`` are not usable.
+        KGTargetsError: the configuration, a store, the images or ``model.init_from`` are not usable.
     """
     store = TargetStore.open(config.data.store)
     images = open_source(Path(config.data.data_root), store)
@@ -120,7 +120,7 @@ class PretrainRun(Task[Step]):
             self.selector = Selector(cases.tolist(), self.corpus.dev_tokens())
         self.measure = "mrr" if self.selector else None
         model = PretrainingStep(config, vqa.model)
-        start = config.model.start
+        start = config.model.init_from
         self._history = TrainingHistory.of(start)
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
         model.to(accelerator.device)

@@ -95,7 +95,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
 
     Args:
         model: takes them.
-        start: folder of the initial model, ``model.start``.
+        start: folder of the initial model, ``model.init_from``.
 
     Returns:
         Notes for a person on what is not taken over, a line each.
@@ -109,10 +109,10 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     if record is None or not path.is_file():
         if two:
             raise CheckpointError(
-                f"model.start {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two continues a "
-                "run of stage one, or of stage two"
+                f"model.init_from {start} is not a pre-training (no {PRETRAINING} or no {HEADS}): stage two continues "
+                "a run of stage one, or of stage two"
             )
-        return [f"model.start {start} has no heads: those of this run are new"]
+        return [f"model.init_from {start} has no heads: those of this run are new"]
     own = heads.state_dict()
     try:
         found = load_file(path)
@@ -125,10 +125,10 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
         widths = f"its heads are {record.embed_dim} wide and those of this"
         if two:
             raise CheckpointError(
-                f"model.start {start}: {widths} model {heads.image.out_features}: set model.embed_dim as in the "
+                f"model.init_from {start}: {widths} model {heads.image.out_features}: set model.embed_dim as in the "
                 "pre-training"
             )
-        return [f"model.start {start}: {widths} run {heads.image.out_features}: they are new"]
+        return [f"model.init_from {start}: {widths} run {heads.image.out_features}: they are new"]
     here, there = _learnt(heads), record.learnt_temperatures or ()
     configured = {
         name: value
@@ -138,7 +138,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     heads.load_state_dict({**content, **configured})
     if here and record.learnt_temperatures is None:
         unknown = "does not record whether it learnt its temperatures: they start as configured"
-        return [f"model.start {start} {unknown}"]
+        return [f"model.init_from {start} {unknown}"]
     dropped = [
         f"{name} {content[f'log_taus.{name}'].exp().item():.4g} there, {heads.tau(name).item():.4g} here"
         for name in there
@@ -146,7 +146,7 @@ def take_heads(model: PretrainingModel, start: Path) -> list[str]:
     ]
     if not dropped:
         return []
-    return [f"temperatures that model.start learnt are fixed here, as configured: {'; '.join(dropped)}"]
+    return [f"temperatures that model.init_from learnt are fixed here, as configured: {'; '.join(dropped)}"]
 
 
 def _learnt(heads: Heads) -> tuple[Temperature, ...]:

@@ -299,6 +299,8 @@ def test_missing_images_are_counted_as_wrong_where_allowed(
     assert "16 questions" in streams.out
     rows = read_predictions(tmp_path / "out" / "predictions.csv").rows
     assert [row.predicted == "" for row in rows] == [False] * 4 + [True] * 8 + [False] * 4
+    assert evaluate([*data, "--out", str(tmp_path / "out"), "--max-broken", "2", "--json"]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["accuracies"]["overall"]["interval"]["mean"] < 1
 
 
 @pytest.mark.parametrize(

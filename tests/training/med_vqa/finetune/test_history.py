@@ -44,11 +44,11 @@ def test_a_pre_training_between_two_fine_tunings_hides_no_question(
 ) -> None:
     first = tuned(world, tmp_path / "first")
     one, two = tmp_path / "one", tmp_path / "two"
-    run(pretrain_arguments(world, one, f"--model.start={first}", *SHORT))
-    assert "warning: model.start" in (told := capsys.readouterr().err) and "has no heads" in told
+    run(pretrain_arguments(world, one, f"--model.init_from={first}", *SHORT))
+    assert "warning: model.init_from" in (told := capsys.readouterr().err) and "has no heads" in told
     run(pretrain_arguments(world, two, *stage_two(one), *SHORT))
     for name, start in (("direct", first), ("over-one", one), ("over-two", two)):
-        cut = ("--data.protocol=image_disjoint", "--data.split_seed=1", f"--model.start={start}")
+        cut = ("--data.protocol=image_disjoint", "--data.split_seed=1", f"--model.init_from={start}")
         model = tuned(world, tmp_path / name, *cut)
         capsys.readouterr()
         assert score(world, model, tmp_path / f"{name}-scores") == 2
@@ -59,8 +59,8 @@ def test_a_pre_training_between_two_fine_tunings_hides_no_question(
 
     (first / "checkpoint" / FILE).unlink()  # as of an older fine-tuning
     unknown = tmp_path / "unknown"
-    run(pretrain_arguments(world, unknown, f"--model.start={first / 'checkpoint'}", *SHORT))
-    model = tuned(world, tmp_path / "over-unknown", f"--model.start={unknown}")
+    run(pretrain_arguments(world, unknown, f"--model.init_from={first / 'checkpoint'}", *SHORT))
+    model = tuned(world, tmp_path / "over-unknown", f"--model.init_from={unknown}")
     assert json.loads((model / "checkpoint" / FILE).read_text())["digests"] is None
     assert score(world, model, tmp_path / "scores") == 0
     streams = capsys.readouterr()
@@ -82,7 +82,7 @@ def test_what_pre_trainings_saw_is_in_the_model_its_data_and_its_predictions(
     warned = "warning: the list of excluded cases is empty: nothing is left out\npre-training tiny, stage two"
     assert warned in capsys.readouterr().err
     over_one, over_two = (
-        tuned(world, tmp_path / name, f"--model.start={start}")
+        tuned(world, tmp_path / name, f"--model.init_from={start}")
         for name, start in (("over-one", one), ("over-two", two))
     )
     stage_one, stage_two_ = json.loads((over_two / "data.json").read_text())["pretrainings"]

@@ -24,6 +24,7 @@ from tests.processes import run_in_two_processes
 from tests.training.vqa.world import finetune_arguments, logged, write_world
 from training.arguments import read_config
 from training.engine.checkpoint import FINISHED
+from training.engine.process import end_process
 from training.engine.state import STATE
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.run import FinetuneRun
@@ -78,7 +79,7 @@ def work(world: Path) -> None:
     accelerator = Accelerator()
     result = {str(knowledge): gradients(world, accelerator, knowledge) for knowledge in (True, False)}
     torch.save(result, world / f"rank{accelerator.process_index}.pt")
-    sys.exit(run(options(world, world / "two", "--model.dropout=0")))
+    end_process(run(options(world, world / "two", "--model.dropout=0")))
 
 
 @pytest.fixture(scope="module")

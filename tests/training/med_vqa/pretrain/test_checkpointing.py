@@ -16,7 +16,7 @@ LENGTHS = (6, 4, 5, 3, 6)
 
 def made(folder: Path, stage: str, saving: bool) -> PretrainingStep:
     start = "x" if stage == "two" else None
-    model = PretrainModelConfig(preset="tiny", dropout=0.3, start=start, grad_checkpointing=saving)
+    model = PretrainModelConfig(preset="tiny", dropout=0.3, init_from=start, grad_checkpointing=saving)
     data = PretrainDataConfig(store="s", data_root="d")
     vqa = fakes.built(folder / "bert", dropout=0.3).model
     torch.manual_seed(1)

@@ -59,7 +59,7 @@ def test_a_list_of_sources_is_read_from_yaml_and_from_the_command_line_and_writt
         ("--data.dev_share=0.7", "data.dev_share: 0.7"),
         ("--data.store=", "data.store is not set"),
         ("--data.exclude=", "data.exclude is empty"),
-        ("--model.start=", "model.start is empty"),
+        ("--model.init_from=", "model.init_from is empty"),
         ("--loss.lambda_space=odds", '"odds" is not one of logit, cosine'),
         ("--loss.tau_views=0", "loss.tau_views: 0.0"),
         ("--loss.match_share=0", "loss.match_share: 0.0"),
@@ -85,11 +85,14 @@ def test_where_things_lie_is_no_part_of_a_runs_key() -> None:
     def key(*arguments: str) -> str:
         return run_key(pretraining(*arguments), ["data"], 1)
 
-    plain = key("--soft_labels=[{store: a}]", "--model.start=x", "--data.exclude=e")
-    assert key("--soft_labels=[{store: b}]", "--model.start=y", "--data.exclude=f", "--data.store=z") == plain
+    plain = key("--soft_labels=[{store: a}]", "--model.init_from=x", "--data.exclude=e")
+    assert (
+        key("--soft_labels=[{store: b}]", "--model.init_from=y", "--data.exclude=f", "--data.store=z")
+        == plain
+    )
     assert key("--soft_labels=[{store: a, policy: eq5}]") != plain
     assert key("--soft_labels=[{teacher: a}]") != plain
-    assert key("--stage=two", "--model.start=x", "--soft_labels=[{store: a}]") != plain
+    assert key("--stage=two", "--model.init_from=x", "--soft_labels=[{store: a}]") != plain
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from tests.training.med_vqa.pretrain.world import (
 )
 from tests.training.vqa.world import logged
 from training.arguments import read_config
+from training.engine.process import end_process
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.med_vqa.pretrain.run import prepare_run
 from training.run import main as run
@@ -75,7 +76,7 @@ def work(world: Path) -> None:
     result = {term: gradients(world, accelerator, term) for term in TERMS}
     torch.save(result, world / f"rank{accelerator.process_index}.pt")
     AcceleratorState._reset_state(reset_partial_state=False)
-    sys.exit(run(options(world, world / "two", *TERMS["stage two"])))
+    end_process(run(options(world, world / "two", *TERMS["stage two"])))
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ SEEN = Pretraining("one", "tiny", "train", "f", images=20, dev_images=4, exclude
 def config(stage: str = "two", **given: object) -> PretrainConfig:
     loss = PretrainLossConfig(**given)  # type: ignore[arg-type]
     data = PretrainDataConfig(store="s", data_root="d")
-    model = PretrainModelConfig(preset="tiny", dropout=0.0, start="x" if stage == "two" else None)
+    model = PretrainModelConfig(preset="tiny", dropout=0.0, init_from="x" if stage == "two" else None)
     return PretrainConfig(output="o", stage=stage, model=model, data=data, loss=loss)
 
 
@@ -292,7 +292,7 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
     assert torch.equal(two.heads.image.weight, one.heads.image.weight)
     assert two.heads.tau("views").item() == pytest.approx(0.07)
     bert = str(tmp_path / "bert")
-    fresh = build_med_vqa(VQAModelConfig(preset="tiny", text=bert, start=str(tmp_path / "one")))
+    fresh = build_med_vqa(VQAModelConfig(preset="tiny", text=bert, init_from=str(tmp_path / "one")))
     for name in parts:
         for ours, theirs in zip(
             getattr(fresh.model, name).parameters(), getattr(vqa.model, name).parameters(), strict=True
@@ -305,13 +305,13 @@ def test_heads_and_model_are_taken_over_and_what_does_not_fit_is_named(vqa: MedV
     ):
         with pytest.raises(CheckpointError, match=message):
             build_med_vqa(
-                replace(VQAModelConfig(preset="tiny", text=bert, start=str(tmp_path / "one")), **given)  # type: ignore[arg-type]
+                replace(VQAModelConfig(preset="tiny", text=bert, init_from=str(tmp_path / "one")), **given)  # type: ignore[arg-type]
             )
     (tmp_path / "one" / PRETRAINING).rename(tmp_path / PRETRAINING)
     # As a fine-tuned model has no record.
     assert read_pretraining(start) is None
     assert {"co_attention", "gate", "knowledge_projection"} < set(PretrainingRecord().trained)
-    whole = build_med_vqa(VQAModelConfig(preset="tiny", text=bert, start=str(start)))
+    whole = build_med_vqa(VQAModelConfig(preset="tiny", text=bert, init_from=str(start)))
     assert torch.equal(whole.model.gate.gate.weight, vqa.model.gate.gate.weight)
     (tmp_path / PRETRAINING).rename(tmp_path / "one" / PRETRAINING)
     (tmp_path / "one" / HEADS).write_bytes(b"no tensors")
@@ -325,4 +325,6 @@ def test_another_vocabulary_is_refused(vqa: MedVQA, tmp_path: Path) -> None:
     vocabulary = (tmp_path / "bert" / "vocab.txt").read_text().replace("chest", "knee")
     (tmp_path / "bert" / "vocab.txt").write_text(vocabulary)
     with pytest.raises(CheckpointError, match="its words are not those of this model's tokenizer"):
-        build_med_vqa(VQAModelConfig(preset="tiny", text=str(tmp_path / "bert"), start=str(tmp_path / "one")))
+        build_med_vqa(
+            VQAModelConfig(preset="tiny", text=str(tmp_path / "bert"), init_from=str(tmp_path / "one"))
+        )

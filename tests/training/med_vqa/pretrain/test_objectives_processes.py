@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from kg_targets.losses.contrastive import gather_features
 from kg_targets.losses.policies import evidence_policy, pair_structure
 from tests.processes import run_in_two_processes
+from training.engine.process import end_process
 from training.med_vqa.pretrain.losses import hard_negatives, soft_contrastive_loss
 from training.med_vqa.pretrain.soft_labels import teacher_targets
 
@@ -137,4 +138,4 @@ if __name__ == "__main__":
     distributed.init_process_group("gloo")
     place = distributed.get_rank()
     torch.save(gradients(place, distributed.get_world_size()), Path(sys.argv[1]) / f"rank{place}.pt")
-    distributed.destroy_process_group()
+    end_process(0)

@@ -74,7 +74,7 @@ def test_from_stage_one_over_stage_two_to_a_fine_tuned_model(one: Path, world: P
     assert len(logged(two, "matching_accuracy")) == len(logged(two, "no_negative")) == 4
 
     tuned = tmp_path / "tuned"
-    from_two = f"--model.start={two}"
+    from_two = f"--model.init_from={two}"
     assert run(finetune_arguments(world, tuned, "--optim.max_steps=1", "--optim.lr=1e-9", from_two)) == 0
     tuned_weights, two_weights = weights(tuned), weights(two)
     for name, value in two_weights.items():
@@ -208,7 +208,7 @@ def test_every_shipped_config_takes_two_steps(config: Path, one: Path, world: Pa
         "--model.image_size=null", "--model.text=null", f"--model.tokenizer={world / 'tokenizer'}",
         f"--soft_labels=[{{store: {world / 'store'}}}]",
     ]  # fmt: skip
-    small += [f"--model.start={one}"] if "stage: two" in text else []
+    small += [f"--model.init_from={one}"] if "stage: two" in text else []
     assert run(["--config", str(config), *small]) == 0
     assert len(logged(tmp_path / "run", "loss")) == 2 and (tmp_path / "run" / FINISHED).is_file()
 
@@ -279,8 +279,8 @@ def _two(*flags: str) -> Damage:
         (_flag("--soft_labels=[{teacher: oracle}]"), "oracle"),
         (_flag("--data.exclude=/nonexistent"), "--exclude-out FILE"),
         (_flag("--data.cached_views=2"), "set --model.lock_vision true"),
-        (_flag("--stage=two"), "name its run by --model.start FOLDER"),
-        (_flag("--model.start=/nonexistent"), "/nonexistent is not a folder"),
+        (_flag("--stage=two"), "name its run by --model.init_from FOLDER"),
+        (_flag("--model.init_from=/nonexistent"), "/nonexistent is not a folder"),
         (_flag("--model.precision=fp16"), "fp16 needs a GPU"),
         (_two("--model.hidden_size=48"), "its hidden_size is 32, that of this model 48"),
         (_two("--model.embed_dim=8"), "its heads are 32 wide and those of this model 8"),

@@ -43,7 +43,7 @@ def made(vqa: MedVQA, stage: str, embed_dim: int | None = None, **loss: object) 
     config = PretrainConfig(
         output="o",
         stage=stage,
-        model=PretrainModelConfig(preset="tiny", start="x", embed_dim=embed_dim),
+        model=PretrainModelConfig(preset="tiny", init_from="x", embed_dim=embed_dim),
         data=PretrainDataConfig(store="s", data_root="d"),
         loss=PretrainLossConfig(**loss),  # type: ignore[arg-type]
     )
@@ -82,7 +82,7 @@ def test_temperatures_are_taken_only_where_they_were_and_are_learnt(vqa: MedVQA,
     values, (note,) = taken(vqa, learnt)
     assert values == {"image_text": 0.07, "views": 0.07}
     assert note == (
-        "temperatures that model.start learnt are fixed here, as configured: image_text 0.3 there, 0.07 here; "
+        "temperatures that model.init_from learnt are fixed here, as configured: image_text 0.3 there, 0.07 here; "
         "texts 0.3 there, 0.07 here"
     )
 

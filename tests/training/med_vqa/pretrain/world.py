@@ -34,7 +34,7 @@ def pretrain_arguments(world: Path, output: Path, *extra: str) -> list[str]:
 
 def stage_two(start: Path, *extra: str) -> list[str]:
     """What turns ``pretrain_arguments`` into stage two, after the run of stage one in ``start``."""
-    return ["--stage=two", f"--model.start={start}", *extra]
+    return ["--stage=two", f"--model.init_from={start}", *extra]
 
 
 def write_teacher_store(
