@@ -42,6 +42,7 @@ COMMANDS = {
         "evaluate vqa": ("training.med_vqa.answer.evaluation:command", "a Med-VQA model on a data set's questions"),
         "evaluate baselines": ("training.vqa.baselines:command", "majority answers to a data set's questions"),
         "score-sheet": ("training.retrieval.scores:command", "each query's retrieval scores of a run, as Parquet"),
+        "vqa score": ("pipelines.vqa_score:command", "anybody's Med-VQA answers under our protocols"),
         "compare-vqa": ("training.vqa.compare:command", "Med-VQA answers side by side, with tests"),
         "tables": ("pipelines.experiments.command:command", "a grid of training runs: train, score, report"),
     },
@@ -129,7 +130,9 @@ def find_command(given: Sequence[str]) -> tuple[str, Sequence[str]]:
     if given[0].replace("-", " ", 1) in names:
         return given[0].replace("-", " ", 1), given[1:]
     name = " ".join(given[: 2 if given[0] == "evaluate" else 1])
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name, names, n=1) or [
+        one for one in names if one.startswith(f"{name} ")
+    ]
     hint = f' (did you mean "{close[0]}"?)' if close else ""
     raise ConfigError(f'"{name}" is not a command{hint}: see kg-targets --help')
 
