@@ -6,6 +6,7 @@ from typing import Any
 
 from kg_targets.errors import ConfigError, DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.manifest.places import alternatives, first_file, present_files
 from kg_targets.store.digest import file_sha256
 
 
@@ -35,7 +36,9 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
             except (ManifestError, DataError) as error:
                 part["error"] = str(error)
         else:
-            part["error"] = f"not present ({root / next(iter(manifest.splits[split].files.values()))})"
+            part["error"] = (
+                f"not present ({first_file(root, next(iter(manifest.splits[split].files.values())))})"
+            )
         splits[split] = part
     return {
         "dataset": manifest.name, "title": manifest.title, "licence": manifest.licence, "citation": manifest.citation,
@@ -76,14 +79,14 @@ def _captions(manifest: Manifest, split: str, root: Path, remarks: list[str]) ->
     paths = [record.image_path for record in manifest.records(split, root, report)]
     images = _images(paths, root, remarks)
     remarks += report.lines()
-    for role, name in spec.files_of("captions").items():
-        if not (root / name).is_file():
-            remarks.append(f"optional file {role} is not present ({name})")
+    for role, named in spec.files_of("captions").items():
+        if not present_files(root, named):
+            remarks.append(f"optional file {role} is not present ({' or '.join(alternatives(named))})")
     if spec.expected_rows is not None and report.read != spec.expected_rows:
         remarks.append(
             f"{spec.expected_rows:,} captions were expected: another release, or an incomplete download"
         )
-    if spec.sha256 is not None and file_sha256(root / spec.files["captions"]) != spec.sha256:
+    if spec.sha256 is not None and file_sha256(first_file(root, spec.files["captions"])) != spec.sha256:
         remarks.append("the captions file is not the one this manifest was written for (sha256 differs)")
     return {"captions": report.read, **images}
 

@@ -11,7 +11,7 @@ import types
 import typing
 from pathlib import Path
 
-from kg_targets.errors import ConfigError
+from kg_targets.errors import ConfigError, DataError
 from training.command import Work, add_json, print_json
 
 DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
@@ -218,15 +218,24 @@ def card(parser: argparse.ArgumentParser) -> Work:
     parser.add_argument("store", type=Path, help=STORE)
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     parser.add_argument(
-        "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
+        "--data-root", type=Path, default=None, help="images, to show them on the page: as for training"
     )
     return _card
 
 
 def _card(options: argparse.Namespace) -> None:
     from kg_targets.inspect.card import write_card
+    from kg_targets.store import TargetStore
+    from training.data.decode import BrokenImage
+    from training.data.sources import open_source
 
-    _say(f"wrote {write_card(options.store, options.out, options.data_root)}")
+    store, read = TargetStore.open(options.store), None
+    if options.data_root is not None:
+        read = open_source(options.data_root, store).read_present
+    try:
+        _say(f"wrote {write_card(store, options.out, read)}")
+    except BrokenImage as error:
+        raise DataError(f"{error} cannot be shown: check --data-root") from error
 
 
 def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:

@@ -172,7 +172,8 @@ class _TeacherBuild:
         """Write the shards; whether each row's image could be read, bool ``[N]``."""
         present = np.ones(self.rows.num_rows, dtype=bool)
         if self.source is not None:
-            present = np.isin(np.arange(len(present)), self.source.check_present(self.max_broken))
+            found = self.source.check_present(self.max_broken, "--max-broken")
+            present = np.isin(np.arange(len(present)), found)
         known = present.copy()
         columns = schema.teacher_columns(label_names(self.rows), self.teacher.dim)
         with self.watch.stage("images"), bar(len(texts), f"{self.split.name}: images", "image") as shown:
@@ -185,10 +186,10 @@ class _TeacherBuild:
                     self._check_broken(known, {})
                     continue
                 factors = np.zeros((len(rows), self.teacher.dim), dtype=np.float32)
-                found = self.teacher.images(self.pairs, rows[present[rows]], shown.update)
-                factors[present[rows]] = found.factors
-                known[list(found.broken)] = False
-                self._check_broken(known, found.broken)
+                read = self.teacher.images(self.pairs, rows[present[rows]], shown.update)
+                factors[present[rows]] = read.factors
+                known[list(read.broken)] = False
+                self._check_broken(known, read.broken)
                 part = self.rows.slice(rows[0], len(rows))
                 content = {column: part.column(column) for column in part.column_names}
                 content |= {"row": pa.array(rows), "known": pa.array(known[rows])}

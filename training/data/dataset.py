@@ -88,7 +88,7 @@ class CaptionedImages:
         self._max_broken, self._option = max_broken, option
         self._transform = PixelTransform(clip.preprocess, clip.mean, clip.std)
         self._pixels: Tensor | None = None
-        self.rows = source.check_present(max_broken)
+        self.rows = source.check_present(max_broken, option)
         """Store rows in use, int64 [M], ascending."""
         missing = np.setdiff1d(np.arange(len(store)), self.rows)
         if rows is not None:

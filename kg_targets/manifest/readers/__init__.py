@@ -23,13 +23,15 @@ class Layout:
 
     captions: Callable[[ReadRequest], Iterator[tuple[str, Record]]] | None = None
     questions: Callable[[ReadRequest], Iterator[tuple[str, Question]]] | None = None
+    options: frozenset[str] = frozenset()
+    """Keys that a manifest's ``options`` may have."""
 
 
 READERS: dict[str, Layout] = {
-    "csv": Layout(captions=csv_files.read),
+    "csv": Layout(captions=csv_files.read, options=csv_files.OPTIONS),
     "roco": Layout(captions=roco.read),
     "roco_v2": Layout(captions=roco_v2.read),
-    "medpix": Layout(captions=medpix.read),
+    "medpix": Layout(captions=medpix.read, options=medpix.OPTIONS),
     "vqa_rad": Layout(captions=vqa_rad.read_captions, questions=vqa_rad.read_questions),
     "slake": Layout(questions=slake.read),
     "path_vqa": Layout(questions=path_vqa.read),

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kg_targets.manifest.record import ReadRequest, Record, csv_rows
+from kg_targets.manifest.files import csv_rows
+from kg_targets.manifest.record import ReadRequest, Record
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
@@ -27,7 +28,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             where,
             Record(
                 image_id=image_id,
-                image_path=request.image_path(f"{image_id}.jpg"),
+                image_path=request.image_path(image_id),
                 caption=row["Caption"].strip(),
                 group_id=image_id,
                 licence=request.licence,

@@ -12,8 +12,9 @@ file; the label is the organ. A question answered "no" is left out and of one an
 from collections.abc import Iterator
 
 from kg_targets.errors import DataError, ManifestError
+from kg_targets.manifest.files import json_objects, text
 from kg_targets.manifest.question import Question, yes_or_no
-from kg_targets.manifest.record import ReadRequest, Record, json_objects, text
+from kg_targets.manifest.record import ReadRequest, Record
 
 _SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 

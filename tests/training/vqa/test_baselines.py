@@ -59,7 +59,7 @@ def test_the_command_writes_predictions(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*options, "--protocol", "paper", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(one["protocol"], one["baseline"]) for one in found] == [("paper", name) for name in BASELINES]
-    assert all(0 <= one["accuracies"]["overall"]["mean"] <= 1 for one in found)
+    assert all(0 <= one["accuracies"]["overall"]["interval"]["mean"] <= 1 for one in found)
     assert len(list((tmp_path / "baselines").iterdir())) == 2 * 3 * len(BASELINES)
     metadata = read_predictions(tmp_path / "baselines" / "paper-kind.csv").metadata
     assert (metadata["mode"], metadata["protocol"]) == ("majority", "paper")

@@ -16,7 +16,6 @@ SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarS
 """Sources by the ending of their files' names; everything else is a folder of image files."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_LOOKED_AT = 1000  # image paths that are looked for before a folder is searched for shards
 
 
 def open_source(data_root: Path, store: TargetStore) -> ImageSource:
@@ -40,7 +39,7 @@ def open_source(data_root: Path, store: TargetStore) -> ImageSource:
             f"{data_root} is neither a folder nor one of {', '.join(SHARDED)}: give one as data root"
         )
     folder = FolderSource(data_root, store)
-    if folder.holds_any(_LOOKED_AT):
+    if folder.present().any():
         return folder
     kinds = [suffix for suffix in SHARDED if next(shards_below(data_root, suffix), None) is not None]
     if not kinds:

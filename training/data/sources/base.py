@@ -55,16 +55,34 @@ class ImageSource(ABC):
         """
         return decode(self.encoded(row), self.name(row))
 
-    def check_present(self, max_broken: int) -> NDArray[np.int64]:
-        """Store rows that have an image, int64 [M]: tells a wrong data root from a few missing images.
+    def read_present(self, row: int) -> Image.Image | None:
+        """The decoded image; ``None`` where this one is missing.
 
         Raises:
-            DataError: more are missing than ``max_broken``.
+            DataError: all are missing.
+            BrokenImage: it is there and cannot be read.
+        """
+        present = self.present()
+        if not present.any():
+            raise DataError(self._missing(np.flatnonzero(~present)))
+        return self.read(row) if present[row] else None
+
+    def check_present(self, max_broken: int, option: str = "data.max_broken") -> NDArray[np.int64]:
+        """Store rows that have an image, int64 [M]: tells a wrong data root from a few missing images.
+
+        Args:
+            max_broken: images that may be missing.
+            option: what ``max_broken`` is called where the user sets it, for the message.
+
+        Raises:
+            DataError: more are missing.
         """
         present = self.present()
         missing = np.flatnonzero(~present)
         if len(missing) > max_broken:
-            raise DataError(self._missing(missing))
+            raise DataError(
+                f"{self._missing(missing)} To leave out images that are missing, allow for their number by {option}."
+            )
         return np.flatnonzero(present).astype(np.int64)
 
     def _missing(self, rows: NDArray[np.int64]) -> str:

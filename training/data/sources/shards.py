@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kg_targets.manifest.images import composed
 from kg_targets.store import TargetStore
 from kg_targets.store.schema import MANIFEST
 from training.data.files import HASHED_ENDS, image_digest
@@ -66,13 +67,13 @@ class ShardedSource(ImageSource):
         self._matched_by = " or ".join(dict.fromkeys(key.name for key in keys))
         self.entries = np.full(len(paths), -1, dtype=np.int64)
         for key in keys:
-            rows_of: dict[str | None, list[int]] = {}
+            rows_of: dict[str, list[int]] = {}
             for row, text in enumerate(key.rows):
-                rows_of.setdefault(text, []).append(row)
+                rows_of.setdefault(composed(text), []).append(row)
             if any(paths[row] != paths[rows[0]] for rows in rows_of.values() for row in rows[1:]):
                 continue
             for entry, name in enumerate(key.entries):
-                for row in rows_of.get(name, ()):
+                for row in () if name is None else rows_of.get(composed(name), ()):
                     if self.entries[row] >= 0:
                         raise DataError(
                             f'{self.root} holds two images with {key.name} "{name}": remove or rename one of them'
@@ -114,10 +115,11 @@ class ShardedSource(ImageSource):
 
 def shards_below(folder: Path, suffix: str) -> Iterator[Path]:
     """Files with one ending at any depth, but for those of target stores, which are Parquet without images."""
-    for place, _, files in os.walk(folder):
+    for place, folders, files in os.walk(folder):
         if MANIFEST in files and _is_store(Path(place, MANIFEST)):
+            folders.clear()
             continue
-        yield from (Path(place, name) for name in files if name.endswith(suffix))
+        yield from (Path(place, name) for name in files if name.lower().endswith(suffix))
 
 
 def _is_store(manifest: Path) -> bool:
