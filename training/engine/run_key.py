@@ -19,6 +19,7 @@ NOT_THE_RESULT = ("task", "output", "overwrite", "resume", "log", "save")
 """Fields on which a run's result does not depend, or that the others tell."""
 NOT_THE_DATA = (
     "train_store", "dev_store", "store", "exclude", "dataset", "data_root", "workers", "prefetch", "cache",
+    "max_unknown",
 )  # fmt: skip
 """Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
 of ``soft_labels``."""

@@ -159,7 +159,7 @@ class FinetuneRun(Task[Tensor]):
             f"fine-tuning {self.config.model.preset} on {split.dataset}, protocol {split.protocol}: "
             f"{len(self.data.train):,} questions about {seen}{broken}, {len(split.candidates):,} candidates "
             f"({split.candidate_source}), {self.total_steps} steps of {self.batch_size}, on "
-            f"{self.accelerator.device} -> {self.config.output}"
+            f"{self.accelerator.device} -> {self.config.output}\n{self.data.coverage}"
         )
 
 
