@@ -100,11 +100,11 @@ class ScispacyExtractor:
         return sorted(mentions, key=reading_order)
 
     def _best(self, entity: Any) -> tuple[str, float] | None:
-        """First candidate that reaches the threshold and is on no stop list."""
+        """First candidate that reaches the threshold and is on no stop list; a retired CUI as its successor."""
         alias = fold(entity.text).text
         for cui, score in entity._.kb_ents:
             if score >= self._threshold and not self._stop_list.stops(alias, cui, entity.text.isupper()):
-                return cui, min(1.0, float(score))
+                return self._ontology.current(cui), min(1.0, float(score))
         return None
 
     def _absent(self, caption: str, linked: Sequence[tuple[int, int, str, float]]) -> set[int]:

@@ -96,6 +96,10 @@ class ShardResult:
     provided: int
     """CUIs that the data set ships for these images."""
     mentions: int
+    labels: tuple[str, ...]
+    """Names of the labels that these rows have; other shards may have others."""
+    retired_cuis: Counter[str]
+    """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
     """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
 
@@ -116,27 +120,28 @@ def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool) 
 
 
 def extract_shard(shard: ShardInput) -> ShardResult:
-    """Write ``mentions-*.parquet`` and the staged rows of one shard."""
+    """Write the mentions and the staged rows of one shard."""
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
-    schema.write_parquet(_mention_table(shard.records, found), str(shard.folder / mentions_file(shard.index)))
-    schema.write_parquet(row_table(shard.records), str(shard.folder / staged_file(shard.index)))
+    schema.write_parquet(
+        _mention_table(shard.records, found), str(shard.folder / schema.part(schema.MENTIONS, shard.index))
+    )
+    provided = [cui for record in shard.records for cui in record.cuis]
+    rows = row_table(shard.records)
+    schema.write_parquet(rows, str(shard.folder / staged_file(shard.index)))
     return ShardResult(
         index=shard.index,
         image_ids=[record.image_id for record in shard.records],
         group_ids=[record.group_id for record in shard.records],
         cuis=cuis,
-        provided=sum(len(record.cuis) for record in shard.records),
+        provided=len(provided),
         mentions=sum(len(mentions) for mentions in found),
+        labels=label_names(rows),
+        retired_cuis=Counter(cui for cui in provided if _ontology.current(cui) != cui),
         unknown_cuis=unknown,
     )
-
-
-def mentions_file(index: int) -> str:
-    """Name of a shard's mentions."""
-    return f"mentions-{index:05d}{schema.SUFFIX}"
 
 
 def staged_file(index: int) -> str:
@@ -157,7 +162,7 @@ def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Tabl
         for record, mentions in zip(records, found, strict=True)
         for mention in mentions
     ]
-    return pa.Table.from_pylist(rows, schema=schema.MENTIONS)
+    return pa.Table.from_pylist(rows, schema=schema.MENTION_COLUMNS)
 
 
 def label_names(rows: pa.Table) -> tuple[str, ...]:
@@ -166,7 +171,7 @@ def label_names(rows: pa.Table) -> tuple[str, ...]:
 
 
 def row_table(records: list[Record]) -> pa.Table:
-    """The columns of ``targets-*.parquet`` that come from the data set, all text."""
+    """The columns of the table ``targets`` that come from the data set, all text."""
     labels = list(dict.fromkeys(name for record in records for name in record.labels))
     columns = {
         name: [getattr(record, name) for record in records]

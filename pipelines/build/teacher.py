@@ -111,7 +111,7 @@ class _TeacherBuild:
                 }
                 writer.finish(content, {"stages": self.watch.stages})
         except BaseException:
-            if writer.folder.is_dir() and any(writer.folder.glob(f"*{schema.SUFFIX}")):
+            if writer.folder.is_dir() and any(writer.folder.rglob(f"*{schema.SUFFIX}")):
                 self.say(f"{target}: what was finished is kept, the same command goes on from there")
             raise
         store = TargetStore.open(target)
@@ -157,7 +157,8 @@ class _TeacherBuild:
             self.watch.stage("captions"),
             bar(len(first), f"{self.split.name}: captions", "caption") as shown,
         ):
-            for name, chosen in self._shards("texts", len(first)):
+            for index, chosen in self._shards(len(first)):
+                name = f"texts-{index:05d}{schema.SUFFIX}"
                 if not writer.has(name, len(chosen)):
                     vectors = self.teacher.texts(self.pairs, first[chosen], shown.update)
                     writer.stage(name, pa.table({"factor": vector_column(vectors)}))
@@ -177,7 +178,8 @@ class _TeacherBuild:
         known = present.copy()
         columns = schema.teacher_columns(label_names(self.rows), self.teacher.dim)
         with self.watch.stage("images"), bar(len(texts), f"{self.split.name}: images", "image") as shown:
-            for name, rows in self._shards("targets", len(texts)):
+            for index, rows in self._shards(len(texts)):
+                name = schema.part(schema.TARGETS, index)
                 if writer.has(name, len(rows)):
                     finished = pq.read_table(writer.folder / name, columns=["known"])
                     known[rows] = finished.column("known").to_numpy()
@@ -212,13 +214,10 @@ class _TeacherBuild:
                 f"{self.max_broken:,}{named}"
             )
 
-    def _shards(self, prefix: str, count: int) -> list[tuple[str, NDArray[np.int64]]]:
+    def _shards(self, count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         size = self.rows_per_shard
-        starts = range(0, count, size)
-        return [
-            (f"{prefix}-{index:05d}{schema.SUFFIX}", np.arange(start, min(start + size, count)))
-            for index, start in enumerate(starts)
-        ]
+        for index, start in enumerate(range(0, count, size)):
+            yield index, np.arange(start, min(start + size, count))
 
 
 def agreement_lines(store: TeacherStore, sample: int = SAMPLE, seed: int = 0) -> list[str]:

@@ -116,7 +116,7 @@ def test_evaluation_where_no_image_has_a_label_still_draws_its_pictures(tmp_path
     import pyarrow.parquet as pq
 
     shutil.copytree(world, tmp_path / "world")
-    part = tmp_path / "world" / "dev" / "targets-00000.parquet"
+    part = tmp_path / "world" / "dev" / "targets/part-00000.parquet"
     table = pq.read_table(part)
     position = table.schema.get_field_index("label_modality")
     empty = pa.array([""] * len(table), table.schema.field(position).type)

@@ -51,8 +51,10 @@ def write_store(target: Path, data_root: Path, prefix: str, images: int = 16) ->
     ]  # fmt: skip
     labels = ("modality", "finding")
     with StoreWriter(target) as writer:
-        writer.write("targets-00000.parquet", pa.table(columns, schema=schema.target_columns(labels, 8)))
-        writer.write(schema.CONCEPTS, pa.Table.from_pylist(concept_rows, schema=schema.CONCEPT_COLUMNS))
+        writer.write("targets/part-00000.parquet", pa.table(columns, schema=schema.target_columns(labels, 8)))
+        writer.write(
+            schema.part(schema.CONCEPTS, 0), pa.Table.from_pylist(concept_rows, schema=schema.CONCEPT_COLUMNS)
+        )
         manifest = {
             "dataset": "tiny", "split": prefix, "rows": images, "labels": list(labels),
             "fit": {"split": "train", "captions": 16}, "similarity": {"fit_p95": 0.5}, "factors": {"dense": 8},

@@ -68,6 +68,12 @@ def test_mentions_are_linked_named_and_negated_with_exact_offsets(extractor: Sci
     assert all(caption[m.start : m.end] == m.text for m in mentions)
 
 
+def test_a_cui_that_umls_has_retired_is_given_as_its_successor(pipeline: Any, knowledge_base: Path) -> None:
+    ontology = FakeOntology([FakeConcept("C7777777", "Liver today", "organ")], {"C0023884": "C7777777"})
+    ((found,),) = ScispacyExtractor(ontology, pipeline, knowledge_base).extract(["Liver."])
+    assert (found.cui, found.name) == ("C7777777", "Liver today")
+
+
 def test_abbreviations_are_resolved_to_the_long_form_that_the_caption_defines(
     extractor: ScispacyExtractor,
 ) -> None:

@@ -166,11 +166,12 @@ def _remove_image(world: Path) -> list[str]:
 
 
 def _escape_root(world: Path) -> list[str]:
-    table = pa.parquet.read_table(world / "train" / "targets-00000.parquet")
+    table = pa.parquet.read_table(world / "train" / "targets/part-00000.parquet")
     paths = ["../outside.png", *table["image_path"].to_pylist()[1:]]
     position = table.schema.get_field_index("image_path")
     pa.parquet.write_table(
-        table.set_column(position, "image_path", pa.array(paths)), world / "train" / "targets-00000.parquet"
+        table.set_column(position, "image_path", pa.array(paths)),
+        world / "train" / "targets/part-00000.parquet",
     )
     return []
 
