@@ -22,6 +22,7 @@ COMMANDS = {
     "Data": {
         "datasets": ("pipelines.commands:datasets", "the data sets that have a manifest"),
         "check": ("pipelines.commands:check", "what of a data set is here, what is missing, where to get it"),
+        "prepare": ("pipelines.commands:prepare", "files in use from the files that are published (VQA-RAD)"),
         "demo-data": ("pipelines.commands:demo_data", "draw the embedded demo data"),
         "folds": ("pipelines.commands:folds", "cross-validation folds by whole cases"),
         "leakage": ("training.leakage.command:command", "what a test part shares with training or pre-training"),

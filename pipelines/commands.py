@@ -67,6 +67,24 @@ def _check(options: argparse.Namespace) -> None:
     refuse_unusable(found)
 
 
+def prepare(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets prepare`."""
+    parser.description = (
+        "Write the files in use from those that are published (VQA-RAD), and check the counts."
+    )
+    parser.add_argument("dataset", help=DATASET)
+    parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
+    parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: the data root)")
+    return _prepare
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from pipelines.prepare import prepare_data_set
+
+    for line in prepare_data_set(options.dataset, options.data_root, options.out):
+        _say(line)
+
+
 def demo_data(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets demo-data`."""
     parser.description = "Draw the embedded demo data: images of simple shapes, captions, labels and cases."
