@@ -57,7 +57,7 @@ def check(parser: argparse.ArgumentParser) -> Work:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from pipelines.check import check_data_set, check_lines, refuse_unusable
+    from pipelines.check.data_set import check_data_set, check_lines, refuse_unusable
 
     found = check_data_set(options.dataset, options.data_root)
     if options.json:
