@@ -48,22 +48,26 @@ def prepare_run(config: TrainConfig) -> Prepared:
         KGTargetsError: the configuration, a store or the images are not usable.
     """
     root = Path(config.data.data_root)
-    names = [config.data.train_store, *([config.data.dev_store] if config.data.dev_store else [])]
-    splits = [Split(store, open_source(root, store)) for store in map(TargetStore.open, names)]
-    fingerprints = [text for split in splits for text in (split.store.fingerprint, split.source.digest())]
+    names = {"train": config.data.train_store} | (
+        {"dev": config.data.dev_store} if config.data.dev_store else {}
+    )
+    stores = {name: TargetStore.open(folder) for name, folder in names.items()}
+    splits = {name: Split(store, open_source(root, store)) for name, store in stores.items()}
+    fingerprints = dict[str, str]()
+    for name, split in splits.items():
+        fingerprints[f"data.{name}_store"] = split.store.fingerprint
+        fingerprints[f"the images of data.{name}_store"] = split.source.digest()
 
     def build(accelerator: Accelerator) -> NBClipRun:
         check_precision(config.model.precision, accelerator.device.type)
         bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
         clip = build_clip(config.model, logit_bias=bias)
-        return NBClipRun(config, accelerator, clip, splits[0], splits[1] if splits[1:] else None)
+        return NBClipRun(config, accelerator, clip, splits["train"], splits.get("dev"))
 
     return Prepared(
-        fingerprints=[*fingerprints, weights_digest(config.model)],
+        fingerprints=fingerprints | {"the model's local weights": weights_digest(config.model)},
         precision=config.model.precision,
-        data_metadata=lambda: {
-            name: describe_data(split.store) for name, split in zip(("train", "dev"), splits, strict=False)
-        },
+        data_metadata=lambda: {name: describe_data(store) for name, store in stores.items()},
         build=build,
     )
 

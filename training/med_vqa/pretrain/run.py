@@ -54,13 +54,13 @@ def prepare_run(config: PretrainConfig) -> Prepared:
         return PretrainRun(config, accelerator, vqa, store, images, exclusions, labels)
 
     return Prepared(
-        fingerprints=[
-            store.fingerprint,
-            images.digest(),
-            json_sha256(exclusions.found),
-            *(source.digest for source in labels),
-            *initial_digests(config.model),
-        ],
+        fingerprints={
+            "data.store": store.fingerprint,
+            "the images of data.store": images.digest(),
+            "data.exclude": json_sha256(exclusions.found),
+            **{f"soft_labels {number}": source.digest for number, source in enumerate(labels, 1)},
+            **initial_digests(config.model),
+        },
         precision=config.model.precision,
         data_metadata=partial(_describe, store, exclusions, labels),
         build=build,
