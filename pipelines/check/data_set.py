@@ -168,8 +168,8 @@ def _shared(rows: Mapping[str, RowCounts]) -> list[dict[str, Any]]:
             continue
         folds = "" if images else f", or split by whole cases (kg-targets folds --test {one},{other})"
         remark = (
-            f"{one} and {other} share {cases:,} cases and {images:,} image ids: what was learnt in one is no news in the "
-            f"other; leave the cases out of one of them (kg-targets build --exclude FILE, a group_id a line){folds}"
+            f"{one} and {other} share {cases:,} cases and {images:,} image ids: what was learnt in one is no news in "
+            f"the other; leave the cases out of one of them (kg-targets build --exclude FILE, a group_id a line){folds}"
         )
         found.append({"splits": [one, other], "cases": cases, "images": images, "remark": remark})
     return found
