@@ -101,7 +101,7 @@ class NBClipRun(Task[Step]):
         # Data.
         load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
         share = rows_of_share(train.store.cases, data.case_share)
-        self.images = load(train.store, train.source, rows=share)
+        self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
         self.sampler = make_sampler(
             data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes,
@@ -190,6 +190,8 @@ class NBClipRun(Task[Step]):
         return {
             "images": len(self.images),
             "broken_images": len(set(gather_object(self.images.broken))),
+            "long_captions": self.images.captions.longer,
+            "captions_truncated": self.images.captions.truncated,
         }
 
     def introduction(self) -> str:
@@ -198,9 +200,11 @@ class NBClipRun(Task[Step]):
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
         skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
+        long = f"\n{self.images.captions}" if self.images.captions.longer else ""
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
+            f"{long}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The data of a fine-tuning: questions and answers as tokens, in batches of about one length, and their images."""
+"""The data of a fine-tuning run: questions and answers as tokens, in batches of about one length, and their images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

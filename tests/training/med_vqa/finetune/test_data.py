@@ -1,4 +1,4 @@
-"""What a fine-tuning learns from: the training questions alone, with all images that can be read, of any kind."""
+"""What a fine-tuning run learns from: the training questions alone, with all images that can be read, of any kind."""
 
 from collections.abc import Callable
 from pathlib import Path
