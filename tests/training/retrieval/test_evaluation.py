@@ -194,7 +194,7 @@ def test_a_query_finds_its_sibling_only_if_images_are_excluded_instead_of_cases(
             ("--draws=x",),
             "argument --draws: invalid int value: 'x': see kg-targets evaluate retrieval --help",
         ),
-        (("--unknown=1",), "unrecognized arguments: --unknown=1"),
+        (("--unknown=1",), "unrecognized arguments: --unknown: see kg-targets evaluate retrieval --help"),
     ],
 )
 def test_wrong_options_are_one_line_before_anything_is_encoded(
