@@ -20,8 +20,8 @@ from kg_targets.losses.policies import identity_weight
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.clip.config import check_precision
-from training.clip.load import Clip, build_clip, write_model_folder
-from training.clip.pretrained import weights_digest
+from training.clip.load import Clip, build_clip, model_config, write_model_folder
+from training.clip.pretrained import check_named_weights, weights_digest
 from training.data.dataset import Batch, CaptionedImages, rows_of_share
 from training.data.loader import Loader
 from training.data.metadata import describe_data
@@ -47,6 +47,11 @@ def prepare_run(config: TrainConfig) -> Prepared:
     Raises:
         KGTargetsError: the configuration, a store or the images are not usable.
     """
+    if (
+        config.model.image_weights or config.model.text_weights
+    ):  # of another model? before their packages are missed
+        hint = "; training/configs/nb_clip.yaml is for any open_clip model"
+        check_named_weights(config.model, model_config(config.model.name), hint)
     root = Path(config.data.data_root)
     names = {"train": config.data.train_store} | (
         {"dev": config.data.dev_store} if config.data.dev_store else {}
