@@ -89,10 +89,14 @@ class RowCounts:
             self._truncated = sum(len(encode(caption)) + 2 > CONTEXT for caption in self._sample)
         return {"truncated_captions": self._truncated, "captions_tokenized": len(self._sample)}
 
-    def remarks(self) -> list[str]:
-        """Lines for a person: what was noticed and what to do about it."""
+    def remarks(self, cases_given: bool = False) -> list[str]:
+        """Lines for a person: what was noticed and what to do about it.
+
+        Args:
+            cases_given: a column names the case.
+        """
         lines, repeated, files = [], self.repeated_captions, _repeated(self._paths)
-        if self.rows > 1 and self.cases == self.rows:
+        if self.rows > 1 and self.cases == self.rows and not cases_given:
             lines.append(
                 "every image is a case of its own: where several are of one patient or article, give group_id, or they "
                 "are negatives of each other and get into several splits and folds"
