@@ -279,11 +279,12 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.ontology import load_ontology
     from pipelines.audit.concepts import gold_evaluation, gold_lines, label_lines, label_report
     from pipelines.build.config import BuildConfig
-    from pipelines.build.extract import make_extractor
+    from pipelines.build.extract import check_extractor, make_extractor
     from training.statistics.intervals import nan_to_null
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
+    check_extractor(options.extractor, options.extractor_options)
     ontology = load_ontology(options.ontology, BuildConfig.cache)
     extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:

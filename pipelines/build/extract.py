@@ -197,6 +197,22 @@ def row_table(records: list[Record]) -> pa.Table:
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
+def check_extractor(name: str, options: str = "") -> None:
+    """Refuse what can be told to be missing without an ontology, before one is read.
+
+    Raises:
+        ConfigError: no extractor has that name, or an option is not ``key=value``.
+        ExtractionError: a package, a model or a file that it needs is not there.
+    """
+    if name not in EXTRACTORS:
+        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    chosen = parse_options(options)
+    if name == "scispacy":
+        from kg_targets.concepts.scispacy import check_installed
+
+        check_installed(**chosen)
+
+
 def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extractor:
     """The extractor of that name as builds use it.
 
@@ -208,8 +224,7 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
         ConfigError: no extractor has that name, or it has no such option.
         ExtractionError: it needs something that is not there.
     """
-    if name not in EXTRACTORS:
-        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    check_extractor(name, options)
     chosen = parse_options(options)
     if "stop_list" in chosen:
         chosen["stop_list"] = StopList.shipped() | StopList.read(str(chosen["stop_list"]))

@@ -64,6 +64,7 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
 
 def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
     """The store of each split, by a scorer of the concepts; statistics are fitted on the first."""
+    extract.check_extractor(config.extractor, config.extractor_options)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
     for line in ontology.report.lines():

@@ -23,6 +23,9 @@ NOT_THE_DATA = (
 )  # fmt: skip
 """Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
 of ``soft_labels``."""
+AS_BEFORE = {"long_captions": "truncate"}
+"""Fields of ``data`` that are newer than version 0.2.0, to the value that does what was done before: the key of a run
+with it is what it was."""
 ABSENT = "absent"
 
 
@@ -48,8 +51,9 @@ def _content(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = asdict(config)
     for name in NOT_THE_RESULT:
         del content[name]
-    for name in NOT_THE_DATA:
-        content["data"].pop(name, None)
+    data = content["data"]
+    for name in (*NOT_THE_DATA, *(name for name, value in AS_BEFORE.items() if data.get(name) == value)):
+        data.pop(name, None)
     content.get("model", {}).pop("init_from", None)
     for labels in content.get("soft_labels", ()):
         labels.pop("store")

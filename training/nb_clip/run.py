@@ -20,8 +20,8 @@ from kg_targets.losses.policies import identity_weight
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from training.clip.config import check_precision
-from training.clip.load import Clip, build_clip, write_model_folder
-from training.clip.pretrained import weights_digest
+from training.clip.load import Clip, build_clip, model_config, write_model_folder
+from training.clip.pretrained import check_named_weights, weights_digest
 from training.data.dataset import Batch, CaptionedImages, rows_of_share
 from training.data.loader import Loader
 from training.data.metadata import describe_data
@@ -47,6 +47,11 @@ def prepare_run(config: TrainConfig) -> Prepared:
     Raises:
         KGTargetsError: the configuration, a store or the images are not usable.
     """
+    if (
+        config.model.image_weights or config.model.text_weights
+    ):  # of another model? before their packages are missed
+        hint = "; training/configs/nb_clip.yaml is for any open_clip model"
+        check_named_weights(config.model, model_config(config.model.name), hint)
     root = Path(config.data.data_root)
     names = {"train": config.data.train_store} | (
         {"dev": config.data.dev_store} if config.data.dev_store else {}
@@ -101,7 +106,7 @@ class NBClipRun(Task[Step]):
         # Data.
         load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
         share = rows_of_share(train.store.cases, data.case_share)
-        self.images = load(train.store, train.source, rows=share)
+        self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
         self.sampler = make_sampler(
             data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes,
@@ -190,6 +195,8 @@ class NBClipRun(Task[Step]):
         return {
             "images": len(self.images),
             "broken_images": len(set(gather_object(self.images.broken))),
+            "long_captions": self.images.captions.longer,
+            "captions_truncated": self.images.captions.truncated,
         }
 
     def introduction(self) -> str:
@@ -198,9 +205,11 @@ class NBClipRun(Task[Step]):
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
         skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
+        long = f"\n{self.images.captions}" if self.images.captions.longer else ""
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
+            f"{long}"
         )
 
 

@@ -192,6 +192,17 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["build", "evaluate concepts"])
+def test_what_an_extractor_lacks_is_said_before_an_ontology_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    extractor = ("--extractor", "scispacy", "--extractor-options", "model=en_core_sci_none")
+    where = ("--data-root", data(tmp_path), "--ontology", f"obo:{tmp_path / 'none.obo'}")
+    code, _, err = run(capsys, *command.split(), "demo", *where, *extractor)
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith("error: extractor scispacy: ") and "run: pip install" in err
+
+
 def test_extractor_options_reach_the_extractor_and_wrong_ones_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,13 @@ def test_run_key_counts_threads_as_resolved_and_data_as_given() -> None:
     assert run_key(configure(), ["store", "others"], 2) != plain
 
 
+def test_fields_newer_than_the_key_leave_it_as_it_was_unless_they_do_something() -> None:
+    key = "37f2da2d3b8e443168ea99a5bd6b9aeb5af2e8d923f9f56b7d584b3ddb39e5d9"  # by version 0.2.0
+    assert run_key(configure(), ["store"], 1) == key
+    assert run_key(configure("--data.long_captions=truncate"), ["store"], 1) == key
+    assert run_key(configure("--data.long_captions=sentences"), ["store"], 1) != key
+
+
 def test_a_key_tells_its_number_of_threads_where_all_else_is_the_same() -> None:
     key = run_key(configure(), ["store"], 96)
     assert threads_by_key(key, configure("--threads=4"), ["store"]) == 96

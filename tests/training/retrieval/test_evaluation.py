@@ -16,6 +16,7 @@ from kg_targets.store import TargetStore
 from tests.processes import kg_targets
 from tests.training.tiny import arguments, write_world
 from training.retrieval import command as evaluation
+from training.retrieval.pictures import Sheet
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
@@ -93,6 +94,34 @@ def test_plain_open_clip_code_gives_the_same_recall_of_captions(world: Path, tmp
     for k in (1, 5, 10):
         measured = result(tmp_path)["runs"]["infonce"]["measures"][f"image→text Recall@{k}"]["mean"]
         assert measured == pytest.approx(np.mean([rank <= k for rank in ranks]), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "ordered_by"),
+    [
+        ((), ("modality", "finding"), "finding"),
+        (("--labels=finding",), ("finding",), "finding"),
+        (("--labels=modality+finding,modality",), ("modality", "finding"), "modality"),
+    ],
+)
+def test_pictures_go_by_the_labels_that_are_asked_for(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    labels: Any,
+    ordered_by: str,
+) -> None:
+    sheets: list[Sheet] = []
+    blocks: list[str | None] = []
+    monkeypatch.setattr(Sheet, "image_to_image", lambda sheet, path: (sheets.append(sheet), path.touch()))
+    monkeypatch.setattr(
+        "training.retrieval.command.target_block",
+        lambda path, store, label, seed: (blocks.append(label), path.touch()),
+    )
+    assert evaluate(world, tmp_path, "--no-recall", *options, runs=("infonce",)) == 0
+    assert sheets[0].labels == labels and f"green: same {', '.join(labels)};" in sheets[0].title
+    assert blocks == [ordered_by]
 
 
 def test_every_direction_variant_and_task_in_one_report(

@@ -119,7 +119,10 @@ class FinetuneRun(Task[Tensor]):
             mode="winner",
         )
         language = self.split.language
-        right = [best.text in accepted_answers(share[row], language) for row, (best,) in found]
+        right = []
+        for row, (best,) in found:
+            right.append(best.text in accepted_answers(share[row], language))
+            self.scored = f"{len(right):,} of {len(share):,} questions"
         right_of_all: list[bool] = gather_object(right)
         return sum(right_of_all) / len(right_of_all)
 

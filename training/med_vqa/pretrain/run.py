@@ -240,10 +240,11 @@ class PretrainRun(Task[Step]):
         ]
         told = "; ".join(note for note in notes if note)
         labels = " + ".join(self._label_names) or "hard labels"
+        long = f"\n{corpus.captions}" if corpus.captions.longer else ""
         return "".join(f"warning: {line}\n" for line in warnings) + (
             f"pre-training {config.model.preset}, stage {config.stage}, with {labels} on {len(corpus.images):,} images "
             f"of {corpus.store.dataset}{f' ({told})' if told else ''}, {self.total_steps} steps of {self.batch_size}, "
-            f"on {self.accelerator.device} -> {config.output}"
+            f"on {self.accelerator.device} -> {config.output}{long}"
         )
 
 
