@@ -66,7 +66,7 @@ def test_kaggles_two_tables_and_one_table_are_read(tmp_path: Path) -> None:
         "uid,MeSH,Problems,image,indication,comparison,findings,impression\n"
         "1,Cardiomegaly/borderline;Opacity,x,x,x,x,Large heart.,\n2,normal,x,x,x,x,Clear.,Normal.\n"
     )
-    with pytest.raises(ManifestError, match="indiana_projections.csv does not exist"):
+    with pytest.raises(ManifestError, match=r"indiana_projections\.csv does not exist"):
         read("iu_xray", "all", tmp_path)
     projections = "uid,filename,projection\n1,1_IM-1.dcm.png,Frontal\n1,1_IM-2.dcm.png,Lateral\n"
     (tmp_path / "indiana_projections.csv").write_text(projections)
