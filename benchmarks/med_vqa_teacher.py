@@ -37,7 +37,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before nump
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from engine import Silent
+from engine import SILENT
 from machine import Times, command, head, interleaved, median_ms, ratio, report
 from safetensors.torch import save_file
 from steps import PACKAGES
@@ -51,13 +51,10 @@ from pipelines.build.recipe import build_data_set
 from pipelines.demo import write_demo
 from training.arguments import read_config
 from training.clip.load import load_clip
-from training.data.dataset import Batch
 from training.engine.loop import Loop
 from training.engine.session import be_deterministic
-from training.med_vqa.model.transport import inner_tokens, transport_loss
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainLossConfig
-from training.med_vqa.pretrain.losses import matching_loss
-from training.med_vqa.pretrain.model import PretrainingModel, length_groups
+from training.med_vqa.pretrain.model import PretrainingModel
 from training.med_vqa.pretrain.run import PretrainRun, Step, prepare_run
 from training.med_vqa.pretrain.soft_labels import LabelBuilder
 
@@ -144,7 +141,6 @@ class Steps:
         self.labels: LabelBuilder = task.labels
         self._per_block, self._done = per_block, Semaphore(0)
         self._loop: Loop[Step] = Loop(config, accelerator, self.run, "unused")
-        self._tracker: Any = Silent()
         self._drawn = torch.Generator().manual_seed(0)
         epoch = task.loader.epoch
 
@@ -162,8 +158,7 @@ class Steps:
     @property
     def model(self) -> PretrainingModel:
         """The model in training."""
-        model: PretrainingModel = self.run.accelerator.unwrap_model(self.run.model)
-        return model
+        return self.run.accelerator.unwrap_model(self.run.model)
 
     def block(self) -> None:
         """So many steps, and the labels of the one after them."""
@@ -171,7 +166,7 @@ class Steps:
         for _ in range(self._per_block):
             batch = next(self._batches)
             self._loop.progress.step += 1
-            self._loop._step(batch, self._tracker)
+            self._loop._step(batch, SILENT)
         for _ in range(self._per_block + first):
             self._done.acquire()
 
@@ -240,11 +235,11 @@ def stage_one(
 def stage_two(
     world: World, soft_labels: str, accelerator: Accelerator, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One run's steps with and without a term, and the terms alone, in turns."""
+    """One run's steps with and without a term, in turns."""
     batch, start = {"data.batch_size": max(2, options.batch // 2)}, world.folder / "one"
     start.mkdir()
     Steps(world.config(ONE, soft_labels, **batch), accelerator).run.save(start)
-    config = world.config(TWO, soft_labels, **batch, **{"model.start": start / "checkpoint"})
+    config = world.config(TWO, soft_labels, **batch, **{"model.init_from": start / "checkpoint"})
     steps = Steps(config, accelerator, options.steps)
     both = config.loss
     weights = {
@@ -261,67 +256,12 @@ def stage_two(
 
         return block
 
-    parts = {name: often(part, options.steps) for name, part in parts_of(steps).items()}
-    times = interleaved(
-        {name: lane(loss) for name, loss in weights.items()} | parts, options.repeats, warmup=1
-    )
+    times = interleaved({name: lane(loss) for name, loss in weights.items()}, options.repeats, warmup=1)
     steps.close()
     return {
         "batch": config.data.batch_size,
         "step_ms": step_ms(times, options.steps),
         **{f"both_to_{name}": ratio(times, "both", name) for name in weights if name != "both"},
-        "share_of_the_step": {name: ratio(times, name, "both") for name in parts},
-    }
-
-
-def parts_of(steps: Steps) -> dict[str, Callable[[], None]]:
-    """The terms of stage two alone, on one batch of a run as it is after its towers."""
-    run, model, rows = steps.run, steps.model, steps.rows()
-    autocast, device = run.accelerator.autocast, run.accelerator.device
-    ids, mask = (part.to(device) for part in run.corpus.texts.batch(run.corpus.positions(rows)))
-    nothing = torch.zeros(len(rows), 0)
-    images = run.views(Batch(rows, nothing, nothing), 1, 0, None)["image_tokens"][0]
-    with torch.no_grad(), autocast():
-        words = model.words(ids, mask).float()
-    generator = torch.Generator().manual_seed(0)
-    text, places = (
-        torch.randn(*mask.shape[:1], many, model.vqa.config.hidden_size, generator=generator)
-        .to(device)
-        .requires_grad_()
-        for many in (mask.shape[1], images.shape[1] - 1)
-    )
-
-    def transport() -> None:
-        """The loss of all true pairs and its gradient, in groups of about one length as in a step."""
-        loss, inner = model.loss, inner_tokens(mask)
-        settings = {"beta": loss.beta, "outer": loss.outer, "inner": loss.inner}
-        found = [
-            transport_loss(text[index, :longest], places[index], inner[index, :longest], **settings)
-            for index, longest in length_groups(mask)
-        ]
-        if torch.is_grad_enabled():
-            torch.autograd.grad(torch.stack(found).sum(), [text, places])
-
-    def fusing(times: int) -> None:
-        """True pairs, and with 3 as many wrong ones again twice, through co-attention and matching loss, and back."""
-        own = torch.arange(len(words), device=device)
-        texts, seen = own.repeat(times), torch.cat([own.roll(shift) for shift in range(times)])
-        labels, losses = (texts == seen).long(), []
-        with autocast():
-            for index, longest in length_groups(mask[texts]):
-                chosen = texts[index]
-                _, _, logits = model.fuse(
-                    words[chosen, :longest], mask[chosen, :longest], images[seen[index]]
-                )
-                losses.append(matching_loss(logits, labels[index], float(len(texts))))
-        learn = [value for value in model.vqa.co_attention.parameters() if value.requires_grad]
-        torch.autograd.grad(torch.stack(losses).sum(), learn)
-
-    return {
-        "transport": transport,
-        "transport_without_gradient": torch.no_grad()(transport),
-        "fusing_all_pairs": lambda: fusing(3),
-        "fusing_true_pairs": lambda: fusing(1),
     }
 
 

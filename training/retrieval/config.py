@@ -1,7 +1,6 @@
 """Configuration of an evaluation: measures and protocol, and the command line's options for them."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.errors import ConfigError
 from training.retrieval.concepts import VARIANTS
 
@@ -89,8 +88,7 @@ class EvalConfig:
     """Seed of bootstrap, sign flips and shown queries, >= 0."""
 
     def __post_init__(self) -> None:
-        for name, low in (("queries", 1), ("draws", 1), ("max_broken", 0), ("seed", 0)):
-            within(f"--{name.replace('_', '-')}", getattr(self, name), low, None)
+        all_within("--", self, queries=(1, None), draws=(1, None), max_broken=(0, None), seed=(0, None))
         for option, values, choices in (
             ("--direction", self.directions, DIRECTIONS),
             ("--features", self.features, FEATURES),
@@ -181,7 +179,9 @@ def read_config(options: argparse.Namespace) -> EvalConfig:
     """
     given = {field.name: getattr(options, field.name) for field in fields(EvalConfig)}
     for name in ("directions", "features", "cui_variants", "labels", "zero_shot", "semantic_recall"):
-        given[name] = _several(given[name])
+        if given[name] is not None:  # repeated or comma-separated
+            values = (value.strip() for text in given[name] for value in text.split(","))
+            given[name] = tuple(dict.fromkeys(values))
     given["semantic_recall"] = tuple(map(_threshold, given["semantic_recall"] or ()))
     given["zero_shot"] = tuple(name.removeprefix("label=") for name in given["zero_shot"] or ())
     for name, read in (("templates", read_templates), ("prompts", read_prompts)):
@@ -194,13 +194,6 @@ def _threshold(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise ConfigError(f"--semantic-recall: {text!r} is not a number in (0, 1]") from error
-
-
-def _several(given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Values of an option that is repeated or comma-separated, each once, in their order; None if not given."""
-    if given is None:
-        return None
-    return tuple(dict.fromkeys(value.strip() for text in given for value in text.split(",")))
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
