@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kg_targets.manifest.folds import FoldConfig
-from pipelines.experiments.grid import GRIDS, as_arguments, paper, training_config
+from pipelines.experiments.grid import as_arguments, paper, training_config
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part
 from pipelines.experiments.retrieval_grid import Official, RetrievalGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
@@ -373,24 +373,3 @@ def test_a_stop_while_libraries_are_loaded_is_obeyed(
     assert main([written(BASES[kind]()), "--out", "out"]) == 130
     assert capsys.readouterr().err == "stopped by SIGINT: the same command continues\n"
     assert not Path("out").exists()
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize(
-    ("target", "given", "expected"),
-    [
-        ("tables", ["DATASET=medpix"], "tables medpix"),
-        ("tables", ["DATASET=medpix", "OUT=here"], "tables medpix --out here"),
-        ("vqa", ["GRID=rad"], "tables rad"),
-        ("table5", ["OUT=here", "JOBS=1"], "tables vqa_table5 --out here --jobs 1"),
-        ("fig6", [], "tables vqa_fig6"),
-    ],
-)
-def test_make_passes_a_given_folder_on(target: str, given: list[str], expected: str) -> None:
-    inherited = ("OUT", "GRID", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    environment = {name: value for name, value in os.environ.items() if name not in inherited}
-    made = subprocess.run(
-        ["make", "-n", target, *given],
-        cwd=GRIDS.parents[1], env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert " ".join(made.stdout.splitlines()[-1].split()).endswith(expected)
