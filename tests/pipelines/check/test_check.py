@@ -140,3 +140,13 @@ def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
     (root / "test.csv").unlink()
     assert main([*command, str(root)]) == 2
     assert "nothing usable" in capsys.readouterr().err
+
+
+def test_parts_that_ask_about_the_same_images_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"qid": 1, "q_lang": "en", "question": "Where?", "answer": "x", "answer_type": "OPEN"}
+    for name, image in (("train", "x1"), ("validate", "x2"), ("test", "x1")):
+        (tmp_path / f"{name}.json").write_text(json.dumps([row | {"img_name": f"{image}/source.jpg"}]))
+    assert main(["check", "slake_en", "--data-root", str(tmp_path)]) == 0
+    assert "train and test ask about 1 of the same images" in capsys.readouterr().out
