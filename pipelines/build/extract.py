@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
+from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
@@ -123,6 +124,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     """Write the mentions and the staged rows of one shard."""
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
+    found = [_placed(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
     schema.write_parquet(
@@ -147,6 +149,20 @@ def extract_shard(shard: ShardInput) -> ShardResult:
 def staged_file(index: int) -> str:
     """Name of a shard's records between the two stages; removed before the store is shown."""
     return f"staged-{index:05d}{schema.SUFFIX}"
+
+
+def _placed(mentions: list[Mention], record: Record) -> list[Mention]:
+    """The mentions, shipped CUIs at the places in the caption that the data set gives for them."""
+    places = {cui: place for cui, place in zip(record.cuis, record.places, strict=False) if place[0] >= 0}
+    if not places:
+        return mentions
+    moved = []
+    for mention in mentions:
+        if not mention.located and mention.cui in places:
+            start, end = places[mention.cui]
+            mention = replace(mention, start=start, end=end, text=record.caption[start:end])
+        moved.append(mention)
+    return sorted(moved, key=reading_order)
 
 
 def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:

@@ -117,7 +117,7 @@ def _captions(
         images.add(record.image_path)
     rows[split] = counts
     found = images.found(lambda: ((one.image_id, one.image_path) for one in manifest.records(split, root)))
-    remarks += [*images.remarks(), *counts.remarks(), *report.lines()]
+    remarks += [*images.remarks(), *counts.remarks("group_id" in report.used), *report.lines()]
     for role, named in spec.files_of("captions").items():
         if not present_files(root, named):
             remarks.append(f"optional file {role} is not present ({' or '.join(alternatives(named))})")

@@ -50,6 +50,10 @@ class ShardedSource(ImageSource):
             raise DataError(f"{root} holds no {self.suffix} file: give another data root")
         self._folder = root.parent if root.is_file() else root
 
+    def relative(self, number: int) -> str:
+        """Path of a file relative to the data root, with slashes."""
+        return Path(os.path.relpath(self.shards[number], self._folder)).as_posix()
+
     def match_rows(self, keys: Sequence[Key], paths: Sequence[str]) -> None:
         """The entries by the first key that finds any row; entries of no row belong to other splits and are left aside.
 
@@ -101,7 +105,7 @@ class ShardedSource(ImageSource):
 
     def digest(self) -> str:
         """sha256 over names and sizes of the files and their content, or above a limit the ends of it."""
-        names = [os.path.relpath(path, self._folder) for path in self.shards]
+        names = [self.relative(number) for number in range(len(self.shards))]
         return image_digest(self._folder, names, ends=HASHED_ENDS)
 
     def _missing(self, rows: NDArray[np.int64]) -> str:
