@@ -103,6 +103,9 @@ def refuse_unusable(found: Mapping[str, Any]) -> None:
         DataError: none can.
     """
     if all("error" in part for part in found["splits"].values()):
+        broken = [f"{split}: {part['error']}" for split, part in found["splits"].items() if part["present"]]
+        if broken:
+            raise DataError(broken[0])
         raise DataError(
             f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
         )
