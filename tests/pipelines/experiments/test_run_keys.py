@@ -28,7 +28,11 @@ def test_finished_runs_of_a_shipped_grid_stay_known(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = plan_of(read_grid(name), Path("out"), 1, 1)
-    keys = {f"{job.stage}/{job.name}": run_key(job.config(), [], 1) for job in plan.runs(plan.stages)}
+    # Recorded when a fold's folders still had another name, which is no part of a run's own key.
+    keys = {
+        f"{job.stage}/{job.name}".replace("-fold", "-cut"): run_key(job.config(), [], 1)
+        for job in plan.runs(plan.stages)
+    }
     assert (len(keys), json_sha256(keys)[:16]) == KEYS[name]
 
 
