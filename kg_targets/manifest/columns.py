@@ -16,25 +16,19 @@ from typing import Any, NamedTuple
 from kg_targets.errors import ManifestError, printable
 from kg_targets.manifest.files import shortened
 from kg_targets.manifest.images import without_ending
-from kg_targets.manifest.parquet import IN_FILE
+from kg_targets.manifest.parquet import IN_FILE, PATH
 from kg_targets.manifest.record import ReadReport, ReadRequest, Record
 
 FIELDS = ("filepath", "caption", "image_id", "group_id", "licence", "cuis")
 OTHER_NAMES = {
     "filepath": (
-        "file_name",
-        "filename",
-        "file_path",
-        "image_path",
-        "img_path",
-        "image_file",
-        "path",
-        "image",
+        "file_name", "filename", "file_path", "image_path", "img_path", "image_file", "path", "image",
+        f"image{PATH}",
     ),
     "caption": ("text", "report"),
     "licence": ("license",),
     "cuis": ("cui", "umls_meta_info"),
-}
+}  # fmt: skip
 """Other names by which a column is taken for a field, most wanted first."""
 LABELS, IGNORE, CASE_PATTERN = "labels", "ignore", "case_pattern"
 """Options: columns that are labels; columns that are passed over on purpose; regular expression for the case in
