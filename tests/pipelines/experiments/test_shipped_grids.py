@@ -54,7 +54,7 @@ def test_every_shipped_grid_prints_its_jobs(name: str, capsys: pytest.CaptureFix
     assert main([name, "--dry-run"]) == 0
     counts = re.findall(r"^# (\w+).*: (\d+)$", printed := capsys.readouterr().out, re.MULTILINE)
     assert sum(int(count) for _, count in counts) == len(printed.splitlines()) - len(counts)
-    assert {"stores", "report"} <= {stage for stage, _ in counts}
+    assert "report" in {stage for stage, _ in counts}
     assert printed.count("training/run.py --config") >= 2  # two rows at least
 
 
