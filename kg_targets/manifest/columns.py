@@ -294,7 +294,7 @@ def plain_text(value: Any, between: str = " ") -> str:
 
 
 def concepts_of(value: Any, caption: str = "") -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """CUIs, and their places in the caption, of ``"C1|C2"``, a list of CUIs, or objects with CUI and offsets.
+    """CUIs, and their places in the caption, of ``"C1|C2@3-9"``, a list of CUIs, or objects with CUI and offsets.
 
     MedConcept-23M counts offsets in a text with blanks around punctuation: where its ``tokens`` are not at the offsets,
     the nearest place where they are is taken.
@@ -305,7 +305,12 @@ def concepts_of(value: Any, caption: str = "") -> tuple[tuple[str, ...], tuple[t
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        return tuple(filter(None, re.split(r"[|;,\s]+", plain_text(value)))), ()
+        parts = [part.partition("@") for part in re.split(r"[|;,\s]+", plain_text(value)) if part]
+        spans = [re.fullmatch(r"(\d+)-(\d+)", place) for _, _, place in parts]
+        value = [
+            {"cui": cui, **({"start": int(span[1]), "end": int(span[2])} if span else {})}
+            for (cui, _, _), span in zip(parts, spans, strict=True)
+        ]
     cuis, places = [], []
     for part in value:
         fields = part if isinstance(part, Mapping) else {"cui": part}
@@ -326,3 +331,12 @@ def _place(fields: Mapping[str, Any], caption: str) -> tuple[int, int]:
     pattern = r"\s*".join(re.escape(str(token)) for token in tokens)
     found = [match.span() for match in re.finditer(pattern, caption, re.IGNORECASE)]
     return min(found, key=lambda span: (abs(span[0] - start), span), default=NO_PLACE)
+
+
+def concepts_text(cuis: Sequence[str], places: Sequence[tuple[int, int]]) -> str:
+    """The text of which ``concepts_of`` makes these concepts."""
+    spans = places or [NO_PLACE] * len(cuis)
+    return "|".join(
+        cui if place == NO_PLACE else f"{cui}@{place[0]}-{place[1]}"
+        for cui, place in zip(cuis, spans, strict=True)
+    )

@@ -227,6 +227,16 @@ def test_nested_concepts_with_offsets_become_mentions_at_their_places(tmp_path: 
     ]  # fmt: skip
 
 
+def test_folds_keep_the_places_of_concepts(tmp_path: Path) -> None:
+    rows = [MEDCONCEPT | {"image": f"{n}.jpg", "pmc": str(n)} for n in range(4)]
+    (tmp_path / "meta.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folds = ["folds", "medconcept_23m", "--data-root", str(tmp_path), "--test", "all", "--folds", "2"]
+    assert main([*folds, "--out", str(tmp_path / "folds")]) == 0
+    fold = tmp_path / "folds" / "fold0"
+    (record, _) = Manifest.load(fold / "manifest.yaml").records("test", fold)
+    assert record.places == ((0, 2), (18, 34), (-1, -1)) and record.cuis[1] == "C0032227"
+
+
 def test_a_pattern_finds_the_case_in_the_name_of_the_image(tmp_path: Path) -> None:
     rows = [{"image": f"PMC21231{n // 2}_Fig{n}.jpg", "caption": "CT"} for n in range(4)] + [
         {"image": "x.jpg", "caption": ""}
