@@ -42,7 +42,8 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     if config.scorer != TEACHER:
         fit_split = _fit_split(config.fit_split, manifest, root, names, say)
         names = [fit_split, *(name for name in names if name != fit_split)]
-    splits = [Split(manifest, name, root, config.licence_set, excluded) for name in names]
+    licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
+    splits = [Split(manifest, name, root, licences or None, excluded) for name in names]
     if config.scorer == TEACHER:
         from pipelines.build.teacher import teacher_stores  # which loads torch
 
@@ -102,7 +103,8 @@ def _build_store(
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations)
+            relations = ("is_a", "part_of") if config.part_of else ("is_a",)
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             data = ScoringInput(

@@ -20,11 +20,11 @@ from training.engine.checkpoint import METRICS
 from training.folders import whole_file, write_text
 from training.rendering import render
 from training.statistics.intervals import Interval
-from training.statistics.paired_tests import flips_for, holm
+from training.statistics.paired_tests import Difference, flips_for, holm
 from training.vqa import comparison
 from training.vqa.compare import as_json, as_markdown
 from training.vqa.predictions import MAJORITY, read_predictions
-from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differences
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, differences
 
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""
@@ -206,13 +206,9 @@ def _training_runs(runs: Sequence[Path], *stages: Sequence[Path]) -> dict[str, A
         parameters = int(json.loads((runs[0] / METRICS).read_text(encoding="utf-8"))["parameters"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         parameters = None
-    seconds, *before = map(_median_seconds, (runs, *stages))
+    timed = [[one["seconds"] for one in map(timing, part) if one is not None] for part in (runs, *stages)]
+    seconds, *before = [median(found) if found else None for found in timed]
     return {"parameters": parameters, "runs": len(runs), "seconds": seconds, "pretraining": before}
-
-
-def _median_seconds(runs: Sequence[Path]) -> float | None:
-    seconds = [timed["seconds"] for timed in map(timing, runs) if timed is not None]
-    return median(seconds) if seconds else None
 
 
 def _model(table: comparison.Table, row: Row) -> comparison.Row | None:

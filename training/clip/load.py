@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from training.folders import write_json
 from training.weights import LOAD_ERRORS, explain, quiet_loading, saved_weights
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
+open_clip.add_model_config(MODEL_CONFIGS)
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 HF_CONFIG = "config.json"
 
@@ -166,7 +166,6 @@ def model_config(name: str) -> dict[str, Any]:
         ConfigError: there is no such architecture.
         CheckpointError: a ``local-dir:`` folder is not a model.
     """
-    _register_model_configs()
     if name.startswith("local-dir:"):
         return _folder_config(Path(name.removeprefix("local-dir:")))
     try:
@@ -178,11 +177,6 @@ def model_config(name: str) -> dict[str, Any]:
         shipped = ", ".join(sorted(path.stem for path in MODEL_CONFIGS.glob("*.json")))
         raise ConfigError(f'model.name: open_clip has no architecture "{name}"; shipped here: {shipped}')
     return dict(config)
-
-
-@cache
-def _register_model_configs() -> None:
-    open_clip.add_model_config(MODEL_CONFIGS)
 
 
 def _folder_config(folder: Path) -> dict[str, Any]:

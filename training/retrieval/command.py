@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.store import TargetStore
-from training.command import Work, add_json
+from training.command import Work, add_json, write_line
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
@@ -76,7 +76,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if is_current(out, key):
         _report(out, f"{out}: up to date\n", options.json)
         return
-    data, results = evaluate_runs(store, source, groups, plan, say=_say)
+    data, results = evaluate_runs(store, source, groups, plan, say=write_line)
     report = report_of(data, results, plan)
     writers = {
         MARKDOWN: lambda path: path.write_text(as_markdown(report), encoding="utf-8"),
@@ -91,10 +91,6 @@ def evaluate(options: argparse.Namespace) -> None:
 def _report(out: Path, state: str, as_json: bool) -> None:
     text = (out / (RESULT if as_json else TABLE)).read_text(encoding="utf-8")
     sys.stdout.write(text if as_json else text + state)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def pictures(

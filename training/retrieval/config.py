@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.errors import ConfigError
 from training.retrieval.concepts import VARIANTS
 
@@ -89,8 +89,7 @@ class EvalConfig:
     """Seed of bootstrap, sign flips and shown queries, >= 0."""
 
     def __post_init__(self) -> None:
-        for name, low in (("queries", 1), ("draws", 1), ("max_broken", 0), ("seed", 0)):
-            within(f"--{name.replace('_', '-')}", getattr(self, name), low, None)
+        all_within("--", self, queries=(1, None), draws=(1, None), max_broken=(0, None), seed=(0, None))
         for option, values, choices in (
             ("--direction", self.directions, DIRECTIONS),
             ("--features", self.features, FEATURES),

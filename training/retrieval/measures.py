@@ -193,7 +193,8 @@ def _named(
     for view in config.views:
         overlaps, precisions = of_view(view)
         found = {cui_name(view, name, k): v for name, scores in overlaps.items() for k, v in scores.items()}
-        found |= {label_name(view, names, k): v for names, s in precisions.items() for k, v in s.items()}
+        by_label = ((f"{view.prefix}{'+'.join(names)} P@", scores) for names, scores in precisions.items())
+        found |= {f"{name}{k}": values for name, scores in by_label for k, values in scores.items()}
         measures |= {name: Scored(values, view.title) for name, values in found.items()}
     for view in PAIR_VIEWS if config.recall else ():
         by_threshold = recalls(view)
@@ -223,11 +224,6 @@ def recall_name(view: View, threshold: float | None, k: int) -> str:
     """Name of Recall@k in a view, ``image→text Recall@5``; with a threshold ``image→text semantic Recall@5 (0.5)``."""
     kind, told = ("", "") if threshold is None else ("semantic ", f" ({threshold:g})")
     return f"{view.prefix}{kind}Recall@{k}{told}"
-
-
-def label_name(view: View, names: tuple[str, ...], k: int) -> str:
-    """Name of P@k over label columns, such as ``modality+organ P@30``."""
-    return f"{view.prefix}{'+'.join(names)} P@{k}"
 
 
 def _codes(data: RetrievalSet, names: tuple[str, ...]) -> NDArray[np.int64]:

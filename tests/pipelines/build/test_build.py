@@ -93,7 +93,7 @@ def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
         (("build", "demo", "--scorer", "magic"), "--scorer magic is not one of"),
         (("build", "demo", "--extractor", "magic"), "--extractor magic is not one of"),
         (("build", "demo", "--ontology", "magic"), "no source magic"),
-        (("build", "demo", "--top-k", "0"), "--top-k must be between"),
+        (("build", "demo", "--top-k", "0"), "--top-k: 0 must be at least 1"),
         (("build", "demo", "--max-hops", "2", "--no-ontology"), "contradict each other"),
         (("verify", "nowhere"), "is not a target store"),
     ],

@@ -38,6 +38,7 @@ class ParquetSource(ShardedSource):
     """
 
     kind = "Parquet files"
+
     suffix = ".parquet"
 
     def __init__(self, root: Path, store: ImageRows) -> None:

@@ -26,6 +26,7 @@ class TarSource(ShardedSource):
     """
 
     kind = "tar shards"
+
     suffix = ".tar"
 
     def __init__(self, root: Path, store: ImageRows) -> None:
