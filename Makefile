@@ -35,7 +35,7 @@ CONFIG := training/configs/nb_clip_demo.yaml
 ROOT_OPTION := $${DATA_ROOT:+--data-root "$$DATA_ROOT"}
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets tables vqa table5 fig6 card bench lint clean
+.PHONY: help setup demo test targets tables vqa table5 table5all fig6 card bench lint clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -97,6 +97,9 @@ vqa: $(INSTALLED) ## Med-VQA tables: GRID=vqa_rad [DATA_ROOT=] [OUT=] [JOBS=] [A
 
 table5: $(INSTALLED) ## Soft labels of different teachers beside AMiF's Table 5: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
 	@$(EXPERIMENT) vqa_table5 $(EXPERIMENT_OPTIONS)
+
+table5all: $(INSTALLED) ## The same on all four data sets of the paper's table, and their mean: [JOBS=] [ARGS=]
+	@for grid in table5_slake table5_path_vqa table5_med_2019 table5; do $(EXPERIMENT) "$$grid" $${JOBS:+--jobs "$$JOBS"} $(ARGS); done
 
 fig6: $(INSTALLED) ## λ of the soft labels as in AMiF's Fig. 6, with its plot: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
 	@$(EXPERIMENT) vqa_fig6 $(EXPERIMENT_OPTIONS)

@@ -14,8 +14,8 @@ BLANKS = '/a b/it\'s "c"'
 """A path as people have them."""
 
 GIVEN_OR_MAKES_OWN = {
-    "DATASET", "SPLIT", "DATA_ROOT", "OUT", "ONTOLOGY", "SCORER", "TEACHER", "EXTRACTOR", "JOBS", "STORE", "GRID", "ARGS",
-    "MAKEFLAGS", "MFLAGS", "MAKELEVEL",
+    "DATASET", "SPLIT", "DATA_ROOT", "OUT", "ONTOLOGY", "SCORER", "TEACHER", "EXTRACTOR", "JOBS", "STORE", "GRID",
+    "ARGS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL",
 }  # fmt: skip
 """A variable of the environment is as good as one on the command line: the tests' own must not be taken."""
 

@@ -16,25 +16,19 @@ from typing import Any, NamedTuple
 from kg_targets.errors import ManifestError, printable
 from kg_targets.manifest.files import shortened
 from kg_targets.manifest.images import without_ending
-from kg_targets.manifest.parquet import IN_FILE
+from kg_targets.manifest.parquet import IN_FILE, PATH
 from kg_targets.manifest.record import ReadReport, ReadRequest, Record
 
 FIELDS = ("filepath", "caption", "image_id", "group_id", "licence", "cuis")
 OTHER_NAMES = {
     "filepath": (
-        "file_name",
-        "filename",
-        "file_path",
-        "image_path",
-        "img_path",
-        "image_file",
-        "path",
-        "image",
+        "file_name", "filename", "file_path", "image_path", "img_path", "image_file", "path", "image",
+        f"image{PATH}",
     ),
     "caption": ("text", "report"),
     "licence": ("license",),
     "cuis": ("cui", "umls_meta_info"),
-}
+}  # fmt: skip
 """Other names by which a column is taken for a field, most wanted first."""
 LABELS, IGNORE, CASE_PATTERN = "labels", "ignore", "case_pattern"
 """Options: columns that are labels; columns that are passed over on purpose; regular expression for the case in
@@ -240,8 +234,9 @@ class _Shape:
 
     def path(self, row: Mapping[str, Any]) -> str:
         """The path that a row gives its image, with slashes; empty where it gives none."""
-        column = self.columns.fields.get("filepath", "")
-        return plain_text(row.get(column) or row.get(IN_FILE)).replace("\\", "/")
+        given = row.get(self.columns.fields.get("filepath", ""))
+        given = given.get("path") if isinstance(given, Mapping) else given
+        return plain_text(given or row.get(IN_FILE)).replace("\\", "/")
 
     def record(self, where: str, row: Mapping[str, Any], with_folders: bool) -> Record | None:
         """The record of a row; ``None``, counted, where it has no image id.
@@ -300,7 +295,7 @@ def plain_text(value: Any, between: str = " ") -> str:
 
 
 def concepts_of(value: Any, caption: str = "") -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """CUIs, and their places in the caption, of ``"C1|C2"``, a list of CUIs, or objects with CUI and offsets.
+    """CUIs, and their places in the caption, of ``"C1|C2@3-9"``, a list of CUIs, or objects with CUI and offsets.
 
     MedConcept-23M counts offsets in a text with blanks around punctuation: where its ``tokens`` are not at the offsets,
     the nearest place where they are is taken.
@@ -311,7 +306,12 @@ def concepts_of(value: Any, caption: str = "") -> tuple[tuple[str, ...], tuple[t
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        return tuple(filter(None, re.split(r"[|;,\s]+", plain_text(value)))), ()
+        parts = [part.partition("@") for part in re.split(r"[|;,\s]+", plain_text(value)) if part]
+        spans = [re.fullmatch(r"(\d+)-(\d+)", place) for _, _, place in parts]
+        value = [
+            {"cui": cui, **({"start": int(span[1]), "end": int(span[2])} if span else {})}
+            for (cui, _, _), span in zip(parts, spans, strict=True)
+        ]
     cuis, places = [], []
     for part in value:
         fields = part if isinstance(part, Mapping) else {"cui": part}
@@ -332,3 +332,12 @@ def _place(fields: Mapping[str, Any], caption: str) -> tuple[int, int]:
     pattern = r"\s*".join(re.escape(str(token)) for token in tokens)
     found = [match.span() for match in re.finditer(pattern, caption, re.IGNORECASE)]
     return min(found, key=lambda span: (abs(span[0] - start), span), default=NO_PLACE)
+
+
+def concepts_text(cuis: Sequence[str], places: Sequence[tuple[int, int]]) -> str:
+    """The text of which ``concepts_of`` makes these concepts."""
+    spans = places or [NO_PLACE] * len(cuis)
+    return "|".join(
+        cui if place == NO_PLACE else f"{cui}@{place[0]}-{place[1]}"
+        for cui, place in zip(cuis, spans, strict=True)
+    )

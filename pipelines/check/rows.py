@@ -99,6 +99,8 @@ class RowCounts:
             cases_given: a column names the case.
         """
         lines, repeated, files = [], self.repeated_captions, _repeated(self._paths)
+        if not self.rows:
+            return ["no row can be used: nothing can be built from it"]
         if self.rows > 1 and self.cases == self.rows and not cases_given:
             lines.append(
                 "every image is a case of its own: where several are of one patient or article, give group_id, or they "

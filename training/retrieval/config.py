@@ -1,6 +1,7 @@
 """Configuration of an evaluation: measures and protocol, and the command line's options for them."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -179,9 +180,7 @@ def read_config(options: argparse.Namespace) -> EvalConfig:
     """
     given = {field.name: getattr(options, field.name) for field in fields(EvalConfig)}
     for name in ("directions", "features", "cui_variants", "labels", "zero_shot", "semantic_recall"):
-        if given[name] is not None:  # repeated or comma-separated
-            values = (value.strip() for text in given[name] for value in text.split(","))
-            given[name] = tuple(dict.fromkeys(values))
+        given[name] = _several(given[name])
     given["semantic_recall"] = tuple(map(_threshold, given["semantic_recall"] or ()))
     given["zero_shot"] = tuple(name.removeprefix("label=") for name in given["zero_shot"] or ())
     for name, read in (("templates", read_templates), ("prompts", read_prompts)):
@@ -194,6 +193,13 @@ def _threshold(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise ConfigError(f"--semantic-recall: {text!r} is not a number in (0, 1]") from error
+
+
+def _several(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Values of an option that is repeated or comma-separated, each once, in their order; None if not given."""
+    if given is None:
+        return None
+    return tuple(dict.fromkeys(value.strip() for text in given for value in text.split(",")))
 
 
 def read_templates(path: Path) -> tuple[str, ...]:

@@ -56,8 +56,13 @@ def _table(path: Path, request: ReadRequest) -> Table:
                 str(path), names, partial(parquet_rows, path, names, place if image else ""), bool(image)
             )
     separator = _separator(request.options.get(SEPARATOR))
+    names = csv_header(path, separator)
+    if len(names) == 1 < len(csv_header(path, None)):
+        raise ManifestError(
+            f"{path}: its header {names[0]!r} is one column with this option separator: drop the option"
+        )
     rows = partial(csv_rows, path, (), separator=separator)
-    return Table(str(path), csv_header(path, separator), lambda report: rows(report=report))
+    return Table(str(path), names, lambda report: rows(report=report))
 
 
 def _of_keys(path: Path, rows: Callable[[ReadReport], Rows]) -> Table:

@@ -98,7 +98,7 @@ def tars(root: Path, same: bool = False) -> Path:
         with tarfile.open(root / "shards" / f"{part}.tar", "w") as shard:
             for row in range(part * 2, part * 2 + 2):
                 name = f"{row % 2 if same else row:06d}"
-                extra = {key: ROWS[row][key] for key in ("patient", "organ")}
+                extra = {key: ROWS[row][key] for key in ("patient", "organ")} | {"filepath": "else/where.png"}
                 for end, data in (
                     ("png", png(row)),
                     ("txt", CAPTIONS[row].encode()),
@@ -225,6 +225,16 @@ def test_nested_concepts_with_offsets_become_mentions_at_their_places(tmp_path: 
     assert [(one["cui"], one["text"]) for one in mentions] == [
         ("C0817096", ""), ("C0040405", "CT"), ("C0032227", "pleural effusion"),
     ]  # fmt: skip
+
+
+def test_folds_keep_the_places_of_concepts(tmp_path: Path) -> None:
+    rows = [MEDCONCEPT | {"image": f"{n}.jpg", "pmc": str(n)} for n in range(4)]
+    (tmp_path / "meta.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folds = ["folds", "medconcept_23m", "--data-root", str(tmp_path), "--test", "all", "--folds", "2"]
+    assert main([*folds, "--out", str(tmp_path / "folds")]) == 0
+    fold = tmp_path / "folds" / "fold0"
+    (record, _) = Manifest.load(fold / "manifest.yaml").records("test", fold)
+    assert record.places == ((0, 2), (18, 34), (-1, -1)) and record.cuis[1] == "C0032227"
 
 
 def test_a_pattern_finds_the_case_in_the_name_of_the_image(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class ParquetSource(ShardedSource):
     """
 
     kind = "Parquet files"
+
     suffix = ".parquet"
 
     def __init__(self, root: Path, store: ImageRows) -> None:
@@ -67,7 +68,7 @@ class ParquetSource(ShardedSource):
         Raises:
             BrokenImage: it is null, or its row group is damaged.
         """
-        group, place = self._locate(int(self.entries[row]))
+        group, place = self._locate(self.entry(row))
         try:
             data = self._cache.get(group)[place].as_py()
         except (pa.ArrowException, OSError) as error:

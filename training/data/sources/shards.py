@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kg_targets.manifest.images import composed
 from kg_targets.store.schema import MANIFEST
+from training.data.decode import BrokenImage
 from training.data.files import HASHED_ENDS, image_digest
 from training.data.sources.base import ImageRows, ImageSource
 from training.errors import DataError
@@ -94,6 +95,17 @@ class ShardedSource(ImageSource):
         """Where an image is, or its id if it is nowhere."""
         entry = int(self.entries[row])
         return self.place(entry) if entry >= 0 else self.store.image_ids[row]
+
+    def entry(self, row: int) -> int:
+        """Number of a row's entry.
+
+        Raises:
+            BrokenImage: it has none.
+        """
+        entry = int(self.entries[row])
+        if entry < 0:
+            raise BrokenImage(f"{self.name(row)} (not in the {self.suffix} files of {self.root})")
+        return entry
 
     @abstractmethod
     def place(self, entry: int) -> str:

@@ -26,6 +26,7 @@ class TarSource(ShardedSource):
     """
 
     kind = "tar shards"
+
     suffix = ".tar"
 
     def __init__(self, root: Path, store: ImageRows) -> None:
@@ -61,7 +62,7 @@ class TarSource(ShardedSource):
         Raises:
             BrokenImage: it cannot be read in full.
         """
-        entry = int(self.entries[row])
+        entry = self.entry(row)
         size = self._size[entry]
         if size > MAX_BYTES:
             raise BrokenImage(f"{self.name(row)} ({size:,} bytes)")
