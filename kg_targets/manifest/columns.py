@@ -234,8 +234,9 @@ class _Shape:
 
     def path(self, row: Mapping[str, Any]) -> str:
         """The path that a row gives its image, with slashes; empty where it gives none."""
-        column = self.columns.fields.get("filepath", "")
-        return plain_text(row.get(column) or row.get(IN_FILE)).replace("\\", "/")
+        given = row.get(self.columns.fields.get("filepath", ""))
+        given = given.get("path") if isinstance(given, Mapping) else given
+        return plain_text(given or row.get(IN_FILE)).replace("\\", "/")
 
     def record(self, where: str, row: Mapping[str, Any], with_folders: bool) -> Record | None:
         """The record of a row; ``None``, counted, where it has no image id.

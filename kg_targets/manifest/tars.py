@@ -30,7 +30,7 @@ def tar_rows(path: Path, place: str, report: ReadReport) -> Iterator[tuple[str, 
     Raises:
         ManifestError: it is compressed or damaged.
     """
-    key, row, problem = None, dict[str, Any](), ""
+    key, row, image, problem = None, dict[str, Any](), "", ""
     try:
         with tarfile.open(path, "r:") as shard:
             while (member := shard.next()) is not None:
@@ -41,16 +41,16 @@ def tar_rows(path: Path, place: str, report: ReadReport) -> Iterator[tuple[str, 
                 stem, _, suffix = base.partition(".")
                 if key != (member_key := f"{folder}{slash}{stem}"):
                     if key is not None:
-                        yield from _finished(path, key, row, problem, report)
-                    key, row, problem = member_key, {}, ""
+                        yield from _finished(path, key, row, image, problem, report)
+                    key, row, image, problem = member_key, {}, "", ""
                 if ending(base):
-                    row.setdefault("filepath", f"{place}/{folder}{slash}{base}")
+                    image = image or f"{place}/{folder}{slash}{base}"
                 elif suffix.lower() in (*TEXTS, "json") and member.size <= MAX_TEXT:
                     stream = shard.extractfile(member)
                     data = stream.read() if stream is not None else b""
                     problem = problem or _add(row, suffix.lower(), data)
         if key is not None:
-            yield from _finished(path, key, row, problem, report)
+            yield from _finished(path, key, row, image, problem, report)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ManifestError(
             f"{path} is not a readable plain tar ({printable(str(error))[:200]}): unpack it if it is compressed, or "
@@ -78,11 +78,11 @@ def _add(row: dict[str, Any], suffix: str, data: bytes) -> str:
 
 
 def _finished(
-    path: Path, key: str, row: dict[str, Any], problem: str, report: ReadReport
+    path: Path, key: str, row: dict[str, Any], image: str, problem: str, report: ReadReport
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     where = f"{path.name} sample {key}"
-    problem = problem or ("" if "filepath" in row else "has no image")
+    problem = problem or ("" if image else "has no image")
     if problem:
         report.skip(problem, where)
     else:
-        yield where, row
+        yield where, {**row, "filepath": image}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from kg_targets.manifest.files import csv_rows, open_text
-from kg_targets.manifest.record import ReadRequest, Record, unusable_text
+from kg_targets.manifest.record import ReadRequest, Record, safe_relative_path, unusable_text
 from kg_targets.manifest.reports import TEXT, caption_of, sections
 
 REPORTS = "reports"
@@ -25,7 +25,9 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
         ManifestError: a file cannot be read or lacks a column, or the option ``text`` has another value.
     """
     report, views, findings = request.report, _views(request), _findings(request)
-    reports = request.folder.root / request.options.get(REPORTS, "files")
+    reports = request.folder.root / safe_relative_path(
+        request.options.get(REPORTS, "files"), f"option {REPORTS}"
+    )
 
     @lru_cache(maxsize=16)  # the images of a study follow each other
     def study_caption(folder: str, study: str) -> tuple[str, str]:
@@ -51,10 +53,13 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
         if row["split"] != request.split:
             continue
         image_id, study, subject = row["dicom_id"], row["study_id"], row["subject_id"]
+        if not (image_id and (subject + study).isascii() and subject.isdigit() and study.isdigit()):
+            report.skip("has no image id, or a subject or study that is no number", where)
+            continue
         folder = f"p{subject[:2]}/p{subject}"
         caption, why = study_caption(folder, study)
-        if why or not image_id or not subject:
-            report.skip(why.partition(" (")[0] or "has no id", f"{where}: {why}" if why else where)
+        if why:
+            report.skip(why.partition(" (")[0], f"{where}: {why}")
             continue
         labels = {"view": views.get(image_id, "")} if views else {}
         labels |= {"finding": findings.get(study, "")} if findings else {}

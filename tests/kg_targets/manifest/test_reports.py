@@ -164,6 +164,15 @@ def test_mimic_cxr_joins_reports_images_views_and_findings(tmp_path: Path) -> No
     )
 
 
+def test_ids_of_mimic_cxr_cannot_lead_out_of_the_root(tmp_path: Path) -> None:
+    root = mimic(tmp_path / "root")
+    (tmp_path / "s50.txt").write_text(REPORT)
+    rows = "dicom_id,study_id,subject_id,split\naa,50,../../../x,train\naa,../../../../s50,10000032,train\n"
+    (root / "mimic-cxr-2.0.0-split.csv").write_text(rows)
+    records, report = read("mimic_cxr", "train", root)
+    assert not records and report.skipped == {"has no image id, or a subject or study that is no number": 2}
+
+
 def test_a_report_without_sections_is_the_caption_as_a_whole_and_counted(tmp_path: Path) -> None:
     records, report = read("mimic_cxr", "train", mimic(tmp_path, "Only a line.\n"))
     assert records[0].caption == "Only a line."
@@ -187,6 +196,11 @@ def test_the_text_option_chooses_sections(tmp_path: Path) -> None:
     ):
         (root / "mine.yaml").write_text(f"{text}options: {{text: {option}}}\n")
         assert next(iter(Manifest.load(root / "mine.yaml").records("train", root))).caption == caption
+    (root / "mine.yaml").write_text(f"{text}options: {{reports: ..}}\n")
+    with pytest.raises(
+        ManifestError, match=r"option reports: image path '\.\.' points outside the data root"
+    ):
+        list(Manifest.load(root / "mine.yaml").records("train", root))
     (root / "mine.yaml").write_text(f"{text}options: {{text: all}}\n")
     with pytest.raises(
         ManifestError, match="text must be findings_and_impression, findings, impression, not 'all'"

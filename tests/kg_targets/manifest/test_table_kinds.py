@@ -98,7 +98,7 @@ def tars(root: Path, same: bool = False) -> Path:
         with tarfile.open(root / "shards" / f"{part}.tar", "w") as shard:
             for row in range(part * 2, part * 2 + 2):
                 name = f"{row % 2 if same else row:06d}"
-                extra = {key: ROWS[row][key] for key in ("patient", "organ")}
+                extra = {key: ROWS[row][key] for key in ("patient", "organ")} | {"filepath": "else/where.png"}
                 for end, data in (
                     ("png", png(row)),
                     ("txt", CAPTIONS[row].encode()),
