@@ -140,7 +140,7 @@ def _graph(page: Axes, store: TargetStore, rows: list[int], middles: tuple[float
     for row, middle in zip(rows, middles, strict=True):
         for cui in store.cuis[row]:
             _line(page, (EDGE, middle), (boxes[cui].x0, PLACES[concepts.at[cui, "name"]][1]))
-    edges = store.is_a[store.is_a["relation"] == "is_a"]
+    edges = store.edges[store.edges["relation"] == "is_a"]
     edges = edges[edges["child"].isin(boxes) & edges["parent"].isin(boxes)]
     drawn = nx.transitive_reduction(nx.DiGraph(edges[["child", "parent"]].itertuples(index=False)))
     for child, parent in sorted(drawn.edges):

@@ -38,3 +38,11 @@ class ShapeError(KGTargetsError):
 
 class MissingExtraError(KGTargetsError, ModuleNotFoundError):
     """An optional package is not installed; says which extra brings it."""
+
+
+def printable(text: str) -> str:
+    """One line without control characters, which a terminal would obey: they are shown as ``\\x1b``."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -22,6 +22,7 @@ COMMANDS = {
     "Data": {
         "datasets": ("pipelines.commands:datasets", "the data sets that have a manifest"),
         "check": ("pipelines.commands:check", "what of a data set is here, what is missing, where to get it"),
+        "prepare": ("pipelines.commands:prepare", "files in use from the files that are published (VQA-RAD)"),
         "demo-data": ("pipelines.commands:demo_data", "draw the embedded demo data"),
         "folds": ("pipelines.commands:folds", "cross-validation folds by whole cases"),
         "leakage": ("training.leakage.command:command", "what a test part shares with training or pre-training"),
@@ -42,6 +43,7 @@ COMMANDS = {
         "evaluate vqa": ("training.med_vqa.answer.evaluation:command", "a Med-VQA model on a data set's questions"),
         "evaluate baselines": ("training.vqa.baselines:command", "majority answers to a data set's questions"),
         "score-sheet": ("training.retrieval.scores:command", "each query's retrieval scores of a run, as Parquet"),
+        "vqa score": ("pipelines.vqa_score:command", "anybody's Med-VQA answers under our protocols"),
         "compare-vqa": ("training.vqa.compare:command", "Med-VQA answers side by side, with tests"),
         "tables": ("pipelines.experiments.command:command", "a grid of training runs: train, score, report"),
     },
@@ -137,6 +139,7 @@ def find_command(given: Sequence[str]) -> tuple[str, Sequence[str]]:
     name = " ".join(given[: 2 if group else 1])
     near = [one.removeprefix(group) for one in names if one.startswith(group)]
     close = difflib.get_close_matches(name.removeprefix(group), near, n=1)
+    close = close or [one for one in near if one.startswith(f"{name} ")]
     hint = f' (did you mean "{group}{close[0]}"?)' if close else ""
     raise ConfigError(f'"{name}" is not a command{hint}: see kg-targets --help')
 

@@ -11,7 +11,7 @@ import types
 import typing
 from pathlib import Path
 
-from kg_targets.errors import ConfigError
+from kg_targets.errors import ConfigError, DataError
 from training.command import Work, add_json, print_json
 
 DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
@@ -26,7 +26,7 @@ def _say(line: str) -> None:
 
 def datasets(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets datasets`."""
-    parser.description = "The data sets that have a manifest: name, what it holds, splits, licence, title."
+    parser.description = "The data sets that have a manifest: name, what it holds, splits, title, licence."
     add_json(parser)
     return _datasets
 
@@ -40,15 +40,15 @@ def _datasets(options: argparse.Namespace) -> None:
         print_json([one.model_dump(include=kept, mode="json") | {"splits": [*one.splits]} for one in found])
         return
     for one in found:
-        _say(
-            f"{one.name:<15} {'+'.join(one.holds):<19} {', '.join(one.splits):<24} {one.licence:<12} {one.title}"
-        )
+        holds, splits = "+".join(one.holds), ", ".join(one.splits)
+        _say(f"{one.name:<15} {holds:<19} {splits:<24} {one.title}; {one.licence}")
 
 
 def check(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets check`."""
     parser.description = (
-        "What of a data set is present, what is missing, where to get it; captions and questions."
+        "What a data set holds and lacks, where to get it, and what to know before an hour is spent: cases, images, "
+        "labels, columns that are not used, repeated and truncated captions, splits that share cases."
     )
     parser.add_argument("dataset", help=DATASET)
     parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
@@ -57,7 +57,7 @@ def check(parser: argparse.ArgumentParser) -> Work:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from pipelines.check import check_data_set, check_lines, refuse_unusable
+    from pipelines.check.data_set import check_data_set, check_lines, refuse_unusable
 
     found = check_data_set(options.dataset, options.data_root)
     if options.json:
@@ -65,6 +65,24 @@ def _check(options: argparse.Namespace) -> None:
     for line in () if options.json else check_lines(found):
         _say(line)
     refuse_unusable(found)
+
+
+def prepare(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets prepare`."""
+    parser.description = (
+        "Write the files in use from those that are published (VQA-RAD), and check the counts."
+    )
+    parser.add_argument("dataset", help=DATASET)
+    parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
+    parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: the data root)")
+    return _prepare
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from pipelines.prepare import prepare_data_set
+
+    for line in prepare_data_set(options.dataset, options.data_root, options.out):
+        _say(line)
 
 
 def demo_data(parser: argparse.ArgumentParser) -> Work:
@@ -217,15 +235,24 @@ def card(parser: argparse.ArgumentParser) -> Work:
     parser.add_argument("store", type=Path, help=STORE)
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     parser.add_argument(
-        "--data-root", type=Path, default=None, help="folder of the images, to show them on the page"
+        "--data-root", type=Path, default=None, help="images, to show them on the page: as for training"
     )
     return _card
 
 
 def _card(options: argparse.Namespace) -> None:
     from kg_targets.inspect.card import write_card
+    from kg_targets.store import TargetStore
+    from training.data.decode import BrokenImage
+    from training.data.sources import open_source
 
-    _say(f"wrote {write_card(options.store, options.out, options.data_root)}")
+    store, read = TargetStore.open(options.store), None
+    if options.data_root is not None:
+        read = open_source(options.data_root, store).read_present
+    try:
+        _say(f"wrote {write_card(store, options.out, read)}")
+    except BrokenImage as error:
+        raise DataError(f"{error} cannot be shown: check --data-root") from error
 
 
 def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:
@@ -252,11 +279,12 @@ def _evaluate_concepts(options: argparse.Namespace) -> None:
     from kg_targets.ontology import load_ontology
     from pipelines.audit.concepts import gold_evaluation, gold_lines, label_lines, label_report
     from pipelines.build.config import BuildConfig
-    from pipelines.build.extract import make_extractor
+    from pipelines.build.extract import check_extractor, make_extractor
     from training.statistics.intervals import nan_to_null
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
+    check_extractor(options.extractor, options.extractor_options)
     ontology = load_ontology(options.ontology, BuildConfig.cache)
     extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:

@@ -1,6 +1,7 @@
 """Builds small stores through the real pipeline; shared by unit and e2e tests."""
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def write_split(folder: Path, split: str, captions: Sequence[str], columns: Sequ
             }
             writer.writerow([values[column] for column in columns])
     return path
+
+
+def digests(store: Path) -> dict[str, str]:
+    """sha256 of every file of a store but the report of times and memory."""
+    files = [file for file in sorted(store.rglob("*")) if file.is_file() and file.name != "build_report.json"]
+    return {str(file.relative_to(store)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def build(folder: Path, captions: Sequence[str] = CAPTIONS, **options: object) -> TargetStore:

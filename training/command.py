@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kg_targets.errors import printable
 from training.errors import ConfigError, KGTargetsError
 
 USER_ERROR = 2
@@ -102,7 +103,7 @@ def exit_code(
         code = work()
         sys.stdout.flush()
     except KGTargetsError as error:
-        say(f"error: {' '.join(str(error).split())}")
+        say(f"error: {printable(str(error))}")
         return USER_ERROR
     except KeyboardInterrupt:
         say(interrupted)

@@ -13,6 +13,8 @@ from kg_targets.ontology import Ontology
 class ProvidedExtractor:
     """The CUIs that came with each caption: no place in the text (``start = end = -1``, ``text = ""``), never negated.
 
+    Those that UMLS has retired since are given as their successors, where the ontology knows them.
+
     Args:
         ontology: gives the names; a CUI that it does not know keeps its own CUI as its name.
         stop_list: CUIs to leave out; None for the shipped list.
@@ -40,7 +42,8 @@ class ProvidedExtractor:
             raise ExtractionError(
                 f"extractor provided: {len(captions)} captions but {len(provided)} lists of CUIs"
             )
-        return [[self._mention(cui) for cui in sorted(set(cuis)) if self._wanted(cui)] for cuis in provided]
+        current = ({self._ontology.current(cui) for cui in cuis} for cuis in provided)
+        return [[self._mention(cui) for cui in sorted(cuis) if self._wanted(cui)] for cuis in current]
 
     def _wanted(self, cui: str) -> bool:
         return bool(cui) and not self._stop_list.stops_cui(cui)

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from kg_targets.errors import DataError, StoreError
+from kg_targets.errors import StoreError
 from kg_targets.graph import coverage
 from kg_targets.inspect.plots import block_figure, sample_rows, similarity_histogram
 from kg_targets.store import TargetStore
@@ -32,26 +33,24 @@ class _Picture:
     detail: str = ""
 
 
-def write_card(
-    store_path: str | Path, out: str | Path, data_root: str | Path | None = None, seed: int = 0
-) -> Path:
+ReadImage = Callable[[int], Image.Image | None]
+"""The image of a store row; ``None`` where there is none."""
+
+
+def write_card(store: TargetStore, out: str | Path, read: ReadImage | None = None, seed: int = 0) -> Path:
     """Write the page atomically.
 
     Args:
-        data_root: folder that image paths are relative to; without it the page shows captions only.
+        store: what the page shows.
+        out: HTML file.
+        read: gives the images, wherever they lie; without it the page shows captions only.
+        seed: which images are shown.
 
     Raises:
-        StoreError: the store cannot be read, or ``out`` cannot be written.
-        DataError: ``data_root`` is no folder.
+        StoreError: ``out`` cannot be written.
     """
-    store = TargetStore.open(store_path)
-    root = None if data_root is None else Path(data_root)
-    if root is not None and not root.is_dir():
-        raise DataError(
-            f"--data-root {root} is not a folder: name the one that the image paths are relative to"
-        )
     environment = Environment(loader=PackageLoader("kg_targets.inspect"), autoescape=True)
-    page = environment.get_template("card.html").render(_content(store, root, seed))
+    page = environment.get_template("card.html").render(_content(store, read, seed))
     out = Path(out)
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -63,7 +62,7 @@ def write_card(
     return out
 
 
-def _content(store: TargetStore, root: Path | None, seed: int) -> dict[str, Any]:
+def _content(store: TargetStore, read: ReadImage | None, seed: int) -> dict[str, Any]:
     agreement = _label_agreement(store)
     order_by = _ordering(store, agreement)
     rows = sample_rows(store, 96, seed, order_by)
@@ -80,7 +79,7 @@ def _content(store: TargetStore, root: Path | None, seed: int) -> dict[str, Any]
         "block": _data_address(block_figure({title: store.block(rows)}, ticks, width=7.0)),
         "histogram": _data_address(similarity_histogram(store, seed=seed)),
         "concepts": top.to_dict("records"),
-        "examples": _examples(store, root, seed),
+        "examples": _examples(store, read, seed),
         "agreement": agreement,
     }
 
@@ -118,7 +117,7 @@ def _label_agreement(store: TargetStore) -> list[dict[str, Any]]:
     return result
 
 
-def _examples(store: TargetStore, root: Path | None, seed: int) -> list[dict[str, Any]]:
+def _examples(store: TargetStore, read: ReadImage | None, seed: int) -> list[dict[str, Any]]:
     candidates = np.random.default_rng(seed + 1).permutation(np.flatnonzero(store.known))
     examples = []
     for row in candidates:
@@ -133,30 +132,24 @@ def _examples(store: TargetStore, root: Path | None, seed: int) -> list[dict[str
             detail = f"S = {score:.2f}; " + ", ".join(
                 f"{concept.name} {concept.share:.0%}" for concept in shared
             )
-            neighbors.append(_picture(store, store.row(other), root, detail))
-        examples.append({"query": _picture(store, int(row), root), "neighbors": neighbors})
+            neighbors.append(_picture(store, store.row(other), read, detail))
+        examples.append({"query": _picture(store, int(row), read), "neighbors": neighbors})
         if len(examples) == EXAMPLES:
             break
     return examples
 
 
-def _picture(store: TargetStore, row: int, root: Path | None, detail: str = "") -> _Picture:
-    source = "" if root is None else _thumbnail(root, store.image_paths[row])
+def _picture(store: TargetStore, row: int, read: ReadImage | None, detail: str = "") -> _Picture:
+    image = None if read is None else read(row)
+    source = "" if image is None else _thumbnail(image)
     return _Picture(store.image_ids[row], store.captions[row], source, detail)
 
 
-def _thumbnail(root: Path, path: str) -> str:
-    file = (root / path).resolve()
-    if not file.is_relative_to(root.resolve()):
-        raise StoreError(f"image path {path!r} leads outside {root}: it will not be opened")
+def _thumbnail(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    try:
-        with Image.open(file) as image:
-            small = image.convert("L")
-            small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-            small.save(buffer, "PNG")
-    except (OSError, UnidentifiedImageError) as error:
-        raise StoreError(f"{file} cannot be shown ({error}): check --data-root") from error
+    small = image.convert("L")
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    small.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -5,19 +5,28 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kg_targets.errors import ConfigError, DataError, ManifestError
+from kg_targets.manifest.images import ImageFolder
+from kg_targets.manifest.places import (
+    Kind,
+    SplitSpec,
+    alternatives,
+    content_digest,
+    first_file,
+    present_files,
+    present_folder,
+    split_names,
+)
 from kg_targets.manifest.question import LANGUAGES, Question, checked_questions
 from kg_targets.manifest.readers import READERS, ReadRequest
 from kg_targets.manifest.record import ReadReport, Record, checked_records, safe_relative_path
-from kg_targets.store.digest import file_sha256
 
 MANIFEST_FOLDER = Path(__file__).resolve().parents[2] / "data_manifests"
-Kind = Literal["captions", "questions"]
 _QUESTIONS_ONLY = {"expected_questions": True, "files": {"questions"}}
 _NOT_OF_CAPTIONS: Any = {
     **dict.fromkeys(("holds", "language", "id_pattern"), True),
@@ -25,33 +34,6 @@ _NOT_OF_CAPTIONS: Any = {
     "any_split": _QUESTIONS_ONLY,
 }
 """The part of a manifest about questions, which does not decide whether a store is up to date."""
-
-
-class SplitSpec(BaseModel):
-    """Paths of one split's files, relative to the data root."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    files: dict[str, str] = Field(min_length=1)
-    """Role to path. Captions need ``captions``, what else there may be depends on the layout; every other role than
-    ``captions`` holds questions where the data set has them."""
-    images: str = ""
-    """Folder of the images, for layouts whose rows name only an id."""
-    expected_rows: int | None = Field(default=None, ge=1)
-    """Captions in the published files."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Digest of the captions file, or of the files of questions, one after the other in the order listed."""
-    expected_questions: int | None = Field(default=None, ge=1)
-    """Questions in the published files."""
-
-    def files_of(self, kind: Kind) -> dict[str, str]:
-        """Role to path of the files that captions, or questions, are read from."""
-        other = "questions" if kind == "captions" else "captions"
-        return {role: path for role, path in self.files.items() if role != other}
-
-    def named(self, split: str) -> "SplitSpec":
-        """The same spec with ``{split}`` filled in."""
-        files = {role: path.replace("{split}", split) for role, path in self.files.items()}
-        return self.model_copy(update={"files": files, "images": self.images.replace("{split}", split)})
 
 
 class Manifest(BaseModel):
@@ -164,9 +146,17 @@ class Manifest(BaseModel):
                 raise ManifestError(f"{where}: {key}.files: captions is missing")
             if "questions" in self.holds and not spec.files_of("questions"):
                 raise ManifestError(f"{where}: {key}.files: questions is missing")
-            for role, path in spec.files.items():
-                safe_relative_path(path, f"{where}: {key}.files.{role}")
-            safe_relative_path(spec.images, f"{where}: {key}.images")
+            for role, paths in [*spec.files.items(), ("images", spec.images)]:
+                for path in alternatives(paths):
+                    safe_relative_path(path, f"{where}: {key}: {role}")
+        self._check_options(where)
+
+    def _check_options(self, where: str) -> None:
+        known = sorted(READERS[self.format].options)
+        for name in self.options:
+            if name not in known:
+                told = unknown_name("option", name, known) if known else "it has none: remove the key"
+                raise ManifestError(f"{where}: options of layout {self.format}: {told}")
 
     @property
     def default_root(self) -> Path:
@@ -183,17 +173,13 @@ class Manifest(BaseModel):
             return [
                 name
                 for name, spec in self.splits.items()
-                if all((root / path).is_file() for path in spec.files.values())
+                if all(present_files(root, paths) for paths in spec.files.values())
             ]
-        listed = [name for name, spec in self.splits.items() if (root / spec.files["captions"]).is_file()]
+        listed = [name for name, spec in self.splits.items() if present_files(root, spec.files["captions"])]
         if self.any_split is None:
             return listed
-        before, _, after = self.any_split.files["captions"].partition("{split}")
-        found = (
-            path.relative_to(root).as_posix() for path in root.glob(f"{before}*{after}") if path.is_file()
-        )
-        names = {path.removeprefix(before).removesuffix(after) for path in found}
-        return listed + sorted(name for name in names if name not in self.splits and "/" not in name)
+        others = split_names(root, self.any_split.files["captions"])
+        return listed + [name for name in others if name not in self.splits]
 
     def split_spec(self, split: str, data_root: str | Path) -> SplitSpec:
         """The spec of a listed split, or of another one that is present.
@@ -215,7 +201,7 @@ class Manifest(BaseModel):
         Raises:
             ManifestError: no such split, or the file is not there.
         """
-        path = Path(data_root) / self.split_spec(split, data_root).files["captions"]
+        path = first_file(Path(data_root), self.split_spec(split, data_root).files["captions"])
         if not path.is_file():
             raise ManifestError(f"{path} does not exist. {self.how_to_get} Set DATA_ROOT if it is elsewhere.")
         return path
@@ -274,21 +260,33 @@ class Manifest(BaseModel):
         return list(checked_questions(reader(request), report))
 
     def questions_are_published(self, split: str, data_root: str | Path) -> bool | None:
-        """Whether a split's questions are those the manifest describes; ``None`` where it has no digest.
+        """Whether a split's questions are those the manifest describes; ``None`` where it has no digest of this file.
 
         Raises:
             ConfigError: no such split.
             DataError: a file cannot be read.
         """
-        spec = self._question_spec(split)
-        digest = hashlib.sha256()
-        for name in spec.files_of("questions").values():
-            path = Path(data_root) / name
-            try:
-                digest.update(path.read_bytes())
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror}): check the data root") from error
-        return None if spec.sha256 is None else digest.hexdigest() == spec.sha256
+        return self._question_spec(split).is_published("questions", Path(data_root))
+
+    def prepared(self, split: str, data_root: str | Path) -> bytes:
+        """Content of a split's question file in its usual form, from the form in which the data set is published.
+
+        Raises:
+            ConfigError: no such split, or the data set needs no preparation.
+            DataError: the published file is missing or another, or other counts come out than must.
+        """
+        prepare, spec, root = READERS[self.format].prepare, self._question_spec(split), Path(data_root)
+        if prepare is None:
+            raise ConfigError(f"{self.name} needs no preparation: see kg-targets check {self.name}")
+        published = spec.model_copy(
+            update={"files": {"questions": alternatives(spec.files["questions"])[1:]}}
+        )
+        request = self._request("questions", split, published, root, ReadReport())
+        if not request.files["questions"].is_file():
+            raise DataError(
+                f"{request.files['questions']} does not exist. {self.how_to_get} Give --data-root if it is elsewhere."
+            )
+        return prepare(request)
 
     def _question_spec(self, split: str) -> SplitSpec:
         if split not in self.splits:
@@ -298,8 +296,22 @@ class Manifest(BaseModel):
     def _request(
         self, kind: Kind, split: str, spec: SplitSpec, data_root: str | Path, report: ReadReport
     ) -> ReadRequest:
-        files = {role: Path(data_root) / path for role, path in spec.files_of(kind).items()}
-        return ReadRequest(split, files, spec.images, self.licence, self.options, self.language, report)
+        root = Path(data_root)
+        found = {role: present_files(root, paths) for role, paths in spec.files_of(kind).items()}
+        return ReadRequest(
+            split,
+            {
+                role: files[0] if files else first_file(root, spec.files[role])
+                for role, files in found.items()
+            },
+            present_folder(root, spec.images),
+            self.licence,
+            self.options,
+            self.language,
+            report,
+            ImageFolder(root),
+            {role: tuple(files) for role, files in found.items() if len(files) > 1},
+        )
 
     def split_digest(self, split: str, data_root: str | Path) -> str:
         """sha256 over the split's files: decides whether an existing store is still up to date.
@@ -309,9 +321,9 @@ class Manifest(BaseModel):
         """
         self.split_file(split, data_root)
         digest = hashlib.sha256(self.model_dump_json(exclude=_NOT_OF_CAPTIONS).encode())
-        for role, name in sorted(self.split_spec(split, data_root).files_of("captions").items()):
-            path = Path(data_root) / name
-            digest.update(f"\n{role}:{file_sha256(path) if path.is_file() else 'absent'}".encode())
+        for role, paths in sorted(self.split_spec(split, data_root).files_of("captions").items()):
+            found = present_files(Path(data_root), paths)
+            digest.update(f"\n{role}:{','.join(map(content_digest, found)) or 'absent'}".encode())
         return digest.hexdigest()
 
 

@@ -1,16 +1,15 @@
-"""One image–caption pair and its checks; skipped rows by reason; a reader's request and its file access."""
+"""One image–caption pair and its checks; skipped rows by reason; what a reader is asked for."""
 
-import csv
-import json
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
-from kg_targets.errors import DataError, KGTargetsError, ManifestError
+from kg_targets.errors import DataError, ManifestError, printable
+from kg_targets.manifest.images import USUAL_ENDING, ImageFolder, ending
 
+NAMED = 12
+"""Columns that a message names."""
 _CUI = re.compile(r"[Cc]\d{7}", re.ASCII)
 
 
@@ -30,6 +29,8 @@ class Record:
     """Label name to value; an empty value means that the label is missing."""
     cuis: tuple[str, ...] = ()
     """Concepts that the data set itself ships."""
+    places: tuple[tuple[int, int], ...] = ()
+    """Start and end of each of ``cuis`` in the caption, code points; (-1, -1) or nothing at all where none is given."""
 
 
 @dataclass
@@ -43,6 +44,10 @@ class ReadReport:
     """Remark about rows that were kept, to its count."""
     first: dict[str, str] = field(default_factory=dict)
     """Reason to the first place where it happened."""
+    used: dict[str, str] = field(default_factory=dict)
+    """What a layout with free columns reads, to the column it is read from."""
+    ignored: dict[str, str] = field(default_factory=dict)
+    """Columns that are not used, to what they are likely meant for; empty where nothing suggests itself."""
     listed: int = 0
     """Cases that were to be left out."""
     excluded: dict[str, int] = field(default_factory=dict)
@@ -65,7 +70,16 @@ class ReadReport:
             for reason, n in self.skipped.items()
         ]
         noted = [f"{n:,} × {what} (first: {self.first[what]})" for what, n in self.notes.items()]
-        return [*self._excluded_lines(), *skipped, *noted]
+        return [
+            printable(line) for line in (*self._excluded_lines(), *skipped, *noted, *self._ignored_line())
+        ]
+
+    def _ignored_line(self) -> list[str]:
+        """The columns that are not used, those with a likely intention first."""
+        order = sorted(self.ignored, key=lambda name: not self.ignored[name])
+        told = [f"{name[:60]} ({self.ignored[name]})" if self.ignored[name] else name[:60] for name in order]
+        more = f" and {len(told) - NAMED:,} more" if len(told) > NAMED else ""
+        return [f"columns that are not used: {', '.join(told[:NAMED])}{more}"] if told else []
 
     def _excluded_lines(self) -> list[str]:
         if not self.listed:
@@ -123,7 +137,8 @@ def checked_records(
         if record.image_id in seen:
             raise DataError(
                 f"{where}: image id {record.image_id!r} was already given at {seen[record.image_id]}: "
-                "ids must be unique within a split, remove or rename one of them"
+                "ids must be unique within a split, remove or rename one of them (several captions of one image: each "
+                "needs an id of its own)"
             )
         seen[record.image_id] = where
         if record.group_id in excluded:
@@ -133,11 +148,13 @@ def checked_records(
             report.skip(f"licence {record.licence or 'not stated'!r} was not asked for", where)
             continue
         report.read += 1
-        cuis = tuple(cui.upper() for cui in record.cuis if _CUI.fullmatch(cui))
-        for _ in range(len(record.cuis) - len(cuis)):
+        good = [place for place, cui in enumerate(record.cuis) if _CUI.fullmatch(cui)]
+        for _ in range(len(record.cuis) - len(good)):
             report.note("shipped CUI is malformed (not C and seven digits), left out", where)
+        cuis = tuple(record.cuis[place].upper() for place in good)
         if path != record.image_path or cuis != record.cuis:
-            record = replace(record, image_path=path, cuis=cuis)
+            places = tuple(record.places[place] for place in good) if record.places else ()
+            record = replace(record, image_path=path, cuis=cuis, places=places)
         yield record
 
 
@@ -159,132 +176,37 @@ class ReadRequest:
     """Language of the questions, ``en`` or ``zh``."""
     report: ReadReport
     """Filled while reading."""
+    folder: ImageFolder
+    """The image files below the data root."""
+    several: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Role to paths, where a role has several files."""
+
+    def all_files(self, role: str) -> tuple[Path, ...]:
+        """The files of a role in their order, at least one."""
+        return self.several.get(role, (self.files[role],))
 
     def image_path(self, name: str) -> str:
-        """Path of an image relative to the data root; empty where the data set has no images."""
-        return f"{self.images}/{name}" if self.images else ""
+        """Path of an image relative to the data root; empty where the data set has no images.
+
+        Args:
+            name: in the folder of images, with or without an ending; the file found may have another one.
+        """
+        if not self.images:
+            return ""
+        path = self.located(name if self.images == "." else f"{self.images}/{name}")
+        return path if ending(path) else path + USUAL_ENDING
+
+    def located(self, path: str) -> str:
+        """The file that a path relative to the data root names, or the path as it is where there is none."""
+        path = path.replace("\\", "/")
+        return self.folder.find(path) or path
+
+    def place(self, file: Path) -> str:
+        """A file's path relative to the data root, with slashes."""
+        root = self.folder.root
+        return file.name if root == file else file.relative_to(root).as_posix()
 
     def optional(self, role: str) -> Path | None:
         """Path of a file that may be absent, or ``None`` where it is."""
         path = self.files.get(role)
         return path if path is not None and path.is_file() else None
-
-
-def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, line) of a text file, without line ends; bytes that are not UTF-8 become lone surrogates.
-
-    Raises:
-        ManifestError: the file cannot be read.
-    """
-    try:
-        stream = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    except OSError as error:
-        raise ManifestError(f"{path} cannot be read ({error.strerror}): check the data root") from error
-    with stream:
-        for number, line in enumerate(stream, start=1):
-            yield f"{path.name} line {number}", line.rstrip("\r\n")
-
-
-def csv_rows(
-    path: Path, required: tuple[str, ...], report: ReadReport
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, row) of a CSV file with a header; rows that cannot be used are counted in ``report`` and skipped.
-
-    Raises:
-        ManifestError: the file cannot be read, is empty, or lacks a required column.
-    """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        stream = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise ManifestError(f"{path} cannot be read ({error.strerror}): check the data root") from error
-    with stream:
-        rows = _until_broken(csv.reader(stream, strict=True), path)
-        _, header = next(rows, (0, None))
-        if header is None:
-            raise ManifestError(f"{path} is empty: its first line must name the columns {','.join(required)}")
-        twice = [name for name in header if header.count(name) > 1]
-        if twice:
-            raise ManifestError(f"{path}: column {twice[0]!r} is there twice: rename or remove one of them")
-        missing = [name for name in required if name not in header]
-        if missing:
-            raise ManifestError(
-                f"{path}: column {missing[0]!r} is missing; the header has {','.join(header)}"
-            )
-        for number, row in rows:
-            where = f"{path.name} line {number}"
-            if not row:
-                continue
-            if len(row) != len(header):
-                report.skip(f"has not {len(header)} columns", where)
-                continue
-            named = dict(zip(header, row, strict=True))
-            problem = next(
-                ((key, why) for key, value in named.items() if (why := unusable_text(value))), None
-            )
-            if problem is not None:
-                report.skip(f"{problem[0]} {problem[1]}", where)
-                continue
-            yield where, named
-
-
-def _until_broken(rows: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, row); a quote that is never closed would swallow all that follow, so it stops the reading."""
-    try:
-        for row in rows:
-            yield rows.line_num, row
-    except csv.Error as error:
-        raise ManifestError(f"{path.name} line {rows.line_num} is not valid CSV: {error}") from error
-
-
-def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of a JSON-lines file; lines that are no JSON object are counted in ``report`` and skipped.
-
-    Raises:
-        ManifestError: the file cannot be read.
-    """
-    for where, line in lines(path):
-        if not line.strip():
-            continue
-        why = unusable_text(line)
-        try:
-            value = None if why else json.loads(line)
-        except ValueError:
-            why = "is not valid JSON"
-        if why or not isinstance(value, dict):
-            report.skip(why or "is not a JSON object", where)
-            continue
-        yield where, value
-
-
-def json_objects(
-    path: Path, report: ReadReport, error: type[KGTargetsError]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of a JSON list; items that are no objects are counted and skipped.
-
-    Raises:
-        error: the file is not readable as a JSON list.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as problem:
-        raise error(f"{path} is not readable as JSON ({problem}): download it again") from problem
-    if not isinstance(content, list):
-        raise error(f"{path} must hold a JSON list of questions")
-    yield from objects(content, path, report)
-
-
-def objects(content: list[Any], path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of a list; items that are no objects are counted and skipped."""
-    for number, item in enumerate(content):
-        where = f"{path.name} item {number}"
-        if isinstance(item, dict):
-            yield where, item
-        else:
-            report.skip("is not an object", where)
-
-
-def text(item: dict[str, Any], key: str) -> str:
-    """A field as text: numbers (some answers are) as they print, anything missing as nothing."""
-    value = item.get(key)
-    return "" if value is None else str(value)

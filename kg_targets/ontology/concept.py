@@ -78,6 +78,7 @@ class OntologyReport:
         equivalence_classes: groups of CUIs that one source term carries together.
         self_loops: edges from a concept to itself, dropped.
         dangling_edges: edges with an end that is no concept here, dropped.
+        retired: retired CUIs that have a successor here.
         skipped: rows left out, by reason.
     """
 
@@ -90,6 +91,7 @@ class OntologyReport:
     equivalence_classes: int = 0
     self_loops: int = 0
     dangling_edges: int = 0
+    retired: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -101,6 +103,8 @@ class OntologyReport:
             f"edges: {edges}; dropped: {self.self_loops:,} self-loops, {self.dangling_edges:,} dangling",
             f"{len(self.cycles):,} is_a cycles, {self.equivalence_classes:,} groups of CUIs on one term",
         ]
+        if self.retired:
+            out.append(f"{self.retired:,} retired CUIs are followed to their successors")
         return out + [f"skipped {count:,}: {reason}" for reason, count in sorted(self.skipped.items())]
 
 

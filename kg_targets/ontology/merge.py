@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
 from kg_targets.ontology.tables import IS_A, PART_OF, SAME_AS, Tables
 
+Ints = npt.NDArray[np.int64]
 Node = TypeVar("Node", bound=Hashable)
 
 
@@ -55,6 +58,33 @@ def bridged(
                 yield child, relation, node
             else:
                 stack.extend((compose(relation, step), parent) for step, parent in parents.get(node, ()))
+
+
+def renewed(tables: Tables, retired: Ints, successors: Ints) -> Tables:
+    """Tables in which every retired CUI is written as its successor.
+
+    Args:
+        tables: of a source that may use CUIs of an older release.
+        retired: int64 ``[S]``, ascending.
+        successors: int64 ``[S]``.
+    """
+    if not len(retired):
+        return tables
+
+    def current(table: pa.Table, *columns: str) -> pa.Table:
+        for name in columns:
+            numbers = np.asarray(table[name].to_numpy(), dtype=np.int64)
+            where = np.minimum(np.searchsorted(retired, numbers), len(retired) - 1)
+            found = pa.array(np.where(retired[where] == numbers, successors[where], numbers), pa.int32())
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), found)
+        return table
+
+    return replace(
+        tables,
+        names=current(tables.names, "cui"),
+        terms=current(tables.terms, "cui"),
+        edges=current(tables.edges, "child", "parent"),
+    )
 
 
 _FUSED = "equal-meaning link to a concept that the sources before keep apart from another of its group"

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from kg_targets.ontology.closure import ParentLists
 from kg_targets.ontology.concept import Concept, format_cui
-from kg_targets.ontology.tables import EDGES, NAMES, TERMS, Tables
+from kg_targets.ontology.tables import EDGES, NAMES, REPLACED_BY, TERMS, Tables
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -70,6 +70,15 @@ class Resolved:
         child, parent = _ints(self.edges["child"]), _ints(self.edges["parent"])
         attached = np.isin(child, self.cuis) & np.isin(parent, self.cuis)
         return np.searchsorted(self.cuis, child), np.searchsorted(self.cuis, parent), attached
+
+    @cached_property
+    def successors(self) -> tuple[Ints, Ints]:
+        """Retired CUIs, ascending, and the concepts here that replace them; each has one. Each ``[S]``."""
+        replaced = np.asarray(pc.equal(self.edges["relation"], REPLACED_BY).to_numpy(), dtype=bool)
+        old, new = _ints(self.edges["child"])[replaced], _ints(self.edges["parent"])[replaced]
+        numbers, counts = np.unique(old, return_counts=True)
+        kept = np.isin(old, numbers[counts == 1]) & np.isin(new, self.cuis) & ~np.isin(old, self.cuis)
+        return old[kept], new[kept]
 
     def attached_edges(self) -> pa.Table:
         """The edges with both ends among the concepts."""

@@ -18,10 +18,11 @@ from kg_targets.ontology.concept import (
     Concept,
     OntologyReport,
     cui_strings,
+    format_cui,
     parse_cui,
     require_cui,
 )
-from kg_targets.ontology.merge import united
+from kg_targets.ontology.merge import renewed, united
 from kg_targets.ontology.names import NameIndex, Resolved, resolve
 from kg_targets.ontology.tables import IS_A, NAMES, RELATIONS, SAME_AS, Tables
 
@@ -95,7 +96,8 @@ class Ontology:
         return cls.from_tables(read_umls(Path(directory), reading, options))
 
     def __or__(self, other: Ontology) -> Ontology:
-        return Ontology.from_tables(united(self.tables(), other.tables()))
+        first = renewed(self.tables(), *other._data.successors)
+        return Ontology.from_tables(united(first, renewed(other.tables(), *self._data.successors)))
 
     # ---- concepts ----
 
@@ -116,6 +118,16 @@ class Ontology:
 
     def __contains__(self, cui: object) -> bool:
         return isinstance(cui, str) and len(self._known([cui])) == 1
+
+    def current(self, cui: str) -> str:
+        """The concept's CUI today: that of its successor where it was retired, else as it was given."""
+        retired, successors = self._data.successors
+        number = parse_cui(cui) if len(retired) else None
+        if number is None or cui in self:
+            return cui
+        where = int(np.searchsorted(retired, number))
+        found = where < len(retired) and retired[where] == number
+        return format_cui(int(successors[where])) if found else cui
 
     def __getitem__(self, cui: str) -> Concept:
         # Callers walk over aliases concept by concept: most of them ask for the same one again.
@@ -268,6 +280,7 @@ def describe(resolved: Resolved, skipped: Mapping[str, int]) -> OntologyReport:
     """Count what is there; ``skipped`` comes from the reader."""
     graphs = {relation: resolved.graph(frozenset([relation])) for relation in RELATIONS}
     count = max(len(resolved.cuis), 1)
+    retired = resolved.successors[0]
     spellings = np.unique((resolved.key * count + resolved.concept_of_name)[resolved.key >= 0]) // count
     return OntologyReport(
         concepts=len(resolved.cuis),
@@ -278,14 +291,17 @@ def describe(resolved: Resolved, skipped: Mapping[str, int]) -> OntologyReport:
         cycles=tuple(tuple(cui_strings(resolved.cuis[group])) for group in cycles(graphs[IS_A])),
         equivalence_classes=len(cycles(graphs[SAME_AS])),
         self_loops=resolved.self_loops,
-        dangling_edges=resolved.edges.num_rows - resolved.attached_edges().num_rows,
+        dangling_edges=resolved.edges.num_rows - resolved.attached_edges().num_rows - len(retired),
+        retired=len(retired),
         skipped=dict(sorted(skipped.items())),
     )
 
 
 def fingerprint(resolved: Resolved) -> str:
-    """sha256 over the content in canonical order: names, terms, and the edges whose ends are concepts."""
+    """sha256 over the content in canonical order: names, terms, edges between concepts, successors of retired CUIs."""
     digest = hashlib.sha256()
+    if len(resolved.successors[0]):
+        digest.update(b"".join(numbers.tobytes() for numbers in resolved.successors))
     for table in (resolved.names, resolved.terms, resolved.attached_edges()):
         for name in table.column_names:
             column = table[name]

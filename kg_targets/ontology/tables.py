@@ -13,6 +13,7 @@ Source files are read line by line as they come: gzip or plain, byte-order mark,
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,8 @@ PART_OF = "part_of"
 SAME_AS = "same_as"
 """Both CUIs stand on one source term; kept in both directions, and followed wherever ``is_a`` is."""
 RELATIONS = (IS_A, PART_OF, SAME_AS)
+REPLACED_BY = "replaced_by"
+"""From a retired CUI to the one that has its meaning now; no relation between concepts, see `Ontology.current`."""
 
 PREFERRED, SYNONYM = 0, 5
 """Ranks of a name within its source, best first; UMLS grades its preferred names with those between."""
@@ -61,6 +64,8 @@ TERMS = pa.schema(
 EDGES = pa.schema([("child", pa.int32()), ("parent", pa.int32()), ("relation", pa.string())])
 
 _FLUSH_ROWS = 1 << 18
+_NCI = re.compile(r"CL\d{6,7}")
+"""Concepts that the NCI Metathesaurus has beyond UMLS; its RRF files mix them with CUIs."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,12 @@ class TableBuilder:
         self.skipped: Counter[str] = Counter()
 
     def cui(self, text: str, where: str) -> int | None:
-        """Read a CUI; a malformed one gives None and is counted under ``where``, the name of the file."""
+        """Read a CUI; anything else gives None and is counted under ``where``, the name of the file."""
         number = parse_cui(text)
         if number is None:
-            self.skipped[f"{where}: malformed CUI"] += 1
+            own = _NCI.fullmatch(text.strip())
+            reason = "identifier of the NCI Metathesaurus (CL…), no CUI of UMLS" if own else "malformed CUI"
+            self.skipped[f"{where}: {reason}"] += 1
         return number
 
     def add_name(

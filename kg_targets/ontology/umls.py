@@ -1,5 +1,8 @@
 """UMLS Metathesaurus (RRF): names from ``MRCONSO``, relations from ``MRREL``, semantic types from ``MRSTY``.
 
+Retired CUIs come from ``MRCUI`` where it is there. One that became a synonym (``SY``) of a single concept is followed
+to it; those deleted, or split into broader, narrower or related ones, have no successor and are counted.
+
 A row ``CUI1|…|REL|…|CUI2|RELA`` of MRREL says that **CUI2 stands in REL to CUI1** (``PAR``: CUI2 is the
 parent of CUI1). Two readings of it, recorded in the release:
 
@@ -14,25 +17,33 @@ are streamed line by line.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.concept import kind_of_types
+from kg_targets.ontology.concept import kind_of_types, parse_cui
 from kg_targets.ontology.tables import (
     IS_A,
     PREFERRED,
+    REPLACED_BY,
     SYNONYM,
     TableBuilder,
     Tables,
+    read_lines,
     read_rows,
     require_file,
 )
 
 READINGS = ("strict", "broad")
 _FILES = {"MRCONSO.RRF": 18, "MRREL.RRF": 16, "MRSTY.RRF": 6}
+_RETIRED = "MRCUI.RRF"
+_WIDTHS = {**_FILES, _RETIRED: 7}
 """Columns per row, the final ``|`` not counted."""
+_HEAD = 100
+"""Rows that show whether a file ends its rows with ``|``; some exports do not."""
 _ABBREVIATION_TYPES = {"AB", "ACR", "MTH_ACR"}
 _SUBSUMED = {("CHD", "isa"), ("RN", "isa")}
 _SUBSUMING = {("PAR", "inverse_isa"), ("RB", "inverse_isa")}
@@ -52,9 +63,10 @@ class UmlsOptions:
 
 
 def umls_files(directory: Path) -> list[Path]:
-    """The three files of a META folder, compressed or not."""
-    paths = [(directory / name, directory / f"{name}.gz") for name in _FILES]
-    return [packed if packed.is_file() and not plain.is_file() else plain for plain, packed in paths]
+    """The files of a META folder that are read, compressed or not; ``MRCUI`` last, where it is there."""
+    paths = [(directory / name, directory / f"{name}.gz") for name in _WIDTHS]
+    files = [packed if packed.is_file() and not plain.is_file() else plain for plain, packed in paths]
+    return files if files[-1].is_file() else files[:-1]
 
 
 def read_umls(directory: Path, reading: str = "strict", options: UmlsOptions | None = None) -> Tables:
@@ -66,16 +78,20 @@ def read_umls(directory: Path, reading: str = "strict", options: UmlsOptions | N
     if reading not in READINGS:
         raise OntologyError(f"umls: no reading {reading!r}; there are {' and '.join(READINGS)}")
     options = options or UmlsOptions()
-    names, relations, types = (require_file(path, _HINT) for path in umls_files(directory))
+    names, relations, types, *retired = (require_file(path, _HINT) for path in umls_files(directory))
     builder = TableBuilder()
     concepts, others = _read_names(names, options, builder)
     if not concepts:
+        reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in builder.skipped.most_common(3))
         raise OntologyError(
-            f"{names}: no name in {options.language} that the options keep; check language and sources"
+            f"{names}: no name in {options.language} that the options keep ({reasons or 'the file is empty'}); check "
+            "the file, language and sources"
         )
     builder.skipped["concept without a name that the options keep"] += len(others - concepts)
     _read_types(types, concepts, builder)
     _read_relations(relations, reading, options, builder)
+    for path in retired:
+        _read_retired(path, concepts, builder)
     filters = f", sources {', '.join(sorted(options.sources))}" if options.sources else ""
     return builder.build(f"UMLS {_version(directory)}, {reading} reading, {options.language}{filters}")
 
@@ -157,9 +173,34 @@ def _read_relations(path: Path, reading: str, options: UmlsOptions, builder: Tab
                 builder.add_edge(low, high, IS_A)
 
 
+def _read_retired(path: Path, concepts: set[int], builder: TableBuilder) -> None:
+    """Add an edge from each retired CUI to its successor; chains are followed to their ends."""
+    successors: dict[int, set[int]] = {}
+    for row in _rows(path, builder):
+        old, new = builder.cui(row[0], path.name), parse_cui(row[5])
+        if old is None or old in concepts:
+            continue
+        found = successors.setdefault(old, set())
+        if row[2] == "SY" and new is not None:
+            found.add(new)
+    for old in successors:
+        new, seen = old, {old}
+        while new not in concepts and len(successors.get(new, ())) == 1:
+            (new,) = successors[new]
+            if new in seen:
+                break
+            seen.add(new)
+        if new in concepts:
+            builder.add_edge(old, new, REPLACED_BY)
+        else:
+            builder.skipped[f"{path.name}: retired CUI without one successor among the concepts"] += 1
+
+
 def _rows(path: Path, builder: TableBuilder) -> Iterator[list[str]]:
-    width = _FILES[path.name.removesuffix(".gz")] + 1  # Each row ends with a separator: one empty cell more.
-    return read_rows(path, width, "|", builder.skipped)
+    width = _WIDTHS[path.name.removesuffix(".gz")]
+    cells = Counter(line.count("|") + 1 for line in islice(read_lines(path, Counter()), _HEAD))
+    ended = cells[width + 1] >= cells[width]  # A separator after the last column: one empty cell more.
+    return read_rows(path, width + ended, "|", builder.skipped)
 
 
 def _version(directory: Path) -> str:

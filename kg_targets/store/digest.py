@@ -30,6 +30,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def container_sha256(path: Path, ends: int = 1 << 20, limit: int = 200_000_000) -> str:
+    """SHA-256 of a file that holds images, too: above ``limit`` bytes, of its size and ``ends`` bytes at either end.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size <= limit:
+        return file_sha256(path)
+    with path.open("rb") as stream:
+        digest = hashlib.sha256(f"{size}\n".encode() + stream.read(ends))
+        stream.seek(size - ends)
+        digest.update(stream.read(ends))
+    return digest.hexdigest()
+
+
 def files_sha256(paths: Iterable[Path]) -> str:
     """SHA-256 of the names and contents of files, in the order given; their folders play no part.
 

@@ -106,35 +106,32 @@ class TargetStore:
         return tuple(self.manifest["labels"])
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column of ``targets-*.parquet`` in row order.
+        """One column of the table ``targets`` in row order.
 
         Raises:
             StoreError: the store has no such column, or a file is damaged.
         """
-        tables = [self._read(entry["file"], [name]) for entry in self._shards("targets-")]
-        column = pa.concat_tables(tables).column(name)
+        column = self._table(schema.TARGETS, [name]).column(name)
         if len(column) != len(self):
             raise StoreError(
                 f"{self.path}: shards hold {len(column):,} rows, not {len(self):,}: build the store again"
             )
         return column
 
-    def _shards(self, prefix: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.manifest["files"] if entry["file"].startswith(prefix)]
+    def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        parts = []
+        for path in (self.path / file for file in schema.table_files(self.manifest, name)):
+            try:
+                parts.append(pq.read_table(path, columns=columns, partitioning=None))
+            except (pa.ArrowInvalid, OSError) as error:
+                reason = " ".join(str(error).split())
+                raise StoreError(f"{path} cannot be read ({reason}): build the store again") from error
+            if columns and parts[-1].num_columns != len(columns):
+                raise StoreError(f"{path} has no column {columns[0]!r}")
+        return pa.concat_tables(parts)
 
-    def _read(self, file: str, columns: list[str] | None = None) -> pa.Table:
-        path = self.path / file
-        try:
-            table = pq.read_table(path, columns=columns, partitioning=None)
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise StoreError(f"{path} cannot be read ({reason}): build the store again") from error
-        if columns and table.num_columns != len(columns):
-            raise StoreError(f"{path} has no column {columns[0]!r}")
-        return table
-
-    def _frame(self, *files: str) -> pd.DataFrame:
-        frame: pd.DataFrame = pa.concat_tables([self._read(file) for file in files]).to_pandas()
+    def _frame(self, table: str) -> pd.DataFrame:
+        frame: pd.DataFrame = self._table(table).to_pandas()
         return frame
 
     image_ids = _texts("image_id")
@@ -179,14 +176,19 @@ class TargetStore:
         return self._frame(schema.CONCEPTS)
 
     @cached_property
-    def is_a(self) -> pd.DataFrame:
+    def edges(self) -> pd.DataFrame:
         """The graph's edges: child, relation, parent."""
-        return self._frame(schema.IS_A)
+        return self._frame(schema.EDGES)
+
+    @property
+    def is_a(self) -> pd.DataFrame:
+        """The same as ``edges``, by its name in version 0.2."""
+        return self.edges
 
     @cached_property
     def mentions(self) -> pd.DataFrame:
         """Every mention, negated ones included: image_id, cui, name, start, end, text, score, negated, source."""
-        return self._frame(*(entry["file"] for entry in self._shards("mentions-")))
+        return self._frame(schema.MENTIONS)
 
     def cui_matrix(self) -> sparse.csr_array:
         """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""
@@ -373,13 +375,13 @@ class TargetStore:
 
         row = self.row(image)
         told = (self.image_ids[row], self.captions[row])
-        return neighbourhood(told, self.cuis[row], self.concepts, self.is_a, hops)
+        return neighbourhood(told, self.cuis[row], self.concepts, self.edges, hops)
 
     @cached_property
     def _hierarchy(self) -> "nx.DiGraph":
         from kg_targets.store.explain import hierarchy
 
-        return hierarchy(self.is_a)
+        return hierarchy(self.edges)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

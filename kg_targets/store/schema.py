@@ -1,10 +1,10 @@
-"""Columns and files of a target store; readable with plain pyarrow, pandas, DuckDB or HF datasets."""
+"""Tables, columns and files of a target store; readable with pyarrow, pandas, DuckDB, polars or HF datasets."""
 
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,28 @@ import pyarrow.parquet as pq
 
 from kg_targets.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Layout that is written: one folder per table, ``targets/part-00000.parquet``."""
+READABLE = (1, SCHEMA_VERSION)
 
+TARGETS, MENTIONS, CONCEPTS, EDGES = TABLES = ("targets", "mentions", "concepts", "edges")
+"""Tables, each a folder of the store; a teacher's store has targets only."""
+_FILES_OF_SCHEMA_1 = {
+    TARGETS: "targets-",
+    MENTIONS: "mentions-",
+    CONCEPTS: "concepts.parquet",
+    EDGES: "is_a.parquet",
+}
+"""First characters of a table's file names before there were folders."""
 MANIFEST = "manifest.json"
 REPORT = "build_report.json"
+CARD = "README.md"
 KNOWLEDGE = "knowledge"
 TEACHER = "teacher"
 KINDS = (KNOWLEDGE, TEACHER)
-CONCEPTS = "concepts.parquet"
-IS_A = "is_a.parquet"
 SUFFIX = ".parquet"
 
-MENTIONS = pa.schema(
+MENTION_COLUMNS = pa.schema(
     [
         ("image_id", pa.string()),
         ("cui", pa.string()),
@@ -38,7 +48,7 @@ MENTIONS = pa.schema(
         ("source", pa.string()),
     ]
 )
-IS_A_EDGES = pa.schema([("child", pa.string()), ("relation", pa.string()), ("parent", pa.string())])
+EDGE_COLUMNS = pa.schema([("child", pa.string()), ("relation", pa.string()), ("parent", pa.string())])
 CONCEPT_COLUMNS = pa.schema(
     [
         ("concept", pa.int32()),  # column index of sparse factors
@@ -56,7 +66,7 @@ CONCEPT_COLUMNS = pa.schema(
 
 
 def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:
-    """Schema of ``targets-*.parquet``.
+    """Columns of the table ``targets``.
 
     Args:
         labels: names of the data set's labels; each becomes a column ``label_<name>``.
@@ -79,7 +89,7 @@ def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:
 
 
 def teacher_columns(labels: tuple[str, ...], dim: int) -> pa.Schema:
-    """Schema of ``targets-*.parquet`` of a teacher's store.
+    """Columns of the table ``targets`` of a teacher's store.
 
     Args:
         labels: as for ``target_columns``.
@@ -127,7 +137,18 @@ _RANGES: dict[str, Callable[[Any], bool]] = {
     "teacher.dim": lambda dim: dim >= 0,
     "teacher.scale": lambda scale: 0.0 < scale < math.inf,
 }
-_PLAIN_NAME = re.compile(r"[a-z_]+(-[0-9]+)?\.parquet")
+_PLAIN_NAME = re.compile(rf"([a-z_]+(-[0-9]+)?|({'|'.join(TABLES)})/part-[0-9]+)\.parquet")
+
+
+def part(table: str, index: int) -> str:
+    """File of a table's rows, relative to the store's folder."""
+    return f"{table}/part-{index:05d}{SUFFIX}"
+
+
+def table_files(manifest: Mapping[str, Any], table: str) -> dict[str, int]:
+    """A table's files in row order, relative to the store's folder, and their rows; of either layout."""
+    first = _FILES_OF_SCHEMA_1[table] if manifest["schema_version"] == 1 else f"{table}/"
+    return {entry["file"]: entry["rows"] for entry in manifest["files"] if entry["file"].startswith(first)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -157,8 +178,9 @@ def _manifest_problem(manifest: Any) -> str:
     """
     if not isinstance(manifest, dict) or "schema_version" not in manifest:
         return "is not a store's manifest"
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        return f"has store schema {manifest['schema_version']!r}, this version reads {SCHEMA_VERSION}"
+    if manifest["schema_version"] not in READABLE:
+        read = " and ".join(map(str, READABLE))
+        return f"has store schema {manifest['schema_version']!r}, this version reads {read}"
     kind = manifest.get("kind", KNOWLEDGE)
     if kind not in KINDS:
         return f"has kind {kind!r}, this version reads {' and '.join(KINDS)} stores"
@@ -169,7 +191,11 @@ def _manifest_problem(manifest: Any) -> str:
             return f"lacks a usable {key!r}"
     for entry in manifest["files"]:
         name = entry.get("file") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or "sha256" not in entry:
+        if (
+            not isinstance(name, str)
+            or not _PLAIN_NAME.fullmatch(name)
+            or not {"rows", "sha256"} <= entry.keys()
+        ):
             return f"names a file that is none of the store's: {name!r}"
     return ""
 
@@ -213,5 +239,7 @@ def write_parquet(table: pa.Table, path: str) -> None:
     Raises:
         StoreError: the disk is full or the folder cannot be written.
     """
-    with writing(Path(path)):
-        pq.write_table(table, path, compression="zstd", version="2.6", use_dictionary=True, store_schema=True)
+    options = {"compression": "zstd", "version": "2.6", "use_dictionary": True, "store_schema": True}
+    with writing(Path(path)), pq.ParquetWriter(path, table.schema, **options) as writer:
+        if table.num_rows:  # Hugging Face datasets fails at a row group without rows
+            writer.write_table(table)

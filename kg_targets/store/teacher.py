@@ -167,7 +167,7 @@ class TeacherStore(TargetStore):
         """See ``threshold``; a teacher's are ``image_factors`` and ``text_factors``."""
         self._no_knowledge()
 
-    def _frame(self, *files: str) -> NoReturn:
+    def _frame(self, table: str) -> NoReturn:
         self._no_knowledge()
 
 

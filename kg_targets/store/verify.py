@@ -62,7 +62,7 @@ def _knowledge(store: TargetStore) -> Iterator[str]:
     unnamed = {cui for cuis in store.cuis for cui in cuis} - set(store.concepts["cui"])
     if unnamed:
         raise StoreError(
-            f"{store.path}: {min(unnamed)} is asserted but not in concepts.parquet: build the store again"
+            f"{store.path}: {min(unnamed)} is asserted but not in the table concepts: build the store again"
         )
     yield "known images have factors, asserted concepts are listed"
     yield _mentions(store)

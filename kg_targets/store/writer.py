@@ -1,8 +1,9 @@
-"""Writes a store shard by shard into a hidden folder and shows it only when it is whole, by one rename."""
+"""Writer of a store: shard by shard into a hidden folder, shown only when it is whole, by one rename."""
 
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
+from kg_targets.store.card import store_card
 from kg_targets.store.digest import file_sha256, json_sha256
 
 _RESUME = "resume"
@@ -61,8 +63,9 @@ class StoreWriter:
             raise StoreError(f"another build is writing {self.target}: wait for it, or choose another OUT")
         with schema.writing(self.folder):
             if self.resume is None or self._left_behind() != self.resume:
-                for left_over in self.folder.iterdir():
-                    left_over.unlink()
+                self._clear(keep=())
+            for table in schema.TABLES:  # worker processes write into them
+                (self.folder / table).mkdir(exist_ok=True)
             if self.resume is not None:
                 (self.folder / _RESUME).write_text(self.resume)
         return self
@@ -70,6 +73,15 @@ class StoreWriter:
     def _left_behind(self) -> str:
         marker = self.folder / _RESUME
         return marker.read_text() if marker.is_file() else ""
+
+    def _clear(self, keep: Collection[str]) -> None:
+        """Remove all files but those to ``keep``, then the folders that are empty."""
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.relative_to(self.folder).as_posix() not in keep:
+                path.unlink()
 
     def has(self, name: str, rows: int) -> bool:
         """Whether an interrupted build has left this file, whole and with so many rows."""
@@ -85,10 +97,11 @@ class StoreWriter:
 
     def stage(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file, at once whole, that is not part of the store unless it is adopted."""
-        partial = self.folder / f".{name}.partial"
+        path = self.folder / name
+        partial = path.with_name(f".{path.name}.partial")
         schema.write_parquet(table, str(partial))
-        with schema.writing(self.folder / name):
-            os.replace(partial, self.folder / name)
+        with schema.writing(path):
+            os.replace(partial, path)
 
     def adopt(self, name: str, rows: int) -> None:
         """Record a file that someone else (a worker process) has already written into ``folder``."""
@@ -96,17 +109,23 @@ class StoreWriter:
             self._files[name] = {"rows": rows, "sha256": file_sha256(self.folder / name)}
 
     def finish(self, manifest: dict[str, Any], report: dict[str, Any]) -> None:
-        """Write ``manifest.json`` (same inputs, same bytes) and ``build_report.json`` (times, memory)."""
+        """Write ``manifest.json`` and ``README.md`` (same inputs, same bytes) and ``build_report.json`` (times)."""
         with schema.writing(self.folder):
-            for staged in self.folder.iterdir():
-                if staged.name not in self._files:
-                    staged.unlink()
+            self._clear(keep=self._files)
         files = [{"file": name, **self._files[name]} for name in sorted(self._files)]
         content = {"schema_version": schema.SCHEMA_VERSION, **manifest, "files": files}
         content["fingerprint"] = fingerprint(content)
         with schema.writing(self.folder):
             (self.folder / schema.REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+            (self.folder / schema.CARD).write_text(store_card(content, self._columns()), encoding="utf-8")
             (self.folder / schema.MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+    def _columns(self) -> dict[str, pa.Schema]:
+        """Columns of each table that the store has."""
+        first = {table: schema.part(table, 0) for table in schema.TABLES}
+        return {
+            table: pq.read_schema(self.folder / name) for table, name in first.items() if name in self._files
+        }
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,7 +133,7 @@ class StoreWriter:
         try:
             if kind is None:
                 self._show()
-            elif self.resume is None or not any(self.folder.glob(f"*{schema.SUFFIX}")):
+            elif self.resume is None or not any(self.folder.rglob(f"*{schema.SUFFIX}")):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 if self._made_parent and not any(self.target.parent.iterdir()):
                     self.target.parent.rmdir()

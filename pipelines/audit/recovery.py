@@ -284,7 +284,7 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
     edges = is_a_edges(store) if config["use_ontology"] else []
     pairs = ancestors(names, edges, config["max_hops"]).tocoo()
     # One column for CUIs of equal meaning, as the graph has it.
-    first = representatives(names, list(store.is_a[["child", "relation", "parent"]].itertuples(index=False)))
+    first = representatives(names, list(store.edges[["child", "relation", "parent"]].itertuples(index=False)))
     closure = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=pairs.shape)
     closure.data[:] = 1.0
     graph = ConceptGraph(names, asserted, closure, edges=[])
@@ -307,7 +307,7 @@ def recomputation_error(store: TargetStore) -> float:
 
 def is_a_edges(store: TargetStore) -> list[tuple[str, str]]:
     """(child, parent) of every edge that the closure follows."""
-    return list(zip(store.is_a["child"].tolist(), store.is_a["parent"].tolist(), strict=True))
+    return list(zip(store.edges["child"].tolist(), store.edges["parent"].tolist(), strict=True))
 
 
 def ancestors(

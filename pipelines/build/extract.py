@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
+from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
@@ -96,6 +97,10 @@ class ShardResult:
     provided: int
     """CUIs that the data set ships for these images."""
     mentions: int
+    labels: tuple[str, ...]
+    """Names of the labels that these rows have; other shards may have others."""
+    retired_cuis: Counter[str]
+    """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
     """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
 
@@ -116,32 +121,48 @@ def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool) 
 
 
 def extract_shard(shard: ShardInput) -> ShardResult:
-    """Write ``mentions-*.parquet`` and the staged rows of one shard."""
+    """Write the mentions and the staged rows of one shard."""
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
+    found = [_placed(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
-    schema.write_parquet(_mention_table(shard.records, found), str(shard.folder / mentions_file(shard.index)))
-    schema.write_parquet(row_table(shard.records), str(shard.folder / staged_file(shard.index)))
+    schema.write_parquet(
+        _mention_table(shard.records, found), str(shard.folder / schema.part(schema.MENTIONS, shard.index))
+    )
+    provided = [cui for record in shard.records for cui in record.cuis]
+    rows = row_table(shard.records)
+    schema.write_parquet(rows, str(shard.folder / staged_file(shard.index)))
     return ShardResult(
         index=shard.index,
         image_ids=[record.image_id for record in shard.records],
         group_ids=[record.group_id for record in shard.records],
         cuis=cuis,
-        provided=sum(len(record.cuis) for record in shard.records),
+        provided=len(provided),
         mentions=sum(len(mentions) for mentions in found),
+        labels=label_names(rows),
+        retired_cuis=Counter(cui for cui in provided if _ontology.current(cui) != cui),
         unknown_cuis=unknown,
     )
-
-
-def mentions_file(index: int) -> str:
-    """Name of a shard's mentions."""
-    return f"mentions-{index:05d}{schema.SUFFIX}"
 
 
 def staged_file(index: int) -> str:
     """Name of a shard's records between the two stages; removed before the store is shown."""
     return f"staged-{index:05d}{schema.SUFFIX}"
+
+
+def _placed(mentions: list[Mention], record: Record) -> list[Mention]:
+    """The mentions, shipped CUIs at the places in the caption that the data set gives for them."""
+    places = {cui: place for cui, place in zip(record.cuis, record.places, strict=False) if place[0] >= 0}
+    if not places:
+        return mentions
+    moved = []
+    for mention in mentions:
+        if not mention.located and mention.cui in places:
+            start, end = places[mention.cui]
+            mention = replace(mention, start=start, end=end, text=record.caption[start:end])
+        moved.append(mention)
+    return sorted(moved, key=reading_order)
 
 
 def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:
@@ -157,7 +178,7 @@ def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Tabl
         for record, mentions in zip(records, found, strict=True)
         for mention in mentions
     ]
-    return pa.Table.from_pylist(rows, schema=schema.MENTIONS)
+    return pa.Table.from_pylist(rows, schema=schema.MENTION_COLUMNS)
 
 
 def label_names(rows: pa.Table) -> tuple[str, ...]:
@@ -166,7 +187,7 @@ def label_names(rows: pa.Table) -> tuple[str, ...]:
 
 
 def row_table(records: list[Record]) -> pa.Table:
-    """The columns of ``targets-*.parquet`` that come from the data set, all text."""
+    """The columns of the table ``targets`` that come from the data set, all text."""
     labels = list(dict.fromkeys(name for record in records for name in record.labels))
     columns = {
         name: [getattr(record, name) for record in records]
@@ -174,6 +195,22 @@ def row_table(records: list[Record]) -> pa.Table:
     }
     columns |= {f"label_{name}": [record.labels.get(name, "") for record in records] for name in labels}
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def check_extractor(name: str, options: str = "") -> None:
+    """Refuse what can be told to be missing without an ontology, before one is read.
+
+    Raises:
+        ConfigError: no extractor has that name, or an option is not ``key=value``.
+        ExtractionError: a package, a model or a file that it needs is not there.
+    """
+    if name not in EXTRACTORS:
+        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    chosen = parse_options(options)
+    if name == "scispacy":
+        from kg_targets.concepts.scispacy import check_installed
+
+        check_installed(**chosen)
 
 
 def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extractor:
@@ -187,8 +224,7 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
         ConfigError: no extractor has that name, or it has no such option.
         ExtractionError: it needs something that is not there.
     """
-    if name not in EXTRACTORS:
-        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    check_extractor(name, options)
     chosen = parse_options(options)
     if "stop_list" in chosen:
         chosen["stop_list"] = StopList.shipped() | StopList.read(str(chosen["stop_list"]))

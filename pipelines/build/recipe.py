@@ -16,7 +16,7 @@ from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
-from kg_targets.store.schema import TEACHER
+from kg_targets.store.schema import MENTIONS, TEACHER, part
 from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
@@ -65,6 +65,7 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
 
 def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
     """The store of each split, by a scorer of the concepts; statistics are fitted on the first."""
+    extract.check_extractor(config.extractor, config.extractor_options)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
     for line in ontology.report.lines():
@@ -98,7 +99,7 @@ def _build_store(
         with watch.stage("extract"):
             shards = _extract(config, split, ontology, writer.folder, say)
         for shard in shards:
-            writer.adopt(extract.mentions_file(shard.index), shard.mentions)
+            writer.adopt(part(MENTIONS, shard.index), shard.mentions)
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
@@ -138,6 +139,7 @@ def _build_store(
                 "quantiles": quantiles,
                 "fit_p95": quantiles["p95"] if fitted is None else fitted.threshold,
             },
+            "retired_cuis": dict(sum((shard.retired_cuis for shard in shards), Counter()).most_common(20)),
             "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
             "inputs": inputs,
             **split.metadata(),
@@ -164,18 +166,23 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
     findings = ordered[ordered["kind"] == "finding"]
     lines = [
         "captions with a concept: " + ", ".join(f"{group} {share:.1%}" for group, share in shares.items()),
-        f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.is_a):,} edges",
+        f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.edges):,} edges",
         f"unknown images (no concept, identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
         "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
         f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
         f"most frequent findings: {_listed(findings.head(most_frequent))}",
     ]
+    if retired := store.manifest["retired_cuis"]:
+        lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
     unknown_cuis = store.manifest["unknown_cuis"]
     if unknown_cuis:
-        listed = ", ".join(f"{cui} ×{count:,}" for cui, count in list(unknown_cuis.items())[:5])
         fate = "kept without ancestors" if store.manifest["config"]["keep_unknown_cuis"] else "left out"
-        lines.append(f"CUIs that the ontology does not have ({fate}): {listed}")
+        lines.append(f"CUIs that the ontology does not have ({fate}): {_counted(unknown_cuis)}")
     return lines
+
+
+def _counted(cuis: dict[str, int]) -> str:
+    return ", ".join(f"{cui} ×{count:,}" for cui, count in list(cuis.items())[:5])
 
 
 def _listed(concepts: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar
 from pipelines.build.extract import Split, label_names, row_table
 from pipelines.build.write import open_if_current, vector_column
-from training.data.sources import ImageSource, open_source
+from training.data.sources import ImageListing, ImageSource, open_source
 from training.teachers.base import ENCODING, ImageTexts, Teacher
 from training.teachers.registry import open_teacher, slug
 
@@ -49,17 +49,6 @@ def teacher_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterat
         kept = {"scorer", "rows_per_shard", "licences"}
         stored = {key: value for key, value in config.stored().items() if key in kept}
         yield build.run(out / split.name, stored, config.force)
-
-
-@dataclass
-class _Listing:
-    """As much of a store as finding its images needs."""
-
-    image_ids: list[str]
-    image_paths: list[str]
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
 
 @dataclass
@@ -111,7 +100,7 @@ class _TeacherBuild:
                 }
                 writer.finish(content, {"stages": self.watch.stages})
         except BaseException:
-            if writer.folder.is_dir() and any(writer.folder.glob(f"*{schema.SUFFIX}")):
+            if writer.folder.is_dir() and any(writer.folder.rglob(f"*{schema.SUFFIX}")):
                 self.say(f"{target}: what was finished is kept, the same command goes on from there")
             raise
         store = TargetStore.open(target)
@@ -137,7 +126,7 @@ class _TeacherBuild:
         if not self.teacher.reads_images:
             return None
         ids, paths = (self.rows.column(name).to_pylist() for name in ("image_id", "image_path"))
-        return open_source(self.split.root, cast(TargetStore, _Listing(ids, paths)))
+        return open_source(self.split.root, ImageListing(ids, paths))
 
     @cached_property
     def pairs(self) -> ImageTexts:
@@ -157,7 +146,8 @@ class _TeacherBuild:
             self.watch.stage("captions"),
             bar(len(first), f"{self.split.name}: captions", "caption") as shown,
         ):
-            for name, chosen in self._shards("texts", len(first)):
+            for index, chosen in self._shards(len(first)):
+                name = f"texts-{index:05d}{schema.SUFFIX}"
                 if not writer.has(name, len(chosen)):
                     vectors = self.teacher.texts(self.pairs, first[chosen], shown.update)
                     writer.stage(name, pa.table({"factor": vector_column(vectors)}))
@@ -171,11 +161,13 @@ class _TeacherBuild:
         """Write the shards; whether each row's image could be read, bool ``[N]``."""
         present = np.ones(self.rows.num_rows, dtype=bool)
         if self.source is not None:
-            present = np.isin(np.arange(len(present)), self.source.check_present(self.max_broken))
+            found = self.source.check_present(self.max_broken, "--max-broken")
+            present = np.isin(np.arange(len(present)), found)
         known = present.copy()
         columns = schema.teacher_columns(label_names(self.rows), self.teacher.dim)
         with self.watch.stage("images"), bar(len(texts), f"{self.split.name}: images", "image") as shown:
-            for name, rows in self._shards("targets", len(texts)):
+            for index, rows in self._shards(len(texts)):
+                name = schema.part(schema.TARGETS, index)
                 if writer.has(name, len(rows)):
                     finished = pq.read_table(writer.folder / name, columns=["known"])
                     known[rows] = finished.column("known").to_numpy()
@@ -184,10 +176,10 @@ class _TeacherBuild:
                     self._check_broken(known, {})
                     continue
                 factors = np.zeros((len(rows), self.teacher.dim), dtype=np.float32)
-                found = self.teacher.images(self.pairs, rows[present[rows]], shown.update)
-                factors[present[rows]] = found.factors
-                known[list(found.broken)] = False
-                self._check_broken(known, found.broken)
+                read = self.teacher.images(self.pairs, rows[present[rows]], shown.update)
+                factors[present[rows]] = read.factors
+                known[list(read.broken)] = False
+                self._check_broken(known, read.broken)
                 part = self.rows.slice(rows[0], len(rows))
                 content = {column: part.column(column) for column in part.column_names}
                 content |= {"row": pa.array(rows), "known": pa.array(known[rows])}
@@ -210,13 +202,10 @@ class _TeacherBuild:
                 f"{self.max_broken:,}{named}"
             )
 
-    def _shards(self, prefix: str, count: int) -> list[tuple[str, NDArray[np.int64]]]:
+    def _shards(self, count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         size = self.rows_per_shard
-        starts = range(0, count, size)
-        return [
-            (f"{prefix}-{index:05d}{schema.SUFFIX}", np.arange(start, min(start + size, count)))
-            for index, start in enumerate(starts)
-        ]
+        for index, start in enumerate(range(0, count, size)):
+            yield index, np.arange(start, min(start + size, count))
 
 
 def agreement_lines(store: TeacherStore, sample: int = SAMPLE, seed: int = 0) -> list[str]:

@@ -22,7 +22,7 @@ from kg_targets.scoring.factors import Neighbors, nearest, pair_similarities
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
 from pipelines.build.executors import Say
-from pipelines.build.extract import ShardResult, label_names, staged_file
+from pipelines.build.extract import ShardResult, staged_file
 
 PAIRS = 1_000_000
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
@@ -38,7 +38,8 @@ def open_if_current(target: Path, inputs: dict[str, Any], say: Say) -> TargetSto
         return None
     if any(file_sha256(target / entry["file"]) != entry["sha256"] for entry in store.manifest["files"]):
         return None
-    say(f"{target}: up to date")
+    older = store.manifest["schema_version"] != schema.SCHEMA_VERSION
+    say(f"{target}: up to date{' (in the layout of 0.2: --force writes the new one)' if older else ''}")
     return store
 
 
@@ -63,21 +64,21 @@ def write_targets(
     chunk_rows: int,
     threads: int,
 ) -> list[str]:
-    """Write ``targets-*.parquet``, one file per shard, and remove the staged rows.
+    """Write the table ``targets``, one file per shard, and remove the staged rows.
 
     Returns:
         The names of the data set's labels.
     """
     neighbors = nearest(factors, top_k, chunk_rows=chunk_rows, threads=threads)
-    labels: tuple[str, ...] = ()
-    dense = dense_width(factors)
+    labels = tuple(dict.fromkeys(name for shard in shards for name in shard.labels))
+    target = schema.target_columns(labels, dense_width(factors))
     start = 0
     for shard, found in zip(shards, neighbors, strict=True):
         staged = writer.folder / staged_file(shard.index)
         rows = pq.read_table(staged)
-        labels = label_names(rows)
         stop = start + rows.num_rows
         columns = {
+            **{f"label_{name}": pa.repeat("", rows.num_rows) for name in labels},
             **{name: rows.column(name) for name in rows.column_names},
             "row": pa.array(np.arange(start, stop), pa.int64()),
             "cuis": pa.array(shard.cuis, pa.list_(pa.string())),
@@ -85,9 +86,8 @@ def write_targets(
             **_factor_columns(factors, start, stop),
             **_neighbor_columns(found),
         }
-        target = schema.target_columns(labels, dense)
         content = pa.table(columns).select(target.names).cast(target)
-        writer.write(f"targets-{shard.index:05d}{schema.SUFFIX}", content)
+        writer.write(schema.part(schema.TARGETS, shard.index), content)
         staged.unlink()
         start = stop
     return list(labels)
@@ -96,7 +96,7 @@ def write_targets(
 def write_concepts(
     writer: StoreWriter, graph: ConceptGraph, statistics: ConceptStatistics, ontology: Ontology
 ) -> None:
-    """Write ``concepts.parquet`` (in the order of factor columns) and ``is_a.parquet``."""
+    """Write the tables ``concepts`` (in the order of factor columns) and ``edges``."""
     cuis = graph.concepts
     known = [ontology[cui] if cui in ontology else Concept(cui, name=cui) for cui in cuis]
     table = pa.table(
@@ -114,10 +114,10 @@ def write_concepts(
         },
         schema=schema.CONCEPT_COLUMNS,
     )
-    writer.write(schema.CONCEPTS, table)
+    writer.write(schema.part(schema.CONCEPTS, 0), table)
     child, relation, parent = zip(*graph.edges, strict=True) if graph.edges else ((), (), ())
     edges = {"child": list(child), "relation": list(relation), "parent": list(parent)}
-    writer.write(schema.IS_A, pa.table(edges, schema=schema.IS_A_EDGES))
+    writer.write(schema.part(schema.EDGES, 0), pa.table(edges, schema=schema.EDGE_COLUMNS))
 
 
 def fit_statistics(store: TargetStore) -> ConceptStatistics:

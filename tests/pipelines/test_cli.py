@@ -165,7 +165,17 @@ def test_what_reports_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_every_command_that_reports_prints_json() -> None:
-    writing = {"demo-data", "folds", "build", "card", "score-sheet", "tables", "export", "completion"}
+    writing = {
+        "demo-data",
+        "folds",
+        "prepare",
+        "build",
+        "card",
+        "score-sheet",
+        "tables",
+        "export",
+        "completion",
+    }
     present = [name for name in NAMES if find_spec("torch") or name not in NEED_TORCH]
     silent = {name for name in present if "--json" not in cli.load_command(name)[0]._option_string_actions}
     assert silent == writing & set(present)

@@ -24,6 +24,7 @@ from training.clip.config import ModelConfig, is_folder
 from training.clip.freeze import freeze
 from training.clip.pretrained import (
     check_image_size,
+    check_named_weights,
     load_image_weights,
     text_weights_folder,
     timm_normalisation,
@@ -75,11 +76,12 @@ def build_clip(config: ModelConfig, *, logit_bias: float | None = None) -> Clip:
     """
     options: dict[str, Any] = {}
     model_cfg = model_config(config.name)
+    check_named_weights(config, model_cfg)
     if config.image_size is not None:
         model_cfg["vision_cfg"]["image_size"] = options["force_image_size"] = config.image_size
     if config.image_weights is not None:
         options |= timm_normalisation(model_cfg)
-    folder = text_weights_folder(config, model_cfg) if config.text_weights is not None else None
+    folder = text_weights_folder(config.text_weights) if config.text_weights is not None else None
     clip = _create(config.name, config.pretrained, model_cfg, logit_bias, folder, options)
     if config.image_size is not None:
         check_image_size(clip.model, config.image_size)

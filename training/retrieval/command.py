@@ -26,6 +26,8 @@ from training.statistics.intervals import nan_to_null
 
 MAX_RUNS_SHOWN = 4
 """Runs beside one another in a picture; more would be too wide to look at."""
+_LABELS_SHOWN = 3
+"""Labels below a picture."""
 
 RESULT = "retrieval.json"
 TABLE = "retrieval.txt"
@@ -96,8 +98,7 @@ def pictures(
 ) -> Writers:
     """The pictures of the directions evaluated, each with what draws it."""
     store = data.store
-    familiar: list[str] = [name for name in ("modality", "region", "finding") if name in store.labels]
-    labels = tuple(familiar or store.labels[:3])  # three are enough to judge pictures by
+    labels = _shown_labels(store.labels, config.labels)
     codes = label_codes(*(data.label(name) for name in labels)) if labels else data.cases
     if not (codes >= 0).any():  # no image has all of the labels
         codes = data.cases
@@ -118,9 +119,24 @@ def pictures(
             writers[TEXTS] = sheet.image_to_text
         else:
             writers[FROM_TEXTS] = sheet.text_to_image
-    by = next((name for name in ("region", "finding", *store.labels) if name in store.labels), None)
+    by = next(
+        (
+            name
+            for name in (*(labels if config.labels else ()), "region", "finding", *store.labels)
+            if name in store.labels
+        ),
+        None,
+    )
     writers[BLOCK] = lambda path: target_block(path, store, by, seed=config.seed)
     return dict(reversed(writers.items()))
+
+
+def _shown_labels(available: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """At most three labels to judge pictures by: those of ``--labels``, else the familiar ones where they exist."""
+    if wanted:
+        return tuple(dict.fromkeys("+".join(wanted).split("+")))[:_LABELS_SHOWN]
+    familiar = tuple(name for name in ("modality", "region", "finding") if name in available)
+    return familiar or tuple(available[:_LABELS_SHOWN])
 
 
 def evaluation_key(

@@ -67,7 +67,7 @@ def score_chance(store: TargetStore, source: ImageSource, config: EvalConfig) ->
 
 def _readable(source: ImageSource, max_broken: int) -> NDArray[np.int64]:
     """Store rows that a model would be shown; without an allowance for broken images it is all or an error."""
-    rows = source.check_present(max_broken)
+    rows = source.check_present(max_broken, "--max-broken")
     if not max_broken:
         return rows
     good = []

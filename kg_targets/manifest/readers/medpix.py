@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from kg_targets.errors import ManifestError
-from kg_targets.manifest.record import ReadRequest, Record, json_lines
+from kg_targets.manifest.files import json_lines
+from kg_targets.manifest.record import ReadRequest, Record
 
+OPTIONS = frozenset(("text",))
 _CASE_FIELDS = ("Title", "Findings", "Case Diagnosis")
 
 
@@ -33,7 +35,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             where,
             Record(
                 image_id=image_id,
-                image_path=request.image_path(f"{image_id}.jpg"),
+                image_path=request.image_path(image_id),
                 caption=caption,
                 group_id=case_id,
                 licence=request.licence,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import DataError
+from kg_targets.manifest.files import json_objects, objects, text
 from kg_targets.manifest.question import Question, yes_or_no
-from kg_targets.manifest.record import ReadRequest, json_objects, objects, text
+from kg_targets.manifest.record import ReadRequest
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -36,7 +37,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
             _question(
                 f"{request.split}-{number}",
                 name,
-                request.image_path(f"{name}.jpg"),
+                request.image_path(name),
                 text(item, "question"),
                 answer,
             ),
@@ -52,7 +53,7 @@ def read_pairs(request: ReadRequest) -> Iterator[tuple[str, Question]]:
     pairs = json_objects(request.files["questions"], request.report, DataError)
     for number, (where, item) in enumerate(pairs):
         name = text(item, "Image_ID")
-        path = request.image_path(f"{name}.jpg")
+        path = request.image_path(name)
         yield where, _question(str(number), name, path, text(item, "Questions"), text(item, "Answers"))
 
 

@@ -5,7 +5,8 @@ Images of one article belong together, so the article (PMC id, from ``licences.t
 
 from collections.abc import Iterator
 
-from kg_targets.manifest.record import ReadRequest, Record, csv_rows, lines, unusable_text
+from kg_targets.manifest.files import csv_rows, lines
+from kg_targets.manifest.record import ReadRequest, Record, unusable_text
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
@@ -28,7 +29,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             where,
             Record(
                 image_id=image_id,
-                image_path=request.image_path(f"{image_id}.jpg"),
+                image_path=request.image_path(image_id),
                 caption=caption,
                 group_id=article or image_id,
                 licence=licence or request.licence,

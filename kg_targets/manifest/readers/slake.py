@@ -6,8 +6,9 @@
 from collections.abc import Iterator
 
 from kg_targets.errors import DataError
+from kg_targets.manifest.files import json_objects, text
 from kg_targets.manifest.question import Question
-from kg_targets.manifest.record import ReadRequest, json_objects, text
+from kg_targets.manifest.record import ReadRequest
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:

@@ -42,7 +42,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
                 Question(
                     id=f"{request.split}-{number}",
                     image_id=image,
-                    image_path=request.image_path(f"{image}.jpg"),
+                    image_path=request.image_path(image),
                     question=question,
                     answer=several[0] if several else "",
                     closed=closed,

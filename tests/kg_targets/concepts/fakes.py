@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -18,8 +18,12 @@ class FakeConcept:
 
 
 class FakeOntology:
-    def __init__(self, concepts: Sequence[FakeConcept]) -> None:
+    def __init__(self, concepts: Sequence[FakeConcept], retired: Mapping[str, str] | None = None) -> None:
         self._concepts = {concept.cui: concept for concept in concepts}
+        self._retired = retired or {}
+
+    def current(self, cui: str) -> str:
+        return self._retired.get(cui, cui)
 
     def __contains__(self, cui: object, /) -> bool:
         return cui in self._concepts

@@ -25,6 +25,12 @@ def test_provided_cuis_have_no_place_in_the_text_and_count_once() -> None:
     ]
 
 
+def test_a_retired_cui_is_given_as_its_successor() -> None:
+    ontology = FakeOntology([FakeConcept("C0024109", "Lung", "organ")], {"C0000009": "C0024109"})
+    (found,) = ProvidedExtractor(ontology).extract(["x"], [["C0000009", "C0024109"]])
+    assert [(mention.cui, mention.name) for mention in found] == [("C0024109", "Lung")]
+
+
 def test_provided_needs_one_list_of_cuis_per_caption() -> None:
     with pytest.raises(ExtractionError, match="ships no CUIs"):
         ProvidedExtractor(ONTOLOGY).extract(["x"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kg_targets.manifest import Manifest, Question, Record
+from kg_targets.manifest.files import lines
 from kg_targets.manifest.readers import READERS, Layout, ReadRequest
-from kg_targets.manifest.record import lines
 from pipelines.build.config import BuildConfig
 from pipelines.build.recipe import build_data_set
 

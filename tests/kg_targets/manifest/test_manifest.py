@@ -73,7 +73,7 @@ def test_an_empty_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is empty"):
         read(tmp_path, b"")
     with pytest.raises(ManifestError, match="column 'caption' is missing"):
-        read(tmp_path, b"filepath,text\na.png,CT\n")
+        read(tmp_path, b"filepath,words\na.png,CT\n")
 
 
 def test_a_missing_split_file_says_how_to_get_it(tmp_path: Path) -> None:

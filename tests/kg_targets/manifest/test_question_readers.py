@@ -9,6 +9,7 @@ import pytest
 
 from kg_targets.errors import DataError
 from kg_targets.manifest import Question, ReadReport
+from kg_targets.manifest.images import ImageFolder
 from kg_targets.manifest.readers import READERS, ReadRequest
 from kg_targets.manifest.readers.vqa_rad import clean_types
 from training.vqa.answers import accepted_answers
@@ -19,7 +20,16 @@ def read(
 ) -> tuple[list[Question], ReadReport]:
     reader = READERS[name].questions
     assert reader is not None
-    request = ReadRequest(split, files, images, "CC0-1.0", {}, language, ReadReport())
+    request = ReadRequest(
+        split,
+        files,
+        images,
+        "CC0-1.0",
+        {},
+        language,
+        ReadReport(),
+        ImageFolder(next(iter(files.values())).parent),
+    )
     return [question for _, question in reader(request)], request.report
 
 

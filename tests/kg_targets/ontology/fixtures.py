@@ -90,12 +90,22 @@ def mrsty(cui: str, tui: str) -> str:
     return "|".join([cui, tui, "B1", "A semantic type", "AT1", "", ""])
 
 
+def mrcui(retired: str, relation: str, successor: str = "") -> str:
+    """One row of MRCUI.RRF."""
+    return "|".join([retired, "2020AA", relation, "", "", successor, "Y" if successor else "", ""])
+
+
 def write_umls(
-    folder: Path, names: Sequence[str], relations: Sequence[str] = (), types: Sequence[str] = ()
+    folder: Path,
+    names: Sequence[str],
+    relations: Sequence[str] = (),
+    types: Sequence[str] = (),
+    retired: Sequence[str] = (),
 ) -> Path:
     """Write a META folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"MRCONSO.RRF": names, "MRREL.RRF": relations, "MRSTY.RRF": types}
+    files = {"MRCONSO.RRF": names, "MRREL.RRF": relations, "MRSTY.RRF": types, "MRCUI.RRF": retired}
+    files = {name: rows for name, rows in files.items() if rows or name != "MRCUI.RRF"}
     for name, rows in files.items():
         (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     return folder

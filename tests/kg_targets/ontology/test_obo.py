@@ -110,8 +110,83 @@ def test_what_is_left_out_is_counted(ontology):
         "x.obo: malformed CUI": 1,
         "x.obo: obsolete term": 1,
         "x.obo: parent that is no live term of the file": 2,
+        "x.obo: xref to a CUI in a form that is not read (NCI:…)": 1,
         "x.obo: xref that is not equivalent": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("xref", "cuis"),
+    [
+        ("umls:C0000009", ["C0000009"]),
+        ("Umls_Cui:C0000009 ! a comment", ["C0000009"]),
+        (r"UMLS\:C0000009", ["C0000009"]),
+        (r'umls_cui\:c0000009 {source="MONDO:equivalentTo"} ! a comment', ["C0000009"]),
+        ("UMLS:C0000009!glued", ["C0000009"]),
+        ("MEDGEN:C0000009", "MEDGEN:…"),
+        (
+            "http://linkedlifedata.com/resource/umls/id/C0000009",
+            "http://linkedlifedata.com/resource/umls/id/…",
+        ),
+        ("UMLS_ICD9CM_2005_AUI:A0000009", "UMLS_ICD9CM_2005_AUI:…"),
+        ("MESH:C535589", []),
+        ("NCI:C12345", []),
+    ],
+)
+def test_an_xref_to_umls_is_read_in_any_spelling_or_counted(tmp_path, xref, cuis):
+    path = tmp_path / "x.obo"
+    path.write_text(f"{FILE}\n[Term]\nid: X:7\nname: seventh\nxref: {xref}\n", encoding="utf-8")
+    ontology = Ontology.from_obo(path)
+    counted = f"x.obo: xref to a CUI in a form that is not read ({cuis})"
+    assert [cui for cui in ontology.cuis if cui == "C0000009"] == (cuis if isinstance(cuis, list) else [])
+    assert isinstance(cuis, list) or ontology.report.skipped[counted] == 1
+    assert sum(
+        count for reason, count in ontology.report.skipped.items() if "not read" in reason
+    ) == 1 + isinstance(cuis, str)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ('heart {source="PMID:1 ! x", comment="a, b"} ! the organ', "heart"),
+        ("heart ! the organ", "heart"),
+        (r"5\" long\!", '5" long!'),
+        ("Pre-B {cell} lymphoma", "Pre-B {cell} lymphoma"),
+        (r"tumor\W(benign) {}", "tumor (benign)"),
+        ("heart {xref=PMID:1}", "heart"),
+        (r"a\{b=1\}", "a{b=1}"),
+        ("x ! {y}", "x"),
+    ],
+)
+def test_a_name_ends_before_its_modifiers_and_comment(tmp_path, written, name):
+    path = tmp_path / "x.obo"
+    path.write_text(f"{HEADER}[Term]\nid: X:1\nname: {written}\nxref: UMLS:C0000001\n", encoding="utf-8")
+    assert Ontology.from_obo(path).name("C0000001") == name
+
+
+def test_a_parent_by_its_former_id_is_found(tmp_path):
+    def term(number, *lines):
+        return "\n".join([f"[Term]\nid: X:{number}\nname: n{number}\nxref: UMLS:C000000{number}", *lines, ""])
+
+    path = tmp_path / "x.obo"
+    path.write_text(
+        HEADER
+        + term(1, 'is_a: X:92 {source="x"} ! by an alternative id', "relationship: part_of X:93")
+        + term(2, "alt_id: X:92", "alt_id: X:94 ! two terms claim it")
+        + term(3, "alt_id: X:94", "is_a: X:94", "is_a: X:95", "is_a: X:97")
+        + "[Term]\nid: X:93\nname: merged\nis_obsolete: true\nreplaced_by: X:96\n\n"
+        + "[Term]\nid: X:96\nname: merged again\nis_obsolete: true\nreplaced_by: X:3\n\n"
+        + "[Term]\nid: X:95\nname: loop\nis_obsolete: true\nreplaced_by: X:98\n\n"
+        + "[Term]\nid: X:98\nname: loop\nis_obsolete: true\nreplaced_by: X:95\n\n"
+        + "[Term]\nid: X:97\nname: gone\nis_obsolete: true\n",
+        encoding="utf-8",
+    )
+    ontology = Ontology.from_obo(path)
+    assert ontology.edges(ontology.cuis, ("is_a", "part_of")) == [
+        ("C0000001", "is_a", "C0000002"),
+        ("C0000001", "part_of", "C0000003"),
+    ]
+    assert ontology.report.skipped["x.obo: parent that is no live term of the file"] == 3
 
 
 def test_byte_order_mark_and_windows_line_ends_change_nothing(ontology, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kg_targets.errors import OntologyError
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.ontology.umls import UmlsOptions
-from tests.kg_targets.ontology.fixtures import mrconso, mrrel, mrsty, write_umls
+from tests.kg_targets.ontology.fixtures import mrconso, mrcui, mrrel, mrsty, term, write_tsv, write_umls
 
 A, B, C, D, E, F = (f"C000000{digit}" for digit in range(1, 7))
 NAMES = [
@@ -114,6 +114,84 @@ def test_files_may_be_compressed_and_have_windows_line_ends(tmp_path):
     assert Ontology.from_umls(folder, "broad").fingerprint == plain.fingerprint
 
 
+def test_rows_without_the_last_separator_are_read(tmp_path):
+    folder = write_umls(
+        tmp_path / "a", NAMES, [mrrel(B, "CHD", A, "isa")], [mrsty(A, "T191")], [mrcui(F, "SY", A)]
+    )
+    whole = Ontology.from_umls(folder)
+    for path in folder.iterdir():
+        path.write_text("".join(f"{line[:-1]}\n" for line in path.read_text().splitlines()))
+    assert Ontology.from_umls(folder).fingerprint == whole.fingerprint and whole.parents(A) == [B]
+    with (folder / "MRCONSO.RRF").open("a") as stream:
+        stream.write(mrconso(C, "a row of another width") + "\n")
+    assert Ontology.from_umls(folder).report.skipped["MRCONSO.RRF: row without 18 columns"] == 1
+
+
+def test_a_broken_first_row_does_not_decide_how_rows_end(tmp_path):
+    folder = write_umls(tmp_path, [mrconso(A, "cut off").rpartition("|")[0], *NAMES])
+    report = Ontology.from_umls(folder).report
+    assert report.concepts == 4 and report.skipped["MRCONSO.RRF: row without 19 columns"] == 1
+
+
+def test_identifiers_of_the_nci_metathesaurus_are_counted_under_their_own_name(tmp_path):
+    names = [*NAMES, mrconso("CL412345", "NCI only"), mrconso("CL1", "neither")]
+    skipped = Ontology.from_umls(write_umls(tmp_path, names)).report.skipped
+    assert skipped["MRCONSO.RRF: identifier of the NCI Metathesaurus (CL…), no CUI of UMLS"] == 1
+    assert skipped["MRCONSO.RRF: malformed CUI"] == 1
+
+
+RETIRED = [f"C00001{number:02d}" for number in range(10)]
+
+
+def test_a_retired_cui_is_followed_to_its_one_synonym(tmp_path):
+    rows = [
+        mrcui(RETIRED[0], "SY", A),
+        mrcui(RETIRED[1], "SY", RETIRED[0]),  # retired twice
+        mrcui(RETIRED[2], "DEL"),
+        mrcui(RETIRED[3], "RB", B),
+        mrcui(RETIRED[4], "SY", A),
+        mrcui(RETIRED[4], "SY", B),  # two meanings
+        mrcui(RETIRED[5], "SY", E),  # not among the concepts kept
+        mrcui(RETIRED[6], "SY", RETIRED[7]),
+        mrcui(RETIRED[7], "SY", RETIRED[6]),  # a circle
+        mrcui(C, "SY", A),  # still a concept
+    ]
+    folder = write_umls(tmp_path, NAMES, retired=rows)
+    ontology = Ontology.from_umls(folder)
+    assert [ontology.current(cui) for cui in RETIRED[:8]] == [A, A, *RETIRED[2:8]]
+    assert (ontology.current(C), ontology.current("not a CUI")) == (C, "not a CUI")
+    assert RETIRED[0] not in ontology and ontology.report.dangling_edges == 0
+    assert ontology.report.retired == 2
+    assert ontology.report.skipped["MRCUI.RRF: retired CUI without one successor among the concepts"] == 6
+    assert "2 retired CUIs are followed to their successors" in ontology.report.lines()
+    (folder / "MRCUI.RRF").unlink()
+    assert Ontology.from_umls(folder).fingerprint != ontology.fingerprint
+
+
+def test_the_cache_knows_retired_cuis_and_notices_the_file(tmp_path):
+    folder = write_umls(tmp_path / "META", NAMES)
+    assert load_ontology(f"umls:{folder}", tmp_path / "cache").current(RETIRED[0]) == RETIRED[0]
+    write_umls(folder, NAMES, retired=[mrcui(RETIRED[0], "SY", A)])
+    for _ in range(2):
+        ontology = load_ontology(f"umls:{folder}", tmp_path / "cache")
+        assert ontology.current(RETIRED[0]) == A and ontology.report.retired == 1
+
+
+@pytest.mark.parametrize("umls_first", [True, False])
+def test_sources_beside_umls_may_use_cuis_that_it_has_retired(tmp_path, umls_first):
+    umls = Ontology.from_umls(write_umls(tmp_path / "umls", NAMES, retired=[mrcui(RETIRED[0], "SY", A)]))
+    tables = write_tsv(
+        tmp_path / "tsv",
+        [term(RETIRED[0], "growth of the lung"), term(C, "Disease")],
+        [[RETIRED[0], C, "HP"]],
+    )
+    other = Ontology.from_tsv(*tables)
+    merged = umls | other if umls_first else other | umls
+    assert RETIRED[0] not in merged and merged.current(RETIRED[0]) == A
+    assert "growth of the lung" in (merged[A].name, *merged[A].synonyms)
+    assert merged.parents(A) == [C]
+
+
 @pytest.mark.parametrize("missing", ["MRCONSO.RRF", "MRREL.RRF", "MRSTY.RRF"])
 def test_a_missing_file_says_what_to_point_at(tmp_path, missing):
     folder = write_umls(tmp_path, NAMES)
@@ -123,7 +201,9 @@ def test_a_missing_file_says_what_to_point_at(tmp_path, missing):
 
 
 def test_a_file_that_is_something_else_and_an_unknown_reading_are_refused(tmp_path):
-    with pytest.raises(OntologyError, match="no name in ENG"):
+    with pytest.raises(
+        OntologyError, match=r"no name in ENG .*\(1 rows: MRCONSO.RRF: row without 19 columns\)"
+    ):
         Ontology.from_umls(write_umls(tmp_path, ["what|is|this"]))
     with pytest.raises(OntologyError, match="strict and broad"):
         Ontology.from_umls(tmp_path, "loose")

@@ -1,6 +1,5 @@
 """The store's invariants, on stores built by the real pipeline from generated captions."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,10 +16,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from kg_targets.errors import StoreError
-from kg_targets.store import StoreWriter, TargetStore, verify_store
+from kg_targets.store import StoreWriter, TargetStore, schema, verify_store
 from kg_targets.store.block import gram
 from kg_targets.store.verify import _knowledge
-from tests.builds import CAPTIONS, build
+from tests.builds import CAPTIONS, build, digests
 
 ANY_SCORER = pytest.mark.parametrize("scorer", ["ontology", "noise", "permuted", "identity"])
 
@@ -56,11 +55,7 @@ def test_same_inputs_give_the_same_bytes_with_one_and_two_workers(tmp_path: Path
     one = build(tmp_path / "one", CAPTIONS * 4, scorer=scorer, rows_per_shard=5, workers=1)
     two = build(tmp_path / "two", CAPTIONS * 4, scorer=scorer, rows_per_shard=5, workers=2)
 
-    def digests(store: TargetStore) -> dict[str, str]:
-        files = [file for file in sorted(store.path.iterdir()) if file.name != "build_report.json"]
-        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-    assert digests(one) == digests(two)
+    assert digests(one.path) == digests(two.path)
     assert one.fingerprint == two.fingerprint
 
 
@@ -173,7 +168,7 @@ def test_networkx_view_has_images_concepts_and_ancestors(store: TargetStore) -> 
 
 
 def test_shards_are_plain_parquet(store: TargetStore) -> None:
-    frame = pd.concat(pd.read_parquet(file) for file in sorted(store.path.glob("targets-*.parquet")))
+    frame = pd.concat(pd.read_parquet(file) for file in sorted(store.path.glob("targets/part-*.parquet")))
     assert frame["image_id"].tolist() == store.image_ids
     assert {"row", "caption", "group_id", "licence", "label_region", "cuis", "known", "neighbor_rows"} <= set(
         frame
@@ -188,7 +183,7 @@ def test_cui_matrix_matches_the_lists(store: TargetStore) -> None:
 
 def test_verify_notices_a_flipped_byte_and_a_missing_file(tmp_path: Path) -> None:
     store = build(tmp_path)
-    shard = store.path / "mentions-00000.parquet"
+    shard = store.path / "mentions/part-00000.parquet"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
@@ -237,6 +232,10 @@ def test_opening_a_folder_without_a_store_says_what_to_run(tmp_path: Path) -> No
             lambda m: {**m, "files": [{**m["files"][0], "file": "targets-/../../x.parquet"}]},
             "none of the store's",
         ),
+        (
+            lambda m: {**m, "files": [{**m["files"][0], "file": "targets/../../x/part-00000.parquet"}]},
+            "none of the store's",
+        ),
     ],
 )
 def test_a_manifest_that_is_wrong_is_one_line_and_opens_nothing_outside(
@@ -249,7 +248,7 @@ def test_a_manifest_that_is_wrong_is_one_line_and_opens_nothing_outside(
         TargetStore.open(path)
 
 
-@pytest.mark.parametrize("file", ["targets-00000.parquet", "mentions-00000.parquet", "concepts.parquet"])
+@pytest.mark.parametrize("file", [schema.part(table, 0) for table in ("targets", "mentions", "concepts")])
 def test_a_truncated_file_is_named_and_the_next_build_mends_it(tmp_path: Path, file: str) -> None:
     path = build(tmp_path).path
     content = (path / file).read_bytes()
@@ -274,10 +273,15 @@ def test_two_builds_into_one_place_cannot_mix(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_build_left_behind_is_replaced(tmp_path: Path) -> None:
-    left_over = tmp_path / "out" / ".train.partial" / "mentions-00009.parquet"
+    left_over = tmp_path / "out" / ".train.partial" / "mentions/part-00009.parquet"
     left_over.parent.mkdir(parents=True)
     left_over.write_text("half")
-    assert not (build(tmp_path).path / left_over.name).exists()
+    (left_over.parent.parent / "targets-00000.parquet").write_text("as version 0.2 named them")
+    path = build(tmp_path).path
+    assert sorted(file.name for file in path.iterdir()) == sorted(
+        [*schema.TABLES, "README.md", "build_report.json", "manifest.json"]
+    )
+    assert not (path / "mentions" / left_over.name).exists()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
 
 
@@ -285,7 +289,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter", full)
     with pytest.raises(StoreError, match="No space left on device"):
         build(tmp_path)
     assert not (tmp_path / "out").exists()
@@ -296,7 +300,7 @@ def test_verify_notices_neighbours_that_are_missing(
     tmp_path: Path, change: Callable[[list[int]], list[int]]
 ) -> None:
     path = build(tmp_path).path
-    shard = path / "targets-00000.parquet"
+    shard = path / "targets/part-00000.parquet"
     table = pq.read_table(shard)
     for name in ("neighbor_rows", "neighbor_scores"):
         field = table.schema.field(name)

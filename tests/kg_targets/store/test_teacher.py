@@ -191,20 +191,21 @@ def test_a_resumed_writer_finds_whole_files_of_the_same_inputs_only(tmp_path: Pa
     def interrupted(resume: str) -> StoreWriter:
         writer = StoreWriter(tmp_path / "out" / "train", schema.TEACHER, resume)
         with pytest.raises(KeyboardInterrupt), writer:
-            if not writer.has("targets-00000.parquet", 3):
-                writer.write("targets-00000.parquet", table)
-                (writer.folder / "targets-00001.parquet").write_bytes(b"PAR1 half")
+            if not writer.has("targets/part-00000.parquet", 3):
+                writer.write("targets/part-00000.parquet", table)
+                (writer.folder / "targets/part-00001.parquet").write_bytes(b"PAR1 half")
             raise KeyboardInterrupt
         return writer
 
     first = interrupted("a")
     with StoreWriter(tmp_path / "out" / "train", schema.TEACHER, "a") as again:
-        assert again.has("targets-00000.parquet", 3) and not again.has("targets-00000.parquet", 2)
-        assert not again.has("targets-00001.parquet", 3)
-        again.adopt("targets-00000.parquet", 3)
+        assert again.has("targets/part-00000.parquet", 3) and not again.has("targets/part-00000.parquet", 2)
+        assert not again.has("targets/part-00001.parquet", 3)
+        again.adopt("targets/part-00000.parquet", 3)
         again.finish({"kind": "teacher"}, {})
-    assert sorted(path.name for path in again.target.iterdir()) == [
-        "build_report.json", "manifest.json", "targets-00000.parquet",
+    files = [path.relative_to(again.target) for path in again.target.rglob("*") if path.is_file()]
+    assert sorted(map(str, files)) == [
+        "README.md", "build_report.json", "manifest.json", "targets/part-00000.parquet",
     ]  # fmt: skip
     assert not first.folder.exists()
     interrupted("a")
@@ -212,7 +213,7 @@ def test_a_resumed_writer_finds_whole_files_of_the_same_inputs_only(tmp_path: Pa
         pytest.raises(KeyboardInterrupt),
         StoreWriter(tmp_path / "out" / "train", schema.TEACHER, "b") as other,
     ):
-        assert not other.has("targets-00000.parquet", 3)
+        assert not other.has("targets/part-00000.parquet", 3)
         raise KeyboardInterrupt
     assert not other.folder.exists()  # nothing in it was worth keeping
 

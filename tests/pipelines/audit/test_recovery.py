@@ -35,7 +35,7 @@ def test_recomputed_factors_of_unhidden_images_are_the_stored_ones(
 
 def reference_ancestors(store: TargetStore) -> dict[str, set[str]]:
     parents: dict[str, list[str]] = {}
-    for child, parent in zip(store.is_a["child"], store.is_a["parent"], strict=True):
+    for child, parent in zip(store.edges["child"], store.edges["parent"], strict=True):
         parents.setdefault(child, []).append(parent)
     closure = {}
     for cui in store.concepts["cui"]:

@@ -21,6 +21,7 @@ from pipelines.build.extract import make_extractor
 from pipelines.build.recipe import build_data_set
 from pipelines.cli import INTERRUPTED
 from tests.builds import CAPTIONS, build, write_split
+from tests.kg_targets.ontology.fixtures import mrconso, mrcui, write_umls
 
 pytestmark = pytest.mark.e2e
 
@@ -144,6 +145,22 @@ def test_cuis_of_the_data_set_that_the_ontology_lacks_are_counted_and_left_out(t
     assert "C9999999" not in store.cuis[0]
 
 
+def test_retired_cuis_of_the_data_set_are_followed_and_counted(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    (folder / "train.csv").write_text(
+        "image_id,filepath,caption,cuis\na,a.png,CT,C0000009|C0000002\nb,b.png,MRI,C0000001|C0000009\n"
+    )
+    names = [mrconso("C0000001", "Lung"), mrconso("C0000002", "Chest")]
+    umls = write_umls(tmp_path / "umls", names, retired=[mrcui("C0000009", "SY", "C0000001")])
+    said: list[str] = []
+    store = build_from(
+        folder, tmp_path / "out", said, extractor="provided", ontology=f"umls:{umls}", cache=None
+    )
+    assert store.cuis == [["C0000001", "C0000002"], ["C0000001"]]
+    assert store.manifest["retired_cuis"] == {"C0000009": 2} and store.manifest["unknown_cuis"] == {}
+    assert "  retired CUIs, followed to their successors: C0000009 ×2" in said
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> None:
     folder = tmp_path / "data"
@@ -159,7 +176,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
     )
     try:
         deadline = time.monotonic() + 60
-        while not list((tmp_path / "out" / ".train.partial").glob("mentions-*")):
+        while not list((tmp_path / "out" / ".train.partial").glob("mentions/*.parquet")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         for _ in range(6):  # Python may lose a signal while it forks; a person presses Ctrl-C again
@@ -173,6 +190,17 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
     assert process.returncode == 130
     assert err == f"{INTERRUPTED}\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["build", "evaluate concepts"])
+def test_what_an_extractor_lacks_is_said_before_an_ontology_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    extractor = ("--extractor", "scispacy", "--extractor-options", "model=en_core_sci_none")
+    where = ("--data-root", data(tmp_path), "--ontology", f"obo:{tmp_path / 'none.obo'}")
+    code, _, err = run(capsys, *command.split(), "demo", *where, *extractor)
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith("error: extractor scispacy: ") and "run: pip install" in err
 
 
 def test_extractor_options_reach_the_extractor_and_wrong_ones_are_named(
@@ -277,8 +305,8 @@ def test_part_of_leads_to_ancestors_only_where_it_is_asked_for(tmp_path: Path) -
     captions = data(tmp_path)
     plain = build_from(captions, tmp_path / "plain")
     wide = build_from(captions, tmp_path / "wide", part_of=True)
-    assert set(plain.is_a["relation"]) <= {"is_a", "same_as"}
-    assert "part_of" in set(wide.is_a["relation"])
+    assert set(plain.edges["relation"]) <= {"is_a", "same_as"}
+    assert "part_of" in set(wide.edges["relation"])
     rows = list(range(len(wide)))
     assert abs(wide.block(rows) - plain.block(rows)).max() > 1e-3
     left, right = wide.row("train000"), wide.row("train001")

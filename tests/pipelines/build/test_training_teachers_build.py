@@ -1,6 +1,5 @@
 """`kg-targets build --scorer teacher`: what is stored, resumed, refused; and the same targets from a teacher online."""
 
-import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.recipe import build_data_set
 from pipelines.build.teacher import agreement_lines
 from pipelines.cli import main
-from tests.builds import CAPTIONS, build, write_split
+from tests.builds import CAPTIONS, build, digests, write_split
 from tests.training.teachers.checkpoints import write_hf_clip
 from training.data.sources import open_source
 from training.med_vqa.pretrain.config import SoftLabelConfig
@@ -60,11 +59,6 @@ def teach(root: Path, teacher: str, out: str = "out", **options: Any) -> tuple[T
     )
     assert isinstance(store, TeacherStore)
     return store, said
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = [file for file in sorted(folder.iterdir()) if file.name != "build_report.json"]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_a_store_holds_the_teachers_vectors_of_every_image_and_caption(root: Path, fake: str) -> None:
@@ -125,8 +119,8 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         teach(root, fake)
     partial = root.parent / "out" / ".train.partial"
-    assert not (root.parent / "out" / "train").exists() and (partial / "targets-00000.parquet").is_file()
-    (partial / ".targets-00001.parquet.partial").write_bytes(b"half")  # as kill -9 leaves it
+    assert not (root.parent / "out" / "train").exists() and (partial / "targets/part-00000.parquet").is_file()
+    (partial / "targets" / ".part-00001.parquet.partial").write_bytes(b"half")  # as kill -9 leaves it
 
     texts: list[int] = []
     monkeypatch.setattr(Encoder, "images", plain_images)

@@ -8,16 +8,24 @@ from kg_targets.store.digest import json_sha256
 from pipelines.experiments.med_vqa_grid import MedVQAGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
 from tests.pipelines.experiments.grids import changed, med_vqa, written
-from training.engine.checkpoint import run_key
+from training.engine.run_key import run_key
 
 KEYS = {
     "demo": (9, "605565304ad58aae"),
     "medpix": (165, "d9dbb5b39077cdd9"),
     "medpix_explore": (22, "f6ce6605b5f690eb"),
     "medpix_search": (48, "b10220e53092435e"),
+    "roco": (30, "b2da593d6a1850f4"),
+    "roco_v2": (30, "b2da593d6a1850f4"),
     "vqa_fig6": (81, "abd42bd6be4edadf"),
+    "vqa_med_2019": (12, "ba8bf2e580d4ec02"),
+    "vqa_path_vqa": (12, "ba8bf2e580d4ec02"),
     "vqa_rad": (24, "03fe533c84bbd928"),
+    "vqa_slake": (12, "ba8bf2e580d4ec02"),
     "vqa_table5": (54, "3e4e7d556f05d7d2"),
+    "vqa_table5_med_2019": (39, "d25178d79fd7e0f0"),
+    "vqa_table5_path_vqa": (39, "d25178d79fd7e0f0"),
+    "vqa_table5_slake": (39, "d25178d79fd7e0f0"),
 }
 """Grid to the number of its runs and a digest of their keys, as they are without data and weights."""
 

@@ -59,7 +59,7 @@ def write_teacher_store(
     wanted = schema.teacher_columns(("region",), dim)
     table = pa.table({name: pa.array(columns[name], wanted.field(name).type) for name in wanted.names})
     with StoreWriter(folder / "train", schema.TEACHER) as writer:
-        writer.write("targets-00000.parquet", table)
+        writer.write("targets/part-00000.parquet", table)
         writer.finish(
             {
                 "kind": "teacher",

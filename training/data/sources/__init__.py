@@ -1,25 +1,24 @@
 """Where images come from: a folder, Parquet files with image bytes, or tar shards. One file per kind, one line here."""
 
+from contextlib import suppress
 from pathlib import Path
 
-from kg_targets.store import TargetStore
-from training.data.sources.base import ImageSource
+from training.data.sources.base import ImageListing, ImageRows, ImageSource
 from training.data.sources.folder import FolderSource
 from training.data.sources.parquet import ParquetSource
 from training.data.sources.shards import shards_below
 from training.data.sources.tar import TarSource
 from training.errors import DataError
 
-__all__ = ["SHARDED", "ImageSource", "open_source"]
+__all__ = ["SHARDED", "ImageListing", "ImageRows", "ImageSource", "open_source"]
 
 SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarSource}
 """Sources by the ending of their files' names; everything else is a folder of image files."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_LOOKED_AT = 1000  # image paths that are looked for before a folder is searched for shards
 
 
-def open_source(data_root: Path, store: TargetStore) -> ImageSource:
+def open_source(data_root: Path, store: ImageRows) -> ImageSource:
     """The images of ``store``, by what ``data_root`` is: a file of a known kind, a folder of such files, or of images.
 
     A folder with image files of the store is a folder of image files, whatever else it holds; it is searched for shards
@@ -40,13 +39,20 @@ def open_source(data_root: Path, store: TargetStore) -> ImageSource:
             f"{data_root} is neither a folder nor one of {', '.join(SHARDED)}: give one as data root"
         )
     folder = FolderSource(data_root, store)
-    if folder.holds_any(_LOOKED_AT):
+    if folder.present().any():
         return folder
     kinds = [suffix for suffix in SHARDED if next(shards_below(data_root, suffix), None) is not None]
     if not kinds:
         return folder
-    if len(kinds) > 1:
+    if len(kinds) == 1:
+        return SHARDED[kinds[0]](data_root, store)
+    sources = []
+    for kind in kinds:
+        with suppress(DataError):  # a table of captions, for instance, which has no images
+            sources.append(SHARDED[kind](data_root, store))
+    held = [source for source in sources if source.present().any()]
+    if len(held) != 1:
         raise DataError(
             f"{data_root} holds {' and '.join(kinds)} files: give one of them, or its folder, as data root"
         )
-    return SHARDED[kinds[0]](data_root, store)
+    return held[0]

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.store import TargetStore
+from kg_targets.manifest.images import composed
 from kg_targets.store.schema import MANIFEST
+from training.data.decode import BrokenImage
 from training.data.files import HASHED_ENDS, image_digest
-from training.data.sources.base import ImageSource
+from training.data.sources.base import ImageRows, ImageSource
 from training.errors import DataError
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -43,12 +44,16 @@ class ShardedSource(ImageSource):
     entries: NDArray[np.int64]
     """int64 [N]: number of each row's entry, -1: there is none; set by ``match_rows``."""
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         super().__init__(root, store)
         self.shards = [root] if root.is_file() else sorted(shards_below(root, self.suffix))
         if not self.shards:
             raise DataError(f"{root} holds no {self.suffix} file: give another data root")
         self._folder = root.parent if root.is_file() else root
+
+    def relative(self, number: int) -> str:
+        """Path of a file relative to the data root, with slashes."""
+        return Path(os.path.relpath(self.shards[number], self._folder)).as_posix()
 
     def match_rows(self, keys: Sequence[Key], paths: Sequence[str]) -> None:
         """The entries by the first key that finds any row; entries of no row belong to other splits and are left aside.
@@ -66,13 +71,13 @@ class ShardedSource(ImageSource):
         self._matched_by = " or ".join(dict.fromkeys(key.name for key in keys))
         self.entries = np.full(len(paths), -1, dtype=np.int64)
         for key in keys:
-            rows_of: dict[str | None, list[int]] = {}
+            rows_of: dict[str, list[int]] = {}
             for row, text in enumerate(key.rows):
-                rows_of.setdefault(text, []).append(row)
+                rows_of.setdefault(composed(text), []).append(row)
             if any(paths[row] != paths[rows[0]] for rows in rows_of.values() for row in rows[1:]):
                 continue
             for entry, name in enumerate(key.entries):
-                for row in rows_of.get(name, ()):
+                for row in () if name is None else rows_of.get(composed(name), ()):
                     if self.entries[row] >= 0:
                         raise DataError(
                             f'{self.root} holds two images with {key.name} "{name}": remove or rename one of them'
@@ -91,6 +96,17 @@ class ShardedSource(ImageSource):
         entry = int(self.entries[row])
         return self.place(entry) if entry >= 0 else self.store.image_ids[row]
 
+    def entry(self, row: int) -> int:
+        """Number of a row's entry.
+
+        Raises:
+            BrokenImage: it has none.
+        """
+        entry = int(self.entries[row])
+        if entry < 0:
+            raise BrokenImage(f"{self.name(row)} (not in the {self.suffix} files of {self.root})")
+        return entry
+
     @abstractmethod
     def place(self, entry: int) -> str:
         """Where an entry is."""
@@ -101,7 +117,7 @@ class ShardedSource(ImageSource):
 
     def digest(self) -> str:
         """sha256 over names and sizes of the files and their content, or above a limit the ends of it."""
-        names = [os.path.relpath(path, self._folder) for path in self.shards]
+        names = [self.relative(number) for number in range(len(self.shards))]
         return image_digest(self._folder, names, ends=HASHED_ENDS)
 
     def _missing(self, rows: NDArray[np.int64]) -> str:
@@ -114,10 +130,11 @@ class ShardedSource(ImageSource):
 
 def shards_below(folder: Path, suffix: str) -> Iterator[Path]:
     """Files with one ending at any depth, but for those of target stores, which are Parquet without images."""
-    for place, _, files in os.walk(folder):
+    for place, folders, files in os.walk(folder):
         if MANIFEST in files and _is_store(Path(place, MANIFEST)):
+            folders.clear()
             continue
-        yield from (Path(place, name) for name in files if name.endswith(suffix))
+        yield from (Path(place, name) for name in files if name.lower().endswith(suffix))
 
 
 def _is_store(manifest: Path) -> bool:

@@ -6,31 +6,30 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from kg_targets.store import TargetStore
+from kg_targets.manifest.images import ending, without_ending
 from training.data.decode import MAX_BYTES, BrokenImage
 from training.data.files import inside
+from training.data.sources.base import ImageRows
 from training.data.sources.shards import Key, ShardedSource, sample_key, stem
 from training.errors import DataError, one_line
-
-IMAGE_ENDINGS = frozenset(
-    ("bmp", "dcm", "dicom", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp")
-)
-"""Members with other endings are a sample's captions, labels or masks in another form."""
 
 
 class TarSource(ShardedSource):
     """A ``.tar`` or a folder of them, indexed once: member name to (shard, offset, size), 20 bytes an image.
 
-    A member is a row's by its name (the store's ``image_path``), else by its base name, else by its ``image_id``: the
-    name without ending, or without anything after the first dot. Links, folders and devices are left aside.
+    A member is a row's by its name (the store's ``image_path``), or by its shard's and its own, else by its base name,
+    else by its path without the ending, else by its ``image_id``: the name without ending, or without anything after
+    the first dot. Links, folders and devices are left aside.
 
     Raises:
         DataError: a shard is damaged, a member's name leads out of it, or a row has two members.
     """
 
+    kind = "tar shards"
+
     suffix = ".tar"
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         super().__init__(root, store)
         names: list[str] = []
         self._shard, self._offset, self._size = array("i"), array("q"), array("q")
@@ -41,9 +40,12 @@ class TarSource(ShardedSource):
                 self._offset.append(offset)
                 self._size.append(size)
         paths = [posixpath.normpath(path) for path in store.image_paths]
+        in_shards = (f"{self.relative(self._shard[place])}/{name}" for place, name in enumerate(names))
         keys = (
             Key("image path", names, paths),
+            Key("shard and member", in_shards, paths),
             Key("base name", map(posixpath.basename, names), map(posixpath.basename, paths)),
+            Key("path without ending", map(without_ending, names), map(without_ending, paths)),
             Key("image_id", map(stem, names), store.image_ids),
             Key("image_id", map(sample_key, names), store.image_ids),
         )
@@ -60,7 +62,7 @@ class TarSource(ShardedSource):
         Raises:
             BrokenImage: it cannot be read in full.
         """
-        entry = int(self.entries[row])
+        entry = self.entry(row)
         size = self._size[entry]
         if size > MAX_BYTES:
             raise BrokenImage(f"{self.name(row)} ({size:,} bytes)")
@@ -106,8 +108,8 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would remember every header of a large shard
                 name = inside(member.name, f"tar {path}")
-                ending = name.rsplit(".", 1)[-1].lower()
-                if member.isreg() and not member.issparse() and ending in IMAGE_ENDINGS:
+                # Other members are a sample's captions, labels or masks in another form.
+                if member.isreg() and not member.issparse() and ending(name):
                     yield name, member.offset_data, member.size
             end = archive.offset
         _check_end(path, end)

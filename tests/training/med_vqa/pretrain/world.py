@@ -57,7 +57,7 @@ def write_teacher_store(
     }  # fmt: skip
     with StoreWriter(target) as writer:
         table = pa.table(columns, schema=schema.teacher_columns((), dim))
-        writer.write("targets-00000.parquet", table)
+        writer.write("targets/part-00000.parquet", table)
         teacher = {
             "name": "random",
             "kind": "open_clip",
