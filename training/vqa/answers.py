@@ -9,8 +9,8 @@
 4. A full stop stays before a digit, unless a letter that is not Chinese stands before it; a comma between a digit and
    three more goes. Between two digits ``/ - : ^ _ , ·`` stay (``1/2``, ``1-2`` and ``1,5`` are not ``1 2`` and ``15``),
    so does a minus sign at the front of a number (``-5``, ``$-5`` and ``- 5`` are not ``5``; with a space it must be at
-   the front of the answer, where ``**-5**`` is ``-5``, too, behind a bracket or a comparison). All other punctuation and symbols become spaces, hyphens
-   and slashes too; what stays is ``% ‰ ‱ + < > = ± ≤ ≥ °``.
+   the front of the answer, behind a bracket or a comparison; at the front of the answer ``**-5**`` is ``-5``, too). All
+   other punctuation and symbols become spaces, hyphens and slashes too; what stays is ``% ‰ ‱ + < > = ± ≤ ≥ °``.
 5. Next to a Chinese character white space goes, and so does the punctuation that has become one.
 6. English: a number is parted from a unit of measure (``5mm`` is ``5 mm``), number words zero to twelve become
    digits, and the articles a, an, the go where a word follows (``hepatitis a`` keeps its last word).
