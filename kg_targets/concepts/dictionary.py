@@ -2,7 +2,7 @@
 
 The automaton reports all occurrences, overlapping ones too (a leftmost-longest automaton would swallow a valid shorter
 match inside a longer one that fails at a word's end). Then, per caption: word boundaries, regular plurals, case of
-abbreviations, longest match first without overlap, negation.
+abbreviations, longest match first without overlap, context.
 
 Abbreviations that a caption defines itself: "portal vein (PV)", "PV = portal vein", "PV (portal vein)".
 
@@ -19,6 +19,7 @@ from collections.abc import Collection, Sequence
 
 from ahocorasick_rs import AhoCorasick, Implementation
 
+from kg_targets.concepts.context import ContextRules
 from kg_targets.concepts.lexicon import (
     Hit,
     Lexicon,
@@ -27,8 +28,7 @@ from kg_targets.concepts.lexicon import (
     StopList,
     build_lexicon,
 )
-from kg_targets.concepts.mention import Mention
-from kg_targets.concepts.negation import NegationRules
+from kg_targets.concepts.mention import Mention, marked
 from kg_targets.concepts.text import Folded, break_words, fold, surface, without_overlap
 from kg_targets.ontology import Ontology
 
@@ -43,7 +43,7 @@ class DictionaryExtractor:
         semantic_types: only concepts with one of these TUIs; None for all.
         trusted: CUIs whose abbreviations count by themselves; short ones of other concepts count only in captions that
             also spell the concept out. None trusts all. Large disease ontologies have acronyms for everything.
-        negation: mark absent concepts; without it every mention counts as asserted.
+        context: read what is negated, uncertain, hypothetical, …; without it every mention counts as stated.
     """
 
     name = "dictionary"
@@ -56,13 +56,13 @@ class DictionaryExtractor:
         kinds: Collection[str] | None = None,
         semantic_types: Collection[str] | None = None,
         trusted: Collection[str] | None = None,
-        negation: bool = True,
+        context: bool = True,
     ) -> None:
         stop_list = StopList.shipped() if stop_list is None else stop_list
         self.lexicon: Lexicon = build_lexicon(
             ontology, stop_list, LexiconOptions(kinds, semantic_types, trusted)
         )
-        self._rules = NegationRules.shipped() if negation else None
+        self._rules = ContextRules.shipped() if context else None
         self._automaton = _automaton(self.lexicon)
 
     def __getstate__(self) -> dict[str, object]:
@@ -83,12 +83,14 @@ class DictionaryExtractor:
         hits = [hit for hit in without_overlap(self._hits(caption, folded)) if hit.sense.cui]
         if not hits:
             return []
-        absent = self._rules.absent(caption, folded, hits) if self._rules is not None else frozenset()
+        statuses = self._rules.statuses(caption, folded, hits) if self._rules is not None else {}
         mentions = []
         for index, (start, end, sense) in enumerate(hits):
             start, end = folded.span(start, end)
-            text = caption[start:end]
-            mentions.append(Mention(sense.cui, sense.name, start, end, text, 1.0, index in absent, self.name))
+            mention = Mention(sense.cui, sense.name, start, end, caption[start:end], source=self.name)
+            if given := statuses.get(index):
+                mention = marked(mention, given)
+            mentions.append(mention)
         return mentions
 
     def _hits(self, caption: str, folded: Folded) -> list[Hit]:

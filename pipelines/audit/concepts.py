@@ -51,9 +51,7 @@ def label_report(
             f"{manifest.name}: label_concepts is empty: say there which concepts a label's values mean"
         )
     found = extractor.extract([record.caption for record in records], [record.cuis for record in records])
-    asserted = [
-        sorted({m.cui for m in mentions if not m.negated and m.cui in ontology}) for mentions in found
-    ]
+    asserted = [sorted({m.cui for m in mentions if m.asserted and m.cui in ontology}) for mentions in found]
     groups, cases = np.unique([record.group_id for record in records], return_inverse=True)
     reached = _with_ancestors(asserted, ontology)
     labels = {}

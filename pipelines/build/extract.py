@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,8 @@ class ShardResult:
     group_ids: list[str]
     cuis: list[list[str]]
     """For each image, the CUIs its caption asserts, ascending."""
+    uncertain: list[set[str]]
+    """For each image, those of them that the caption only holds possible."""
     provided: int
     """CUIs that the data set ships for these images."""
     mentions: int
@@ -108,12 +110,13 @@ _prepared: tuple[object, ...] = ()
 _extractor: Extractor
 _ontology: Ontology
 _keep_unknown: bool
+_drop_uncertain: bool
 
 
-def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool) -> None:
+def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool, drop_uncertain: bool) -> None:
     """Prepare this process: build the extractor once, for all the shards and splits it will see."""
-    global _prepared, _extractor, _ontology, _keep_unknown
-    _ontology, _keep_unknown = ontology, keep_unknown
+    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain
+    _ontology, _keep_unknown, _drop_uncertain = ontology, keep_unknown, drop_uncertain
     wanted = (name, options, option_file_digests(options), ontology.fingerprint)
     if _prepared != wanted:
         _extractor, _prepared = make_extractor(name, ontology, options), wanted
@@ -135,7 +138,8 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         index=shard.index,
         image_ids=[record.image_id for record in shard.records],
         group_ids=[record.group_id for record in shard.records],
-        cuis=cuis,
+        cuis=[asserted for asserted, _ in cuis],
+        uncertain=[uncertain for _, uncertain in cuis],
         provided=len(provided),
         mentions=sum(len(mentions) for mentions in found),
         labels=label_names(rows),
@@ -149,16 +153,19 @@ def staged_file(index: int) -> str:
     return f"staged-{index:05d}{schema.SUFFIX}"
 
 
-def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:
-    asserted = {mention.cui for mention in mentions if not mention.negated}
+def _asserted(mentions: list[Mention], unknown: Counter[str]) -> tuple[list[str], set[str]]:
+    """The CUIs that a caption asserts, and those of them that it only holds possible."""
+    stated = {mention.cui for mention in mentions if mention.stated}
+    asserted = stated if _drop_uncertain else {mention.cui for mention in mentions if mention.asserted}
     missing = {cui for cui in asserted if cui not in _ontology}
     unknown.update(missing)
-    return sorted(asserted if _keep_unknown else asserted - missing)
+    kept = asserted if _keep_unknown else asserted - missing
+    return sorted(kept), kept - stated
 
 
 def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Table:
     rows = [
-        {"image_id": record.image_id, **asdict(mention)}
+        {"image_id": record.image_id, **mention._asdict()}
         for record, mentions in zip(records, found, strict=True)
         for mention in mentions
     ]

@@ -101,7 +101,9 @@ def _build_store(
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations)
+            uncertain = [cuis for shard in shards for cuis in shard.uncertain]
+            halved = uncertain if config.uncertain == "half" else None
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             data = ScoringInput(
@@ -198,7 +200,13 @@ def _extract(
         (ShardInput(index, records, folder) for index, records in chunks),
         config.worker_count,
         extract.initialise,
-        (config.extractor, config.extractor_options, ontology, config.keep_unknown_cuis),
+        (
+            config.extractor,
+            config.extractor_options,
+            ontology,
+            config.keep_unknown_cuis,
+            config.uncertain == "drop",
+        ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
     total = None if expected is None else -(-expected // config.rows_per_shard)

@@ -186,7 +186,7 @@ def test_a_caption_of_a_million_characters_takes_linear_time() -> None:
 
 
 def test_the_registry_builds_extractors_by_name() -> None:
-    extractor = EXTRACTORS["dictionary"](ONTOLOGY, negation=False)
+    extractor = EXTRACTORS["dictionary"](ONTOLOGY, context=False)
     assert not extractor.extract(["no pleural effusion"])[0][0].negated
 
 

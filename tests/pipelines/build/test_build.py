@@ -93,6 +93,7 @@ def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
         (("build", "demo", "--scorer", "magic"), "--scorer magic is not one of"),
         (("build", "demo", "--extractor", "magic"), "--extractor magic is not one of"),
         (("build", "demo", "--ontology", "magic"), "no source magic"),
+        (("build", "demo", "--uncertain", "maybe"), "--uncertain maybe is not one of keep, half, drop"),
         (("build", "demo", "--top-k", "0"), "--top-k must be between"),
         (("build", "demo", "--max-hops", "2", "--no-ontology"), "contradict each other"),
         (("verify", "nowhere"), "is not a target store"),
@@ -215,6 +216,34 @@ def test_cuis_the_ontology_lacks_can_be_kept_as_lone_concepts(tmp_path: Path) ->
     store = build_from(folder, tmp_path / "out", extractor="provided", keep_unknown_cuis=True)
     assert store.cuis == [["C9999999"], ["C9999999"], []]
     assert store.block([0, 1, 2]).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_uncertain_concepts_count_in_full_half_or_not_at_all_and_others_never(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    captions = (
+        "Possible pneumothorax. Hydrocephalus.",
+        "Possible pneumothorax; a pneumothorax is present. Hydrocephalus.",
+        "Hydrocephalus. No pneumothorax. Rule out pleural effusion. History of pneumonia.",
+        "Pleural effusion.",
+    )
+    write_split(folder, "train", captions)
+    stores = {
+        policy: build_from(folder, tmp_path / policy, uncertain=policy) for policy in ("keep", "half", "drop")
+    }
+    air, water = "C0032326", "C0020255"
+    for policy, cuis in (("keep", [air, water]), ("half", [air, water]), ("drop", [water])):
+        assert stores[policy].cuis == [sorted(cuis), sorted([air, water]), [water], ["C0032227"]]
+    likeness = {policy: store.block([0, 1])[0, 1] for policy, store in stores.items()}
+    assert likeness["keep"] == pytest.approx(1) and likeness["drop"] < likeness["half"] < 0.999
+    half = stores["half"].concepts.set_index("cui").loc[air]
+    assert half["images"] == half["fit_asserted"] == 2  # images are counted, not weights
+    mentions = stores["keep"].mentions
+    statuses = mentions.columns[mentions.columns.get_loc("negated") : -1]
+    third = mentions[mentions["image_id"] == "train002"].set_index("text")
+    assert third[statuses].apply(lambda row: list(statuses[row]), axis=1).to_dict() == {
+        "Hydrocephalus": [], "pneumothorax": ["negated"], "pleural effusion": ["hypothetical"],
+        "pneumonia": ["historical"],
+    }  # fmt: skip
 
 
 def test_images_that_are_in_two_splits_are_reported(tmp_path: Path) -> None:
