@@ -22,6 +22,7 @@ _IRREGULAR = (
     ("ex", "ices"),  # apex, cortex
     ("ix", "ices"),  # appendix
     ("yx", "yces"),  # calyx
+    ("ax", "aces"),  # pneumothorax
     ("nx", "nges"),  # phalanx
     ("oma", "omata"),
     ("ma", "mata"),
