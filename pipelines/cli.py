@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
@@ -22,6 +22,7 @@ COMMANDS = {
     "Data": {
         "datasets": ("pipelines.commands:datasets", "the data sets that have a manifest"),
         "check": ("pipelines.commands:check", "what of a data set is here, what is missing, where to get it"),
+        "prepare": ("pipelines.commands:prepare", "files in use from the files that are published (VQA-RAD)"),
         "demo-data": ("pipelines.commands:demo_data", "draw the embedded demo data"),
         "folds": ("pipelines.commands:folds", "cross-validation folds by whole cases"),
         "leakage": ("training.leakage.command:command", "what a test part shares with training or pre-training"),
@@ -42,6 +43,7 @@ COMMANDS = {
         "evaluate vqa": ("training.med_vqa.answer.evaluation:command", "a Med-VQA model on a data set's questions"),
         "evaluate baselines": ("training.vqa.baselines:command", "majority answers to a data set's questions"),
         "score-sheet": ("training.retrieval.scores:command", "each query's retrieval scores of a run, as Parquet"),
+        "vqa score": ("pipelines.vqa_score:command", "anybody's Med-VQA answers under our protocols"),
         "compare-vqa": ("training.vqa.compare:command", "Med-VQA answers side by side, with tests"),
         "tables": ("pipelines.experiments.command:command", "a grid of training runs: train, score, report"),
     },
@@ -86,7 +88,7 @@ def _run(given: Sequence[str]) -> int | None:
         sys.stdout.write(f"kg-targets {kg_targets.__version__}\n" if version else overview())
         return 0 if given else 2
     if given[0] == "evaluate" and (not given[1:] or given[1] in ("-h", "--help")):
-        sys.stdout.write(overview(["Evaluation"]))
+        sys.stdout.write(overview("evaluate "))
         return 0 if given[1:] else 2
     name, rest = find_command(given)
     try:
@@ -102,15 +104,20 @@ def _run(given: Sequence[str]) -> int | None:
         ) from error
 
 
-def overview(groups: Collection[str] = tuple(COMMANDS)) -> str:
-    """Every command by group, on one screen."""
-    lines = ["usage: kg-targets COMMAND ...        (kg-targets COMMAND --help tells its options)", ""]
-    lines += [
-        "Soft image–text similarity targets from medical knowledge, and the models trained on them.",
+def overview(prefix: str = "") -> str:
+    """Every command whose name begins so, by group, on one screen."""
+    lines = [
+        f"usage: kg-targets {prefix}COMMAND ...        (kg-targets {prefix}COMMAND --help shows its options)",
         "",
     ]
-    for group, commands in ((name, COMMANDS[name]) for name in groups):
-        lines += [f"{group}:", *(f"  {name:<20}{summary}" for name, (_, summary) in commands.items())]
+    if not prefix:
+        lines += [
+            "Soft image–text similarity targets from medical knowledge, and the models trained on them.",
+            "",
+        ]
+    for group, commands in COMMANDS.items():
+        told = {name: summary for name, (_, summary) in commands.items() if name.startswith(prefix)}
+        lines += [f"{group}:"] * bool(told) + [f"  {name:<20}{summary}" for name, summary in told.items()]
     lines += ["", "Training: accelerate launch training/run.py --help", ""]
     return "\n".join(lines)
 
@@ -128,9 +135,12 @@ def find_command(given: Sequence[str]) -> tuple[str, Sequence[str]]:
             return name, given[words:]
     if given[0].replace("-", " ", 1) in names:
         return given[0].replace("-", " ", 1), given[1:]
-    name = " ".join(given[: 2 if given[0] == "evaluate" else 1])
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f' (did you mean "{close[0]}"?)' if close else ""
+    group = "evaluate " if given[0] == "evaluate" else ""
+    name = " ".join(given[: 2 if group else 1])
+    near = [one.removeprefix(group) for one in names if one.startswith(group)]
+    close = difflib.get_close_matches(name.removeprefix(group), near, n=1)
+    close = close or [one for one in near if one.startswith(f"{name} ")]
+    hint = f' (did you mean "{group}{close[0]}"?)' if close else ""
     raise ConfigError(f'"{name}" is not a command{hint}: see kg-targets --help')
 
 

@@ -57,7 +57,7 @@ def check(parser: argparse.ArgumentParser) -> Work:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from pipelines.check import check_data_set, check_lines, refuse_unusable
+    from pipelines.check.data_set import check_data_set, check_lines, refuse_unusable
 
     found = check_data_set(options.dataset, options.data_root)
     if options.json:
@@ -67,13 +67,31 @@ def _check(options: argparse.Namespace) -> None:
     refuse_unusable(found)
 
 
+def prepare(parser: argparse.ArgumentParser) -> Work:
+    """`kg-targets prepare`."""
+    parser.description = (
+        "Write the files in use from those that are published (VQA-RAD), and check the counts."
+    )
+    parser.add_argument("dataset", help=DATASET)
+    parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
+    parser.add_argument("--out", type=Path, default=None, help="folder to write to (default: the data root)")
+    return _prepare
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from pipelines.prepare import prepare_data_set
+
+    for line in prepare_data_set(options.dataset, options.data_root, options.out):
+        _say(line)
+
+
 def demo_data(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets demo-data`."""
     parser.description = "Draw the embedded demo data: images of simple shapes, captions, labels and cases."
     option = parser.add_argument
-    option("--out", type=Path, default=Path("build/demo/data"), help="default: build/demo/data")
-    option("--images", type=int, default=2000, help="number of images, ≥ 20 (default: 2000)")
-    option("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    option("--out", type=Path, default=Path("build/demo/data"), help="folder to write")
+    option("--images", type=int, default=2000, help="number of images, ≥ 20")
+    option("--seed", type=int, default=0, help="same seed, same bytes")
     return _demo_data
 
 
@@ -104,8 +122,8 @@ def folds(parser: argparse.ArgumentParser) -> Work:
     option("--out", type=Path, required=True, help="folder for fold0/, fold1/, …")
     option("--test", required=True, help="splits whose cases are each tested once, such as train,test")
     option("--train-only", default="", help="splits that are in every train part, such as dev")
-    option("--folds", type=int, default=5, help="number of folds, ≥ 2 (default: 5)")
-    option("--seed", type=int, default=0, help="another seed, other folds (default: 0)")
+    option("--folds", type=int, default=5, help="number of folds, ≥ 2")
+    option("--seed", type=int, default=0, help="another seed, other folds")
     return _folds
 
 
@@ -147,8 +165,7 @@ def build(parser: argparse.ArgumentParser) -> Work:
         elif kind is bool:
             parser.add_argument(name, action="store_true", help=docs[field.name])
         else:
-            default = "" if field.default is None else f" (default: {field.default})"
-            parser.add_argument(name, type=kind, default=field.default, help=docs[field.name] + default)
+            parser.add_argument(name, type=kind, default=field.default, help=docs[field.name].rstrip("."))
     return _build
 
 
@@ -190,7 +207,7 @@ def explain(parser: argparse.ArgumentParser) -> Work:
     option("store", type=Path, help=STORE)
     option("image", help="image id")
     option("other", nargs="?", help="second image id; without it the nearest neighbours are explained")
-    option("-k", type=int, default=3, help="neighbours to explain (default: 3)")
+    option("-k", type=int, default=3, help="neighbours to explain")
     add_json(parser)
     return _explain
 
@@ -248,11 +265,11 @@ def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:
     option("--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set")
     option("--split", default=None, help="split of the data set (default: all) or of the gold file")
     option("--data-root", type=Path, default=None, help=ROOT)
-    option("--ontology", default="seed", help="as for build (default: seed)")
-    option("--extractor", default="dictionary", help="as for build (default: dictionary)")
+    option("--ontology", default="seed", help="as for build")
+    option("--extractor", default="dictionary", help="as for build")
     option("--extractor-options", default="", help="as for build")
-    option("--errors", type=int, default=10, help="disagreements to list, ≥ 0 (default: 10)")
-    option("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    option("--errors", type=int, default=10, help="disagreements to list, ≥ 0")
+    option("--seed", type=int, default=0, help="of the bootstrap")
     add_json(parser)
     return _evaluate_concepts
 
@@ -301,10 +318,10 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     option("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
     add_json(parser)
     option("--markdown", type=Path, default=None, help="file for the tables, without captions")
-    option("--seed", type=int, default=0, help="of every random choice (default: 0)")
-    option("--bootstrap", type=int, default=2000, help="samples per interval (default: 2000)")
-    option("--batch-sizes", default=sizes, help=f"images per batch (default: {sizes})")
-    option("--neighbors", type=int, default=30, help="images that vote for a hidden concept (default: 30)")
+    option("--seed", type=int, default=0, help="of every random choice")
+    option("--bootstrap", type=int, default=2000, help="samples per interval")
+    option("--batch-sizes", default=sizes, help="images per batch")
+    option("--neighbors", type=int, default=30, help="images that vote for a hidden concept")
     return _evaluate_targets
 
 

@@ -5,7 +5,7 @@
 
 stores   the demo's three target stores, table by table and column by column (contents, not bytes of files)
 tables   every number of ``make tables DATASET=demo``: report, losses and weights of nine runs, score sheets
-vqa      a tiny Med-VQA pre-training in two stages, a fine-tuning, and its answers scored, in three modes
+vqa      a tiny Med-VQA pre-training in two stages, a fine-tuning run, and its answers scored, in three modes
 report   a retrieval evaluation of two runs in every direction
 resume   the losses of a run that is killed without warning and continued; they must be those of a whole run
 

@@ -2,12 +2,14 @@
 
 import argparse
 import difflib
+import itertools
 import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from kg_targets.errors import printable
@@ -22,11 +24,36 @@ Work = Callable[[argparse.Namespace], int | None]
 """Does a command's work on its options; returns an exit code, None for 0."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps a description's lines, and adds the default to the help of an option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        told, given = action.help or "", action.default
+        if (
+            not action.option_strings
+            or isinstance(given, bool)
+            or not isinstance(given, int | float | str | Path)
+        ):
+            return told
+        return (
+            told
+            if given in ("", argparse.SUPPRESS) or "default:" in told
+            else f"{told} (default: %(default)s)"
+        )
+
+
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's parser, which raises instead of printing its usage and leaving, and keeps a description's lines."""
+    """argparse's parser, which raises instead of printing its usage and leaving, and tells an option's typing error."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
+
+    def parse_args(self, args: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse the arguments, an unknown option being told before one that is required and missing."""
+        for flag in (one.partition("=")[0] for one in itertools.takewhile("--".__ne__, args)):
+            if re.fullmatch(r"--[a-z][a-z-]*", flag) and flag not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {flag}")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse with what is wrong.
@@ -35,10 +62,10 @@ class ArgumentParser(argparse.ArgumentParser):
             ConfigError: always.
         """
         flag = re.search(r"unrecognized arguments: (--[^ =]+)", message)
-        close = difflib.get_close_matches(flag[1], self._option_string_actions, n=1) if flag else []
-        raise ConfigError(
-            f"{message}{f' (did you mean {close[0]}?)' if close else ''}: see {self.prog} --help"
-        )
+        names = [name.removeprefix("--") for name in self._option_string_actions]
+        close = difflib.get_close_matches(flag[1].removeprefix("--"), names, n=1) if flag else []
+        hint = f" (did you mean --{close[0]}?)" if close else ""
+        raise ConfigError(f"{message}{hint}: see {self.prog} --help")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

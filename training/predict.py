@@ -22,7 +22,7 @@ from training.command import Work, add_json, print_json
 from training.data.decode import BrokenImage, decode, read_bytes
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
-from training.med_vqa.answer import MODES, Answer, Answerer, Saved
+from training.med_vqa.answer import MODES, MODES_HELP, Answer, Answerer, Saved
 from training.med_vqa.answer.attention_maps import KINDS, draw, word_maps
 from training.med_vqa.model.saving import MedVQA
 from training.vqa.answers import is_blank
@@ -46,15 +46,15 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("--image", action="append", default=[], help="image file; repeat it")
     add("--question", action="append", default=[], help="question; repeat it")
     add("--csv", help="file with the columns image and question")
-    add("--top", type=int, default=5, help="answers shown for each question; default 5")
-    add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
-    add("--k", type=int, default=32, help="candidates of a short-list; default 32")
-    add("--precision", help="fp32, bf16 or fp16 (GPU only); by default the training's, else fp32")
+    add("--top", type=int, default=5, help="answers shown for each question")
+    add("--mode", default="exact", help=MODES_HELP)
+    add("--k", type=int, default=32, help="candidates on the short-list of winner and shortlist")
+    add("--precision", help="fp32, bf16 or fp16, the last on a GPU only (default: as trained, else fp32)")
     add_json(parser)
     add(
         "--attention", type=Path, metavar="PNG", help="picture of each word over the image; one question only"
     )
-    add("--attention-kind", default=KINDS[0], help=f"of {', '.join(KINDS)}; default {KINDS[0]}")
+    add("--attention-kind", default=KINDS[0], help=f"one of {', '.join(KINDS)}")
     return work
 
 

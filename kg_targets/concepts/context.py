@@ -29,7 +29,6 @@ Roles of a phrase that gives a status:
     after_colon    like ``after`` behind a colon: "Effusion: none."
     behind         only to what stands directly before it: "pneumonia (-)"
     between        to its neighbours on both sides: "atelectasis versus pneumonia"
-    both           the same where there are two: "atelectasis or pneumonia"
 
 Roles of a phrase without one (``-``):
     none           looks like a status and is none: "not only"

@@ -27,12 +27,11 @@ class Trigger(NamedTuple):
     def ends_scopes(self, text: str) -> bool:
         """Whether a scope cannot go past it; behind a comma even "suggesting" begins anew."""
         if "through" in self.roles.get("", ()):
-            return text[self.start - 2 : self.start] == ", " and text[self.start : self.end] not in _OR
+            return text[self.start - 2 : self.start] == ", "
         return not all(roles <= _NARROW for roles in self.roles.values())
 
 
 _NARROW = frozenset(["next", "behind"])
-_OR = ("or", "and or")
 _CLAUSE_BREAK = re.compile(r":|\([a-h]\)(?!,| or\b| nor\b| and\b)|\u2014")
 _CLOSED = re.compile(r"\s*(?:$|[.;,)!?])")
 _BEHIND_COLON = re.compile(r":\s*$")
@@ -47,7 +46,7 @@ _ADJECTIVES = re.compile(
     r"(?: (?:\w+(?:ed|al|ic|ive|ar|ous|ent|ute|ble|ary|ly)|non|new|large|small|gross|frank|focal|old|other))+"
 )
 _CONJUNCTION = re.compile(r"\b(?:or|nor|and)\b")
-_LATER_OR = re.compile(r", ?n?or\b")
+_LATER_OR = re.compile(r", ?(?:and )?n?or\b")
 _FUNCTION_WORD = re.compile(
     r"\b(?:in|on|at|of|for|to|by|from|is|are|was|were|has|have|seen|noted|present|normal|this|the|a|an|\d+)\b"
 )
@@ -89,8 +88,8 @@ class Scope:
             return {i for i in self._between(self.low, trigger.start) if self.hits[i].end == trigger.start}
         if "next" in roles:
             return {i for i in self._between(trigger.end, self.high) if self.hits[i].start == trigger.end + 1}
-        if roles & {"between", "both"}:
-            return self._either_side(trigger, both="both" in roles)
+        if "between" in roles:
+            return self._either_side(trigger)
         if roles & {"before", "before_any", "after_end"} and not _NUMBERED.match(self.text, trigger.end):
             return self._forward(trigger, status)
         return set()
@@ -126,7 +125,7 @@ class Scope:
             chosen |= self._place_after(trigger.end, limit)
         return chosen
 
-    def _either_side(self, trigger: Trigger, both: bool) -> set[int]:
+    def _either_side(self, trigger: Trigger) -> set[int]:
         """The nearest hit on either side: "atelectasis versus pneumonia"."""
         before = [
             i
@@ -140,8 +139,6 @@ class Scope:
             if self.hits[i].sense.negatable
             and _FEW_WORDS.fullmatch(self.text, trigger.end, self.hits[i].start)
         ]
-        if both and not (before and after):
-            return set()
         return {*before[-1:], *after[:1]}
 
     def _place_after(self, start: int, limit: int) -> set[int]:

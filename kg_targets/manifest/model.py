@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from kg_targets.errors import ConfigError, DataError, ManifestError
 from kg_targets.manifest.images import ImageFolder
 from kg_targets.manifest.places import (
-    SPLIT,
-    Paths,
+    Kind,
+    SplitSpec,
     alternatives,
     content_digest,
     first_file,
@@ -27,7 +27,6 @@ from kg_targets.manifest.readers import READERS, ReadRequest
 from kg_targets.manifest.record import ReadReport, Record, checked_records, safe_relative_path
 
 MANIFEST_FOLDER = Path(__file__).resolve().parents[2] / "data_manifests"
-Kind = Literal["captions", "questions"]
 _QUESTIONS_ONLY = {"expected_questions": True, "files": {"questions"}}
 _NOT_OF_CAPTIONS: Any = {
     **dict.fromkeys(("holds", "language", "id_pattern"), True),
@@ -35,39 +34,6 @@ _NOT_OF_CAPTIONS: Any = {
     "any_split": _QUESTIONS_ONLY,
 }
 """The part of a manifest about questions, which does not decide whether a store is up to date."""
-
-
-class SplitSpec(BaseModel):
-    """Paths of one split's files, relative to the data root."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    files: dict[str, Paths] = Field(min_length=1)
-    """Role to path, or to several of which the first that is there is taken (see ``places``). Captions need
-    ``captions``, what else there may be depends on the layout; every other role than ``captions`` holds questions
-    where the data set has them."""
-    images: Paths = ""
-    """Folder of the images, or several of which the first that is there is taken, for rows that name only an id."""
-    expected_rows: int | None = Field(default=None, ge=1)
-    """Captions in the published files."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Digest of the captions file, or of the files of questions, one after the other in the order listed."""
-    expected_questions: int | None = Field(default=None, ge=1)
-    """Questions in the published files."""
-
-    def files_of(self, kind: Kind) -> dict[str, Paths]:
-        """Role to path of the files that captions, or questions, are read from."""
-        other = "questions" if kind == "captions" else "captions"
-        return {role: path for role, path in self.files.items() if role != other}
-
-    def named(self, split: str) -> "SplitSpec":
-        """The same spec with ``{split}`` filled in."""
-
-        def filled(paths: Paths) -> Paths:
-            named = tuple(path.replace(SPLIT, split) for path in alternatives(paths))
-            return named[0] if isinstance(paths, str) else named
-
-        files = {role: filled(paths) for role, paths in self.files.items()}
-        return self.model_copy(update={"files": files, "images": filled(self.images)})
 
 
 class Manifest(BaseModel):
@@ -294,21 +260,33 @@ class Manifest(BaseModel):
         return list(checked_questions(reader(request), report))
 
     def questions_are_published(self, split: str, data_root: str | Path) -> bool | None:
-        """Whether a split's questions are those the manifest describes; ``None`` where it has no digest.
+        """Whether a split's questions are those the manifest describes; ``None`` where it has no digest of this file.
 
         Raises:
             ConfigError: no such split.
             DataError: a file cannot be read.
         """
-        spec = self._question_spec(split)
-        digest = hashlib.sha256()
-        for paths in spec.files_of("questions").values():
-            path = first_file(Path(data_root), paths)
-            try:
-                digest.update(path.read_bytes())
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror}): check the data root") from error
-        return None if spec.sha256 is None else digest.hexdigest() == spec.sha256
+        return self._question_spec(split).is_published("questions", Path(data_root))
+
+    def prepared(self, split: str, data_root: str | Path) -> bytes:
+        """Content of a split's question file in its usual form, from the form in which the data set is published.
+
+        Raises:
+            ConfigError: no such split, or the data set needs no preparation.
+            DataError: the published file is missing or another, or other counts come out than must.
+        """
+        prepare, spec, root = READERS[self.format].prepare, self._question_spec(split), Path(data_root)
+        if prepare is None:
+            raise ConfigError(f"{self.name} needs no preparation: see kg-targets check {self.name}")
+        published = spec.model_copy(
+            update={"files": {"questions": alternatives(spec.files["questions"])[1:]}}
+        )
+        request = self._request("questions", split, published, root, ReadReport())
+        if not request.files["questions"].is_file():
+            raise DataError(
+                f"{request.files['questions']} does not exist. {self.how_to_get} Give --data-root if it is elsewhere."
+            )
+        return prepare(request)
 
     def _question_spec(self, split: str) -> SplitSpec:
         if split not in self.splits:

@@ -5,17 +5,23 @@ published in more than one form. ``train-*.parquet`` stands for all files of suc
 A data root may be one such file itself.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from kg_targets.errors import DataError
 from kg_targets.store.digest import container_sha256, file_sha256
 
 Paths = str | tuple[str, ...]
 """A path relative to the data root, or alternatives."""
 SPLIT = "{split}"
 """Placeholder of a split's name in paths of ``any_split``."""
+Kind = Literal["captions", "questions"]
 GZIP = ".gz"
 
 
@@ -68,3 +74,57 @@ def split_names(root: Path, paths: Paths) -> Iterator[str]:
         if found:
             yield from found
             return
+
+
+class SplitSpec(BaseModel):
+    """Paths of one split's files, relative to the data root."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    files: dict[str, Paths] = Field(min_length=1)
+    """Role to path, or to several of which the first that is there is taken (see ``places``). Captions need
+    ``captions``, what else there may be depends on the layout; every other role than ``captions`` holds questions
+    where the data set has them."""
+    images: Paths = ""
+    """Folder of the images, or several of which the first that is there is taken, for rows that name only an id."""
+    expected_rows: int | None = Field(default=None, ge=1)
+    """Captions in the published files."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Digest of the captions file, or of the files of questions, one after the other in the order listed."""
+    expected_questions: int | None = Field(default=None, ge=1)
+    """Questions in the published files."""
+
+    def files_of(self, kind: Kind) -> dict[str, Paths]:
+        """Role to path of the files that captions, or questions, are read from."""
+        other = "questions" if kind == "captions" else "captions"
+        return {role: path for role, path in self.files.items() if role != other}
+
+    def named(self, split: str) -> "SplitSpec":
+        """The same spec with ``{split}`` filled in."""
+
+        def filled(paths: Paths) -> Paths:
+            named = tuple(path.replace(SPLIT, split) for path in alternatives(paths))
+            return named[0] if isinstance(paths, str) else named
+
+        files = {role: filled(paths) for role, paths in self.files.items()}
+        return self.model_copy(update={"files": files, "images": filled(self.images)})
+
+    def is_published(self, kind: Kind, root: Path) -> bool | None:
+        """Whether the files are those the manifest describes; ``None`` where it has no digest of the ones there are.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        if self.sha256 is None:
+            return None
+        files = self.files_of(kind)
+        named = [files["captions"]] if kind == "captions" else list(files.values())
+        digest = hashlib.sha256()
+        for paths in named:
+            file = first_file(root, paths)
+            if file != root / alternatives(paths)[0]:
+                return None
+            try:
+                digest.update(file.read_bytes())
+            except OSError as error:
+                raise DataError(f"{file} cannot be read ({error.strerror}): check the data root") from error
+        return digest.hexdigest() == self.sha256

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar
 from pipelines.build.extract import Split, label_names, row_table
 from pipelines.build.write import open_if_current, vector_column
-from training.data.sources import ImageSource, open_source
+from training.data.sources import ImageListing, ImageSource, open_source
 from training.teachers.base import ENCODING, ImageTexts, Teacher
 from training.teachers.registry import open_teacher, slug
 
@@ -49,17 +49,6 @@ def teacher_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterat
         kept = {"scorer", "rows_per_shard", "licences"}
         stored = {key: value for key, value in config.stored().items() if key in kept}
         yield build.run(out / split.name, stored, config.force)
-
-
-@dataclass
-class _Listing:
-    """As much of a store as finding its images needs."""
-
-    image_ids: list[str]
-    image_paths: list[str]
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
 
 @dataclass
@@ -137,7 +126,7 @@ class _TeacherBuild:
         if not self.teacher.reads_images:
             return None
         ids, paths = (self.rows.column(name).to_pylist() for name in ("image_id", "image_path"))
-        return open_source(self.split.root, cast(TargetStore, _Listing(ids, paths)))
+        return open_source(self.split.root, ImageListing(ids, paths))
 
     @cached_property
     def pairs(self) -> ImageTexts:

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import training
 from kg_targets.store.digest import json_sha256
 from pipelines.experiments.grid import as_arguments, shown, training_config
-from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start, run_key
+from training.engine.checkpoint import FINISHED, RUN, Start, how_to_start
 from training.engine.config import RunConfig
+from training.engine.run_key import run_key
 from training.folders import write_json
 from training.tasks import TASKS
 
@@ -80,10 +81,10 @@ class Job:
         """
 
 
-_known: dict[str, Sequence[str]] = {}
+_known: dict[str, Mapping[str, str]] = {}
 
 
-def fingerprints(config: RunConfig) -> Sequence[str]:
+def fingerprints(config: RunConfig) -> Mapping[str, str]:
     """Fingerprints of the data and weights that a run is made from, as training itself finds them.
 
     Found once for all configurations that differ in nothing that they depend on, until ``forget_fingerprints``.
@@ -134,7 +135,7 @@ class TrainingJob(Job):
             KGTargetsError: something that it trains on is damaged, or not there.
         """
         config = self.config()
-        return run_key(config, list(fingerprints(config)), self.workspace.threads)
+        return run_key(config, list(fingerprints(config).values()), self.workspace.threads)
 
     def finished_key(self) -> str:
         """Key of the finished run, as its folder has it."""
@@ -142,7 +143,8 @@ class TrainingJob(Job):
 
     def start(self) -> Start:
         """State in which ``training/run.py`` will find the folder."""
-        return how_to_start(self.folder, self.key(), overwrite=True)
+        config = self.config()
+        return how_to_start(config, fingerprints(config), self.workspace.threads)[0]
 
     def is_current(self) -> bool:
         """Whether this very run is finished."""

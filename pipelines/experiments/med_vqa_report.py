@@ -49,7 +49,7 @@ class Finished:
     predictions: Sequence[tuple[str, Path]]
     """Files of models by their rows' titles; of baselines by their own names, which is an empty text."""
     folders: Mapping[str, Sequence[Sequence[Path]]]
-    """Row to the folders of its fine-tunings, question-only baselines included, then of each stage of pre-training."""
+    """Row to the folders of its fine-tuning runs, question-only baselines included, then of each pre-training stage."""
 
     def command(self, row: str | None = None) -> str:
         """The command that makes everything, or one row, again."""
@@ -150,7 +150,7 @@ def _against(finished: Finished, tables: Sequence[comparison.Table]) -> list[Aga
 
 
 def _training_runs(runs: Sequence[Path], *stages: Sequence[Path]) -> dict[str, Any]:
-    """Parameters and number of fine-tuned models, and median seconds of a fine-tuning and of each stage before it.
+    """Parameters and number of fine-tuned models, and median seconds of a fine-tuning run and of each stage before it.
 
     ``None`` for parameters that a run does not record, and for seconds where no run was timed.
     """

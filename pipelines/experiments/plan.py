@@ -1,19 +1,16 @@
 """Base of every plan: stages of jobs, checks before them, and finished runs that are not replaced unless told to."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from kg_targets.errors import DataError
 from pipelines.experiments.grid import Grid, shown
 from pipelines.experiments.job import Job, KeyedJob, TrainingJob, Workspace, forget_fingerprints
-from training.arguments import read_config, to_yaml
-from training.engine.checkpoint import CONFIG, FINISHED, NOT_THE_DATA, NOT_THE_RESULT
+from training.engine.checkpoint import CONFIG, FINISHED
+from training.engine.run_key import other_settings
 from training.errors import ConfigError, KGTargetsError
 
 REPORT = "report"
@@ -23,7 +20,6 @@ Say = Callable[[str], None]
 Rounds = list[tuple[str, Callable[[], Sequence[Job]]]]
 """Name to what makes the jobs of each round."""
 _OTHER_DATA = "from other stores, images or weights"
-_ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -120,44 +116,10 @@ def _difference(job: TrainingJob, settings_only: bool) -> str:
     if not (job.folder / FINISHED).is_file():
         return ""
     try:
-        setting = _other_setting(job)
-        if setting or settings_only or not all(path.exists() for path in job.needs):
-            return setting
+        if settings := other_settings(job.folder / CONFIG, job.config()):
+            return str(settings[0])
+        if settings_only or not all(path.exists() for path in job.needs):
+            return ""
         return "" if job.key() in job.finished_key() else _OTHER_DATA
     except (KGTargetsError, OSError):
         return ""  # a damaged store, or images that are gone: the job itself fails by it, before it replaces anything
-
-
-def _other_setting(job: TrainingJob) -> str:
-    """The first field of the configuration that differs, with both values."""
-    path, config = job.folder / CONFIG, job.config()
-    try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""  # the key decides
-    if not isinstance(written, dict):
-        return ""
-    with suppress(
-        KGTargetsError
-    ):  # a field that is newer than the run has its default; one that is gone differs
-        written = yaml.safe_load(to_yaml(read_config(type(config), ["--config", str(path)])))
-    before, now = _fields(written), _fields(yaml.safe_load(to_yaml(config)))  # tuples are lists there
-    for name in (*now, *before):
-        old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)
-        if old != new:
-            return f"{name} was {old}, is now {new}"
-    return ""
-
-
-def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names of the fields that decide a run's result, to their values."""
-    found: dict[str, Any] = {}
-    for name, value in content.items():
-        if name in NOT_THE_RESULT:
-            continue
-        if isinstance(value, dict):
-            left_out = NOT_THE_DATA if name == "data" else ()
-            found |= {f"{name}.{key}": one for key, one in value.items() if key not in left_out}
-        else:
-            found[name] = value
-    return found

@@ -46,7 +46,7 @@ NEED_TORCH = [
         ),
         (["build"], "the following arguments are required: dataset", "kg-targets build"),
         (["build", "demo", "--magic"], "unrecognized arguments: --magic", "kg-targets build"),
-        (["build", "demo", "--splt", "all"], "--splt all (did you mean --split?)", "kg-targets build"),
+        (["build", "demo", "--splt", "all"], "--splt (did you mean --split?)", "kg-targets build"),
         (["verify", "a", "b"], "unrecognized arguments: b", "kg-targets verify"),
         (["explain", "store", "image", "-k", "many"], "invalid int value: 'many'", "kg-targets explain"),
         (["card", "store"], "arguments are required: --out", "kg-targets card"),
@@ -57,6 +57,8 @@ NEED_TORCH = [
         (["datasets", "x"], "unrecognized arguments: x", "kg-targets datasets"),
         (["nonsense"], '"nonsense" is not a command', "kg-targets"),
         (["evaluate", "retrievals"], '(did you mean "evaluate retrieval"?)', "kg-targets"),
+        (["evaluate", "frobnicate"], '"evaluate frobnicate" is not a command: see', "kg-targets"),
+        (["explain", "--stor", "x"], "unrecognized arguments: --stor: see", "kg-targets explain"),
         (["--nonsense", "datasets"], '"--nonsense" is not a command', "kg-targets"),
     ],
 )
@@ -77,7 +79,7 @@ def test_the_overview_fits_one_screen_and_names_every_command(capsys: pytest.Cap
         assert sum(line.startswith(f"  {name} ") for line in shown) == 1
     assert cli.main([]) == 2 and "usage: kg-targets COMMAND" in capsys.readouterr().out
     assert cli.main(["evaluate"]) == 2 and "evaluate vqa" in capsys.readouterr().out
-    assert cli.main(["evaluate", "--help"]) == 0 and "demo-data" not in capsys.readouterr().out
+    assert cli.main(["evaluate", "--help"]) == 0 and "score-sheet" not in capsys.readouterr().out
     assert cli.main(["--version"]) == 0 and capsys.readouterr().out.startswith("kg-targets ")
 
 
@@ -163,7 +165,17 @@ def test_what_reports_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_every_command_that_reports_prints_json() -> None:
-    writing = {"demo-data", "folds", "build", "card", "score-sheet", "tables", "export", "completion"}
+    writing = {
+        "demo-data",
+        "folds",
+        "prepare",
+        "build",
+        "card",
+        "score-sheet",
+        "tables",
+        "export",
+        "completion",
+    }
     present = [name for name in NAMES if find_spec("torch") or name not in NEED_TORCH]
     silent = {name for name in present if "--json" not in cli.load_command(name)[0]._option_string_actions}
     assert silent == writing & set(present)

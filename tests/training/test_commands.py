@@ -148,7 +148,7 @@ def test_a_run_on_other_images_is_another_run_and_on_a_copy_the_same(
     images = tmp_path / "world" / "data" / "images"
     shutil.copy(images / "train2.png", images / "train3.png")
     assert run(again) == 2
-    assert "set of images" in capsys.readouterr().err
+    assert "a finished run: the digest of the images of data.train_store was " in capsys.readouterr().err
 
 
 def test_weights_that_are_none_are_one_line(

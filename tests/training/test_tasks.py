@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from tests import REPOSITORY
 from tests.training.data.test_data import configure
 from training.arguments import last_given, read_config, to_yaml
-from training.engine.checkpoint import CHECKPOINT, run_key, write_checkpoint
+from training.engine.checkpoint import CHECKPOINT, write_checkpoint
 from training.engine.config import RunConfig
+from training.engine.run_key import run_key
 from training.engine.tracking import Tracker
 from training.errors import CheckpointError, ConfigError
 from training.med_vqa.finetune.config import PROTOCOLS, FinetuneConfig

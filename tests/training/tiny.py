@@ -12,8 +12,11 @@ from kg_targets.store import StoreWriter, schema
 FINDINGS = ("nodule", "fracture", "effusion", "mass")
 
 
-def write_store(target: Path, data_root: Path, prefix: str, images: int = 16) -> Path:
-    """A valid store with images: two images a case, four findings, the last image without concepts."""
+def write_store(target: Path, data_root: Path, prefix: str, images: int = 16, before: str = "") -> Path:
+    """A valid store with images: two images a case, four findings, the last image without concepts.
+
+    ``before`` stands in front of every caption.
+    """
     rng = np.random.default_rng(len(prefix))
     (data_root / "images").mkdir(parents=True, exist_ok=True)
     findings = [FINDINGS[(row // 2) % 4] for row in range(images)]
@@ -29,7 +32,7 @@ def write_store(target: Path, data_root: Path, prefix: str, images: int = 16) ->
         "row": list(range(images)),
         "image_id": [f"{prefix}{row}" for row in range(images)],
         "image_path": [f"images/{prefix}{row}.png" for row in range(images)],
-        "caption": [f"CT shows a {finding}." for finding in findings],
+        "caption": [f"{before}CT shows a {finding}." for finding in findings],
         "group_id": [f"case{row // 2}" for row in range(images)],
         "licence": ["CC0-1.0"] * images,
         "label_modality": ["ct" if row % 3 else "x-ray" for row in range(images)],
@@ -43,6 +46,12 @@ def write_store(target: Path, data_root: Path, prefix: str, images: int = 16) ->
         "neighbor_rows": [[]] * images,
         "neighbor_scores": [[]] * images,
     }
+    captions = zip(columns["image_id"], columns["caption"], findings, known, strict=True)
+    mentions = [
+        {"image_id": name, "cui": f"C{FINDINGS.index(finding):07d}", "name": finding, "start": caption.index(finding),
+         "end": caption.index(finding) + len(finding), "text": finding, "score": 1.0, "negated": False, "source": "x"}
+        for name, caption, finding, asserted in captions if asserted
+    ]  # fmt: skip
     concepts = [f"C{index:07d}" for index in (*range(4), 9)]
     concept_rows = [
         {"concept": i, "cui": cui, "name": cui, "kind": "finding", "semantic_types": [], "images": 4,
@@ -51,6 +60,9 @@ def write_store(target: Path, data_root: Path, prefix: str, images: int = 16) ->
     ]  # fmt: skip
     labels = ("modality", "finding")
     with StoreWriter(target) as writer:
+        writer.write(
+            "mentions/part-00000.parquet", pa.Table.from_pylist(mentions, schema=schema.MENTION_COLUMNS)
+        )
         writer.write("targets/part-00000.parquet", pa.table(columns, schema=schema.target_columns(labels, 8)))
         writer.write(
             schema.part(schema.CONCEPTS, 0), pa.Table.from_pylist(concept_rows, schema=schema.CONCEPT_COLUMNS)

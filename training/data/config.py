@@ -6,6 +6,9 @@ from training.checks import all_within, one_of, within
 from training.data.samplers import SAMPLERS
 from training.errors import ConfigError
 
+LONG_CAPTIONS = ("truncate", "best_sentence", "sentences")
+"""Those of training/data/captions.py, which would load numpy before a run has set its threads."""
+
 
 @dataclass(frozen=True)
 class ViewsConfig:
@@ -54,10 +57,13 @@ class CaptionedImagesConfig(ViewsConfig):
     """Batches that are decoded ahead of the one in use, in [1, 64]."""
     max_broken: int = 0
     """Images that may be missing or unreadable, as a count per process; skipped and reported; more is an error."""
+    long_captions: str = "truncate"
+    """Captions longer than the text tower: truncate; best_sentence (with most concepts); sentences (those that fit)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("data.sampler", self.sampler, tuple(SAMPLERS))
+        one_of("data.long_captions", self.long_captions, LONG_CAPTIONS)
         all_within("data.", self, batch_size=(2, None), neighbour_share=(0, 0.9), workers=(0, 256))
         all_within("data.", self, prefetch=(1, 64), max_broken=(0, None))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kg_targets.store import TargetStore
 from training.clip.load import Clip
+from training.data.captions import clip_lengths, fit_to_concepts
 from training.data.decode import BrokenImage, for_each
 from training.data.sources.base import ImageSource
 from training.data.transforms import PixelTransform
@@ -65,6 +66,7 @@ class CaptionedImages:
             a gallery to search needs.
         rows: store rows to use, int64, ascending; None: all.
         option: what ``max_broken`` is called where the user sets it, for messages.
+        long_captions: what is read of a caption that is longer than the text tower (``training/data/captions.py``).
 
     Raises:
         DataError: images are missing or broken beyond ``max_broken``, or fewer than two are left.
@@ -81,6 +83,7 @@ class CaptionedImages:
         verify: bool = False,
         rows: NDArray[np.int64] | None = None,
         option: str = "data.max_broken",
+        long_captions: str = "truncate",
     ) -> None:
         self.store, self.source = store, source
         self.found: dict[int, str] = {}
@@ -100,9 +103,12 @@ class CaptionedImages:
             raise DataError(
                 f"{store.path}: {len(self.rows)} readable image(s): a contrastive batch needs at least 2"
             )
-        captions = store.captions
+        self.captions = fit_to_concepts(
+            store, self.rows.tolist(), *clip_lengths(clip.tokenizer), long_captions
+        )
+        """Captions in use, as the text tower reads them."""
         # Half the memory of int64, which models want.
-        self._tokens = clip.tokenizer([captions[row] for row in self.rows]).to(torch.int32)
+        self._tokens = clip.tokenizer(self.captions.texts).to(torch.int32)
 
     def __len__(self) -> int:
         return len(self.rows)

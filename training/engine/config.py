@@ -6,6 +6,8 @@ from training.checks import given, one_of, within
 from training.errors import ConfigError
 
 RESUME = ("auto", "never", "must")
+MAX_THREADS = 1024
+"""Most CPU threads of a process that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class RunConfig:
         if self.task != type(self).task:  # the default is the task that the class describes
             raise ConfigError(f'task: these are the fields of {type(self).task}, not of "{self.task}"')
         within("seed", self.seed, 0, 2**31 - 1)
-        within("threads", self.threads, 0, 1024)
+        within("threads", self.threads, 0, MAX_THREADS)
         one_of("resume", self.resume, RESUME)
         if self.overwrite and self.resume == "must":
             raise ConfigError("overwrite true and resume must contradict each other: drop one")

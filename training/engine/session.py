@@ -1,6 +1,6 @@
 """From a configuration to a finished run folder, whatever is trained: start or continue, record, stop, finish."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from training.arguments import to_yaml
 from training.engine import checkpoint
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
+from training.engine.run_key import run_key
 from training.engine.tracking import Tracker, check_trackers, start_trackers
 from training.folders import write_json, writing
 
@@ -26,8 +26,9 @@ Say = Callable[[str], Any]
 class Prepared:
     """A task whose data are found, before its model is built: enough to know whether there is anything to do."""
 
-    fingerprints: Sequence[str]
-    """Digests of what decides the result besides the configuration: the data, and weights on this machine."""
+    fingerprints: Mapping[str, str]
+    """Digests of what decides the result besides the configuration, by what they are of: data, weights on this
+    machine."""
     precision: str
     """fp32, bf16 or fp16."""
     data_metadata: Callable[[], dict[str, Any]]
@@ -54,10 +55,12 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
     prepared = prepare(config)
-    key = checkpoint.run_key(config, list(prepared.fingerprints), threads)
-    start = checkpoint.how_to_start(output, key, resume=config.resume, overwrite=config.overwrite)
+    data = prepared.fingerprints
+    start, former = checkpoint.how_to_start(config, data, threads)
+    key = run_key(config, list(data.values()), threads)
     if start is checkpoint.Start.FINISHED:
-        say(f"{output} already holds this finished run: nothing to do")
+        other = "" if former == threads else f" (with {former} CPU threads and not {threads})"
+        say(f"{output} already holds this finished run{other}: nothing to do")
         return 0
 
     set_seed(config.seed)
@@ -75,9 +78,9 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     done = loop.progress.step
     if accelerator.is_main_process:
         if start is checkpoint.Start.CONTINUE:
-            checkpoint.continue_run(output, done, loop.progress.epoch)
+            checkpoint.continue_run(config, data, (former, threads), done, loop.progress.epoch)
         else:
-            checkpoint.start_run(output, key, to_yaml(config))
+            checkpoint.start_run(config, data, threads)
             with writing(output, "--output"):
                 write_json(output / checkpoint.DATA_METADATA, prepared.data_metadata())
     accelerator.wait_for_everyone()
@@ -86,6 +89,11 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         Tracker(accelerator, output, task.total_steps, config.log.every, done, task.unit) as tracker,
         StopRequest() as stop,
     ):
+        if start is checkpoint.Start.CONTINUE and former != threads:
+            tracker.say(
+                f"warning: continued on {threads} CPU threads, {former} before: results may differ in rounding from "
+                f"those of one number throughout (--threads {former} keeps it); {checkpoint.RUN} records it"
+            )
         tracker.say(task.introduction() + (f", continued after step {done:,}" if done else ""))
         complete = loop.run(tracker, stop)
     metadata = task.metadata()  # while processes can still ask one another

@@ -53,15 +53,15 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add_data(parser)
     add_split(parser, PUBLISHED, (PUBLISHED, *PROTOCOLS))
     for name, default, told in (
-        ("--radius", RADIUS, f"most differing bits of {BITS}; default {RADIUS}"),
-        ("--against", None, "pre-training data set of kg-targets, such as medpix, or its manifest"),
-        ("--against-root", None, "its data root; by default the manifest's"),
-        ("--against-split", ALL, "its splits, by commas; default all that are there"),
-        ("--touching", TEST, "test, or any: cases that touch the test part, or the data set; default test"),
-        ("--id-distance", 0, "also cases whose image numbers are so near to one of ours; default 0"),
-        ("--max-broken", 0, "missing or unreadable images that an enforced near or against may go without; default 0"),
+        ("--radius", RADIUS, f"pictures count as alike up to this many differing bits of {BITS}"),
+        ("--against", None, "data set used for pre-training, such as medpix, or its manifest"),
+        ("--against-root", None, "its data root (default: the manifest's)"),
+        ("--against-split", ALL, "its splits, comma-separated; all: those that are there"),
+        ("--touching", TEST, "count pre-training cases that show an image of this part: test, or any"),
+        ("--id-distance", 0, "count also those whose image number is at most this far from one of the data set"),
+        ("--max-broken", 0, "missing or unreadable images allowed where near or against is enforced"),
         ("--out", None, "JSON file for everything that was found"),
-        ("--exclude-out", None, "text file for the ids of the touching cases, one a line"),
+        ("--exclude-out", None, "text file for the ids of these cases, one a line, for data.exclude of a training"),
     ):  # fmt: skip
         parser.add_argument(name, type=int if isinstance(default, int) else str, default=default, help=told)
     enforced = (

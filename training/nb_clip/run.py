@@ -48,22 +48,26 @@ def prepare_run(config: TrainConfig) -> Prepared:
         KGTargetsError: the configuration, a store or the images are not usable.
     """
     root = Path(config.data.data_root)
-    names = [config.data.train_store, *([config.data.dev_store] if config.data.dev_store else [])]
-    splits = [Split(store, open_source(root, store)) for store in map(TargetStore.open, names)]
-    fingerprints = [text for split in splits for text in (split.store.fingerprint, split.source.digest())]
+    names = {"train": config.data.train_store} | (
+        {"dev": config.data.dev_store} if config.data.dev_store else {}
+    )
+    stores = {name: TargetStore.open(folder) for name, folder in names.items()}
+    splits = {name: Split(store, open_source(root, store)) for name, store in stores.items()}
+    fingerprints = dict[str, str]()
+    for name, split in splits.items():
+        fingerprints[f"data.{name}_store"] = split.store.fingerprint
+        fingerprints[f"the images of data.{name}_store"] = split.source.digest()
 
     def build(accelerator: Accelerator) -> NBClipRun:
         check_precision(config.model.precision, accelerator.device.type)
         bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
         clip = build_clip(config.model, logit_bias=bias)
-        return NBClipRun(config, accelerator, clip, splits[0], splits[1] if splits[1:] else None)
+        return NBClipRun(config, accelerator, clip, splits["train"], splits.get("dev"))
 
     return Prepared(
-        fingerprints=[*fingerprints, weights_digest(config.model)],
+        fingerprints=fingerprints | {"the model's local weights": weights_digest(config.model)},
         precision=config.model.precision,
-        data_metadata=lambda: {
-            name: describe_data(split.store) for name, split in zip(("train", "dev"), splits, strict=False)
-        },
+        data_metadata=lambda: {name: describe_data(store) for name, store in stores.items()},
         build=build,
     )
 
@@ -97,7 +101,7 @@ class NBClipRun(Task[Step]):
         # Data.
         load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
         share = rows_of_share(train.store.cases, data.case_share)
-        self.images = load(train.store, train.source, rows=share)
+        self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
         self.sampler = make_sampler(
             data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes,
@@ -186,6 +190,8 @@ class NBClipRun(Task[Step]):
         return {
             "images": len(self.images),
             "broken_images": len(set(gather_object(self.images.broken))),
+            "long_captions": self.images.captions.longer,
+            "captions_truncated": self.images.captions.truncated,
         }
 
     def introduction(self) -> str:
@@ -194,9 +200,11 @@ class NBClipRun(Task[Step]):
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
         skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
+        long = f"\n{self.images.captions}" if self.images.captions.longer else ""
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
+            f"{long}"
         )
 
 

@@ -116,9 +116,9 @@ def command(parser: argparse.ArgumentParser) -> Work:
     )
     parser.add_argument("--store", required=True, help="folder of the training split's target store")
     parser.add_argument(
-        "--batch-size", type=int, default=128, help="images per step, over all processes, ≥ 2 (default: 128)"
+        "--batch-size", type=int, default=128, help="images per step, over all processes, ≥ 2"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the batches looked at (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the batches looked at")
     add_json(parser)
     return _suggest
 

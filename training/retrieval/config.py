@@ -141,11 +141,11 @@ def add_measures(command: argparse.ArgumentParser) -> None:
     several(
         "--direction",
         dest="directions",
-        help=f"{', '.join(DIRECTIONS)} (default image-image); comma-separated or repeated",
+        help=f"{', '.join(DIRECTIONS)} (default: image-image); comma-separated or repeated",
     )
-    several("--features", help=f"{', '.join(FEATURES)} the projection, of image-image (default before); with texts "
+    several("--features", help=f"{', '.join(FEATURES)} the projection, of image-image (default: before); with texts "
             "always after")  # fmt: skip
-    several("--cui-variants", help=f"{', '.join(VARIANTS)} (default oracle); formulas in docs/evaluation.md")
+    several("--cui-variants", help=f"{', '.join(VARIANTS)} (default: oracle); formulas in docs/evaluation.md")
     several("--labels", help="columns for P@K, a+b for a conjunction (default: each, and modality+region)")
     add(
         "--recall", action=argparse.BooleanOptionalAction, default=True, help="paired Recall@K (default: yes)"
@@ -153,12 +153,11 @@ def add_measures(command: argparse.ArgumentParser) -> None:
     several("--zero-shot", help="label columns to classify by prompts, written modality or label=modality")
     add("--templates", help="text file of prompts, one a line, {} for the class (default: four general ones)")
     add("--prompts", help="YAML file, label: class: prompts; such a class does not use the templates")
-    add("--group-exclusion", default="case", help=f"what a query cannot find, {' or '.join(EXCLUSIONS)} (default "
-        "case)")  # fmt: skip
-    add("--queries", type=int, default=8, help="queries in each picture (default 8)")
-    add("--draws", type=int, default=2000, help="bootstrap samples (default 2000)")
-    add("--max-broken", type=int, default=0, help="unreadable images to skip (default 0)")
-    add("--seed", type=int, default=0, help="of bootstrap, sign flips and shown queries (default 0)")
+    add("--group-exclusion", default="case", help=f"what a query cannot find, {' or '.join(EXCLUSIONS)}")
+    add("--queries", type=int, default=8, help="queries in each picture")
+    add("--draws", type=int, default=2000, help="bootstrap samples")
+    add("--max-broken", type=int, default=0, help="unreadable images to skip")
+    add("--seed", type=int, default=0, help="of bootstrap, sign flips and shown queries")
 
 
 def read_config(options: argparse.Namespace) -> EvalConfig:

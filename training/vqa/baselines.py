@@ -73,7 +73,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     parser.description = __doc__
     add_data(parser)
     add_split(parser, ",".join(PROTOCOLS))
-    parser.add_argument("--part", default=TEST, help="train, validation or test; default test")
+    parser.add_argument("--part", default=TEST, help="train, validation or test")
     parser.add_argument("--out", help="folder for <protocol>-<baseline>.csv and .json")
     add_json(parser)
     return work

@@ -83,8 +83,8 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("--out", help="Markdown file; without it, the report is printed")
     add_json(parser)
     add("--pool-folds", action="store_true", help="put the folds of a cross-validation by image end to end")
-    add("--draws", type=int, default=2000, help="bootstrap samples; default 2000")
-    add("--seed", type=int, default=0, help="of bootstrap and sign flips; default 0")
+    add("--draws", type=int, default=2000, help="bootstrap samples")
+    add("--seed", type=int, default=0, help="of bootstrap and sign flips")
     return work
 
 

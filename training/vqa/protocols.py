@@ -298,15 +298,15 @@ def add_data(command: argparse.ArgumentParser) -> None:
     """``--dataset`` and ``--data-root``."""
     add = command.add_argument
     add("--dataset", required=True, help="name of a Med-VQA data set, or a manifest's .yaml")
-    add("--data-root", help="folder of its files; by default the manifest's, such as data/vqa_rad")
+    add("--data-root", help="folder of its files (default: the manifest's, such as data/vqa_rad)")
 
 
 def add_split(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
     """``--protocol``, ``--split-seed`` and ``--validation-share``."""
     add, split = command.add_argument, "of the split by image; default 0. Not the training seed"
-    add("--protocol", default=default, help=f"of {', '.join(known)}; default {default}")
+    add("--protocol", default=default, help=f"one of {', '.join(known)}")
     add("--split-seed", type=int, default=0, help=split)
-    add("--validation-share", type=float, default=0.1, help="of the training questions; default 0.1")
+    add("--validation-share", type=float, default=0.1, help="of the training questions")
 
 
 def read_data(options: argparse.Namespace) -> tuple[Manifest, Path]:

@@ -25,6 +25,8 @@ class Layout:
     questions: Callable[[ReadRequest], Iterator[tuple[str, Question]]] | None = None
     options: frozenset[str] = frozenset()
     """Keys that a manifest's ``options`` may have."""
+    prepare: Callable[[ReadRequest], bytes] | None = None
+    """Content of a split's file in its usual form, from the form in which the data set is published."""
 
 
 READERS: dict[str, Layout] = {
@@ -32,7 +34,7 @@ READERS: dict[str, Layout] = {
     "roco": Layout(captions=roco.read),
     "roco_v2": Layout(captions=roco_v2.read),
     "medpix": Layout(captions=medpix.read, options=medpix.OPTIONS),
-    "vqa_rad": Layout(captions=vqa_rad.read_captions, questions=vqa_rad.read_questions),
+    "vqa_rad": Layout(vqa_rad.read_captions, vqa_rad.read_questions, prepare=vqa_rad.prepare),
     "slake": Layout(questions=slake.read),
     "path_vqa": Layout(questions=path_vqa.read),
     "path_vqa_pairs": Layout(questions=path_vqa.read_pairs),

@@ -1,9 +1,41 @@
-"""ROCOv2: ``<split>_captions.csv`` (ID, Caption) and ``<split>_concepts.csv`` (ID, CUIs separated by ``;``)."""
+"""ROCOv2, as its files (CSV and a folder of images a split) or as Parquet with the images inside.
+
+``<split>_captions.csv`` has ID and Caption, ``<split>_concepts.csv`` ID and CUIs, separated by ``;``. Concepts that
+people gave, ``<split>_concepts_manual.csv``, are labels: modality, and of X-rays body region and direction. The article
+of an image (PMCID in ``license_information.csv``) is its case. Parquet has image, image_id, caption and cui, which are
+the manual concepts.
+"""
 
 from collections.abc import Iterator
 
+from kg_targets.manifest.columns import concepts_of, plain_text
 from kg_targets.manifest.files import csv_rows
+from kg_targets.manifest.parquet import is_parquet, parquet_rows
 from kg_targets.manifest.record import ReadRequest, Record
+
+MANUAL = {
+    "C0040405": ("modality", "CT"),
+    "C0024485": ("modality", "MR"),
+    "C0041618": ("modality", "ultrasound"),
+    "C1306645": ("modality", "x-ray"),
+    "C0002978": ("modality", "angiography"),
+    "C0032743": ("modality", "PET"),
+    "C1699633": ("modality", "PET/CT"),
+    "C0817096": ("region", "chest"),
+    "C0000726": ("region", "abdomen"),
+    "C0030797": ("region", "pelvis"),
+    "C0037303": ("region", "skull"),
+    "C0037949": ("region", "spine"),
+    "C0023216": ("region", "lower extremity"),
+    "C1140618": ("region", "upper extremity"),
+    "C0006141": ("region", "breast"),
+    "C1999039": ("direction", "anterior-posterior"),
+    "C1996865": ("direction", "posterior-anterior"),
+    "C0205129": ("direction", "sagittal"),
+    "C0205123": ("direction", "coronal"),
+}
+"""CUI of a manual concept to the label and its value."""
+LABELS = ("modality", "region", "direction")
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
@@ -12,26 +44,59 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     Raises:
         ManifestError: a file cannot be read or lacks a column.
     """
-    concepts: dict[str, tuple[str, ...]] = {}
-    path = request.optional("concepts")
-    if path is not None:
-        rows = csv_rows(path, ("ID", "CUIs"), request.report)
-        concepts = {
-            row["ID"]: tuple(cui.strip() for cui in row["CUIs"].split(";") if cui.strip()) for _, row in rows
-        }
-    for where, row in csv_rows(request.files["captions"], ("ID", "Caption"), request.report):
-        image_id = row["ID"].strip()
-        if not image_id:
-            request.report.skip("has no image id", where)
-            continue
-        yield (
-            where,
-            Record(
-                image_id=image_id,
-                image_path=request.image_path(image_id),
-                caption=row["Caption"].strip(),
-                group_id=image_id,
-                licence=request.licence,
-                cuis=concepts.get(image_id, ()),
-            ),
+    report, names = request.report, _table(request, "names", "CUI", "Canonical name")
+    automatic = _table(request, "concepts", "ID", "CUIs")
+    manual = _table(request, "manual", "ID", "CUIs")
+    articles = _table(request, "licences", "ID", "PMCID")
+    licences = _table(request, "licences", "ID", "Attribution")
+    if not articles:
+        report.note(
+            "license_information.csv is not there: every image counts as a case of its own", request.split
         )
+    for where, image_id, caption, shipped in _captions(request):
+        if not image_id:
+            report.skip("has no image id", where)
+            continue
+        given = concepts_of(manual[image_id])[0] if image_id in manual else shipped
+        labels = dict.fromkeys(LABELS, "")
+        for cui in dict.fromkeys(given):
+            label, value = MANUAL.get(cui, ("", ""))
+            if not label:
+                name = names.get(cui, "no name")
+                report.note(f"manual concept {cui} ({name}) is no modality, region or direction", where)
+                continue
+            labels[label] = f"{labels[label]}+{value}" if labels[label] else value
+        cuis = concepts_of(automatic[image_id])[0] if image_id in automatic else shipped
+        record = Record(
+            image_id=image_id,
+            image_path=request.image_path(image_id),
+            caption=caption,
+            group_id=articles.get(image_id) or image_id,
+            licence=licences.get(image_id, "").partition("[")[0].strip() or request.licence,
+            labels=labels if given or manual else {},
+            cuis=cuis,
+        )
+        yield where, record
+
+
+Caption = tuple[str, str, str, tuple[str, ...]]
+"""Place, image id, caption, CUIs in the same row."""
+
+
+def _captions(request: ReadRequest) -> Iterator[Caption]:
+    for path in request.all_files("captions"):
+        if is_parquet(path):
+            for where, row in parquet_rows(path, ["image_id", "caption", "cui"], request.report):
+                cuis = concepts_of(row["cui"])[0]
+                yield where, plain_text(row["image_id"]).strip(), plain_text(row["caption"]).strip(), cuis
+        else:
+            for where, row in csv_rows(path, ("ID", "Caption"), request.report):
+                yield where, row["ID"].strip(), row["Caption"].strip(), ()
+
+
+def _table(request: ReadRequest, role: str, key: str, value: str) -> dict[str, str]:
+    """Two columns of an optional file; empty where it is not there."""
+    path = request.optional(role)
+    if path is None:
+        return {}
+    return {row[key].strip(): row[value].strip() for _, row in csv_rows(path, (key, value), request.report)}

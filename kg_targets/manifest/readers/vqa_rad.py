@@ -4,18 +4,26 @@
 ``PRSE`` are typing errors. Several types are put in order and joined by ``+``: the order in which they were noted says
 nothing. Some answers are JSON numbers.
 
+It is published as one file, ``VQA_RAD Dataset Public.json``, and used as two, trainset.json and testset.json, which
+follow from it (``split_rows``) and are derived while reading where only that file is there.
+
 As captions (for overlap checks and targets), the questions and answers of an image are one text, in the order of the
 file; the label is the organ. A question answered "no" is left out and of one answered "yes" only the question stays:
 "Is there a fracture? No." must not assert one.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from kg_targets.errors import DataError, ManifestError
+from kg_targets.errors import DataError, KGTargetsError, ManifestError
 from kg_targets.manifest.files import json_objects, text
-from kg_targets.manifest.question import Question, yes_or_no
+from kg_targets.manifest.question import TEST, Question, yes_or_no
 from kg_targets.manifest.record import ReadRequest, Record
 
+_TEST = "test_"
+_KEPT = ("image_name", "image_organ", "answer", "answer_type", "question_type", "question")
 _SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
 
@@ -28,7 +36,7 @@ def read_captions(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     path = request.files["captions"]
     texts: dict[str, list[str]] = {}
     organs: dict[str, str] = {}
-    for where, item in json_objects(path, request.report, ManifestError):
+    for where, item in _rows(request, path, ManifestError):
         name = item.get("image_name")
         if not isinstance(name, str) or not name:
             request.report.skip("has no image_name", where)
@@ -49,7 +57,7 @@ def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
     Raises:
         DataError: the file is not a JSON list.
     """
-    for where, item in json_objects(request.files["questions"], request.report, DataError):
+    for where, item in _rows(request, request.files["questions"], DataError):
         name, answer = text(item, "image_name"), text(item, "answer")
         category = clean_types(text(item, "question_type"))
         marked = text(item, "answer_type").strip().upper()
@@ -69,6 +77,62 @@ def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
                 category=category,
             ),
         )
+
+
+def prepare(request: ReadRequest) -> bytes:
+    """Content of trainset.json or testset.json, to the byte as they are in use, from the published file.
+
+    Raises:
+        DataError: it is not the published file.
+    """
+    path = request.files["questions"]
+    items = [item for _, item in json_objects(path, request.report, DataError)]
+    if not _as_published(items):
+        raise DataError(
+            f"{path} is not VQA-RAD's published file: it has no phrase_type that begins with test_"
+        )
+    return json.dumps(split_rows(items, request.split)).encode()
+
+
+def split_rows(items: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
+    """The rows of ``train`` or ``test`` from the published rows.
+
+    Test rows are those of ``phrase_type`` test_freeform and test_para. Train are the others, and of every row, a test
+    row's too, its ``question_frame`` where it is not NULL: the same question for the same answer, framed otherwise. So
+    284 of train's 3,064 questions are a test question in other words. Both parts count on in one numbering.
+    """
+    rows, number = [], 0
+    for item in items:
+        number += 1
+        kind = text(item, "phrase_type").strip().lower()
+        test = kind.startswith(_TEST)
+        row = {
+            "qid": number,
+            **{name: item.get(name, "") for name in _KEPT},
+            "phrase_type": kind.removeprefix(_TEST),
+        }
+        if test == (split == TEST):
+            rows.append(row)
+        frame = item.get("question_frame")
+        if isinstance(frame, str) and frame.strip().upper() not in ("", "NULL"):
+            number += 1
+            if split != TEST:
+                rows.append(row | {"qid": number, "question": frame, "phrase_type": "frame"})
+    return rows
+
+
+def _as_published(items: list[dict[str, Any]]) -> bool:
+    return any(text(item, "phrase_type").strip().lower().startswith(_TEST) for item in items)
+
+
+def _rows(
+    request: ReadRequest, path: Path, error: type[KGTargetsError]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = list(json_objects(path, request.report, error))
+    items = [item for _, item in rows]
+    if not _as_published(items):
+        return iter(rows)
+    return iter([(f"{path.name} qid {row['qid']}", row) for row in split_rows(items, request.split)])
 
 
 def clean_types(raw: str) -> str:

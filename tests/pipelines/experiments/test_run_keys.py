@@ -8,7 +8,7 @@ from kg_targets.store.digest import json_sha256
 from pipelines.experiments.med_vqa_grid import MedVQAGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
 from tests.pipelines.experiments.grids import changed, med_vqa, written
-from training.engine.checkpoint import run_key
+from training.engine.run_key import run_key
 
 KEYS = {
     "demo": (9, "605565304ad58aae"),

@@ -1,7 +1,7 @@
 """Tiny random models laid out like the real ones: architectures, Hugging Face folders and the hub's cache."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,20 @@ def hf_text(name: str, **given: Any) -> dict[str, Any]:
     }
 
 
-def write_bert(folder: Path) -> Path:
+def write_bert(folder: Path, words: Sequence[str] = WORDS, positions: int = 16) -> Path:
     """A Hugging Face folder with a random BERT: config.json, model.safetensors, vocab.txt, tokenizer_config.json."""
     folder.mkdir(parents=True)
     config = BertConfig(
-        vocab_size=len(WORDS),
+        vocab_size=len(words),
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=16,
+        max_position_embeddings=positions,
     )
     BertModel(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 16}
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": positions}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 

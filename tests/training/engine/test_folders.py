@@ -12,7 +12,7 @@ import pytest
 from tests import REPOSITORY
 from tests.training.data.test_data import configure
 from training.data.files import image_digest
-from training.engine.checkpoint import finish_run, run_key, start_run
+from training.engine.checkpoint import finish_run, start_run
 from training.engine.process import resolve_threads
 from training.errors import CheckpointError, ConfigError, DataError
 from training.folders import check_writable
@@ -54,13 +54,6 @@ def test_image_digest_reads_nothing_outside_the_data_root(tmp_path: Path) -> Non
         image_digest(tmp_path, ["../a.png"])
 
 
-def test_run_key_counts_threads_as_resolved_and_data_as_given() -> None:
-    plain = run_key(configure(), ["store", "images"], 2)
-    assert run_key(configure("--threads=2"), ["store", "images"], 2) == plain
-    assert run_key(configure(), ["store", "images"], 1) != plain
-    assert run_key(configure(), ["store", "others"], 2) != plain
-
-
 def test_zero_threads_are_all_cores_shared_by_the_processes_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -96,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(
 def test_the_systems_errors_while_writing_a_run_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"^--output .* cannot be written \(.*choose another folder$"):
-        start_run(tmp_path / "file" / "run", "key", "")
+        start_run(configure(f"--output={tmp_path / 'file' / 'run'}"), {}, 1)
     with pytest.raises(CheckpointError, match="cannot be written"):
         finish_run(tmp_path / "gone", "key", {})
 

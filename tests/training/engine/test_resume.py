@@ -19,9 +19,9 @@ from tests import REPOSITORY
 from tests.training.tiny import arguments, losses, write_world
 from training.clip.load import WEIGHTS
 from training.engine import state as state_module
-from training.engine.checkpoint import CHECKPOINT, FINISHED
-from training.engine.process import StopRequest
-from training.engine.state import STATE
+from training.engine.checkpoint import CHECKPOINT, FINISHED, RUN
+from training.engine.process import StopRequest, resolve_threads
+from training.engine.state import STATE, saved_key
 from training.nb_clip.run import NBClipRun
 from training.run import main as run
 
@@ -218,11 +218,33 @@ def test_an_unfinished_run_of_another_configuration_is_protected(
     other = options(world, output, "--seed=7", "--optim.max_steps=1")
     assert run(other) == 2
     error = capsys.readouterr().err
-    assert "holds an unfinished run of another configuration" in error and "--overwrite true" in error
+    assert "holds an unfinished run: seed was 0, is now 7 and 1 more field(s) differ" in error
+    assert "--seed 0 --optim.max_steps null continues it" in error and "--overwrite true" in error
     assert run([*other, "--resume=never"]) == 2 and (output / STATE).is_dir()
     (output / "thesis.tex").write_text("not ours")
     assert run([*other, "--overwrite=true"]) == 0
     assert (output / "thesis.tex").read_text() == "not ours"
+
+
+def test_a_machine_with_another_number_of_cores_continues_warns_and_records_it(
+    unfinished: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, before = tmp_path / "run", resolve_threads(0)
+    shutil.copytree(unfinished, output)
+    (output / RUN).write_text(json.dumps({"key": saved_key(output)}))  # as version 0.2.0 wrote it
+    other = options(world, output, f"--threads={before + 1}")
+    assert run([*other, "--resume=must"]) == 0
+    error = capsys.readouterr().err
+    assert f"warning: continued on {before + 1} CPU threads, {before} before" in error
+    assert f"--threads {before} keeps it" in error
+    assert json.loads((output / RUN).read_text())["threads"] == [[0, before], [5, before + 1]]
+    told = f"{before} from step 1, {before + 1} from step 6: rounding may differ"
+    assert json.loads((output / "metrics.json").read_text())["threads_changed"].startswith(told)
+    assert losses(output)[:5] == losses(world / "whole")[:5]
+    assert losses(output) == pytest.approx(losses(world / "whole"), rel=1e-2)
+    assert run(other) == 0 and "this finished run: nothing" in capsys.readouterr().err
+    assert run(options(world, output)) == 0
+    assert f"(with {before + 1} CPU threads and not {before}): nothing to do" in capsys.readouterr().err
 
 
 def test_a_folder_with_a_config_of_something_else_is_no_run_folder(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests import REPOSITORY
 from tests.processes import kg_targets
-from tests.training.tiny import arguments, losses, write_world
+from tests.training.tiny import arguments, losses, write_store, write_world
 from training.engine.checkpoint import FINISHED
 from training.nb_clip.run import NBClipRun, Step
 from training.run import main as run
@@ -63,6 +63,24 @@ def test_same_seed_gives_the_same_curve_and_another_seed_another(world: Path, tm
         assert run(arguments(world, tmp_path / name, f"--seed={seed}")) == 0
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_long_captions_are_told_at_the_start_and_shortened_as_configured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "dev", tmp_path / "data", "dev", images=12)
+    write_store(tmp_path / "train", tmp_path / "data", "train", before="The table is seen. " * 30)
+    counts = {}
+    for mode in ("truncate", "sentences"):
+        output = tmp_path / mode
+        assert run(arguments(tmp_path, output, "--optim.max_steps=2", f"--data.long_captions={mode}")) == 0
+        assert "16 of 16 captions (100.0 %) are longer than the text tower's" in capsys.readouterr().err
+        metrics = json.loads((output / "metrics.json").read_text())
+        counts[mode] = (metrics["long_captions"], metrics["captions_truncated"])
+    assert counts == {"truncate": (16, 16), "sentences": (16, 0)}
+    assert losses(tmp_path / "truncate") != losses(tmp_path / "sentences")
+    assert run(arguments(tmp_path, tmp_path / "x", "--data.long_captions=best")) == 2
+    assert "is not one of truncate, best_sentence, sentences" in capsys.readouterr().err
 
 
 def test_info_nce_is_reached_by_one_flag_and_keeps_hard_targets(world: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ WORDS = (
     "yes", "no", "left", "right", "ray", "x", "where", "what", "is", "the", "side", "bright", "shown", "this", "a",
     "ct", "of", "lung", "or", "brain", "else", "and", "upper", "lobe",
 )  # fmt: skip
+CHINESE_WORDS = (*SPECIAL, *"哪里亮左右是不")
 LONG = "is this a ct of the lung or of the brain or of what else and is the left side or the right side shown"
 
 
@@ -52,6 +53,25 @@ def write_questions(data: Path, part: str, images: int) -> None:
                 }
             )  # fmt: skip
     (data / f"{part}set.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
+def write_slake(data: Path) -> None:
+    """``train.json``, ``validate.json``, ``test.json`` and ``imgs/`` as SLAKE has them, with Chinese questions only."""
+    for part, images in (("train", 8), ("validate", 2), ("test", 2)):
+        rows: list[dict[str, Any]] = []
+        for number in range(images):
+            name = f"{part}{number}/source.jpg"
+            pixels = np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)
+            (data / "imgs" / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(data / "imgs" / name)
+            for question, answer in (("哪里亮", "左右"[number % 2]), ("左亮", "是不"[number % 2])):
+                rows.append(
+                    {
+                        "qid": f"{part}{len(rows)}", "img_name": name, "question": question, "answer": answer,
+                        "q_lang": "zh", "answer_type": "OPEN", "content_type": "Position",
+                    }
+                )  # fmt: skip
+        (data / f"{part}.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
 def edit_questions(data: Path, part: str, **changes: dict[str, Any]) -> None:

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from kg_targets.store import TargetStore
-from training.data.sources.base import ImageSource
+from training.data.sources.base import ImageListing, ImageRows, ImageSource
 from training.data.sources.folder import FolderSource
 from training.data.sources.parquet import ParquetSource
 from training.data.sources.shards import shards_below
 from training.data.sources.tar import TarSource
 from training.errors import DataError
 
-__all__ = ["SHARDED", "ImageSource", "open_source"]
+__all__ = ["SHARDED", "ImageListing", "ImageRows", "ImageSource", "open_source"]
 
 SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarSource}
 """Sources by the ending of their files' names; everything else is a folder of image files."""
@@ -18,7 +17,7 @@ SHARDED: dict[str, type[ImageSource]] = {".parquet": ParquetSource, ".tar": TarS
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-def open_source(data_root: Path, store: TargetStore) -> ImageSource:
+def open_source(data_root: Path, store: ImageRows) -> ImageSource:
     """The images of ``store``, by what ``data_root`` is: a file of a known kind, a folder of such files, or of images.
 
     A folder with image files of the store is a folder of image files, whatever else it holds; it is searched for shards

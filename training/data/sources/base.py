@@ -1,16 +1,46 @@
 """Base of image sources: the image of a store row, and a digest of all of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kg_targets.store import TargetStore
 from training.data.decode import decode
 from training.errors import DataError
+
+
+class ImageRows(Protocol):
+    """As much of a target store as finding its images needs."""
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """One per row, each once."""
+        ...
+
+    @property
+    def image_paths(self) -> Sequence[str]:
+        """One per row, relative to the data root."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """Rows of images that are in no store."""
+
+    image_ids: Sequence[str]
+    image_paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
 
 
 class ImageSource(ABC):
@@ -19,7 +49,7 @@ class ImageSource(ABC):
     kind: ClassVar[str]
     """Name of this kind of data root, for messages."""
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         self.root, self.store = root, store
 
     @abstractmethod

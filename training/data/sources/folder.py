@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.manifest.images import ImageFolder, endings_text
-from kg_targets.store import TargetStore
 from training.data.decode import read_bytes
 from training.data.files import image_digest, inside, resolve
-from training.data.sources.base import ImageSource
+from training.data.sources.base import ImageRows, ImageSource
 from training.errors import DataError
 
 
@@ -24,7 +23,7 @@ class FolderSource(ImageSource):
 
     kind = "folder"
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         super().__init__(root, store)
         if not root.is_dir():
             raise DataError(f"{root} does not exist: give the folder that holds the images as data root")

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kg_targets.store import TargetStore
 from training.data.decode import BrokenImage
+from training.data.sources.base import ImageRows
 from training.data.sources.shards import Key, ShardedSource, stem
 from training.errors import DataError, one_line
 
@@ -40,7 +40,7 @@ class ParquetSource(ShardedSource):
     kind = "Parquet files"
     suffix = ".parquet"
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         super().__init__(root, store)
         self._metadata = [_metadata(path) for path in self.shards]
         schema = self._metadata[0].schema.to_arrow_schema()

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_targets.manifest.images import composed
-from kg_targets.store import TargetStore
 from kg_targets.store.schema import MANIFEST
 from training.data.files import HASHED_ENDS, image_digest
-from training.data.sources.base import ImageSource
+from training.data.sources.base import ImageRows, ImageSource
 from training.errors import DataError
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -44,7 +43,7 @@ class ShardedSource(ImageSource):
     entries: NDArray[np.int64]
     """int64 [N]: number of each row's entry, -1: there is none; set by ``match_rows``."""
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         super().__init__(root, store)
         self.shards = [root] if root.is_file() else sorted(shards_below(root, self.suffix))
         if not self.shards:

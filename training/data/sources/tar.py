@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kg_targets.manifest.images import ending, without_ending
-from kg_targets.store import TargetStore
 from training.data.decode import MAX_BYTES, BrokenImage
 from training.data.files import inside
+from training.data.sources.base import ImageRows
 from training.data.sources.shards import Key, ShardedSource, sample_key, stem
 from training.errors import DataError, one_line
 
@@ -28,7 +28,7 @@ class TarSource(ShardedSource):
     kind = "tar shards"
     suffix = ".tar"
 
-    def __init__(self, root: Path, store: TargetStore) -> None:
+    def __init__(self, root: Path, store: ImageRows) -> None:
         super().__init__(root, store)
         names: list[str] = []
         self._shard, self._offset, self._size = array("i"), array("q"), array("q")

@@ -19,7 +19,7 @@ from training.data.files import image_digest
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
 from training.med_vqa.answer.answerer import SHORTLIST, Saved
-from training.med_vqa.answer.modes import MODES, Answer
+from training.med_vqa.answer.modes import MODES, MODES_HELP, Answer
 from training.med_vqa.model.history import FIELD, Digests, as_json, describe, from_json
 from training.med_vqa.model.images import ImageCondition, ImageTable
 from training.med_vqa.model.saving import MedVQA
@@ -241,20 +241,20 @@ def command(parser: argparse.ArgumentParser) -> Work:
         "what is shown with each question; by default what the fine-tuning showed",
     )
     broken = "images that may be missing or unreadable; default 0. Their questions count as answered wrongly"
-    share = "of the training questions; by default the fine-tuning's, else 0.1"
+    share = "of the training questions; by default the fine-tuning run's, else 0.1"
     add("--model", required=True, help="finished run of training/run.py, or a model folder")
     add_data(parser)
-    add("--protocol", help=f"of {', '.join(PROTOCOLS)}; by default the model's")
-    add("--split-seed", type=int, help="of the split by image; by default the fine-tuning's, else 0")
+    add("--protocol", help=f"one of {', '.join(PROTOCOLS)} (default: the model's)")
+    add("--split-seed", type=int, help="of the split by image (default: the fine-tuning run's, else 0)")
     add("--validation-share", type=float, help=share)
     add("--split", default=TEST, help="part to answer: train, validation or test (default)")
-    add("--mode", default="exact", help=f"of {', '.join(MODES)}; default exact")
-    add("--k", type=int, default=SHORTLIST, help=f"candidates of a short-list; default {SHORTLIST}")
-    add("--images", help=f"of {', '.join(IMAGES)}: {shown}")
-    add("--seed", type=int, default=0, help="of the shuffled images; default 0")
-    add("--precision", help="fp32, bf16 or fp16; by default the fine-tuning's, else fp32")
+    add("--mode", default="exact", help=MODES_HELP)
+    add("--k", type=int, default=SHORTLIST, help="candidates on the short-list of winner and shortlist")
+    add("--images", help=f"one of {', '.join(IMAGES)}: {shown}")
+    add("--seed", type=int, default=0, help="of the shuffled images")
+    add("--precision", help="fp32, bf16 or fp16 (default: the fine-tuning run's, else fp32)")
     add("--max-broken", type=int, default=0, help=broken)
-    add("--name", help="of the model in comparisons, the same for all seeds; by default its preset")
+    add("--name", help="of the model in comparisons, the same for all seeds (default: its preset)")
     add("--out", required=True, help=f"folder for {PREDICTIONS} and its .json")
     add_json(parser)
     return work

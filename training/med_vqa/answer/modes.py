@@ -21,6 +21,10 @@ from training.errors import CheckpointError, ConfigError
 from training.med_vqa.answer.ranking import Candidates, Ranker, TokenIds, log_probs, shortlist
 from training.med_vqa.model.modeling import Encoded, MedVQAModel
 
+MODES_HELP = (
+    "exact scores every candidate; winner gives the same answers with less work; shortlist scores the k candidates "
+    "with the likeliest first tokens; generate writes freely"
+)
 MAX_TOKENS = 32
 """Word pieces of a generated answer, at most."""
 _ROUNDING = 0.1

@@ -34,6 +34,8 @@ class VQADataConfig(ViewsConfig):
     """Word pieces of a question, both special ones included, in [3, 512]; longer ones are truncated and counted."""
     max_answer_tokens: int = 32
     """Word pieces of an answer that is learnt, both special ones included, in [3, 512]; longer ones likewise."""
+    max_unknown: float = 0.2
+    """Largest share of the tokens of questions and answers that the text model may not know, in [0, 1]."""
     knowledge: bool = True
     """Show the gate the answers that the protocol lets it know; false: the model goes without its gate."""
     cached_mb: int = 4096
@@ -49,7 +51,7 @@ class VQADataConfig(ViewsConfig):
             "data.", self, split_seed=(0, 2**31 - 1), validation_share=(1e-6, 0.5), batch_size=(1, None)
         )
         all_within("data.", self, max_question_tokens=(3, 512), max_answer_tokens=(3, 512))
-        all_within("data.", self, cached_mb=(1, None), max_broken=(0, None))
+        all_within("data.", self, cached_mb=(1, None), max_broken=(0, None), max_unknown=(0, 1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The data of a fine-tuning: questions and answers as tokens, in batches of about one length, and their images."""
+"""The data of a fine-tuning run: questions and answers as tokens, in batches of about one length, and their images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from training.med_vqa.finetune.config import FinetuneConfig, VQADataConfig
 from training.med_vqa.model.images import ImageTable, Views, blank_images
 from training.med_vqa.model.saving import Answers, MedVQA
 from training.med_vqa.model.tokens import (
+    Coverage,
     answers_as_tokens,
     check_positions,
     knowledge_as_tokens,
@@ -71,7 +72,7 @@ class FinetuneData:
         vqa: whose tokenizer, size and preprocessing to use.
 
     Raises:
-        ConfigError: texts may be longer than the model's positions.
+        ConfigError: texts may be longer than the model's positions, or its tokenizer does not know their words.
         DataError: images are missing or broken beyond ``data.max_broken``.
     """
 
@@ -93,14 +94,12 @@ class FinetuneData:
             dataset=split.dataset,
             source=split.candidate_source,
         )
-        self.questions = questions_as_tokens(
-            [question.question for question in self.train], vqa.tokenizer, data.max_question_tokens
-        )
-        self.right_answers = answers_as_tokens(
-            [accepted_answers(question, split.language)[0] for question in self.train],
-            vqa.tokenizer,
-            data.max_answer_tokens,
-        )
+        asked = [question.question for question in self.train]
+        said = [accepted_answers(question, split.language)[0] for question in self.train]
+        self.coverage = Coverage.of(asked, said, vqa.tokenizer)
+        self.coverage.check(data.max_unknown, split.dataset, split.language)
+        self.questions = questions_as_tokens(asked, vqa.tokenizer, data.max_question_tokens)
+        self.right_answers = answers_as_tokens(said, vqa.tokenizer, data.max_answer_tokens)
         """Answers to the training questions; the first one where several are right."""
         self.knowledge = knowledge_as_tokens(self.answers.knowledge, vqa.tokenizer)
         none = torch.zeros(len(self.train), dtype=torch.int64)
@@ -136,6 +135,8 @@ class FinetuneData:
             "questions_without_image": len(split.train) + len(split.validation) - shown,
             "questions_truncated": self.questions.truncated,
             "answers_truncated": self.right_answers.truncated,
+            "unknown_tokens": round(self.coverage.unknown, 4),
+            "answers_colliding": self.coverage.answers - self.coverage.sequences,
             "skipped": split.skipped,
             "candidates": len(self.answers.candidates),
             "knowledge": len(self.knowledge),

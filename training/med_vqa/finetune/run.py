@@ -46,7 +46,7 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
         return FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
 
     return Prepared(
-        fingerprints=[*_data_digests(config, split), *initial_digests(config.model)],
+        fingerprints=_data_digests(config, split) | initial_digests(config.model),
         precision=config.model.precision,
         data_metadata=partial(_describe, manifest, split, config.model.init_from),
         build=build,
@@ -159,11 +159,11 @@ class FinetuneRun(Task[Tensor]):
             f"fine-tuning {self.config.model.preset} on {split.dataset}, protocol {split.protocol}: "
             f"{len(self.data.train):,} questions about {seen}{broken}, {len(split.candidates):,} candidates "
             f"({split.candidate_source}), {self.total_steps} steps of {self.batch_size}, on "
-            f"{self.accelerator.device} -> {self.config.output}"
+            f"{self.accelerator.device} -> {self.config.output}\n{self.data.coverage}"
         )
 
 
-def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
+def _data_digests(config: FinetuneConfig, split: Split) -> dict[str, str]:
     """Digests of the questions that train and select with their answers, and of the images that are shown."""
     questions = [*split.train, *split.validation]
     content = [
@@ -173,7 +173,8 @@ def _data_digests(config: FinetuneConfig, split: Split) -> list[str]:
     text = json.dumps([content, split.candidates, split.knowledge], ensure_ascii=False)
     shown = config.data.images != "blank"
     paths = sorted({question.image_path for question in questions if question.image_path}) if shown else []
-    return [text_sha256(text), image_digest(Path(config.data.data_root), paths)]
+    images = image_digest(Path(config.data.data_root), paths)
+    return {"the questions and answers": text_sha256(text), "the images": images}
 
 
 def _describe(manifest: Manifest, split: Split, start: str | None) -> dict[str, Any]:

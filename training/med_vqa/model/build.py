@@ -313,20 +313,23 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
-def initial_digests(config: VQAModelConfig) -> list[str]:
+def initial_digests(config: VQAModelConfig) -> dict[str, str]:
     """Digests of the local files that the initial weights come from; ``build_med_vqa`` says which one is missing.
 
     Raises:
         CheckpointError: ``model.init_from`` is neither a finished run nor a model folder.
     """
     name, pretrained = config.vision or PRESETS[config.preset].vision, config.vision_pretrained
-    vision = {"name": name, "pretrained": pretrained, "image_weights": config.vision_weights}
-    digests = ["", ""]
-    for place, fields in enumerate((vision, {"text_weights": config.text or config.tokenizer})):
+    fields: dict[str, dict[str, Any]] = {
+        "the image tower's local weights": {
+            "name": name, "pretrained": pretrained, "image_weights": config.vision_weights,
+        },
+        "the text model's local weights": {"text_weights": config.text or config.tokenizer},
+    }  # fmt: skip
+    digests = dict.fromkeys(fields, "")
+    for what, of in fields.items():
         with suppress(ConfigError):
-            digests[place] = weights_digest(ModelConfig(**fields))  # type: ignore[arg-type]
-    return (
-        digests
-        if config.init_from is None
-        else [*digests, folder_digest(model_folder(Path(config.init_from)))]
-    )
+            digests[what] = weights_digest(ModelConfig(**of))
+    if config.init_from is not None:
+        digests["model.init_from"] = folder_digest(model_folder(Path(config.init_from)))
+    return digests

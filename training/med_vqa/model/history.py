@@ -4,7 +4,7 @@
 any split, but not by their text: of each question (image id and normalised wording) and of each image id the first 16
 hexadecimal digits of a sha256 are kept.
 
-``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning and in the metadata of
+``pretrainings``, in pretraining.json and trained_on.json, in the data.json of a fine-tuning run and in the metadata of
 predictions, lists all pre-training runs, the earliest first. ``null`` in it, or no such list: what came before is not
 recorded.
 """
@@ -209,7 +209,7 @@ class PretrainingRecord:
     learnt_temperatures: tuple[Temperature, ...] | None = None
     """None: not recorded."""
     fine_tuned: bool = False
-    """Whether a fine-tuning came before it."""
+    """Whether a fine-tuning run came before it."""
     pretrainings: Pretrainings = UNRECORDED
     """Up to this one."""
 
@@ -267,7 +267,7 @@ class TrainingHistory:
     def of(cls, start: str | None) -> "TrainingHistory":
         """History of ``model.init_from``, a finished run or a model folder; empty for None.
 
-        A pre-training records whether a fine-tuning came before it, and keeps its record; any other model was
+        A pre-training records whether a fine-tuning run came before it, and keeps its record; any other model was
         fine-tuned.
 
         Raises:

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from training.errors import ConfigError
 
+MULTILINGUAL = "google-bert/bert-base-multilingual-cased"
+FITTING = {"en": ("google-bert/bert-base-uncased",), "zh": (MULTILINGUAL, "google-bert/bert-base-chinese")}
+"""Language of a data set to names of text models on the hub that know it; ``MULTILINGUAL`` for all others."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -75,6 +79,50 @@ def answers_as_tokens(texts: Sequence[str], tokenizer: Any, longest: int) -> Tok
     rows = [[tokenizer.cls_token_id, *row, tokenizer.sep_token_id] for row in pieces_of(texts, tokenizer)]
     truncated = sum(len(row) > longest for row in rows)
     return Tokens.of([row[:longest] for row in rows], tokenizer.pad_token_id, truncated)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of some questions and answers a tokenizer can tell apart."""
+
+    unknown: float
+    """Share of all their tokens that are the tokenizer's unknown word, in [0, 1]."""
+    answers: int
+    """Different answers."""
+    sequences: int
+    """Different token sequences among them: fewer where answers collide, and no model can tell those apart."""
+
+    @classmethod
+    def of(cls, questions: Sequence[str], answers: Sequence[str], tokenizer: Any) -> "Coverage":
+        """Coverage of questions and answers, each as often as it is trained on."""
+        said = pieces_of(answers, tokenizer)
+        ids = [one for row in (*pieces_of(questions, tokenizer), *said) for one in row]
+        unknown = sum(one == tokenizer.unk_token_id for one in ids) / max(1, len(ids))
+        return cls(unknown, len(set(answers)), len(set(map(tuple, said))))
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.unknown:.1f} % of the tokens of questions and answers are unknown words, "
+            f"{self.answers:,} different answers become {self.sequences:,} token sequences"
+        )
+
+    def check(self, limit: float, dataset: str, language: str) -> None:
+        """Refuse a text model that does not know the language.
+
+        Args:
+            limit: largest share of unknown tokens, ``data.max_unknown``.
+            dataset: name of the data set, for the message.
+            language: of its questions, as manifests name it.
+
+        Raises:
+            ConfigError: more tokens are unknown.
+        """
+        if self.unknown > limit:
+            fitting = " or ".join(f"hf-hub:{name}" for name in FITTING.get(language, (MULTILINGUAL,)))
+            raise ConfigError(
+                f"{dataset}: this text model does not know its words: {self}; set --model.text {fitting}, or name a "
+                f"folder that holds it (--data.max_unknown 1 trains all the same; now it is {limit:g})"
+            )
 
 
 def knowledge_as_tokens(texts: Sequence[str], tokenizer: Any) -> Tokens:

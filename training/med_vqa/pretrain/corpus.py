@@ -4,7 +4,6 @@
 the case; an image that is alone in its case gets two augmentations.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from kg_targets.store import TargetStore
 from kg_targets.store.block import case_codes
 from kg_targets.store.digest import shuffle_key
 from training.clip.load import Clip
+from training.data.captions import SENTENCE_END, FittedCaptions, fit_to_concepts
 from training.data.dataset import Batch, CaptionedImages
 from training.data.sources import ImageSource
 from training.errors import ConfigError, DataError
@@ -36,7 +36,6 @@ from training.med_vqa.model.tokens import (
 )
 from training.med_vqa.pretrain.config import PretrainConfig, PretrainDataConfig
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 BY_BUILD = "kg-targets build"
 NAMED = 3
 """Cases that a message names."""
@@ -149,8 +148,10 @@ class Corpus:
         """Training images."""
         self.dev = self._load(source, dev, in_memory=True) if len(dev) else None
         """Images that choose the epoch; None: the last one is kept."""
-        self.texts = self._tokens(self.images)
-        """Captions of ``images`` as tokens, by position."""
+        self.captions = self._fitted(self.images)
+        """Captions of ``images`` as they are read."""
+        self.texts = self._tokens(self.captions)
+        """The same as tokens, by position."""
         self.sentences = self._sentences() if data.texts == "sentences" else []
         """Word pieces of each caption's sentences, by position, where texts are drawn from them."""
         self.cases = case_codes([store.group_ids[row] for row in self.images.rows])
@@ -164,15 +165,22 @@ class Corpus:
             self.store, source, clip, in_memory=in_memory, max_broken=self.data.max_broken, rows=rows
         )
 
-    def _tokens(self, images: CaptionedImages) -> Tokens:
-        captions = [self.store.captions[row] for row in images.rows]
-        return questions_as_tokens(captions, self._vqa.tokenizer, self.data.max_text_tokens)
+    def _fitted(self, images: CaptionedImages) -> FittedCaptions:
+        def lengths(texts: Sequence[str]) -> NDArray[np.int64]:
+            pieces = pieces_of(texts, self._vqa.tokenizer)
+            return np.array([len(row) + 2 for row in pieces], dtype=np.int64)  # with [CLS] and [SEP]
+
+        limit, mode = self.data.max_text_tokens, self.data.long_captions
+        return fit_to_concepts(self.store, images.rows.tolist(), lengths, limit, mode)
+
+    def _tokens(self, captions: FittedCaptions) -> Tokens:
+        return questions_as_tokens(captions.texts, self._vqa.tokenizer, self.data.max_text_tokens)
 
     def dev_tokens(self) -> Tokens:
         """Captions of ``dev``."""
         if self.dev is None:
             raise RuntimeError("there is no dev part")
-        return self._tokens(self.dev)
+        return self._tokens(self._fitted(self.dev))
 
     def positions(self, rows: Tensor) -> Tensor:
         """Places in ``images`` of store rows, int64 of the same shape."""
@@ -196,7 +204,7 @@ class Corpus:
         return pieces_as_tokens(rows, self._vqa.tokenizer, self.data.max_text_tokens)
 
     def _sentences(self) -> list[list[list[int]]]:
-        parts = [_SENTENCE_END.split(self.store.captions[row]) for row in self.images.rows]
+        parts = [SENTENCE_END.split(text) for text in self.captions.texts]
         pieces = iter(pieces_of([part for caption in parts for part in caption], self._vqa.tokenizer))
         return [[piece for piece in (next(pieces) for _ in caption) if piece] for caption in parts]
 
@@ -206,6 +214,7 @@ class Corpus:
             "images": len(self.images),
             "cases": len(set(self.cases.tolist())),
             "dev_images": 0 if self.dev is None else len(self.dev),
+            "long_captions": self.captions.longer,
             "captions_truncated": self.texts.truncated,
             "without_text": self.without_text,
         }

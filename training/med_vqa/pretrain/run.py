@@ -54,13 +54,13 @@ def prepare_run(config: PretrainConfig) -> Prepared:
         return PretrainRun(config, accelerator, vqa, store, images, exclusions, labels)
 
     return Prepared(
-        fingerprints=[
-            store.fingerprint,
-            images.digest(),
-            json_sha256(exclusions.found),
-            *(source.digest for source in labels),
-            *initial_digests(config.model),
-        ],
+        fingerprints={
+            "data.store": store.fingerprint,
+            "the images of data.store": images.digest(),
+            "data.exclude": json_sha256(exclusions.found),
+            **{f"soft_labels {number}": source.digest for number, source in enumerate(labels, 1)},
+            **initial_digests(config.model),
+        },
         precision=config.model.precision,
         data_metadata=partial(_describe, store, exclusions, labels),
         build=build,
@@ -240,10 +240,11 @@ class PretrainRun(Task[Step]):
         ]
         told = "; ".join(note for note in notes if note)
         labels = " + ".join(self._label_names) or "hard labels"
+        long = f"\n{corpus.captions}" if corpus.captions.longer else ""
         return "".join(f"warning: {line}\n" for line in warnings) + (
             f"pre-training {config.model.preset}, stage {config.stage}, with {labels} on {len(corpus.images):,} images "
             f"of {corpus.store.dataset}{f' ({told})' if told else ''}, {self.total_steps} steps of {self.batch_size}, "
-            f"on {self.accelerator.device} -> {config.output}"
+            f"on {self.accelerator.device} -> {config.output}{long}"
         )
 
 

@@ -3,7 +3,7 @@
 config.json, model.safetensors, tokenizer, answers.json   as training/med_vqa/model/saving.py writes them; no candidates
 pretraining.json                                          stage, trained parts, width of the heads, temperatures and
                                                           which are learnt; every pre-training run up to this one,
-                                                          and whether a fine-tuning came before it
+                                                          and whether a fine-tuning run came before it
 heads.safetensors                                         projections, matching head, temperatures
 trained_on.json                                           of that fine-tuning, where it is recorded
 """

@@ -1,4 +1,4 @@
-"""What a fine-tuning learns from: the training questions alone, with all images that can be read, of any kind."""
+"""What a fine-tuning run learns from: the training questions alone, with all images that can be read, of any kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -208,3 +208,17 @@ def test_cached_tokens_that_would_not_fit_are_told_with_their_size(world: Path) 
     data.images.pixels = data.images.pixels.repeat(20, 1, 1, 1)
     with pytest.raises(ConfigError, match=r"1024 views of 240 images take 3 MB .* data\.cached_mb allows 1"):
         inputs_of(world, data.images, cached_views=1024, cached_mb=1)
+
+
+def test_a_text_model_without_the_words_of_the_questions_is_refused_before_training(world: Path) -> None:
+    path = world / "data" / "trainset.json"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("where is the bright side", "quo quae quid"),
+        encoding="utf-8",
+    )
+    metadata = data_of(world).metadata()
+    assert 0 < metadata["unknown_tokens"] < 0.2 and metadata["answers_colliding"] == 0
+    with pytest.raises(
+        ConfigError, match=r"vqa_rad: this text model does not know its words: .*data.max_unknown 1 trains"
+    ):
+        data_of(world, max_unknown=0.01)

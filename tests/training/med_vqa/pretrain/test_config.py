@@ -10,7 +10,7 @@ from kg_targets.manifest import ExcludedCases
 from kg_targets.store import TargetStore
 from tests.training.tiny import write_store
 from training.arguments import read_config, to_yaml
-from training.engine.checkpoint import run_key
+from training.engine.run_key import run_key
 from training.errors import ConfigError, DataError
 from training.med_vqa.pretrain import config as config_module
 from training.med_vqa.pretrain.config import PretrainConfig, SoftLabelConfig

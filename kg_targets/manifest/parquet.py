@@ -1,0 +1,90 @@
+"""Rows of Parquet files that hold captions, and mostly the images, too: the images' bytes are not read here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kg_targets.errors import ManifestError, printable
+from kg_targets.manifest.record import ReadReport, unusable_text
+
+BATCH_ROWS = 4096
+PATH = ".path"
+"""Ending of the column that stands for the path inside an image's struct."""
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is a Parquet file, by its name."""
+    return path.suffix.lower() == ".parquet"
+
+
+def parquet_header(path: Path) -> tuple[list[str], str]:
+    """The columns that are read as text, lists or objects, and the one of image bytes (empty where there is none).
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(
+            f"{path} is not a readable Parquet file ({printable(str(error))[:200]}): download it again"
+        ) from error
+    names, image = [], ""
+    for field in schema:
+        if _is_bytes(field.type):
+            image = image or field.name
+        elif pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+            image = image or field.name
+            if field.type.get_field_index("path") >= 0:
+                names.append(f"{field.name}{PATH}")
+        else:
+            names.append(field.name)
+    return names, image
+
+
+def parquet_rows(path: Path, columns: list[str], report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) in the order of the file; rows with unusable texts are counted in ``report`` and skipped.
+
+    Args:
+        path: the file.
+        columns: those that are wanted; others are not read.
+        report: filled while reading.
+
+    Raises:
+        ManifestError: the file is damaged.
+    """
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                values = [_column(batch, name) for name in columns]
+                for row in zip(*values, strict=True) if values else ():
+                    where = f"{path.name} row {number}"
+                    number += 1
+                    named = dict(zip(columns, row, strict=True))
+                    texts = ((name, value) for name, value in named.items() if isinstance(value, str))
+                    problem = next(
+                        ((name, why) for name, text in texts if (why := unusable_text(text))), None
+                    )
+                    if problem is None:
+                        yield where, named
+                    else:
+                        report.skip(f"{problem[0]} {problem[1]}", where)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"{path} is damaged ({printable(str(error))[:200]}): download it again"
+        ) from error
+
+
+def _column(batch: pa.RecordBatch, name: str) -> list[Any]:
+    if name in batch.schema.names:
+        return list(batch.column(name).to_pylist())
+    struct = batch.column(name.removesuffix(PATH))
+    return list(struct.field("path").to_pylist())
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

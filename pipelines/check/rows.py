@@ -1,0 +1,129 @@
+"""Counts over a split's rows for `kg-targets check`, from a stream: 64-bit digests instead of texts are kept."""
+
+from array import array
+from collections import Counter
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kg_targets.manifest import Record
+
+MOST_VALUES = 8
+"""Values of a label that are shown."""
+MOST_DISTINCT = 10_000
+"""Values of a label that are counted; what has more is no label to evaluate with."""
+CONTEXT = 77
+"""Tokens that the text tower of open_clip's usual models reads, the two at either end included."""
+SAMPLED = 20_000
+"""Captions whose tokens are counted."""
+
+
+class RowCounts:
+    """What `check` says of a split's rows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.empty_captions = 0
+        self._cases, self._images, self._captions, self._paths = (array("q") for _ in range(4))
+        self._labels: dict[str, Counter[str]] = {}
+        self._sample: list[str] = []
+
+    def add(self, record: Record) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.empty_captions += not record.caption.strip()
+        self._cases.append(hash(record.group_id))
+        self._images.append(hash(record.image_id))
+        if record.caption.strip():
+            self._captions.append(hash(record.caption))
+        if record.image_path:
+            self._paths.append(hash(record.image_path))
+        if len(self._sample) < SAMPLED:
+            self._sample.append(record.caption)
+        for name, value in record.labels.items():
+            counts = self._labels.setdefault(name, Counter())
+            if value and (value in counts or len(counts) < MOST_DISTINCT):
+                counts[value] += 1
+
+    @property
+    def case_keys(self) -> NDArray[np.int64]:
+        """A number for each row's case, int64 ``[N]``."""
+        return np.asarray(self._cases, dtype=np.int64)
+
+    @property
+    def image_keys(self) -> NDArray[np.int64]:
+        """A number for each row's image id, int64 ``[N]``."""
+        return np.asarray(self._images, dtype=np.int64)
+
+    @property
+    def cases(self) -> int:
+        """Number of cases."""
+        return len(np.unique(self.case_keys))
+
+    @property
+    def repeated_captions(self) -> int:
+        """Rows whose caption another row has before them."""
+        return _repeated(self._captions)
+
+    def labels(self) -> dict[str, dict[str, Any]]:
+        """Label to its number of values, the most frequent ones with their counts, and the images without one."""
+        return {
+            name: {
+                "values": len(counts),
+                "most_frequent": dict(counts.most_common(MOST_VALUES)),
+                "missing": self.rows - counts.total(),
+            }
+            for name, counts in sorted(self._labels.items())
+        }
+
+    def tokens(self) -> dict[str, Any]:
+        """Captions that are longer than a text tower reads; nothing without open_clip."""
+        if find_spec("open_clip") is None or not self._sample:
+            return {}
+        if not hasattr(self, "_truncated"):
+            from open_clip.tokenizer import SimpleTokenizer
+
+            encode = SimpleTokenizer().encode
+            self._truncated = sum(len(encode(caption)) + 2 > CONTEXT for caption in self._sample)
+        return {"truncated_captions": self._truncated, "captions_tokenized": len(self._sample)}
+
+    def remarks(self) -> list[str]:
+        """Lines for a person: what was noticed and what to do about it."""
+        lines, repeated, files = [], self.repeated_captions, _repeated(self._paths)
+        if self.rows > 1 and self.cases == self.rows:
+            lines.append(
+                "every image is a case of its own: where several are of one patient or article, give group_id, or they "
+                "are negatives of each other and get into several splits and folds"
+            )
+        if self.empty_captions:
+            lines.append(
+                f"{self.empty_captions:,} captions are empty: nothing will be known about these images"
+            )
+        if repeated:
+            lines.append(
+                f"{repeated:,} captions repeat an earlier one: such images are each other's positives; "
+                "where one text stands for many images, retrieval scores have ties"
+            )
+        if files:
+            lines.append(
+                f"{files:,} rows name an image file that an earlier row names: one image, several captions"
+            )
+        tokens = self.tokens()
+        if not tokens:
+            lines.append(
+                "captions too long for a text tower are not counted: pip install 'kg-targets[train]'"
+            )
+        elif tokens["truncated_captions"]:
+            of = tokens["captions_tokenized"]
+            lines.append(
+                f"{tokens['truncated_captions']:,} of {'the first ' if of < self.rows else ''}{of:,} captions "
+                f"({tokens['truncated_captions'] / of:.1%}) exceed the {CONTEXT} tokens that a text tower reads; "
+                "only the targets know the rest of such a caption"
+            )
+        return lines
+
+
+def _repeated(keys: "array[int]") -> int:
+    return len(keys) - len(np.unique(np.asarray(keys, dtype=np.int64)))

@@ -1,0 +1,142 @@
+"""`kg-targets check` tells what a person should know before an hour is spent, and what to do about each."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cli import main
+from tests.images import png
+from tests.training.data.test_sources import write_tar
+
+TRAIN = """filepath,caption,group_id,label_organ,organ
+images/a.jpg,CT of the chest,p1,chest,x
+images/b.jpg,CT of the chest,p1,chest,x
+images/c.jpg,,p2,head,x
+images/d.jpg,MRI of the brain,p3,,x
+"""
+TEST = "filepath,caption,group_id,label_organ\nimages/a.jpg,CT of the abdomen,p1,abdomen\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "train.csv").write_text(TRAIN)
+    (tmp_path / "test.csv").write_text(TEST)
+    (tmp_path / "images").mkdir()
+    for row, name in enumerate(("a.PNG", "b.tif", "c.png")):
+        (tmp_path / "images" / name).write_bytes(png(row))
+    content = {
+        "name": "mine", "title": "Mine", "format": "csv", "licence": "CC0-1.0", "how_to_get": "Invented.",
+        "fit_split": "train", "splits": {name: {"files": {"captions": f"{name}.csv"}} for name in ("train", "test")},
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return tmp_path
+
+
+def check(
+    root: Path, capsys: pytest.CaptureFixture[str], place: Path | None = None
+) -> tuple[dict[str, Any], str]:
+    """What --json gives, and the lines for a person."""
+    command = ["check", str(root / "mine.yaml"), "--data-root", str(place or root)]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(command) == 0
+    return found, capsys.readouterr().out
+
+
+def test_everything_that_is_noticed_is_told_with_what_to_do(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, out = check(root, capsys)
+    train = found["splits"]["train"]
+    assert (train["captions"], train["cases"], train["images"], train["images_present"]) == (4, 3, 4, 3)
+    assert train["image_form"] == "folder" and train["image_endings"] == {".PNG": 1, ".tif": 1, ".png": 1}
+    assert train["labels"]["organ"] == {"values": 2, "most_frequent": {"chest": 2, "head": 1}, "missing": 1}
+    assert train["columns"]["filepath"] == "filepath" and list(train["ignored_columns"]) == ["organ"]
+    assert train["repeated_captions"] == train["empty_captions"] == 1
+    assert found["shared"][0]["splits"] == ["train", "test"] and found["shared"][0]["cases"] == 1
+    for line in (
+        "train: 4 captions, 3 cases, 3 of 4 images present (folder: .PNG 1, .tif 1, .png 1)",
+        "train: label organ: chest 2, head 1; 1 images without",
+        "first missing image: images/d.jpg, nor with another ending of images (its folder holds: .PNG 1, .png 1",
+        "1 images are missing: training leaves them out with data.max_broken 1 or more",
+        "1 captions are empty",
+        "1 captions repeat an earlier one",
+        "columns that are not used: organ (a label? options: {labels: organ})",
+        "train and test share 1 cases and 1 image ids",
+        "kg-targets build --exclude FILE",
+    ):
+        assert line in out
+
+
+def test_images_in_tars_are_counted_as_training_finds_them(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in (root / "images").iterdir():
+        image.unlink()
+    write_tar(root / "shards" / "0.tar", ["x/a.jpg", "x/b.jpg", "x/c.jpg"], [png(0), png(1), png(2)])
+    found, out = check(root, capsys)
+    assert found["splits"]["train"]["image_form"] == "tar shards"
+    assert "train: 4 captions, 3 cases, 3 of 4 images present (tar shards)" in out
+    assert "1 images are missing from the tar shards: training leaves them out with data.max_broken 1" in out
+
+
+def test_images_elsewhere_below_the_root_are_pointed_to(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "images").rename(root / "pictures")
+    _, out = check(root, capsys)
+    assert "an image of this name is in pictures/: move or link that folder to images" in out
+    for image in (root / "pictures").iterdir():
+        image.unlink()
+    _, out = check(root, capsys)
+    assert (
+        "its folder holds: no file" in out and "without images targets and text baselines can be made" in out
+    )
+
+
+def test_two_kinds_of_shards_are_told_as_training_would(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in (root / "images").iterdir():
+        image.unlink()
+    write_tar(root / "0.tar", ["z.jpg"], [png(0)])
+    (root / "x.parquet").write_bytes(b"PAR1")
+    assert "images: " in check(root, capsys)[1]
+
+
+def test_images_without_cases_are_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "train.csv").write_text("filepath,caption\na.png,CT\nb.png,MRI\n")
+    assert (
+        "train: every image is a case of its own: where several are of one patient" in check(root, capsys)[1]
+    )
+
+
+@pytest.mark.skipif(find_spec("open_clip") is None, reason="open_clip counts the tokens")
+def test_captions_longer_than_the_text_tower_reads_are_counted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, longest = "word " * 76, "word " * 75
+    (root / "train.csv").write_text(f"filepath,caption\na.png,{long}\nb.png,{longest}\n")
+    found, out = check(root, capsys)
+    assert found["splits"]["train"]["truncated_captions"] == 1
+    assert "1 of 2 captions (50.0%) exceed the 77 tokens" in out
+
+
+def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["check", str(root / "mine.yaml"), "--data-root"]
+    assert main([*command, str(root / "nowhere")]) == 2
+    assert "does not exist: name the folder" in capsys.readouterr().err
+    (root / "train.csv").write_text("filepath,caption,patient_id\na.png,CT,7\n")
+    assert main([*command, str(root)]) == 0
+    assert (
+        "train: " in (out := capsys.readouterr().out) and "column 'patient_id' looks like the patient" in out
+    )
+    (root / "test.csv").unlink()
+    assert main([*command, str(root)]) == 2
+    assert "nothing usable" in capsys.readouterr().err

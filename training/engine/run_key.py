@@ -1,0 +1,116 @@
+"""What tells one run from another: the key of its configuration, data and threads, and where two runs differ."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from kg_targets.store.digest import json_sha256
+from training.arguments import read_config, to_yaml
+from training.engine.config import MAX_THREADS, RunConfig
+from training.errors import KGTargetsError
+
+NOT_THE_RESULT = ("task", "output", "overwrite", "resume", "log", "save")
+"""Fields on which a run's result does not depend, or that the others tell."""
+NOT_THE_DATA = (
+    "train_store", "dev_store", "store", "exclude", "dataset", "data_root", "workers", "prefetch", "cache",
+    "max_unknown",
+)  # fmt: skip
+"""Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
+of ``soft_labels``."""
+AS_BEFORE = {"long_captions": "truncate"}
+"""Fields of ``data`` that are newer than version 0.2.0, to the value that does what was done before: the key of a run
+with it is what it was."""
+ABSENT = "absent"
+
+
+def run_key(config: RunConfig, fingerprints: Sequence[str], threads: int) -> str:
+    """sha256 over what decides the result: the configuration (less output and log), the data and the threads.
+
+    Args:
+        config: the configuration.
+        fingerprints: of the data, such as stores and the images they name, and of local weights.
+        threads: CPU threads per process, resolved; rounding depends on them.
+    """
+    return json_sha256([_content(config) | {"threads": threads}, list(fingerprints)])
+
+
+def threads_by_key(key: str, config: RunConfig, fingerprints: Sequence[str]) -> int | None:
+    """Number of threads with which a run of this configuration and data has the key; None where more differs."""
+    content, texts = _content(config), list(fingerprints)
+    counts = range(1, MAX_THREADS + 1)
+    return next((n for n in counts if json_sha256([content | {"threads": n}, texts]) == key), None)
+
+
+def _content(config: RunConfig) -> dict[str, Any]:
+    content: dict[str, Any] = asdict(config)
+    for name in NOT_THE_RESULT:
+        del content[name]
+    data = content["data"]
+    for name in (*NOT_THE_DATA, *(name for name, value in AS_BEFORE.items() if data.get(name) == value)):
+        data.pop(name, None)
+    content.get("model", {}).pop("init_from", None)
+    for labels in content.get("soft_labels", ()):
+        labels.pop("store")
+    return content
+
+
+class Difference(NamedTuple):
+    """A field of the configuration, or something in the data, that two runs do not have in common."""
+
+    name: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.before}, is now {self.now}"
+
+    @property
+    def flag(self) -> str:
+        """The field as it was, for a command line."""
+        text = self.before if isinstance(self.before, str) else json.dumps(self.before, ensure_ascii=False)
+        return f"--{self.name} {shlex.quote(text)}"
+
+
+def other_settings(path: Path, config: RunConfig) -> list[Difference]:
+    """Fields that decide a run's result and that a saved configuration has otherwise; the number of threads last.
+
+    Args:
+        path: config.yaml of a run; a damaged one tells nothing.
+        config: the present configuration.
+    """
+    try:
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    if not isinstance(written, dict):
+        return []
+    if (task := written.get("task", config.task)) != config.task:
+        return [Difference("task", task, config.task)]
+    with suppress(
+        KGTargetsError
+    ):  # a field that is newer than the run has its default; one that is gone differs
+        written = yaml.safe_load(to_yaml(read_config(type(config), ["--config", str(path)])))
+    before, now = _fields(written), _fields(yaml.safe_load(to_yaml(config)))  # tuples are lists there
+    names = sorted({**now, **before}, key=lambda name: name == "threads")
+    pairs = [Difference(name, before.get(name, ABSENT), now.get(name, ABSENT)) for name in names]
+    return [pair for pair in pairs if pair.before != pair.now]
+
+
+def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names of the fields that decide a run's result, to their values."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if name in NOT_THE_RESULT:
+            continue
+        if isinstance(value, dict):
+            left_out = NOT_THE_DATA if name == "data" else ()
+            found |= {f"{name}.{key}": one for key, one in value.items() if key not in left_out}
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,241 @@
+"""Scores for anybody's answers: matched to the questions of a test part, and measured as our own models are.
+
+What is right, the groups, the intervals by image and the baselines are those of ``training.vqa.scores`` and
+``training.vqa.baselines``. A question without an answer is wrong, unless only answered ones are asked for.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from kg_targets.manifest import TEST, Question
+from training.errors import DataError
+from training.statistics.intervals import nan_to_null
+from training.vqa.answer_files import AnswerFile, GivenAnswer
+from training.vqa.answers import accepted_answers, normalise_answer, normalise_question
+from training.vqa.baselines import BASELINES, majority_baseline
+from training.vqa.predictions import Predictions, predictions_of
+from training.vqa.protocols import Split
+from training.vqa.scores import OVERALL, Accuracy, Difference, accuracies, differences
+
+_SENTENCE = 5
+"""Answers of more words count as sentences."""
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The answers of a file, by the questions of a part."""
+
+    predicted: tuple[str, ...]
+    """One for each question of the part; empty for none."""
+    answered: tuple[bool, ...]
+    unknown: tuple[str, ...]
+    """Ids that are no question's of the data set."""
+    elsewhere: tuple[str, ...]
+    """Ids of questions of its other parts."""
+    repeated: tuple[str, ...]
+    """Ids given more than once; the first answer counts."""
+    conflicting: int
+    """Number of them whose answers are not the same after normalisation."""
+
+
+def match_by_id(given: AnswerFile, split: Split) -> Matched:
+    """Match rows to the questions of the test part by their ids.
+
+    Raises:
+        DataError: no id is a question's of that part.
+    """
+    test = {question.id for question in split.test}
+    others = {question.id for question in (*split.train, *split.validation)}
+    answers: dict[str, str] = {}
+    repeated: Counter[str] = Counter()
+    differing: set[str] = set()
+    for row in given.rows:
+        name = (
+            row.id if row.id in test | others else row.id.removesuffix(".0")
+        )  # ids that a spreadsheet made numbers
+        if name not in answers:
+            answers[name] = row.answer
+            continue
+        repeated[name] += 1
+        first, again = (normalise_answer(text, split.language) for text in (answers[name], row.answer))
+        if first != again:
+            differing.add(name)
+    if not test & answers.keys():
+        ours, theirs = split.test[0].id, given.rows[0].id
+        raise DataError(
+            f"none of the {len(answers):,} ids from {given.id_field!r} (the first: {theirs!r}) is a test question of "
+            f"{split.dataset}, whose ids look like {ours!r}: name another column with --id-field, or take rows in the "
+            "order of the test part with --by position"
+        )
+    return Matched(
+        predicted=tuple(answers.get(question.id, "") for question in split.test),
+        answered=tuple(bool(answers.get(question.id)) for question in split.test),
+        unknown=tuple(name for name in answers if name not in test | others),
+        elsewhere=tuple(name for name in answers if name in others - test),
+        repeated=tuple(repeated),
+        conflicting=len(differing),
+    )
+
+
+def match_by_position(given: AnswerFile, split: Split) -> Matched:
+    """Match rows by their places in the official test part, as kits that know no ids number them.
+
+    Places are the ids where these are whole numbers, none twice, counted from 0, or from 1 where there is no 0; else
+    the order of the rows. A row whose text does not hold its question's words stops everything.
+
+    Raises:
+        DataError: a place is outside the part, or a question is another one.
+    """
+    numbers = [int(row.id) if row.id.isdecimal() else -1 for row in given.rows]
+    if -1 in numbers or len(set(numbers)) < len(numbers):
+        numbers = list(range(len(given.rows)))
+    elif min(numbers) == 1:
+        numbers = [number - 1 for number in numbers]
+    if max(numbers) >= len(split.test):
+        raise DataError(
+            f"--by position: the file has place {max(numbers) + 1:,}, the test part {len(split.test):,} questions"
+        )
+    rows: dict[int, GivenAnswer] = dict(zip(numbers, given.rows, strict=True))
+    for place, row in rows.items():
+        if row.question and not _asks(row.question, split.test[place]):
+            raise DataError(
+                f"--by position: place {place + 1} asks another question than test question {split.test[place].id!r}: "
+                "the file is in another order"
+            )
+    found = [rows.get(place) for place in range(len(split.test))]
+    predicted = tuple(row.answer if row else "" for row in found)
+    return Matched(predicted, tuple(map(bool, predicted)), (), (), (), 0)
+
+
+def _asks(text: str, question: Question) -> bool:
+    return normalise_question(question.question) in normalise_question(text)
+
+
+MATCHES: dict[str, Callable[[AnswerFile, Split], Matched]] = {
+    "id": match_by_id,
+    "position": match_by_position,
+}
+"""Ways in which rows find their questions."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Everything that is said about a file of answers."""
+
+    split: Split
+    """Its test part holds the questions that were scored."""
+    predictions: Predictions
+    matched: Matched
+    accuracies: dict[str, Accuracy]
+    baselines: dict[str, dict[str, Accuracy]]
+    """Accuracies of what answers without an image."""
+    best: str
+    """Name of the baseline with the highest accuracy."""
+    differences: dict[str, Difference]
+    """The answers against the best baseline, by group."""
+    outside: int
+    """Answers that are none of the protocol's candidates."""
+    sentences: int
+    """Answers of more than five words: under exact match, wrong even where they name the right answer."""
+    naming: int
+    """Number of them that hold a right answer's words."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Every number, as shares of 1; ``null`` for what is not a number."""
+        matched = self.matched
+        counts = {
+            "questions": len(matched.predicted),
+            "answered": sum(matched.answered),
+            "scored": len(self.predictions.rows),
+            **{key: len(getattr(matched, key)) for key in ("unknown", "elsewhere", "repeated")},
+            "conflicting": matched.conflicting,
+            **{key: getattr(self, key) for key in ("outside", "sentences", "naming")},
+        }
+        taken = (
+            "dataset",
+            "protocol",
+            "split",
+            "split_seed",
+            "candidates",
+            "candidate_source",
+            "ceiling",
+            "name",
+        )
+        found: dict[str, Any] = nan_to_null(
+            {
+                **{key: self.predictions.metadata.get(key) for key in taken},
+                "counts": counts,
+                "accuracies": _plain(self.accuracies),
+                "baselines": {name: _plain(one) for name, one in self.baselines.items()},
+                "best_baseline": self.best,
+                "differences": {name: asdict(one) for name, one in self.differences.items()},
+            }
+        )
+        return found
+
+
+def _plain(found: dict[str, Accuracy]) -> dict[str, Any]:
+    return {name: asdict(one) for name, one in found.items()}
+
+
+def judge(
+    split: Split, matched: Matched, name: str, partial: bool = False, draws: int = 2000, seed: int = 0
+) -> Verdict:
+    """Score matched answers, and set them beside the baselines on the same questions.
+
+    Args:
+        split: the data set under a protocol.
+        matched: answers to its test part.
+        name: of the model, for tables.
+        partial: leave questions without an answer out, instead of counting them as wrong.
+        draws: bootstrap samples.
+        seed: of bootstrap and sign flips.
+
+    Raises:
+        DataError: nothing was answered.
+    """
+    predicted = list(matched.predicted)
+    if partial:
+        kept = [place for place, there in enumerate(matched.answered) if there]
+        split = replace(split, test=tuple(split.test[place] for place in kept))
+        predicted = [predicted[place] for place in kept]
+    if not any(predicted):
+        raise DataError("no question of the test part has an answer: nothing can be scored")
+    told = {"name": name, "mode": "generate", "images": "real", "trained_on": "real"}
+    ours = predictions_of(split, TEST, predicted, metadata=told)
+    baselines = {one: majority_baseline(split, one) for one in BASELINES}
+    scores = {one: accuracies([answers], draws, seed) for one, answers in baselines.items()}
+    best = max(BASELINES, key=lambda one: scores[one][OVERALL].interval.mean)
+    normal = [normalise_answer(text, split.language) for text in predicted]
+    known = set(split.candidates)
+    long = [place for place, text in enumerate(normal) if len(text.split()) > _SENTENCE]
+    return Verdict(
+        split=split,
+        predictions=ours,
+        matched=matched,
+        accuracies=accuracies([ours], draws, seed),
+        baselines=scores,
+        best=best,
+        differences=differences([ours], [baselines[best]], draws=draws, seed=seed),
+        outside=sum(bool(text) and text not in known for text in normal),
+        sentences=len(long),
+        naming=sum(_names_answer(normal[place], split.test[place], split.language) for place in long),
+    )
+
+
+def _names_answer(text: str, question: Question, language: str) -> bool:
+    edge = " " if language == "en" else ""  # Chinese has no spaces between words
+    return any(
+        f"{edge}{answer}{edge}" in f"{edge}{text}{edge}" for answer in accepted_answers(question, language)
+    )
+
+
+def unseen_images(
+    verdict: Verdict, seen: Sequence[str], draws: int = 2000, seed: int = 0
+) -> dict[str, Accuracy]:
+    """Accuracies on the questions about images that are not among ``seen``; empty where none is left."""
+    rows = tuple(row for row in verdict.predictions.rows if row.image_id not in set(seen))
+    return accuracies([Predictions(rows, verdict.predictions.metadata)], draws, seed) if rows else {}
