@@ -180,7 +180,7 @@ def _in_its_case(exact: str, caption: str, folded: Folded, start: int, bare_end:
 
 def _with_shorthand(hits: list[Hit], short: list[tuple[Shorthand, Hit]], folded: Folded) -> list[Hit]:
     """The hits with shorthand read, if the text is a report."""
-    if not looks_like_report(folded, len({line.short for line, _ in short})):
+    if not looks_like_report(folded, len({line.short for line, _ in short if not line.needs})):
         return hits
     read = [
         hit

@@ -204,7 +204,9 @@ def build_lexicon(
             )
     for form, variant in derived:
         _add(senses, form, variant)
-    in_reports = [(line, min(senses[line.long].values(), key=_preference)) for line in shorthand if line.long in senses]
+    in_reports = [
+        (line, min(senses[line.long].values(), key=_preference)) for line in shorthand if line.long in senses
+    ]
     for line, _ in in_reports:
         _nothing(senses, line.short)
     taken_apart = [(pair, senses[alias]) for alias in senses if (pair := split_alias(alias))]

@@ -6,16 +6,21 @@ its subject is looked for to the left, across adverbs, forms of "to be" and the 
 
 from __future__ import annotations
 
-ADJECTIVES = frozenset(
-    """aneurysmal atrophic calcified collapsed compressed consolidated dilated dislocated displaced ectatic edematous
-    elevated enlarged fractured herniated hyperinflated hypoplastic inflamed large narrowed obstructed occluded opacified
-    perforated ruptured stenotic swollen thickened torn widened""".split()
-)
+ADJECTIVES = frozenset((
+    "aneurysmal", "atrophic", "calcified", "collapsed", "compressed", "consolidated", "dilated",
+    "dislocated", "displaced", "ectatic", "edematous", "elevated", "enlarged", "fractured", "herniated",
+    "hyperinflated", "hypoplastic", "inflamed", "large", "narrowed", "obstructed", "occluded",
+    "opacified", "perforated", "ruptured", "stenotic", "swollen", "thickened", "torn", "widened",
+))  # fmt: skip
 """Adjectives that stand behind their noun as well as before it."""
-_VERBS = frozenset(
-    "is are was were be been being has have had appears appear appeared remains remain remained seems seem looks".split()
-)
-_BETWEEN = frozenset("again also borderline more now quite rather size sizes somewhat still to top very".split())
+_VERBS = frozenset((
+    "is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "appears", "appear",
+    "appeared", "remains", "remain", "remained", "seems", "seem", "looks",
+))  # fmt: skip
+_BETWEEN = frozenset((
+    "again", "also", "borderline", "more", "now", "quite", "rather", "size", "sizes", "somewhat",
+    "still", "to", "top", "very",
+))  # fmt: skip
 _REACH = 90  # code points
 _LONGEST_SUBJECT = 4  # words
 

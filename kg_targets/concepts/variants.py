@@ -97,12 +97,14 @@ _PREFIXES = frozenset(
 _JOINED_PREFIX = re.compile(
     rf"\b({'|'.join(p for p in sorted(_PREFIXES) if len(p) > 3)})(?=[a-z]{{{_MIN_STEM}}})"
 )
-_HEADS = frozenset(
-    """abscess agenesis aneurysm atresia atrophy calcification cancer carcinoma collapse compression cyst dilatation
-    dilation dislocation dissection edema enlargement fracture hematoma hemorrhage herniation hypoplasia infarct
-    infarction injury laceration mass metastasis narrowing necrosis neoplasm obstruction occlusion osteonecrosis
-    perforation rupture stenosis stricture tear thickening thrombosis tumor""".split()
-)
+_HEADS = frozenset((
+    "abscess", "agenesis", "aneurysm", "atresia", "atrophy", "calcification", "cancer", "carcinoma",
+    "collapse", "compression", "cyst", "dilatation", "dilation", "dislocation", "dissection", "edema",
+    "enlargement", "fracture", "hematoma", "hemorrhage", "herniation", "hypoplasia", "infarct",
+    "infarction", "injury", "laceration", "mass", "metastasis", "narrowing", "necrosis", "neoplasm",
+    "obstruction", "occlusion", "osteonecrosis", "perforation", "rupture", "stenosis", "stricture",
+    "tear", "thickening", "thrombosis", "tumor",
+))  # fmt: skip
 """Nouns that also stand before what they befall."""
 _ADJECTIVE = re.compile(r"(?:al|ar|ary|ed|eal|ic|ine|ing|ive|ous|oid)$")
 _WORDS_CACHED = 1 << 18  # aliases repeat their words: each is respelled once

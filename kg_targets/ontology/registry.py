@@ -72,7 +72,9 @@ SOURCES: dict[str, Source] = {
     "seed-strict": Source(
         lambda _: list(seed_files()), lambda _: read_seed(include_unverified=False), needs_path=False
     ),
-    "seed-all": Source(lambda _: list(seed_files()), lambda _: read_seed(), needs_path=False),  # seed's name of before
+    "seed-all": Source(
+        lambda _: list(seed_files()), lambda _: read_seed(), needs_path=False
+    ),  # seed's name of before
     "tsv": Source(lambda path: list(pair_in(path)), lambda path: read_tsv(*pair_in(path))),
     "obo": Source(lambda path: [path], read_obo),
     "umls": Source(umls_files, lambda path: read_umls(path, "strict")),

@@ -264,7 +264,17 @@ def test_unverified_seed_rows_are_read_by_default_and_say_so(tmp_path):
 
 def test_an_alias_of_two_seed_rows_belongs_to_the_unverified_one_where_that_is_read(tmp_path):
     rows = [
-        [LUNG, "Radiographic imaging", "modality", "T060", "fluoroscopy|x-ray imaging", "FL", "true", "HP:1|A", ""],
+        [
+            LUNG,
+            "Radiographic imaging",
+            "modality",
+            "T060",
+            "fluoroscopy|x-ray imaging",
+            "FL",
+            "true",
+            "HP:1|A",
+            "",
+        ],
         [ORGAN, "Fluoroscopy", "modality", "T060", "", "FL", "false", "HP:2", ""],
     ]
     folder = write_seed(tmp_path, rows, [[ORGAN, "is_a", LUNG]])
