@@ -21,8 +21,11 @@ from kg_targets.concepts.lexicon import (
     Sense,
     StopList,
     build_lexicon,
+    read_table,
 )
 from kg_targets.concepts.mention import Mention, marked
+from kg_targets.concepts.predicates import subjects
+from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, looks_like_report, shorthand
 from kg_targets.concepts.text import ZERO_WIDTH_SPACE, Folded, break_words, fold, surface
 from kg_targets.ontology import Ontology
 
@@ -54,7 +57,10 @@ class DictionaryExtractor:
     ) -> None:
         stop_list = StopList.shipped() if stop_list is None else stop_list
         self.lexicon: Lexicon = build_lexicon(
-            ontology, stop_list, LexiconOptions(kinds, semantic_types, trusted)
+            ontology,
+            stop_list,
+            LexiconOptions(kinds, semantic_types, trusted),
+            map(shorthand, read_table(SHIPPED, COLUMNS)),
         )
         self._rules = ContextRules.shipped() if context else None
         self._automaton = _automaton(self.lexicon)
@@ -119,7 +125,9 @@ class DictionaryExtractor:
             return []
         text, search = folded.text, folded.search
         patterns, senses, suffixes = self.lexicon.patterns, self.lexicon.senses, self.lexicon.suffixes
+        predicates, meanings = self.lexicon.predicates, self.lexicon.shorthand
         hits = []
+        short: list[tuple[Shorthand, Hit]] = []
         doubtful = False
         for index, start, after in self._automaton.find_matches_as_indexes(search, overlapping=True):
             end = bare_end = after - 1
@@ -130,12 +138,21 @@ class DictionaryExtractor:
                 end += len(suffix)
             if text[start:bare_end] != patterns[index]:
                 continue  # its words are divided by other punctuation: "lung, left"
-            sense: Sense | None = senses[index][0]
-            if senses[index][0].exact:
-                sense = _choose(senses[index], caption, folded, start, bare_end, end)
+            readings = senses[index]
+            sense = readings[0] if readings else None
+            if sense is not None and sense.exact:
+                sense = _choose(readings, caption, folded, start, bare_end, end)
             if sense is not None:
                 hits.append(Hit(start, end, sense))
                 doubtful = doubtful or sense.needs_name
+            if index in meanings:
+                line, meant = meanings[index]
+                if _in_its_case(line.exact, caption, folded, start, bare_end, end):
+                    short.append((line, Hit(start, end, meant)))
+            if index in predicates:
+                hits.extend(_said_of(predicates[index], text, start, end))
+        if short:
+            hits = _with_shorthand(hits, short, folded)
         if doubtful:
             spelled_out = {hit.sense.cui for hit in hits if not hit.sense.needs_name}
             hits = [hit for hit in hits if not hit.sense.needs_name or hit.sense.cui in spelled_out]
@@ -149,17 +166,43 @@ def _automaton(lexicon: Lexicon) -> AhoCorasick | None:
     return AhoCorasick(needles, implementation=Implementation.ContiguousNFA, store_patterns=False)
 
 
+def _said_of(readings: dict[str, Sense], text: str, start: int, end: int) -> list[Hit]:
+    """The hit of an adjective with its subject: "heart is mildly enlarged"; none where it is said of something else."""
+    for subject, subject_start in subjects(text, start):
+        if subject in readings:
+            return [Hit(subject_start, end, readings[subject])]
+    return []
+
+
 def _choose(
     senses: tuple[Sense, ...], caption: str, folded: Folded, start: int, bare_end: int, end: int
 ) -> Sense | None:
     """The best reading of a match: an abbreviation in its own case first, then what needs no case."""
     for sense in senses:
-        if not sense.exact:
+        if _in_its_case(sense.exact, caption, folded, start, bare_end, end):
             return sense
-        first, last = folded.span(start, bare_end)
-        if surface(caption[first:last]) != sense.exact:
-            continue
-        if end > bare_end and not caption[last : last + end - bare_end].islower():
-            continue  # "CTs" is a plural, "CTS" another abbreviation
-        return sense
     return None
+
+
+def _in_its_case(exact: str, caption: str, folded: Folded, start: int, bare_end: int, end: int) -> bool:
+    """Whether a match has the case that an abbreviation needs; what is no abbreviation needs none."""
+    if not exact:
+        return True
+    first, last = folded.span(start, bare_end)
+    if surface(caption[first:last]) != exact:
+        return False
+    # "CTs" is a plural, "CTS" another abbreviation
+    return end == bare_end or caption[last : last + end - bare_end].islower()
+
+
+def _with_shorthand(hits: list[Hit], short: list[tuple[Shorthand, Hit]], folded: Folded) -> list[Hit]:
+    """The hits with shorthand read, if the text is a report."""
+    if not looks_like_report(folded, len({line.short for line, _ in short if not line.needs})):
+        return hits
+    read = [
+        hit
+        for line, hit in short
+        if not line.needs or any(f" {word} " in folded.search for word in line.needs)
+    ]
+    spans = {(hit.start, hit.end) for hit in read}
+    return [hit for hit in hits if (hit.start, hit.end) not in spans] + read

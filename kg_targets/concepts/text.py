@@ -89,7 +89,7 @@ class Folded:
 
     text: str
     origin: list[int] | None
-    """``origin[i]`` = offset in the caption of ``text[i]``, equal for a ligature's letters; None if text and caption agree."""
+    """``origin[i]`` = offset in the caption of ``text[i]``, equal for a ligature's letters; None if both agree."""
     search: str
     """``break_words(text)`` between two blanks, so that every word has a blank on either side."""
 

@@ -32,8 +32,8 @@ class BuildConfig:
     """How captions become concepts."""
     extractor_options: str = ""
     """For the extractor: key=value pairs separated by commas, such as kinds=finding|organ,stop_list=mine.tsv."""
-    keep_unknown_cuis: bool = False
-    """Keep CUIs that the ontology lacks, as concepts without ancestors; otherwise they are counted and left out."""
+    keep_unknown_cuis: bool = True
+    """Keep shipped CUIs that the ontology lacks, as concepts without ancestors; otherwise they are only counted."""
     uncertain: str = "keep"
     """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
     scorer: str = "ontology"

@@ -103,7 +103,7 @@ class ShardResult:
     retired_cuis: Counter[str]
     """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
-    """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
+    """CUIs found or shipped that the ontology does not have; they stand alone in the graph or stay out of it."""
 
 
 _prepared: tuple[object, ...] = ()

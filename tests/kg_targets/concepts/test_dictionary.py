@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kg_targets.concepts import EXTRACTORS, DictionaryExtractor, StopEntry, StopList
+from kg_targets.ontology import Ontology
 from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology
 
 ONTOLOGY = FakeOntology(
@@ -225,6 +226,39 @@ def test_a_figure_letter_or_a_foreign_abbreviation_is_no_definition() -> None:
         found("portal vein (P), portal vein (XV), XV and P", DictionaryExtractor(ontology))
         == [("C2", "portal vein")] * 2
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nodular opacity", "Opacity"),
+        ("granulomatous disease", "Granulomatous disease"),
+        ("disc herniation", "Intervertebral disc herniation"),
+        ("esophageal perforation", "Esophageal perforation"),
+        ("interstitial edema", "Pulmonary edema"),
+        ("bilateral pneumothoraces", "Pneumothorax"),
+        ("subcutaneous emphysema", "Subcutaneous emphysema"),
+        ("adrenal gland", "Adrenal gland"),
+        ("a leiomyosarcoma", "Leiomyosarcoma"),
+        ("cord compression", "Spinal cord compression"),
+        ("PICC line", "Peripherally inserted central catheter"),
+        ("a port-a-cath", "Central venous catheter"),
+        ("transoesophageal echocardiogram", "Transesophageal echocardiography"),
+        ("scarring", "Scar"),
+    ],
+)
+def test_what_radiologists_write_is_in_the_seed(text: str, expected: str) -> None:
+    mentions = DictionaryExtractor(Ontology.seed()).extract([text])[0]
+    assert expected in [mention.name for mention in mentions]
+    assert not {"Nodule", "Granuloma", "Hernia", "Esophagus", "Pulmonary emphysema"} & {
+        m.name for m in mentions
+    }
+
+
+@pytest.mark.parametrize("text", ["mass-like", "a mass effect", "hardware fracture"])
+def test_comparisons_and_broken_devices_are_no_findings(text: str) -> None:
+    found_names = {m.name for m in DictionaryExtractor(Ontology.seed()).extract([text])[0]}
+    assert not {"Mass", "Fracture"} & found_names
 
 
 def test_stop_list_kinds_and_semantic_types_leave_concepts_out() -> None:
