@@ -150,6 +150,76 @@ def test_an_abbreviation_means_what_the_caption_says_it_means(caption: str) -> N
     assert len(found(caption, extractor)) == 3
 
 
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Block with local anesthetic (LA). LA spreads",
+        "BP = brachial plexus; LA = local anesthetics",
+        "LA: left arm",
+        "LA, long axis; XV, more",
+        "the left adrenal gland (LA)",
+    ],
+)
+def test_a_long_form_that_is_no_concept_takes_the_usual_meaning_from_its_abbreviation(caption: str) -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Left atrium", "organ", (), ("LA",))]))
+    assert found("The LA is large", extractor) == [("C1", "LA")]
+    assert found(caption, extractor) == []
+
+
+def test_a_short_form_that_is_an_everyday_word_elsewhere_means_what_the_caption_says() -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Toe", "region")]))
+    assert found("Trans-oesophageal echocardiographic (TOE) image", extractor) == []
+    assert found("TOE", extractor) == [("C1", "TOE")]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "left atrial view (LA)",
+        "large left atrium, the LA",
+        "view of the liver (LA)",
+        "a dilated (LA) chamber",
+    ],
+)
+def test_another_wording_of_the_same_concept_leaves_its_abbreviation_alone(caption: str) -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Left atrium", "organ", (), ("LA",))]))
+    assert ("C1", "LA") in found(caption, extractor)
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("Lung \ufb01brosis.", "\ufb01brosis"),
+        ("\ufb01brosis", "\ufb01brosis"),
+        ("A\u0301cute  \ufb01bro\u00adsis, \ufb02uid", "\ufb01bro\u00adsis"),
+        ("\u0153dema of the \u0152sophagus", "\u0153dema"),
+        ("C\u00e6cal wall", "C\u00e6cal"),
+        ("Pleural\u200beffusion.", "Pleural\u200beffusion"),
+        ("pleural \u200b effusion", "pleural \u200b effusion"),
+        ("pleu\u200bral effu\u200bsion", "pleu\u200bral effu\u200bsion"),
+        ("pleural\ufeff effu\u200dsion", "pleural\ufeff effu\u200dsion"),
+    ],
+)
+def test_ligatures_and_blanks_without_width_leave_concepts_and_offsets_as_they_are(
+    caption: str, text: str
+) -> None:
+    ontology = FakeOntology(
+        [
+            FakeConcept("C1", "Fibrosis", "finding"),
+            FakeConcept("C2", "Edema", "finding"),
+            FakeConcept("C3", "Cecal", "organ"),
+            FakeConcept("C4", "Pleural effusion", "finding"),
+        ]
+    )
+    first = DictionaryExtractor(ontology).extract([caption])[0][0]
+    assert first.text == text == caption[first.start : first.end]
+
+
+def test_an_abbreviation_with_a_ligature_keeps_its_case() -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Aortic event", "finding", (), ("AE",))]))
+    assert found("\u00c6 and \u00e6", extractor) == [("C1", "\u00c6")]
+
+
 def test_a_figure_letter_or_a_foreign_abbreviation_is_no_definition() -> None:
     ontology = FakeOntology([FakeConcept("C2", "Portal vein", "organ")])
     assert (
