@@ -33,6 +33,7 @@ COMMANDS = {
         "suggest-policy": ("training.nb_clip.suggest:command", "a target policy to begin with on a store"),
     },
     "Looking": {
+        "concepts": ("pipelines.concepts:command", "the concepts that a text mentions, and what it says of each"),
         "explain": ("pipelines.commands:explain", "why two images are similar, or an image's neighbours"),
         "card": ("pipelines.commands:card", "one HTML page that shows what a store holds"),
     },

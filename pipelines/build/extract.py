@@ -12,6 +12,7 @@ import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
+from kg_targets.concepts.annotate import named_extractor
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
@@ -210,14 +211,12 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
             raise ConfigError(
                 f"--extractor-options: kinds={sorted(unknown)[0]} is not one of {', '.join(sorted(KINDS))}"
             )
-        # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count alone.
-        chosen.setdefault("trusted", frozenset(Ontology.seed().cuis))
     if name == "provided" and set(chosen) - {"stop_list"}:
         raise ConfigError(
             f"--extractor-options {options!r} do not fit --extractor provided: it has only stop_list"
         )
     try:
-        return EXTRACTORS[name](ontology, **chosen)
+        return named_extractor(name, ontology, **chosen)
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]
         raise ConfigError(
