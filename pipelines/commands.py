@@ -26,7 +26,7 @@ def _say(line: str) -> None:
 
 def datasets(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets datasets`."""
-    parser.description = "The data sets that have a manifest: name, what it holds, splits, licence, title."
+    parser.description = "The data sets that have a manifest: name, what it holds, splits, title, licence."
     add_json(parser)
     return _datasets
 
@@ -40,15 +40,15 @@ def _datasets(options: argparse.Namespace) -> None:
         print_json([one.model_dump(include=kept, mode="json") | {"splits": [*one.splits]} for one in found])
         return
     for one in found:
-        _say(
-            f"{one.name:<15} {'+'.join(one.holds):<19} {', '.join(one.splits):<24} {one.licence:<12} {one.title}"
-        )
+        holds, splits = "+".join(one.holds), ", ".join(one.splits)
+        _say(f"{one.name:<15} {holds:<19} {splits:<24} {one.title}; {one.licence}")
 
 
 def check(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets check`."""
     parser.description = (
-        "What of a data set is present, what is missing, where to get it; captions and questions."
+        "What a data set holds and lacks, where to get it, and what to know before an hour is spent: cases, images, "
+        "labels, columns that are not used, repeated and truncated captions, splits that share cases."
     )
     parser.add_argument("dataset", help=DATASET)
     parser.add_argument("--data-root", type=Path, default=None, help=ROOT)

@@ -48,12 +48,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pipelines.audit.findings import finding_lines, finding_report
     from pipelines.audit.reports import read_reports
     from pipelines.build.config import BuildConfig
-    from pipelines.build.extract import make_extractor
+    from pipelines.build.extract import check_extractor, make_extractor
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
     if options.gold is not None and options.mesh is not None:
         raise ConfigError("--gold and --mesh contradict each other: drop one of them")
+    check_extractor(options.extractor, options.extractor_options)
     ontology = load_ontology(options.ontology, BuildConfig.cache)
     extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:

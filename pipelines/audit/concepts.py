@@ -77,7 +77,7 @@ def label_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Lines of ``label_report`` for a person, one table per label."""
     yield (
         f"{report['dataset']}/{report['split']}: {report['captions']:,} captions of {report['cases']:,} cases; 95 % "
-        f"intervals: percentile bootstrap over cases ({DRAWS:,} draws, seed {report['seed']}), t below 60 cases"
+        f"intervals: percentile bootstrap over cases ({DRAWS:,} draws, seed {report['seed']}), t below 200 cases"
     )
     for label, table in report["labels"].items():
         yield f"  {label}: {table['captions']:,} labelled captions"
