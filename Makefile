@@ -25,13 +25,17 @@ TEACHER ?=
 EXTRACTOR ?= dictionary
 JOBS ?=
 ARGS ?=
+STORE ?=
 GRID ?= $(DATASET)
+# Recipes read these from the environment, quoted there: values may hold blanks. ARGS is shell text, split into words.
+export DATASET SPLIT DATA_ROOT OUT ONTOLOGY SCORER TEACHER EXTRACTOR JOBS STORE GRID PYTHON
 
 DEMO := build/demo
 CONFIG := training/configs/nb_clip_demo.yaml
+ROOT_OPTION := $${DATA_ROOT:+--data-root "$$DATA_ROOT"}
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets tables vqa table5 fig6 card bench lint clean
+.PHONY: help setup demo test targets tables vqa table5 table5all fig6 card bench lint clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -39,10 +43,10 @@ help: ## This list
 setup: $(INSTALLED) ## Create .venv and install everything into it (once)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "error: make setup needs Python 3.11 or 3.12, this is %d.%d: set PYTHON=python3.12" % sys.version_info[:2])' || exit 2
+	@command -v "$$PYTHON" >/dev/null || { echo "error: $$PYTHON not found: set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	"$$PYTHON" -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "error: make setup needs Python 3.11 or 3.12, this is %d.%d: set PYTHON=python3.12" % sys.version_info[:2])' || exit 2
 	echo "Installing into $(VENV) (several minutes and about 6 GB the first time) ..."
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	[ -x $(BIN)/python ] || "$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
@@ -61,7 +65,7 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 	echo "Done. Look at $(DEMO)/report/: card.html, contact_sheet.png, target_block.png, retrieval.md; and at notebooks/."
 
 $(CORE_INSTALLED): pyproject.toml constraints-core.txt
-	@[ -x $(CORE)/bin/python ] || $(PYTHON) -m venv $(CORE)
+	@[ -x $(CORE)/bin/python ] || "$$PYTHON" -m venv $(CORE)
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout hypothesis
 	touch $@
 
@@ -71,28 +75,31 @@ test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the cor
 	$(CORE)/bin/python -m pytest --quiet $(CORE_TESTS) $(ARGS)
 
 targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [TEACHER=] [ARGS=]
-	@[ -n "$(DATASET)" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
-	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
-	$(BIN)/kg-targets build $(DATASET) --split $(SPLIT) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(and $(filter teacher,$(SCORER)),$(filter file,$(origin OUT))),,--out $(OUT)) --ontology '$(ONTOLOGY)' --scorer $(SCORER) $(if $(TEACHER),--teacher '$(TEACHER)') --extractor $(EXTRACTOR) $(ARGS)
+	@[ -n "$$DATASET" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
+	[ "$$DATASET" != demo ] || $(BIN)/kg-targets demo-data --out "$${DATA_ROOT:-$(DEMO)/data}"
+	$(BIN)/kg-targets build "$$DATASET" --split "$$SPLIT" $(ROOT_OPTION) $(if $(and $(filter teacher,$(SCORER)),$(filter file,$(origin OUT))),,--out "$$OUT") --ontology "$$ONTOLOGY" --scorer "$$SCORER" $${TEACHER:+--teacher "$$TEACHER"} --extractor "$$EXTRACTOR" $(ARGS)
 
 card: $(INSTALLED) ## HTML card of a store: STORE=build/demo/test [DATA_ROOT=folder of the images]
-	@[ -n "$(STORE)" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
-	$(BIN)/kg-targets card $(STORE) --out $(dir $(STORE:/=))report/card-$(notdir $(STORE:/=)).html $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	@[ -n "$$STORE" ] || { echo "error: say which store: make card STORE=build/demo/test" >&2; exit 2; }
+	$(BIN)/kg-targets card "$$STORE" --out "$$(dirname "$$STORE")/report/card-$$(basename "$$STORE").html" $(ROOT_OPTION) $(ARGS)
 
 EXPERIMENT = $(BIN)/kg-targets tables
-EXPERIMENT_OPTIONS = $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(filter-out file,$(origin OUT)),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+EXPERIMENT_OPTIONS = $(ROOT_OPTION) $(if $(filter-out file,$(origin OUT)),--out "$$OUT") $${JOBS:+--jobs "$$JOBS"} $(ARGS)
 
 tables: $(INSTALLED) ## Ablation tables: DATASET=demo|medpix [GRID=medpix_search] [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --dry-run"]
-	@[ -n "$(DATASET)" ] || { echo "error: say which grid: make tables DATASET=demo (they are in pipelines/grids)" >&2; exit 2; }
-	[ "$(DATASET)" != demo ] || $(BIN)/kg-targets demo-data --out $(or $(DATA_ROOT),$(DEMO)/data)
-	$(EXPERIMENT) $(GRID) $(EXPERIMENT_OPTIONS)
+	@[ -n "$$DATASET" ] || { echo "error: say which grid: make tables DATASET=demo (they are in pipelines/grids)" >&2; exit 2; }
+	[ "$$DATASET" != demo ] || $(BIN)/kg-targets demo-data --out "$${DATA_ROOT:-$(DEMO)/data}"
+	$(EXPERIMENT) "$$GRID" $(EXPERIMENT_OPTIONS)
 
 vqa: $(INSTALLED) ## Med-VQA tables: GRID=vqa_rad [DATA_ROOT=] [OUT=] [JOBS=] [ARGS="--only row --stage finetune --dry-run"]
-	@[ -n "$(GRID)" ] || { echo "error: say which grid: make vqa GRID=vqa_rad (they are pipelines/grids/vqa_*.yaml)" >&2; exit 2; }
-	$(EXPERIMENT) $(GRID) $(EXPERIMENT_OPTIONS)
+	@[ -n "$$GRID" ] || { echo "error: say which grid: make vqa GRID=vqa_rad (they are pipelines/grids/vqa_*.yaml)" >&2; exit 2; }
+	$(EXPERIMENT) "$$GRID" $(EXPERIMENT_OPTIONS)
 
 table5: $(INSTALLED) ## Soft labels of different teachers beside AMiF's Table 5: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
 	@$(EXPERIMENT) vqa_table5 $(EXPERIMENT_OPTIONS)
+
+table5all: $(INSTALLED) ## The same on all four data sets of the paper's table, and their mean: [JOBS=] [ARGS=]
+	@for grid in table5_slake table5_path_vqa table5_med_2019 table5; do $(EXPERIMENT) "$$grid" $${JOBS:+--jobs "$$JOBS"} $(ARGS); done
 
 fig6: $(INSTALLED) ## λ of the soft labels as in AMiF's Fig. 6, with its plot: [DATA_ROOT=] [OUT=] [JOBS=] [ARGS=]
 	@$(EXPERIMENT) vqa_fig6 $(EXPERIMENT_OPTIONS)

@@ -9,9 +9,9 @@ ClipLoss, backward and the same optimizer on one batch that lies in memory.
 
 import argparse
 import os
-from collections.abc import Iterator
-from contextlib import nullcontext
+from itertools import chain, count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as training/run.py does, before numpy is loaded
@@ -34,27 +34,8 @@ from training.nb_clip.run import NBClipRun, Split, Step
 WARM_UP = 3
 
 
-class Silent:
-    """A tracker that is never due: the log is no part of a step."""
-
-    def due(self, step: int) -> bool:
-        """Never."""
-        return False
-
-    def advance(self, images: int) -> None:
-        """Not counted."""
-
-    def paused(self) -> Any:
-        """Nothing to pause."""
-        return nullcontext()
-
-
-def batches(task: NBClipRun) -> Iterator[Step]:
-    """Batches of one epoch after the other."""
-    epoch = 1
-    while True:
-        yield from task.batches(epoch, 0, 1)
-        epoch += 1
+SILENT: Any = SimpleNamespace(due=lambda step: False, advance=lambda images: None)
+"""A tracker that is never due: the log is no part of a step."""
 
 
 def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, Any]:
@@ -70,7 +51,7 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
     task = NBClipRun(config, accelerator, build_clip(config.model), split, None)
     loop: Loop[Step] = Loop(config, accelerator, task, "unused")
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-6, fused=True)
-    plain, steps, tracker = ClipLoss(), batches(task), Silent()
+    plain, steps = ClipLoss(), chain.from_iterable(task.batches(epoch, 0, 1) for epoch in count(1))
     fixed = next(steps).batch
     images = ((fixed.pixels.float() / 255 - task.clip.mean) / task.clip.std).to(accelerator.device)
     tokens = fixed.tokens.to(accelerator.device)
@@ -84,7 +65,7 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
     def engine() -> None:
         batch = next(steps)
         loop.progress.step += 1
-        loop._step(batch, tracker)  # type: ignore[arg-type]
+        loop._step(batch, SILENT)
 
     lanes = {"bare": bare, "engine": engine}
     interleaved(lanes, WARM_UP, warmup=0)

@@ -94,8 +94,7 @@ class Lanes:
         self.model, self._sequences, self._options = model, sequences, options
         self.packs = pack(Trie.of(sequences, START), END, options.chunk)
         self._inputs = [
-            [torch.as_tensor(part, device=model.device) for part in (one.tokens, one.mask, one.positions)]
-            for one in self.packs
+            [part.to(model.device) for part in (one.tokens, one.mask, one.positions)] for one in self.packs
         ]
         by_length = sorted(sequences, key=len)
         batches = [

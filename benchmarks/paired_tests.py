@@ -6,7 +6,9 @@ A cell is a number of folds, of cases (1 to 8 queries each), a kind of score and
 of a query is the sum of normal parts of its case (.20 of the variance), of case and seed (.10), of the query (.35) and
 of query and seed (.35), and a seed effect, shared by all folds or one for each. Graded scores are the sum itself,
 binary ones −1, 0 or 1 beyond ±1. With three seeds the seed effects' part of the standard error is 0.5, 1 or 2 times
-that of cases. A finished cell is kept in --out and not drawn again; --doc renders the tables between a file's marks.
+that of cases. Beyond this grid: 10 and 15 cases, seed effects three times as large as the error of cases, and answers
+that are independent from seed to seed. A finished cell is kept in --out and not drawn again; --doc renders the tables
+between a file's marks.
 """
 
 import json
@@ -18,15 +20,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from machine import command, head, report
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from training.rendering import cells as table_row
 from training.rendering import header
-from training.statistics.intervals import FloatArray, case_interval
+from training.statistics.intervals import FloatArray, influences, t_reach
 from training.statistics.seed_variance import crossed_error
 
 SEEDS, CASES, CHUNK = (3, 4, 5), (20, 60, 200, 600), 250
 RATIOS = {"none": (0.0,), "shared": (0.5, 1.0, 2.0), "per fold": (0.5, 1.0, 2.0)}
+FURTHER: dict[str, tuple[float, ...]] = {"independent": (0.0,), "shared × 3": (3.0,)}
+"""Effects beyond the grid."""
+OLD = "version 0.2.0"
+METHODS = ("t", "percentiles")
+INTERVALS = (10, 15, 20, 40, 60, 100, 200, 400)
 SHIFT = 3.0
 """The true difference where there is one, in standard deviations of the mean of three seeds."""
 RESAMPLED = 4
@@ -46,9 +53,15 @@ class Cell(NamedTuple):
 
 
 def cells() -> list[Cell]:
-    """All rows; with one fold, shared effects and those of a fold are the same."""
+    """All rows of the grid; with one fold, shared effects and those of a fold are the same."""
     found = (Cell(*one) for one in product((1, 5), RATIOS, ("binary", "graded"), CASES))
     return [one for one in found if one.folds > 1 or one.effect != "per fold"]
+
+
+def further_cells() -> list[Cell]:
+    """Rows beyond the grid, with one fold."""
+    few = product((1,), ("none", "shared"), ("binary", "graded"), (10, 15))
+    return [Cell(*one) for one in (*few, *product((1,), FURTHER, ("binary", "graded"), CASES))]
 
 
 def counts_of(cases: int) -> NDArray[np.int64]:
@@ -60,7 +73,8 @@ def run(cell: Cell, draws: int, seed: int) -> dict[str, list[float]]:
     """Map "seeds ratio estimator" to shares of the draws: false positives, coverage and power."""
     rng, counts, binary = np.random.default_rng(seed), counts_of(cell.cases), cell.score == "binary"
     case, fold = np.repeat(np.arange(cell.cases), counts), np.arange(cell.cases) % cell.folds
-    weights, queries, own = counts / counts.sum(), len(case), 1 if cell.effect == "shared" else cell.folds
+    weights, queries, own = counts / counts.sum(), len(case), 1 if "shared" in cell.effect else cell.folds
+    alike = 0.0 if cell.effect == "independent" else 1.0
     base = math.sqrt(3 * own * (0.2 * float((weights**2).sum()) + 0.35 / queries))
     hits: dict[str, list[list[FloatArray]]] = {}
     shifts: dict[float, float] = {}
@@ -70,9 +84,10 @@ def run(cell: Cell, draws: int, seed: int) -> dict[str, list[float]]:
 
     for chunk in range(draws // CHUNK):
         by_case = math.sqrt(0.2) * normal(1, cell.cases) + math.sqrt(0.1) * normal(5, cell.cases)
-        latent = by_case[:, :, case] + math.sqrt(0.35) * (normal(1, queries) + normal(5, queries))
+        latent = alike * (by_case[:, :, case] + math.sqrt(0.35) * normal(1, queries))
+        latent += math.sqrt(1 - 0.65 * alike) * normal(5, queries)
         effects = normal(5, own)[:, :, fold[case] % own]
-        for ratio in RATIOS[cell.effect]:
+        for ratio in (RATIOS | FURTHER)[cell.effect]:
             drawn = latent + np.float32(ratio * base) * effects
             if ratio not in shifts:  # a mean of binary scores moves by 2φ(1) where the latent one moves by 1
                 spread = float(_score(drawn, binary)[:, :3].mean(axis=(1, 2)).std())
@@ -114,7 +129,7 @@ def estimates(sums: FloatArray, weights: FloatArray, fold: NDArray[np.int64]) ->
     variances: dict[
         str, list[tuple[FloatArray, float]]
     ] = {  # the summands of each, with their degrees of freedom
-        "version 0.2.0": [(floored, folds * (seeds - 1)), (rest, many)],
+        OLD: [(floored, folds * (seeds - 1)), (rest, many)],
         "REML, Satterthwaite": [
             (of_seeds, seeds - 1),
             (of_cases, many),
@@ -144,49 +159,86 @@ def two_way_bootstrap(
     return {"two-way bootstrap": (low, high)}
 
 
-def interval_coverage(cases: int, draws: int, binary: bool) -> float:
-    """How often the interval of one model's mean holds the truth: accuracy .8, or normal scores; effects of cases."""
-    rng, counts, hits = np.random.default_rng(cases), counts_of(cases), 0
-    case = np.repeat(np.arange(cases), counts)
-    for _ in range(draws):
-        latent = math.sqrt(0.3) * rng.standard_normal(cases)[case]
-        latent += math.sqrt(0.7) * rng.standard_normal(len(case))
-        found = case_interval((latent < 0.8416).astype(np.float64) if binary else latent, case, draws=500)
-        hits += found.low <= (0.8 if binary else 0.0) <= found.high
-    return round(hits / draws, 3)
+def gain(draws: int) -> dict[str, list[float]]:
+    """400 questions in one fold, answers independent from seed to seed: "seeds estimator" to shares called different.
+
+    First where 70 answers become better and 70 worse, then where 80 and 60 do: a true difference of 5 points.
+    """
+    rng, weights = np.random.default_rng(0), np.full(400, 1 / 400)
+    found: dict[str, list[float]] = {}
+    for seeds, better in product(SEEDS, (70, 80)):
+        called: dict[str, int] = {}
+        for _ in range(draws // CHUNK):
+            drawn = rng.random((CHUNK, seeds, 400))
+            sums = ((drawn < better / 400) / 400.0) - (drawn > 1 - (140 - better) / 400) / 400.0
+            for name, (low, high) in estimates(sums, weights, np.zeros(400, dtype=np.int64)).items():
+                called[name] = called.get(name, 0) + int(((low > 0) | (high < 0)).sum())
+        for name, count in called.items():
+            found.setdefault(f"{seeds} {name}", []).append(round(count / (draws // CHUNK * CHUNK), 4))
+    return found
+
+
+def interval_coverage(cases: int, draws: int, accuracy: float | None) -> dict[str, float]:
+    """How often intervals of one model's mean hold the truth, t and percentile bootstrap (500 samples).
+
+    Scores are right and wrong answers of this accuracy, or normal ones, with effects of cases. Draws in which all cases
+    are alike get no interval and do not count.
+    """
+    rng, counts, hits, given = np.random.default_rng(cases), counts_of(cases), [0, 0], 0
+    case, truth = np.repeat(np.arange(cases), counts), accuracy or 0.0
+    times = rng.multinomial(cases, np.full(cases, 1 / cases), 500).astype(np.float64)
+    for _ in range(draws // CHUNK):
+        latent = math.sqrt(0.3) * rng.standard_normal((CHUNK, cases))[:, case]
+        latent += math.sqrt(0.7) * rng.standard_normal((CHUNK, len(case)))
+        scores = (latent < ndtri(accuracy)).astype(np.float64) if accuracy else latent
+        sums = np.add.reduceat(scores, np.cumsum(counts) - counts, axis=1)
+        means, parts, shares = influences(sums[..., None], counts[:, None])
+        reach = t_reach(parts, shares)
+        low, high = np.quantile((times @ sums.T) / (times @ counts)[:, None], [0.025, 0.975], axis=0)
+        hits[0] += int(((np.abs(means - truth) <= reach) & (reach > 0)).sum())
+        hits[1] += int(((low <= truth) & (truth <= high) & (reach > 0)).sum())
+        given += int((reach > 0).sum())
+    return {name: round(hit / given, 3) for name, hit in zip(METHODS, hits, strict=True)}
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Markdown: every cell, the estimators beside each other, and intervals of means."""
+    """Markdown: every cell of the grid, the estimators beside each other, cells beyond it, and intervals of means."""
     found = {Cell(*json.loads(key)): one for key, one in result["cells"].items()}
 
     def shares(cell: Cell, seeds: int, name: str, place: int) -> list[float]:
-        return [found[cell][f"{seeds} {ratio} {name}"][place] for ratio in RATIOS[cell.effect]]
+        return [found[cell][f"{seeds} {ratio} {name}"][place] for ratio in (RATIOS | FURTHER)[cell.effect]]
 
     def text(value: float) -> str:
         return f"{value:.3f}".removeprefix("0")
 
     columns = [f"{seeds} seeds" for seeds in SEEDS]
-    lines = [header([*Cell._fields, *columns], 9)]
-    for cell in found:
-        row = []
-        for seeds in SEEDS:
-            wrong, covered, power = (shares(cell, seeds, "paired_test", place) for place in range(3))
-            span = dict.fromkeys(f"{one:.2f}"[1:] for one in (min(power), max(power)))
-            row.append(f"{text(max(wrong))} · {text(min(covered))} · {'–'.join(span)}")
-        lines.append(table_row([*cell, *row]))
-    lines += ["", header(["estimator", *columns], 9)]
-    for name in dict.fromkeys(key.split(" ", 2)[2] for one in found.values() for key in one):
+    blocks = {}
+    for kind, rows in {"grid": cells(), "further": further_cells()}.items():
+        lines = [header([*Cell._fields, *columns], 9)]
+        for cell in rows:
+            row = []
+            for seeds in SEEDS:
+                wrong, covered, power = (shares(cell, seeds, "paired_test", place) for place in range(3))
+                span = dict.fromkeys(f"{one:.2f}"[1:] for one in (min(power), max(power)))
+                old = f" ({text(max(shares(cell, seeds, OLD, 0)))})" if kind == "further" else ""
+                row.append(f"{text(max(wrong))}{old} · {text(min(covered))} · {'–'.join(span)}")
+            lines.append(table_row([*cell, *row]))
+        blocks[kind] = "\n".join(lines)
+    lines = [header(["estimator", *columns], 9)]
+    for name in dict.fromkeys(key.split(" ", 2)[2] for cell in cells() for key in found[cell]):
         row = []
         for seeds in SEEDS:
             wrong, covered, power = (
-                [one for cell in found for one in shares(cell, seeds, name, place)] for place in range(3)
+                [one for cell in cells() for one in shares(cell, seeds, name, place)] for place in range(3)
             )
             row.append(f"{text(min(wrong))}–{text(max(wrong))} · {text(min(covered))} · {np.mean(power):.2f}")
         lines.append(table_row([name, *row]))
-    lines += ["", header(["cases", *result["intervals"]["binary"]])]
-    lines += [table_row([kind, *map(text, one.values())]) for kind, one in result["intervals"].items()]
-    return "\n".join(lines) + "\n"
+    means = [header(["", *result["intervals"]["graded"]])]
+    for kind, by_cases in result["intervals"].items():
+        means += [
+            table_row([f"{kind}: {one}", *(text(x[one]) for x in by_cases.values())]) for one in METHODS
+        ]
+    return "\n\n".join([blocks["grid"], "\n".join(lines), blocks["further"], "\n".join(means)]) + "\n"
 
 
 def main() -> None:
@@ -198,17 +250,15 @@ def main() -> None:
     settings = head(("numpy", "scipy"), draws=chosen.draws)
     old = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.is_file() else {}
     done = old["cells"] if old.get("draws") == chosen.draws else {}
-    result = settings | {"cells": done, "intervals": old.get("intervals") if done else None}
-    for number, cell in enumerate(cells()):
+    result = settings | {"cells": done}
+    for number, cell in enumerate([*cells(), *further_cells()]):
         if json.dumps(cell) not in done:
             done[json.dumps(cell)] = run(cell, chosen.draws, number)
             report(result, chosen.out)
-    result["intervals"] = result["intervals"] or {
-        kind: {
-            str(cases): interval_coverage(cases, 4000, kind == "binary")
-            for cases in (10, 15, 20, 40, 60, 200)
-        }
-        for kind in ("binary", "graded")
+    result["gain"] = gain(chosen.draws)
+    result["intervals"] = {
+        kind: {str(cases): interval_coverage(cases, chosen.draws, accuracy) for cases in INTERVALS}
+        for kind, accuracy in {"accuracy 80 %": 0.8, "accuracy 95 %": 0.95, "graded": None}.items()
     }
     report(result, chosen.out)
     if chosen.doc:

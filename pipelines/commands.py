@@ -11,7 +11,7 @@ import types
 import typing
 from pathlib import Path
 
-from kg_targets.errors import ConfigError, DataError
+from kg_targets.errors import DataError
 from training.command import Work, add_json, print_json
 
 DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
@@ -26,7 +26,7 @@ def _say(line: str) -> None:
 
 def datasets(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets datasets`."""
-    parser.description = "The data sets that have a manifest: name, what it holds, splits, licence, title."
+    parser.description = "The data sets that have a manifest: name, what it holds, splits, title, licence."
     add_json(parser)
     return _datasets
 
@@ -40,15 +40,15 @@ def _datasets(options: argparse.Namespace) -> None:
         print_json([one.model_dump(include=kept, mode="json") | {"splits": [*one.splits]} for one in found])
         return
     for one in found:
-        _say(
-            f"{one.name:<15} {'+'.join(one.holds):<19} {', '.join(one.splits):<24} {one.licence:<12} {one.title}"
-        )
+        holds, splits = "+".join(one.holds), ", ".join(one.splits)
+        _say(f"{one.name:<15} {holds:<19} {splits:<24} {one.title}; {one.licence}")
 
 
 def check(parser: argparse.ArgumentParser) -> Work:
     """`kg-targets check`."""
     parser.description = (
-        "What of a data set is present, what is missing, where to get it; captions and questions."
+        "What a data set holds and lacks, where to get it, and what to know before an hour is spent: cases, images, "
+        "labels, columns that are not used, repeated and truncated captions, splits that share cases."
     )
     parser.add_argument("dataset", help=DATASET)
     parser.add_argument("--data-root", type=Path, default=None, help=ROOT)
@@ -257,62 +257,6 @@ def _card(options: argparse.Namespace) -> None:
         _say(f"wrote {write_card(store, options.out, read)}")
     except BrokenImage as error:
         raise DataError(f"{error} cannot be shown: check --data-root") from error
-
-
-def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:
-    """`kg-targets evaluate concepts`."""
-    parser.description = (
-        "How well captions are read: against hand-marked captions, or a data set's own labels."
-    )
-    option = parser.add_argument
-    option("dataset", nargs="?", help="data set whose labels are compared with what its captions name")
-    option("--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set")
-    option("--split", default=None, help="split of the data set (default: all) or of the gold file")
-    option("--data-root", type=Path, default=None, help=ROOT)
-    option("--ontology", default="seed", help="as for build")
-    option("--extractor", default="dictionary", help="as for build")
-    option("--extractor-options", default="", help="as for build")
-    option("--errors", type=int, default=10, help="disagreements to list, ≥ 0")
-    option("--seed", type=int, default=0, help="of the bootstrap")
-    add_json(parser)
-    return _evaluate_concepts
-
-
-def _evaluate_concepts(options: argparse.Namespace) -> None:
-    from kg_targets.manifest import Manifest
-    from kg_targets.ontology import load_ontology
-    from pipelines.audit.concepts import gold_evaluation, gold_lines, label_lines, label_report
-    from pipelines.build.config import BuildConfig
-    from pipelines.build.extract import make_extractor
-    from training.statistics.intervals import nan_to_null
-
-    if (options.dataset is None) == (options.gold is None):
-        raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
-    ontology = load_ontology(options.ontology, BuildConfig.cache)
-    extractor = make_extractor(options.extractor, ontology, options.extractor_options)
-    if options.gold is not None:
-        found = gold_evaluation(options.gold, options.split, extractor, ontology, options.seed)
-        title = f"{options.gold.name}, {options.split or 'all splits'}"
-        if options.json:
-            print_json(nan_to_null({"file": title, "seed": options.seed, **dataclasses.asdict(found)}))
-        for line in () if options.json else gold_lines(found, title, options.errors, options.seed):
-            _say(line)
-        return
-    manifest = Manifest.load(options.dataset)
-    root = options.data_root or manifest.default_root
-    splits = [options.split] if options.split else manifest.present_splits(root) or [manifest.fit_split]
-    reports = (
-        label_report(
-            manifest, split, list(manifest.records(split, root)), extractor, ontology, options.errors, options.seed
-        )
-        for split in splits
-    )  # fmt: skip
-    if options.json:
-        print_json(nan_to_null([*reports]))
-        return
-    for report in reports:
-        for line in label_lines(report):
-            _say(line)
 
 
 def evaluate_targets(parser: argparse.ArgumentParser) -> Work:

@@ -52,7 +52,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("answers", help="file of answers")
     add_data(parser)
     add_split(parser, STRICT)
-    add("--by", default="id", help=f"how rows find their questions: {' or '.join(MATCHES)}; default id")
+    add("--by", default="id", help=f"how rows find their questions: {' or '.join(MATCHES)}")
     add("--id-field", default="", help="column of the ids; by default the first usual name")
     add("--answer-field", default="", help="column of the model's answers; by default the first usual name")
     add(
@@ -63,8 +63,8 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add("--trained-on", default="", metavar="NAME[=ROOT],…", help="data sets that the model was trained on")
     add("--name", default="", help="of the model, for tables; default the file's name")
     add("--out", help="CSV file of scored answers, for kg-targets compare-vqa; with a .json beside it")
-    add("--draws", type=int, default=2000, help="bootstrap samples; default 2000")
-    add("--seed", type=int, default=0, help="of bootstrap and sign flips; default 0")
+    add("--draws", type=int, default=2000, help="bootstrap samples")
+    add("--seed", type=int, default=0, help="of bootstrap and sign flips")
     add_json(parser)
     return work
 

@@ -42,8 +42,9 @@ def plain_clip(size: int = 8) -> Any:
     mean, std = torch.full((3, 1, 1), 0.45), torch.full((3, 1, 1), 0.26)
     steps = [Resize(size), CenterCrop(size), lambda image: image.convert("RGB"), ToTensor()]
 
-    def tokenizer(captions: Sequence[str]) -> torch.Tensor:
-        return torch.tensor([[int(caption[-3:]), 7] for caption in captions])
+    def tokenizer(captions: Sequence[str], context_length: int = 2) -> torch.Tensor:
+        numbers = [int(caption[-3:]) if caption[-3:].isdigit() else 7 for caption in captions]
+        return torch.tensor([[number, *[7] * (context_length - 1)] for number in numbers])
 
     return SimpleNamespace(
         preprocess=Compose([*steps, Normalize([0.45] * 3, [0.26] * 3)]),

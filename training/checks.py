@@ -17,7 +17,7 @@ def within(name: str, value: float, low: float, high: float | None) -> None:
 
 
 def all_within(prefix: str, config: object, **bounds: tuple[float, float | None]) -> None:
-    """``within`` for fields of a configuration, in the order given; null is in every range.
+    """``within`` for fields of a configuration, or with the prefix ``--`` for options; null is in every range.
 
     Raises:
         ConfigError: one is outside.
@@ -25,7 +25,7 @@ def all_within(prefix: str, config: object, **bounds: tuple[float, float | None]
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
         if value is not None:
-            within(f"{prefix}{name}", value, low, high)
+            within(prefix + (name.replace("_", "-") if prefix == "--" else name), value, low, high)
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

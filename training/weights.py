@@ -61,9 +61,7 @@ LOAD_ERRORS = (
     AssertionError, ImportError, StopIteration, SafetensorError,
 )  # fmt: skip
 
-_SIZE = re.compile(
-    r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)", re.DOTALL
-)
+_SIZE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)")
 _MISSING = re.compile(r'Missing key\(s\) in state_dict: "([^"]+)"')
 _UNEXPECTED = re.compile(r'Unexpected key\(s\) in state_dict: "([^"]+)"')
 
@@ -75,9 +73,9 @@ def explain(error: BaseException) -> str:
             "not a file of weights; it takes .safetensors or a torch state_dict, and no other pickled object is "
             "loaded"
         )
-    text = str(error)
+    text = " ".join(str(error).split())
     if isinstance(error, SafetensorError):
-        return f"the .safetensors file is truncated or damaged ({_one_line(text)})"
+        return f"the .safetensors file is truncated or damaged ({text[:300]})"
     other = "the weights are of another architecture"
     if match := _SIZE.search(text):
         name, found, expected = match.groups()
@@ -86,11 +84,7 @@ def explain(error: BaseException) -> str:
         return f'{other}: parameter "{match.group(1)}" is missing from the file'
     if match := _UNEXPECTED.search(text):
         return f'{other}: parameter "{match.group(1)}" of the file is not in the model'
-    return _one_line(text) or type(error).__name__
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return text[:300] or type(error).__name__
 
 
 @contextmanager

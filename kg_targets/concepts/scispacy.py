@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Concept, Ontology
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_MODELS = "https://allenai.github.io/scispacy/"
+_MODEL = "https://s3-us-west-2.amazonaws.com/ai2-s2-scispacy/releases/v{0}/{1}-{0}.tar.gz"
+_RELEASE = "0.5.4"  # the models' own, which scispaCy 0.6 names
 _ROWS_AT_ONCE = 256
 
 
@@ -162,6 +164,37 @@ class ExactIndex:
         return found
 
 
+def check_installed(model: Any = "en_core_sci_sm", knowledge_base: str | Path = "umls", **_: Any) -> None:
+    """Refuse at once what making the extractor would refuse after an ontology was read; loads nothing.
+
+    Args:
+        model: as the extractor takes it.
+        knowledge_base: likewise; the other options are not looked at.
+
+    Raises:
+        ExtractionError: scispaCy, the model or the knowledge base's file is missing; says what to install.
+    """
+    if find_spec("spacy") is None or find_spec("scispacy") is None:
+        raise ExtractionError(
+            "extractor scispacy: scispaCy is not installed; run: pip install 'kg-targets[scispacy]'"
+        )
+    if (
+        isinstance(model, str)
+        and not Path(model).exists()
+        and not (model.isidentifier() and find_spec(model))
+    ):
+        raise _no_model(model)
+    if str(knowledge_base).endswith(".jsonl") and not Path(knowledge_base).is_file():
+        raise ExtractionError(f"extractor scispacy: the knowledge base {knowledge_base} does not exist")
+
+
+def _no_model(name: str) -> ExtractionError:
+    """The error that names the command by which a pipeline is installed."""
+    ours = name.startswith(("en_core_sci_", "en_ner_"))
+    command = f"pip install {_MODEL.format(_RELEASE, name)}" if ours else f"python -m spacy download {name}"
+    return ExtractionError(f"extractor scispacy: the pipeline {name!r} is not installed; run: {command}")
+
+
 def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
@@ -175,9 +208,7 @@ def _load_model(name: str) -> Any:
     try:
         return _import("spacy").load(name)
     except OSError as error:
-        raise ExtractionError(
-            f"extractor scispacy: the pipeline {name!r} is not installed; pip install its URL from {_MODELS}"
-        ) from error
+        raise _no_model(name) from error
 
 
 def _load_linker(knowledge_base: str | Path, abbreviations: bool) -> Any:

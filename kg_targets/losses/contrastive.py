@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, distributed
 
 from kg_targets.errors import ShapeError
+from kg_targets.losses.policies import check_finite
 
 # Finite on purpose: −inf turns a wholly masked row into NaN, while exp(−1e30 − max) is exactly 0 in float32.
 _MASKED_LOGIT = -1e30
@@ -57,6 +58,7 @@ def semantic_matching_loss(
         Scalar float32, nats.
 
     Raises:
+        DataError: targets or similarities are not finite (CPU).
         ShapeError: shapes differ.
     """
     _check_shapes(logits_i2t, logits_t2i)
@@ -107,9 +109,11 @@ def mse_loss(cosines: Tensor, similarities: Tensor, *, mask: Tensor | None = Non
         Scalar float32.
 
     Raises:
+        DataError: targets or similarities are not finite (CPU).
         ShapeError: shapes differ.
     """
     _check_shapes(cosines, similarities)
+    check_finite(similarities, "similarities")
     squared = (cosines.float() - similarities.float()).square()
     return _unmasked_sum(squared, mask) / cosines.numel()
 
@@ -129,9 +133,11 @@ def sigmoid_loss(logits: Tensor, similarities: Tensor, *, mask: Tensor | None = 
         Scalar float32, nats per image.
 
     Raises:
+        DataError: targets or similarities are not finite (CPU).
         ShapeError: shapes differ.
     """
     _check_shapes(logits, similarities)
+    check_finite(similarities, "similarities")
     logits = logits.float()
     # softplus(z) − t·z is F.binary_cross_entropy_with_logits, which computes (1 − t)·z + softplus(−z) instead: that
     # cancels at z ≪ 0, where a bias of −10 puts nearly every pair, and loses three digits.
@@ -151,6 +157,7 @@ def kl_to_targets(logits: Tensor, targets: Tensor, *, mask: Tensor | None = None
         Scalar float32, nats.
 
     Raises:
+        DataError: targets or similarities are not finite (CPU).
         ShapeError: shapes differ.
     """
     return (_cross_entropy(logits, targets, mask) - target_entropy(targets)).mean()
@@ -165,6 +172,7 @@ def target_entropy(targets: Tensor) -> Tensor:
 def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
     """−Σ_j P_ij log softmax_j z_ij for each row, ``[B_local]``."""
     _check_shapes(logits, targets)
+    check_finite(targets, "targets")
     log_probability = torch.log_softmax(_masked(logits, mask), dim=-1)  # [B_local, B_global]
     if mask is not None:
         log_probability = log_probability.masked_fill(mask, 0.0)

@@ -19,6 +19,8 @@ normalising rows and transposing do not commute, so P^t2i is never P^i2t transpo
 
 The pairwise losses (`mse`, `sigmoid`) take no policy but S itself, with the same promises: `similarity_targets`.
 Either kind of target may be mixed with the identity in a run's first steps: `mix_identity`, `identity_weight`.
+
+S and P that are not finite are refused (`check_finite`): on the CPU where they enter, on a GPU by the loss they make.
 """
 
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kg_targets.errors import ConfigError, ShapeError
+from kg_targets.errors import ConfigError, DataError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,21 @@ def pair_structure(
     return Pairs(positive, soft)
 
 
+def check_finite(values: Tensor, what: str) -> None:
+    """Refuse NaN and infinities in similarities or targets, on the CPU.
+
+    On a GPU this would wait for the device in every step. NaN goes through to the loss there, at which a training loop
+    looks before the optimizer moves anything (``training/run.py`` does); a store refuses factors with NaN as it opens.
+
+    Raises:
+        DataError: a value is not finite.
+    """
+    if values.device.type == "cpu" and not bool(values.sum(dtype=torch.float32).isfinite()):
+        raise DataError(f"{what} must be finite: look at where they come from (a store's are)")
+
+
 def _pairs_of(similarity: Tensor, pairs: Pairs | None) -> Pairs:
+    check_finite(similarity, "similarities")
     pairs = pairs or pair_structure(similarity)
     if pairs.positive.shape != similarity.shape:
         raise ShapeError(f"pairs of {list(pairs.positive.shape)} do not fit S of {list(similarity.shape)}")
@@ -113,6 +129,7 @@ def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs
 
     Raises:
         ConfigError: τ is not above 0.
+        DataError: S is not finite.
         ShapeError: S and ``pairs`` differ in shape.
     """
     _check_range("temperature", temperature, 0.0, None)
@@ -138,6 +155,7 @@ def fixed_mass_policy(
 
     Raises:
         ConfigError: α or τ_o is out of range.
+        DataError: S is not finite.
         ShapeError: S and ``pairs`` differ in shape.
     """
     _check_range("temperature", temperature, 0.0, None)
@@ -174,6 +192,7 @@ def evidence_policy(
 
     Raises:
         ConfigError: θ, α or m₀ is out of range.
+        DataError: S is not finite.
         ShapeError: S and ``pairs`` differ in shape.
     """
     _check_range("alpha", alpha, 0.0, 1.0)
@@ -226,8 +245,12 @@ def similarity_targets(similarity: Tensor, *, pairs: Pairs | None = None) -> Ten
 
     Returns:
         Targets in the range of S, float32, same shape.
+
+    Raises:
+        DataError: S is not finite.
+        ShapeError: S and ``pairs`` differ in shape.
     """
-    pairs = pairs or pair_structure(similarity)
+    pairs = _pairs_of(similarity, pairs)
     return torch.where(pairs.positive, 1.0, similarity.float() * pairs.soft_positives)
 
 

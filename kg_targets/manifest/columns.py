@@ -11,32 +11,29 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from kg_targets.errors import ManifestError, printable
 from kg_targets.manifest.files import shortened
 from kg_targets.manifest.images import without_ending
+from kg_targets.manifest.parquet import IN_FILE, PATH
 from kg_targets.manifest.record import ReadReport, ReadRequest, Record
 
 FIELDS = ("filepath", "caption", "image_id", "group_id", "licence", "cuis")
 OTHER_NAMES = {
     "filepath": (
-        "file_name",
-        "filename",
-        "file_path",
-        "image_path",
-        "img_path",
-        "image_file",
-        "path",
-        "image",
+        "file_name", "filename", "file_path", "image_path", "img_path", "image_file", "path", "image",
+        f"image{PATH}",
     ),
     "caption": ("text", "report"),
     "licence": ("license",),
-    "cuis": ("cui",),
-}
+    "cuis": ("cui", "umls_meta_info"),
+}  # fmt: skip
 """Other names by which a column is taken for a field, most wanted first."""
-LABELS, IGNORE = "labels", "ignore"
-OPTIONS = frozenset((*FIELDS, LABELS, IGNORE))
+LABELS, IGNORE, CASE_PATTERN = "labels", "ignore", "case_pattern"
+"""Options: columns that are labels; columns that are passed over on purpose; regular expression for the case in
+``group_id``, or in the path of the image where there is none."""
+OPTIONS = frozenset((*FIELDS, LABELS, IGNORE, CASE_PATTERN))
 LABEL_PREFIX = "label_"
 NO_PLACE = (-1, -1)
 """Place of a concept that is given without one."""
@@ -63,6 +60,19 @@ _IS_LABEL = re.compile(
 _CUI_KEYS = ("umls_cui", "cui", "CUI", "code")
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 """(place, row)."""
+
+
+class Table(NamedTuple):
+    """A table as it is read."""
+
+    where: str
+    """File, for messages."""
+    names: Sequence[str]
+    """Columns."""
+    rows: Callable[[ReadReport], Rows]
+    """Starts to read the rows anew, counting problems in a report."""
+    images_inside: bool = False
+    """The images are in the file, too, so that no column must name them."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class Columns:
                 labels[name.removeprefix(LABEL_PREFIX)] = name
         taken |= set(labels.values())
         left = [name for name in names if name not in taken]
-        if "group_id" not in fields:
+        if "group_id" not in fields and CASE_PATTERN not in options:
             _refuse_unused_case(left, where)
         return cls(
             fields, labels, {name: _intention(name, fields) for name in left} | dict.fromkeys(passed, "")
@@ -174,48 +184,44 @@ def _intention(name: str, fields: Mapping[str, str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
-def table_records(
-    request: ReadRequest, names: Sequence[str], where: str, rows: Callable[[ReadReport], Rows]
-) -> Iterator[tuple[str, Record]]:
-    """Stream a table's records; its columns and those not used are noted in the request's report.
+def table_records(request: ReadRequest, tables: Sequence[Table]) -> Iterator[tuple[str, Record]]:
+    """Stream the records of a split's tables; columns and those not used are noted in the request's report.
 
     An image id that no column gives is the file's name without its ending, or where two files have the same name (as
     ``p1/view1.jpg`` and ``p2/view1.jpg``) the path without the ending, for every row.
 
-    Args:
-        request: its options name columns.
-        names: the columns.
-        where: file, for messages.
-        rows: starts to read the rows anew, counting problems in a report.
-
     Raises:
         ManifestError: a needed column is missing, or one that looks like the case would be passed over.
     """
-    columns = Columns.of(names, request.options, where)
-    columns.require("caption", where, names)
-    if not (request.images and "image_id" in columns.fields):
-        columns.require("filepath", where, names)
-    report = request.report
-    report.used |= columns.fields | {f"label {name}": column for name, column in columns.labels.items()}
-    report.ignored |= columns.ignored
-    shape = _Shape(
-        columns, request, with_folders="image_id" not in columns.fields and _names_repeat(columns, rows)
-    )
-    if shape.with_folders:
-        report.note("two files have one name: image ids are paths without their endings", where)
-    for place, row in rows(report):
-        record = shape.record(place, row)
-        if record is not None:
-            yield place, record
+    report, shapes = request.report, []
+    for table in tables:
+        columns = Columns.of(table.names, request.options, table.where)
+        columns.require("caption", table.where, table.names)
+        if not table.images_inside and not (request.images and "image_id" in columns.fields):
+            columns.require("filepath", table.where, table.names)
+        report.used |= columns.fields | {f"label {name}": column for name, column in columns.labels.items()}
+        report.ignored |= columns.ignored
+        shapes.append(_Shape(columns, request))
+    with_folders = _names_repeat(tables, shapes)
+    if with_folders:
+        report.note("two files have one name: image ids are paths without their endings", tables[0].where)
+    for table, shape in zip(tables, shapes, strict=True):
+        for place, row in table.rows(report):
+            record = shape.record(place, row, with_folders)
+            if record is not None:
+                yield place, record
 
 
-def _names_repeat(columns: Columns, rows: Callable[[ReadReport], Rows]) -> bool:
+def _names_repeat(tables: Sequence[Table], shapes: Sequence["_Shape"]) -> bool:
     """Whether files in different folders have one name; equal paths are another matter."""
-    column, of_name = columns.fields["filepath"], dict[str, str]()
-    for _, row in rows(ReadReport()):
-        path = plain_text(row.get(column)).replace("\\", "/")
-        if of_name.setdefault(PurePosixPath(path).stem, path) != path:
-            return True
+    of_name = dict[str, str]()
+    for table, shape in zip(tables, shapes, strict=True):
+        if "image_id" in shape.columns.fields:
+            continue
+        for _, row in table.rows(ReadReport()):
+            path = shape.path(row)
+            if of_name.setdefault(PurePosixPath(path).stem, path) != path:
+                return True
     return False
 
 
@@ -225,18 +231,28 @@ class _Shape:
 
     columns: Columns
     request: ReadRequest
-    with_folders: bool
-    """Image ids are paths."""
 
-    def record(self, where: str, row: Mapping[str, Any]) -> Record | None:
-        """The record of a row; ``None``, counted, where it has no image id."""
-        column, report = self.columns.fields, self.request.report
+    def path(self, row: Mapping[str, Any]) -> str:
+        """The path that a row gives its image, with slashes; empty where it gives none."""
+        given = row.get(self.columns.fields.get("filepath", ""))
+        given = given.get("path") if isinstance(given, Mapping) else given
+        return plain_text(given or row.get(IN_FILE)).replace("\\", "/")
+
+    def record(self, where: str, row: Mapping[str, Any], with_folders: bool) -> Record | None:
+        """The record of a row; ``None``, counted, where it has no image id.
+
+        Args:
+            where: its place.
+            row: its values.
+            with_folders: image ids that no column gives are paths.
+        """
+        column, report, options = self.columns.fields, self.request.report, self.request.options
 
         def given(field: str) -> str:
             return plain_text(row.get(column[field])) if field in column else ""
 
-        filepath = given("filepath").replace("\\", "/")
-        default = without_ending(filepath) if self.with_folders else PurePosixPath(filepath).stem
+        filepath = self.path(row)
+        default = without_ending(filepath) if with_folders else PurePosixPath(filepath).stem
         image_id = given("image_id") if "image_id" in column else default
         if not image_id:
             report.skip("has no image id", where)
@@ -244,17 +260,23 @@ class _Shape:
         group = given("group_id")
         if "group_id" in column and not group:
             report.note("group_id is empty, the image counts as a case of its own", where)
-        cuis, places = concepts_of(row.get(column["cuis"])) if "cuis" in column else ((), ())
+        if CASE_PATTERN in options:
+            match = re.search(options[CASE_PATTERN], group or filepath or image_id)
+            group = match[0] if match else ""
+            if not match:
+                report.note(f"{CASE_PATTERN} finds nothing, the image counts as a case of its own", where)
+        caption = given("caption")
+        cuis, places = concepts_of(row.get(column["cuis"]), caption) if "cuis" in column else ((), ())
         if not filepath:
             image_path = self.request.image_path(image_id)
-        elif self.request.images:
+        elif self.request.images and filepath != row.get(IN_FILE):
             image_path = self.request.image_path(filepath)
         else:
             image_path = self.request.located(filepath)
         return Record(
             image_id=image_id,
             image_path=image_path,
-            caption=given("caption"),
+            caption=caption,
             group_id=group or image_id,
             licence=given("licence") or self.request.licence,
             labels={name: plain_text(row.get(of), "|") for name, of in self.columns.labels.items()},
@@ -272,8 +294,11 @@ def plain_text(value: Any, between: str = " ") -> str:
     return str(value)
 
 
-def concepts_of(value: Any) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """CUIs, and their places in the caption, of ``"C1|C2"``, a list of CUIs, or objects with CUI and offsets.
+def concepts_of(value: Any, caption: str = "") -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """CUIs, and their places in the caption, of ``"C1|C2@3-9"``, a list of CUIs, or objects with CUI and offsets.
+
+    MedConcept-23M counts offsets in a text with blanks around punctuation: where its ``tokens`` are not at the offsets,
+    the nearest place where they are is taken.
 
     Returns:
         CUIs, and a place for each where one at least has a place, else no places.
@@ -281,16 +306,38 @@ def concepts_of(value: Any) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, (list, tuple)):
-        return tuple(filter(None, re.split(r"[|;,\s]+", plain_text(value)))), ()
+        parts = [part.partition("@") for part in re.split(r"[|;,\s]+", plain_text(value)) if part]
+        spans = [re.fullmatch(r"(\d+)-(\d+)", place) for _, _, place in parts]
+        value = [
+            {"cui": cui, **({"start": int(span[1]), "end": int(span[2])} if span else {})}
+            for (cui, _, _), span in zip(parts, spans, strict=True)
+        ]
     cuis, places = [], []
     for part in value:
-        if isinstance(part, Mapping):
-            cui = next((plain_text(part[key]) for key in _CUI_KEYS if key in part), "")
-            start, end = part.get("start_char", part.get("start")), part.get("end_char", part.get("end"))
-            located = isinstance(start, int) and isinstance(end, int) and 0 <= start < end
-        else:
-            cui, located = plain_text(part), False
+        fields = part if isinstance(part, Mapping) else {"cui": part}
+        cui = next((plain_text(fields[key]) for key in _CUI_KEYS if key in fields), "")
         if cui:
             cuis.append(cui)
-            places.append((start, end) if located else NO_PLACE)
+            places.append(_place(fields, caption))
     return tuple(cuis), tuple(places) if any(place != NO_PLACE for place in places) else ()
+
+
+def _place(fields: Mapping[str, Any], caption: str) -> tuple[int, int]:
+    start, end = fields.get("start_char", fields.get("start")), fields.get("end_char", fields.get("end"))
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end):
+        return NO_PLACE
+    tokens = fields.get("tokens")
+    if not isinstance(tokens, list) or not tokens:
+        return (start, end) if end <= len(caption) else NO_PLACE
+    pattern = r"\s*".join(re.escape(str(token)) for token in tokens)
+    found = [match.span() for match in re.finditer(pattern, caption, re.IGNORECASE)]
+    return min(found, key=lambda span: (abs(span[0] - start), span), default=NO_PLACE)
+
+
+def concepts_text(cuis: Sequence[str], places: Sequence[tuple[int, int]]) -> str:
+    """The text of which ``concepts_of`` makes these concepts."""
+    spans = places or [NO_PLACE] * len(cuis)
+    return "|".join(
+        cui if place == NO_PLACE else f"{cui}@{place[0]}-{place[1]}"
+        for cui, place in zip(cuis, spans, strict=True)
+    )

@@ -208,7 +208,7 @@ def json_objects(
     """
     content = json_content(path, error)
     if not isinstance(content, list):
-        raise error(f"{path} must hold a JSON list of questions")
+        raise error(f"{path} must hold a JSON list of objects")
     yield from objects(content, path, report)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from kg_targets.errors import ConfigError, DataError
+from kg_targets.manifest.columns import concepts_text
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport, Record
 from kg_targets.store.digest import file_sha256, shuffle_key
@@ -228,7 +229,7 @@ def _write_records(path: Path, rows: Sequence[Record]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([*columns, *(f"label_{name}" for name in labels)])
         for record in rows:
-            cuis = "|".join(record.cuis)
+            cuis = concepts_text(record.cuis, record.places)
             fixed = [record.image_id, record.image_path, record.caption, cuis, _case(record), record.licence]
             writer.writerow([*fixed, *(record.labels.get(name, "") for name in labels)])
 
@@ -246,7 +247,15 @@ def _check_read_back(manifest: Manifest, part: str, folder: Path, rows: Sequence
 
 def _content(record: Record) -> tuple[Any, ...]:
     labels = sorted((name, value) for name, value in record.labels.items() if value)
-    return record.image_path, record.caption, _case(record), record.licence, labels, record.cuis
+    return (
+        record.image_path,
+        record.caption,
+        _case(record),
+        record.licence,
+        labels,
+        record.cuis,
+        record.places,
+    )
 
 
 def _is_current(out: Path, text: str) -> bool:

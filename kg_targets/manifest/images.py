@@ -63,11 +63,7 @@ class ImageFolder:
     def endings_beside(self, paths: Iterable[str]) -> Counter[str]:
         """Endings of the files in the folders that ``paths`` lie in: what is there, where no image is."""
         folders = dict.fromkeys(posixpath.dirname(path) for path in paths)
-        return Counter(
-            posixpath.splitext(name)[1] or "no ending"
-            for folder in folders
-            for name in self._listing(folder).files
-        )
+        return Counter(shown_ending(name) for folder in folders for name in self._listing(folder).files)
 
     def _listing(self, folder: str) -> "_Listing":
         """A folder's files, by its path or one that is the same text."""
@@ -130,6 +126,12 @@ def _preference(file: str) -> tuple[int, str]:
 def composed(name: str) -> str:
     """The composed Unicode form (NFC): equal for names that read the same."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def shown_ending(name: str) -> str:
+    """A file's ending for messages, ``.nii.gz`` as a whole."""
+    bare = name.removesuffix(".gz")
+    return posixpath.splitext(bare)[1] + name[len(bare) :] or "no ending"
 
 
 def endings_text(counts: Counter[str]) -> str:

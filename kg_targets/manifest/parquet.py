@@ -11,6 +11,8 @@ from kg_targets.errors import ManifestError, printable
 from kg_targets.manifest.record import ReadReport, unusable_text
 
 BATCH_ROWS = 4096
+IN_FILE = "place of the image"
+"""Key of a row's own place in its file, where the image is in it, too."""
 PATH = ".path"
 """Ending of the column that stands for the path inside an image's struct."""
 
@@ -45,34 +47,37 @@ def parquet_header(path: Path) -> tuple[list[str], str]:
     return names, image
 
 
-def parquet_rows(path: Path, columns: list[str], report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
+def parquet_rows(
+    path: Path, columns: list[str], place: str, report: ReadReport
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) in the order of the file; rows with unusable texts are counted in ``report`` and skipped.
 
     Args:
         path: the file.
         columns: those that are wanted; others are not read.
+        place: path of the file relative to the data root where the images are in it, else empty: ``place/row`` then
+            is the path of an image that has none of its own.
         report: filled while reading.
 
     Raises:
         ManifestError: the file is damaged.
     """
-    number = 0
+    number = -1
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                values = [_column(batch, name) for name in columns]
-                for row in zip(*values, strict=True) if values else ():
-                    where = f"{path.name} row {number}"
+                for row in zip(*(_column(batch, name) for name in columns), strict=True):
                     number += 1
+                    where = f"{path.name} row {number}"
                     named = dict(zip(columns, row, strict=True))
                     texts = ((name, value) for name, value in named.items() if isinstance(value, str))
                     problem = next(
                         ((name, why) for name, text in texts if (why := unusable_text(text))), None
                     )
-                    if problem is None:
-                        yield where, named
-                    else:
+                    if problem is not None:
                         report.skip(f"{problem[0]} {problem[1]}", where)
+                        continue
+                    yield where, {**named, IN_FILE: f"{place}/{number}"} if place else named
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{path} is damaged ({printable(str(error))[:200]}): download it again"

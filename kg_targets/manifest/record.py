@@ -201,6 +201,11 @@ class ReadRequest:
         path = path.replace("\\", "/")
         return self.folder.find(path) or path
 
+    def place(self, file: Path) -> str:
+        """A file's path relative to the data root, with slashes."""
+        root = self.folder.root
+        return file.name if root == file else file.relative_to(root).as_posix()
+
     def optional(self, role: str) -> Path | None:
         """Path of a file that may be absent, or ``None`` where it is."""
         path = self.files.get(role)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.concepts.evaluate import Agreement, Evaluation, Rate, evaluate, read_jsonl
+from kg_targets.concepts.evaluate import Agreement, Evaluation, Rate, evaluate
+from kg_targets.concepts.gold_files import read_gold
 from kg_targets.concepts.mention import Extractor
 from kg_targets.errors import ManifestError
 from kg_targets.manifest import Manifest, Record
@@ -76,7 +77,7 @@ def label_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Lines of ``label_report`` for a person, one table per label."""
     yield (
         f"{report['dataset']}/{report['split']}: {report['captions']:,} captions of {report['cases']:,} cases; 95 % "
-        f"intervals: percentile bootstrap over cases ({DRAWS:,} draws, seed {report['seed']}), t below 60 cases"
+        f"intervals: percentile bootstrap over cases ({DRAWS:,} draws, seed {report['seed']}), t below 200 cases"
     )
     for label, table in report["labels"].items():
         yield f"  {label}: {table['captions']:,} labelled captions"
@@ -149,7 +150,7 @@ def gold_evaluation(
     Raises:
         ExtractionError: the gold file is missing or malformed, or has no caption of that split.
     """
-    gold = read_jsonl(path, split)
+    gold = read_gold(path, split)
     found = extractor.extract([caption.text for caption in gold])
     cuis = {mention.cui for mentions in found for mention in mentions}
     kinds = {cui: ontology[cui].kind if cui in ontology else "" for cui in cuis}

@@ -12,7 +12,7 @@ from training.folders import json_text
 from training.rendering import cells as markdown_line
 from training.rendering import header
 from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval, nan_to_null
-from training.statistics.paired_tests import Comparison, compare, holm
+from training.statistics.paired_tests import Comparison, Pair, compare_all, holm
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ def measure(
         cases: case of each query, int64 [Q].
     """
     draws, seed = settings.bootstrap, settings.seed
+    pairs = [Pair(score, scores[0]) for score in scores[1:]]
     return Measured(
         subject,
         metric,
         math.nan if baseline is None or not np.isfinite(baseline).any() else float(np.nanmean(baseline)),
         tuple(case_interval(score, cases, draws, seed) for score in scores),
-        (None, *(compare(score, scores[0], cases, draws, settings.flips, seed) for score in scores[1:])),
+        (None, *compare_all(pairs, cases, draws, settings.flips, seed)),
     )
 
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kg_targets.errors import ConfigError, DataError, StoreError
 from kg_targets.store import TargetStore, TeacherStore
+from training.checks import all_within
 from training.statistics.intervals import IntArray
 
 _DESCRIBED = ("scorer", "use_ontology", "max_hops", "extractor")
@@ -37,18 +35,9 @@ class EvaluationSettings:
     """Most similar pairs of different cases to show, ≥ 0."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "seed": (0, 2**32 - 1),
-            "bootstrap": (100, 100_000),
-            "flips": (100, 1_000_000),
-            "batches": (1, 10_000),
-            "neighbors": (1, 10_000),
-            "sampled_pairs": (1, 10_000_000),
-            "shown_pairs": (0, 1000),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"--{name.replace('_', '-')} must be between {low} and {high}")
+        all_within("--", self, seed=(0, 2**32 - 1), bootstrap=(100, 100_000), flips=(100, 1_000_000))
+        all_within("--", self, batches=(1, 10_000), neighbors=(1, 10_000), sampled_pairs=(1, 10_000_000))
+        all_within("--", self, shown_pairs=(0, 1000))
         if not self.batch_sizes or min(self.batch_sizes) < 2:
             raise ConfigError(
                 "--batch-sizes needs numbers of at least 2, separated by commas, such as 128,256"
@@ -85,12 +74,10 @@ class Subjects:
         """Short names of the stores, as tables have them: ``[1]``, ``[2]`` …"""
         return [f"[{number}]" for number in range(1, len(self.stores) + 1)]
 
-    @cached_property
+    @property
     def cases(self) -> IntArray:
         """int64 [N]: case of each image, 0 … cases − 1."""
-        groups = np.asarray(self.reference.group_ids, dtype=object)
-        codes: IntArray = np.unique(groups, return_inverse=True)[1].ravel().astype(np.int64)
-        return codes
+        return self.reference.cases
 
     @property
     def case_count(self) -> int:

@@ -82,7 +82,7 @@ def _head(subjects: Subjects, settings: EvaluationSettings) -> list[str]:
     store = subjects.reference
     lines = [
         f"{store.dataset}/{store.split}: {len(store):,} images, {subjects.case_count:,} cases; seed {settings.seed}",
-        f"[low, high]: 95 % percentile bootstrap over cases, {settings.bootstrap:,} draws, t below 60 cases",
+        f"[low, high]: 95 % percentile bootstrap over cases, {settings.bootstrap:,} draws, t below 200 cases",
     ]
     if len(subjects.stores) > 1:
         lines.append(

@@ -1,7 +1,7 @@
 """Options of a target build; every field is an option of ``kg-targets build`` with the same name."""
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from kg_targets.errors import ConfigError
 from kg_targets.scoring import SCORERS
 from kg_targets.store.schema import TEACHER
 from pipelines.build.executors import available_cores
+from training.checks import all_within
 
 UNCERTAIN = ("keep", "half", "drop")
 
@@ -99,18 +100,8 @@ class BuildConfig:
             if given and self.scorer != TEACHER:
                 reads = f"the {self.scorer} scorer reads captions only"
                 raise ConfigError(f"{option} needs --scorer teacher: {reads}")
-        limits = {
-            "top_k": (1, 1024),
-            "rows_per_shard": (1, 10_000_000),
-            "seed": (0, 2**32 - 1),
-            "workers": (0, 1024),
-            "max_broken": (0, 1_000_000_000),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"--{name.replace('_', '-')} must be between {low} and {high}")
-        if not 0.0 <= self.shrinkage < math.inf:
-            raise ConfigError("--shrinkage must be a number of at least 0")
+        all_within("--", self, top_k=(1, 1024), rows_per_shard=(1, 10_000_000), seed=(0, 2**32 - 1))
+        all_within("--", self, workers=(0, 1024), max_broken=(0, 10**9), shrinkage=(0, sys.float_info.max))
         if self.max_hops is not None and self.max_hops < 1:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"
@@ -118,17 +109,6 @@ class BuildConfig:
         for option, given in about_ancestors.items():
             if given and not self.use_ontology:
                 raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
-
-    @property
-    def relations(self) -> tuple[str, ...]:
-        """Relations that lead from a concept to its ancestors."""
-        return ("is_a", "part_of") if self.part_of else ("is_a",)
-
-    @property
-    def licence_set(self) -> frozenset[str] | None:
-        """The licences whose rows are kept, ``None`` for all."""
-        names = frozenset(name.strip() for name in self.licences.split(",") if name.strip())
-        return names or None
 
     @property
     def worker_count(self) -> int:

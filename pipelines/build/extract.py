@@ -13,6 +13,7 @@ import yaml
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
 from kg_targets.concepts.annotate import named_extractor
+from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
@@ -127,6 +128,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     """Write the mentions and the staged rows of one shard."""
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
+    found = [_placed(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
     schema.write_parquet(
@@ -152,6 +154,20 @@ def extract_shard(shard: ShardInput) -> ShardResult:
 def staged_file(index: int) -> str:
     """Name of a shard's records between the two stages; removed before the store is shown."""
     return f"staged-{index:05d}{schema.SUFFIX}"
+
+
+def _placed(mentions: list[Mention], record: Record) -> list[Mention]:
+    """The mentions, shipped CUIs at the places in the caption that the data set gives for them."""
+    places = {cui: place for cui, place in zip(record.cuis, record.places, strict=False) if place[0] >= 0}
+    if not places:
+        return mentions
+    moved = []
+    for mention in mentions:
+        if not mention.located and mention.cui in places:
+            start, end = places[mention.cui]
+            mention = mention._replace(start=start, end=end, text=record.caption[start:end])
+        moved.append(mention)
+    return sorted(moved, key=reading_order)
 
 
 def _asserted(mentions: list[Mention], unknown: Counter[str]) -> tuple[list[str], set[str]]:
@@ -189,6 +205,22 @@ def row_table(records: list[Record]) -> pa.Table:
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
+def check_extractor(name: str, options: str = "") -> None:
+    """Refuse what can be told to be missing without an ontology, before one is read.
+
+    Raises:
+        ConfigError: no extractor has that name, or an option is not ``key=value``.
+        ExtractionError: a package, a model or a file that it needs is not there.
+    """
+    if name not in EXTRACTORS:
+        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    chosen = parse_options(options)
+    if name == "scispacy":
+        from kg_targets.concepts.scispacy import check_installed
+
+        check_installed(**chosen)
+
+
 def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extractor:
     """The extractor of that name as builds use it.
 
@@ -200,8 +232,7 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
         ConfigError: no extractor has that name, or it has no such option.
         ExtractionError: it needs something that is not there.
     """
-    if name not in EXTRACTORS:
-        raise ConfigError(f"--extractor {name} is not one of {', '.join(sorted(EXTRACTORS))}")
+    check_extractor(name, options)
     chosen = parse_options(options)
     if "stop_list" in chosen:
         chosen["stop_list"] = StopList.shipped() | StopList.read(str(chosen["stop_list"]))

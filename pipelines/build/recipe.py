@@ -42,7 +42,8 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     if config.scorer != TEACHER:
         fit_split = _fit_split(config.fit_split, manifest, root, names, say)
         names = [fit_split, *(name for name in names if name != fit_split)]
-    splits = [Split(manifest, name, root, config.licence_set, excluded) for name in names]
+    licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
+    splits = [Split(manifest, name, root, licences or None, excluded) for name in names]
     if config.scorer == TEACHER:
         from pipelines.build.teacher import teacher_stores  # which loads torch
 
@@ -64,6 +65,7 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
 
 def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
     """The store of each split, by a scorer of the concepts; statistics are fitted on the first."""
+    extract.check_extractor(config.extractor, config.extractor_options)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
     for line in ontology.report.lines():
@@ -101,9 +103,10 @@ def _build_store(
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
+            relations = ("is_a", "part_of") if config.part_of else ("is_a",)
             uncertain = [cuis for shard in shards for cuis in shard.uncertain]
             halved = uncertain if config.uncertain == "half" else None
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             data = ScoringInput(

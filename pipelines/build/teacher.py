@@ -155,8 +155,7 @@ class _TeacherBuild:
                     shown.update(len(chosen))
                 vectors = pq.read_table(writer.folder / name).column("factor").combine_chunks().flatten()
                 parts.append(vectors.to_numpy(zero_copy_only=False).reshape(len(chosen), self.teacher.dim))
-        found: NDArray[np.float32] = np.concatenate(parts)[of_row]
-        return found
+        return np.asarray(np.concatenate(parts)[of_row])
 
     def _images(self, writer: StoreWriter, texts: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Write the shards; whether each row's image could be read, bool ``[N]``."""

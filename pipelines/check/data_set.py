@@ -37,6 +37,7 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
     present = manifest.present_splits(root)
     splits: dict[str, dict[str, Any]] = {}
     rows: dict[str, RowCounts] = {}
+    asked: dict[str, frozenset[str]] = {}
     for split in dict.fromkeys([*manifest.splits, *present]):
         part = splits[split] = {"present": split in present, "remarks": []}
         if split not in present:
@@ -48,12 +49,13 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
             if "captions" in manifest.holds:
                 part |= _captions(manifest, split, root, rows, part["remarks"])
             if "questions" in manifest.holds:
-                part |= _questions(manifest, split, root, part["remarks"])
+                part |= _questions(manifest, split, root, asked, part["remarks"])
         except (ManifestError, DataError) as error:
             part["error"] = str(error)
     return {
         "dataset": manifest.name, "title": manifest.title, "licence": manifest.licence, "citation": manifest.citation,
-        "data_root": str(root), "how_to_get": manifest.how_to_get, "splits": splits, "shared": _shared(rows),
+        "data_root": str(root), "how_to_get": manifest.how_to_get, "splits": splits,
+        "shared": _shared(rows) or _shared_by_questions(asked),
     }  # fmt: skip
 
 
@@ -101,6 +103,9 @@ def refuse_unusable(found: Mapping[str, Any]) -> None:
         DataError: none can.
     """
     if all("error" in part for part in found["splits"].values()):
+        broken = [f"{split}: {part['error']}" for split, part in found["splits"].items() if part["present"]]
+        if broken:
+            raise DataError(broken[0])
         raise DataError(
             f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
         )
@@ -117,7 +122,7 @@ def _captions(
         images.add(record.image_path)
     rows[split] = counts
     found = images.found(lambda: ((one.image_id, one.image_path) for one in manifest.records(split, root)))
-    remarks += [*images.remarks(), *counts.remarks(), *report.lines()]
+    remarks += [*images.remarks(), *counts.remarks("group_id" in report.used), *report.lines()]
     for role, named in spec.files_of("captions").items():
         if not present_files(root, named):
             remarks.append(f"optional file {role} is not present ({' or '.join(alternatives(named))})")
@@ -140,10 +145,13 @@ def _captions(
     }
 
 
-def _questions(manifest: Manifest, split: str, root: Path, remarks: list[str]) -> dict[str, Any]:
+def _questions(
+    manifest: Manifest, split: str, root: Path, asked: dict[str, frozenset[str]], remarks: list[str]
+) -> dict[str, Any]:
     report = ReadReport()
     questions = manifest.questions(split, root, report)
     images, named = ImageCounts(root), {one.image_id: one.image_path for one in questions}
+    asked[split] = frozenset(named)
     for path in named.values():
         images.add(path)
     found = images.found(named.items)
@@ -172,6 +180,19 @@ def _shared(rows: Mapping[str, RowCounts]) -> list[dict[str, Any]]:
             f"the other; leave the cases out of one of them (kg-targets build --exclude FILE, a group_id a line){folds}"
         )
         found.append({"splits": [one, other], "cases": cases, "images": images, "remark": remark})
+    return found
+
+
+def _shared_by_questions(asked: Mapping[str, frozenset[str]]) -> list[dict[str, Any]]:
+    """Pairs of splits that ask about the same images."""
+    found = []
+    for (one, first), (other, second) in combinations(asked.items(), 2):
+        if images := len(first & second):
+            remark = (
+                f"{one} and {other} ask about {images:,} of the same images: scores on {other} are about images that "
+                "training has seen; protocol image_disjoint keeps them apart (docs/vqa_data.md)"
+            )
+            found.append({"splits": [one, other], "images": images, "remark": remark})
     return found
 
 

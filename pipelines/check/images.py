@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kg_targets.errors import DataError
-from kg_targets.manifest.images import ImageFolder, endings_text, without_ending
+from kg_targets.manifest.images import ImageFolder, endings_text, shown_ending, without_ending
 from training.data.sources import ImageListing, open_source
 
 SEARCHED = 200_000
@@ -34,7 +34,7 @@ class ImageCounts:
         self._rows += 1
         found = self._folder.find(path) if path else None
         if found is not None:
-            self._endings[os.path.splitext(found)[1] or "no ending"] += 1
+            self._endings[shown_ending(found)] += 1
         elif path and len(self._missing) < KEPT:
             self._missing.append(path)
 

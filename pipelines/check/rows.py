@@ -14,8 +14,8 @@ MOST_VALUES = 8
 """Values of a label that are shown."""
 MOST_DISTINCT = 10_000
 """Values of a label that are counted; what has more is no label to evaluate with."""
-CONTEXT = 77
-"""Tokens that the text tower of open_clip's usual models reads, the two at either end included."""
+MODEL = "ViT-B-16"
+"""A model with the tokenizer and the 77 tokens that most models of open_clip have."""
 SAMPLED = 20_000
 """Captions whose tokens are counted."""
 
@@ -29,6 +29,7 @@ class RowCounts:
         self._cases, self._images, self._captions, self._paths = (array("q") for _ in range(4))
         self._labels: dict[str, Counter[str]] = {}
         self._sample: list[str] = []
+        self._truncated: int | None = None
 
     def add(self, record: Record) -> None:
         """Count a row."""
@@ -82,17 +83,25 @@ class RowCounts:
         """Captions that are longer than a text tower reads; nothing without open_clip."""
         if find_spec("open_clip") is None or not self._sample:
             return {}
-        if not hasattr(self, "_truncated"):
-            from open_clip.tokenizer import SimpleTokenizer
+        if self._truncated is None:
+            from open_clip import get_tokenizer
 
-            encode = SimpleTokenizer().encode
-            self._truncated = sum(len(encode(caption)) + 2 > CONTEXT for caption in self._sample)
+            from training.data.captions import clip_lengths
+
+            lengths, context = clip_lengths(get_tokenizer(MODEL))
+            self._truncated = int((lengths(self._sample) > context).sum())
         return {"truncated_captions": self._truncated, "captions_tokenized": len(self._sample)}
 
-    def remarks(self) -> list[str]:
-        """Lines for a person: what was noticed and what to do about it."""
+    def remarks(self, cases_given: bool = False) -> list[str]:
+        """Lines for a person: what was noticed and what to do about it.
+
+        Args:
+            cases_given: a column names the case.
+        """
         lines, repeated, files = [], self.repeated_captions, _repeated(self._paths)
-        if self.rows > 1 and self.cases == self.rows:
+        if not self.rows:
+            return ["no row can be used: nothing can be built from it"]
+        if self.rows > 1 and self.cases == self.rows and not cases_given:
             lines.append(
                 "every image is a case of its own: where several are of one patient or article, give group_id, or they "
                 "are negatives of each other and get into several splits and folds"
@@ -119,8 +128,8 @@ class RowCounts:
             of = tokens["captions_tokenized"]
             lines.append(
                 f"{tokens['truncated_captions']:,} of {'the first ' if of < self.rows else ''}{of:,} captions "
-                f"({tokens['truncated_captions'] / of:.1%}) exceed the {CONTEXT} tokens that a text tower reads; "
-                "only the targets know the rest of such a caption"
+                f"({tokens['truncated_captions'] / of:.1%}) exceed the 77 tokens that a text tower reads; "
+                "only the targets know the rest (data.long_captions has other ways)"
             )
         return lines
 

@@ -128,8 +128,7 @@ class Canvas:
         field = gaussian_filter(
             self.rng.standard_normal((SIZE, SIZE), dtype=np.float32), sigma, mode="wrap", truncate=3.0
         )
-        smooth: Array = (field / field.std()).astype(np.float32)
-        return smooth
+        return np.asarray(field / field.std(), dtype=np.float32)
 
 
 def film() -> tuple[Array, Array]:

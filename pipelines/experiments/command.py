@@ -13,8 +13,8 @@ from pipelines.build.executors import available_cores
 from pipelines.experiments.grid import GRIDS, Grid, known, shown
 from pipelines.experiments.runner import Runner, StoppedError, claimed
 from pipelines.experiments.tasks import STAGES, plan_of, read_grid
-from training.checks import within
-from training.command import Work
+from training.checks import all_within
+from training.command import Work, write_line
 from training.engine.process import StopRequest
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run_grid(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except StoppedError as error:
-        _say(str(error))
+        write_line(str(error))
         return 128 + error.number
 
 
@@ -77,18 +77,20 @@ def _run(options: argparse.Namespace) -> int:
     stages = [*plan.stages, REPORT]
     if options.stage is not None:
         stages = [known("--stage", "stage of this grid", options.stage, stages)]
-    plan.check(dry=options.dry_run, say=_say)
+    plan.check(dry=options.dry_run, say=write_line)
     if options.dry_run:
         _print_stages(options, plan, stages)
         return 0
-    with claimed(out, grid.name, _say) as lock:
+    with claimed(out, grid.name, write_line) as lock:
         failed = _run_stages(plan, [stage for stage in stages if stage != REPORT], lock, options.replace)
         if failed:
-            _say(f"{failed} job(s) failed or were left out: mend what they say, the same command continues")
+            write_line(
+                f"{failed} job(s) failed or were left out: mend what they say, the same command continues"
+            )
             return 2
         if REPORT in stages:
             for path in plan.report(docs):
-                _say(f"wrote {shown(path)}")
+                write_line(f"wrote {shown(path)}")
     return 0
 
 
@@ -143,9 +145,7 @@ def _print_stages(options: argparse.Namespace, plan: "Plan", stages: Sequence[st
 
 def _settled(options: argparse.Namespace, grid: Grid) -> tuple[int, tuple[str, ...]]:
     """Jobs at a time (``--jobs``, or what the machine's cores allow) and the rows of ``--only``, none for all."""
-    within("--threads", options.threads, 1, 1024)
-    if options.jobs is not None:
-        within("--jobs", options.jobs, 1, 1024)
+    all_within("--", options, threads=(1, 1024), jobs=(1, 1024))
     only = () if options.only is None else tuple(name.strip() for name in options.only.split(","))
     for name in only:
         known("--only", "row", name, grid.rows)
@@ -171,7 +171,3 @@ def _docs(options: argparse.Namespace, grid: Grid) -> Path | None:
             f"--docs is for the grids of pipelines/grids, {grid.path} is none of them: give it a FILE, or drop it"
         )
     return DOCS / f"{grid.name}.md"
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

@@ -232,14 +232,9 @@ def _noted(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def python() -> str:
-    """This interpreter, as a command."""
-    return shown(Path(sys.executable))
-
-
 def train() -> tuple[str, ...]:
     """``training/run.py`` by this interpreter."""
-    return python(), shown(Path(training.__file__).parent / "run.py")
+    return shown(Path(sys.executable)), shown(Path(training.__file__).parent / "run.py")
 
 
 def kg_targets_command() -> str:

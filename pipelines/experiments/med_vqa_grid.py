@@ -242,6 +242,10 @@ class MedVQAGrid(Grid):
     baseline: Text | None = None
     """Row that every other row is tested against; ``None``: none."""
     plot: Plot | None = None
+    beside: Annotated[Mapping[str, str], declared.texts("expected grids and their data sets")] = Field(
+        default_factory=dict, exclude=True
+    )
+    """Grids of the same rows on other data sets, to these: their reports are put together with this one's."""
 
     @property
     def pooled(self) -> bool:

@@ -20,14 +20,16 @@ from training.engine.checkpoint import METRICS
 from training.folders import whole_file, write_text
 from training.rendering import render
 from training.statistics.intervals import Interval
-from training.statistics.paired_tests import flips_for, holm
+from training.statistics.paired_tests import Difference, flips_for, holm
 from training.vqa import comparison
 from training.vqa.compare import as_json, as_markdown
 from training.vqa.predictions import MAJORITY, read_predictions
-from training.vqa.scores import HEADLINES, OVERALL, Accuracy, Difference, differences
+from training.vqa.scores import HEADLINES, OVERALL, Accuracy, differences
 
 REPORT, PART = "report", "part"
 """Names of the files, and of those of some rows only."""
+MEAN = "mean"
+"""The paper's column of means over its data sets."""
 COLOURS = ("#1f5fbf", "#c8352b", "#2a9d4a", "#8e44ad")
 _APART = 0.12  # units of the plot's axis, between lines that would hide each other
 DRAWS, SEED = 2000, 0
@@ -66,6 +68,16 @@ class Against:
     difference: Difference
     corrected: float
     """p after Holm over all of them."""
+
+
+@dataclass(frozen=True)
+class OverAll:
+    """The rows over several data sets, under the grid's first protocol."""
+
+    protocol: str
+    datasets: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[float | None], float | None]]
+    """Title, accuracy on each data set, and the paper's mean; shares of 1, None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,8 @@ def write_report(finished: Finished, docs: Path | None = None, *, part: bool = F
         "baseline": grid.baseline,
         "titles": {row.name: row.title for row in finished.selected},
         "paper": {row.name: figures[row.paper] for row in finished.selected if row.paper is not None},
+        "dataset": grid.dataset,
+        "accuracy": {_protocol(table): _means(table, finished.rows) for table in tables},
         "not_run": {row: {"needs": path, "how": how} for row, (path, how) in finished.absent.items()},
         "points": {row.name: row.point.x for row in finished.rows if row.point is not None},
         "comparison": as_json(tables),
@@ -149,6 +163,40 @@ def _against(finished: Finished, tables: Sequence[comparison.Table]) -> list[Aga
     return [Against(*one, p) for one, p in zip(found, corrected, strict=True)]
 
 
+def _means(table: comparison.Table, rows: Sequence[Row]) -> dict[str, float]:
+    """Row to its overall accuracy, where it was run."""
+    found = {row.name: _accuracy(table, row) for row in rows}
+    return {name: one.interval.mean for name, one in found.items() if one is not None}
+
+
+def _over_all(finished: Finished, tables: Sequence[comparison.Table]) -> OverAll | None:
+    """This grid's rows and those of the grids ``beside`` it; None where it names none."""
+    grid, protocol = finished.grid, _protocol(tables[0])
+    if not grid.beside:
+        return None
+    found = {grid.dataset: _means(tables[0], finished.rows)}
+    for name, dataset in grid.beside.items():
+        found[dataset] = _reported(finished.workspace.out.parent / name / f"{REPORT}.json", protocol)
+    figures = paper("med_vqa").rows
+    rows = [
+        (
+            row.title,
+            [means.get(row.name) for means in found.values()],
+            figures.get(row.paper or "", {}).get(MEAN),
+        )
+        for row in finished.selected
+    ]
+    return OverAll(protocol, list(found), rows)
+
+
+def _reported(path: Path, protocol: str) -> dict[str, float]:
+    """Accuracies in the report of another grid; none where it was not made."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["accuracy"][protocol])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def _training_runs(runs: Sequence[Path], *stages: Sequence[Path]) -> dict[str, Any]:
     """Parameters and number of fine-tuned models, and median seconds of a fine-tuning run and of each stage before it.
 
@@ -158,13 +206,9 @@ def _training_runs(runs: Sequence[Path], *stages: Sequence[Path]) -> dict[str, A
         parameters = int(json.loads((runs[0] / METRICS).read_text(encoding="utf-8"))["parameters"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         parameters = None
-    seconds, *before = map(_median_seconds, (runs, *stages))
+    timed = [[one["seconds"] for one in map(timing, part) if one is not None] for part in (runs, *stages)]
+    seconds, *before = [median(found) if found else None for found in timed]
     return {"parameters": parameters, "runs": len(runs), "seconds": seconds, "pretraining": before}
-
-
-def _median_seconds(runs: Sequence[Path]) -> float | None:
-    seconds = [timed["seconds"] for timed in map(timing, runs) if timed is not None]
-    return median(seconds) if seconds else None
 
 
 def _model(table: comparison.Table, row: Row) -> comparison.Row | None:
@@ -206,7 +250,7 @@ def _page(finished: Finished, tables: Sequence[comparison.Table], file: Path, **
         protocols=[(table, _protocol(table)) for table in tables], times=list(map(timing, folders)),
         versions={name: version(name) for name in ("torch", "transformers", "open_clip_torch")},
         points=sorted({row.point.x for row in finished.rows if row.point is not None}),
-        lines=lambda table: _lines(table, finished.rows), accuracy=_accuracy,
+        lines=lambda table: _lines(table, finished.rows), accuracy=_accuracy, over_all=_over_all(finished, tables),
     )  # fmt: skip
 
 

@@ -16,11 +16,6 @@ class Contrast:
     row: str
     baseline: str
 
-    @property
-    def pair(self) -> frozenset[str]:
-        """The two, whichever is the baseline."""
-        return frozenset((self.row, self.baseline))
-
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -32,7 +27,7 @@ class Hypothesis:
     @property
     def question(self) -> tuple[frozenset[str], str]:
         """Key of the question; the test gives the same p value whichever row is the baseline."""
-        return self.contrast.pair, self.measure
+        return frozenset((self.contrast.row, self.contrast.baseline)), self.measure
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ def write_report(
         DataError: sheets are missing, damaged or do not belong together.
         CheckpointError: a file cannot be written.
     """
-    design = design_of(grid)
+    primary = Hypothesis(Contrast(grid.primary.row, grid.primary.baseline), grid.primary.measure)
+    draws, seed = grid.evaluation.draws, grid.evaluation.seed
+    design = Design(grid.tables, primary, grid.secondary, grid.against, draws, seed)
     unknown = [row for row in only or () if row not in design.rows]
     if unknown:
         raise ConfigError(f'--only: row "{unknown[0]}" is in no table: tables hold {", ".join(design.rows)}')
@@ -80,15 +82,6 @@ def write_report(
     for path, text in files.items():
         write_text(path, text)
     return list(files)
-
-
-def design_of(grid: RetrievalGrid) -> Design:
-    """Comparisons and tests of a grid."""
-    primary = grid.primary
-    return Design(
-        grid.tables, Hypothesis(Contrast(primary.row, primary.baseline), primary.measure), grid.secondary,
-        grid.against, grid.evaluation.draws, grid.evaluation.seed,
-    )  # fmt: skip
 
 
 def _read(
@@ -262,13 +255,9 @@ def _as_json(
         "primary": {**asdict(design.primary.contrast), "measure": design.primary.measure},
         "tested measures": design.measures,
         "family": [{**asdict(one.contrast), "measure": one.measure} for one in family],
-        "flips": results.flips,
+        **{name: getattr(results, name) for name in ("flips", "sections", "images", "cases", "seeds")},
         "draws": design.draws,
-        "sections": results.sections,
-        "images": results.images,
-        "cases": results.cases,
         "fold images": results.folds,
-        "seeds": results.seeds,
         "chance": asdict(results.chance),
         "results": {
             row: {

@@ -1,13 +1,11 @@
 """Runs the commands of a stage, some at a time: logs, progress, failures that stop nobody else, and an orderly end."""
 
-import ctypes
 import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from kg_targets.errors import ConfigError, KGTargetsError
-from training.engine.process import StopRequest
+from training.engine.process import StopRequest, die_with_parent
 from training.folders import check_writable, writing
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ MARKER = "grid.json"
 """In OUT: which grid is worked on there; locked while somebody does."""
 _POLL = 0.1  # seconds
 _OTHERS = 60.0  # seconds that jobs of a killed command get to save their state
-_PR_SET_PDEATHSIG = 1
 _OF_ONE_JOB = (KGTargetsError, OSError, ValueError)
 """Errors of a job outside its process, such as damaged files: it fails, its neighbours go on."""
 
@@ -199,7 +196,7 @@ class Runner:
                         env={**os.environ, **job.environment},
                         pass_fds=(self.lock,),
                         start_new_session=True,  # a terminal's Ctrl-C is passed on once, by this process
-                        preexec_fn=_die_with_parent,
+                        preexec_fn=die_with_parent,
                     )
         except _OF_ONE_JOB as error:
             self._say(f"{stage}: {job.name} failed: {_line(error)}")
@@ -267,12 +264,3 @@ def _last_error(log: Path) -> str:
     ]
     errors = [line for line in lines if line.startswith("error:")]
     return (errors or lines or ["it said nothing"])[-1]
-
-
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    """In a job, before its program starts: a SIGTERM when the runner ends in whatever way, on Linux."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)

@@ -24,23 +24,19 @@ from training.statistics.seed_variance import paired_test
 
 Sheets = Mapping[str, Mapping[int, Mapping[str, ScoreSheet]]]
 """Row to training seed to fold to sheet."""
-Question = tuple[frozenset[str], str]
-"""See ``Hypothesis.question``."""
 
 
 @dataclass(frozen=True)
 class _Pooled:
     """All rows on the same queries in the same order."""
 
-    image_ids: list[str]
-    case_names: list[str]
+    chance: ScoreSheet
     cases: IntArray
     fold_names: list[str]
     folds: IntArray
     """Fold of each query, a place in ``fold_names``."""
     seeds: Mapping[str, Mapping[int, Measures]]
     means: Mapping[str, Measures]
-    chance: Measures
 
 
 def analyse(
@@ -69,13 +65,13 @@ def analyse(
     flips = flips_for(len(family))
     shown = [one for one in design.contrasts if one.row in sheets and one.baseline in sheets]
     hypotheses = (design.primary, *family) if tested else ()
-    by_chance, *by_row = _intervals([pooled.chance, *pooled.means.values()], pooled.cases, design)
+    by_chance, *by_row = _intervals([pooled.chance.measures, *pooled.means.values()], pooled.cases, design)
     sections: dict[str, list[str]] = {}
-    for name, scored in pooled.chance.items():
+    for name, scored in pooled.chance.measures.items():
         sections.setdefault(scored.section, []).append(name)
     return Results(
         sections=sections,
-        images=len(pooled.image_ids),
+        images=len(pooled.chance.image_ids),
         cases=len(np.unique(pooled.cases)),
         folds={name: int((pooled.folds == code).sum()) for code, name in enumerate(pooled.fold_names)},
         seeds=tuple(next(iter(sheets.values()))),
@@ -120,14 +116,12 @@ def _pool(sheets: Sheets, chance: Mapping[str, ScoreSheet]) -> _Pooled:
             seeds.setdefault(row, {})[seed] = one.measures
     sizes = [len(chance[fold].image_ids) for fold in folds]
     return _Pooled(
-        reference.image_ids,
-        reference.cases,
+        reference,
         case_codes(reference.cases),
         folds,
         np.repeat(np.arange(len(folds)), sizes),
         seeds,
         {row: mean_over_seeds(list(by_seed.values())) for row, by_seed in seeds.items()},
-        reference.measures,
     )
 
 
@@ -158,9 +152,9 @@ def _check(design: Design, sheets: Sheets, pooled: _Pooled) -> None:
     if missing:
         raise ConfigError(f'row "{missing[0]}" is in no table: tables hold {", ".join(design.rows)}')
     for measure in design.measures:
-        if measure not in pooled.chance:
+        if measure not in pooled.chance.measures:
             raise ConfigError(
-                f'"{measure}" was not measured; primary and secondary can be: {", ".join(pooled.chance)}'
+                f'"{measure}" was not measured; primary and secondary can be: {", ".join(pooled.chance.measures)}'
             )
 
 
@@ -185,11 +179,11 @@ def _differences(
     found = {
         contrast: {
             measure: _difference(pooled, Hypothesis(contrast, measure), everything, design)
-            for measure in pooled.chance
+            for measure in pooled.chance.measures
         }
         for contrast in contrasts
     }
-    tests: dict[Question, dict[str, Any]] = {
+    tests: dict[tuple[frozenset[str], str], dict[str, Any]] = {
         one.question: {"p": found[one.contrast][one.measure].p, "p_models": p_models}
         for one, p_models in zip(
             hypotheses, _given_models(pooled, hypotheses, everything, design, flips), strict=True
@@ -244,7 +238,7 @@ def _pair(pooled: _Pooled, hypothesis: Hypothesis, kept: IntArray) -> Pair:
 
 
 def _subset(name: str, cases: frozenset[str], pooled: _Pooled, design: Design, flips: int) -> Subset:
-    kept = np.flatnonzero([case in cases for case in pooled.case_names])
+    kept = np.flatnonzero([case in cases for case in pooled.chance.cases])
     if not len(kept):
         raise DataError(
             f'subset "{name}": none of its {len(cases):,} cases is among those scored: check the grid'

@@ -1,7 +1,7 @@
 """The tasks of grids: NB-CLIP, scored by retrieval, or Med-VQA. A grid's keys decide which one it is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kg_targets.errors import ConfigError, KGTargetsError
 from kg_targets.manifest.model import unknown_name
@@ -40,12 +40,35 @@ def read_grid(name_or_path: str, data_root: Path | None = None) -> Grid:
         if not names:
             raise ConfigError(f"{unknown_name('grid', name_or_path, shipped)}; a path must end in .yaml")
         path = GRIDS / f"{names[0]}.yaml"
-    content = load(path)
+    content = _with_parents(path)
     kind = max(KINDS, key=lambda kind: len(content.keys() & kind.keys().keys()))
     try:
         return parse(kind, content).resolved(path, data_root)
     except KGTargetsError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _with_parents(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's content over that of the grid beside it which it ``extends``; groups are merged, lists replaced.
+
+    Raises:
+        ConfigError: a file cannot be read, or extends itself.
+    """
+    if path in children:
+        raise ConfigError(f"{path}: extends: it extends itself")
+    content = load(path)
+    if (parent := content.pop("extends", None)) is None:
+        return content
+    return _over(_with_parents(path.with_name(f"{parent}.yaml"), (*children, path)), content)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _over(below[key], one) for key, one in above.items() if _groups(below.get(key), one)}
+    return {**below, **above, **both}
+
+
+def _groups(*content: Any) -> bool:
+    return all(isinstance(one, dict) for one in content)
 
 
 def plan_of(grid: Grid, out: Path, jobs: int, threads: int, only: tuple[str, ...] = ()) -> "Plan":

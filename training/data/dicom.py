@@ -110,9 +110,9 @@ def _bits_to_8(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 def _windowed(values: NDArray[np.float64], image: Any) -> NDArray[np.uint8]:
     from pydicom.pixels.processing import apply_voi
 
-    window = _first_window(image)
-    if window is not None:
-        centre, width, function = window
+    centre, width = _first(image.get("WindowCenter")), _first(image.get("WindowWidth"))
+    if centre is not None and width is not None and np.isfinite([centre, width]).all() and width > 0:
+        function = str(image.get("VOILUTFunction") or "LINEAR")
         if function == "SIGMOID":  # PS3.3 C.11.2.1.3.1
             exponent = np.clip(-4.0 * (values - centre) / width, -700.0, 700.0)
             return to_grey(1.0 / (1.0 + np.exp(exponent)), 0.0, 1.0)
@@ -127,14 +127,6 @@ def _windowed(values: NDArray[np.float64], image: Any) -> NDArray[np.uint8]:
             apply_voi(np.nan_to_num(values).astype(np.int64), image).astype(np.float64), 0.0, 2.0**bits - 1
         )
     return to_grey(values, *percentile_window(values))
-
-
-def _first_window(image: Any) -> tuple[float, float, str] | None:
-    """Centre, width and function of the first window, if it is one."""
-    centre, width = _first(image.get("WindowCenter")), _first(image.get("WindowWidth"))
-    if centre is None or width is None or not np.isfinite([centre, width]).all() or width <= 0:
-        return None
-    return centre, width, str(image.get("VOILUTFunction") or "LINEAR")
 
 
 def _first(value: Any) -> float | None:

@@ -31,8 +31,7 @@ def to_grey(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.
     if not high > low:
         return np.zeros(values.shape, dtype=np.uint8)
     scaled = np.nan_to_num((values - low) * (255.0 / (high - low)), nan=0.0, posinf=255.0, neginf=0.0)
-    grey: NDArray[np.uint8] = np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
-    return grey
+    return np.asarray(np.rint(np.clip(scaled, 0.0, 255.0)), dtype=np.uint8)
 
 
 def check_pixels(width: int, height: int) -> None:

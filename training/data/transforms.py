@@ -47,8 +47,7 @@ class PixelTransform:
             resized: Image.Image = self._geometry(image)
             return np.asarray(resized if resized.mode == "RGB" else resized.convert("RGB")).transpose(2, 0, 1)
         undone = (self._preprocess(image) * self._std + self._mean) * 255.0
-        pixels: NDArray[np.uint8] = undone.round().clamp(0, 255).numpy().astype(np.uint8)
-        return pixels
+        return undone.round().clamp(0, 255).numpy().astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from training.checks import given, one_of, within
+from training.checks import all_within, given, one_of, within
 from training.errors import ConfigError
 
 RESUME = ("auto", "never", "must")
@@ -32,16 +32,9 @@ class OptimConfig:
     """Largest global gradient norm, > 0; null does not clip."""
 
     def __post_init__(self) -> None:
-        within("optim.epochs", self.epochs, 1, None)
-        if self.max_steps is not None:
-            within("optim.max_steps", self.max_steps, 1, None)
-        within("optim.lr", self.lr, 1e-12, 100)
-        within("optim.warmup", self.warmup, 0, 0.999)
-        within("optim.weight_decay", self.weight_decay, 0, None)
-        within("optim.beta1", self.beta1, 0, 0.999999)
-        within("optim.beta2", self.beta2, 0, 0.999999)
-        if self.clip_norm is not None:
-            within("optim.clip_norm", self.clip_norm, 1e-12, None)
+        all_within("optim.", self, epochs=(1, None), max_steps=(1, None), lr=(1e-12, 100), warmup=(0, 0.999))
+        all_within("optim.", self, weight_decay=(0, None), beta1=(0, 0.999999), beta2=(0, 0.999999))
+        all_within("optim.", self, clip_norm=(1e-12, None))
 
 
 @dataclass(frozen=True)
@@ -73,8 +66,7 @@ class SaveConfig:
     """Least time between states saved at the ends of epochs, minutes, >= 0: short epochs would do little else."""
 
     def __post_init__(self) -> None:
-        within("save.every", self.every, 0, None)
-        within("save.minutes", self.minutes, 0, None)
+        all_within("save.", self, every=(0, None), minutes=(0, None))
 
 
 @dataclass(frozen=True)
@@ -100,8 +92,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.task != type(self).task:  # the default is the task that the class describes
             raise ConfigError(f'task: these are the fields of {type(self).task}, not of "{self.task}"')
-        within("seed", self.seed, 0, 2**31 - 1)
-        within("threads", self.threads, 0, MAX_THREADS)
+        all_within("", self, seed=(0, 2**31 - 1), threads=(0, MAX_THREADS))
         one_of("resume", self.resume, RESUME)
         if self.overwrite and self.resume == "must":
             raise ConfigError("overwrite true and resume must contradict each other: drop one")

@@ -62,6 +62,8 @@ class Task(ABC, Generic[B]):
     """Name of the measure that chooses the epoch to keep; None keeps the last."""
     measured_on: str = "dev"
     """The part of the data that it is measured on."""
+    scored: str = ""
+    """How far a measurement is, for people; empty where it does not tell."""
     validate_every: int = 1
     """Epochs between two measurements; after the last epoch there is one in any case."""
     loader: Loading | None = None
@@ -274,7 +276,9 @@ class Loop(Generic[B]):
         if self.task.measure is not None:
             if not (last or progress.epoch % self.task.validate_every == 0):
                 return
-            score = self.task.score()
+            what = f"{self.task.measure} on {self.task.measured_on}, epoch {progress.epoch}"
+            with tracker.measuring(what, lambda: self.task.scored):
+                score = self.task.score()
             tracker.epoch(progress.epoch, progress.step, {self.task.measure: score})
         if score is None or score > (-math.inf if progress.best is None else progress.best):
             progress.best = score

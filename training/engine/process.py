@@ -14,11 +14,20 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn
 
 _LAUNCHERS = (b"accelerate", b"torchrun", b"torch.distributed")
 _PR_SET_PDEATHSIG = 1
+
+
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Get a SIGTERM when the parent process ends in whatever way, on Linux."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def follow_launcher() -> None:
@@ -27,7 +36,7 @@ def follow_launcher() -> None:
     Only under a launcher: a process that its shell started in the background must outlive the shell.
     """
     if _launcher():
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        die_with_parent()
 
 
 def end_process(code: int) -> NoReturn:
@@ -110,9 +119,7 @@ class StopRequest:
                     self._former[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former.clear()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from kg_targets.store.digest import json_sha256
-from training.arguments import read_config, to_yaml
+from training.arguments import flat, read_config, to_yaml
 from training.engine.config import MAX_THREADS, RunConfig
 from training.errors import KGTargetsError
 
@@ -104,13 +104,6 @@ def other_settings(path: Path, config: RunConfig) -> list[Difference]:
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names of the fields that decide a run's result, to their values."""
-    found: dict[str, Any] = {}
-    for name, value in content.items():
-        if name in NOT_THE_RESULT:
-            continue
-        if isinstance(value, dict):
-            left_out = NOT_THE_DATA if name == "data" else ()
-            found |= {f"{name}.{key}": one for key, one in value.items() if key not in left_out}
-        else:
-            found[name] = value
-    return found
+    found = flat({name: value for name, value in content.items() if name not in NOT_THE_RESULT})
+    left_out = {f"data.{name}" for name in NOT_THE_DATA}
+    return {name: value for name, value in found.items() if name not in left_out}

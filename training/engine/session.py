@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from training.clip.config import check_precision
 from training.engine import checkpoint
 from training.engine.config import RunConfig
 from training.engine.loop import Loop, Task
@@ -70,6 +71,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         log_with=config.log.tracker_names or None,
         project_dir=config.output,
     )
+    check_precision(prepared.precision, accelerator.device.type)
     torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
     task = prepared.build(accelerator)
     loop: Loop[Any] = Loop(config, accelerator, task, key)

@@ -2,12 +2,12 @@
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -32,6 +32,10 @@ _SHOWN = (
     ("token_accuracy", "tokens right", ".2f"),
 )
 """Measurements that a line for people shows: name, text, format."""
+
+
+_PATIENCE = 10.0
+"""Seconds of a measurement after which a line says how far it is, and again after as many."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -112,9 +116,7 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._bar.close()
         if self._log is None:
             return
@@ -144,6 +146,29 @@ class Tracker:
             yield
         finally:
             self._last_time += time.monotonic() - began
+
+    @contextmanager
+    def measuring(self, what: str, so_far: Callable[[], str]) -> Iterator[None]:
+        """Say now and then how far a measurement is that takes longer than a few seconds.
+
+        Args:
+            what: is measured.
+            so_far: how much of it is done, in words; empty where that is not known.
+        """
+        ended, began = threading.Event(), time.monotonic()
+
+        def tell() -> None:
+            while not ended.wait(_PATIENCE):
+                passed = f"{time.monotonic() - began:.0f} s"
+                self.say("  ".join(part for part in (f"measuring {what}", so_far(), passed) if part))
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     def step(self, step: int, values: dict[str, float], waited: float) -> None:
         """Log a step's measurements, and since the last logged one the throughput and the share of time without data.

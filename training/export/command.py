@@ -9,6 +9,7 @@ import torch
 
 from training.clip.load import load_clip, write_model_folder
 from training.command import Work
+from training.engine.checkpoint import CHECKPOINT
 from training.errors import CheckpointError, ConfigError
 from training.export.card import model_card, without_folders
 from training.export.run import read_evaluation, read_run
@@ -54,12 +55,11 @@ def export(run: Path, out: Path, report: Path | None = None, report_run: str | N
     check_out(out, run)
     record = read_run(run)
     evaluation = read_evaluation(report, record, report_run) if report is not None else None
-    clip = load_clip(f"local-dir:{record.checkpoint}")
+    checkpoint = run / CHECKPOINT
+    clip = load_clip(f"local-dir:{checkpoint}")
     for name, values in clip.model.state_dict().items():
         if not torch.isfinite(values).all():  # it could only give NaN
-            raise CheckpointError(
-                f"{record.checkpoint}: the weights {name} are not finite: train the run again"
-            )
+            raise CheckpointError(f"{checkpoint}: the weights {name} are not finite: train the run again")
     card = model_card(record, clip.config, evaluation)
     content = {"config": without_folders(record.config), "metrics": record.metrics, "data": record.data}
     place = out.resolve()

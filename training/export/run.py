@@ -29,11 +29,6 @@ class RunRecord:
     data: dict[str, dict[str, Any]]
     """``train`` and, if there was one, ``dev``: as ``describe_data`` gives them."""
 
-    @property
-    def checkpoint(self) -> Path:
-        """The model folder."""
-        return self.folder / CHECKPOINT
-
 
 @dataclass(frozen=True)
 class ReportedNumbers:

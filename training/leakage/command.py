@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.manifest import PARTS, TEST
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.command import Work, add_json, print_json
 from training.errors import ConfigError, DataError
 from training.folders import json_text, write_text
@@ -81,9 +81,7 @@ def work(options: argparse.Namespace) -> None:
     """
     enforced = _enforced(options)
     one_of("--touching", options.touching, (TEST, ANY))
-    within("--max-broken", options.max_broken, 0, None)
-    within("--radius", options.radius, 0, BITS)
-    within("--id-distance", options.id_distance, 0, 1000)
+    all_within("--", options, max_broken=(0, None), radius=(0, BITS), id_distance=(0, 1000))
     if options.exclude_out and not options.against:
         raise ConfigError("--exclude-out lists cases of a pre-training data set: name it with --against")
     manifest, root = read_data(options)

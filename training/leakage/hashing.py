@@ -60,8 +60,7 @@ def dhash(image: "Image.Image") -> NDArray[np.bool_] | None:
     grey = np.asarray(small, dtype=np.int16)
     if grey.max() - grey.min() <= _FLAT:
         return None
-    brighter: NDArray[np.bool_] = (grey[:, 1:] > grey[:, :-1]).ravel()
-    return brighter
+    return (grey[:, 1:] > grey[:, :-1]).ravel()
 
 
 def hash_images(paths: Iterable[tuple[str, Path]]) -> Hashes:

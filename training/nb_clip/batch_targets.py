@@ -24,7 +24,6 @@ from kg_targets.losses.policies import (
 )
 from kg_targets.losses.registry import LOSSES, POLICIES, bind_policy
 from kg_targets.store import TargetStore
-from kg_targets.store.block import case_codes
 from training.errors import ConfigError
 from training.nb_clip.config import LossConfig, PolicyConfig
 
@@ -188,7 +187,7 @@ class TargetBuilder:
         self.known = torch.as_tensor(store.known)
         self.by_case = self.kind == "policy" and POLICIES[policy.name].within_case
         needed = loss.mask_same_case or self.by_case
-        self.cases = torch.as_tensor(case_codes(store.group_ids)) if needed else None
+        self.cases = torch.as_tensor(store.cases) if needed else None
         self.blocks = None if self.kind == "pairs" else make_blocks(store, device, loss.device_factors_mb)
 
     def __call__(

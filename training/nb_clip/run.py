@@ -19,9 +19,8 @@ from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.policies import identity_weight
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
-from training.clip.config import check_precision
-from training.clip.load import Clip, build_clip, write_model_folder
-from training.clip.pretrained import weights_digest
+from training.clip.load import Clip, build_clip, model_config, write_model_folder
+from training.clip.pretrained import check_named_weights, weights_digest
 from training.data.dataset import Batch, CaptionedImages, rows_of_share
 from training.data.loader import Loader
 from training.data.metadata import describe_data
@@ -47,6 +46,11 @@ def prepare_run(config: TrainConfig) -> Prepared:
     Raises:
         KGTargetsError: the configuration, a store or the images are not usable.
     """
+    if (
+        config.model.image_weights or config.model.text_weights
+    ):  # of another model? before their packages are missed
+        hint = "; training/configs/nb_clip.yaml is for any open_clip model"
+        check_named_weights(config.model, model_config(config.model.name), hint)
     root = Path(config.data.data_root)
     names = {"train": config.data.train_store} | (
         {"dev": config.data.dev_store} if config.data.dev_store else {}
@@ -59,7 +63,6 @@ def prepare_run(config: TrainConfig) -> Prepared:
         fingerprints[f"the images of data.{name}_store"] = split.source.digest()
 
     def build(accelerator: Accelerator) -> NBClipRun:
-        check_precision(config.model.precision, accelerator.device.type)
         bias = config.loss.init_bias if LOSSES[config.loss.name].biased else None
         clip = build_clip(config.model, logit_bias=bias)
         return NBClipRun(config, accelerator, clip, splits["train"], splits.get("dev"))
@@ -112,9 +115,7 @@ class NBClipRun(Task[Step]):
         dev_images = load(dev.store, dev.source, verify=True) if dev else None
         # Selection.
         self.selector = (
-            Selector(config.select, RetrievalSet.of(dev_images.store, dev_images.rows))
-            if dev_images
-            else None
+            Selector(config.select, RetrievalSet(dev_images.store, dev_images.rows)) if dev_images else None
         )
         self.measure = self.selector.name if self.selector else None
         # Objective.
@@ -225,7 +226,6 @@ class Selector:
         if self._measure == "p" and not labels:
             raise ConfigError(f"select: {name} needs labels and {dev.store.path} has none; use cui@{depth}")
         self._codes = label_codes(*(dev.label(label) for label in labels)) if labels else None
-        self._cuis = dev.store.cui_matrix()[dev.rows]
 
     def __call__(self, features: NDArray[np.float32]) -> float:
         """The measure's mean over the queries that have a score; 0 if none has."""
@@ -234,6 +234,6 @@ class Selector:
             scores = precision_at(order, self._codes, [self._depth])
         else:
             order = rank(features, features, self.dev.cases, self._depth)
-            scores = cui_at(order, self._cuis, self.dev.cases, [self._depth])["oracle"]
+            scores = cui_at(order, self.dev.cuis, self.dev.cases, [self._depth])["oracle"]
         values = scores[self._depth]
         return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from kg_targets.losses.policies import Pairs, fixed_mass_policy, pair_structure
 from kg_targets.store import TargetStore
-from kg_targets.store.block import case_codes
 from training.command import Work, add_json, print_json
 from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
@@ -65,7 +64,8 @@ def suggest_policy(store: TargetStore, batch_size: int, *, seed: int = 0) -> Sug
             f"--batch-size: {batch_size} must be at least 2 and at most {len(store)} (the store's images)"
         )
     blocks = list(_blocks(store, batch_size, seed))
-    related = sum(_related(*block) for block in blocks) / len(blocks)
+    soft = [((similarity > 0) & pairs.soft_positives).any(dim=1) for similarity, pairs in blocks]
+    related = float(torch.cat(soft).float().mean())
     if related < LEAST_RELATED:
         reason = f"only {related:.1%} of rows have a soft positive with any similarity: there is nothing to soften by"
         return Suggestion(PolicyConfig(name="identity"), 0.0, related, reason)
@@ -85,7 +85,7 @@ def suggest_policy(store: TargetStore, batch_size: int, *, seed: int = 0) -> Sug
 def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pairs]]":
     """Similarities of random batches and which pairs may be soft positives."""
     generator = torch.Generator().manual_seed(seed)
-    known, cases = torch.as_tensor(store.known), torch.as_tensor(case_codes(store.group_ids))
+    known, cases = torch.as_tensor(store.known), torch.as_tensor(store.cases)
     blocks = []
     for _ in range(BATCHES):
         rows = torch.randperm(len(store), generator=generator)[:size]
@@ -93,10 +93,6 @@ def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pai
         same = cases[rows][:, None] == cases[rows][None, :]
         blocks.append((similarity, pair_structure(similarity, 0, known[rows], known[rows], same)))
     return blocks
-
-
-def _related(similarity: Tensor, pairs: Pairs) -> float:
-    return float(((similarity > 0) & pairs.soft_positives).any(dim=1).float().mean())
 
 
 def _soft_positives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) -> float:

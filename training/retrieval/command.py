@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.store import TargetStore
-from training.command import Work, add_json
+from training.command import Work, add_json, write_line
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
@@ -26,6 +26,8 @@ from training.statistics.intervals import nan_to_null
 
 MAX_RUNS_SHOWN = 4
 """Runs beside one another in a picture; more would be too wide to look at."""
+_LABELS_SHOWN = 3
+"""Labels below a picture."""
 
 RESULT = "retrieval.json"
 TABLE = "retrieval.txt"
@@ -74,7 +76,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if is_current(out, key):
         _report(out, f"{out}: up to date\n", options.json)
         return
-    data, results = evaluate_runs(store, source, groups, plan, say=_say)
+    data, results = evaluate_runs(store, source, groups, plan, say=write_line)
     report = report_of(data, results, plan)
     writers = {
         MARKDOWN: lambda path: path.write_text(as_markdown(report), encoding="utf-8"),
@@ -91,16 +93,12 @@ def _report(out: Path, state: str, as_json: bool) -> None:
     sys.stdout.write(text if as_json else text + state)
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 def pictures(
     data: RetrievalSet, source: ImageSource, results: Sequence[RunResult], config: EvalConfig
 ) -> Writers:
     """The pictures of the directions evaluated, each with what draws it."""
     store = data.store
-    labels = _shown_labels(store.labels)
+    labels = _shown_labels(store.labels, config.labels)
     codes = label_codes(*(data.label(name) for name in labels)) if labels else data.cases
     if not (codes >= 0).any():  # no image has all of the labels
         codes = data.cases
@@ -121,15 +119,24 @@ def pictures(
             writers[TEXTS] = sheet.image_to_text
         else:
             writers[FROM_TEXTS] = sheet.text_to_image
-    by = next((name for name in ("region", "finding", *store.labels) if name in store.labels), None)
+    by = next(
+        (
+            name
+            for name in (*(labels if config.labels else ()), "region", "finding", *store.labels)
+            if name in store.labels
+        ),
+        None,
+    )
     writers[BLOCK] = lambda path: target_block(path, store, by, seed=config.seed)
     return dict(reversed(writers.items()))
 
 
-def _shown_labels(available: Sequence[str]) -> tuple[str, ...]:
-    """At most three labels to judge pictures by: the familiar ones where they exist."""
+def _shown_labels(available: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """At most three labels to judge pictures by: those of ``--labels``, else the familiar ones where they exist."""
+    if wanted:
+        return tuple(dict.fromkeys("+".join(wanted).split("+")))[:_LABELS_SHOWN]
     familiar = tuple(name for name in ("modality", "region", "finding") if name in available)
-    return familiar or tuple(available[:3])
+    return familiar or tuple(available[:_LABELS_SHOWN])
 
 
 def evaluation_key(

@@ -32,9 +32,8 @@ from scipy import sparse
 
 from training.retrieval.metrics import Scores, none_of, ratio
 from training.retrieval.ranking import CHUNK
+from training.statistics.intervals import FloatArray, IntArray
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 Measure = Callable[["Overlaps", int], FloatArray]
 
 
@@ -248,13 +247,11 @@ def _collect(
 
 
 def _best_sum(chunk: Overlaps, k: int) -> FloatArray:
-    best: FloatArray = np.minimum(chunk.at_least, k).sum(axis=1).astype(np.float64)
-    return best
+    return np.asarray(np.minimum(chunk.at_least, k).sum(axis=1), dtype=np.float64)
 
 
 def _best_dcg(chunk: Overlaps, k: int) -> FloatArray:
-    best: FloatArray = _summed_discounts(k)[np.minimum(chunk.at_least, k)].sum(axis=1)
-    return best
+    return np.asarray(_summed_discounts(k)[np.minimum(chunk.at_least, k)].sum(axis=1))
 
 
 def _mean_shared(chunk: Overlaps) -> FloatArray:
@@ -266,8 +263,7 @@ def _mean_found(chunk: Overlaps, values: NDArray[Any], k: int) -> FloatArray:
 
 
 def _discounts(k: int) -> FloatArray:
-    discounts: FloatArray = 1 / np.log2(np.arange(k) + 2)
-    return discounts
+    return np.asarray(1 / np.log2(np.arange(k) + 2))
 
 
 def _summed_discounts(k: int) -> FloatArray:

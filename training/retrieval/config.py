@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.errors import ConfigError
 from training.retrieval.concepts import VARIANTS
 
@@ -65,6 +65,8 @@ class EvalConfig:
     """Image features of image-image, before or after the projection; directions with texts need those after it."""
     recall: bool = True
     """Paired Recall@K, image to text and text to image."""
+    semantic_recall: tuple[float, ...] = ()
+    """Thresholds in (0, 1] of Recall@K by overlap of concepts, beside the strict form; needs ``recall``."""
     cui_variants: tuple[str, ...] = ("oracle",)
     """Readings of CUI@K, see ``training.retrieval.concepts``."""
     labels: tuple[str, ...] | None = None
@@ -87,8 +89,7 @@ class EvalConfig:
     """Seed of bootstrap, sign flips and shown queries, >= 0."""
 
     def __post_init__(self) -> None:
-        for name, low in (("queries", 1), ("draws", 1), ("max_broken", 0), ("seed", 0)):
-            within(f"--{name.replace('_', '-')}", getattr(self, name), low, None)
+        all_within("--", self, queries=(1, None), draws=(1, None), max_broken=(0, None), seed=(0, None))
         for option, values, choices in (
             ("--direction", self.directions, DIRECTIONS),
             ("--features", self.features, FEATURES),
@@ -99,6 +100,13 @@ class EvalConfig:
                 raise ConfigError(f"{option} is empty: give at least one of {', '.join(choices)}")
             for value in values:
                 one_of(option, value, choices)
+        for threshold in self.semantic_recall:
+            if not 0 < threshold <= 1:
+                raise ConfigError(
+                    f"--semantic-recall: {threshold:g} is not in (0, 1]: 1 takes equal concepts, 0.5 half"
+                )
+        if self.semantic_recall and not self.recall:
+            raise ConfigError("--semantic-recall stands beside Recall@K: drop --no-recall")
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ConfigError(f'--templates: "{template}" must contain {{}} once, where the class goes')
@@ -150,6 +158,10 @@ def add_measures(command: argparse.ArgumentParser) -> None:
     add(
         "--recall", action=argparse.BooleanOptionalAction, default=True, help="paired Recall@K (default: yes)"
     )
+    several(
+        "--semantic-recall",
+        help="thresholds of Recall@K by overlap of concepts, such as 0.5,1 (default: none)",
+    )
     several("--zero-shot", help="label columns to classify by prompts, written modality or label=modality")
     add("--templates", help="text file of prompts, one a line, {} for the class (default: four general ones)")
     add("--prompts", help="YAML file, label: class: prompts; such a class does not use the templates")
@@ -167,12 +179,20 @@ def read_config(options: argparse.Namespace) -> EvalConfig:
         ConfigError: one of them is not possible.
     """
     given = {field.name: getattr(options, field.name) for field in fields(EvalConfig)}
-    for name in ("directions", "features", "cui_variants", "labels", "zero_shot"):
+    for name in ("directions", "features", "cui_variants", "labels", "zero_shot", "semantic_recall"):
         given[name] = _several(given[name])
+    given["semantic_recall"] = tuple(map(_threshold, given["semantic_recall"] or ()))
     given["zero_shot"] = tuple(name.removeprefix("label=") for name in given["zero_shot"] or ())
     for name, read in (("templates", read_templates), ("prompts", read_prompts)):
         given[name] = read(Path(given[name])) if given[name] else None
     return EvalConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def _threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"--semantic-recall: {text!r} is not a number in (0, 1]") from error
 
 
 def _several(given: Sequence[str] | None) -> tuple[str, ...] | None:

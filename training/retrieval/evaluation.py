@@ -108,7 +108,7 @@ class ModelReader:
         clip = load_clip(f"local-dir:{folder / CHECKPOINT}")
         clip.model.to(self._device)
         images = self._images_for(clip)
-        data = self._data = self._data or RetrievalSet.of(self._store, images.rows)
+        data = self._data = self._data or RetrievalSet(self._store, images.rows)
         if not np.array_equal(data.rows, images.rows):
             raise DataError(f"{self._source.root}: images that could be read for one run cannot for {folder}")
 
@@ -201,6 +201,7 @@ def report_of(data: RetrievalSet, results: Sequence[RunResult], plan: Plan) -> R
         seed=config.seed,
         primary=primary(config),
         keys={group.name: group.keys for group in groups},
+        seeds={group.name: group.seeds for group in groups},
         flips=flips,
     )
 

@@ -32,13 +32,11 @@ class RetrievalSet:
     store: TargetStore
     rows: IntArray
     """Store row of each image."""
-    cases: IntArray
-    """Case code of each image."""
 
-    @classmethod
-    def of(cls, store: TargetStore, rows: IntArray) -> "RetrievalSet":
-        """The set of a store's rows."""
-        return cls(store, rows, store.cases[rows])
+    @cached_property
+    def cases(self) -> IntArray:
+        """Case code of each image."""
+        return self.store.cases[self.rows]
 
     def label(self, name: str) -> list[str]:
         """Label of each image, empty where missing."""
@@ -78,11 +76,6 @@ class Features:
     """Zero-shot label to its classes' prompts, ``[C, D]``, in the same space."""
 
 
-def normalise(pixels: Tensor, clip: Clip, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 [B, 3, S, S] to the model's float32 input."""
-    return (pixels.to(device).float() / 255.0 - clip.mean.to(device)) / clip.std.to(device)
-
-
 @torch.no_grad()
 def encode_spaces(
     model: nn.Module,
@@ -98,7 +91,7 @@ def encode_spaces(
     with _evaluating(model):
         for start in range(0, len(images), batch_size):
             batch = images.batch(range(start, min(start + batch_size, len(images))))
-            inputs = normalise(batch.pixels, clip, device)
+            inputs = (batch.pixels.to(device).float() / 255.0 - clip.mean.to(device)) / clip.std.to(device)
             if len(parts) > 1:
                 features = dict(zip((BEFORE, AFTER), image_features_both(model, inputs), strict=True))
             else:
@@ -128,8 +121,7 @@ def encode_texts(
             tokens = tokenizer(distinct[start : start + batch_size]).to(device)
             parts.append(text_features(model, tokens).cpu().numpy())
     place = {text: row for row, text in enumerate(distinct)}
-    features: FloatArray = np.concatenate(parts)[[place[text] for text in texts]]
-    return features
+    return np.asarray(np.concatenate(parts)[[place[text] for text in texts]])
 
 
 @contextmanager

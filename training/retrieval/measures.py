@@ -12,6 +12,7 @@ from training.retrieval.concepts import VARIANTS, cui_at, cui_by_chance
 from training.retrieval.config import AFTER, IMAGE_TEXT, TEXT_IMAGE, EvalConfig, View
 from training.retrieval.features import Features, RetrievalSet
 from training.retrieval.ranking import Device, pair_ranks, rank
+from training.retrieval.semantic_recall import alike, semantic_recall_by_chance
 from training.retrieval.zero_shot import Task, is_right, majority_class
 
 CUI_DEPTHS = (5, 10, 50)
@@ -24,6 +25,8 @@ ZERO_SHOT = "zero-shot classification, features after the projection"
 LabelSets = Sequence[tuple[str, ...]]
 Overlaps = dict[str, metrics.Scores]
 """CUI@K by variant."""
+Recalls = dict[float | None, metrics.Scores]
+"""Recall@K by threshold of ``training.retrieval.semantic_recall``; None: the strict form."""
 Precisions = dict[tuple[str, ...], metrics.Scores]
 """P@K by label columns."""
 
@@ -142,9 +145,15 @@ def measure_run(
             for names, code in codes.items()
         }
 
-    def recalls(view: View) -> metrics.Scores:
-        ranks = pair_ranks(*view_features(features, view), groups, data.caption_codes, device=device)
-        return metrics.recall_at(ranks, PAIR_DEPTHS)
+    def recalls(view: View) -> Recalls:
+        pairs = (*view_features(features, view), groups, data.caption_codes)
+        right = {None: None} | {
+            threshold: alike(data.cuis, threshold) for threshold in config.semantic_recall
+        }
+        return {
+            threshold: metrics.recall_at(pair_ranks(*pairs, device=device, right=found), PAIR_DEPTHS)
+            for threshold, found in right.items()
+        }
 
     def right(task: Task, truth: NDArray[np.int64]) -> NDArray[np.float64]:
         return is_right(features.images[AFTER], features.classes[task.label], truth)
@@ -161,7 +170,10 @@ def measure_chance(
     overlaps = cui_by_chance(data.cuis, groups, CUI_DEPTHS, config.cui_variants)
     by_chance = {names: metrics.precision_by_chance(_codes(data, names), groups) for names in labels}
     precisions = {names: dict.fromkeys(LABEL_DEPTHS, values) for names, values in by_chance.items()}
-    recalls = metrics.recall_by_chance(data.caption_codes, groups, PAIR_DEPTHS)
+    pairs = (data.caption_codes, groups)
+    recalls: Recalls = {None: metrics.recall_by_chance(*pairs, PAIR_DEPTHS)}
+    for threshold in config.semantic_recall:
+        recalls[threshold] = semantic_recall_by_chance(*pairs, alike(data.cuis, threshold), PAIR_DEPTHS)
     return _named(
         data, config, tasks, lambda _: (overlaps, precisions), lambda _: recalls,
         lambda _, truth: majority_class(truth),
@@ -173,7 +185,7 @@ def _named(
     config: EvalConfig,
     tasks: Sequence[Task],
     of_view: Callable[[View], tuple[Overlaps, Precisions]],
-    recalls: Callable[[View], metrics.Scores],
+    recalls: Callable[[View], Recalls],
     right: Callable[[Task, NDArray[np.int64]], NDArray[np.float64]],
 ) -> Measures:
     """All scores by the names of their measures, each under its heading."""
@@ -181,11 +193,14 @@ def _named(
     for view in config.views:
         overlaps, precisions = of_view(view)
         found = {cui_name(view, name, k): v for name, scores in overlaps.items() for k, v in scores.items()}
-        found |= {label_name(view, names, k): v for names, s in precisions.items() for k, v in s.items()}
+        by_label = ((f"{view.prefix}{'+'.join(names)} P@", scores) for names, scores in precisions.items())
+        found |= {f"{name}{k}": values for name, scores in by_label for k, values in scores.items()}
         measures |= {name: Scored(values, view.title) for name, values in found.items()}
     for view in PAIR_VIEWS if config.recall else ():
-        named = {f"{view.prefix}Recall@{k}": values for k, values in recalls(view).items()}
-        measures |= {name: Scored(values, PAIRED) for name, values in named.items()}
+        by_threshold = recalls(view)
+        for k in PAIR_DEPTHS:  # the strict form and those by meaning side by side
+            for threshold, scores in by_threshold.items():
+                measures[recall_name(view, threshold, k)] = Scored(scores[k], PAIRED)
     for task in tasks:
         place = {name: index for index, name in enumerate(task.classes)}
         truth = np.array([place.get(value, -1) for value in data.label(task.label)], dtype=np.int64)
@@ -205,9 +220,10 @@ def cui_name(view: View, variant: str, k: int) -> str:
     return f"{view.prefix}CUI@{k} {VARIANTS[variant].title}".rstrip()
 
 
-def label_name(view: View, names: tuple[str, ...], k: int) -> str:
-    """Name of P@k over label columns, such as ``modality+organ P@30``."""
-    return f"{view.prefix}{'+'.join(names)} P@{k}"
+def recall_name(view: View, threshold: float | None, k: int) -> str:
+    """Name of Recall@k in a view, ``image→text Recall@5``; with a threshold ``image→text semantic Recall@5 (0.5)``."""
+    kind, told = ("", "") if threshold is None else ("semantic ", f" ({threshold:g})")
+    return f"{view.prefix}{kind}Recall@{k}{told}"
 
 
 def _codes(data: RetrievalSet, names: tuple[str, ...]) -> NDArray[np.int64]:

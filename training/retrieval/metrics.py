@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from training.statistics.intervals import FloatArray, IntArray
+
 Scores = dict[int, FloatArray]
 """For each K, float64 ``[N]``."""
 
@@ -109,21 +109,18 @@ def label_codes(*columns: Sequence[str]) -> IntArray:
 def caption_codes(captions: Sequence[str]) -> IntArray:
     """One integer per distinct caption; letter case and white space do not make another caption."""
     plain = [" ".join(caption.split()).casefold() for caption in captions]
-    codes: IntArray = np.unique(np.array(plain, dtype=object), return_inverse=True)[1].astype(np.int64)
-    return codes
+    return np.asarray(np.unique(np.array(plain, dtype=object), return_inverse=True)[1], dtype=np.int64)
 
 
 def pair_codes(first: IntArray, second: IntArray) -> IntArray:
     """One integer per distinct pair of codes."""
-    codes: IntArray = np.unique(np.stack([first, second]), axis=1, return_inverse=True)[1].ravel()
-    return codes
+    return np.unique(np.stack([first, second]), axis=1, return_inverse=True)[1].ravel()
 
 
 def sizes(codes: IntArray, counted: NDArray[np.bool_]) -> IntArray:
     """For each row, how many counted rows share its code."""
     _, inverse = np.unique(codes, return_inverse=True)
-    number: IntArray = np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
-    return number
+    return np.bincount(inverse, weights=counted)[inverse].astype(np.int64)
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:

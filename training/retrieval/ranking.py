@@ -3,7 +3,7 @@
 Row i of the queries and row i of the gallery belong to image i: its features, or those of its caption.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -109,6 +109,7 @@ def pair_ranks(
     captions: IntArray,
     chunk: int = CHUNK,
     device: Device = "cpu",
+    right: Callable[[slice], tuple[IntArray, IntArray]] | None = None,
 ) -> IntArray:
     """Rank of every query's own counterpart: 1 + the wrong gallery rows that score at least as much.
 
@@ -123,6 +124,7 @@ def pair_ranks(
         captions: code of each row's caption; equal captions have equal codes.
         chunk: queries scored at a time.
         device: where the products are computed.
+        right: gives rows of queries further right rows of other groups: (position among them, gallery row).
 
     Returns:
         int64 ``[N]``, 1 is best.
@@ -134,9 +136,11 @@ def pair_ranks(
         rows, places = in_group.of(groups[part])
         other = places != rows + start
         scores[torch.as_tensor(rows[other]), torch.as_tensor(places[other])] = -torch.inf
-        pair = tuple(torch.as_tensor(index, device=scores.device) for index in equal.of(captions[part]))
-        right = scores[pair]
-        best = torch.full_like(scores[:, 0], -torch.inf).scatter_reduce(0, pair[0], right, "amax")
+        pairs = [equal.of(captions[part]), *([right(part)] if right else [])]
+        pair = tuple(
+            torch.as_tensor(np.concatenate(index), device=scores.device) for index in zip(*pairs, strict=True)
+        )
+        best = torch.full_like(scores[:, 0], -torch.inf).scatter_reduce(0, pair[0], scores[pair], "amax")
         scores[pair] = -torch.inf
         ranks[part] = 1 + (scores >= best[:, None]).sum(dim=1).cpu().numpy()
     return ranks

@@ -12,8 +12,17 @@ from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import Measures, mean_of, mean_over_seeds
 from training.retrieval.runs import CHANCE, RunGroup
 from training.retrieval.zero_shot import Task
-from training.statistics.intervals import Interval, case_interval, seed_sd
-from training.statistics.paired_tests import MIN_FLIPS, Comparison, Pair, compare_all, holm
+from training.statistics.intervals import FEW_CASES, Interval, case_interval, seed_sd
+from training.statistics.paired_tests import (
+    MIN_FLIPS,
+    Difference,
+    Pair,
+    compare_all,
+    holm,
+    p_text,
+    shared_seeds,
+)
+from training.statistics.seed_variance import paired_test
 
 T = TypeVar("T")
 
@@ -31,7 +40,7 @@ class Report:
     """Run name (and ``chance``) to measure to interval; of several seeds, of the scores averaged over them."""
     seed_means: dict[str, dict[str, list[float]]]
     """Run name to measure to each seed's mean."""
-    comparisons: dict[str, dict[str, Comparison]]
+    comparisons: dict[str, dict[str, Difference]]
     """Run name to measure to its difference from the first run."""
     holm: dict[str, dict[str, float]]
     """Holm-corrected p values over all comparisons, the primary endpoint excepted."""
@@ -63,11 +72,14 @@ def make_report(
     seed: int,
     primary: str,
     keys: Mapping[str, Sequence[str]],
+    seeds: Mapping[str, Sequence[int]],
     flips: int = MIN_FLIPS,
 ) -> Report:
     """Bootstrap every measure and compare every run with the first.
 
-    A query's score is first averaged over the seeds of a run; intervals and tests then resample cases as for one run.
+    Intervals of means are those of the scores averaged over a run's seeds. A run that has two training seeds or more in
+    common with the first is compared by ``paired_test`` on them (with two nothing is estimable); others by sign flips
+    over cases on the averaged scores, which hold for these runs only.
 
     Args:
         header: what is printed above the table (data, split, protocol).
@@ -78,9 +90,10 @@ def make_report(
         seed: of bootstrap and sign flips.
         primary: the endpoint that Holm's correction leaves out.
         keys: key of each run's trained models, kept with the numbers.
+        seeds: training seed of each run's trained models, in the order of its scores.
         flips: random sign assignments of each test, see ``flips_for``.
     """
-    means = {run: mean_over_seeds(seeds) for run, seeds in scores.items()}
+    means = {run: mean_over_seeds(models) for run, models in scores.items()}
     intervals = {
         run: {
             name: case_interval(one.values, data.cases, draws, seed, one.classes)
@@ -90,16 +103,28 @@ def make_report(
     }
     baseline, *others = scores
     tested = [(run, name) for run in others for name in means[run]]
+    partners = {run: shared_seeds(seeds[run], seeds[baseline]) for run in others}
+    alone = [(run, name) for run, name in tested if len(partners[run]) < 2]
     pairs = [
         Pair(means[run][name].values, means[baseline][name].values, means[run][name].classes)
-        for run, name in tested
+        for run, name in alone
     ]
-    results = dict(zip(tested, compare_all(pairs, data.cases, draws, flips, seed), strict=True))
+    compared = map(Difference.of, compare_all(pairs, data.cases, draws, flips, seed))
+    results = dict(zip(alone, compared, strict=True))
+    for run, name in (one for one in tested if one not in results):
+        both = partners[run].values()
+        by_seed = [
+            scores[run][one][name].values - scores[baseline][other][name].values for one, other in both
+        ]
+        test = paired_test(
+            np.stack(by_seed), data.cases, np.zeros_like(data.cases), classes=means[run][name].classes
+        )
+        results[run, name] = Difference.of(test, partners[run])
     secondary = [(run, name) for run, name in tested if name != primary]
     corrected = dict(zip(secondary, holm([results[one].p_value for one in secondary]), strict=True))
     seed_means = {
-        run: {name: [mean_of(measures[name]) for measures in seeds] for name in seeds[0]}
-        for run, seeds in scores.items()
+        run: {name: [mean_of(measures[name]) for measures in models] for name in models[0]}
+        for run, models in scores.items()
     }
     sections: dict[str, list[str]] = {}
     for name, scored in chance.items():
@@ -135,9 +160,11 @@ def as_json(report: Report) -> dict[str, Any]:
                 },
                 "against_first": {
                     name: {
-                        **asdict(result.difference),
+                        **asdict(result.interval),
                         "p": result.p_value,
                         "p_holm": report.holm[run].get(name),
+                        "seeds": result.seeds,
+                        "noise": None if result.noise is None else asdict(result.noise),
                     }
                     for name, result in report.comparisons.get(run, {}).items()
                 },
@@ -196,8 +223,7 @@ def _cells(report: Report, name: str) -> list[str]:
     for run, results in report.comparisons.items():
         result = results[name]
         corrected = report.holm[run].get(name)
-        cells += [rendering.interval(result.difference, signed=True), f"{result.p_value:.4f}"]
-        cells.append("–" if corrected is None else f"{corrected:.4f}")
+        cells += [rendering.interval(result.interval, signed=True), p_text(result.p_value), p_text(corrected)]
     return cells
 
 
@@ -226,6 +252,6 @@ def describe(
         "training.retrieval", "header.j2", data=data, groups=groups, config=config, tasks=tasks, flips=flips,
         cases=len(np.unique(data.cases)), by_case=config.group_exclusion == "case",
         shared=int(copies[copies > 1].sum()), prompts=dict(config.prompts),
-        counts=sorted({len(group.seeds) for group in groups}),
+        counts=sorted({len(group.seeds) for group in groups}), few=FEW_CASES,
     )  # fmt: skip
     return dict(line.split(": ", 1) for line in text.splitlines() if line)

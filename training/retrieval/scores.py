@@ -60,7 +60,7 @@ def score_chance(store: TargetStore, source: ImageSource, config: EvalConfig) ->
         KGTargetsError: an option is not possible, or images are broken beyond ``config.max_broken``.
     """
     plan = Plan.of(store, config)
-    data = RetrievalSet.of(store, _readable(source, config.max_broken))
+    data = RetrievalSet(store, _readable(source, config.max_broken))
     measures = measure_chance(data, plan.labels, config, plan.tasks)
     return _sheet(data, measures, plan, {"run": CHANCE})
 

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import label_sets
 from training.retrieval.metrics import label_codes
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+from training.statistics.intervals import FloatArray, IntArray
 
 LIMIT = 2_000_000
 """Pairs looked at; of more, as many are drawn."""
@@ -56,11 +54,11 @@ class Pairs:
             first: unit vectors, float32 ``[N, D]``.
             second: unit vectors, float32 ``[N, D]``.
         """
-        parts = [
-            np.einsum("pd,pd->p", first[self.left[part]], second[self.right[part]])
-            for part in _slices(len(self), _PAIRS_AT_A_TIME)
-        ]
-        return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+        found = np.empty(len(self))
+        for start in range(0, len(self), _PAIRS_AT_A_TIME):
+            part = slice(start, start + _PAIRS_AT_A_TIME)
+            found[part] = np.einsum("pd,pd->p", first[self.left[part]], second[self.right[part]])
+        return found
 
 
 def pairs_of(data: RetrievalSet, seed: int = 0, limit: int = LIMIT) -> Pairs:
@@ -106,16 +104,11 @@ def strata_of(data: RetrievalSet, pairs: Pairs) -> Mapping[str, IntArray]:
 def _similarities(data: RetrievalSet, left: IntArray, right: IntArray) -> FloatArray:
     """S of pairs whose ``left`` ascends, in blocks of some rows and all columns."""
     found = np.empty(len(left))
-    for rows in _slices(len(data.rows), _CHUNK):
-        here = slice(*np.searchsorted(left, [rows.start, rows.stop]))
-        if here.start < here.stop:
-            block = data.store.block(data.rows[rows], data.rows)
-            found[here] = block[left[here] - rows.start, right[here]]
+    for start in range(0, len(data.rows), _CHUNK):
+        here = slice(*np.searchsorted(left, [start, start + _CHUNK]))
+        block = data.store.block(data.rows[start : start + _CHUNK], data.rows)
+        found[here] = block[left[here] - start, right[here]]
     return found
-
-
-def _slices(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def largest(difference: FloatArray, cases: NDArray[np.int64], count: int) -> tuple[list[int], list[int]]:

@@ -78,8 +78,7 @@ def class_features(task: Task, encode: Callable[[list[str]], FloatArray]) -> Flo
     vectors = encode([prompt for prompts in task.prompts for prompt in prompts])
     ends = np.cumsum([len(prompts) for prompts in task.prompts])
     means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])])
-    normed: FloatArray = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    return normed
+    return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12))
 
 
 def is_right(images: FloatArray, classes: FloatArray, truth: NDArray[np.int64]) -> NDArray[np.float64]:

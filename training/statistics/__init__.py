@@ -3,8 +3,8 @@
 Where a p value comes from:
 
 p value                                       function
-of these trained models (sign flips)          ``paired_tests.compare``, ``paired_tests.compare_all``
 of a configuration, whatever the seed (t)     ``paired_test`` (``seed_variance``)
+of single runs or of targets (sign flips)     ``paired_tests.compare_all``
 corrected for several tests (Holm)            ``paired_tests.holm``
 """
 

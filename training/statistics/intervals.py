@@ -10,20 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from training.errors import DataError
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 _DRAWS_AT_A_TIME = 250
 """Bootstrap samples multiplied at once: bounds the memory of many cases."""
 MIN_CASES = 10
-"""With fewer, no interval is given."""
-_FEW_CASES = 60
-"""Below it a percentile interval holds the truth too rarely, and t is used instead."""
+"""With fewer, in all or in a class of a mean of classes, no interval is given."""
+FEW_CASES = 200
+"""Below it percentile intervals hold the truth more rarely than t intervals, and t is used instead."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over queries with its 95 % interval; bounds are NaN where there are fewer than ``MIN_CASES`` cases."""
+    """A mean over queries with its 95 % interval; bounds are NaN where they are not estimable."""
 
     mean: float
     low: float
@@ -37,8 +39,9 @@ def case_interval(
 ) -> Interval:
     """Percentile bootstrap over cases: cases are drawn with replacement, each brings all its queries.
 
-    With fewer than 60 cases that holds the truth too rarely (87 to 93 % instead of 95, docs/statistics.md); there
-    the interval is mean ± t_ν·sqrt(Σ_c u_c²/(1 − H)), ν = 1/H − 1, in the terms of ``seed_variance.paired_test``.
+    With fewer than ``FEW_CASES`` t holds the truth more often (last table of docs/statistics.md): there the interval is
+    mean ± t_ν·sqrt(Σ_c u_c²/(1 − H)), ν = 1/H − 1, in the terms of ``seed_variance.paired_test``. It is not estimable
+    (NaN) with fewer than ``MIN_CASES`` cases, in all or in a class, and where all cases are alike: that is no proof.
 
     Args:
         scores: one per query, float64 ``[N]``; NaN queries take no part.
@@ -50,13 +53,18 @@ def case_interval(
 
     Returns:
         The mean over queries and its interval; NaN where there is no query.
+
+    Raises:
+        DataError: the shapes do not fit, or a score is infinite.
     """
     sums, counts = per_case(scores, cases, strata)
     if not len(sums):
         return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
-    (mean,) = _mean_of_classes(sums.sum(axis=0)[None], counts.sum(axis=0)[None])
-    if len(sums) < _FEW_CASES:
-        reach = _t_reach(sums, counts)
+    mean, parts, shares = influences(sums, counts)
+    reach = float(t_reach(parts, shares)) if is_estimable(counts) else math.nan
+    if not reach > 1e-12 * abs(mean):
+        reach = math.nan
+    if len(sums) < FEW_CASES or math.isnan(reach):
         return Interval(float(mean), float(mean) - reach, float(mean) + reach, int(counts.sum()), len(sums))
     weights = case_weights(len(sums), draws, seed)
     means = np.concatenate(
@@ -70,13 +78,15 @@ def case_interval(
     return Interval(float(mean), float(low), float(high), int(counts.sum()), len(sums))
 
 
-def _t_reach(sums: FloatArray, counts: FloatArray) -> float:
-    """Half the width of a t interval; NaN under ``MIN_CASES``."""
-    _, parts, shares = influences(sums, counts)
+def t_reach(parts: FloatArray, shares: FloatArray) -> FloatArray:
+    """Half the widths of t intervals, ``[…]``, from u_c ``[…, cases]`` and the cases' shares of the mean."""
     size = float((shares**2).sum())
-    if len(parts) < MIN_CASES:
-        return math.nan
-    return float(stdtrit(1 / size - 1, 0.975)) * math.sqrt(float((parts**2).sum()) / (1 - size))
+    return np.asarray(stdtrit(1 / size - 1, 0.975) * np.sqrt((parts**2).sum(axis=-1) / (1 - size)))
+
+
+def is_estimable(counts: FloatArray) -> bool:
+    """Whether every class has queries of ``MIN_CASES`` cases, from ``[cases, classes]``."""
+    return bool(((counts > 0).sum(axis=0) >= MIN_CASES).all())
 
 
 def influences(sums: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -121,7 +131,14 @@ def _mean_of_classes(sums: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def per_case(scores: FloatArray, cases: IntArray, strata: IntArray | None) -> tuple[FloatArray, FloatArray]:
-    """Sum and number of the scored queries of each case that has any, by class, ``[cases, classes]``."""
+    """Sum and number of the scored queries of each case that has any, by class, ``[cases, classes]``.
+
+    Raises:
+        DataError: the shapes do not fit, or a score is infinite.
+    """
+    shapes = [one.shape for one in (scores, cases, strata) if one is not None]
+    if len(set(shapes)) > 1 or np.isinf(scores).any():
+        raise DataError(f"scores must be finite or NaN, each with a case and a class: shapes {shapes}")
     scored = ~np.isnan(scores)
     found, index = np.unique(cases[scored], return_inverse=True)
     classes, column = np.unique(

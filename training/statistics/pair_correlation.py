@@ -14,7 +14,7 @@ different cases). Ranks are computed anew in each draw. Models see the same draw
 several seeds is the mean of their correlations.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,17 +83,17 @@ def correlate(
         Model to ``spearman`` and ``pearson``: of the data, then of each sample, float64 ``[1 + draws]``; NaN where
         nothing varies.
     """
-    order = np.argsort(strata, kind="stable")
-    chosen = order[strata[order] >= 0]
-    places = _Strata(strata[chosen])
+    chosen = np.flatnonzero(strata >= 0)
+    strata = np.unique(strata[chosen], return_inverse=True)[1]
     seeds = [(name, values[chosen]) for name, group in cosines.items() for values in group]
     variables = [similarity[chosen], *(values for _, values in seeds)]
-    ranked = [_Ranks(values, places) for values in variables]
+    rankers = [_ranker(values, strata) for values in variables]
     found = np.full((2, len(weights), len(seeds)), np.nan)
     for draw, weight in enumerate(weights.of(chosen) if len(chosen) else ()):
-        sizes = np.maximum(places.sums(weight), 1)
-        found[0, draw] = _correlations([one.of(weight, sizes) for one in ranked], weight, sizes, places)
-        found[1, draw] = _correlations(variables, weight, sizes, places)
+        sizes = np.maximum(np.bincount(strata, weight), 1)
+        ranked = [ranks(weight, sizes) for ranks in rankers]
+        found[0, draw] = _correlations(ranked, weight, sizes, strata)
+        found[1, draw] = _correlations(variables, weight, sizes, strata)
     return {
         name: {
             kind: found[row][:, [at for at, (owner, _) in enumerate(seeds) if owner == name]].mean(axis=1)
@@ -115,22 +115,19 @@ def mean_in_bins(bins: IntArray, count: int, cosines: Cosines, weights: PairWeig
     Returns:
         Model to the means of the data, then of each sample, float64 ``[1 + draws, count]``; NaN in an empty bin.
     """
-    order = np.argsort(bins, kind="stable")
-    places = _Strata(bins[order])
-    rows = np.stack([np.ones(len(bins)), *(np.mean(seeds, axis=0)[order] for seeds in cosines.values())])
+    values = [np.mean(seeds, axis=0) for seeds in cosines.values()]
     found = np.full((len(cosines), len(weights), count), np.nan)
-    held = bins[order][places.starts]
-    for draw, weight in enumerate(weights.of(order)):
-        sizes, *sums = places.sums(rows * weight)
-        found[:, draw, held] = np.where(sizes > 0, np.stack(sums) / np.maximum(sizes, 1), np.nan)
+    for draw, weight in enumerate(weights.of(np.arange(len(bins)))):
+        sizes, *sums = (np.bincount(bins, weight * one, count) for one in (1.0, *values))
+        found[:, draw] = np.where(sizes > 0, np.stack(sums) / np.maximum(sizes, 1), np.nan)
     return dict(zip(cosines, found, strict=True))
 
 
 def _correlations(
-    variables: Sequence[FloatArray], weight: FloatArray, sizes: FloatArray, strata: "_Strata"
+    variables: Sequence[FloatArray], weight: FloatArray, sizes: FloatArray, strata: IntArray
 ) -> list[float]:
     """Pearson's correlation of the first variable with each of the others; NaN where nothing varies."""
-    x, *others = (values - strata.spread(strata.sums(weight * values) / sizes) for values in variables)
+    x, *others = (values - (np.bincount(strata, weight * values) / sizes)[strata] for values in variables)
     weighted = weight * x
     spread = float(weighted @ x)
     found = []
@@ -140,41 +137,19 @@ def _correlations(
     return found
 
 
-class _Strata:
-    """Pairs sorted by stratum."""
+def _ranker(values: FloatArray, strata: IntArray) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    """A function from a sample's weights and the strata's sizes in it to ranks as shares of these sizes, ``[P]``.
 
-    def __init__(self, strata: IntArray) -> None:
-        fresh = np.ones(len(strata), dtype=bool)
-        fresh[1:] = np.diff(strata) != 0
-        self.starts = np.flatnonzero(fresh)
-        self.of = np.cumsum(fresh) - 1
-        """Stratum of each pair, counted from 0, ascending."""
+    Values are sorted here, once: mid-ranks of a sample are sums then.
+    """
+    distinct, codes = np.unique(
+        strata * len(values) + np.unique(values, return_inverse=True)[1], return_inverse=True
+    )
+    owner = distinct // len(values)
 
-    def sums(self, rows: FloatArray) -> FloatArray:
-        """Sums over the strata, ``[…, P]`` to ``[…, G]``."""
-        return np.asarray(np.add.reduceat(rows, self.starts, axis=-1))
+    def ranks(weight: FloatArray, sizes: FloatArray) -> FloatArray:
+        held = np.bincount(codes, weight)
+        middle = np.cumsum(held) - held / 2 - (np.cumsum(sizes) - sizes)[owner]
+        return np.asarray((middle / sizes[owner])[codes])
 
-    def spread(self, values: FloatArray) -> FloatArray:
-        """Each pair's stratum's value, ``[G]`` to ``[P]``."""
-        return np.repeat(values, np.diff(self.starts, append=len(self.of)))
-
-
-class _Ranks:
-    """A variable of pairs, sorted once, so that each sample's mid-ranks are sums instead of sorting."""
-
-    def __init__(self, values: FloatArray, strata: _Strata) -> None:
-        self._order = np.lexsort([values, strata.of])
-        arranged = values[self._order]
-        fresh = np.ones(len(arranged), dtype=bool)
-        fresh[1:] = (np.diff(arranged) != 0) | (np.diff(strata.of) != 0)
-        # Equal values of a stratum share a rank, which the last of them tells.
-        self._last = np.append(np.flatnonzero(fresh)[1:], len(arranged)) - 1 if len(arranged) else self._order
-        self._codes = np.empty(len(arranged), dtype=np.int64)
-        self._codes[self._order] = np.cumsum(fresh) - 1
-        self._stratum = strata.of[self._last]
-
-    def of(self, weight: FloatArray, sizes: FloatArray) -> FloatArray:
-        """Ranks within the strata as shares of their sizes, ``[P]``."""
-        until = np.cumsum(weight[self._order])[self._last]
-        middle = until - np.diff(until, prepend=0.0) / 2 - (np.cumsum(sizes) - sizes)[self._stratum]
-        return np.asarray((middle / sizes[self._stratum])[self._codes])
+    return ranks

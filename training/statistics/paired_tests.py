@@ -1,16 +1,25 @@
-"""P values: paired sign-flip tests over cases, and Holm's correction of several tests.
+"""Comparisons of two configurations, and Holm's correction of several tests.
 
-A sign-flip test takes the models as given. A p value that also holds for other training seeds is
-``training.statistics.paired_test``'s.
+Where training runs of both share their seeds, ``training.statistics.paired_test`` holds for other seeds, too. Single
+runs, and what is not trained, are compared by sign flips over cases: a statement about these runs only.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from training.statistics.intervals import FloatArray, IntArray, Interval, case_interval, per_case
+from training.statistics.intervals import (
+    FloatArray,
+    IntArray,
+    Interval,
+    case_interval,
+    is_estimable,
+    per_case,
+)
+from training.statistics.seed_variance import PairedTest, SeedVariance
 
 _FLIPS_AT_A_TIME = 1000
 MIN_FLIPS = 10_000
@@ -26,6 +35,27 @@ class Comparison:
 
     difference: Interval
     p_value: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two trained configurations."""
+
+    interval: Interval
+    """95 %; with ``seeds`` it contains the seed variance (NaN: not estimable), else it is that of these runs only."""
+    p_value: float
+    """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it is not estimable."""
+    seeds: tuple[Any, ...] = ()
+    """Seeds of the pairs of runs that were compared; none where interval and p are those of these runs only."""
+    noise: SeedVariance | None = None
+    """Evidence of the t test; ``None`` without one, and where it is not estimable: two seeds, or under ten cases."""
+
+    @classmethod
+    def of(cls, test: PairedTest | Comparison, seeds: Iterable[Any] = ()) -> "Difference":
+        """The result of ``paired_test`` on training runs of these seeds, or of a comparison of these runs only."""
+        if isinstance(test, Comparison):
+            return cls(test.difference, test.p_value)
+        return cls(test.interval, test.p, tuple(seeds), test.error)
 
 
 @dataclass(frozen=True)
@@ -47,18 +77,13 @@ def flips_for(comparisons: int) -> int:
     return max(MIN_FLIPS, FLIPS_PER_COMPARISON * comparisons)
 
 
-def compare(
-    scores: FloatArray,
-    baseline: FloatArray,
-    cases: IntArray,
-    draws: int = 2000,
-    flips: int = MIN_FLIPS,
-    seed: int = 0,
-    strata: IntArray | None = None,
-) -> Comparison:
-    """Paired comparison of two runs, case by case: ``compare_all`` of one pair."""
-    (comparison,) = compare_all([Pair(scores, baseline, strata)], cases, draws, flips, seed)
-    return comparison
+def shared_seeds(ours: Sequence[Any], theirs: Sequence[Any]) -> dict[Any, tuple[int, int]]:
+    """Training seeds that both have, each with its places in the two; an unknown seed (``None``) has no partner."""
+    return {
+        seed: (place, theirs.index(seed))
+        for place, seed in enumerate(ours)
+        if seed is not None and seed in theirs
+    }
 
 
 def compare_all(
@@ -78,7 +103,7 @@ def compare_all(
         seed: of the draws and the flips.
 
     Returns:
-        One for each pair; NaN where it has no query.
+        One for each pair; NaN where it has no query, and p also with fewer than ten cases (of a class).
     """
     intervals, sums = [], []
     for pair in pairs:
@@ -86,7 +111,7 @@ def compare_all(
         intervals.append(case_interval(difference, cases, draws, seed, pair.strata))
         by_class, counts = per_case(difference, cases, pair.strata)
         weights = np.ones(by_class.shape[1]) if pair.strata is None else 1 / np.maximum(counts.sum(axis=0), 1)
-        sums.append(by_class @ weights)
+        sums.append(by_class @ weights if is_estimable(counts) else weights[:0])
     p_values = [float("nan")] * len(pairs)
     for size in {len(one) for one in sums if len(one)}:
         places = [place for place, one in enumerate(sums) if len(one) == size]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from training.errors import DataError
-from training.statistics.intervals import MIN_CASES, FloatArray, IntArray, Interval, influences, per_case
+from training.statistics.intervals import FloatArray, IntArray, Interval, influences, is_estimable, per_case
 
 MIN_SEEDS = 3
 """With two, one degree of freedom of seed variance is left: intervals would be twelve standard errors wide."""
@@ -50,11 +50,12 @@ class PairedTest:
     low: float
     high: float
     p: float
-    """Two-sided, of t = mean/SE; NaN also where every difference is the same and not 0."""
+    """Two-sided, of t = mean/SE; where all differences are the same there is no interval: 1 if they are 0, else NaN."""
     queries: int
     cases: int
     error: SeedVariance | None
-    """The parts of SE; ``None`` where it is not estimable: fewer than ``MIN_SEEDS`` seeds or ``MIN_CASES`` cases."""
+    """The parts of SE; ``None`` where it is not estimable: fewer than ``MIN_SEEDS`` seeds, or ``MIN_CASES`` cases (of a
+    class)."""
 
     @property
     def interval(self) -> Interval:
@@ -145,13 +146,17 @@ def paired_test(
         classes: class of each query, int64 ``[N]``, where the mean is the mean of the classes' means.
 
     Raises:
-        DataError: the shapes do not fit, or a case lies in two folds.
+        DataError: the shapes do not fit, a difference is infinite, a case lies in two folds, or a fold has no name.
     """
-    if differences.ndim != 2 or not differences.shape[1:] == cases.shape == folds.shape:
+    shapes = [one.shape for one in (cases, folds, classes) if one is not None]
+    if differences.ndim != 2 or set(shapes) != {differences.shape[1:]}:
         raise DataError(
-            f"differences are [seeds, queries], cases and folds [queries]; given {differences.shape}, {cases.shape} "
-            f"and {folds.shape}"
+            f"differences are [seeds, queries], cases and folds (and classes) [queries]; given {differences.shape} and "
+            f"{shapes}"
         )
+    last = len(names) - 1 if names is not None else folds.max(initial=0)
+    if ((folds < 0) | (folds > last)).any():
+        raise DataError(f"folds are numbered from 0 to {last}; given {folds.min()} to {folds.max()}")
     known = ~np.isnan(differences).any(axis=0)
     found, place, case = np.unique(cases[known], return_index=True, return_inverse=True)
     fold = folds[known][place]
@@ -164,7 +169,7 @@ def paired_test(
     by_case = [per_case(one, cases[known], strata) for one in differences[:, known]]
     by_seed, parts, shares = influences(np.stack([sums for sums, _ in by_case]), by_case[0][1])
     mean = float(by_seed.mean())
-    if len(differences) < MIN_SEEDS or len(found) < MIN_CASES:
+    if len(differences) < MIN_SEEDS or not is_estimable(by_case[0][1]):
         return PairedTest(mean, nan, nan, nan, queries, len(found), None)
     error = crossed_error(by_seed, parts, shares)
     by_training = {}
@@ -175,7 +180,9 @@ def paired_test(
         math.sqrt(error.cases), math.sqrt(error.training), float(error.degrees), by_training
     )
     p = float(error.p(by_seed.mean()))
-    reach = nan if math.isnan(p) else float(error.reach)
+    reach = float(error.reach)
+    if not reach > 1e-12 * abs(mean):
+        reach = nan
     return PairedTest(mean, mean - reach, mean + reach, p, queries, len(found), variance)
 
 

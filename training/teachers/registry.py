@@ -83,7 +83,7 @@ def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
             f"teacher {spec!r} is not one of {', '.join(named_teachers())}, nor a .yaml file, nor KIND:PATH with "
             f"KIND one of {', '.join(TEACHERS)}"
         )
-    config = read_teacher_config(path)
+    config = read_config(TeacherConfig, ["--config", str(path)])
     if config.kind not in TEACHERS:
         raise ConfigError(f"{path}: kind: {config.kind!r} is not one of {', '.join(TEACHERS)}")
     try:
@@ -116,12 +116,3 @@ def _short_name(kind: str, source: str) -> str:
 def named_teachers() -> list[str]:
     """Names of the shipped files, ascending."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def read_teacher_config(path: Path) -> TeacherConfig:
-    """One file.
-
-    Raises:
-        ConfigError: it is missing or malformed.
-    """
-    return read_config(TeacherConfig, ["--config", str(path)])

@@ -1,14 +1,16 @@
 """When two answers are the same: rules, applied in this order (docs/vqa_data.md has an example of each).
 
-1. Apostrophes and invisible format characters (zero-width spaces, byte order marks) go: ``crohn's`` is ``crohns``.
+1. Apostrophes and invisible format characters (zero-width spaces, byte order marks) go: ``crohn's`` is ``crohns``;
+   an apostrophe before one or two digits of a number is a space (``5'6`` is not ``56``).
 2. Unicode NFKC: full-width letters, ligatures and superscripts become plain ones; ``×`` becomes ``x``. Behind a digit
    a superscript is a power and a subscript an index (``10⁶`` is ``10^6``, not ``106``), and a fraction a word alone
-   (``1½`` is ``1 1/2``). Hyphens, en dashes and minus signs are one character, as are slashes.
+   (``1½`` is ``1 1/2``). Hyphens, dashes and minus signs are one character, as are slashes.
 3. Case is folded.
 4. A full stop stays before a digit, unless a letter that is not Chinese stands before it; a comma between a digit and
-   three more goes. Between two digits ``/ - : ^ _`` stay (``1/2`` and ``1-2`` are not ``1 2``), so does a minus sign
-   at the front of a number (``-5`` is not ``5``). All other punctuation and symbols become spaces, hyphens and slashes
-   too; what stays is ``% ‰ + < > = ± ≤ ≥ °``.
+   three more goes. Between two digits ``/ - : ^ _ , ·`` stay (``1/2``, ``1-2`` and ``1,5`` are not ``1 2`` and ``15``),
+   so does a minus sign at the front of a number (``-5``, ``$-5`` and ``- 5`` are not ``5``; with a space it must be at
+   the front of the answer, behind a bracket or a comparison). All other punctuation and symbols become spaces, hyphens
+   and slashes too; what stays is ``% ‰ + < > = ± ≤ ≥ °``.
 5. Next to a Chinese character white space goes, and so does the punctuation that has become one.
 6. English: a number is parted from a unit of measure (``5mm`` is ``5 mm``), number words zero to twelve become
    digits, and the articles a, an, the go where a word follows (``hepatitis a`` keeps its last word).
@@ -41,10 +43,13 @@ _NO_DECIMAL_POINT = re.compile(rf"(?<=[^\W\d_])(?<!{_HAN})\.|\.(?!\d)")
 _POWER = re.compile(r"(?<=\d)(?=[⁺⁻]?[⁰¹²³⁴-⁹])")
 _INDEX = re.compile(r"(?<=\d)(?=[₀-₉])")
 _FRACTION = re.compile(r"(?<=[\d¼-¾⅐-⅞↉])(?=[¼-¾⅐-⅟↉])|(?<=[¼-¾⅐-⅞↉])(?=\d)")
-_ONE_CHARACTER = str.maketrans(dict.fromkeys("‐‒–−", "-") | dict.fromkeys("⁄∕", "/") | {"×": "x"})
-_JOINTS = frozenset("/-:^_")
+_FEET = re.compile(rf"(?<=\d)[{''.join(_APOSTROPHES)}](?=\d\d?(?!\d))")
+_ONE_CHARACTER = str.maketrans(dict.fromkeys("‐‒–—―−", "-") | dict.fromkeys("⁄∕", "/") | {"×": "x"})
+_SIGN = re.compile(r"(^|[(\[{<>=≤≥])([\s\"“„«$€£¥]*)-[\s$€£¥]*(?=\.?\d)|(?<=[\s$€£¥]-)[$€£¥]\s*(?=\.?\d)")
+"""What stands about a minus sign that is a number's: white space, quotes and currency in front, currency anywhere."""
+_JOINTS = frozenset("/-:^_,·")
 _LOOSE_JOINT = re.compile(
-    rf"(?!(?<=\d)[-/:_]\d|(?<=\d)\^[-+]?\d|(?:(?<![^\s(\[<>=≤≥^,;:/])|(?<={_HAN}))-\.?\d)[-/:^_]"
+    rf"(?!(?<=\d)[-/:_,·]\d|(?<=\d)\^[-+]?\d|(?:(?<![^\s(\[{{<>=≤≥≈~^,;:/$€£¥])|(?<={_HAN}))-\.?\d)[-/:^_,·]"
 )
 """Neither between two digits nor a number's sign: at the front, or behind white space, a bracket or a comparison."""
 _UNIT = re.compile(r"(?<=\d)(?=(?:mm|cm|ml|mg|kg|hu|kv|hz|mhz)\b|%)")
@@ -94,11 +99,12 @@ def is_blank(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    apart = _FRACTION.sub(" ", _INDEX.sub("_", _POWER.sub("^", _visible(text))))
+    apart = _FRACTION.sub(" ", _INDEX.sub("_", _POWER.sub("^", _visible(_FEET.sub(" ", text)))))
     folded = unicodedata.normalize("NFKC", apart).casefold().translate(_ONE_CHARACTER)
     folded = _visible(
         unicodedata.normalize("NFKC", folded)
     )  # a few letters fold into an apostrophe and another
+    folded = _SIGN.sub(lambda found: "" if found[1] is None else f"{found[1]}{found[2] and ' '}-", folded)
     folded = _LOOSE_JOINT.sub(" ", _NO_DECIMAL_POINT.sub(" ", _THOUSANDS.sub("", folded)))
     words = "".join(char if _is_kept(char) else " " for char in folded).split()
     return _SPACE_BY_HAN.sub("", " ".join(words))

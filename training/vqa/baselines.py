@@ -102,16 +102,11 @@ def work(options: argparse.Namespace) -> None:
             write_predictions(Path(options.out) / f"{protocol}-{name}.csv", predictions)
     scores = {place: accuracies([predictions]) for place, predictions in found.items()}
     if options.json:
-        print_json(
-            [
-                {
-                    "protocol": protocol,
-                    "baseline": name,
-                    "accuracies": nan_to_null({k: asdict(v) for k, v in one.items()}),
-                }
-                for (protocol, name), one in scores.items()
-            ]
-        )
+        listed = [
+            {"protocol": protocol, "baseline": name, "accuracies": {k: asdict(v) for k, v in one.items()}}
+            for (protocol, name), one in scores.items()
+        ]
+        print_json(nan_to_null(listed))
         return
     for (protocol, name), one in scores.items():
         sys.stdout.write(f"{protocol}: majority by {name}\n{as_text(one)}\n")

@@ -27,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.checks import within
+from training.checks import all_within
 from training.command import Work, add_json, print_json
 from training.errors import ConfigError
 from training.folders import check_writable, write_text
@@ -109,8 +109,7 @@ def work(options: argparse.Namespace) -> None:
     Raises:
         KGTargetsError: an option, a file or an output is not usable.
     """
-    within("--draws", options.draws, 100, 1_000_000)
-    within("--seed", options.seed, 0, None)
+    all_within("--", options, draws=(100, 1_000_000), seed=(0, None))
     if options.out:
         check_writable(Path(options.out).parent, "--out")
     given = [

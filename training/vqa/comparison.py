@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from training.errors import DataError
-from training.statistics.paired_tests import flips_for, holm
+from training.statistics.paired_tests import Difference, flips_for, holm
 from training.statistics.seed_variance import seed_of_grid
 from training.vqa.predictions import MAJORITY, Predictions
 from training.vqa.scores import (
@@ -21,7 +21,6 @@ from training.vqa.scores import (
     OPEN,
     OVERALL,
     Accuracy,
-    Difference,
     accuracies,
     differences,
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 from kg_targets.manifest import ALL, PARTS, TEST, TRAIN, VALIDATION, Manifest, Question, ReadReport
 from kg_targets.manifest.folds import assign_cases
 from kg_targets.store.digest import shuffle_key
-from training.checks import one_of, within
+from training.checks import all_within, one_of, within
 from training.errors import ConfigError, DataError
 from training.vqa.answers import accepted_answers, is_blank, normalise_question
 
@@ -50,9 +50,7 @@ class Split:
     """Empty under ``paper``: nothing is selected, the last epoch is kept."""
     test: tuple[Question, ...]
     candidates: tuple[str, ...] = ()
-    """Normalised answers to choose from, each once, in alphabetical order."""
-    knowledge: tuple[str, ...] = ()
-    """Normalised answers that the gate sees, likewise."""
+    """Normalised answers to choose from, and that the gate sees; each once, in alphabetical order."""
     candidate_source: str = "none"
     """For people: where candidates and knowledge come from."""
     ceiling: dict[str, float] = field(default_factory=dict)
@@ -122,7 +120,8 @@ def prepare(
         if not questions:
             raise DataError(f"{manifest.name}: no question is left in the {name} part under {protocol}")
     source = test if protocol == "paper" else [*train, *validation]
-    candidates = answers_of(source, manifest.language)
+    accepted = (accepted_answers(question, manifest.language) for question in source)
+    candidates = tuple(sorted({answer for answers in accepted for answer in answers}))
     if not candidates:
         raise DataError(f"{manifest.name}: no answer is left to choose from under {protocol}")
     return Split(
@@ -135,7 +134,6 @@ def prepare(
         validation=tuple(validation),
         test=tuple(test),
         candidates=candidates,
-        knowledge=candidates,
         candidate_source=_SOURCES[protocol],
         ceiling=ceiling(test, candidates, manifest.language),
         skipped=dict(report.skipped),
@@ -173,12 +171,6 @@ _SOURCES = {
     "strict": "answers of the train and validation parts",
     "image_disjoint": "answers of the train and validation parts",
 }
-
-
-def answers_of(questions: Iterable[Question], language: str) -> tuple[str, ...]:
-    """Every right answer, normalised, each once, in alphabetical order."""
-    answers = {answer for question in questions for answer in accepted_answers(question, language)}
-    return tuple(sorted(answers))
 
 
 def ceiling(questions: Sequence[Question], candidates: Iterable[str], language: str) -> dict[str, float]:
@@ -331,8 +323,7 @@ def read_split(options: argparse.Namespace, manifest: Manifest, root: Path, prot
         ConfigError: a name or number is not usable.
         DataError: files are missing or malformed.
     """
-    within("--split-seed", options.split_seed, 0, None)
-    within("--validation-share", options.validation_share, *VALIDATION_SHARES)
+    all_within("--", options, split_seed=(0, None), validation_share=VALIDATION_SHARES)
     if protocol == PUBLISHED:
         return as_published(manifest, root)
     one_of("--protocol", protocol, PROTOCOLS)

@@ -12,12 +12,13 @@ from typing import Any
 from kg_targets.manifest import TEST, Question
 from training.errors import DataError
 from training.statistics.intervals import nan_to_null
+from training.statistics.paired_tests import Difference
 from training.vqa.answer_files import AnswerFile, GivenAnswer
 from training.vqa.answers import accepted_answers, normalise_answer, normalise_question
 from training.vqa.baselines import BASELINES, majority_baseline
 from training.vqa.predictions import Predictions, predictions_of
 from training.vqa.protocols import Split
-from training.vqa.scores import OVERALL, Accuracy, Difference, accuracies, differences
+from training.vqa.scores import OVERALL, Accuracy, accuracies, differences
 
 _SENTENCE = 5
 """Answers of more words count as sentences."""

@@ -6,8 +6,8 @@ question first; the interval of an accuracy then is that of these trained models
 
 A difference of two configurations contains seed variance, in interval and p, where pairs of training runs share a seed
 (``training.statistics.paired_test``: three of them at least, with two nothing can be estimated). Where there is one
-pair or none, an image's summed difference has its sign flipped at random, and what is said holds for these trained
-models only.
+pair or none, an image's summed difference has its sign flipped at random, and what is said holds for these runs only:
+no claim about other seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from training.errors import DataError
 from training.statistics.intervals import Interval, case_interval, per_cent, seed_sd
-from training.statistics.paired_tests import MIN_FLIPS, Pair, compare_all
-from training.statistics.seed_variance import SeedVariance, paired_test
+from training.statistics.paired_tests import MIN_FLIPS, Difference, Pair, compare_all, shared_seeds
+from training.statistics.seed_variance import paired_test
 from training.vqa.predictions import MAJORITY, Prediction, Predictions
 
 OVERALL, OPEN, CLOSED = "overall", "open", "closed"
@@ -50,20 +50,6 @@ class Accuracy:
     def text(self) -> str:
         """For tables: mean and interval, and ``seed_sd`` of several seeds, per cent."""
         return per_cent(self.interval) + ("" if self.seed_sd is None else f" ± {100 * self.seed_sd:.1f}")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference of the accuracies of two configurations in one group of questions."""
-
-    interval: Interval
-    """95 %; with ``seeds`` it contains the seed variance (NaN: not estimable), else it is that of these models."""
-    p_value: float
-    """Two-sided, of no difference: t test with ``seeds``, else paired sign flips; NaN where it is not estimable."""
-    seeds: tuple[Any, ...] = ()
-    """Seeds of the pairs of runs that were compared; none where interval and p are those of these models only."""
-    noise: SeedVariance | None = None
-    """Evidence of the t test; ``None`` without one, and where it is not estimable: two seeds, or under ten images."""
 
 
 def accuracies(seeds: Sequence[Predictions], draws: int = 2000, seed: int = 0) -> dict[str, Accuracy]:
@@ -121,17 +107,16 @@ def differences(
     if len(partners) < 2:
         ours, theirs = one.mean(axis=0), other.mean(axis=0)
         pairs = [Pair(np.where(group, ours, np.nan), theirs) for group in members.values()]
-        compared = compare_all(pairs, images, draws, flips, seed)
-        found = [Difference(each.difference, each.p_value) for each in compared]
-        return dict(zip(members, found, strict=True))
+        compared = map(Difference.of, compare_all(pairs, images, draws, flips, seed))
+        return dict(zip(members, compared, strict=True))
     names_of_folds, folds = _folds([*seeds, *baseline])
     by_run = np.stack([one[first] - other[second] for first, second in partners.values()])
-    tested = (
-        paired_test(np.where(group, by_run, np.nan), images, folds, names_of_folds)
-        for group in members.values()
-    )
-    found = [Difference(each.interval, each.p, tuple(partners), each.error) for each in tested]
-    return dict(zip(members, found, strict=True))
+    return {
+        name: Difference.of(
+            paired_test(np.where(group, by_run, np.nan), images, folds, names_of_folds), partners
+        )
+        for name, group in members.items()
+    }
 
 
 def correctness(seeds: Sequence[Predictions]) -> NDArray[np.float64]:
@@ -166,19 +151,13 @@ def correctness(seeds: Sequence[Predictions]) -> NDArray[np.float64]:
 
 def _partners(seeds: Sequence[Predictions], baseline: Sequence[Predictions]) -> dict[Any, tuple[int, int]]:
     """Training seed to its places in both; with a majority baseline, to its only one. No seed, no partner."""
-    ours = _by_seed(seeds)
-    if all(one.metadata.get("mode") == MAJORITY for one in baseline):
-        return {seed: (place, 0) for seed, place in ours.items()} if len(baseline) == 1 else {}
-    theirs = _by_seed(baseline)
-    return {seed: (place, theirs[seed]) for seed, place in ours.items() if seed in theirs}
-
-
-def _by_seed(runs: Sequence[Predictions]) -> dict[Any, int]:
-    seeds = [one.metadata.get("seed") for one in runs]
-    known = [(seed, place) for place, seed in enumerate(seeds) if seed is not None]
-    if len(dict(known)) < len(known):
-        raise DataError("predictions of one seed are given twice: give each training run once")
-    return dict(known)
+    ours, theirs = ([one.metadata.get("seed") for one in runs] for runs in (seeds, baseline))
+    for runs in (ours, theirs):
+        if len(shared_seeds(runs, runs)) < len(runs) - runs.count(None):
+            raise DataError("predictions of one seed are given twice: give each training run once")
+    if len(baseline) == 1 and baseline[0].metadata.get("mode") == MAJORITY:
+        return {seed: (place, 0) for seed, (place, _) in shared_seeds(ours, ours).items()}
+    return shared_seeds(ours, theirs)
 
 
 def _folds(seeds: Sequence[Predictions]) -> tuple[list[str], NDArray[np.int64]]:

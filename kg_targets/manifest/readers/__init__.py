@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from kg_targets.manifest.question import Question
 from kg_targets.manifest.readers import (
-    csv_files,
+    iu_xray,
     medpix,
+    mimic_cxr,
     path_vqa,
+    r2gen,
     roco,
     roco_v2,
     slake,
+    tables,
     vqa_med_2019,
     vqa_rad,
 )
@@ -30,10 +33,14 @@ class Layout:
 
 
 READERS: dict[str, Layout] = {
-    "csv": Layout(captions=csv_files.read, options=csv_files.OPTIONS),
+    "csv": Layout(captions=tables.read, options=tables.OPTIONS),
+    "table": Layout(captions=tables.read, options=tables.OPTIONS),
     "roco": Layout(captions=roco.read),
     "roco_v2": Layout(captions=roco_v2.read),
     "medpix": Layout(captions=medpix.read, options=medpix.OPTIONS),
+    "iu_xray": Layout(captions=iu_xray.read, options=iu_xray.OPTIONS),
+    "mimic_cxr": Layout(captions=mimic_cxr.read, options=mimic_cxr.OPTIONS),
+    "r2gen": Layout(captions=r2gen.read),
     "vqa_rad": Layout(vqa_rad.read_captions, vqa_rad.read_questions, prepare=vqa_rad.prepare),
     "slake": Layout(questions=slake.read),
     "path_vqa": Layout(questions=path_vqa.read),

@@ -86,7 +86,7 @@ Caption = tuple[str, str, str, tuple[str, ...]]
 def _captions(request: ReadRequest) -> Iterator[Caption]:
     for path in request.all_files("captions"):
         if is_parquet(path):
-            for where, row in parquet_rows(path, ["image_id", "caption", "cui"], request.report):
+            for where, row in parquet_rows(path, ["image_id", "caption", "cui"], "", request.report):
                 cuis = concepts_of(row["cui"])[0]
                 yield where, plain_text(row["image_id"]).strip(), plain_text(row["caption"]).strip(), cuis
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("scispacy", reason="the [scispacy] extra is not installed")
 spacy = pytest.importorskip("spacy")
 
 from kg_targets.concepts import EXTRACTORS  # noqa: E402
-from kg_targets.concepts.scispacy import ScispacyExtractor  # noqa: E402
+from kg_targets.concepts.scispacy import ScispacyExtractor, check_installed  # noqa: E402
 from kg_targets.errors import ExtractionError  # noqa: E402
 from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology  # noqa: E402
 
@@ -99,8 +100,15 @@ def test_strange_captions_do_not_break_it(extractor: ScispacyExtractor, caption:
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, pipeline: Any) -> None:
-    with pytest.raises(ExtractionError, match=r"'en_core_sci_none' is not installed; pip install"):
+    command = r"pip install https://\S+/v0\.5\.4/en_core_sci_none-0\.5\.4\.tar\.gz$"
+    with pytest.raises(ExtractionError, match=rf"'en_core_sci_none' is not installed; run: {command}"):
         EXTRACTORS["scispacy"](ONTOLOGY, model="en_core_sci_none")
+    for check in (check_installed, partial(EXTRACTORS["scispacy"], ONTOLOGY)):
+        with pytest.raises(ExtractionError, match=r"run: python -m spacy download de_none$"):
+            check(model="de_none")
+    with pytest.raises(ExtractionError, match=r"none\.jsonl does not exist"):
+        check_installed(model="spacy", knowledge_base=tmp_path / "none.jsonl")
+    check_installed(model=str(tmp_path), threshold=0.9)
     with pytest.raises(ExtractionError, match=r"none\.jsonl"):
         ScispacyExtractor(ONTOLOGY, pipeline, tmp_path / "none.jsonl")
     with pytest.raises(ExtractionError, match="threshold"):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 
+from kg_targets.errors import DataError
 from kg_targets.losses.contrastive import ContrastiveBatch, measure
+from kg_targets.losses.policies import similarity_targets
 from kg_targets.losses.registry import LOSSES, POLICIES, Loss, bind_policy
 from tests import REPOSITORY
 
@@ -155,3 +157,41 @@ def test_the_trainer_minimises_the_librarys_own_functions() -> None:
     assert functions == {name: getattr(library, f"{name}_loss") for name in LOSSES}
     for name in ("softmax", "fixed_mass", "evidence"):
         assert bind_policy(name, **PARAMETERS).func is getattr(library, f"{name}_policy")  # type: ignore[attr-defined]
+
+
+def _soft() -> list[str]:
+    """Policies that look at S."""
+    return [name for name, policy in POLICIES.items() if not policy.control and name != "identity"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_targets_and_similarities_that_are_not_finite_are_refused_where_they_enter(value: float) -> None:
+    image, text = features()
+    broken = torch.full((ROWS, ROWS), 0.5)
+    broken[1, 2] = value
+    for loss in (one for one in LOSSES.values() if one.soft):
+        with pytest.raises(DataError, match="must be finite"):
+            loss.compute(batch(loss, image, text, targets=broken))
+    for policy in _soft():
+        with pytest.raises(DataError, match="similarities must be finite"):
+            bind_policy(policy, **PARAMETERS)(broken)
+    with pytest.raises(DataError, match="similarities must be finite"):
+        similarity_targets(broken)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_on_a_gpu_where_nobody_waits_for_a_check_nan_reaches_the_loss(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("policies", "contrastive"):
+        monkeypatch.setattr(f"kg_targets.losses.{module}.check_finite", lambda values, what: None)
+    loss, (image, text) = LOSSES[name], features()
+    broken = soft_targets(loss)
+    broken[1, 2] = float("nan")
+    if loss.targets == "pairs":
+        image.data[1, 0] = float("nan")
+    assert bool(loss.compute(batch(loss, image, text, targets=broken)).isnan())
+    for policy in _soft() if loss.targets == "policy" else []:
+        assert bool(
+            loss.compute(batch(loss, image, text, targets=bind_policy(policy, **PARAMETERS)(broken))).isnan()
+        )

@@ -175,6 +175,12 @@ FILES = {
     "roco_v2": ("roco_v2", "test", ["test_captions.csv", "test_concepts.csv"]),
     "medpix": ("medpix_case", "dev", ["descriptions_dev.jsonl", "data_dev.jsonl"]),
     "vqa_rad": ("vqa_rad", "test", ["testset.json"]),
+    "json lines": ("imagefolder", "train", ["train/metadata.jsonl"]),
+    "r2gen": ("iu_xray_r2gen", "train", ["annotation.json"]),
+    "open-i": ("iu_xray", "all", ["ecgen-radiology/1.xml"]),
+    "kaggle": ("iu_xray", "all", ["indiana_reports.csv", "indiana_projections.csv"]),
+    "mimic_cxr": ("mimic_cxr", "train", ["mimic-cxr-2.0.0-split.csv", "files/p10/p10000032/s50.txt"]),
+    "tar": ("biomedica", "all", ["a.tar"]),
 }
 PIECES = [
     b"image_id,filepath,caption\n",
@@ -184,6 +190,16 @@ PIECES = [
     b"ROCO_1\t CT\n",
 ]
 PIECES += [
+    b"uid,findings,impression,MeSH\n",
+    b"uid,filename,projection\n",
+    b"dicom_id,study_id,subject_id,split\n",
+    b"a,50,10000032,train\n",
+    b'{"train": [{"id": 1, "report": 2, "image_path": [3, null]}, {"report": [], "image_path": "../x"}]}',
+    b'{"file_name": "a.png", "text": ["x", 1, null], "cui": [{"cui": 1, "start": 0, "end": 1}, [2], null]}\n',
+    b"<a><major>x/y</major><parentImage id='../b'/><AbstractText Label='FINDINGS'>c</AbstractText></a>",
+    b"FINDINGS: x\nIMPRESSION:",
+    b"\x1f\x8b",
+    b"\xff\xfe",
     b'{"U_id": 1, "image": 2, "Description": {"Caption": 3}}\n',
     b'[{"image_name": 5}]',
     b"\xff",

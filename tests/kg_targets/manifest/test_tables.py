@@ -79,6 +79,8 @@ def test_the_separator_is_told_by_the_header_or_given(tmp_path: Path, separator:
 def test_a_wrong_separator_and_options_that_nobody_reads_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"separator 'x' is not one of , ; tab \|"):
         read(tmp_path, "filepath,caption\n", separator="x")
+    with pytest.raises(ManifestError, match=r"'filepath,caption' is one column with this option separator"):
+        read(tmp_path, "filepath,caption\na.png,CT\n", separator="tab")
     with pytest.raises(ManifestError, match=r"options of layout csv.*did you mean 'separator'"):
         manifest(tmp_path, seperator=";")
     with pytest.raises(

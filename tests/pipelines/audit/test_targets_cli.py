@@ -146,8 +146,8 @@ def test_a_store_with_one_case_or_without_any_known_image_cannot_be_scored(
     [
         (("--batch-sizes", "128,x"), "--batch-sizes"),
         (("--batch-sizes", "1"), "--batch-sizes"),
-        (("--bootstrap", "0"), "--bootstrap must be between"),
-        (("--seed", "-1"), "--seed must be between"),
+        (("--bootstrap", "0"), "--bootstrap: 0 must be at least 100"),
+        (("--seed", "-1"), "--seed: -1 must be at least 0"),
         (("--markdown", "."), "is a folder"),
     ],
 )

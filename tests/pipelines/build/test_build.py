@@ -94,7 +94,7 @@ def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
         (("build", "demo", "--extractor", "magic"), "--extractor magic is not one of"),
         (("build", "demo", "--ontology", "magic"), "no source magic"),
         (("build", "demo", "--uncertain", "maybe"), "--uncertain maybe is not one of keep, half, drop"),
-        (("build", "demo", "--top-k", "0"), "--top-k must be between"),
+        (("build", "demo", "--top-k", "0"), "--top-k: 0 must be at least 1"),
         (("build", "demo", "--max-hops", "2", "--no-ontology"), "contradict each other"),
         (("verify", "nowhere"), "is not a target store"),
     ],
@@ -191,6 +191,17 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, workers: int) -> Non
     assert process.returncode == 130
     assert err == f"{INTERRUPTED}\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["build", "evaluate concepts"])
+def test_what_an_extractor_lacks_is_said_before_an_ontology_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    extractor = ("--extractor", "scispacy", "--extractor-options", "model=en_core_sci_none")
+    where = ("--data-root", data(tmp_path), "--ontology", f"obo:{tmp_path / 'none.obo'}")
+    code, _, err = run(capsys, *command.split(), "demo", *where, *extractor)
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith("error: extractor scispacy: ") and "run: pip install" in err
 
 
 def test_extractor_options_reach_the_extractor_and_wrong_ones_are_named(

@@ -103,9 +103,11 @@ def test_two_kinds_of_shards_are_told_as_training_would(
 ) -> None:
     for image in (root / "images").iterdir():
         image.unlink()
+    (root / "x.parquet").write_bytes(b"PAR1")  # a table, say: it has no images
     write_tar(root / "0.tar", ["z.jpg"], [png(0)])
-    (root / "x.parquet").write_bytes(b"PAR1")
-    assert "images: " in check(root, capsys)[1]
+    assert "holds .parquet and .tar files: give one of them" in check(root, capsys)[1]
+    write_tar(root / "0.tar", ["images/a.jpg"], [png(0)])
+    assert "train: 4 captions, 3 cases, 1 of 4 images present (tar shards)" in check(root, capsys)[1]
 
 
 def test_images_without_cases_are_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,4 +141,22 @@ def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
     )
     (root / "test.csv").unlink()
     assert main([*command, str(root)]) == 2
-    assert "nothing usable" in capsys.readouterr().err
+    assert "error: train: " in (told := capsys.readouterr().err) and "'patient_id' looks like" in told
+    (root / "train.csv").unlink()
+    assert main([*command, str(root)]) == 2
+    assert "mine: nothing usable under" in capsys.readouterr().err
+
+
+def test_a_table_without_a_row_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "train.csv").write_text("filepath,caption\n")
+    assert "train: no row can be used" in check(root, capsys)[1]
+
+
+def test_parts_that_ask_about_the_same_images_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"qid": 1, "q_lang": "en", "question": "Where?", "answer": "x", "answer_type": "OPEN"}
+    for name, image in (("train", "x1"), ("validate", "x2"), ("test", "x1")):
+        (tmp_path / f"{name}.json").write_text(json.dumps([row | {"img_name": f"{image}/source.jpg"}]))
+    assert main(["check", "slake_en", "--data-root", str(tmp_path)]) == 0
+    assert "train and test ask about 1 of the same images" in capsys.readouterr().out

@@ -75,7 +75,7 @@ def test_the_names_of_measures_are_those_that_are_measured(tmp_path: Path) -> No
     store = build(tmp_path)
     config = EvalConfig(DIRECTIONS, ("before", "after"), cui_variants=tuple(VARIANTS), zero_shot=("region",))
     labels = label_sets(store.labels, None)
-    data = RetrievalSet.of(store, np.arange(len(store)))
+    data = RetrievalSet(store, np.arange(len(store)))
     measured = measure_chance(data, labels, config, tasks(config, store.label, store.labels))
     assert sorted(measure_names(config, labels)) == sorted(measured)
     plain = dataclasses.replace(config, recall=False, zero_shot=())

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from kg_targets.errors import ConfigError
 from kg_targets.manifest.folds import FoldConfig
-from pipelines.experiments.grid import GRIDS, as_arguments, paper, training_config
+from pipelines.experiments.grid import GRIDS, as_arguments, training_config
 from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part
 from pipelines.experiments.retrieval_grid import Official, RetrievalGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
@@ -42,47 +44,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", shipped_grids())
-def test_every_shipped_grid_is_right_and_says_how_to_run_it(name: str) -> None:
-    grid = read_grid(name)
-    usage = grid.path.read_text().split("title:")[0]
-    assert grid.name == name and "make " in usage
-    if isinstance(grid, RetrievalGrid):
-        wanted = f"make tables DATASET={grid.dataset}"
-        wanted += "" if grid.name == grid.dataset else f" GRID={grid.name}"
-        assert wanted in usage and {"infonce", "sm"} <= grid.rows.keys()
-    else:
-        assert name.startswith("vqa_") and read_grid(name.removeprefix("vqa_")).name == name
-    plan = plan_of(grid, Path("out"), 1, 1)
-    assert all(job.command for job in plan.runs(plan.stages))
-
-
-@pytest.mark.parametrize("name", ["demo", "medpix"])
-def test_the_tables_have_all_rows_of_the_paper_and_the_controls(name: str) -> None:
-    rows = {"infonce", "noise", "none", "sm", "mse", "sigmoid", "permuted", "uniform", "same_case"}
-    grid = read_retrieval(name)
-    assert grid.rows.keys() >= rows and grid.against is None
-
-
-def test_the_grid_of_table_5_has_every_row_of_the_paper_and_our_own() -> None:
-    rows = read_med_vqa("vqa_table5").rows
-    assert {row.paper for row in rows.values() if row.paper} == paper("med_vqa").rows.keys()
-    assert {"no_pretraining", "kg", "nb_clip", "kg_nb_clip"} <= rows.keys()
-    assert all(len(row.pretrain) == 2 for name, row in rows.items() if name != "no_pretraining")
-
-
-def test_the_grid_of_figure_6_has_every_lambda_in_both_spaces() -> None:
-    found: dict[str, set[float]] = {}
-    for row in read_med_vqa("vqa_fig6").rows.values():
-        assert row.point is not None
-        for stage in row.pretrain:
-            assert stage.settings["loss.lambda_weight"] == row.point.x
-            assert row.point.x == 0 or [stage.settings["loss.lambda_space"]] == list(row.point.series)
-        for name in row.point.series:
-            found.setdefault(name, set()).add(row.point.x)
-    assert set(found) == {"logit", "cosine"} and all(
-        line == {0, 0.001, 0.01, 0.1, 1} for line in found.values()
-    )
+def test_a_grid_extends_another_one_beside_it(folder: Path) -> None:
+    written(med_vqa())
+    own = {"extends": "tiny", "title": "Own", "rows": {"kg": {"title": "graph"}}, "seeds": [7]}
+    (folder / "own.yaml").write_text(yaml.safe_dump(own))
+    grid, parent = read_med_vqa("own.yaml"), read_med_vqa("tiny.yaml")
+    assert (grid.name, grid.title, grid.seeds) == (
+        "own",
+        "Own",
+        (7,),
+    ) and grid.rows.keys() == parent.rows.keys()
+    assert grid.rows["kg"].title == "graph" and grid.rows["kg"].pretrain == parent.rows["kg"].pretrain
+    for extends, message in (("own", "it extends itself"), ("none", "none.yaml cannot be read")):
+        (folder / "own.yaml").write_text(yaml.safe_dump({**own, "extends": extends}))
+        with pytest.raises(ConfigError, match=message):
+            read_grid("own.yaml")
 
 
 def test_a_retrieval_grid_is_read_with_the_defaults_of_its_rows() -> None:
@@ -235,7 +211,7 @@ def test_unreadable_grids_and_options_are_told(capsys: pytest.CaptureFixture[str
     vqa = written(med_vqa(), Path("vqa"))
     for name in ("base", "one", "two"):
         shutil.copy(f"vqa/{name}.yaml", f"{name}.yaml")
-    shipped = "demo, medpix, medpix_explore, medpix_search, vqa_fig6, vqa_rad, vqa_table5"
+    shipped = ", ".join(shipped_grids())
     for arguments, message in (
         (["dmo"], f"grid 'dmo' is not one of {shipped} (did you mean 'demo'?); a path must end in .yaml"),
         (["rda"], f"grid 'rda' is not one of {shipped}"),
@@ -384,13 +360,17 @@ def test_a_stop_while_libraries_are_loaded_is_obeyed(
         ("vqa", ["GRID=rad"], "tables rad"),
         ("table5", ["OUT=here", "JOBS=1"], "tables vqa_table5 --out here --jobs 1"),
         ("fig6", [], "tables vqa_fig6"),
+        ("tables", ["DATASET=roco", "DATA_ROOT=a b/c"], "tables roco --data-root a b/c"),
+        ("table5all", ["JOBS=2"], "tables table5 --jobs 2"),
     ],
 )
-def test_make_passes_a_given_folder_on(target: str, given: list[str], expected: str) -> None:
+def test_make_passes_a_given_folder_on(target: str, given: list[str], expected: str, folder: Path) -> None:
+    (folder / "kg-targets").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "kg-targets").chmod(0o755)
     inherited = ("OUT", "GRID", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     environment = {name: value for name, value in os.environ.items() if name not in inherited}
     made = subprocess.run(
-        ["make", "-n", target, *given],
+        ["make", "--old-file=.venv/.installed", f"BIN={folder}", target, *given],
         cwd=GRIDS.parents[1], env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert " ".join(made.stdout.splitlines()[-1].split()).endswith(expected)
+    assert made.stdout.splitlines()[-1] == expected

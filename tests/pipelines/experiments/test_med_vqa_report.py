@@ -126,6 +126,27 @@ def test_the_report_puts_rows_beside_the_paper_the_controls_and_the_baselines() 
     assert before == {file: file.read_bytes() for file in files}
 
 
+def test_reports_of_other_data_sets_are_put_together_with_the_mean_over_all() -> None:
+    beside = {"other": "slake_en", "absent": "path_vqa"}
+    Path("tiny.yaml").write_text(
+        yaml.safe_dump(GRID | {"beside": beside}, sort_keys=False, allow_unicode=True)
+    )
+    done = answered(plan())
+    Path("other").mkdir()
+    Path("other/report.json").write_text(json.dumps({"accuracy": {"paper": {"plain": 0.25, "better": 0.5}}}))
+    done.write_report(None)
+    own = json.loads(Path("out/report.json").read_text())["accuracy"]["paper"]["plain"]
+    page = Path("out/report.md").read_text()
+    assert "## Over all data sets" in page and "under `paper`" in page
+    assert f"| plain | {100 * own:.1f} | 25.0 | not run | – | *73.95* |" in page
+    assert "| CLIP | not run | not run | not run | – | *74.37* |" in page
+    Path("absent").mkdir()
+    Path("absent/report.json").write_text(json.dumps({"accuracy": {"paper": {"plain": 0.75}}}))
+    done.write_report(None)
+    page = Path("out/report.md").read_text()
+    assert f"| plain | {100 * own:.1f} | 25.0 | 75.0 | {100 * (own + 1) / 3:.1f} | *73.95* |" in page
+
+
 def test_some_rows_have_files_of_their_own() -> None:
     answered(plan())
     assert [file.name for file in plan(("plain",)).write_report(None)] == ["part.json", "part.png", "part.md"]

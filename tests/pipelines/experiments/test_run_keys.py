@@ -15,9 +15,17 @@ KEYS = {
     "medpix": (165, "d9dbb5b39077cdd9"),
     "medpix_explore": (22, "f6ce6605b5f690eb"),
     "medpix_search": (48, "b10220e53092435e"),
+    "roco": (30, "b2da593d6a1850f4"),
+    "roco_v2": (30, "b2da593d6a1850f4"),
     "vqa_fig6": (81, "abd42bd6be4edadf"),
+    "vqa_med_2019": (12, "ba8bf2e580d4ec02"),
+    "vqa_path_vqa": (12, "ba8bf2e580d4ec02"),
     "vqa_rad": (24, "03fe533c84bbd928"),
+    "vqa_slake": (12, "ba8bf2e580d4ec02"),
     "vqa_table5": (54, "3e4e7d556f05d7d2"),
+    "vqa_table5_med_2019": (39, "d25178d79fd7e0f0"),
+    "vqa_table5_path_vqa": (39, "d25178d79fd7e0f0"),
+    "vqa_table5_slake": (39, "d25178d79fd7e0f0"),
 }
 """Grid to the number of its runs and a digest of their keys, as they are without data and weights."""
 
@@ -28,7 +36,11 @@ def test_finished_runs_of_a_shipped_grid_stay_known(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = plan_of(read_grid(name), Path("out"), 1, 1)
-    keys = {f"{job.stage}/{job.name}": run_key(job.config(), [], 1) for job in plan.runs(plan.stages)}
+    # Recorded when a fold's folders still had another name, which is no part of a run's own key.
+    keys = {
+        f"{job.stage}/{job.name}".replace("-fold", "-cut"): run_key(job.config(), [], 1)
+        for job in plan.runs(plan.stages)
+    }
     assert (len(keys), json_sha256(keys)[:16]) == KEYS[name]
 
 

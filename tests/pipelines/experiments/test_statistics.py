@@ -67,7 +67,7 @@ def holm_by_hand(p_values: list[float]) -> list[float]:
 
 def test_a_grid_can_name_whom_the_primary_row_is_tested_against() -> None:
     def pairs(against: tuple[str, ...] | None) -> set[frozenset[str]]:
-        return {one.contrast.pair for one in replace(DESIGN, against=against).family}
+        return {one.question[0] for one in replace(DESIGN, against=against).family}
 
     baselines = {frozenset(pair) for pair in (("noise", "infonce"), ("sm", "infonce"), ("sm", "other"))}
     assert pairs(()) == baselines

@@ -116,7 +116,10 @@ def test_a_hub_tokenizer_before_an_own_text_tower_is_saved_with_the_model(
 
 
 def test_text_weights_need_a_hugging_face_tower_and_a_model_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a Hugging Face one"):
+    with pytest.raises(
+        ConfigError,
+        match=r"\(those of a Hugging Face text tower\): set --model.text_weights null, or --model.name lite0-m",
+    ):
         build_clip(ModelConfig(name="test-vit", text_weights=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         build_clip(ModelConfig(name="lite0-minilm", text_weights=str(tmp_path)))

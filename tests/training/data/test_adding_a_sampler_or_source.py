@@ -42,8 +42,6 @@ class InOrder(Sampler):
 class ArraySource(ImageSource):
     """One NumPy file with all images, uint8 [N, H, W], in the order of the store."""
 
-    kind = "NumPy file"
-
     def __init__(self, root: Path, store: TargetStore) -> None:
         super().__init__(root, store)
         self.pixels = np.load(root, allow_pickle=False)

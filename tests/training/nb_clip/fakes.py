@@ -5,6 +5,7 @@ from typing import Any, cast
 import numpy as np
 
 from kg_targets.store import TargetStore
+from kg_targets.store.block import case_codes
 from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
 
@@ -18,7 +19,7 @@ class FakeStore:
     def __init__(self, similarity: np.ndarray, known: list[bool], group_ids: list[str]) -> None:
         self.similarity = similarity.astype(np.float32)
         self.known = np.array(known)
-        self.group_ids = group_ids
+        self.cases = case_codes(group_ids)
 
     def block(self, rows: Any, cols: Any = None) -> np.ndarray:
         return self.similarity[np.ix_(rows, rows if cols is None else cols)]

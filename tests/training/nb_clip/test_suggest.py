@@ -22,7 +22,7 @@ class Store:
     def __init__(self, similarity: np.ndarray, known: bool = True) -> None:
         self.similarity = similarity.astype(np.float32)
         self.known = np.full(len(similarity), known)
-        self.group_ids = [str(row) for row in range(len(similarity))]
+        self.cases = np.arange(len(similarity))
 
     def __len__(self) -> int:
         return len(self.similarity)

@@ -16,6 +16,7 @@ from kg_targets.store import TargetStore
 from tests.processes import kg_targets
 from tests.training.tiny import arguments, write_world
 from training.retrieval import command as evaluation
+from training.retrieval.pictures import Sheet
 from training.run import main as run
 
 pytestmark = pytest.mark.e2e
@@ -95,6 +96,55 @@ def test_plain_open_clip_code_gives_the_same_recall_of_captions(world: Path, tmp
         assert measured == pytest.approx(np.mean([rank <= k for rank in ranks]), abs=1e-12)
 
 
+def test_strict_and_semantic_recall_stand_side_by_side(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(world, tmp_path, "--semantic-recall=0.5,1", runs=("infonce",)) == 0
+    text = capsys.readouterr().out
+    assert "semantic Recall@K: the same, where other images' concepts overlap" in text
+    names = [line.split("  ")[0] for line in text.splitlines() if "Recall@5" in line and "→" in line]
+    kinds = ("Recall@5", "semantic Recall@5 (0.5)", "semantic Recall@5 (1)")
+    assert names == [f"{view} {kind}" for view in ("image→text", "text→image") for kind in kinds]
+    for one in result(tmp_path)["runs"].values():
+        strict, half, equal = (one["measures"][f"image→text {kind}"]["mean"] for kind in kinds)
+        assert strict <= equal <= half
+    assert not any("semantic" in name for name in names_without(world, tmp_path / "plain"))
+
+
+def names_without(world: Path, out: Path) -> list[str]:
+    """The measures of an evaluation that does not ask for it."""
+    assert evaluate(world, out, runs=("infonce",)) == 0
+    return list(result(out)["runs"]["infonce"]["measures"])
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "ordered_by"),
+    [
+        ((), ("modality", "finding"), "finding"),
+        (("--labels=finding",), ("finding",), "finding"),
+        (("--labels=modality+finding,modality",), ("modality", "finding"), "modality"),
+    ],
+)
+def test_pictures_go_by_the_labels_that_are_asked_for(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    labels: Any,
+    ordered_by: str,
+) -> None:
+    sheets: list[Sheet] = []
+    blocks: list[str | None] = []
+    monkeypatch.setattr(Sheet, "image_to_image", lambda sheet, path: (sheets.append(sheet), path.touch()))
+    monkeypatch.setattr(
+        "training.retrieval.command.target_block",
+        lambda path, store, label, seed: (blocks.append(label), path.touch()),
+    )
+    assert evaluate(world, tmp_path, "--no-recall", *options, runs=("infonce",)) == 0
+    assert sheets[0].labels == labels and f"green: same {', '.join(labels)};" in sheets[0].title
+    assert blocks == [ordered_by]
+
+
 def test_every_direction_variant_and_task_in_one_report(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,7 +166,7 @@ def test_every_direction_variant_and_task_in_one_report(
     pictures = {"contact_sheet.png", "image_to_text.png", "text_to_image.png", "target_block.png"}
     assert names == {"retrieval.json", "retrieval.md", "retrieval.txt", *pictures}
     measures = result(tmp_path / "out")["runs"]["sm"]["measures"]
-    assert len(measures) > 51 and f"over cases, {200 * (len(measures) - 1):,} flips" in text
+    assert len(measures) > 51 and f"over cases ({200 * (len(measures) - 1):,}), of these runs only" in text
     keys = [json.loads((world / name / "finished.json").read_text())["key"] for name in FOLDERS]
     assert [result(tmp_path / "out")["runs"][name]["keys"] for name in ("infonce", "sm")] == [
         keys[:1],
@@ -165,7 +215,8 @@ def test_a_query_finds_its_sibling_only_if_images_are_excluded_instead_of_cases(
             ("--draws=x",),
             "argument --draws: invalid int value: 'x': see kg-targets evaluate retrieval --help",
         ),
-        (("--unknown=1",), "unrecognized arguments: --unknown=1"),
+        (("--semantic-recall=half",), "--semantic-recall: 'half' is not a number in (0, 1]"),
+        (("--unknown=1",), "unrecognized arguments: --unknown: see"),
     ],
 )
 def test_wrong_options_are_one_line_before_anything_is_encoded(

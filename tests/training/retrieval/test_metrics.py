@@ -15,7 +15,7 @@ from training.retrieval.concepts import cui_at, cui_by_chance
 from training.retrieval.metrics import label_codes, precision_at, precision_by_chance
 from training.retrieval.ranking import pair_ranks, rank
 from training.statistics.intervals import case_interval
-from training.statistics.paired_tests import Pair, compare, compare_all, flips_for, holm
+from training.statistics.paired_tests import Pair, compare_all, flips_for, holm
 
 IntArray = NDArray[np.int64]
 
@@ -157,16 +157,17 @@ def test_interval_has_its_nominal_width_and_ignores_queries_without_a_score() ->
 
 
 def test_sign_flip_p_value_equals_the_exact_one_over_all_assignments() -> None:
-    difference = np.array([0.3, 0.1, -0.05, 0.2, 0.4, -0.1, 0.25, 0.15])
-    cases = np.arange(8)
+    difference = np.array([0.3, 0.1, -0.05, 0.2, 0.4, -0.1, 0.25, 0.15, -0.2, -0.3])
+    cases = np.arange(10)
     totals = [
         abs(sum(s * d for s, d in zip(signs, difference, strict=True)))
-        for signs in itertools.product((-1, 1), repeat=8)
+        for signs in itertools.product((-1, 1), repeat=10)
     ]
     exact = np.mean([total >= abs(difference.sum()) - 1e-12 for total in totals])
-    result = compare(difference, np.zeros(8), cases, flips=20_000)
+    (result,) = compare_all([Pair(difference, np.zeros(10))], cases, flips=20_000)
     assert result.p_value == pytest.approx(exact, abs=0.005)
-    assert compare(np.zeros(8), np.zeros(8), cases).p_value == 1.0
+    assert compare_all([Pair(np.zeros(10), np.zeros(10))], cases)[0].p_value == 1.0
+    assert math.isnan(compare_all([Pair(difference[:9], np.zeros(9))], cases[:9])[0].p_value)
 
 
 def test_many_tests_get_flips_enough_for_one_of_them_to_pass_holm() -> None:
@@ -184,19 +185,19 @@ def test_many_tests_get_flips_enough_for_one_of_them_to_pass_holm() -> None:
 
 def test_pairs_compared_together_get_what_each_gets_alone() -> None:
     rng = np.random.default_rng(7)
-    cases = np.repeat(np.arange(20), 2)
-    classes = rng.integers(0, 3, 40)
+    cases = np.repeat(np.arange(40), 2)
+    classes = rng.integers(0, 3, 80)
     pairs = [
-        Pair(rng.random(40) + shift, rng.random(40), strata)
+        Pair(rng.random(80) + shift, rng.random(80), strata)
         for shift in (0.0, 0.1, 0.2)
         for strata in (None, classes)
     ]
     for pair in pairs[:2]:  # other cases, so other flips
         pair.scores[:4] = np.nan
-    pairs.append(Pair(np.full(40, np.nan), np.zeros(40)))
+    pairs.append(Pair(np.full(80, np.nan), np.zeros(80)))
     together = compare_all(pairs, cases, 50, 2500, seed=3)
     for pair, result in zip(pairs[:-1], together[:-1], strict=True):
-        assert result == compare(pair.scores, pair.baseline, cases, 50, 2500, 3, pair.strata)
+        assert [result] == compare_all([pair], cases, 50, 2500, 3)
         by_hand = pair.scores - pair.baseline
         if pair.strata is None:
             by_case = np.array([by_hand[cases == c].sum() for c in np.unique(cases[~np.isnan(by_hand)])])
@@ -217,12 +218,12 @@ def test_holm_steps_down_and_never_falls_below_a_smaller_p() -> None:
 
 def test_balanced_mean_is_the_mean_of_class_means_and_its_interval_resamples_cases() -> None:
     rng = np.random.default_rng(3)
-    classes = np.repeat([0, 1, 2], [200, 20, 8])
-    scores = (rng.random(228) < np.array([0.9, 0.5, 0.2])[classes]).astype(float)
-    cases = np.arange(228) // 2
+    classes = np.repeat([0, 1, 2], [380, 30, 20])
+    scores = (rng.random(430) < np.array([0.9, 0.5, 0.2])[classes]).astype(float)
+    cases = np.arange(430) // 2
     interval = case_interval(scores, cases, draws=400, seed=5, strata=classes)
     assert interval.mean == pytest.approx(np.mean([scores[classes == c].mean() for c in range(3)]))
-    draws = np.random.default_rng(5).multinomial(114, np.full(114, 1 / 114), size=400)
+    draws = np.random.default_rng(5).multinomial(215, np.full(215, 1 / 215), size=400)
     means = []
     for draw in draws:
         weight = draw[cases].astype(float)
@@ -236,14 +237,15 @@ def test_balanced_mean_is_the_mean_of_class_means_and_its_interval_resamples_cas
 
 
 def test_balanced_comparison_flips_what_each_case_adds_to_the_balanced_mean() -> None:
-    classes = np.array([0, 0, 0, 0, 0, 0, 1, 1])
-    difference = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.9, 0.8])
-    weights = np.where(classes == 0, 1 / 6, 1 / 2)
-    totals = [
-        abs(sum(s * w * d for s, w, d in zip(signs, weights, difference, strict=True)))
-        for signs in itertools.product((-1, 1), repeat=8)
-    ]
-    exact = np.mean([total >= abs(weights @ difference) - 1e-12 for total in totals])
-    result = compare(difference, np.zeros(8), np.arange(8), flips=20_000, strata=classes)
+    """Ten cases with queries of both classes, two more of one class; every assignment of signs."""
+    rng = np.random.default_rng(4)
+    classes = np.r_[np.zeros(12, dtype=np.int64), np.ones(10, dtype=np.int64)]
+    cases = np.r_[np.arange(12), np.arange(10)]
+    difference = rng.normal(0.1, 0.3, 22) + 0.2 * classes
+    weights = np.where(classes == 0, 1 / 12, 1 / 10)
+    by_case = np.bincount(cases, weights * difference)
+    totals = np.abs(np.array(list(itertools.product((-1, 1), repeat=12))) @ by_case)
+    exact = np.mean(totals >= abs(weights @ difference) - 1e-12)
+    (result,) = compare_all([Pair(difference, np.zeros(22), classes)], cases, flips=20_000)
     assert result.p_value == pytest.approx(exact, abs=0.01)
     assert result.difference.mean == pytest.approx((weights @ difference) / 2)

@@ -14,8 +14,8 @@ from training.errors import CheckpointError, ConfigError
 from training.retrieval.command import OUTPUTS, RESULT, is_current, write_outputs
 from training.retrieval.config import EvalConfig, read_prompts, read_templates
 from training.retrieval.measures import Measures, Scored
-from training.retrieval.report import Report, as_json, as_markdown, as_text, make_report
-from training.retrieval.runs import read_groups
+from training.retrieval.report import Report, as_json, as_markdown, as_text, describe, make_report
+from training.retrieval.runs import RunGroup, read_groups
 from training.retrieval.zero_shot import (
     Task,
     class_features,
@@ -24,7 +24,8 @@ from training.retrieval.zero_shot import (
     tasks,
 )
 from training.statistics.intervals import case_interval
-from training.statistics.paired_tests import compare
+from training.statistics.paired_tests import Difference, Pair, compare_all
+from training.statistics.seed_variance import paired_test
 
 
 def write_run(folder: Path, seed: int, **changes: Any) -> Path:
@@ -78,13 +79,17 @@ def test_runs_that_cannot_be_compared_are_one_line(
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def report(draws: int = 200) -> tuple[Report, dict[str, list[np.ndarray]], np.ndarray]:
+def report(
+    draws: int = 200, baseline: tuple[int, ...] = (0,), seeds: tuple[int, ...] = (0, 1, 2)
+) -> tuple[Report, dict[str, list[np.ndarray]], np.ndarray]:
     """Three seeds against one, ten cases of three images, the last image without a score."""
     rng = np.random.default_rng(0)
     cases = np.repeat(np.arange(10), 3)
-    values = {"one": [rng.random(30)], "three": [rng.random(30) + 0.1 for _ in range(3)]}
-    for seeds in values.values():
-        for scores in seeds:
+    values = {
+        "one": [rng.random(30) for _ in baseline], "three": [rng.random(30) + 0.1 for _ in seeds]
+    }  # fmt: skip
+    for runs in values.values():
+        for scores in runs:
             scores[-1] = np.nan
 
     def measures(scores: np.ndarray) -> Measures:
@@ -93,12 +98,13 @@ def report(draws: int = 200) -> tuple[Report, dict[str, list[np.ndarray]], np.nd
     made = make_report(
         header={"data": "made up"},
         data=SimpleNamespace(cases=cases),  # type: ignore[arg-type]
-        scores={name: [measures(scores) for scores in seeds] for name, seeds in values.items()},
+        scores={name: [measures(scores) for scores in runs] for name, runs in values.items()},
         chance=measures(np.full(30, np.nan)),
         draws=draws,
         seed=0,
         primary="CUI@50",
         keys={"one": ("a",), "three": ("b", "c", "d")},
+        seeds={"one": baseline, "three": seeds},
     )
     return made, values, cases
 
@@ -107,12 +113,62 @@ def test_scores_of_several_seeds_are_averaged_per_query_before_anything_else() -
     made, values, cases = report()
     mean = np.mean(values["three"], axis=0)
     assert made.intervals["three"]["CUI@50"] == case_interval(mean, cases, 200)
-    assert made.comparisons["three"]["CUI@50"] == compare(mean, values["one"][0], cases, 200)
+    assert made.comparisons["three"]["CUI@50"] == Difference.of(
+        compare_all([Pair(mean, values["one"][0])], cases, 200)[0]
+    )
     means = [float(np.nanmean(scores)) for scores in values["three"]]
     assert made.seed_means["three"]["CUI@50"] == pytest.approx(means)
     assert made.seed_deviation("three", "CUI@50") == pytest.approx(np.std(means, ddof=1))
     assert made.seed_deviation("one", "CUI@50") is None
     assert set(made.holm["three"]) == {"x|y P@5"}
+
+
+def test_runs_of_three_seeds_in_common_are_compared_by_the_test_that_contains_seeds() -> None:
+    """Their seeds are given in another order, and one of each has no partner."""
+    made, values, cases = report(baseline=(3, 1, 0, 2), seeds=(0, 1, 2, 7))
+    by_hand = paired_test(
+        np.stack([values["three"][a] - values["one"][b] for a, b in ((0, 2), (1, 1), (2, 3))]),
+        cases,
+        np.zeros(30, dtype=np.int64),
+    )
+    found = made.comparisons["three"]["CUI@50"]
+    assert (found.interval, found.p_value, found.noise) == (by_hand.interval, by_hand.p, by_hand.error)
+    assert found.seeds == (0, 1, 2) and not math.isnan(found.p_value)
+    kept = as_json(made)["runs"]["three"]["against_first"]["CUI@50"]
+    assert kept["p"] == by_hand.p and kept["noise"]["degrees"] > 0 and list(kept["seeds"]) == [0, 1, 2]
+
+
+def test_two_seeds_in_common_are_not_estimable_and_one_is_a_test_of_these_runs() -> None:
+    two, _, _ = report(baseline=(0, 1), seeds=(0, 1, 2))
+    found = two.comparisons["three"]["CUI@50"]
+    assert math.isnan(found.p_value) and found.seeds == (0, 1) and "not estimable" in as_text(two)
+    one, _, _ = report(baseline=(0, 5), seeds=(0, 1, 2))
+    found = one.comparisons["three"]["CUI@50"]
+    assert found.seeds == () and found.noise is None and not math.isnan(found.p_value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ((0, 1, 2), "sm − infonce: t over cases and training seeds 0, 1, 2"),
+        ((0, 1), "sm − infonce: t over cases and training seeds 0, 1, not estimable: train a third"),
+        (
+            (2, 9),
+            "sm − infonce: paired sign flips over cases (10,000), of these runs only: no claim about other seeds",
+        ),
+    ],
+)
+def test_the_header_says_which_test_each_run_gets(seeds: tuple[int, ...], expected: str) -> None:
+    data = SimpleNamespace(
+        store=SimpleNamespace(dataset="d", split="s"),
+        rows=np.arange(3),
+        cases=np.arange(3),
+        caption_codes=np.arange(3),
+    )
+    groups = [RunGroup("infonce", (), (0, 1, 2), ()), RunGroup("sm", (), seeds, ())]
+    header = describe(data, groups, EvalConfig(), [], 10_000)  # type: ignore[arg-type]
+    assert header["tests"] == expected and "t below 200 cases" in header["intervals"]
+    assert "tests" not in describe(data, groups[:1], EvalConfig(), [], 10_000)  # type: ignore[arg-type]
 
 
 def test_a_report_prints_queries_and_spread_and_is_strict_json(tmp_path: Path) -> None:
@@ -159,6 +215,7 @@ def test_the_table_says_how_many_comparisons_of_all_runs_are_corrected_together(
             seed=0,
             primary="CUI@50",
             keys={run: (run,) for run in runs},
+            seeds={run: (0,) for run in runs},
         )
         corrected = [p for values in made.holm.values() for p in values.values() if not math.isnan(p)]
         assert len(corrected) == 2 * (len(runs) - 1)

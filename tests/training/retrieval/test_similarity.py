@@ -17,7 +17,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> RetrievalSet:
     """Sixteen images in eight cases, the last one without concepts."""
     folder = tmp_path_factory.mktemp("store")
     store = TargetStore.open(write_store(folder / "train", folder / "data", "train"))
-    return RetrievalSet.of(store, np.arange(len(store)))
+    return RetrievalSet(store, np.arange(len(store)))
 
 
 def test_pairs_are_known_images_of_different_cases_with_the_stores_similarity(data: RetrievalSet) -> None:

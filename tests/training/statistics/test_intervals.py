@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from training.errors import DataError
 from training.statistics.intervals import case_interval, per_cent
+from training.statistics.paired_tests import Pair, compare_all
 
 
 def test_few_cases_get_the_t_interval_of_their_means() -> None:
@@ -42,3 +44,27 @@ def test_a_mean_of_classes_over_few_cases_is_centred_within_them() -> None:
     scores = 5.0 * strata + 0.01 * rng.standard_normal(45)
     found = case_interval(scores, cases, strata=strata)
     assert found.mean == pytest.approx(2.5, abs=0.01) and found.high - found.low < 0.02
+
+
+@pytest.mark.parametrize("rare", [9, 10])
+@pytest.mark.parametrize("cases", [40, 400])
+def test_a_mean_of_classes_needs_ten_cases_of_each_class(rare: int, cases: int) -> None:
+    scores, strata = np.random.default_rng(2).random(cases), (np.arange(cases) < rare).astype(np.int64)
+    found = case_interval(scores, np.arange(cases), strata=strata)
+    (test,) = compare_all([Pair(scores, np.zeros(cases), strata)], np.arange(cases), flips=100)
+    assert found.mean == pytest.approx((scores[:rare].mean() + scores[rare:].mean()) / 2)
+    assert math.isnan(found.low) == math.isnan(test.p_value) == (rare < 10)
+
+
+@pytest.mark.parametrize("cases", [20, 400])
+@pytest.mark.parametrize("score", [0.0, 1.0, 1 / 3])
+def test_scores_that_are_all_the_same_are_no_certainty(cases: int, score: float) -> None:
+    found = case_interval(np.full(cases, score), np.arange(cases))
+    assert found.mean == pytest.approx(score) and math.isnan(found.low) and math.isnan(found.high)
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_scores_and_shapes_that_do_not_fit_are_one_line() -> None:
+    for scores, cases in ((np.array([1.0, np.inf]), np.arange(2)), (np.zeros(3), np.arange(2))):
+        with pytest.raises(DataError, match="finite"):
+            case_interval(scores, cases)

@@ -247,7 +247,7 @@ def test_differences_without_any_spread_are_no_certainty() -> None:
     alike = paired_test(np.ones((3, 20)), np.arange(20), np.zeros(20, dtype=np.int64))
     assert alike.mean == 1.0 and np.isnan([alike.low, alike.high, alike.p]).all()
     none = paired_test(np.zeros((3, 20)), np.arange(20), np.zeros(20, dtype=np.int64))
-    assert none.p == 1.0 and none.low == none.high == 0
+    assert none.p == 1.0 and none.mean == 0 and np.isnan([none.low, none.high]).all()
 
 
 def test_shapes_that_do_not_fit_and_cases_in_two_folds_are_refused() -> None:
@@ -255,3 +255,30 @@ def test_shapes_that_do_not_fit_and_cases_in_two_folds_are_refused() -> None:
         paired_test(np.zeros((3, 4)), np.arange(3), np.zeros(4, dtype=np.int64))
     with pytest.raises(DataError, match="a case lies in two folds"):
         paired_test(np.zeros((3, 4)), np.zeros(4, dtype=np.int64), np.array([0, 0, 0, 1]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_a_difference_a_class_or_a_fold_is_one_line() -> None:
+    given, cases, folds = (
+        np.random.default_rng(7).standard_normal((3, 20)),
+        np.arange(20),
+        np.arange(20) // 10,
+    )
+    for infinite in (np.inf, -np.inf):
+        with pytest.raises(DataError, match="finite"):
+            paired_test(np.where(cases == 3, infinite, given), cases, folds)
+    with pytest.raises(DataError, match="classes"):
+        paired_test(given, cases, folds, classes=np.zeros(19, dtype=np.int64))
+    with pytest.raises(DataError, match="from 0 to 0; given 0 to 1"):
+        paired_test(given, cases, folds, names=["one"])
+    with pytest.raises(DataError, match="given -1 to 0"):
+        paired_test(given, cases, folds - 1)
+
+
+def test_a_mean_of_classes_needs_ten_cases_of_each_class() -> None:
+    given = np.random.default_rng(8).standard_normal((3, 40))
+    for rare, known in ((9, False), (10, True)):
+        classes = (np.arange(40) < rare).astype(np.int64)
+        found = paired_test(given, np.arange(40), np.zeros(40, dtype=np.int64), classes=classes)
+        assert found.mean == pytest.approx(np.mean([given[:, classes == code].mean() for code in (0, 1)]))
+        assert (not math.isnan(found.p)) == (found.error is not None) == known

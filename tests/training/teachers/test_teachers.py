@@ -21,15 +21,16 @@ from transformers import CLIPModel, SwinModel
 
 from tests.training.clip import fakes as fakes
 from tests.training.teachers import checkpoints as checkpoints
+from training.arguments import read_config
 from training.errors import CheckpointError, ConfigError, DataError, KGTargetsError
 from training.teachers.base import ImageTexts
 from training.teachers.encoder import Encoder
 from training.teachers.registry import (
     FOLDER,
     TEACHERS,
+    TeacherConfig,
     named_teachers,
     open_teacher,
-    read_teacher_config,
     slug,
 )
 
@@ -364,7 +365,7 @@ def test_a_teacher_that_is_not_is_one_line(spec: str, message: str) -> None:
 def test_all_six_rows_of_table_5_have_a_config_and_say_how_to_get_the_weights() -> None:
     assert named_teachers() == ["biomedclip", "clip", "medclip", "none", "pmcclip", "pubmedclip"]
     for name in named_teachers():
-        config = read_teacher_config(FOLDER / f"{name}.yaml")
+        config = read_config(TeacherConfig, ["--config", str(FOLDER / f"{name}.yaml")])
         assert config.kind in TEACHERS
         if name != "none":
             assert config.source and config.licence and "hf download" in config.how_to_get

@@ -21,7 +21,7 @@ from training.vqa.answers import normalise_answer, normalise_question
         (".5 cm", ".5 cm"),
         ("vs. edema", "vs edema"),
         ("fig.1", "fig 1"),
-        ("1,000 and 2,3", "1000 and 2 3"),
+        ("1,000 and 2,3", "1000 and 2,3"),
         ("x-ray / plain_film", "x ray plain film"),
         ("~15\tminutes (or more?)", "15 minutes or more"),
         ("< 5%", "< 5 %"),
@@ -30,7 +30,7 @@ from training.vqa.answers import normalise_answer, normalise_question
         ("grade -2", "grade -2"),
         ("<-5", "<-5"),
         ("x-5, T-2", "x 5 t 2"),
-        ("- 5", "5"),
+        ("- 5", "-5"),
         ("2–3 cm", "2-3 cm"),
         ("2-3mm", "2-3 mm"),
         ("5%-6%", "5 % 6 %"),
@@ -102,6 +102,23 @@ def test_chinese_answers_lose_punctuation_and_spaces_only(text: str, expected: s
         ("5%", "5"),
         ("5‰", "5"),
         ("5‰", "5%"),
+        ("—5", "5"),
+        ("- 5", "5"),
+        ("– .5", ".5"),
+        ("(- 5)", "5"),
+        ("> - 5", "> 5"),
+        ('"-5"', "5"),
+        ("$-5", "5"),
+        ("-$5", "5"),
+        ("a loss of -€ 5", "a loss of 5"),
+        ("about ~-5", "about ~5"),
+        ("1,5", "15"),
+        ("1,5", "1 5"),
+        ("1,50", "150"),
+        ("1·5", "15"),
+        ("1·5", "1 5"),
+        ("5'6", "56"),
+        ("5’10", "510"),
     ],
 )
 def test_answers_that_only_mean_the_same_stay_apart(one: str, other: str) -> None:
@@ -118,6 +135,17 @@ def test_answers_that_only_mean_the_same_stay_apart(one: str, other: str) -> Non
         ("10⁶", "10^6"),
         ("5mm", "5 mm"),
         ("５％", "5 %"),
+        ("-5", "—5"),
+        ("-5", "- 5"),
+        ("-5", "$ -5"),
+        ("-5", "-$ 5"),
+        ("1,000", "1000"),
+        ("1,000,000", "1000000"),
+        ("1'000", "1000"),
+        ("lung - 5", "lung 5"),  # a dash between words is no sign
+        ("lung — left", "lung left"),
+        ("5%-10%", "5% 10%"),
+        ("levels 4, 5", "levels 4 5"),
     ],
 )
 def test_ways_to_write_one_number_are_one(one: str, other: str) -> None:
@@ -148,7 +176,7 @@ def test_a_normalised_answer_is_its_own_normal_form(text: str, language: str) ->
 
 
 @settings(max_examples=2000)
-@given(st.text(alphabet="ab thenowmx5.,-/^:_(½²₂⁻−<'%肺 、", max_size=12))
+@given(st.text(alphabet="ab thenowmx5.,·-—/^:_($½²₂⁻−<'\"%肺 、", max_size=12))
 def test_the_same_holds_where_rules_meet(text: str) -> None:
     once = normalise_answer(text)
     assert normalise_answer(once) == once

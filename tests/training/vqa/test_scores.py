@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -6,10 +6,11 @@ import pytest
 from numpy.typing import NDArray
 
 from training.errors import DataError
+from training.statistics.paired_tests import Difference
 from training.statistics.seed_variance import paired_test
 from training.vqa.comparison import pool
 from training.vqa.predictions import Prediction, Predictions
-from training.vqa.scores import Difference, accuracies, correctness, differences
+from training.vqa.scores import accuracies, correctness, differences
 
 FACTS = {"dataset": "d", "protocol": "strict", "split": "test", "split_seed": 0}
 
@@ -178,7 +179,7 @@ WRONG = ([0, 1, 0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 1, 0, 
 
 
 def trained(
-    right: tuple[list[int], ...], seeds: tuple[int | None, ...], **metadata: object
+    right: Sequence[list[int]], seeds: tuple[int | None, ...], **metadata: object
 ) -> list[Predictions]:
     return [predictions(one, seed=seed) for one, seed in zip(right, seeds, strict=True)]
 
@@ -192,8 +193,8 @@ def test_a_training_without_a_partner_is_left_out() -> None:
 
 @pytest.mark.parametrize("theirs", [(2, 3, 4), (3, 4, 5), (None, 0, 7)])
 def test_fewer_than_two_partners_are_a_test_of_these_models(theirs: tuple[int | None, ...]) -> None:
-    ours = trained(RIGHT, (0, 1, 2))
-    found = differences(ours, trained(WRONG, theirs))["overall"]
+    many = [[3 * one for one in answers] for answers in (RIGHT, WRONG)]  # of twelve images
+    found = differences(trained(many[0], (0, 1, 2)), trained(many[1], theirs))["overall"]
     assert found.seeds == () and found.noise is None and not np.isnan(found.p_value)
     assert found.interval.mean == pytest.approx(np.mean(RIGHT) - np.mean(WRONG))
 

@@ -1,5 +1,6 @@
 """Where images come from: a folder, Parquet files with image bytes, or tar shards. One file per kind, one line here."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from training.data.sources.base import ImageListing, ImageRows, ImageSource
@@ -43,8 +44,15 @@ def open_source(data_root: Path, store: ImageRows) -> ImageSource:
     kinds = [suffix for suffix in SHARDED if next(shards_below(data_root, suffix), None) is not None]
     if not kinds:
         return folder
-    if len(kinds) > 1:
+    if len(kinds) == 1:
+        return SHARDED[kinds[0]](data_root, store)
+    sources = []
+    for kind in kinds:
+        with suppress(DataError):  # a table of captions, for instance, which has no images
+            sources.append(SHARDED[kind](data_root, store))
+    held = [source for source in sources if source.present().any()]
+    if len(held) != 1:
         raise DataError(
             f"{data_root} holds {' and '.join(kinds)} files: give one of them, or its folder, as data root"
         )
-    return SHARDED[kinds[0]](data_root, store)
+    return held[0]

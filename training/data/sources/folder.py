@@ -1,7 +1,5 @@
 """Images as files below a folder, by the store's ``image_path``."""
 
-import os
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +34,6 @@ class FolderSource(ImageSource):
     def present(self) -> NDArray[np.bool_]:
         """bool [N]: whether the file is there."""
         return self._present
-
-    def endings(self) -> Counter[str]:
-        """Endings of the images that are there."""
-        rows = np.flatnonzero(self._present).tolist()
-        return Counter(os.path.splitext(self._paths[row])[1] or "no ending" for row in rows)
 
     def name(self, row: int) -> str:
         """The file's path."""

@@ -30,14 +30,15 @@ class ParquetSource(ShardedSource):
 
     The column is ``image``, else the only one of its kind: ``struct<bytes: binary, path: string>``, as Hugging Face
     writes it, or binary. A row is found by a column ``image_id``, by a path (a column of its own or the struct's) that
-    equals the store's ``image_path``, by a column ``id``, by the base name of a path, or by a path's stem that is the
-    ``image_id``.
+    equals the store's ``image_path``, by a column ``id``, by the base name of a path, by a path's stem that is the
+    ``image_id``, or where the store's paths are ``file.parquet/row`` by that.
 
     Raises:
         DataError: a file is damaged or has no such column, its row groups are too large, or a row is there twice.
     """
 
     kind = "Parquet files"
+
     suffix = ".parquet"
 
     def __init__(self, root: Path, store: ImageRows) -> None:
@@ -67,7 +68,7 @@ class ParquetSource(ShardedSource):
         Raises:
             BrokenImage: it is null, or its row group is damaged.
         """
-        group, place = self._locate(int(self.entries[row]))
+        group, place = self._locate(self.entry(row))
         try:
             data = self._cache.get(group)[place].as_py()
         except (pa.ArrowException, OSError) as error:
@@ -109,13 +110,19 @@ class ParquetSource(ShardedSource):
             for name in paths:
                 yield Key(f"{label} {name}", changed(name, change), map(change, store.image_paths))
 
+        # Ids that are made of places must not be looked for in a column id, which may number the rows otherwise.
+        files = {self.relative(number): metadata.num_rows for number, metadata in enumerate(self._metadata)}
+        by_place = any(posixpath.dirname(path) in files for path in store.image_paths)
+        if by_place:
+            places = (f"{file}/{row}" for file, rows in files.items() for row in range(rows))
+            yield Key("place in a file", places, store.image_paths)
         yield from by_id(ID_COLUMNS[0])
         yield from by_path("column", posixpath.normpath)
         yield from by_id(ID_COLUMNS[1])
         yield from by_path("base name in column", posixpath.basename)
         for name in paths:
             yield Key(f"stem in column {name}", changed(name, stem), store.image_ids)
-        if not paths and not set(ID_COLUMNS) & set(schema.names):
+        if not (paths or by_place or set(ID_COLUMNS) & set(schema.names)):
             raise DataError(
                 f"{self.root} has no column {', '.join((*ID_COLUMNS, *PATH_COLUMNS))} to find the store's images "
                 f"by: it has {', '.join(schema.names)}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kg_targets.manifest.images import composed
 from kg_targets.store.schema import MANIFEST
+from training.data.decode import BrokenImage
 from training.data.files import HASHED_ENDS, image_digest
 from training.data.sources.base import ImageRows, ImageSource
 from training.errors import DataError
@@ -49,6 +50,10 @@ class ShardedSource(ImageSource):
         if not self.shards:
             raise DataError(f"{root} holds no {self.suffix} file: give another data root")
         self._folder = root.parent if root.is_file() else root
+
+    def relative(self, number: int) -> str:
+        """Path of a file relative to the data root, with slashes."""
+        return Path(os.path.relpath(self.shards[number], self._folder)).as_posix()
 
     def match_rows(self, keys: Sequence[Key], paths: Sequence[str]) -> None:
         """The entries by the first key that finds any row; entries of no row belong to other splits and are left aside.
@@ -91,6 +96,17 @@ class ShardedSource(ImageSource):
         entry = int(self.entries[row])
         return self.place(entry) if entry >= 0 else self.store.image_ids[row]
 
+    def entry(self, row: int) -> int:
+        """Number of a row's entry.
+
+        Raises:
+            BrokenImage: it has none.
+        """
+        entry = int(self.entries[row])
+        if entry < 0:
+            raise BrokenImage(f"{self.name(row)} (not in the {self.suffix} files of {self.root})")
+        return entry
+
     @abstractmethod
     def place(self, entry: int) -> str:
         """Where an entry is."""
@@ -101,7 +117,7 @@ class ShardedSource(ImageSource):
 
     def digest(self) -> str:
         """sha256 over names and sizes of the files and their content, or above a limit the ends of it."""
-        names = [os.path.relpath(path, self._folder) for path in self.shards]
+        names = [self.relative(number) for number in range(len(self.shards))]
         return image_digest(self._folder, names, ends=HASHED_ENDS)
 
     def _missing(self, rows: NDArray[np.int64]) -> str:

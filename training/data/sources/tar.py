@@ -17,15 +17,16 @@ from training.errors import DataError, one_line
 class TarSource(ShardedSource):
     """A ``.tar`` or a folder of them, indexed once: member name to (shard, offset, size), 20 bytes an image.
 
-    A member is a row's by its name (the store's ``image_path``), else by its base name, else by its path without the
-    ending, else by its ``image_id``: the name without ending, or without anything after the first dot. Links, folders
-    and devices are left aside.
+    A member is a row's by its name (the store's ``image_path``), or by its shard's and its own, else by its base name,
+    else by its path without the ending, else by its ``image_id``: the name without ending, or without anything after
+    the first dot. Links, folders and devices are left aside.
 
     Raises:
         DataError: a shard is damaged, a member's name leads out of it, or a row has two members.
     """
 
     kind = "tar shards"
+
     suffix = ".tar"
 
     def __init__(self, root: Path, store: ImageRows) -> None:
@@ -39,8 +40,10 @@ class TarSource(ShardedSource):
                 self._offset.append(offset)
                 self._size.append(size)
         paths = [posixpath.normpath(path) for path in store.image_paths]
+        in_shards = (f"{self.relative(self._shard[place])}/{name}" for place, name in enumerate(names))
         keys = (
             Key("image path", names, paths),
+            Key("shard and member", in_shards, paths),
             Key("base name", map(posixpath.basename, names), map(posixpath.basename, paths)),
             Key("path without ending", map(without_ending, names), map(without_ending, paths)),
             Key("image_id", map(stem, names), store.image_ids),
@@ -59,7 +62,7 @@ class TarSource(ShardedSource):
         Raises:
             BrokenImage: it cannot be read in full.
         """
-        entry = int(self.entries[row])
+        entry = self.entry(row)
         size = self._size[entry]
         if size > MAX_BYTES:
             raise BrokenImage(f"{self.name(row)} ({size:,} bytes)")

@@ -12,9 +12,9 @@ from typing import Any
 
 from kg_targets.manifest import PARTS, TEST, Question
 from kg_targets.store.digest import json_sha256, shuffle_key
-from training.checks import one_of, within
+from training.checks import all_within, one_of
 from training.clip.config import PRECISIONS
-from training.command import Work, add_json, print_json
+from training.command import Work, add_json, print_json, write_line
 from training.data.files import image_digest
 from training.errors import ConfigError, DataError
 from training.folders import check_writable
@@ -62,9 +62,7 @@ class EvalOptions:
         one_of("--mode", self.mode, tuple(MODES))
         one_of("--images", self.images, IMAGES)
         one_of("--precision", self.precision, PRECISIONS)
-        within("--k", self.k, 1, None)
-        within("--seed", self.seed, 0, None)
-        within("--max-broken", self.max_broken, 0, None)
+        all_within("--", self, k=(1, None), seed=(0, None), max_broken=(0, None))
 
 
 def check_fits(saved: Saved, split: Split, part: str) -> None:
@@ -290,22 +288,18 @@ def work(options: argparse.Namespace) -> None:
             f"the {how.part} part of {split.dataset} is empty under {protocol}: name another --split"
         )
     known = _current(out, key_of(saved, split, root, how))
-    predictions = known or evaluate(saved, split, root, how, _say)
+    predictions = known or evaluate(saved, split, root, how, write_line)
     if known is None:
         write_predictions(out / PREDICTIONS, predictions)
     scores = accuracies([predictions])
     for line in _remarks(predictions.metadata):
-        _say(line)
+        write_line(line)
     if options.json:
         found = {name: asdict(one) for name, one in scores.items()}
         print_json(nan_to_null({"metadata": predictions.metadata, "accuracies": found}))
         return
     sys.stdout.write(f"{_header(predictions)}\n{as_text(scores)}")
     sys.stdout.write(f"{out}: up to date\n" if known else f"wrote {out / PREDICTIONS}\n")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def _current(out: Path, key: str) -> Predictions | None:

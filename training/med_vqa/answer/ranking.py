@@ -106,20 +106,28 @@ class Pack:
     of its children, not their states, so children may lie in a later pack.
     """
 
-    tokens: IntArray
+    tokens: Tensor
     """Tokens that the decoder reads, int64 ``[T]``."""
-    positions: IntArray
-    """At which positions, ``[T]``: depths in the tree."""
-    mask: NDArray[np.bool_]
-    """``[T, T]``, True where row i may attend to column j: j is i itself or one of its ancestors."""
+    positions: Tensor
+    """At which positions, int64 ``[T]``: depths in the tree."""
+    mask: Tensor
+    """bool ``[T, T]``, True where row i may attend to column j: j is i itself or one of its ancestors."""
     own: int
     """F."""
-    rows: IntArray
-    """Own node, counted from 0, of each continuation to be scored, ``[E]``, ascending."""
-    continuations: IntArray
-    """Its token, ``[E]``: a child's, or the one that ends an answer."""
-    places: IntArray
-    """Place of its log-probability, ``[E]``: at v for a step to node v, at N + v for an answer that ends at v."""
+    rows: Tensor
+    """Own node, counted from 0, of each continuation to be scored, int64 ``[E]``, ascending."""
+    continuations: Tensor
+    """Its token, int64 ``[E]``: a child's, or the one that ends an answer."""
+    places: Tensor
+    """Place of its log-probability, int64 ``[E]``: at v for a step to node v, at N + v for an answer that ends at v."""
+    offsets: tuple[int, ...]
+    """Positions in E at which own rows begin, and E: own + 1 numbers."""
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same with its tensors on a device."""
+        fields: dict[str, Any] = vars(self)
+        moved = {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor)}
+        return Pack(**(fields | moved))
 
 
 def pack(trie: Trie, end: int, chunk: int = CHUNK) -> tuple[Pack, ...]:
@@ -148,14 +156,16 @@ def _pack(trie: Trie, end: int, above: IntArray, start: int, stop: int) -> Pack:
     answers = np.unique(trie.ends[(trie.ends >= start) & (trie.ends < stop)])
     rows = np.concatenate([trie.parents[children], answers]) - start
     order = np.argsort(rows, kind="stable")
+    continuations = np.concatenate([trie.tokens[children], np.full(len(answers), end)])
     return Pack(
-        tokens=trie.tokens[nodes],
-        positions=trie.depths[nodes],
-        mask=(column <= row) & (row < trie.subtree_ends[column]),
+        tokens=torch.from_numpy(trie.tokens[nodes]),
+        positions=torch.from_numpy(trie.depths[nodes]),
+        mask=torch.from_numpy((column <= row) & (row < trie.subtree_ends[column])),
         own=stop - start,
-        rows=rows[order],
-        continuations=np.concatenate([trie.tokens[children], np.full(len(answers), end)])[order],
-        places=np.concatenate([children, len(trie) + answers])[order],
+        rows=torch.from_numpy(rows[order]),
+        continuations=torch.from_numpy(continuations[order]),
+        places=torch.from_numpy(np.concatenate([children, len(trie) + answers])[order]),
+        offsets=tuple(rows[order].searchsorted(range(stop - start + 1)).tolist()),
     )
 
 
@@ -205,23 +215,6 @@ class Candidates:
         return len(self.texts)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A pack on the model's device, with all that does not depend on the question."""
-
-    states: Tensor
-    """After the decoder's layers that see no question, ``[1, T, D]``."""
-    mask: Tensor
-    """bool ``[T, T]``."""
-    own: int
-    rows: Tensor
-    """int64 ``[E]``, as in ``Pack``, likewise the next two."""
-    continuations: Tensor
-    places: Tensor
-    offsets: tuple[int, ...]
-    """Positions in E at which own rows begin, and E: own + 1 numbers."""
-
-
 class Ranker:
     """Scores C candidates for any number of questions.
 
@@ -238,13 +231,15 @@ class Ranker:
         chunk: prefixes decoded at a time.
     """
 
+    @torch.inference_mode()
     def __init__(
         self, model: MedVQAModel, sequences: tuple[TokenIds, ...], start: int, end: int, chunk: int = CHUNK
     ) -> None:
-        self._model = model
+        self._model, device = model, model.device
         self._trie = Trie.of(sequences, start)
-        self._packs = [self._prepare(one) for one in pack(self._trie, end, chunk)]
-        device = model.device
+        self._packs = [one.to(device) for one in pack(self._trie, end, chunk)]
+        # After the decoder's layers that see no question, ``[1, T, D]`` each.
+        self._states = [model.decoder.blind(one.tokens[None], one.mask, one.positions) for one in self._packs]
         self._parents = torch.as_tensor(self._trie.parents, device=device)
         self._levels = [torch.as_tensor(nodes, device=device) for nodes in self._trie.levels]
         self._ends = torch.as_tensor(self._trie.ends, device=device)
@@ -257,7 +252,7 @@ class Ranker:
             encoded: B questions.
         """
         encoded = self._model.precompute_cross_attention_kv(encoded)
-        parts = [self._steps(one, encoded) for one in self._packs]
+        parts = [self._steps(*prepared, encoded) for prepared in zip(self._packs, self._states, strict=True)]
         nodes = len(self._trie)
         steps = parts[0].new_zeros(len(encoded), 2 * nodes)
         for one, part in zip(self._packs, parts, strict=True):
@@ -267,10 +262,10 @@ class Ranker:
             paths[:, level] += paths[:, self._parents[level]]
         return paths[:, self._ends] + steps[:, nodes + self._ends]
 
-    def _steps(self, one: _Prepared, encoded: Encoded) -> Tensor:
+    def _steps(self, one: Pack, states: Tensor, encoded: Encoded) -> Tensor:
         """log p of a pack's continuations, ``[B, E]``."""
         decoder, questions = self._model.decoder, len(encoded)
-        alike = one.states.expand(questions, -1, -1)
+        alike = states.expand(questions, -1, -1)
         states = decoder.seeing(alike, one.mask, encoded.memory or (), encoded.mask)[:, -one.own :]
         size = max(1, SLICE // (questions * decoder.config.vocab_size))
         parts = []
@@ -280,18 +275,6 @@ class Ranker:
             rows = one.rows[here] - start
             parts.append(scores[:, rows, one.continuations[here]] - scores.logsumexp(-1)[:, rows])
         return torch.cat(parts, dim=1)
-
-    @torch.inference_mode()
-    def _prepare(self, one: Pack) -> _Prepared:
-        device = self._model.device
-        mask = torch.as_tensor(one.mask, device=device)
-        tokens, positions, rows, continuations, places = (
-            torch.as_tensor(values, device=device)
-            for values in (one.tokens, one.positions, one.rows, one.continuations, one.places)
-        )
-        states = self._model.decoder.blind(tokens[None], mask, positions)
-        offsets = tuple(int(place) for place in one.rows.searchsorted(range(one.own + 1)))
-        return _Prepared(states, mask, one.own, rows, continuations, places, offsets)
 
 
 def log_probs(logits: Tensor) -> Tensor:

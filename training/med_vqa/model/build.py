@@ -11,6 +11,7 @@
 Decoder and tokenizer are always those of ``model.text``.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from training.arguments import flat
 from training.clip.config import ModelConfig, is_folder
 from training.clip.freeze import hold_in_eval
 from training.clip.load import build_clip, model_config
@@ -297,20 +299,11 @@ def _take_trained_parts(built: MedVQA, folder: Path) -> None:
 
 def _differences(theirs: PretrainedConfig, ours: PretrainedConfig) -> Iterator[tuple[str, Any, Any]]:
     """Name and values of the fields that the shared parts' computation depends on and that differ."""
-    first, second = (
-        dict(_leaves({name: getattr(config, name) for name in _COMPARED})) for config in (theirs, ours)
-    )
+    compared = ({name: getattr(config, name) for name in _COMPARED} for config in (theirs, ours))
+    first, second = (flat(json.loads(json.dumps(fields))) for fields in compared)  # with lists for tuples
     for name in dict.fromkeys((*first, *second)):
-        if first.get(name) != second.get(name):
+        if first.get(name) != second.get(name) and name.rpartition(".")[2] not in _NO_ARCHITECTURE:
             yield name, first.get(name), second.get(name)
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        elif name not in _NO_ARCHITECTURE:
-            yield prefix + name, list(value) if isinstance(value, tuple) else value
 
 
 def initial_digests(config: VQAModelConfig) -> dict[str, str]:

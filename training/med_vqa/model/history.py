@@ -105,8 +105,7 @@ def from_json(content: Any, where: str) -> Pretrainings:
     """
     if content is None:
         return UNRECORDED
-    history: Pretrainings = parsed(dict[str, Pretrainings], {FIELD: content}, where)[FIELD]
-    return history
+    return parsed(dict[str, Pretrainings], {FIELD: content}, where)[FIELD]
 
 
 @dataclass(frozen=True)
@@ -180,20 +179,13 @@ class TrainedOn:
             CheckpointError: a value is of another type.
         """
         data, model = config.get("data") or {}, config.get("model") or {}
-        sources = {
-            "split_seed": data,
-            "validation_share": data,
-            "images": data,
-            "seed": config,
-            "preset": model,
-        }
-        sources |= {"precision": model, "max_question_tokens": data}
+        sources = dict.fromkeys(("split_seed", "validation_share", "images", "max_question_tokens"), data)
+        sources |= {"preset": model, "precision": model, "seed": config}
         content = {name: source[name] for name, source in sources.items() if name in source}
         content |= {"dataset": dataset, "protocol": protocol}
         if model.get("init_from", model.get("start")) is None:  # named start before version 0.2.0
             content["pretrainings"] = []
-        trained_on: TrainedOn = parsed(cls, content, "the run's configuration")
-        return trained_on
+        return parsed(cls, content, "the run's configuration")
 
 
 @dataclass(frozen=True)
@@ -223,8 +215,7 @@ def read_pretraining(folder: Path) -> PretrainingRecord | None:
     if not (folder / PRETRAINING).is_file():
         return None
     content, where = read_json(folder, PRETRAINING), f"{folder / PRETRAINING} is damaged"
-    record: PretrainingRecord = parsed(PretrainingRecord, content, where)
-    return record
+    return parsed(PretrainingRecord, content, where)
 
 
 def save_trained_on(folder: Path, trained_on: TrainedOn) -> None:
@@ -250,8 +241,7 @@ def load_trained_on(folder: Path) -> TrainedOn | None:
         return None
     required = dict.fromkeys(one.name for one in fields(TrainedOn) if one.name not in (FIELD, "digests"))
     content = required | read_json(folder, FILE)
-    trained_on: TrainedOn = parsed(TrainedOn, content, f"{folder / FILE} is damaged")
-    return trained_on
+    return parsed(TrainedOn, content, f"{folder / FILE} is damaged")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from kg_targets.manifest import Question
 from training.data.config import ViewsConfig
-from training.data.decode import BrokenImage, decode, for_each, read_bytes
+from training.data.decode import BrokenImage, for_each
 from training.data.feature_cache import FrozenFeatures
-from training.data.files import resolve
+from training.data.sources import ImageListing, open_source
 from training.data.transforms import PixelTransform, augmentation, step_generator
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.saving import MedVQA
@@ -30,7 +30,7 @@ class ImageTable:
 
     Args:
         questions: whose images they are.
-        root: folder that ``image_path`` is relative to.
+        root: folder that ``image_path`` is relative to, Parquet files or tar shards.
         vqa: the model whose size and preprocessing to use.
         max_broken: images that may be missing or unreadable.
         option: what ``max_broken`` is called where the user sets it, for messages.
@@ -47,7 +47,9 @@ class ImageTable:
         max_broken: int = 0,
         option: str = "data.max_broken",
     ) -> None:
-        paths = list(dict.fromkeys(question.image_path for question in questions))
+        ids = {question.image_path: question.image_id for question in questions}
+        paths = list(ids)
+        source = open_source(root, ImageListing(list(ids.values()), paths))
         transform = PixelTransform(vqa.preprocess, vqa.mean, vqa.std)
         pixels = torch.empty((len(paths), *transform.shape), dtype=torch.uint8)
         out, problems = pixels.numpy(), dict[int, str]()
@@ -57,8 +59,7 @@ class ImageTable:
             try:
                 if not paths[place]:
                     raise BrokenImage(UNNAMED)
-                file = resolve(root, paths[place])
-                out[place] = transform(decode(read_bytes(file), str(file)))
+                out[place] = transform(source.read(place))
             except BrokenImage as error:
                 problems[place] = str(error)
 

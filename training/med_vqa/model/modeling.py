@@ -141,7 +141,8 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                     f"hidden_size: {width} must be a multiple of {name} {getattr(config, name)}"
                 )
         self.vision = build_tower(config.clip)
-        _keep_values(self.vision)
+        for value in chain(self.vision.parameters(), self.vision.buffers()):
+            value._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers would do it again
         self.text = BertModel(text, add_pooling_layer=False)
         self.image_projection = nn.Linear(self.vision.width, width)
         self.text_projection = nn.Linear(text.hidden_size, width)
@@ -347,9 +348,3 @@ def _between(width: int, other: int) -> nn.Module:
 def _check_rows(states: Tensor, input_ids: Tensor) -> None:
     if len(states) != len(input_ids):
         raise ShapeError(f"{len(states)} rows of states and {len(input_ids)} of tokens")
-
-
-def _keep_values(part: nn.Module) -> None:
-    """Tell transformers that the part has initialised its weights by itself."""
-    for value in chain(part.parameters(), part.buffers()):
-        value._is_hf_initialized = True  # type: ignore[attr-defined]

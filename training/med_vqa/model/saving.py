@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -26,6 +26,8 @@ from training.errors import CheckpointError, ConfigError
 from training.folders import write_json
 from training.med_vqa.model.modeling import MedVQAConfig, MedVQAModel
 from training.weights import LOAD_ERRORS, explain, quiet_loading
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -178,8 +180,7 @@ def load_answers(folder: Path) -> Answers:
     Raises:
         CheckpointError: answers.json is missing or damaged.
     """
-    answers: Answers = parsed(Answers, read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged")
-    return answers
+    return parsed(Answers, read_json(folder, ANSWERS), f"{folder / ANSWERS} is damaged")
 
 
 def model_folder(folder: Path) -> Path:
@@ -222,7 +223,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def parsed(kind: Any, content: Any, where: str) -> Any:
+def parsed(kind: type[T], content: Any, where: str) -> T:
     """JSON values as a dataclass, or another type that pydantic reads; keys that it does not have are left aside.
 
     Args:

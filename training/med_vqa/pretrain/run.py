@@ -17,7 +17,6 @@ from kg_targets.losses.contrastive import gather_rows, target_entropy
 from kg_targets.store import TargetStore
 from kg_targets.store.block import case_codes
 from kg_targets.store.digest import json_sha256, shuffle_key
-from training.clip.config import check_precision
 from training.data.dataset import Batch
 from training.data.loader import Loader
 from training.data.metadata import describe_data
@@ -48,11 +47,6 @@ def prepare_run(config: PretrainConfig) -> Prepared:
     exclusions = Exclusions.read(config.data.exclude, store)
     labels = open_label_sources(config.soft_labels, config.loss, store, images)
 
-    def build(accelerator: Accelerator) -> PretrainRun:
-        check_precision(config.model.precision, accelerator.device.type)
-        vqa = build_med_vqa(config.model)
-        return PretrainRun(config, accelerator, vqa, store, images, exclusions, labels)
-
     return Prepared(
         fingerprints={
             "data.store": store.fingerprint,
@@ -63,7 +57,9 @@ def prepare_run(config: PretrainConfig) -> Prepared:
         },
         precision=config.model.precision,
         data_metadata=partial(_describe, store, exclusions, labels),
-        build=build,
+        build=lambda accelerator: PretrainRun(
+            config, accelerator, build_med_vqa(config.model), store, images, exclusions, labels
+        ),
     )
 
 

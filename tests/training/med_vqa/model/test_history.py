@@ -145,17 +145,17 @@ def test_without_a_record_only_the_official_test_part_is_answered(data: Path) ->
 def test_the_questions_of_the_start_count_too(data: Path, tmp_path: Path) -> None:
     first, second = split_of(data, "image_disjoint"), split_of(data, "image_disjoint", seed=1)
     save_trained_on(tmp_path, TrainedOn.of(config_of(data, first), first))
-    both = TrainedOn.of(config_of(data, second, start=str(tmp_path)), second)
+    both = TrainedOn.of(config_of(data, second, init_from=str(tmp_path)), second)
     assert both.digests == Digests.of((*first.train, *second.train))
     with pytest.raises(ConfigError, match="was trained on"):
         check_fits(saved(second, both), second, "test")
     (tmp_path / FILE).unlink()  # of an older fine-tuning
-    assert TrainedOn.of(config_of(data, second, start=str(tmp_path)), second).digests is None
+    assert TrainedOn.of(config_of(data, second, init_from=str(tmp_path)), second).digests is None
 
 
 def test_a_pre_training_asks_no_questions_but_hides_none_either(data: Path, tmp_path: Path) -> None:
     first, second = split_of(data, "image_disjoint"), split_of(data, "image_disjoint", seed=1)
-    config = config_of(data, second, start=str(tmp_path))
+    config = config_of(data, second, init_from=str(tmp_path))
     for record, known in (({}, True), ({"fine_tuned": False}, True), ({"fine_tuned": True}, False)):
         (tmp_path / "pretraining.json").write_text(json.dumps(record))
         digests = TrainedOn.of(config, second).digests
@@ -171,7 +171,7 @@ def test_pre_trainings_come_along_and_older_records_do_not_know_them(data: Path,
     assert TrainedOn.of(config_of(data, split), split).pretrainings == ()
     known = Pretraining("one", "medpix", "train", "f", 90, 10, (Excluded("data.exclude", "s", 3, 2, 4),))
     (tmp_path / "pretraining.json").write_text(json.dumps({"pretrainings": as_json((known,))}))
-    config = config_of(data, split, start=str(tmp_path))
+    config = config_of(data, split, init_from=str(tmp_path))
     record = TrainedOn.of(config, split)
     assert record.pretrainings == (known,)
     (tmp_path / "tuned").mkdir()
