@@ -2,7 +2,7 @@
 
 A slip is a letter too many, too few, wrong, or changed with its neighbour (the optimal string alignment distance of 1).
 Only words of eight letters or more, whose first letter is right, and which mean one concept, are read. Real words that
-happen to look like a name ("injection", "infection") stand in ``look_alikes.txt``; so do those of any name known.
+happen to look like a name ("injection", "infection") stand in ``look_alikes.tsv``; so do those of any name known.
 
 Candidates are found by deletion (Garbe's SymSpell): two words one slip apart share a word with one letter deleted from
 either. Every distinct word is looked up once.
@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kg_targets.concepts.lexicon import Hit, Lexicon, Sense
+from kg_targets.concepts.lexicon import Hit, Lexicon, Sense, read_table
 from kg_targets.concepts.text import Folded
 
-LOOK_ALIKES = Path(__file__).with_name("look_alikes.txt")
+LOOK_ALIKES = Path(__file__).with_name("look_alikes.tsv")
 FUZZY_SCORE = 0.95
 """Confidence in a misspelled name: the share that was right when ROCO's were read."""
 _SHORTEST = 8
@@ -28,7 +28,7 @@ class FuzzyWords:
     """The one-word names of a lexicon, by their misspellings."""
 
     def __init__(self, lexicon: Lexicon) -> None:
-        self._known = set(LOOK_ALIKES.read_text(encoding="utf-8").split())
+        self._known = {word for (word,) in read_table(LOOK_ALIKES, ["word"])}
         self._names: dict[str, Sense] = {}
         self._shortened: dict[str, list[str]] = {}
         self._read: dict[str, Sense | None] = {}
