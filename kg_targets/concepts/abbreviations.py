@@ -26,11 +26,14 @@ _BEGIN = ("=", ":", ",")
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
 _SIGNS = "=:,(\u2013-"
+_DEFINES = re.compile(r"[(\[=:,\u2013-]\s?[A-Z][A-Za-z0-9]|[A-Z]\s?[=:,(\u2013-]")
 
 
 def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]:
     """The hits without overlap, with every occurrence of a defined abbreviation read as defined."""
     kept = without_overlap(hits)
+    if not _DEFINES.search(caption):
+        return kept
     defined: dict[str, Sense] = {}
     unknown: list[str] = []
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
