@@ -14,6 +14,7 @@ from ahocorasick_rs import AhoCorasick, Implementation
 
 from kg_targets.concepts.abbreviations import with_definitions
 from kg_targets.concepts.context import ContextRules
+from kg_targets.concepts.fuzzy import FUZZY_SCORE, FuzzyWords
 from kg_targets.concepts.lexicon import (
     Hit,
     Lexicon,
@@ -41,6 +42,7 @@ class DictionaryExtractor:
         trusted: CUIs whose abbreviations count by themselves; short ones of other concepts count only in captions that
             also spell the concept out. None trusts all. Large disease ontologies have acronyms for everything.
         context: read what is negated, uncertain, hypothetical, …; without it every mention counts as stated.
+        fuzzy: read misspelled names, too; see `kg_targets.concepts.fuzzy`. Their score is `FUZZY_SCORE`.
     """
 
     name = "dictionary"
@@ -54,6 +56,7 @@ class DictionaryExtractor:
         semantic_types: Collection[str] | None = None,
         trusted: Collection[str] | None = None,
         context: bool = True,
+        fuzzy: bool = False,
     ) -> None:
         stop_list = StopList.shipped() if stop_list is None else stop_list
         self.lexicon: Lexicon = build_lexicon(
@@ -63,11 +66,12 @@ class DictionaryExtractor:
             map(shorthand, read_table(SHIPPED, COLUMNS)),
         )
         self._rules = ContextRules.shipped() if context else None
+        self._fuzzy = FuzzyWords(self.lexicon) if fuzzy else None
         self._automaton = _automaton(self.lexicon)
         self._special = self.lexicon.predicates.keys() | self.lexicon.shorthand.keys()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"lexicon": self.lexicon, "_rules": self._rules}
+        return {"lexicon": self.lexicon, "_rules": self._rules, "_fuzzy": self._fuzzy}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -100,7 +104,11 @@ class DictionaryExtractor:
                 readings, key=lambda mentions: sum(mention.end - mention.start for mention in mentions)
             )
         folded = fold(caption)
-        hits = [hit for hit in self._hits(caption, folded) if hit.sense.cui]
+        found = self._hits(caption, folded)
+        hits = [hit for hit in found if hit.sense.cui]
+        misspelled = self._fuzzy.hits(folded, found) if self._fuzzy else []
+        if misspelled:
+            hits = sorted(hits + misspelled)
         if not hits:
             return []
         statuses = self._rules.statuses(caption, folded, hits) if self._rules is not None else {}
@@ -110,7 +118,8 @@ class DictionaryExtractor:
                 start, end = folded.span(start, end)
             mention = Mention(
                 sense.cui, sense.name, start, end, original[start:end],
-                1.0, False, False, False, False, False, self.name,
+                FUZZY_SCORE if misspelled and hits[index] in misspelled else 1.0,
+                False, False, False, False, False, self.name,
             )  # fmt: skip
             if given := statuses.get(index):
                 mention = marked(mention, given)

@@ -207,7 +207,8 @@ def _confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, fl
 
 
 def _counted(cuis: dict[str, int]) -> str:
-    return ", ".join(f"{cui} ×{count:,}" for cui, count in list(cuis.items())[:5])
+    most = sorted(cuis.items(), key=lambda item: (-item[1], item[0]))[:5]
+    return ", ".join(f"{cui} ×{count:,}" for cui, count in most)
 
 
 def _listed(concepts: pd.DataFrame) -> str:
