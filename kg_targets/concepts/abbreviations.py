@@ -25,22 +25,21 @@ _OPEN = ("(", "[")
 _BEGIN = ("=", ":", ",")
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
-_SIGNS = "=:,(\u2013-"
-_DEFINES = re.compile(r"[(\[=:,\u2013-]\s?[A-Z][A-Za-z0-9]|[A-Z]\s?[=:,(\u2013-]")
+_SIGNS = frozenset("=:,(\u2013-")
 
 
 def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]:
     """The hits without overlap, with every occurrence of a defined abbreviation read as defined."""
     kept = without_overlap(hits)
-    if not _DEFINES.search(caption):
-        return kept
     defined: dict[str, Sense] = {}
     unknown: list[str] = []
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
         if folded.origin is not None:
             start, end = folded.span(start, end)
+        opens = caption[end : end + 2].lstrip()[:1] in _OPEN
+        follows = caption[max(0, start - 2) : start].rstrip()[-1:] in _SIGNS
         if end - start > _LONGEST:
-            if not sense.exact:
+            if (opens or follows) and not sense.exact:
                 for short in _short_forms(caption, start, end):
                     defined.setdefault(short, sense)
         elif sense.cui and (
@@ -99,10 +98,10 @@ def _alike(long: str, name: str) -> bool:
 def _short_forms(caption: str, start: int, end: int) -> list[str]:
     """Short forms given right behind or right before ``caption[start:end]`` that fit it."""
     found = []
-    if caption[end : end + 2].lstrip()[:1] in _OPEN and (behind := _BEHIND.match(caption, end)):
+    if behind := _BEHIND.match(caption, end):
         found.append(behind.group(1))
-    head = caption[max(0, start - _REACH) : start].rstrip()
-    if head and head[-1] in _SIGNS and (before := _BEFORE.search(head)) and _CLOSED.match(caption, end):
+    before = _BEFORE.search(caption[max(0, start - _REACH) : start])
+    if before and _CLOSED.match(caption, end):
         found.append(before.group(1))  # but "AD, abdominal diameter" does not define the abdomen
     return [short for short in found if fits(short, caption[start:end])]
 

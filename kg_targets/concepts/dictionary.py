@@ -68,6 +68,7 @@ class DictionaryExtractor:
         self._rules = ContextRules.shipped() if context else None
         self._fuzzy = FuzzyWords(self.lexicon) if fuzzy else None
         self._automaton = _automaton(self.lexicon)
+        self._special = self.lexicon.predicates.keys() | self.lexicon.shorthand.keys()
 
     def __getstate__(self) -> dict[str, object]:
         return {"lexicon": self.lexicon, "_rules": self._rules, "_fuzzy": self._fuzzy}
@@ -75,6 +76,7 @@ class DictionaryExtractor:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._automaton = _automaton(self.lexicon)
+        self._special = self.lexicon.predicates.keys() | self.lexicon.shorthand.keys()
 
     def extract(
         self, captions: Sequence[str], provided: Sequence[Sequence[str]] | None = None
@@ -135,6 +137,7 @@ class DictionaryExtractor:
         text, search = folded.text, folded.search
         patterns, senses, suffixes = self.lexicon.patterns, self.lexicon.senses, self.lexicon.suffixes
         predicates, meanings = self.lexicon.predicates, self.lexicon.shorthand
+        special = self._special
         hits = []
         short: list[tuple[Shorthand, Hit]] = []
         doubtful = False
@@ -154,6 +157,8 @@ class DictionaryExtractor:
             if sense is not None:
                 hits.append(Hit(start, end, sense))
                 doubtful = doubtful or sense.needs_name
+            if index not in special:
+                continue
             if index in meanings:
                 line, meant = meanings[index]
                 if _in_its_case(line.exact, caption, folded, start, bare_end, end):

@@ -20,7 +20,7 @@ _HEADING = re.compile(r"\b(?:findings|impression|indication|technique|comparison
 _CUE = re.compile(
     r"\b(?:unremarkable|within normal limits|no acute|no focal|(?:is|are) clear|grossly|interval|stable|impression"
     r"|again (?:seen|noted)|compar(?:ed (?:to|with)|ison)|(?:s p|r o|h o|w o|c w|hx|pt)|no evidence of"
-    r"|there (?:is|are|has been)|noted|identified) "
+    r"|there (?:is|are|has been)|noted|identified|heart size|silhouette|significant change|mediastinal contours) "
 )
 _CUES_NEEDED = 2
 

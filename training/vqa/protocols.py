@@ -295,7 +295,7 @@ def add_data(command: argparse.ArgumentParser) -> None:
 
 def add_split(command: argparse.ArgumentParser, default: str, known: Sequence[str] = PROTOCOLS) -> None:
     """``--protocol``, ``--split-seed`` and ``--validation-share``."""
-    add, split = command.add_argument, "of the split by image; default 0. Not the training seed"
+    add, split = command.add_argument, "of the split by image; not the training seed"
     add("--protocol", default=default, help=f"one of {', '.join(known)}")
     add("--split-seed", type=int, default=0, help=split)
     add("--validation-share", type=float, default=0.1, help="of the training questions")
