@@ -73,7 +73,7 @@ def scored_graph(
 ) -> tuple[ConceptGraph, ConceptStatistics, list[str]]:
     """Graph of ``rows`` images whose concepts are those of captions drawn with replacement, two merged into one."""
     found = EXTRACTORS["dictionary"](ontology).extract(captions)
-    cuis = [sorted({mention.cui for mention in mentions if not mention.negated}) for mentions in found]
+    cuis = [sorted({mention.cui for mention in mentions if mention.asserted}) for mentions in found]
     generator = np.random.default_rng(0)
     pairs = generator.integers(0, len(cuis), (rows, 2))
     # Two captions are merged so that rows differ: with repeated captions every score would be tied with many others.

@@ -4,7 +4,7 @@ Source: NB-CLIP supplement (nodes and edges); hops are our own option, see docs/
 are reached from here: the full graph, ``has_attribute`` only (``ontology=None``), and noise (a scorer).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,8 @@ class ConceptGraph:
     concepts: list[str]
     """CUIs in ascending order; the column order of every matrix here and of sparse factors."""
     has_attribute: sparse.csr_array
-    """float64 [N, C]: 1 where the image's caption asserts the concept (negated mentions do not assert)."""
+    """float64 [N, C]: 1 where the image's caption asserts the concept (negated mentions do not assert), or the weight
+    of what it holds possible."""
     closure: sparse.csr_array
     """float64 [C, C]: 1 where the column is the row's concept itself or, for asserted concepts, an ancestor."""
     edges: list[Edge]
@@ -45,6 +46,7 @@ class ConceptGraph:
         ontology: Ontology | None,
         max_hops: int | None = None,
         relations: Sequence[str] = ("is_a",),
+        halved: Sequence[Collection[str]] | None = None,
     ) -> "ConceptGraph":
         """Graph of the images' concepts with their ancestors.
 
@@ -53,6 +55,7 @@ class ConceptGraph:
             ontology: where ``is_a`` comes from; ``None`` keeps ``has_attribute`` only ("UMLS without ontology").
             max_hops: longest path followed, in edges; ``None`` takes the whole ancestor closure.
             relations: that lead to ancestors: ``is_a``, or ``part_of`` as well.
+            halved: for each image, those of its CUIs that weigh ½; ``None`` for none.
         """
         used = sorted({cui for cuis in asserted for cui in cuis})
         if ontology is None:
@@ -61,15 +64,23 @@ class ConceptGraph:
             concepts, hops = ontology.ancestor_matrix(used, max_hops, relations)
             edges = ontology.edges(concepts, relations)
         column = {cui: index for index, cui in enumerate(concepts)}
-        return cls(concepts, _incidence(asserted, column), _closure(used, concepts, hops, edges), edges)
+        return cls(
+            concepts, _incidence(asserted, column, halved), _closure(used, concepts, hops, edges), edges
+        )
 
 
-def _incidence(asserted: Sequence[Sequence[str]], column: dict[str, int]) -> sparse.csr_array:
+def _incidence(
+    asserted: Sequence[Sequence[str]], column: dict[str, int], halved: Sequence[Collection[str]] | None
+) -> sparse.csr_array:
     rows = [sorted({column[cui] for cui in cuis}) for cuis in asserted]
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
     indices = np.fromiter((index for row in rows for index in row), dtype=np.int64, count=int(indptr[-1]))
-    shape = (len(rows), len(column))
-    return sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=shape)
+    weights = np.ones(len(indices))
+    for row, cuis in enumerate(halved or ()):
+        if cuis:
+            part = slice(indptr[row], indptr[row + 1])
+            weights[part][np.isin(indices[part], [column[cui] for cui in cuis])] = 0.5
+    return sparse.csr_array((weights, indices, indptr), shape=(len(rows), len(column)))
 
 
 def _closure(

@@ -33,11 +33,13 @@ COMMANDS = {
         "suggest-policy": ("training.nb_clip.suggest:command", "a target policy to begin with on a store"),
     },
     "Looking": {
+        "label": ("pipelines.label:command", "a table of reports and findings: present, uncertain, absent"),
+        "concepts": ("pipelines.concepts:command", "the concepts that a text mentions, and what it says of each"),
         "explain": ("pipelines.commands:explain", "why two images are similar, or an image's neighbours"),
         "card": ("pipelines.commands:card", "one HTML page that shows what a store holds"),
     },
     "Evaluation": {
-        "evaluate concepts": ("pipelines.commands:evaluate_concepts", "how well captions are read"),
+        "evaluate concepts": ("pipelines.audit.command:command", "how well captions are read"),
         "evaluate targets": ("pipelines.commands:evaluate_targets", "stores side by side, without training"),
         "evaluate retrieval": ("training.retrieval.command:command", "training runs: CUI@K, P@K, paired recall"),
         "evaluate vqa": ("training.med_vqa.answer.evaluation:command", "a Med-VQA model on a data set's questions"),

@@ -11,7 +11,7 @@ import types
 import typing
 from pathlib import Path
 
-from kg_targets.errors import ConfigError, DataError
+from kg_targets.errors import DataError
 from training.command import Work, add_json, print_json
 
 DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
@@ -162,6 +162,10 @@ def build(parser: argparse.ArgumentParser) -> Work:
             parser.add_argument(
                 "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
             )
+        elif kind is bool and field.default:
+            parser.add_argument(
+                name, action=argparse.BooleanOptionalAction, default=True, help=docs[field.name]
+            )
         elif kind is bool:
             parser.add_argument(name, action="store_true", help=docs[field.name])
         else:
@@ -253,63 +257,6 @@ def _card(options: argparse.Namespace) -> None:
         _say(f"wrote {write_card(store, options.out, read)}")
     except BrokenImage as error:
         raise DataError(f"{error} cannot be shown: check --data-root") from error
-
-
-def evaluate_concepts(parser: argparse.ArgumentParser) -> Work:
-    """`kg-targets evaluate concepts`."""
-    parser.description = (
-        "How well captions are read: against hand-marked captions, or a data set's own labels."
-    )
-    option = parser.add_argument
-    option("dataset", nargs="?", help="data set whose labels are compared with what its captions name")
-    option("--gold", type=Path, help="JSON lines of hand-marked captions, instead of a data set")
-    option("--split", default=None, help="split of the data set (default: all) or of the gold file")
-    option("--data-root", type=Path, default=None, help=ROOT)
-    option("--ontology", default="seed", help="as for build")
-    option("--extractor", default="dictionary", help="as for build")
-    option("--extractor-options", default="", help="as for build")
-    option("--errors", type=int, default=10, help="disagreements to list, ≥ 0")
-    option("--seed", type=int, default=0, help="of the bootstrap")
-    add_json(parser)
-    return _evaluate_concepts
-
-
-def _evaluate_concepts(options: argparse.Namespace) -> None:
-    from kg_targets.manifest import Manifest
-    from kg_targets.ontology import load_ontology
-    from pipelines.audit.concepts import gold_evaluation, gold_lines, label_lines, label_report
-    from pipelines.build.config import BuildConfig
-    from pipelines.build.extract import check_extractor, make_extractor
-    from training.statistics.intervals import nan_to_null
-
-    if (options.dataset is None) == (options.gold is None):
-        raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")
-    check_extractor(options.extractor, options.extractor_options)
-    ontology = load_ontology(options.ontology, BuildConfig.cache)
-    extractor = make_extractor(options.extractor, ontology, options.extractor_options)
-    if options.gold is not None:
-        found = gold_evaluation(options.gold, options.split, extractor, ontology, options.seed)
-        title = f"{options.gold.name}, {options.split or 'all splits'}"
-        if options.json:
-            print_json(nan_to_null({"file": title, "seed": options.seed, **dataclasses.asdict(found)}))
-        for line in () if options.json else gold_lines(found, title, options.errors, options.seed):
-            _say(line)
-        return
-    manifest = Manifest.load(options.dataset)
-    root = options.data_root or manifest.default_root
-    splits = [options.split] if options.split else manifest.present_splits(root) or [manifest.fit_split]
-    reports = (
-        label_report(
-            manifest, split, list(manifest.records(split, root)), extractor, ontology, options.errors, options.seed
-        )
-        for split in splits
-    )  # fmt: skip
-    if options.json:
-        print_json(nan_to_null([*reports]))
-        return
-    for report in reports:
-        for line in label_lines(report):
-            _say(line)
 
 
 def evaluate_targets(parser: argparse.ArgumentParser) -> Work:

@@ -32,9 +32,10 @@ def read_concepts() -> list[dict[str, str]]:
 def lineage(source: str) -> str:
     """Name what a source goes back to: two sources of one lineage count once.
 
-    The DICOM standard's tables and the toolkits by its editors are one lineage, whichever file states them.
+    The DICOM standard's tables and the toolkits by its editors are one lineage, whichever file states them; so are
+    ROCO's shipped concepts and ROCOv2's table of names, both made by linking captions to UMLS.
     """
-    if source.startswith("ROCO("):
+    if source.startswith("ROCO"):
         return "ROCO"
     if "dicom" in source.lower():
         return "DICOM"

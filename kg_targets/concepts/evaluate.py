@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kg_targets.concepts.mention import Mention
 from kg_targets.errors import ExtractionError
@@ -211,8 +212,8 @@ def evaluate(
     return Evaluation(
         captions=len(gold),
         mentions=sum(len(caption.mentions) for caption in gold),
-        exact=_agreement([(len(m), *n) for m, n in zip(exact, sizes, strict=True)], resamples, rng),
-        overlap=_agreement([(len(m), *n) for m, n in zip(overlap, sizes, strict=True)], resamples, rng),
+        exact=agreement([(len(m), *n) for m, n in zip(exact, sizes, strict=True)], resamples, rng),
+        overlap=agreement([(len(m), *n) for m, n in zip(overlap, sizes, strict=True)], resamples, rng),
         recall_by_type=_by_type(
             [g.type for g, _ in pairs], [mention.type for caption in gold for mention in caption.mentions]
         ),
@@ -224,7 +225,7 @@ def evaluate(
         ),
         concepts=Rate(sum(g.cui == p.cui for g, p in named), len(named)),
         negation=Rate(sum(g.negated == p.negated for g, p in pairs), len(pairs)),
-        negated=_agreement(negated_counts, resamples, rng),
+        negated=agreement(negated_counts, resamples, rng),
         discrepancies=tuple(
             item
             for caption, found, matched in zip(gold, located, overlap, strict=True)
@@ -257,8 +258,8 @@ def _negated_counts(pairs: Sequence[Pair]) -> tuple[int, int, int]:
     return both, sum(p.negated for _, p in pairs), sum(g.negated for g, _ in pairs)
 
 
-def _agreement(counts: Sequence[tuple[int, int, int]], resamples: int, rng: np.random.Generator) -> Agreement:
-    """``counts`` per caption: matched, predicted, gold."""
+def agreement(counts: ArrayLike, resamples: int, rng: np.random.Generator) -> Agreement:
+    """Precision, recall and F1 from counts for each caption, [captions, 3]: matched, predicted, gold."""
     table = np.asarray(counts, dtype=np.int64).reshape(-1, 3)
     matched, predicted, gold = (int(n) for n in table.sum(axis=0))
     draws = (

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from kg_targets.concepts.predicates import split_alias
+from kg_targets.concepts.shorthand import Shorthand
 from kg_targets.concepts.text import fold_alias, surface
 from kg_targets.concepts.variants import plural_suffix, variants
 from kg_targets.errors import ExtractionError
@@ -148,6 +150,10 @@ class Lexicon:
     """Regular plural ending that may follow each pattern, ``""`` for none."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Aliases left out, counted by reason."""
+    shorthand: dict[int, tuple[Shorthand, Sense]] = field(default_factory=dict)
+    """For the positions of shorthand in ``patterns``: its line and what it means in a report."""
+    predicates: dict[int, dict[str, Sense]] = field(default_factory=dict)
+    """For the position of each adjective in ``patterns``: what it means of which subject; see `predicates`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +169,10 @@ class LexiconOptions:
     captions that also spell the concept out. None trusts all."""
 
 
-def build_lexicon(ontology: Ontology, stop_list: StopList, options: LexiconOptions) -> Lexicon:
-    """Collect and decide all patterns of an ontology."""
+def build_lexicon(
+    ontology: Ontology, stop_list: StopList, options: LexiconOptions, shorthand: Iterable[Shorthand] = ()
+) -> Lexicon:
+    """Collect and decide all patterns of an ontology; shorthand for what it lacks is left out."""
     aliases = list(ontology.aliases(by_preference=True))
     names = _names(aliases)
     senses: dict[str, dict[tuple[str, str], Sense]] = {}
@@ -196,11 +204,32 @@ def build_lexicon(ontology: Ontology, stop_list: StopList, options: LexiconOptio
             )
     for form, variant in derived:
         _add(senses, form, variant)
+    in_reports = [
+        (line, min(senses[line.long].values(), key=_preference)) for line in shorthand if line.long in senses
+    ]
+    for line, _ in in_reports:
+        _nothing(senses, line.short)
+    taken_apart = [(pair, senses[alias]) for alias in senses if (pair := split_alias(alias))]
+    for (adjective, _), _ in taken_apart:
+        _nothing(senses, adjective)
     for phrase in stop_list.phrases():
-        _add(senses, phrase, Sense("", phrase, "", (2, 0), False, False))
+        _nothing(senses, phrase)
     patterns = sorted(senses)
     ordered = [tuple(sorted(senses[pattern].values(), key=_preference)) for pattern in patterns]
-    return Lexicon(patterns, ordered, [plural_suffix(p) for p in patterns], dict(sorted(skipped.items())))
+    positions = {pattern: index for index, pattern in enumerate(patterns)}
+    predicates: dict[int, dict[str, Sense]] = {}
+    for (adjective, subject), readings in taken_apart:
+        best = min(readings.values(), key=_preference)
+        if not best.exact:
+            predicates.setdefault(positions[adjective], {})[subject] = best
+    suffixes = [plural_suffix(pattern) for pattern in patterns]
+    meanings = {positions[line.short]: (line, sense) for line, sense in in_reports}
+    return Lexicon(patterns, ordered, suffixes, dict(sorted(skipped.items())), meanings, predicates)
+
+
+def _nothing(senses: dict[str, dict[tuple[str, str], Sense]], pattern: str) -> None:
+    """Have a pattern looked for that means nothing by itself."""
+    _add(senses, pattern, Sense("", pattern, "", (2, 0), False, False))
 
 
 def _preference(sense: Sense) -> tuple[bool, bool, tuple[int, int]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+STATUSES = ("negated", "uncertain", "hypothetical", "historical", "family")
+"""What a caption can say of a mention besides stating it; each is a field of ``Mention`` and a column of a store."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """One concept found in one caption.
 
     ``start`` and ``end`` count Unicode code points, so ``caption[start:end] == text`` holds exactly. A CUI that came
@@ -25,17 +26,41 @@ class Mention:
     """One past the last code point; -1 without a place in the text."""
     text: str
     """The caption's own wording."""
-    score: float
+    score: float = 1.0
     """Confidence in [0, 1]; 1 for exact dictionary matches and provided CUIs."""
-    negated: bool
+    negated: bool = False
     """The caption says that the concept is absent ("no pleural effusion")."""
-    source: str
+    uncertain: bool = False
+    """The caption gives it as one possibility ("may represent pneumonia")."""
+    hypothetical: bool = False
+    """It was looked for, or would matter if it were there ("to rule out fracture")."""
+    historical: bool = False
+    """The patient once had it ("history of breast cancer")."""
+    family: bool = False
+    """A relative has it."""
+    source: str = ""
     """Name of the extractor that found it."""
 
     @property
     def located(self) -> bool:
         """Whether the mention has a place in the caption's text."""
         return self.start >= 0
+
+    @property
+    def asserted(self) -> bool:
+        """Whether the caption says, perhaps with doubt, that it is there."""
+        return not (self.negated or self.hypothetical or self.historical or self.family)
+
+    @property
+    def stated(self) -> bool:
+        """Whether the caption says so without doubt."""
+        return self.asserted and not self.uncertain
+
+
+def marked(mention: Mention, statuses: Iterable[str]) -> Mention:
+    """The mention with those statuses."""
+    given: dict[str, Any] = dict.fromkeys(statuses, True)
+    return mention._replace(**given)
 
 
 def reading_order(mention: Mention) -> tuple[int, int, str]:

@@ -50,7 +50,7 @@ class ProvidedExtractor:
 
     def _mention(self, cui: str) -> Mention:
         name = self._ontology[cui].name if cui in self._ontology else cui
-        return Mention(cui, name, -1, -1, "", 1.0, False, self.name)
+        return Mention(cui, name, -1, -1, "", source=self.name)
 
 
 class UnionExtractor:

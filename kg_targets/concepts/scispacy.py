@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kg_targets.concepts.context import ContextRules
 from kg_targets.concepts.lexicon import Hit, Sense, StopList, roles
-from kg_targets.concepts.mention import Mention, reading_order
-from kg_targets.concepts.negation import NegationRules
+from kg_targets.concepts.mention import Mention, marked, reading_order
 from kg_targets.concepts.text import fold, without_overlap
 from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Concept, Ontology
@@ -44,7 +44,7 @@ class ScispacyExtractor:
         threshold: least linker score (cosine of character 3-gram tf-idf), in [0, 1].
         abbreviations: resolve "DVT" to the long form that the caption defines.
         stop_list: strings and CUIs to leave alone; None for the shipped list.
-        negation: mark absent concepts.
+        context: read what is negated, uncertain, hypothetical, …
         batch_size: captions per ``nlp.pipe`` batch.
 
     Raises:
@@ -62,7 +62,7 @@ class ScispacyExtractor:
         threshold: float = 0.95,
         abbreviations: bool = True,
         stop_list: StopList | None = None,
-        negation: bool = True,
+        context: bool = True,
         batch_size: int = 128,
     ) -> None:
         if not 0 <= threshold <= 1:
@@ -71,7 +71,7 @@ class ScispacyExtractor:
         self._threshold = threshold
         self._batch_size = batch_size
         self._stop_list = StopList.shipped() if stop_list is None else stop_list
-        self._rules = NegationRules.shipped() if negation else None
+        self._rules = ContextRules.shipped() if context else None
         self._nlp = _load_model(model) if isinstance(model, str) else model
         detector = _import("scispacy.abbreviation").AbbreviationDetector
         self._detect_abbreviations = detector(self._nlp) if abbreviations else None
@@ -94,9 +94,12 @@ class ScispacyExtractor:
             for entity in self._linker(doc).ents
             if len(entity.text) > 1 and (best := self._best(entity)) is not None
         ]
-        absent = self._absent(caption, linked)
+        statuses = self._statuses(caption, linked)
         mentions = [
-            Mention(cui, self._name(cui), start, end, caption[start:end], score, index in absent, self.name)
+            marked(
+                Mention(cui, self._name(cui), start, end, caption[start:end], score, source=self.name),
+                statuses.get(index, ()),
+            )
             for index, (start, end, cui, score) in enumerate(linked)
         ]
         return sorted(mentions, key=reading_order)
@@ -109,10 +112,10 @@ class ScispacyExtractor:
                 return self._ontology.current(cui), min(1.0, float(score))
         return None
 
-    def _absent(self, caption: str, linked: Sequence[tuple[int, int, str, float]]) -> set[int]:
-        """Positions in ``linked`` of what the caption denies."""
+    def _statuses(self, caption: str, linked: Sequence[tuple[int, int, str, float]]) -> dict[int, set[str]]:
+        """What the caption says of those in ``linked`` that it does not simply state, by position."""
         if self._rules is None or not linked:
-            return set()
+            return {}
         folded = fold(caption)
         spans = {}
         for index, (start, end, cui, _) in enumerate(linked):
@@ -120,7 +123,8 @@ class ScispacyExtractor:
             first, last = folded.locate(start, end)
             spans[first, last] = index, Hit(first, last, Sense(cui, cui, "", (0, 0), negatable, place))
         hits = without_overlap([hit for _, hit in spans.values()])
-        return {spans[hits[i].start, hits[i].end][0] for i in self._rules.absent(caption, folded, hits)}
+        found = self._rules.statuses(caption, folded, hits)
+        return {spans[hits[i].start, hits[i].end][0]: given for i, given in found.items()}
 
     def _roles(self, cui: str) -> tuple[bool, bool]:
         if cui in self._ontology:

@@ -1,8 +1,8 @@
 """Caption text: folded for matching, code point by code point, so that offsets stay; and split into sentences.
 
-Every code point maps to exactly one: lower case, accents dropped, dashes, slashes and white space to a blank,
-combining marks and zero-width characters to a sentinel. A second, rare step closes runs of blanks and removes
-sentinels; only then is a map of offsets needed.
+Nearly every code point maps to exactly one: lower case, accents dropped, dashes, slashes and white space to a blank,
+combining marks and zero-width characters to a sentinel. Ligatures become their letters (ﬁ → fi, œ → oe). A second, rare
+step closes runs of blanks and removes sentinels. Only where a length changes is a map of offsets needed.
 
 A full stop ends a sentence unless it belongs to a number ("3.5 cm"), a known abbreviation ("Fig. 1", "approx."), or a
 single letter ("E. coli"; but "T2." does end one).
@@ -16,10 +16,18 @@ import re
 import unicodedata
 from bisect import bisect_left
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 _ZERO_WIDTH = "\u2060"  # stands for every code point that has no width
+ZERO_WIDTH_SPACE = "\u200b"
 _CJK_START = "\u2e80"  # from here on words are not separated by blanks
+_LIGATURES = {
+    "\u0153": "oe",
+    "\u0152": "OE",
+    "\u00e6": "ae",
+    "\u00c6": "AE",
+}  # Unicode does not decompose them
 _QUOTES = {"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u00b4": "'", "\u201c": '"', "\u201d": '"'}
 
 
@@ -36,7 +44,7 @@ class _FoldTable(dict[int, str]):
 
 
 def _fold_code_point(char: str, keep_case: bool) -> str:
-    """One code point for one code point: see the module's docstring."""
+    """One code point for one code point, or a ligature's letters: see the module's docstring."""
     if char in _QUOTES:
         return _QUOTES[char]
     category = unicodedata.category(char)
@@ -46,12 +54,12 @@ def _fold_code_point(char: str, keep_case: bool) -> str:
         return _ZERO_WIDTH
     if category in ("Pd", "Zs", "Zl", "Zp") or char in "\t\n\v\f\r\x85\u2212/":
         return " "
-    base = unicodedata.normalize("NFKD", char)
-    if len(base) > 1 and all(unicodedata.category(mark) == "Mn" for mark in base[1:]):
-        base = base[0]
-    char = base if len(base) == 1 else char
+    base = "".join(c for c in unicodedata.normalize("NFKD", char) if unicodedata.category(c) != "Mn") or char
+    base = "".join(_LIGATURES.get(c, c) for c in base)
+    if len(base) == 1 or (category[0] == "L" and base.isascii() and base.isalpha()):
+        char = base
     lowered = char if keep_case else char.lower()
-    return lowered if len(lowered) == 1 else char
+    return lowered if len(lowered) == len(char) else char
 
 
 _LOWER = _FoldTable(keep_case=False)
@@ -81,7 +89,7 @@ class Folded:
 
     text: str
     origin: list[int] | None
-    """``origin[i]`` = offset in the caption of ``text[i]``; None where the two are the same."""
+    """``origin[i]`` = offset in the caption of ``text[i]``, equal for a ligature's letters; None if both agree."""
     search: str
     """``break_words(text)`` between two blanks, so that every word has a blank on either side."""
 
@@ -102,8 +110,11 @@ def fold(caption: str) -> Folded:
     """Fold a caption for matching; never fails, whatever the string holds."""
     text = caption.translate(_LOWER)
     origin = None
+    if len(text) != len(caption):
+        origin = [offset for offset, char in enumerate(caption) for _ in _LOWER[ord(char)]]
     if "  " in text or _ZERO_WIDTH in text:
-        text, origin = _collapse(text)
+        text, kept = _collapse(text)
+        origin = kept if origin is None else [origin[offset] for offset in kept]
     return Folded(text, origin, f" {break_words(text)} ")
 
 
@@ -134,6 +145,7 @@ def _closed(text: str) -> str:
     return text.strip(" ")
 
 
+_MARK = re.compile(r"[.!?;\n]")  # searched for first: a set of characters is found fast
 _STOP = re.compile(
     r"[!?]+(?=\s|$)"
     r"|\.+(?=[\s\"')\]\u2019\u201d]|$)"
@@ -198,7 +210,14 @@ _MAY_END = frozenset(
 
 def boundaries(caption: str) -> list[int]:
     """Code-point offsets at which a sentence (or a part closed by a semicolon) ends, the caption's length last."""
-    ends = [match.end() for match in _STOP.finditer(caption) if not _continues(caption, match)]
+    ends = []
+    reach = 0
+    for mark in _MARK.finditer(caption):
+        stop = _STOP.match(caption, mark.start()) if mark.start() >= reach else None
+        if stop is not None:
+            reach = stop.end()
+            if not _continues(caption, stop):
+                ends.append(reach)
     if not ends or ends[-1] != len(caption):
         ends.append(len(caption))
     return ends
@@ -232,25 +251,38 @@ class Span(Protocol):
 
 
 S = TypeVar("S", bound=Span)
+_PLACE = attrgetter("start", "end")
 
 
 def without_overlap(spans: list[S]) -> list[S]:
     """Longest first, then leftmost; what overlaps a chosen span goes. In reading order; O(n log n + text)."""
     if len(spans) < 2:
         return spans
-    spans = sorted(spans, key=lambda span: (span.start, span.end))
+    spans = sorted(spans, key=_PLACE)
     kept: list[S] = []
     cluster = [spans[0]]
-    reach = spans[0].end
+    longest = spans[0]
+    reach = longest.end
     for span in spans[1:]:
         if span.start < reach:
             cluster.append(span)
-            reach = max(reach, span.end)
+            if span.end - span.start > longest.end - longest.start:
+                longest = span
+            if span.end > reach:
+                reach = span.end
             continue
-        kept.extend(cluster if len(cluster) == 1 else _longest_first(cluster))
-        cluster, reach = [span], span.end
-    kept.extend(cluster if len(cluster) == 1 else _longest_first(cluster))
+        _settle(cluster, longest, reach, kept)
+        cluster, longest, reach = [span], span, span.end
+    _settle(cluster, longest, reach, kept)
     return kept
+
+
+def _settle(cluster: list[S], longest: S, reach: int, kept: list[S]) -> None:
+    """Add what remains of spans that overlap, directly or through others; mostly one covers all."""
+    if len(cluster) <= 2 or (longest.start == cluster[0].start and longest.end == reach):
+        kept.append(longest)
+    else:
+        kept.extend(_longest_first(cluster))
 
 
 def _longest_first(cluster: list[S]) -> list[S]:

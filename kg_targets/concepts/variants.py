@@ -1,4 +1,4 @@
-"""Spellings of one alias that a caption may use: plural forms, joined and split hyphens, British and American.
+"""Spellings of one alias that a caption may use: plural forms, hyphens, British and American, "X of the Y" for "Y X".
 
 Regular plurals in -s and -es are not listed here: the matcher accepts them at a word's end (:func:`plural_suffix`),
 which keeps the automaton a third smaller.
@@ -22,6 +22,7 @@ _IRREGULAR = (
     ("ex", "ices"),  # apex, cortex
     ("ix", "ices"),  # appendix
     ("yx", "yces"),  # calyx
+    ("ax", "aces"),  # pneumothorax
     ("nx", "nges"),  # phalanx
     ("oma", "omata"),
     ("ma", "mata"),
@@ -96,13 +97,23 @@ _PREFIXES = frozenset(
 _JOINED_PREFIX = re.compile(
     rf"\b({'|'.join(p for p in sorted(_PREFIXES) if len(p) > 3)})(?=[a-z]{{{_MIN_STEM}}})"
 )
+_HEADS = frozenset((
+    "abscess", "agenesis", "aneurysm", "atresia", "atrophy", "calcification", "cancer", "carcinoma",
+    "collapse", "compression", "cyst", "dilatation", "dilation", "dislocation", "dissection", "edema",
+    "enlargement", "fracture", "hematoma", "hemorrhage", "herniation", "hypoplasia", "infarct",
+    "infarction", "injury", "laceration", "mass", "metastasis", "narrowing", "necrosis", "neoplasm",
+    "obstruction", "occlusion", "osteonecrosis", "perforation", "rupture", "stenosis", "stricture",
+    "tear", "thickening", "thrombosis", "tumor",
+))  # fmt: skip
+"""Nouns that also stand before what they befall."""
+_ADJECTIVE = re.compile(r"(?:al|ar|ary|ed|eal|ic|ine|ing|ive|ous|oid)$")
 _WORDS_CACHED = 1 << 18  # aliases repeat their words: each is respelled once
 
 
 def variants(alias: str) -> list[str]:
     """All spellings of a folded alias other than itself, sorted; abbreviations have none."""
     spellings = {alias}
-    for step in (_possessives, _hyphens, _national, _number):
+    for step in (_possessives, _inverted, _hyphens, _national, _number):
         for spelling in tuple(spellings):
             spellings.update(step(spelling))
     spellings.discard(alias)
@@ -120,6 +131,14 @@ def _possessives(alias: str) -> Iterator[str]:
     if "'s " in alias:  # Crohn's disease -> Crohn disease, Crohns disease
         yield alias.replace("'s ", " ")
         yield alias.replace("'s ", "s ")
+
+
+def _inverted(alias: str) -> Iterator[str]:
+    """Femur fracture -> fracture of the femur; not where the first part is an adjective."""
+    subject, _, head = alias.rpartition(" ")
+    if head in _HEADS and subject and not _ADJECTIVE.search(subject) and " of " not in alias:
+        yield f"{head} of {subject}"
+        yield f"{head} of the {subject}"
 
 
 def _hyphens(alias: str) -> Iterator[str]:

@@ -66,8 +66,8 @@ class Ontology:
         return cls(resolved, tables.release, fingerprint(resolved), describe(resolved, tables.skipped))
 
     @classmethod
-    def seed(cls, include_unverified: bool = False) -> Ontology:
-        """The small radiology ontology that ships with the package; see `kg_targets.ontology.seed`."""
+    def seed(cls, include_unverified: bool = True) -> Ontology:
+        """The radiology ontology that ships with the package; see `kg_targets.ontology.seed`."""
         from kg_targets.ontology.seed import read_seed
 
         return cls.from_tables(read_seed(include_unverified=include_unverified))

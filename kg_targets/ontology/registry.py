@@ -69,9 +69,12 @@ class Source:
 
 SOURCES: dict[str, Source] = {
     "seed": Source(lambda _: list(seed_files()), lambda _: read_seed(), needs_path=False),
-    "seed-all": Source(
-        lambda _: list(seed_files()), lambda _: read_seed(include_unverified=True), needs_path=False
+    "seed-strict": Source(
+        lambda _: list(seed_files()), lambda _: read_seed(include_unverified=False), needs_path=False
     ),
+    "seed-all": Source(
+        lambda _: list(seed_files()), lambda _: read_seed(), needs_path=False
+    ),  # seed's name of before
     "tsv": Source(lambda path: list(pair_in(path)), lambda path: read_tsv(*pair_in(path))),
     "obo": Source(lambda path: [path], read_obo),
     "umls": Source(umls_files, lambda path: read_umls(path, "strict")),
@@ -123,7 +126,7 @@ def load_ontology(spec: str, cache_dir: str | Path | None = None) -> Ontology:
     return cached(described, read, Path(cache_dir))
 
 
-READER_VERSION = 4
+READER_VERSION = 5
 """Raise it when any reader or `resolve` changes what it makes of the same files."""
 
 _TABLES = ("concepts", "names", "terms", "edges")

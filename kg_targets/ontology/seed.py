@@ -2,12 +2,15 @@
 
 ``concepts.tsv``: header ``cui name kind semantic_types synonyms abbreviations verified sources note``,
 several values in a cell joined by ``|``. ``relations.tsv``: header ``child relation parent`` with ``is_a`` or
-``part_of``. A row is verified when two independent sources give its CUI; the others are left out unless asked
-for.
+``part_of``. A row is verified when two independent sources give its CUI, and says so; the strict reading leaves
+the others out. An alias may stand on a verified row and on an unverified one with the narrower meaning: it belongs
+to the narrower one wherever that is read ("fluoroscopy" is radiographic imaging only for the strict reading).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from kg_targets.errors import OntologyError
@@ -34,10 +37,13 @@ def seed_files(directory: Path = SEED_DIRECTORY) -> tuple[Path, Path]:
     return directory / "concepts.tsv", directory / "relations.tsv"
 
 
-def read_seed(directory: Path = SEED_DIRECTORY, *, include_unverified: bool = False) -> Tables:
+def read_seed(directory: Path = SEED_DIRECTORY, *, include_unverified: bool = True) -> Tables:
     """Read the seed, or any folder with tables of the same form.
 
-    Children of a row that is left out are tied to its next ancestors that stay.
+    Args:
+        directory: folder of the two tables.
+        include_unverified: False leaves out the rows whose CUI a single source gives; their children are tied to the
+            next ancestors that stay.
 
     Raises:
         OntologyError: a table is missing, has another header, or has no usable row.
@@ -55,14 +61,19 @@ def read_seed(directory: Path = SEED_DIRECTORY, *, include_unverified: bool = Fa
     for child, relation, parent in bridged(parents, kept):
         builder.add_edge(child, parent, relation)
     return builder.build(
-        f"seed ({len(kept)} concepts{', unverified ones included' if include_unverified else ''})"
+        f"seed ({len(kept):,} concepts{'' if include_unverified else ', each with two sources for its CUI'})"
     )
 
 
 def _read_concepts(path: Path, builder: TableBuilder, include_unverified: bool) -> set[int]:
     kept: set[int] = set()
-    for row in read_table(path, CONCEPTS_HEADER, builder.skipped):
-        cells = dict(zip(CONCEPTS_HEADER, row, strict=True))
+    rows = [
+        dict(zip(CONCEPTS_HEADER, row, strict=True))
+        for row in read_table(path, CONCEPTS_HEADER, builder.skipped)
+    ]
+    unverified = [cells for cells in rows if include_unverified and cells["verified"] == "false"]
+    narrower = {_plain(alias) for cells in unverified for alias in (cells["name"].lower(), *_aliases(cells))}
+    for cells in rows:
         cui = builder.cui(cells["cui"], path.name)
         if cui is None:
             continue
@@ -74,20 +85,23 @@ def _read_concepts(path: Path, builder: TableBuilder, include_unverified: bool) 
         elif not cells["name"].strip():
             builder.skipped[f"{path.name}: concept without a name"] += 1
         else:
-            _add_concept(builder, cui, cells, verified)
+            _add_concept(builder, cui, cells, narrower if verified else ())
             kept.add(cui)
     return kept
 
 
-def _add_concept(builder: TableBuilder, cui: int, cells: dict[str, str], verified: bool) -> None:
+def _add_concept(builder: TableBuilder, cui: int, cells: dict[str, str], elsewhere: Collection[str]) -> None:
+    """Add a row without the aliases that are ``elsewhere``."""
+    verified = cells["verified"] == "true"
     cited = _values(cells["sources"])
     # An unverified row speaks for the vocabulary it cites: meeting that one again is no second source.
     source = "seed" if verified or not cited else cited[0].split(":")[0]
     builder.add_name(cui, cells["name"], source, rank=PREFERRED, asserted=verified)
-    for synonym in _values(cells["synonyms"]):
-        builder.add_name(cui, synonym, source, asserted=verified)
-    for abbreviation in _values(cells["abbreviations"]):
-        builder.add_name(cui, abbreviation, source, abbreviation=True, asserted=verified)
+    for column in ("synonyms", "abbreviations"):
+        for alias in _values(cells[column]):
+            if _plain(alias) not in elsewhere:
+                short = column == "abbreviations"
+                builder.add_name(cui, alias, source, abbreviation=short, asserted=verified)
     types = _values(cells["semantic_types"])
     for term in cited or [""]:
         builder.add_term(cui, "seed", term, kind=cells["kind"], semantic_types=types)
@@ -102,6 +116,15 @@ def _read_relations(path: Path, builder: TableBuilder) -> dict[int, list[tuple[s
         elif child is not None and parent is not None:
             parents.setdefault(child, []).append((relation, parent))
     return parents
+
+
+def _aliases(cells: dict[str, str]) -> list[str]:
+    return _values(cells["synonyms"]) + _values(cells["abbreviations"])
+
+
+def _plain(alias: str) -> str:
+    """The alias without hyphens and slashes; abbreviations keep their case."""
+    return re.sub(r"[^A-Za-z0-9]+", " ", alias).strip()
 
 
 def _values(cell: str) -> list[str]:

@@ -37,7 +37,7 @@ class ConceptStatistics:
     @classmethod
     def fit(cls, graph: ConceptGraph) -> "ConceptStatistics":
         """Count over a graph of the fit split; one pass over its non-zeros."""
-        direct = np.asarray(graph.has_attribute.sum(axis=0)).astype(np.int64)
+        direct = np.bincount(graph.has_attribute.indices, minlength=len(graph.concepts))
         reached = graph.has_attribute @ graph.closure
         covered = np.bincount(reached.indices[reached.data > 0], minlength=len(graph.concepts))
         # CUIs of equal meaning share the column, and so the count, of the first of them.

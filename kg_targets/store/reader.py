@@ -187,8 +187,8 @@ class TargetStore:
 
     @cached_property
     def mentions(self) -> pd.DataFrame:
-        """Every mention, negated ones included: image_id, cui, name, start, end, text, score, negated, source."""
-        return self._frame(schema.MENTIONS)
+        """Every mention, negated ones included: the columns of ``schema.MENTION_COLUMNS``."""
+        return schema.complete_mentions(self._frame(schema.MENTIONS))
 
     def cui_matrix(self) -> sparse.csr_array:
         """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""

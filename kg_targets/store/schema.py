@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,6 +46,10 @@ MENTION_COLUMNS = pa.schema(
         ("text", pa.string()),
         ("score", pa.float32()),
         ("negated", pa.bool_()),
+        ("uncertain", pa.bool_()),
+        ("hypothetical", pa.bool_()),
+        ("historical", pa.bool_()),
+        ("family", pa.bool_()),
         ("source", pa.string()),
     ]
 )
@@ -63,6 +68,14 @@ CONCEPT_COLUMNS = pa.schema(
         ("idf", pa.float64()),
     ]
 )
+
+
+def complete_mentions(found: pd.DataFrame) -> pd.DataFrame:
+    """The table with every column: a status that an older store does not have is False throughout."""
+    for place, name in enumerate(MENTION_COLUMNS.names):
+        if name not in found:
+            found.insert(place, name, False)
+    return found
 
 
 def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.concepts.evaluate import Agreement, Evaluation, Rate, evaluate, read_jsonl
+from kg_targets.concepts.evaluate import Agreement, Evaluation, Rate, evaluate
+from kg_targets.concepts.gold_files import read_gold
 from kg_targets.concepts.mention import Extractor
 from kg_targets.errors import ManifestError
 from kg_targets.manifest import Manifest, Record
@@ -51,9 +52,7 @@ def label_report(
             f"{manifest.name}: label_concepts is empty: say there which concepts a label's values mean"
         )
     found = extractor.extract([record.caption for record in records], [record.cuis for record in records])
-    asserted = [
-        sorted({m.cui for m in mentions if not m.negated and m.cui in ontology}) for mentions in found
-    ]
+    asserted = [sorted({m.cui for m in mentions if m.asserted and m.cui in ontology}) for mentions in found]
     groups, cases = np.unique([record.group_id for record in records], return_inverse=True)
     reached = _with_ancestors(asserted, ontology)
     labels = {}
@@ -151,7 +150,7 @@ def gold_evaluation(
     Raises:
         ExtractionError: the gold file is missing or malformed, or has no caption of that split.
     """
-    gold = read_jsonl(path, split)
+    gold = read_gold(path, split)
     found = extractor.extract([caption.text for caption in gold])
     cuis = {mention.cui for mentions in found for mention in mentions}
     kinds = {cui: ontology[cui].kind if cui in ontology else "" for cui in cuis}

@@ -12,6 +12,8 @@ from kg_targets.store.schema import TEACHER
 from pipelines.build.executors import available_cores
 from training.checks import all_within
 
+UNCERTAIN = ("keep", "half", "drop")
+
 
 @dataclass(frozen=True)
 class BuildConfig:
@@ -31,8 +33,10 @@ class BuildConfig:
     """How captions become concepts."""
     extractor_options: str = ""
     """For the extractor: key=value pairs separated by commas, such as kinds=finding|organ,stop_list=mine.tsv."""
-    keep_unknown_cuis: bool = False
-    """Keep CUIs that the ontology lacks, as concepts without ancestors; otherwise they are counted and left out."""
+    keep_unknown_cuis: bool = True
+    """Keep shipped CUIs that the ontology lacks, as concepts without ancestors; otherwise they are only counted."""
+    uncertain: str = "keep"
+    """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
     scorer: str = "ontology"
     """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
     teacher: str = ""
@@ -72,6 +76,8 @@ class BuildConfig:
         scorers = (*SCORERS, TEACHER)
         if self.scorer not in scorers:
             raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(scorers))}")
+        if self.uncertain not in UNCERTAIN:
+            raise ConfigError(f"--uncertain {self.uncertain} is not one of {', '.join(UNCERTAIN)}")
         about_ancestors = {
             "--max-hops": self.max_hops is not None,
             "--part-of": self.part_of,

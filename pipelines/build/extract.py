@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
+from kg_targets.concepts.annotate import named_extractor
 from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
@@ -94,6 +95,8 @@ class ShardResult:
     group_ids: list[str]
     cuis: list[list[str]]
     """For each image, the CUIs its caption asserts, ascending."""
+    uncertain: list[set[str]]
+    """For each image, those of them that the caption only holds possible."""
     provided: int
     """CUIs that the data set ships for these images."""
     mentions: int
@@ -102,19 +105,20 @@ class ShardResult:
     retired_cuis: Counter[str]
     """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
-    """CUIs found or shipped that the ontology does not have; they stay out of the graph unless they are to be kept."""
+    """CUIs found or shipped that the ontology does not have; they stand alone in the graph or stay out of it."""
 
 
 _prepared: tuple[object, ...] = ()
 _extractor: Extractor
 _ontology: Ontology
 _keep_unknown: bool
+_drop_uncertain: bool
 
 
-def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool) -> None:
+def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool, drop_uncertain: bool) -> None:
     """Prepare this process: build the extractor once, for all the shards and splits it will see."""
-    global _prepared, _extractor, _ontology, _keep_unknown
-    _ontology, _keep_unknown = ontology, keep_unknown
+    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain
+    _ontology, _keep_unknown, _drop_uncertain = ontology, keep_unknown, drop_uncertain
     wanted = (name, options, option_file_digests(options), ontology.fingerprint)
     if _prepared != wanted:
         _extractor, _prepared = make_extractor(name, ontology, options), wanted
@@ -137,7 +141,8 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         index=shard.index,
         image_ids=[record.image_id for record in shard.records],
         group_ids=[record.group_id for record in shard.records],
-        cuis=cuis,
+        cuis=[asserted for asserted, _ in cuis],
+        uncertain=[uncertain for _, uncertain in cuis],
         provided=len(provided),
         mentions=sum(len(mentions) for mentions in found),
         labels=label_names(rows),
@@ -160,21 +165,24 @@ def _placed(mentions: list[Mention], record: Record) -> list[Mention]:
     for mention in mentions:
         if not mention.located and mention.cui in places:
             start, end = places[mention.cui]
-            mention = replace(mention, start=start, end=end, text=record.caption[start:end])
+            mention = mention._replace(start=start, end=end, text=record.caption[start:end])
         moved.append(mention)
     return sorted(moved, key=reading_order)
 
 
-def _asserted(mentions: list[Mention], unknown: Counter[str]) -> list[str]:
-    asserted = {mention.cui for mention in mentions if not mention.negated}
+def _asserted(mentions: list[Mention], unknown: Counter[str]) -> tuple[list[str], set[str]]:
+    """The CUIs that a caption asserts, and those of them that it only holds possible."""
+    stated = {mention.cui for mention in mentions if mention.stated}
+    asserted = stated if _drop_uncertain else {mention.cui for mention in mentions if mention.asserted}
     missing = {cui for cui in asserted if cui not in _ontology}
     unknown.update(missing)
-    return sorted(asserted if _keep_unknown else asserted - missing)
+    kept = asserted if _keep_unknown else asserted - missing
+    return sorted(kept), kept - stated
 
 
 def _mention_table(records: list[Record], found: list[list[Mention]]) -> pa.Table:
     rows = [
-        {"image_id": record.image_id, **asdict(mention)}
+        {"image_id": record.image_id, **mention._asdict()}
         for record, mentions in zip(records, found, strict=True)
         for mention in mentions
     ]
@@ -234,14 +242,12 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
             raise ConfigError(
                 f"--extractor-options: kinds={sorted(unknown)[0]} is not one of {', '.join(sorted(KINDS))}"
             )
-        # Disease ontologies have a short abbreviation for everything ("SMA"): only the seed's own count alone.
-        chosen.setdefault("trusted", frozenset(Ontology.seed().cuis))
     if name == "provided" and set(chosen) - {"stop_list"}:
         raise ConfigError(
             f"--extractor-options {options!r} do not fit --extractor provided: it has only stop_list"
         )
     try:
-        return EXTRACTORS[name](ontology, **chosen)
+        return named_extractor(name, ontology, **chosen)
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]
         raise ConfigError(

@@ -104,7 +104,9 @@ def _build_store(
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
             relations = ("is_a", "part_of") if config.part_of else ("is_a",)
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations)
+            uncertain = [cuis for shard in shards for cuis in shard.uncertain]
+            halved = uncertain if config.uncertain == "half" else None
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             data = ScoringInput(
@@ -124,6 +126,7 @@ def _build_store(
             quantiles = write.off_diagonal_quantiles(
                 factors, [group for shard in shards for group in shard.group_ids]
             )
+        unknown = sum((shard.unknown_cuis for shard in shards), Counter[str]())
         content = {
             "rows": graph.images,
             "labels": labels,
@@ -140,7 +143,9 @@ def _build_store(
                 "fit_p95": quantiles["p95"] if fitted is None else fitted.threshold,
             },
             "retired_cuis": dict(sum((shard.retired_cuis for shard in shards), Counter()).most_common(20)),
-            "unknown_cuis": dict(sum((shard.unknown_cuis for shard in shards), Counter()).most_common(20)),
+            "unknown_cuis": dict(unknown.most_common(20)),
+            "unknown_cuis_count": len(unknown),
+            "confirmation": _confirmation(ontology, asserted),
             "inputs": inputs,
             **split.metadata(),
         }
@@ -174,15 +179,36 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
     ]
     if retired := store.manifest["retired_cuis"]:
         lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
-    unknown_cuis = store.manifest["unknown_cuis"]
-    if unknown_cuis:
-        fate = "kept without ancestors" if store.manifest["config"]["keep_unknown_cuis"] else "left out"
-        lines.append(f"CUIs that the ontology does not have ({fate}): {_counted(unknown_cuis)}")
+    confirmation = store.manifest["confirmation"]
+    if confirmation["singly_confirmed"]:
+        lines.append(
+            f"CUIs that a single source confirms: {confirmation['singly_confirmed']:,} of {confirmation['concepts']:,} "
+            f"concepts, {confirmation['share']:.1%} of what the images assert (--ontology seed-strict leaves them out)"
+        )
+    if unknown_cuis := store.manifest["unknown_cuis"]:
+        kept = store.manifest["config"]["keep_unknown_cuis"]
+        fate = "stand alone, without ancestors" if kept else "are left out"
+        lines.append(
+            f"{store.manifest['unknown_cuis_count']:,} CUIs that the ontology lacks {fate}: {_counted(unknown_cuis)} "
+            "(UMLS would place them: --ontology 'seed|umls:META')"
+        )
     return lines
 
 
+def _confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, float]:
+    """Count what rests on CUIs that one source confirms: concepts, and their share of the images' assertions."""
+    counts = Counter(cui for cuis in asserted for cui in cuis if cui in ontology)
+    single = {cui: count for cui, count in counts.items() if not ontology[cui].verified}
+    return {
+        "concepts": len(counts),
+        "singly_confirmed": len(single),
+        "share": sum(single.values()) / max(counts.total(), 1),
+    }
+
+
 def _counted(cuis: dict[str, int]) -> str:
-    return ", ".join(f"{cui} ×{count:,}" for cui, count in list(cuis.items())[:5])
+    most = sorted(cuis.items(), key=lambda item: (-item[1], item[0]))[:5]
+    return ", ".join(f"{cui} ×{count:,}" for cui, count in most)
 
 
 def _listed(concepts: pd.DataFrame) -> str:
@@ -201,7 +227,13 @@ def _extract(
         (ShardInput(index, records, folder) for index, records in chunks),
         config.worker_count,
         extract.initialise,
-        (config.extractor, config.extractor_options, ontology, config.keep_unknown_cuis),
+        (
+            config.extractor,
+            config.extractor_options,
+            ontology,
+            config.keep_unknown_cuis,
+            config.uncertain == "drop",
+        ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
     total = None if expected is None else -(-expected // config.rows_per_shard)

@@ -106,7 +106,7 @@ def write_concepts(
             "name": [concept.name for concept in known],
             "kind": [concept.kind for concept in known],
             "semantic_types": [list(concept.semantic_types) for concept in known],
-            "images": np.asarray(graph.has_attribute.sum(axis=0)).astype(np.int64),
+            "images": np.bincount(graph.has_attribute.indices, minlength=len(cuis)),
             "fit_asserted": [statistics.asserted.get(cui, 0) for cui in cuis],
             "fit_covered": [statistics.covered.get(cui, 0) for cui in cuis],
             "ic": statistics.information_content(cuis),

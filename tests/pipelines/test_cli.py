@@ -171,6 +171,7 @@ def test_every_command_that_reports_prints_json() -> None:
         "prepare",
         "build",
         "card",
+        "label",
         "score-sheet",
         "tables",
         "export",

@@ -28,7 +28,7 @@ class Dummy:
 
     def _mentions(self, at: int) -> list[Mention]:
         end = at + len(self.text)
-        return [] if at < 0 else [Mention("C0040405", "CT", at, end, self.text, 1.0, False, "dummy")]
+        return [] if at < 0 else [Mention("C0040405", "CT", at, end, self.text, source="dummy")]
 
 
 def test_an_extractor_of_one_line_builds_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kg_targets.concepts import EXTRACTORS, DictionaryExtractor, StopEntry, StopList
+from kg_targets.ontology import Ontology
 from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology
 
 ONTOLOGY = FakeOntology(
@@ -149,12 +150,115 @@ def test_an_abbreviation_means_what_the_caption_says_it_means(caption: str) -> N
     assert len(found(caption, extractor)) == 3
 
 
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Block with local anesthetic (LA). LA spreads",
+        "BP = brachial plexus; LA = local anesthetics",
+        "LA: left arm",
+        "LA, long axis; XV, more",
+        "the left adrenal gland (LA)",
+    ],
+)
+def test_a_long_form_that_is_no_concept_takes_the_usual_meaning_from_its_abbreviation(caption: str) -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Left atrium", "organ", (), ("LA",))]))
+    assert found("The LA is large", extractor) == [("C1", "LA")]
+    assert found(caption, extractor) == []
+
+
+def test_a_short_form_that_is_an_everyday_word_elsewhere_means_what_the_caption_says() -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Toe", "region")]))
+    assert found("Trans-oesophageal echocardiographic (TOE) image", extractor) == []
+    assert found("TOE", extractor) == [("C1", "TOE")]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "left atrial view (LA)",
+        "large left atrium, the LA",
+        "view of the liver (LA)",
+        "a dilated (LA) chamber",
+    ],
+)
+def test_another_wording_of_the_same_concept_leaves_its_abbreviation_alone(caption: str) -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Left atrium", "organ", (), ("LA",))]))
+    assert ("C1", "LA") in found(caption, extractor)
+
+
+@pytest.mark.parametrize(
+    ("caption", "text"),
+    [
+        ("Lung \ufb01brosis.", "\ufb01brosis"),
+        ("\ufb01brosis", "\ufb01brosis"),
+        ("A\u0301cute  \ufb01bro\u00adsis, \ufb02uid", "\ufb01bro\u00adsis"),
+        ("\u0153dema of the \u0152sophagus", "\u0153dema"),
+        ("C\u00e6cal wall", "C\u00e6cal"),
+        ("Pleural\u200beffusion.", "Pleural\u200beffusion"),
+        ("pleural \u200b effusion", "pleural \u200b effusion"),
+        ("pleu\u200bral effu\u200bsion", "pleu\u200bral effu\u200bsion"),
+        ("pleural\ufeff effu\u200dsion", "pleural\ufeff effu\u200dsion"),
+    ],
+)
+def test_ligatures_and_blanks_without_width_leave_concepts_and_offsets_as_they_are(
+    caption: str, text: str
+) -> None:
+    ontology = FakeOntology(
+        [
+            FakeConcept("C1", "Fibrosis", "finding"),
+            FakeConcept("C2", "Edema", "finding"),
+            FakeConcept("C3", "Cecal", "organ"),
+            FakeConcept("C4", "Pleural effusion", "finding"),
+        ]
+    )
+    first = DictionaryExtractor(ontology).extract([caption])[0][0]
+    assert first.text == text == caption[first.start : first.end]
+
+
+def test_an_abbreviation_with_a_ligature_keeps_its_case() -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Aortic event", "finding", (), ("AE",))]))
+    assert found("\u00c6 and \u00e6", extractor) == [("C1", "\u00c6")]
+
+
 def test_a_figure_letter_or_a_foreign_abbreviation_is_no_definition() -> None:
     ontology = FakeOntology([FakeConcept("C2", "Portal vein", "organ")])
     assert (
         found("portal vein (P), portal vein (XV), XV and P", DictionaryExtractor(ontology))
         == [("C2", "portal vein")] * 2
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nodular opacity", "Opacity"),
+        ("granulomatous disease", "Granulomatous disease"),
+        ("disc herniation", "Intervertebral disc herniation"),
+        ("esophageal perforation", "Esophageal perforation"),
+        ("interstitial edema", "Pulmonary edema"),
+        ("bilateral pneumothoraces", "Pneumothorax"),
+        ("subcutaneous emphysema", "Subcutaneous emphysema"),
+        ("adrenal gland", "Adrenal gland"),
+        ("a leiomyosarcoma", "Leiomyosarcoma"),
+        ("cord compression", "Spinal cord compression"),
+        ("PICC line", "Peripherally inserted central catheter"),
+        ("a port-a-cath", "Central venous catheter"),
+        ("transoesophageal echocardiogram", "Transesophageal echocardiography"),
+        ("scarring", "Scar"),
+    ],
+)
+def test_what_radiologists_write_is_in_the_seed(text: str, expected: str) -> None:
+    mentions = DictionaryExtractor(Ontology.seed()).extract([text])[0]
+    assert expected in [mention.name for mention in mentions]
+    assert not {"Nodule", "Granuloma", "Hernia", "Esophagus", "Pulmonary emphysema"} & {
+        m.name for m in mentions
+    }
+
+
+@pytest.mark.parametrize("text", ["mass-like", "a mass effect", "hardware fracture"])
+def test_comparisons_and_broken_devices_are_no_findings(text: str) -> None:
+    found_names = {m.name for m in DictionaryExtractor(Ontology.seed()).extract([text])[0]}
+    assert not {"Mass", "Fracture"} & found_names
 
 
 def test_stop_list_kinds_and_semantic_types_leave_concepts_out() -> None:
@@ -186,7 +290,7 @@ def test_a_caption_of_a_million_characters_takes_linear_time() -> None:
 
 
 def test_the_registry_builds_extractors_by_name() -> None:
-    extractor = EXTRACTORS["dictionary"](ONTOLOGY, negation=False)
+    extractor = EXTRACTORS["dictionary"](ONTOLOGY, context=False)
     assert not extractor.extract(["no pleural effusion"])[0][0].negated
 
 

@@ -19,7 +19,7 @@ TEXT = "No bowel ischemia, CT of the liver"
 
 def mention(text: str, cui: str, negated: bool = False) -> Mention:
     start = TEXT.index(text)
-    return Mention(cui, cui, start, start + len(text), text, 1.0, negated, "test")
+    return Mention(cui, cui, start, start + len(text), text, negated=negated, source="test")
 
 
 def gold(text: str, cui: str, kind: str, negated: bool = False) -> GoldMention:

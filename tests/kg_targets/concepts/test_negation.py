@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kg_targets.concepts import DictionaryExtractor, StopList
+from kg_targets.concepts.context import ContextRules
 from kg_targets.concepts.evaluate import read_jsonl
-from kg_targets.concepts.negation import TriggerTable
 from kg_targets.concepts.text import boundaries
 from kg_targets.errors import ExtractionError
 from tests import REPOSITORY
@@ -135,6 +135,8 @@ def test_negation_of_gold_mentions_is_right_nearly_always() -> None:
 
 def test_a_malformed_trigger_table_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "triggers.tsv"
-    path.write_text("phrase\trole\nno\tbefore\nnever\tsometimes\n", encoding="utf-8")
+    path.write_text(
+        "phrase\tstatus\trole\nno\tnegated\tbefore\nnever\tnegated\tsometimes\n", encoding="utf-8"
+    )
     with pytest.raises(ExtractionError, match=r"triggers.tsv:3"):
-        TriggerTable.read(path)
+        ContextRules.read(path)

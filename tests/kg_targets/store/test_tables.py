@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import yaml
 
+from kg_targets.concepts.mention import STATUSES, Mention
 from kg_targets.store import TargetStore, schema, verify_store
 from tests.builds import CAPTIONS, build
 from tests.training.teachers.stores import write_teacher_store
@@ -70,6 +72,19 @@ def test_hugging_face_datasets_loads_every_table_by_name(tmp_path: Path, caption
         assert len(datasets.load_dataset(path, table, split="train", cache_dir=cache)) == rows
     loaded = datasets.load_dataset(path, cache_dir=cache)
     assert list(loaded) == ["train"] and list(loaded["train"]["image_id"]) == store.image_ids
+
+
+def test_the_columns_of_mentions_are_the_fields_of_a_mention() -> None:
+    assert schema.MENTION_COLUMNS.names == ["image_id", *Mention._fields]
+    assert set(STATUSES) == {field.name for field in schema.MENTION_COLUMNS if field.type == pa.bool_()}
+
+
+def test_statuses_that_an_older_store_lacks_are_false() -> None:
+    mentions = TargetStore.open(SCHEMA_1 / "stores" / "train").mentions
+    assert list(mentions) == schema.MENTION_COLUMNS.names
+    assert mentions["negated"].any() and not mentions[
+        ["uncertain", "hypothetical", "historical", "family"]
+    ].any(axis=None)
 
 
 def test_a_teachers_store_has_one_table_for_all_tools(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ def test_what_a_knowledge_store_is_made_of_has_not_changed() -> None:
     """Fingerprints of existing stores hold these keys: runs depend on them."""
     assert sorted(BuildConfig().stored()) == [
         "extractor", "extractor_options", "fit_split", "flat_ancestors", "keep_unknown_cuis", "licences", "max_hops",
-        "ontology", "part_of", "rows_per_shard", "scorer", "seed", "shrinkage", "top_k", "use_ontology",
+        "ontology", "part_of", "rows_per_shard", "scorer", "seed", "shrinkage", "top_k", "uncertain",
+        "use_ontology",
     ]  # fmt: skip
 
 

@@ -93,6 +93,7 @@ def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
         (("build", "demo", "--scorer", "magic"), "--scorer magic is not one of"),
         (("build", "demo", "--extractor", "magic"), "--extractor magic is not one of"),
         (("build", "demo", "--ontology", "magic"), "no source magic"),
+        (("build", "demo", "--uncertain", "maybe"), "--uncertain maybe is not one of keep, half, drop"),
         (("build", "demo", "--top-k", "0"), "--top-k: 0 must be at least 1"),
         (("build", "demo", "--max-hops", "2", "--no-ontology"), "contradict each other"),
         (("verify", "nowhere"), "is not a target store"),
@@ -133,15 +134,15 @@ def test_a_duplicate_id_found_late_leaves_the_earlier_store_as_it_was(
     assert build(tmp_path / "again").fingerprint == before.fingerprint
 
 
-def test_cuis_of_the_data_set_that_the_ontology_lacks_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_cuis_of_the_data_set_that_the_ontology_lacks_are_counted_and_can_be_left_out(tmp_path: Path) -> None:
     folder = data(tmp_path)
     (folder / "train.csv").write_text(
         "image_id,filepath,caption,cuis\na,a.png,CT of the chest,C9999999|C0817096\nb,b.png,MRI,not-a-cui\n"
     )
     said: list[str] = []
-    store = build_from(folder, tmp_path / "out", said, extractor="union")
+    store = build_from(folder, tmp_path / "out", said, extractor="union", keep_unknown_cuis=False)
     assert store.manifest["unknown_cuis"]["C9999999"] == 1
-    assert any("C9999999" in line for line in said)
+    assert any("1 CUIs that the ontology lacks are left out: C9999999 ×1" in line for line in said)
     assert "C9999999" not in store.cuis[0]
 
 
@@ -218,14 +219,60 @@ def test_extractor_options_reach_the_extractor_and_wrong_ones_are_named(
         assert code == 2 and message in err and err.count("\n") == 1
 
 
-def test_cuis_the_ontology_lacks_can_be_kept_as_lone_concepts(tmp_path: Path) -> None:
+def test_cuis_the_ontology_lacks_are_lone_concepts_and_the_summary_says_who_would_place_them(
+    tmp_path: Path,
+) -> None:
     folder = data(tmp_path)
     (folder / "train.csv").write_text(
         "image_id,filepath,caption,cuis\na,a.png,one,C9999999\nb,b.png,two,C9999999\nc,c.png,three,\n"
     )
-    store = build_from(folder, tmp_path / "out", extractor="provided", keep_unknown_cuis=True)
+    said: list[str] = []
+    store = build_from(folder, tmp_path / "out", said, extractor="provided")
+    line = next(line for line in said if "stand alone" in line)
+    assert "1 CUIs that the ontology lacks stand alone" in line and "umls:META" in line
     assert store.cuis == [["C9999999"], ["C9999999"], []]
     assert store.block([0, 1, 2]).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_the_summary_says_how_much_rests_on_cuis_of_a_single_source(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    write_split(folder, "train", ("A chest CT with an opacity.", "CT of the head.", "Chest x-ray, opacity."))
+    said: list[str] = []
+    wide = build_from(folder, tmp_path / "wide", said)
+    assert wide.manifest["confirmation"] == {"concepts": 5, "singly_confirmed": 1, "share": 0.25}
+    assert any("1 of 5 concepts, 25.0%" in line for line in said)
+    said.clear()
+    strict = build_from(folder, tmp_path / "strict", said, ontology="seed-strict")
+    assert strict.manifest["confirmation"]["singly_confirmed"] == 0
+    assert not any("single source" in line for line in said)
+
+
+def test_uncertain_concepts_count_in_full_half_or_not_at_all_and_others_never(tmp_path: Path) -> None:
+    folder = data(tmp_path)
+    captions = (
+        "Possible pneumothorax. Hydrocephalus.",
+        "Possible pneumothorax; a pneumothorax is present. Hydrocephalus.",
+        "Hydrocephalus. No pneumothorax. Rule out pleural effusion. History of pneumonia.",
+        "Pleural effusion.",
+    )
+    write_split(folder, "train", captions)
+    stores = {
+        policy: build_from(folder, tmp_path / policy, uncertain=policy) for policy in ("keep", "half", "drop")
+    }
+    air, water = "C0032326", "C0020255"
+    for policy, cuis in (("keep", [air, water]), ("half", [air, water]), ("drop", [water])):
+        assert stores[policy].cuis == [sorted(cuis), sorted([air, water]), [water], ["C0032227"]]
+    likeness = {policy: store.block([0, 1])[0, 1] for policy, store in stores.items()}
+    assert likeness["keep"] == pytest.approx(1) and likeness["drop"] < likeness["half"] < 0.999
+    half = stores["half"].concepts.set_index("cui").loc[air]
+    assert half["images"] == half["fit_asserted"] == 2  # images are counted, not weights
+    mentions = stores["keep"].mentions
+    statuses = mentions.columns[mentions.columns.get_loc("negated") : -1]
+    third = mentions[mentions["image_id"] == "train002"].set_index("text")
+    assert third[statuses].apply(lambda row: list(statuses[row]), axis=1).to_dict() == {
+        "Hydrocephalus": [], "pneumothorax": ["negated"], "pleural effusion": ["hypothetical"],
+        "pneumonia": ["historical"],
+    }  # fmt: skip
 
 
 def test_images_that_are_in_two_splits_are_reported(tmp_path: Path) -> None:

@@ -1,164 +1,64 @@
-"""Negation: the mentions that a caption says are absent, by phrases that negate and the scope of each.
+"""Scope: how far the phrases of :mod:`kg_targets.concepts.context` reach.
 
-A rule engine in the manner of NegEx (Chapman et al., A Simple Algorithm for Identifying Negated Findings and Diseases
-in Discharge Summaries, J Biomed Inform 2001) and ConText/pyConText (Harkema et al. 2009; Chapman et al. 2011):
-phrases before or after a finding, phrases that only look like negation, and words that end a scope. Unlike NegEx the
-scope is not a window of words but a clause: it follows lists ("no A, B or C"), ends at conjunctions, at "showing",
-"with", "after", at panel letters "(b)", and, behind a first finding, at a place ("no leak from the aneurysm").
-Uncertain findings ("cannot exclude", "to rule out") count as asserted, as in NegEx.
-
-The phrases of ``negation_triggers.tsv``, found in folded text in one pass.
-
-Roles:
-    before         what follows is absent
-    before_any     the same, also a place named directly: "absent left kidney"
-    next           only the very next word is absent: "non-contrast"
-    after          what precedes is absent
-    after_any      the same, also a place named directly: "the left kidney is absent"
-    after_end      like ``after`` where a clause ends: "... is not."
-    after_colon    like ``after`` behind a colon: "Effusion: none."
-    none           looks like a negation and is not: "not only"
-    unchanged      what is denied is a change, not the finding: "no change in"
-    stop           ends every scope: "but"
-    stop_forward   ends the scope of what stands before it: "which"
-    place          begins an indication of place: "in", "around"
+Unlike NegEx's the scope is not a window of words but a clause: it follows lists ("no A, B or C"), ends at
+conjunctions, at "showing", "with", "after", at panel letters "(b)", and, behind a first finding, at a place ("no leak
+from the aneurysm").
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from ahocorasick_rs import AhoCorasick
-
-from kg_targets.concepts.lexicon import Hit, read_table
-from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias, without_overlap
-from kg_targets.errors import ExtractionError
-
-SHIPPED = Path(__file__).with_name("negation_triggers.tsv")
-_NEGATING = frozenset(["before", "before_any", "next", "after", "after_any", "after_end", "after_colon"])
-_ROLES = _NEGATING | {"none", "unchanged", "stop", "stop_forward", "place"}
+from kg_targets.concepts.lexicon import Hit
 
 
 class Trigger(NamedTuple):
-    """A phrase found in folded text, with every role it may play."""
+    """A phrase found in folded text."""
 
     start: int
     end: int
-    roles: frozenset[str]
+    roles: dict[str, frozenset[str]]
+    """Status that it gives, ``""`` for what concerns every scope, to its roles."""
 
-    @property
-    def negating(self) -> bool:
-        """Whether it may deny something."""
-        return not _NEGATING.isdisjoint(self.roles)
-
-
-class TriggerTable:
-    """Phrases and their roles; picklable."""
-
-    def __init__(self, roles: dict[str, frozenset[str]]) -> None:
-        self._phrases = sorted(roles)
-        self._roles = [roles[phrase] for phrase in self._phrases]
-        self._automaton = AhoCorasick([f" {break_words(phrase)} " for phrase in self._phrases])
-
-    def __getstate__(self) -> dict[str, frozenset[str]]:
-        return dict(zip(self._phrases, self._roles, strict=True))
-
-    def __setstate__(self, roles: dict[str, frozenset[str]]) -> None:
-        self.__init__(roles)  # type: ignore[misc]
-
-    @classmethod
-    def read(cls, path: str | Path = SHIPPED) -> TriggerTable:
-        """Read a tab-separated file with the header ``phrase role``.
-
-        Raises:
-            ExtractionError: the file is missing, malformed or names an unknown role.
-        """
-        roles: dict[str, frozenset[str]] = {}
-        for number, row in enumerate(read_table(path, ["phrase", "role"]), start=2):
-            if len(row) != 2 or row[1] not in _ROLES or not fold_alias(row[0]):
-                raise ExtractionError(
-                    f"{path}:{number}: needs a phrase and one role of {', '.join(sorted(_ROLES))}"
-                )
-            phrase = fold_alias(row[0])
-            roles[phrase] = roles.get(phrase, frozenset()) | {row[1]}
-        return cls(roles)
-
-    def find(self, folded: Folded) -> list[Trigger]:
-        """Phrases on word boundaries, the longest where they overlap, in reading order; empty if none can negate."""
-        found = []
-        negates = False
-        for index, start, after in self._automaton.find_matches_as_indexes(folded.search, overlapping=True):
-            trigger = Trigger(start, after - 2, self._roles[index])
-            if folded.text[start : trigger.end] == self._phrases[index]:
-                negates = negates or trigger.negating
-                found.append(trigger)
-        return without_overlap(found) if negates else []
+    def ends_scopes(self, text: str) -> bool:
+        """Whether a scope cannot go past it; behind a comma even "suggesting" begins anew."""
+        if "through" in self.roles.get("", ()):
+            return text[self.start - 2 : self.start] == ", "
+        return not all(roles <= _NARROW for roles in self.roles.values())
 
 
+_NARROW = frozenset(["next", "behind"])
 _CLAUSE_BREAK = re.compile(r":|\([a-h]\)(?!,| or\b| nor\b| and\b)|\u2014")
 _CLOSED = re.compile(r"\s*(?:$|[.;,)!?])")
 _BEHIND_COLON = re.compile(r":\s*$")
 _NUMBERED = re.compile(r"\.? ?\d")  # "No. 5", "case no 2"
-_VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|seen|noted|identified|found|detected|visible|visuali[sz]ed)\b"
+_VERB = re.compile(  # "no visible fracture, effusion" and "no identified mass" have none
+    r"\b(?:(?:is|are|was|were|has|have|had)\b"
+    r"|(?:seen|noted|identified|found|detected|visible|visuali[sz]ed)\b"
+    r"(?= ?(?:$|[^\w ])| (?:in|on|at|within|by|here)\b))"
+)
+_AND_CLAUSE = re.compile(r" and (?=.*\b(?:is|are|was|were|has|have|had)\b)")
+_ADJECTIVES = re.compile(
+    r"(?: (?:\w+(?:ed|al|ic|ive|ar|ous|ent|ute|ble|ary|ly)|non|new|large|small|gross|frank|focal|old|other))+"
 )
 _CONJUNCTION = re.compile(r"\b(?:or|nor|and)\b")
-_LATER_OR = re.compile(r", ?n?or\b")
+_LATER_OR = re.compile(r", ?(?:and )?n?or\b")
 _FUNCTION_WORD = re.compile(
     r"\b(?:in|on|at|of|for|to|by|from|is|are|was|were|has|have|seen|noted|present|normal|this|the|a|an|\d+)\b"
 )
 _BESIDE_PLACE = re.compile(r"\s*(?:(?:the|a|left|right|both|bilateral|normal)\s+)*")
 _PHRASE_END = re.compile(r"\s*(?:$|[^\w\s]|(?:in|on|at|of|and|or|with|is|was|after|from|due|as|by)\b)")
 _EVIDENCE = re.compile(r"\b(?:evidence|signs?|indications?)\b")
+_FEW_WORDS = re.compile(r"(?: [\w']+){0,2} ")
 _MAX_ITEM_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class NegationRules:
-    """The trigger table and the rules of scope."""
-
-    table: TriggerTable
-
-    @classmethod
-    def shipped(cls) -> NegationRules:
-        """The rules with the table that comes with the library."""
-        return cls(TriggerTable.read())
-
-    def absent(self, caption: str, folded: Folded, hits: Sequence[Hit]) -> frozenset[int]:
-        """Positions in ``hits`` (in reading order, without overlap) of what the caption says is absent."""
-        if not any(hit.sense.negatable or hit.sense.place for hit in hits):
-            return frozenset()
-        triggers = self.table.find(folded)
-        if not triggers:
-            return frozenset()
-        ends = boundaries(caption)
-        if folded.origin is not None:
-            ends = [bisect_left(folded.origin, end) for end in ends]
-        starts = [hit.start for hit in hits]
-        free = [t for t in triggers if not _inside(t, hits, starts)]
-        found: set[int] = set()
-        for position, trigger in enumerate(free):
-            if trigger.negating:
-                sentence = bisect_right(ends, trigger.start)
-                low = ends[sentence - 1] if sentence else 0
-                high = ends[sentence] if sentence < len(ends) else len(folded.text)
-                found |= _Scope(folded.text, hits, starts, free, position, low, high).absent()
-        return frozenset(found)
-
-
-def _inside(trigger: Trigger, hits: Sequence[Hit], starts: list[int]) -> bool:
-    """Whether a trigger is part of a mention ("non-contrast")."""
-    index = bisect_right(starts, trigger.start) - 1
-    return index >= 0 and hits[index].end >= trigger.end
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
+class Scope:
     """One trigger in its sentence ``text[low:high]``."""
 
     text: str
@@ -169,28 +69,36 @@ class _Scope:
     low: int
     high: int
 
-    def absent(self) -> set[int]:
-        """Positions of the hits that this trigger denies."""
+    def reach(self, status: str) -> set[int]:
+        """Positions of the hits to which this trigger gives a status."""
         trigger = self.triggers[self.position]
-        roles = trigger.roles
+        roles = trigger.roles[status]
         closed = _CLOSED.match(self.text, trigger.end) is not None
-        if "after_colon" in roles and closed and _BEHIND_COLON.search(self.text, self.low, trigger.start):
-            return self._backward(_BEHIND_COLON.search(self.text, self.low, trigger.start).start())  # type: ignore[union-attr]
+        if (
+            "after_colon" in roles
+            and closed
+            and (colon := _BEHIND_COLON.search(self.text, self.low, trigger.start))
+        ):
+            return self._backward(colon.start())
         if "after_any" in roles:
             return self._backward(trigger.start) | self._place_before(trigger.start)
         if "after" in roles or ("after_end" in roles and closed):
             return self._backward(trigger.start)
+        if "behind" in roles:
+            return {i for i in self._between(self.low, trigger.start) if self.hits[i].end == trigger.start}
         if "next" in roles:
             return {i for i in self._between(trigger.end, self.high) if self.hits[i].start == trigger.end + 1}
+        if "between" in roles:
+            return self._either_side(trigger)
         if roles & {"before", "before_any", "after_end"} and not _NUMBERED.match(self.text, trigger.end):
-            return self._forward(trigger)
+            return self._forward(trigger, status)
         return set()
 
     def _between(self, start: int, end: int) -> range:
         """Positions of the hits that begin in ``[start, end)``."""
         return range(bisect_left(self.starts, start), bisect_left(self.starts, end))
 
-    def _forward(self, trigger: Trigger) -> set[int]:
+    def _forward(self, trigger: Trigger, status: str) -> set[int]:
         """Everything from the trigger to the end of its list or clause."""
         limit = self.high
         places: list[Trigger] = []
@@ -198,20 +106,40 @@ class _Scope:
             other = self.triggers[index]
             if other.start >= limit:
                 break
-            if "place" in other.roles:
+            general = other.roles.get("", frozenset())
+            near = not self._between(trigger.end, other.start) and self._words(trigger.end, other.start) <= 3
+            if "place" in general:
                 places.append(other)
-            elif "unchanged" in other.roles:
-                if not self._between(trigger.end, other.start) and self._words(trigger.end, other.start) <= 3:
+            elif "unchanged" in general:
+                if near and status == "negated":
                     return set()  # "no significant change in the effusion"
-            else:
-                limit = other.start
+            elif other.ends_scopes(self.text) and not (
+                near and status == "negated" and "before" in other.roles.get("uncertain", ())
+            ):
+                limit = other.start  # but "no suspected fracture"
         if broken := _CLAUSE_BREAK.search(self.text, trigger.end, limit):
             limit = broken.start()
-        limit = _end_of_list(self.text, trigger.end, limit)
+        limit = _end_of_list(self.text, trigger.end, limit, long=status == "negated")
         chosen = self._before_places(trigger.end, limit, places)
-        if "before_any" in trigger.roles:
+        if "before_any" in trigger.roles[status]:
             chosen |= self._place_after(trigger.end, limit)
         return chosen
+
+    def _either_side(self, trigger: Trigger) -> set[int]:
+        """The nearest hit on either side: "atelectasis versus pneumonia"."""
+        before = [
+            i
+            for i in self._between(self.low, trigger.start)
+            if self.hits[i].sense.negatable
+            and _FEW_WORDS.fullmatch(self.text, self.hits[i].end, trigger.start)
+        ]
+        after = [
+            i
+            for i in self._between(trigger.end, self.high)
+            if self.hits[i].sense.negatable
+            and _FEW_WORDS.fullmatch(self.text, trigger.end, self.hits[i].start)
+        ]
+        return {*before[-1:], *after[:1]}
 
     def _place_after(self, start: int, limit: int) -> set[int]:
         """A place that is itself denied: "absence of the left kidney", but not "agenesis of maxillary canines"."""
@@ -239,9 +167,14 @@ class _Scope:
             other = self.triggers[index]
             if other.start < limit:
                 break
-            if "place" in other.roles:
+            general = other.roles.get("", frozenset())
+            if "place" in general:
                 places.append(other)
-            elif not other.roles & {"stop_forward", "unchanged"} and not self.text.startswith(",", other.end):
+            elif (
+                not general & {"stop_forward", "unchanged"}
+                and other.ends_scopes(self.text)
+                and not self.text.startswith(",", other.end)
+            ):
                 limit = other.end  # a comma behind it ends a clause of its own: "seen before, has resolved"
                 break
         for broken in _CLAUSE_BREAK.finditer(self.text, limit, end):
@@ -306,15 +239,27 @@ def _is_item(segment: str) -> bool:
     return len(segment.split()) <= _MAX_ITEM_WORDS and not _FUNCTION_WORD.search(segment)
 
 
-def _end_of_list(text: str, start: int, limit: int) -> int:
-    """End of a forward scope: the comma behind the list that it opens."""
+def _end_of_list(text: str, start: int, limit: int, *, long: bool) -> int:
+    """End of a forward scope: the comma behind the list that it opens, or the "and" of a new clause.
+
+    Args:
+        long: also a list without a final "or", as negation has them: "no fracture, no mass, effusion".
+    """
+    if (clause := _AND_CLAUSE.search(text, start, limit)) and _VERB.search(text, start, clause.start()):
+        limit = clause.start()  # "no A is present and B is large"
     comma = text.find(",", start, limit)
     first = True
     while comma >= 0:
         following = text.find(",", comma + 1, limit)
         segment = text[comma + 1 : following if following >= 0 else limit].strip()
-        if _VERB.search(text, start, comma) or _breaks_list(text, segment, comma, limit, first):
-            return comma
+        adjectives = first and _ADJECTIVES.fullmatch(
+            text, start, comma
+        )  # "no displaced, acute fracture is seen"
+        if not adjectives:
+            if _VERB.search(text, start, comma) or _breaks_list(text, segment, comma, limit, first):
+                return comma
+            if not long and not _LATER_OR.search(text, comma, limit):
+                return comma
         comma, first = following, False
     return limit
 

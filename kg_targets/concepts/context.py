@@ -1,0 +1,211 @@
+"""Context: the status that a caption gives each mention, by phrases, their directions and their scopes.
+
+Rules in the manner of ConText (Harkema et al., ConText: An Algorithm for Determining Negation, Experiencer, and
+Temporal Status from Clinical Reports, J Biomed Inform 2009), which extends NegEx (Chapman et al. 2001):
+
+=============  ==========================================  ==========================================
+status         the caption says                            for instance
+=============  ==========================================  ==========================================
+negated        that it is absent                           no pleural effusion
+uncertain      that it is one possibility                  may represent pneumonia; atelectasis or scar
+hypothetical   that it was looked for, or would matter     CT to rule out fracture; if pneumonia develops
+historical     that the patient once had it                history of breast cancer
+family         that a relative has it                      mother had breast cancer
+=============  ==========================================  ==========================================
+
+No status means that the caption states it ("probable", "consistent with" and "old" state it, too). What is negated is
+not uncertain as well ("no opacity suspicious for pneumonia"). Scopes are those of :mod:`kg_targets.concepts.scope`.
+
+Phrases stand in ``context_rules.tsv``. ``[is|was]`` takes either word, ``[known|]`` none or that one, ``*`` up to three
+adverbs ("cannot be *entirely* excluded"), ``**`` up to three words of any kind.
+
+Roles of a phrase that gives a status:
+    before         to what follows
+    before_any     the same, also to a place named directly: "absent left kidney"
+    next           only to the very next word: "non-contrast"
+    after          to what precedes
+    after_any      the same, also to a place named directly: "the left kidney is absent"
+    after_end      like ``after`` where a clause ends: "... is not."
+    after_colon    like ``after`` behind a colon: "Effusion: none."
+    behind         only to what stands directly before it: "pneumonia (-)"
+    between        to its neighbours on both sides: "atelectasis versus pneumonia"
+
+Roles of a phrase without one (``-``):
+    none           looks like a status and is none: "not only"
+    unchanged      what is denied is a change, not the finding: "no change in"
+    through        ends no scope: "no opacity to suggest pneumonia"
+    stop           ends every scope: "but"
+    stop_forward   ends the scope of what stands before it: "which"
+    place          begins an indication of place: "in", "around"
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+
+from ahocorasick_rs import AhoCorasick, Implementation
+
+from kg_targets.concepts.lexicon import Hit, read_table
+from kg_targets.concepts.mention import STATUSES
+from kg_targets.concepts.scope import Scope, Trigger
+from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias, without_overlap
+from kg_targets.errors import ExtractionError
+
+SHIPPED = Path(__file__).with_name("context_rules.tsv")
+_GIVING = frozenset(
+    [
+        "before",
+        "before_any",
+        "next",
+        "after",
+        "after_any",
+        "after_end",
+        "after_colon",
+        "behind",
+        "between",
+        "both",
+    ]
+)
+_WITHOUT = frozenset(["none", "unchanged", "through", "stop", "stop_forward", "place"])
+Rule = dict[str, frozenset[str]]
+"""Status, empty for what a phrase does to every scope, to roles."""
+
+_GAPS = {
+    "*": r"(?: (?:[a-z]+ly|be|been|being|also|well|yet|still|as|now|even|further|at all|completed?))"
+    + "{0,3}",
+    "**": r"(?: [\w']+){0,3}",
+}
+# Signs that are no words, in folded text, where a dash is a blank
+_SIGNS: tuple[tuple[str, re.Pattern[str], Rule], ...] = (
+    ("( )", re.compile(r"(?<=\w) ?\( \)"), {"negated": frozenset(["behind"])}),  # pneumonia (-)
+    ("?", re.compile(r"\?(?=[a-z])"), {"uncertain": frozenset(["before"])}),  # ?pneumonia
+    ("?", re.compile(r"(?<=\w) ?\?(?! ?\w)"), {"uncertain": frozenset(["behind"])}),  # pneumonia?
+)
+
+
+class ContextRules:
+    """Phrases and the status they give, found in folded text in one pass; picklable."""
+
+    def __init__(self, rules: dict[str, Rule]) -> None:
+        self._rules = rules
+        fixed = {phrase: rule for phrase, rule in rules.items() if "*" not in phrase}
+        gapped: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
+        for phrase in sorted(rules.keys() - fixed.keys()):
+            words = phrase.split(" ")
+            first = words[0]
+            pattern = "".join(_GAPS.get(word, " " + re.escape(word)) for word in words)[1:]
+            gapped.setdefault(first, []).append((re.compile(pattern + r"(?!\w)"), rules[phrase]))
+        self._phrases = sorted(fixed.keys() | gapped.keys())
+        self._fixed = [fixed.get(phrase) for phrase in self._phrases]
+        self._gapped = [gapped.get(phrase, ()) for phrase in self._phrases]
+        needles = [f" {break_words(phrase)} " for phrase in self._phrases]
+        self._automaton = _automaton(needles)
+        giving = [
+            needle
+            for needle, rule, patterns in zip(needles, self._fixed, self._gapped, strict=True)
+            if patterns or any(rule or ())
+        ]
+        self._filter = _automaton(giving)
+
+    def __getstate__(self) -> dict[str, Rule]:
+        return self._rules
+
+    def __setstate__(self, rules: dict[str, Rule]) -> None:
+        self.__init__(rules)  # type: ignore[misc]
+
+    @classmethod
+    def read(cls, path: str | Path = SHIPPED) -> ContextRules:
+        """Read a tab-separated file with the header ``phrase status role``.
+
+        Raises:
+            ExtractionError: the file is missing, malformed or names an unknown status or role.
+        """
+        rules: dict[str, Rule] = {}
+        for number, row in enumerate(read_table(path, ["phrase", "status", "role"]), start=2):
+            status, role = row[1:] if len(row) == 3 else ("", "")
+            if not (role in _WITHOUT if status == "-" else status in STATUSES and role in _GIVING):
+                raise ExtractionError(
+                    f"{path}:{number}: needs a phrase, one status of {', '.join(STATUSES)} with one role of "
+                    f"{', '.join(sorted(_GIVING))}, or - with one of {', '.join(sorted(_WITHOUT))}"
+                )
+            for phrase in _expand(row[0]):
+                rule = rules.setdefault(phrase, {})
+                name = "" if status == "-" else status
+                rule[name] = rule.get(name, frozenset()) | {role}
+        return cls(rules)
+
+    @classmethod
+    @lru_cache(1)
+    def shipped(cls) -> ContextRules:
+        """The rules that come with the library."""
+        return cls.read()
+
+    def statuses(self, caption: str, folded: Folded, hits: Sequence[Hit]) -> dict[int, set[str]]:
+        """Statuses of the hits that have one, by position in ``hits`` (in reading order, without overlap)."""
+        text = folded.text
+        if not (
+            "( )" in text or "?" in text or self._filter.find_matches_as_indexes(folded.search)
+        ) or not any(hit.sense.negatable or hit.sense.place for hit in hits):
+            return {}
+        triggers = self._find(folded)
+        ends = boundaries(caption)
+        if folded.origin is not None:
+            ends = [bisect_left(folded.origin, end) for end in ends]
+        starts = [hit.start for hit in hits]
+        free = [trigger for trigger in triggers if not _inside(trigger, hits, starts)]
+        found: dict[int, set[str]] = {}
+        for position, trigger in enumerate(free):
+            if any(trigger.roles):
+                sentence = bisect_right(ends, trigger.start)
+                low = ends[sentence - 1] if sentence else 0
+                high = ends[sentence] if sentence < len(ends) else len(text)
+                scope = Scope(text, hits, starts, free, position, low, high)
+                for status in filter(None, trigger.roles):
+                    for index in scope.reach(status):
+                        found.setdefault(index, set()).add(status)
+        for given in found.values():
+            if "negated" in given:
+                given.discard("uncertain")
+        return found
+
+    def _find(self, folded: Folded) -> list[Trigger]:
+        """Phrases on word boundaries, the longest where they overlap, in reading order."""
+        found = []
+        text = folded.text
+        for index, start, after in self._automaton.find_matches_as_indexes(folded.search, overlapping=True):
+            end = after - 2
+            if text[start:end] != self._phrases[index]:
+                continue
+            rule = self._fixed[index]
+            if rule is not None:
+                found.append(Trigger(start, end, rule))
+            for pattern, gapped in self._gapped[index]:
+                if match := pattern.match(text, start):
+                    found.append(Trigger(start, match.end(), gapped))
+        for sign, pattern, rule in _SIGNS:
+            if sign in text:
+                found += [Trigger(match.start(), match.end(), rule) for match in pattern.finditer(text)]
+        return without_overlap(found)
+
+
+def _automaton(needles: list[str]) -> AhoCorasick:
+    return AhoCorasick(needles, implementation=Implementation.ContiguousNFA, store_patterns=False)
+
+
+def _expand(phrase: str) -> Iterator[str]:
+    """Every wording of a phrase with alternatives, folded."""
+    parts = [part.split("|") for part in re.split(r"[\[\]]", phrase)]
+    for words in product(*parts):
+        text = " ".join(" ".join(words).split())
+        yield " ".join(word if word in _GAPS else fold_alias(word) for word in text.split(" "))
+
+
+def _inside(trigger: Trigger, hits: Sequence[Hit], starts: list[int]) -> bool:
+    """Whether a trigger is part of a mention ("non-contrast")."""
+    index = bisect_right(starts, trigger.start) - 1
+    return index >= 0 and hits[index].end >= trigger.end

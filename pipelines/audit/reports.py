@@ -1,0 +1,93 @@
+"""Reports: texts with their ids and labels, from a table of one's own or from a data set's manifest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kg_targets.errors import DataError
+from kg_targets.manifest import Manifest
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+TEXT = (("findings", "impression"), ("caption",), ("text",), ("report",))
+"""Columns whose texts are joined, the first of which a table has all or some."""
+IDS = ("report_id", "image_id", "study_id", "id")
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Texts of a data set."""
+
+    title: str
+    ids: list[str]
+    texts: list[str]
+    labels: pd.DataFrame
+    """A row for each text; text columns."""
+
+    def column(self, name: str) -> list[str]:
+        """A column of labels.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        if name not in self.labels:
+            there = ", ".join(map(str, self.labels)) or "none"
+            raise DataError(f"{self.title} has no column {name!r}: there are {there}")
+        return [str(value) for value in self.labels[name]]
+
+
+def read_reports(source: str, text: str, split: str | None, data_root: Path | None) -> Reports:
+    """Read texts from a CSV, TSV or Parquet file, or from the captions of a manifest.
+
+    Args:
+        source: a file with one of ``TABLES``' endings, a data set's name or a manifest's path.
+        text: columns to join, separated by commas; empty for the usual ones. For a manifest it must be empty.
+        split: of a manifest; None for all that are present.
+
+    Raises:
+        DataError: the file cannot be read or has no such column.
+        ManifestError: there is no such data set.
+    """
+    if not source.endswith(TABLES):
+        return _of_manifest(source, text, split, data_root)
+    path = Path(source)
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path).fillna("").astype(str)
+        else:
+            separator = "\t" if ".tsv" in path.suffixes else ","
+            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())[:120]})") from error
+    wanted = [name.strip() for name in text.split(",") if name.strip()] or _usual([*map(str, table)])
+    missing = [name for name in wanted if name not in table]
+    if missing or not wanted:
+        lacks = f"has no column {missing[0]!r}" if missing else "has none of the usual columns of text"
+        raise DataError(f"{path} {lacks}: name some of {', '.join(map(str, table))} by --text")
+    texts = table[wanted].agg(" ".join, axis=1).str.strip().tolist() if len(table) else []
+    ids = next((table[name].tolist() for name in IDS if name in table), [str(n) for n in range(len(table))])
+    return Reports(path.name, ids, texts, table.drop(columns=wanted))
+
+
+def _usual(columns: list[str]) -> list[str]:
+    for names in TEXT:
+        if found := [name for name in names if name in columns]:
+            return found
+    return []
+
+
+def _of_manifest(source: str, text: str, split: str | None, data_root: Path | None) -> Reports:
+    manifest = Manifest.load(source)
+    if text:
+        raise DataError(
+            f"--text names columns of a table; {manifest.name} is a data set: its captions are read"
+        )
+    root = data_root or manifest.default_root
+    splits = [split] if split else manifest.present_splits(root) or [manifest.fit_split]
+    records = [record for name in splits for record in manifest.records(name, root)]
+    return Reports(
+        f"{manifest.name}/{'+'.join(splits)}",
+        [record.image_id for record in records],
+        [record.caption for record in records],
+        pd.DataFrame([record.labels for record in records]).fillna(""),
+    )

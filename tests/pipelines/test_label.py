@@ -1,0 +1,71 @@
+"""`kg-targets label`: a table of reports and findings, by CheXpert's classes, by headings or by CUIs."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipelines import cli
+
+pytestmark = pytest.mark.e2e
+REPORTS = (
+    "report_id,findings,impression\n"
+    "r1,No pneumothorax. Small left pleural effusion.,\n"
+    "r2,Opacity may represent pneumonia.,No effusion.\n"
+    "r3,Lungs are clear.,Endotracheal tube.\n"
+    "r4,CT to rule out pneumothorax. History of pneumonia.,\n"
+    "r5,No pneumothorax.,Pneumothorax is seen.\n"
+)
+
+
+def label(folder: Path, *options: object, out: str = "out/labels.csv") -> tuple[int, Path]:
+    path = folder / "reports.csv"
+    path.write_text(REPORTS, encoding="utf-8")
+    target = folder / out
+    return cli.main(["label", str(path), "--out", str(target), *map(str, options)]), target
+
+
+def test_chexperts_classes_are_present_uncertain_absent_or_not_mentioned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, path = label(tmp_path)
+    assert code == 0
+    table = pd.read_csv(path, keep_default_na=False).set_index("id")
+    assert table.shape == (5, 14) and table.columns[0] == "No Finding"
+    assert table["Pneumothorax"].tolist() == ["absent", "", "", "", "present"]  # what is present wins
+    assert table["Pleural Effusion"].tolist()[:1] == ["present"]
+    assert table["Pneumonia"].tolist() == ["", "uncertain", "", "", ""]
+    assert table["Support Devices"].tolist() == ["", "", "present", "", ""]
+    assert table["No Finding"].tolist() == ["", "", "present", "present", ""]
+    out = capsys.readouterr().out
+    assert "5 reports × 14 findings" in out and "Pneumothorax 1" in out
+
+
+def test_cuis_take_their_descendants_and_parquet_holds_the_same(tmp_path: Path) -> None:
+    code, path = label(tmp_path, "--findings", "C0032226,C0032326", out="labels.parquet")
+    assert code == 0
+    table = pd.read_parquet(path)
+    assert table["Pleural disease"].tolist()[0] == "present"  # a pleural effusion is one
+    assert table["Pneumothorax"].tolist() == ["absent", "", "", "", "present"]
+
+
+def test_headings_are_a_list_of_findings_too(tmp_path: Path) -> None:
+    code, path = label(tmp_path, "--findings", "mesh")
+    assert code == 0 and "Hiatal hernia" in pd.read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "message"),
+    [
+        (["--findings", "magic"], "x.csv", "are none of mesh, chexpert and no CUIs"),
+        (["--findings", "C9999999"], "x.csv", "does not have C9999999"),
+        ([], "x.json", "must end in .csv or .parquet"),
+        (["--text", "nothing"], "x.csv", "has no column 'nothing'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_written(
+    tmp_path: Path, options: list[str], out: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, path = label(tmp_path, *options, out=out)
+    err = capsys.readouterr().err
+    assert code == 2 and message in err and err.count("\n") == 1 and not path.exists()
