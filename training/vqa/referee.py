@@ -4,6 +4,7 @@ What is right, the groups, the intervals by image and the baselines are those of
 ``training.vqa.baselines``. A question without an answer is wrong, unless only answered ones are asked for.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,12 @@ from training.vqa.scores import OVERALL, Accuracy, accuracies, differences
 
 _SENTENCE = 5
 """Answers of more words count as sentences."""
-_NAMED = 5
+_MOST = 0.9
+"""Share of the test questions above which answers to the whole data set are believed."""
+_NUMBERING = (
+    "the ids seem to be of another numbering; give those of the data set's test file (docs/vqa_score.md), or rows in "
+    "its order with --by position"
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,20 @@ class Matched:
     """Ids given more than once; the first answer counts."""
     conflicting: int
     """Number of them whose answers are not the same after normalisation."""
+    places: str = ""
+    """For people: how rows were taken that have no ids of the data set's."""
 
 
 def match_by_id(given: AnswerFile, split: Split) -> Matched:
     """Match rows to the questions of the test part by their ids.
 
     Raises:
-        DataError: no id is a question's of that part.
+        DataError: no id is a question's of that part, a row has another question's text than its id, or the ids seem
+            to be of another numbering.
     """
+    questions = {question.id: question for question in (*split.train, *split.validation, *split.test)}
     test = {question.id for question in split.test}
-    others = {question.id for question in (*split.train, *split.validation)}
+    others = questions.keys() - test
     answers: dict[str, str] = {}
     repeated: Counter[str] = Counter()
     differing: set[str] = set()
@@ -57,6 +67,11 @@ def match_by_id(given: AnswerFile, split: Split) -> Matched:
         name = (
             row.id if row.id in test | others else row.id.removesuffix(".0")
         )  # ids that a spreadsheet made numbers
+        if row.question and name in questions and not _asks(row.question, questions[name]):
+            raise DataError(
+                f"the row with id {row.id!r} asks another question than {split.dataset}'s question {name!r}: "
+                f"{_NUMBERING}"
+            )
         if name not in answers:
             answers[name] = row.answer
             continue
@@ -71,30 +86,46 @@ def match_by_id(given: AnswerFile, split: Split) -> Matched:
             f"{split.dataset}, whose ids look like {ours!r}: name another column with --id-field, or take rows in the "
             "order of the test part with --by position"
         )
+    found, elsewhere = len(test & answers.keys()), len(others & answers.keys())
+    dealt_anew = split.protocol == "image_disjoint"  # official test questions are in all of its parts
+    if elsewhere > found and found < _MOST * len(test) and not dealt_anew:
+        raise DataError(
+            f"{elsewhere:,} ids are questions of {split.dataset}'s other parts and {found:,} of its {len(test):,} test "
+            f"questions: {_NUMBERING}"
+        )
     return Matched(
         predicted=tuple(answers.get(question.id, "") for question in split.test),
         answered=tuple(bool(answers.get(question.id)) for question in split.test),
         unknown=tuple(name for name in answers if name not in test | others),
-        elsewhere=tuple(name for name in answers if name in others - test),
+        elsewhere=tuple(name for name in answers if name in others),
         repeated=tuple(repeated),
         conflicting=len(differing),
     )
 
 
-def match_by_position(given: AnswerFile, split: Split) -> Matched:
+def match_by_position(given: AnswerFile, split: Split, first: int | None = None) -> Matched:
     """Match rows by their places in the official test part, as kits that know no ids number them.
 
-    Places are the ids where these are whole numbers, none twice, counted from 0, or from 1 where there is no 0; else
-    the order of the rows. A row whose text does not hold its question's words stops everything.
+    Places are the ids where these are whole numbers, none twice; else the order of the rows. A row whose text does not
+    hold its question's words stops everything.
+
+    Args:
+        given: rows.
+        split: the data set under a protocol.
+        first: number of the first test question; by default what the numbers themselves or the questions' texts tell.
 
     Raises:
-        DataError: a place is outside the part, or a question is another one.
+        DataError: a place is outside the part, a question is another one, or numbers may count from 0 or from 1.
     """
     numbers = [int(row.id) if row.id.isdecimal() else -1 for row in given.rows]
     if -1 in numbers or len(set(numbers)) < len(numbers):
-        numbers = list(range(len(given.rows)))
-    elif min(numbers) == 1:
-        numbers = [number - 1 for number in numbers]
+        numbers, told = list(range(len(given.rows))), "rows are taken in their order"
+    else:
+        first = _first_number(given, numbers, split) if first is None else first
+        numbers = [number - first for number in numbers]
+        told = f"rows are taken by their numbers, counted from {first}"
+    if min(numbers) < 0:
+        raise DataError("--by position1: the file has a row with number 0")
     if max(numbers) >= len(split.test):
         raise DataError(
             f"--by position: the file has place {max(numbers) + 1:,}, the test part {len(split.test):,} questions"
@@ -108,7 +139,23 @@ def match_by_position(given: AnswerFile, split: Split) -> Matched:
             )
     found = [rows.get(place) for place in range(len(split.test))]
     predicted = tuple(row.answer if row else "" for row in found)
-    return Matched(predicted, tuple(map(bool, predicted)), (), (), (), 0)
+    return Matched(predicted, tuple(map(bool, predicted)), (), (), (), 0, told)
+
+
+def _first_number(given: AnswerFile, numbers: list[int], split: Split) -> int:
+    """0 or 1, from which the numbers count: 0 where it is there, 1 where the last is, else by the questions' texts."""
+    if 0 in numbers or len(split.test) <= max(numbers):
+        return int(0 not in numbers)
+    asked = [(number, row.question) for number, row in zip(numbers, given.rows, strict=True) if row.question]
+    fits = [
+        first for first in (0, 1) if all(_asks(text, split.test[number - first]) for number, text in asked)
+    ]
+    if len(fits) < 2:
+        return fits[0] if fits else 0  # where none fits, match_by_position names the row
+    raise DataError(
+        f"--by position: the numbers, {min(numbers):,} to {max(numbers):,}, may count {len(split.test):,} test "
+        "questions from 0 or from 1: say --by position0 or --by position1"
+    )
 
 
 def _asks(text: str, question: Question) -> bool:
@@ -118,6 +165,8 @@ def _asks(text: str, question: Question) -> bool:
 MATCHES: dict[str, Callable[[AnswerFile, Split], Matched]] = {
     "id": match_by_id,
     "position": match_by_position,
+    "position0": functools.partial(match_by_position, first=0),
+    "position1": functools.partial(match_by_position, first=1),
 }
 """Ways in which rows find their questions."""
 
@@ -168,6 +217,7 @@ class Verdict:
         found: dict[str, Any] = nan_to_null(
             {
                 **{key: self.predictions.metadata.get(key) for key in taken},
+                "places": matched.places,
                 "counts": counts,
                 "accuracies": _plain(self.accuracies),
                 "baselines": {name: _plain(one) for name, one in self.baselines.items()},

@@ -1,5 +1,6 @@
 """Anybody's answers: matched to questions, scored as our own are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from training.errors import DataError
 from training.vqa.answer_files import AnswerFile, GivenAnswer
 from training.vqa.baselines import majority_baseline
 from training.vqa.protocols import Split, prepare
-from training.vqa.referee import judge, match_by_id, match_by_position, unseen_images
+from training.vqa.referee import MATCHES, judge, match_by_id, match_by_position, unseen_images
 from training.vqa.scores import accuracies, differences
 
 
@@ -63,6 +64,46 @@ def test_a_file_with_other_ids_says_how_to_go_on(split: Split) -> None:
 def test_places_are_counted_from_nought_or_one(split: Split, first: int) -> None:
     rows = [(place + first, answer) for place, (_, answer) in enumerate(right(split))]
     assert match_by_position(answers(*rows[::-1]), split).predicted == tuple(answer for _, answer in rows)
+
+
+def test_ids_with_another_questions_text_stop_everything(split: Split) -> None:
+    rows = [(one.id, one.answer, f"<image> {one.question}") for one in split.test]
+    assert all(match_by_id(answers(*rows), split).answered)
+    with pytest.raises(DataError, match=r"id '1001' asks another question than .*another numbering"):
+        match_by_id(answers(rows[0], ("1001", "yes", "How many?")), split)
+
+
+def test_ids_of_another_numbering_are_refused_and_answers_to_all_parts_are_not(split: Split) -> None:
+    others = [(one.id, "yes") for one in (*split.train, *split.validation)]
+    with pytest.raises(
+        DataError, match=r"5 ids are questions of .* other parts and 4 of its 12 .*--by position"
+    ):
+        match_by_id(given := answers(*right(split)[:4], *others[:5]), split)
+    assert match_by_id(
+        given, replace(split, protocol="image_disjoint")
+    ).elsewhere  # parts are not the official ones
+    assert len(match_by_id(answers(*right(split)[:5], *others[:5]), split).elsewhere) == 5
+    assert len(match_by_id(answers(*right(split)[1:], *others), split).elsewhere) == len(others)
+
+
+def test_numbers_of_a_part_need_texts_or_their_first_number(split: Split) -> None:
+    texts = [one.question for one in split.test]
+    rows = [(place, f"answer {place}", texts[place]) for place in range(1, 6)]
+    found = match_by_position(answers(*rows), split)
+    assert found.predicted[:3] == ("", "answer 1", "answer 2") and "counted from 0" in found.places
+    found = match_by_position(answers(*((place + 1, answer, text) for place, answer, text in rows)), split)
+    assert found.predicted[:3] == ("", "answer 1", "answer 2") and "counted from 1" in found.places
+    bare = answers(*(row[:2] for row in rows))
+    with pytest.raises(DataError, match=r"1 to 5, may count 12 .*--by position0 or --by position1"):
+        match_by_position(bare, split)
+    assert MATCHES["position0"](bare, split).predicted[:2] == ("", "answer 1")
+    assert MATCHES["position1"](bare, split).predicted[:2] == ("answer 1", "answer 2")
+    with pytest.raises(DataError, match="number 0"):
+        MATCHES["position1"](answers((0, "yes"), (2, "no")), split)
+    with pytest.raises(DataError, match="asks another question"):
+        match_by_position(answers((1, "yes", "How many?")), split)
+    with pytest.raises(DataError, match="has place 13"):
+        match_by_position(answers((1, "yes"), (13, "no")), split)
 
 
 def test_rows_without_whole_numbers_are_taken_in_their_order(split: Split) -> None:
