@@ -181,6 +181,50 @@ def test_samples_without_image_and_damaged_json_are_counted(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def shard(path: Path, *members: str, **texts: str) -> None:
+    """A tar; a text member holds its name where ``texts`` gives nothing else for it."""
+    with tarfile.open(path, "w") as archive:
+        for number, name in enumerate(members):
+            data = png(number) if name.endswith("png") else texts.get(name.replace(".", "_"), name).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_dotted_names_in_a_tar_are_samples_of_their_own(tmp_path: Path) -> None:
+    names = [f"d/1.2.840.{number}.{end}" for number in range(4) for end in ("png", "txt")]
+    shard(tmp_path / "a.tar", *names[:5], *names[6:])  # the third has no text
+    records, report = read(manifest(tmp_path, "a.tar"))
+    assert [record.image_id for record in records] == [f"1.2.840.{number}" for number in range(4)]
+    assert [record.caption for record in records] == [names[1], names[3], "", names[7]]
+    assert [record.image_path for record in records] == [f"a.tar/{name}" for name in names[::2]]
+    assert not report.skipped and not report.notes
+
+
+def test_images_without_a_text_belong_to_webdatasets_key_and_further_ones_are_counted(tmp_path: Path) -> None:
+    own = [
+        "k7.jpg.png",
+        "k7.json",
+        "k8.png",
+        "k8.mask.png",
+        "k8.txt",
+        "k8.CAPTION",
+        "k8.view2.png",
+        "k8.view2.txt",
+    ]
+    shard(tmp_path / "a.tar", *own, "k9.a.png", "k9.b.png", "k9.c.png", "k9.c.json", "k9.txt",
+          k7_json='{"caption": "CT"}', k9_c_json='{"caption_source": "x"}')  # fmt: skip
+    records, report = read(manifest(tmp_path, "a.tar"))
+    assert [(record.image_path, record.caption) for record in records] == [
+        ("a.tar/k7.jpg.png", "CT"), ("a.tar/k8.png", "k8.txt"), ("a.tar/k8.view2.png", "k8.view2.txt"),
+        ("a.tar/k9.a.png", "k9.txt"),
+    ]  # fmt: skip
+    assert report.notes == {
+        "text of a sample that is not read: too large, or its second one": 1,
+        "further image of a sample, not read": 3,
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

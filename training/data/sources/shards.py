@@ -151,8 +151,3 @@ def _is_store(manifest: Path) -> bool:
 def stem(path: str) -> str:
     """``a/b.c.png`` to ``b.c``."""
     return posixpath.splitext(posixpath.basename(path))[0]
-
-
-def sample_key(path: str) -> str:
-    """``a/b.c.png`` to ``b``: webdataset's key of a sample, without its folder."""
-    return posixpath.basename(path).split(".")[0]

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kg_targets.manifest.images import ending, without_ending
+from kg_targets.manifest.tars import sample_key
 from training.data.decode import MAX_BYTES, BrokenImage
 from training.data.files import inside
 from training.data.sources.base import ImageRows
-from training.data.sources.shards import Key, ShardedSource, sample_key, stem
+from training.data.sources.shards import Key, ShardedSource, stem
 from training.errors import DataError, one_line
 
 
@@ -47,7 +48,7 @@ class TarSource(ShardedSource):
             Key("base name", map(posixpath.basename, names), map(posixpath.basename, paths)),
             Key("path without ending", map(without_ending, names), map(without_ending, paths)),
             Key("image_id", map(stem, names), store.image_ids),
-            Key("image_id", map(sample_key, names), store.image_ids),
+            Key("image_id", (posixpath.basename(sample_key(name)) for name in names), store.image_ids),
         )
         self.match_rows(keys, paths)
         self._names = names
