@@ -92,8 +92,8 @@ class TargetStore:
 
     @property
     def threshold(self) -> float:
-        """θ of the ``evidence`` policy: p95 of the fit split's similarities between images of different cases."""
-        return float(self.manifest["similarity"]["fit_p95"])
+        """θ < 1 of the ``evidence`` policy: p95 of the fit split's similarities between images of different cases."""
+        return min(float(self.manifest["similarity"]["fit_p95"]), 1.0 - 1e-6)  # 1 and more, by rounding
 
     @property
     def scale(self) -> float:

@@ -39,9 +39,6 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
         f"means over {settings.batches} random batches of B images of different cases; softmax(τ), "
         f"fixed_mass(α {_ALPHA}, τ_o {_SOFT_TEMPERATURE}), evidence(the store's θ, α {_ALPHA}, m₀ {_SATURATION:g})"
     )
-    blunt = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if store.threshold >= 1.0]
-    if blunt:
-        lines.append(f"evidence left out for {', '.join(blunt)}: θ is 1, and no similarity exceeds it")
     rows = [
         {"policy": name, "store": number, "batch_size": size, **_summary(store, target, batches)}
         for size in sizes
@@ -91,16 +88,15 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _policies(store: TargetStore) -> dict[str, Target]:
-    """The policies by name, with their parameters bound; evidence only for a θ below 1."""
+    """The policies by name, with their parameters bound."""
     from kg_targets.losses.registry import bind_policy
 
     bound = {
         "softmax τ=1": bind_policy("softmax", 1.0, _ALPHA, 0.0, _SATURATION),
         "softmax τ=0.1": bind_policy("softmax", 0.1, _ALPHA, 0.0, _SATURATION),
         "fixed_mass": bind_policy("fixed_mass", _SOFT_TEMPERATURE, _ALPHA, 0.0, _SATURATION),
+        "evidence": bind_policy("evidence", 1.0, _ALPHA, store.threshold, _SATURATION),
     }
-    if store.threshold < 1.0:
-        bound["evidence"] = bind_policy("evidence", 1.0, _ALPHA, store.threshold, _SATURATION)
     return {name: _target(policy) for name, policy in bound.items()}
 
 

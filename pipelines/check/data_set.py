@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kg_targets.errors import ConfigError, DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport
 from kg_targets.manifest.places import alternatives, first_file, present_files
+from kg_targets.manifest.readers import READERS
 from pipelines.build.executors import bar
 from pipelines.check.images import ImageCounts
 from pipelines.check.rows import RowCounts
@@ -55,12 +56,13 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
     return {
         "dataset": manifest.name, "title": manifest.title, "licence": manifest.licence, "citation": manifest.citation,
         "data_root": str(root), "how_to_get": manifest.how_to_get, "splits": splits,
-        "shared": _shared(rows) or _shared_by_questions(asked),
+        "shared": [*_shared(rows), *_shared_by_questions(asked)],
     }  # fmt: skip
 
 
 def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for a person, one per split and remark."""
+    """Lines for a person, one per split and remark, but for what ``refuse_unusable`` will say."""
+    refusal = _refusal(found)
     yield f"{found['dataset']}: {found['title']}"
     yield f"  licence: {found['licence']}"
     yield from ([f"  citation: {found['citation']}"] if found["citation"] else [])
@@ -76,9 +78,10 @@ def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
             f"{name} from {column}" for name, column in part.get("columns", {}).items() if name != column
         ]
         yield from ([f"  {split}: columns: {', '.join(renamed)}"] if renamed else [])
-        yield from (f"  {split}: {line}" for line in [*part["remarks"], *filter(None, [part.get("error")])])
+        lines = [f"{split}: {line}" for line in [*part["remarks"], *filter(None, [part.get("error")])]]
+        yield from (f"  {line}" for line in lines if line != refusal)
     yield from (f"  {line}" for line in (one["remark"] for one in found["shared"]))
-    if not all(part["present"] for part in found["splits"].values()):
+    if not all(part["present"] for part in found["splits"].values()) and found["how_to_get"] not in refusal:
         yield f"  to get what is missing: {found['how_to_get']}"
 
 
@@ -102,13 +105,17 @@ def refuse_unusable(found: Mapping[str, Any]) -> None:
     Raises:
         DataError: none can.
     """
-    if all("error" in part for part in found["splits"].values()):
-        broken = [f"{split}: {part['error']}" for split, part in found["splits"].items() if part["present"]]
-        if broken:
-            raise DataError(broken[0])
-        raise DataError(
-            f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
-        )
+    if refusal := _refusal(found):
+        raise DataError(refusal)
+
+
+def _refusal(found: Mapping[str, Any]) -> str:
+    """Why no split can be used; empty where one can."""
+    if not all("error" in part for part in found["splits"].values()):
+        return ""
+    broken = [f"{split}: {part['error']}" for split, part in found["splits"].items() if part["present"]]
+    nothing = f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
+    return next(iter(broken), nothing)
 
 
 def _captions(
@@ -122,7 +129,8 @@ def _captions(
         images.add(record.image_path)
     rows[split] = counts
     found = images.found(lambda: ((one.image_id, one.image_path) for one in manifest.records(split, root)))
-    remarks += [*images.remarks(), *counts.remarks("group_id" in report.used), *report.lines()]
+    given, can_be_given = ("group_id" in known for known in (report.used, READERS[manifest.format].options))
+    remarks += [*images.remarks(), *counts.remarks(given, can_be_given), *report.lines()]
     for role, named in spec.files_of("captions").items():
         if not present_files(root, named):
             remarks.append(f"optional file {role} is not present ({' or '.join(alternatives(named))})")

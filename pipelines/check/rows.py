@@ -92,19 +92,21 @@ class RowCounts:
             self._truncated = int((lengths(self._sample) > context).sum())
         return {"truncated_captions": self._truncated, "captions_tokenized": len(self._sample)}
 
-    def remarks(self, cases_given: bool = False) -> list[str]:
+    def remarks(self, cases_given: bool = False, can_be_given: bool = True) -> list[str]:
         """Lines for a person: what was noticed and what to do about it.
 
         Args:
             cases_given: a column names the case.
+            can_be_given: the layout has an option to name one.
         """
         lines, repeated, files = [], self.repeated_captions, _repeated(self._paths)
         if not self.rows:
             return ["no row can be used: nothing can be built from it"]
         if self.rows > 1 and self.cases == self.rows and not cases_given:
+            advice = "give group_id, or " if can_be_given else ""
             lines.append(
-                "every image is a case of its own: where several are of one patient or article, give group_id, or they "
-                "are negatives of each other and get into several splits and folds"
+                f"every image is a case of its own: where several are of one patient or article, {advice}they are "
+                "negatives of each other and get into several splits and folds"
             )
         if self.empty_captions:
             lines.append(

@@ -141,10 +141,13 @@ def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
     )
     (root / "test.csv").unlink()
     assert main([*command, str(root)]) == 2
-    assert "error: train: " in (told := capsys.readouterr().err) and "'patient_id' looks like" in told
+    out, told = capsys.readouterr()
+    assert "error: train: " in told and "'patient_id' looks like" in told
+    assert "looks like" not in out and "to get what is missing: Invented." in out
     (root / "train.csv").unlink()
     assert main([*command, str(root)]) == 2
-    assert "mine: nothing usable under" in capsys.readouterr().err
+    out, told = capsys.readouterr()
+    assert "mine: nothing usable under" in told and "Invented." in told and "Invented." not in out
 
 
 def test_a_table_without_a_row_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,3 +163,16 @@ def test_parts_that_ask_about_the_same_images_are_told(
         (tmp_path / f"{name}.json").write_text(json.dumps([row | {"img_name": f"{image}/source.jpg"}]))
     assert main(["check", "slake_en", "--data-root", str(tmp_path)]) == 0
     assert "train and test ask about 1 of the same images" in capsys.readouterr().out
+
+
+def test_captions_and_questions_about_shared_images_are_both_told_and_no_option_that_the_layout_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"qid": n, "image_name": f"synpic{n}.jpg", "question": "Where?", "answer": "x"} for n in (1, 2)]
+    for name in ("trainset", "testset"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    assert main(["check", "vqa_rad", "--data-root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "train and test share 2 cases and 2 image ids" in out
+    assert "train and test ask about 2 of the same images" in out and "protocol image_disjoint" in out
+    assert "every image is a case of its own" in out and "give group_id" not in out
