@@ -45,18 +45,28 @@ _CASE = (
     "study",
     "exam",
     "visit",
+    "encounter",
+    "admission",
+    "hadm",
     "accession",
     "article",
     "pmc",
     "mrn",
 )
-_IS_CASE = re.compile(
-    rf"(?:{'|'.join(_CASE)})(?:id|ids|no|nr|number|key|uid|name|index)?|u?patid|pid|pmcid|pmid|studyinstanceuid"
+_ID = "(?:id|ids|no|nr|number|key|uid|name|index|identifier|code|hash)?"
+_CASE_WORD = re.compile(rf"(?:{'|'.join(_CASE)})s?{_ID}|studies|u?patid|pid|pmcid|pmid|studyinstanceuid")
+_GROUP = re.compile(f"groups?{_ID}")
+_OF_CASE = re.compile(
+    "age|sex|gender|race|ethnicity|weight|height|size|position|orientation|date|time|year|type|kind|title|"
+    "description|desc|text|report|history|comments?|journal|url|link|licen[cs]e|count|status"
 )
+"""Words that make a column something about a patient or case."""
 _IS_LABEL = re.compile(
     "labels?|organs?|modality|modalities|findings?|diagnos[ie]s|class|category|view|viewposition|plane|projection|"
     "region|bodypart|bodypartexamined|anatomy|location|disease|pathology|sex|age"
 )
+_SERIES = re.compile("series(?:instance)?(?:id|uid|no|number)?")
+_SPLIT = re.compile("splits?|folds?|subsets?|partitions?")
 _CUI_KEYS = ("umls_cui", "cui", "CUI", "code")
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 """(place, row)."""
@@ -153,7 +163,7 @@ def listed(text: str) -> list[str]:
 
 
 def _refuse_unused_case(left: Iterable[str], where: str) -> None:
-    cases = [name for name in left if _IS_CASE.fullmatch(_plain(name))]
+    cases = [name for name in left if _is_case(name)]
     if cases:
         best = min(
             cases, key=lambda name: next((i for i, c in enumerate(_CASE) if c in _plain(name)), len(_CASE))
@@ -171,11 +181,25 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
+def _is_case(name: str) -> bool:
+    """Whether a column must be a patient or a case: ``patientid``, ``anon_patient``, ``PatientIdentifier``."""
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    if any(_OF_CASE.fullmatch(word) for word in words):
+        return False
+    return bool(_GROUP.fullmatch(_plain(name))) or any(
+        _CASE_WORD.fullmatch(word) for word in (*words, _plain(name))
+    )
+
+
 def _intention(name: str, fields: Mapping[str, str]) -> str:
     if _IS_LABEL.fullmatch(_plain(name)):
         return f"a label? options: {{labels: {name}}}"
-    if _IS_CASE.fullmatch(_plain(name)):
+    if _is_case(name):
         return "another case than group_id?"
+    if _SERIES.fullmatch(_plain(name)):
+        return "a part of a case? the case is the patient or study"
+    if _SPLIT.fullmatch(_plain(name)):
+        return "are all splits in one file? It is read as one: write a file for each"
     if len(name) > 60:
         return ""
     close = difflib.get_close_matches(

@@ -14,7 +14,6 @@ CSV and JSON are UTF-8 or UTF-16, plain or gzip.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from kg_targets.errors import ManifestError
@@ -27,8 +26,6 @@ from kg_targets.manifest.tars import tar_rows
 
 SEPARATOR = "separator"
 OPTIONS = COLUMN_OPTIONS | {SEPARATOR}
-PEEKED = 1000
-"""Rows whose keys are taken for the columns of a file that does not list them."""
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
@@ -66,8 +63,8 @@ def _table(path: Path, request: ReadRequest) -> Table:
 
 
 def _of_keys(path: Path, rows: Callable[[ReadReport], Rows]) -> Table:
-    """A table whose columns are the keys of its rows."""
-    keys = dict.fromkeys(key for _, row in islice(rows(ReadReport()), PEEKED) for key in row)
+    """A table whose columns are the keys of its rows: of all, since a patient may first be given in the last one."""
+    keys = dict.fromkeys(key for _, row in rows(ReadReport()) for key in row)
     return Table(str(path), list(keys), rows)
 
 

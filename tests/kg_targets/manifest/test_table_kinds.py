@@ -150,6 +150,22 @@ def test_a_single_shard_is_a_data_root(tmp_path: Path, capsys: pytest.CaptureFix
     assert [source.read(row).getpixel((0, 0)) for row in range(2)] == [2, 3]
 
 
+def late(root: Path, key: str, **options: str) -> tuple[list[Record], ReadReport]:
+    """A table whose last row alone has a key."""
+    rows: list[dict[str, Any]] = [{"file_name": f"{n}.png", "text": "CT"} for n in range(3_000)]
+    rows[-1][key] = "p7"
+    (root / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read(manifest(root, "a.jsonl", **options))
+
+
+def test_keys_that_first_come_in_the_last_row_are_columns_too(tmp_path: Path) -> None:
+    records, report = late(tmp_path, "group_id")
+    assert records[-1].group_id == "p7" and list(report.notes.values()) == [2_999]
+    assert "organ" in late(tmp_path, "organ")[1].ignored
+    with pytest.raises(ManifestError, match="column 'patient_id' looks like the patient"):
+        late(tmp_path, "patient_id")
+
+
 def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     assert read(json_lines(tmp_path))[1].skipped == {"is not valid JSON": 1, "is not a JSON object": 1}
 

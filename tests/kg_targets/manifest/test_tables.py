@@ -28,7 +28,9 @@ def read(root: Path, content: str | bytes, **options: str) -> tuple[list[Record]
     return list(manifest(root, **options).records("train", root, report)), report
 
 
-CASES = "patient_id PatientID patient.no subject_id study_id case_id case pmcid PMC pid StudyInstanceUID mrn"
+CASES = """patient_id PatientID patient.no subject_id study_id case_id case pmcid PMC pid StudyInstanceUID mrn
+id_patient subject_identifier patient_code patient_hash deid_patient_id anon_patient patients PatientIdentifier
+hadm_id encounter_id studies anon-patientID group groupId"""
 
 
 @pytest.mark.parametrize("name", CASES.split())
@@ -48,6 +50,14 @@ def test_the_patient_is_proposed_before_the_study(tmp_path: Path) -> None:
     header = "filepath,caption,group_id,study_id\n"
     records, report = read(tmp_path, header + "a.png,CT,p1,s1\n")
     assert records[0].group_id == "p1" and "another case" in report.ignored["study_id"]
+
+
+def test_what_tells_something_of_a_patient_or_belongs_to_a_study_is_no_case(tmp_path: Path) -> None:
+    names = "PatientAge,patient_sex,study_date,StudyDescription,age_group,lowercase,series_uid,SeriesInstanceUID,split"
+    records, report = read(tmp_path, f"filepath,caption,{names}\na.png,CT,{',' * names.count(',')}\n")
+    assert records[0].group_id == "a" and list(report.ignored) == names.split(",")
+    assert "patient or study" in report.ignored["series_uid"] == report.ignored["SeriesInstanceUID"]
+    assert report.ignored["split"] == "are all splits in one file? It is read as one: write a file for each"
 
 
 def test_columns_that_are_not_used_are_listed_with_the_likely_intention(tmp_path: Path) -> None:
