@@ -114,8 +114,8 @@ def _refusal(found: Mapping[str, Any]) -> str:
     if not all("error" in part for part in found["splits"].values()):
         return ""
     broken = [f"{split}: {part['error']}" for split, part in found["splits"].items() if part["present"]]
-    nothing = f"{found['dataset']}: nothing usable under {found['data_root']}. {found['how_to_get']} Or set --data-root."
-    return next(iter(broken), nothing)
+    advice = f"{found['how_to_get']} Or set --data-root."
+    return next(iter(broken), f"{found['dataset']}: nothing usable under {found['data_root']}. {advice}")
 
 
 def _captions(
