@@ -311,9 +311,10 @@ class _Shape:
                 report.note(f"{CASE_PATTERN} finds nothing, the image counts as a case of its own", where)
         caption = given("caption")
         cuis, places = concepts_of(row.get(column["cuis"]), caption) if "cuis" in column else ((), ())
+        from_root = filepath == row.get(IN_FILE) or self.request.folder.find(filepath) is not None
         if not filepath:
             image_path = self.request.image_path(image_id)
-        elif self.request.images and filepath != row.get(IN_FILE):
+        elif self.request.images and not from_root:
             image_path = self.request.image_path(filepath)
         else:
             image_path = self.request.located(filepath)
