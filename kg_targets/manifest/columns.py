@@ -67,6 +67,8 @@ _IS_LABEL = re.compile(
 )
 _SERIES = re.compile("series(?:instance)?(?:id|uid|no|number)?")
 _SPLIT = re.compile("splits?|folds?|subsets?|partitions?")
+_MISSING = ("", "nan", "none", "na", "n/a", "<na>", "null", "nat")
+"""How programs write, in any case, that a case is not given."""
 _CUI_KEYS = ("umls_cui", "cui", "CUI", "code")
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 """(place, row)."""
@@ -212,7 +214,8 @@ def table_records(request: ReadRequest, tables: Sequence[Table]) -> Iterator[tup
     """Stream the records of a split's tables; columns and those not used are noted in the request's report.
 
     An image id that no column gives is the file's name without its ending, or where two files have the same name (as
-    ``p1/view1.jpg`` and ``p2/view1.jpg``) the path without the ending, for every row.
+    ``p1/view1.jpg`` and ``p2/view1.jpg``) the path without the ending, for every row; where images are inside and
+    the tables repeat each other's paths, it is the table's path and the row in it.
 
     Raises:
         ManifestError: a needed column is missing, or one that looks like the case would be passed over.
@@ -226,27 +229,40 @@ def table_records(request: ReadRequest, tables: Sequence[Table]) -> Iterator[tup
         report.used |= columns.fields | {f"label {name}": column for name, column in columns.labels.items()}
         report.ignored |= columns.ignored
         shapes.append(_Shape(columns, request))
-    with_folders = _names_repeat(tables, shapes)
-    if with_folders:
+    with_folders, by_place = _repeats(tables, shapes)
+    if by_place:
+        report.note(
+            "files have images with one path inside: image ids and paths are file/row", tables[0].where
+        )
+    elif with_folders:
         report.note("two files have one name: image ids are paths without their endings", tables[0].where)
     for table, shape in zip(tables, shapes, strict=True):
         for place, row in table.rows(report):
-            record = shape.record(place, row, with_folders)
+            record = shape.record(place, row, with_folders, by_place)
             if record is not None:
                 yield place, record
 
 
-def _names_repeat(tables: Sequence[Table], shapes: Sequence["_Shape"]) -> bool:
-    """Whether files in different folders have one name; equal paths are another matter."""
-    of_name = dict[str, str]()
-    for table, shape in zip(tables, shapes, strict=True):
-        if "image_id" in shape.columns.fields:
+def _repeats(tables: Sequence[Table], shapes: Sequence["_Shape"]) -> tuple[bool, bool]:
+    """Whether files in different folders have one name, and whether images inside tables need their places as paths.
+
+    They do where paths repeat from table to table, as where each shard counts anew. A path that is in one table twice
+    is another matter: an image with several captions.
+    """
+    of_name, of_path = dict[str, str](), dict[str, int]()
+    names = between = within = False
+    for number, (table, shape) in enumerate(zip(tables, shapes, strict=True)):
+        named = "image_id" in shape.columns.fields
+        if named and not table.images_inside:
             continue
         for _, row in table.rows(ReadReport()):
             path = shape.path(row)
-            if of_name.setdefault(PurePosixPath(path).stem, path) != path:
-                return True
-    return False
+            names = names or (not named and of_name.setdefault(PurePosixPath(path).stem, path) != path)
+            if table.images_inside:
+                between = between or of_path.get(path, number) != number
+                within = within or of_path.get(path) == number
+                of_path[path] = number
+    return names, between and not within
 
 
 @dataclass(frozen=True)
@@ -262,38 +278,43 @@ class _Shape:
         given = given.get("path") if isinstance(given, Mapping) else given
         return plain_text(given or row.get(IN_FILE)).replace("\\", "/")
 
-    def record(self, where: str, row: Mapping[str, Any], with_folders: bool) -> Record | None:
+    def record(self, where: str, row: Mapping[str, Any], with_folders: bool, by_place: bool) -> Record | None:
         """The record of a row; ``None``, counted, where it has no image id.
 
         Args:
             where: its place.
             row: its values.
             with_folders: image ids that no column gives are paths.
+            by_place: and images inside have their places as paths.
         """
         column, report, options = self.columns.fields, self.request.report, self.request.options
 
         def given(field: str) -> str:
             return plain_text(row.get(column[field])) if field in column else ""
 
-        filepath = self.path(row)
-        default = without_ending(filepath) if with_folders else PurePosixPath(filepath).stem
+        path = self.path(row)
+        filepath = str(row.get(IN_FILE) or path) if by_place else path
+        default = without_ending(filepath) if with_folders or by_place else PurePosixPath(filepath).stem
         image_id = given("image_id") if "image_id" in column else default
         if not image_id:
             report.skip("has no image id", where)
             return None
         group = given("group_id")
+        if group.strip().lower() in _MISSING:
+            group = ""
         if "group_id" in column and not group:
             report.note("group_id is empty, the image counts as a case of its own", where)
         if CASE_PATTERN in options:
-            match = re.search(options[CASE_PATTERN], group or filepath or image_id)
+            match = re.search(options[CASE_PATTERN], group or path or image_id)
             group = match[0] if match else ""
             if not match:
                 report.note(f"{CASE_PATTERN} finds nothing, the image counts as a case of its own", where)
         caption = given("caption")
         cuis, places = concepts_of(row.get(column["cuis"]), caption) if "cuis" in column else ((), ())
+        from_root = filepath == row.get(IN_FILE) or self.request.folder.find(filepath) is not None
         if not filepath:
             image_path = self.request.image_path(image_id)
-        elif self.request.images and filepath != row.get(IN_FILE):
+        elif self.request.images and not from_root:
             image_path = self.request.image_path(filepath)
         else:
             image_path = self.request.located(filepath)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from kg_targets.errors import ManifestError
+from kg_targets.errors import DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport, Record
 from kg_targets.store import TargetStore
 from pipelines.cli import main
@@ -74,12 +74,13 @@ def parquet_beside(root: Path) -> Path:
     return manifest(root, "part-*.parquet", "images", group_id="patient", labels="organ")
 
 
-def parquet(root: Path, paths: bool = True) -> Path:
+def parquet(root: Path, paths: str = "{row}.png") -> Path:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     for part in range(2):
         rows = ROWS[part * 2 : part * 2 + 2]
         images = [
-            {"bytes": png(part * 2 + n), "path": f"{part * 2 + n}.png" if paths else None} for n in range(2)
+            {"bytes": png(row), "path": paths.format(row=row, n=row % 2) or None}
+            for row in range(part * 2, part * 2 + 2)
         ]
         columns = {name: [row[name] for row in rows] for name in ("text", "patient", "organ")}
         # A column of numbers from another numbering must not be taken for the images' ids.
@@ -89,7 +90,11 @@ def parquet(root: Path, paths: bool = True) -> Path:
 
 
 def parquet_without_any_name(root: Path) -> Path:
-    return parquet(root, paths=False)
+    return parquet(root, paths="")
+
+
+def parquet_with_paths_that_repeat(root: Path) -> Path:
+    return parquet(root, paths="PMC{n}.png")
 
 
 def tars(root: Path, same: bool = False) -> Path:
@@ -115,8 +120,8 @@ def tars_with_the_same_keys(root: Path) -> Path:
 
 
 KINDS = [
-    json_lines, json_lines_gzip, json_list, parquet_beside, parquet, parquet_without_any_name, tars,
-    tars_with_the_same_keys,
+    json_lines, json_lines_gzip, json_list, parquet_beside, parquet, parquet_without_any_name,
+    parquet_with_paths_that_repeat, tars, tars_with_the_same_keys,
 ]  # fmt: skip
 
 
@@ -164,6 +169,25 @@ def test_keys_that_first_come_in_the_last_row_are_columns_too(tmp_path: Path) ->
     assert "organ" in late(tmp_path, "organ")[1].ignored
     with pytest.raises(ManifestError, match="column 'patient_id' looks like the patient"):
         late(tmp_path, "patient_id")
+
+
+def test_where_shards_repeat_each_others_paths_ids_are_places(tmp_path: Path) -> None:
+    path = parquet_with_paths_that_repeat(tmp_path)
+    records, report = read(path)
+    places = ["train-0.parquet/0", "train-0.parquet/1", "train-1.parquet/0", "train-1.parquet/1"]
+    assert [record.image_id for record in records] == [record.image_path for record in records] == places
+    assert any("image ids and paths are file/row" in line for line in report.lines())
+    path = manifest(tmp_path, "train-*.parquet", ignore="id, patient", case_pattern="PMC[0-9]")
+    assert [record.group_id for record in read(path)[0]] == ["PMC0", "PMC1"] * 2  # of the path that is given
+    path = manifest(tmp_path, "train-*.parquet", group_id="patient", image_id="text", ignore="id")
+    assert [(record.image_id, record.image_path) for record in read(path)[0]] == list(
+        zip(CAPTIONS, places, strict=True)
+    )
+
+
+def test_a_path_that_is_in_one_parquet_file_twice_is_still_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="several captions of one image"):
+        read(parquet(tmp_path, paths="same.png"))
 
 
 def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:

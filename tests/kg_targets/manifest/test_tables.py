@@ -44,6 +44,14 @@ def test_a_column_of_patients_or_cases_is_never_passed_over(tmp_path: Path, name
     assert records[0].group_id == "a" and report.ignored == {name: ""}
 
 
+@pytest.mark.parametrize("missing", ["nan", "NaN", "None", "NA", "n/a", "NULL", "<NA>", " "])
+def test_a_case_that_says_it_is_missing_is_no_case(tmp_path: Path, missing: str) -> None:
+    rows = f"a.png,CT,{missing}\nb.png,MRI,{missing}\nc.png,US,Nan Li\n"
+    records, report = read(tmp_path, f"filepath,caption,group_id\n{rows}")
+    assert [record.group_id for record in records] == ["a", "b", "Nan Li"]
+    assert report.notes == {"group_id is empty, the image counts as a case of its own": 2}
+
+
 def test_the_patient_is_proposed_before_the_study(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"column 'subject_id' looks.*ignore: study_id, subject_id"):
         read(tmp_path, "filepath,caption,study_id,subject_id\na.png,CT,s1,p1\n")
