@@ -76,7 +76,7 @@ def test_ids_with_another_questions_text_stop_everything(split: Split) -> None:
 def test_ids_of_another_numbering_are_refused_and_answers_to_all_parts_are_not(split: Split) -> None:
     others = [(one.id, "yes") for one in (*split.train, *split.validation)]
     with pytest.raises(
-        DataError, match=r"5 ids are questions of .* other parts and 4 of its 12 .*--by position"
+        DataError, match=r"5 ids are questions of .* other parts and 4 of its 12 .*--by order"
     ):
         match_by_id(given := answers(*right(split)[:4], *others[:5]), split)
     assert match_by_id(
@@ -84,6 +84,16 @@ def test_ids_of_another_numbering_are_refused_and_answers_to_all_parts_are_not(s
     ).elsewhere  # parts are not the official ones
     assert len(match_by_id(answers(*right(split)[:5], *others[:5]), split).elsewhere) == 5
     assert len(match_by_id(answers(*right(split)[1:], *others), split).elsewhere) == len(others)
+
+
+def test_rows_in_order_need_no_ids_of_ours(split: Split) -> None:
+    rows = [(7 * place, answer) for place, (_, answer) in enumerate(right(split))]
+    with pytest.raises(DataError, match=r"has place 78.*--by order"):
+        match_by_position(answers(*rows), split)
+    found = MATCHES["order"](answers(*rows), split)
+    assert found.predicted == tuple(answer for _, answer in rows) and "in their order" in found.places
+    with pytest.raises(DataError, match="asks another question"):
+        MATCHES["order"](answers((7, "yes", "How many?")), split)
 
 
 def test_numbers_of_a_part_need_texts_or_their_first_number(split: Split) -> None:
