@@ -27,11 +27,12 @@ BLOCKS = [
 ]
 MAKE = set(re.findall(r"^([a-z0-9]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.M))
 LAUNCH = ["accelerate", "launch", "training/run.py"]
-OTHERS = {"python3", ".", "pip", "eval", "tar", "git", "export"}
+OTHERS = {"python3", ".", "pip", "eval", "tar", "git", "export", "mkdir", "cat"}
 """Programs that are not ours."""
 
 
 def commands(code: str) -> list[list[str]]:
+    code = re.sub(r"<<'(\w+)'\n.*?^\1$", "", code, flags=re.M | re.S)  # the content of files
     lines = code.replace("\\\n", " ").splitlines()
     split = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
     return [words for words in split if words]
