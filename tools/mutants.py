@@ -30,7 +30,7 @@ GROUPS = {
     "store": ("kg_targets/store/*", "kg_targets/store/test_*"),
     "objectives": (
         f"{PRETRAIN}/losses {PRETRAIN}/soft_labels training/med_vqa/model/transport",
-        f"{PRETRAIN}/test_contrastive {PRETRAIN}/test_[mt][ar]*",
+        f"{PRETRAIN}/test_contrastive {PRETRAIN}/test_ma* training/med_vqa/model/test_transport",
     ),
 }  # fmt: skip
 PRELOADED = "pandas pyarrow.parquet scipy.stats torchvision transformers open_clip hypothesis pytest"

@@ -68,3 +68,13 @@ def test_infinite_scores_and_shapes_that_do_not_fit_are_one_line() -> None:
     for scores, cases in ((np.array([1.0, np.inf]), np.arange(2)), (np.zeros(3), np.arange(2))):
         with pytest.raises(DataError, match="finite"):
             case_interval(scores, cases)
+
+
+@pytest.mark.parametrize("cases", [30, 250])
+def test_an_interval_counts_its_queries_and_cases(cases: int) -> None:
+    scores = np.random.default_rng(0).normal(size=3 * cases)
+    scores[:5] = np.nan  # not asked
+    found = case_interval(scores, np.repeat(np.arange(cases), 3), 100)
+    assert (found.queries, found.cases) == (3 * cases - 5, cases - 1)
+    none = case_interval(np.full(cases, np.nan), np.arange(cases), 100)
+    assert (none.queries, none.cases) == (0, 0)
