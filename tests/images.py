@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -37,12 +39,13 @@ def plain_store(count: int, pattern: str = "images/case{row:03d}.png") -> Any:
 
 def plain_clip(size: int = 8) -> Any:
     """A model's preprocessing and a tokenizer that tells the captions apart."""
+    import torch
     from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
     mean, std = torch.full((3, 1, 1), 0.45), torch.full((3, 1, 1), 0.26)
     steps = [Resize(size), CenterCrop(size), lambda image: image.convert("RGB"), ToTensor()]
 
-    def tokenizer(captions: Sequence[str], context_length: int = 2) -> torch.Tensor:
+    def tokenizer(captions: Sequence[str], context_length: int = 2) -> "torch.Tensor":
         numbers = [int(caption[-3:]) if caption[-3:].isdigit() else 7 for caption in captions]
         return torch.tensor([[number, *[7] * (context_length - 1)] for number in numbers])
 
@@ -76,6 +79,6 @@ def write_images(root: Path, store: Any, broken: Sequence[int] = ()) -> Path:
     return root
 
 
-def first_pixels(pixels: torch.Tensor) -> list[int]:
+def first_pixels(pixels: "torch.Tensor") -> list[int]:
     """The value of each image's first pixel, which ``write_images`` made the row."""
     return [int(value) for value in np.asarray(pixels)[:, 0, 0, 0]]
