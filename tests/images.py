@@ -1,6 +1,7 @@
 """Stand-ins for a store and a model, and drawn images, for tests of reading and loading."""
 
 import io
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,3 +83,13 @@ def write_images(root: Path, store: Any, broken: Sequence[int] = ()) -> Path:
 def first_pixels(pixels: "torch.Tensor") -> list[int]:
     """The value of each image's first pixel, which ``write_images`` made the row."""
     return [int(value) for value in np.asarray(pixels)[:, 0, 0, 0]]
+
+
+def write_tar(path: Path, names: Sequence[str], data: Sequence[bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in zip(names, data, strict=True):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path

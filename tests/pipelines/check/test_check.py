@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from pipelines.cli import main
-from tests.images import png
-from tests.training.data.test_sources import write_tar
+from tests.images import png, write_tar
 
 TRAIN = """filepath,caption,group_id,label_organ,organ
 images/a.jpg,CT of the chest,p1,chest,x

@@ -1,6 +1,5 @@
 """Folders, Parquet files and tars: the same image for the same store row, and clear errors where they disagree."""
 
-import io
 import os
 import re
 import tarfile
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kg_targets.store import StoreWriter
-from tests.images import plain_clip, plain_store, png, write_images
+from tests.images import plain_clip, plain_store, png, write_images, write_tar
 from training.data.dataset import CaptionedImages
 from training.data.decode import BrokenImage
 from training.data.sources import open_source
@@ -41,16 +40,6 @@ def write_parquet(
         table["image"] = pa.array(data, pa.binary())
     pq.write_table(pa.table(table), file, row_group_size=group, compression="none")
     return file
-
-
-def write_tar(path: Path, names: Sequence[str], data: Sequence[bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in zip(names, data, strict=True):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 def folder(root: Path, store: Any) -> Path:
