@@ -30,8 +30,8 @@ def command(parser: argparse.ArgumentParser) -> Work:
     )
     option = parser.add_argument
     option("text", nargs="*", help="texts; without any, each line of standard input is one")
-    option("--ontology", default="seed", help="as for build (default: seed)")
-    option("--extractor", default="dictionary", help="as for build (default: dictionary)")
+    option("--ontology", default="seed", help="as for build")
+    option("--extractor", default="dictionary", help="as for build")
     add_json(parser)
     return _concepts
 

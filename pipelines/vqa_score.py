@@ -53,15 +53,15 @@ def command(parser: argparse.ArgumentParser) -> Work:
     add_data(parser)
     add_split(parser, STRICT)
     add("--by", default="id", help=f"how rows find their questions: {' or '.join(MATCHES)}")
-    add("--id-field", default="", help="column of the ids; by default the first usual name")
-    add("--answer-field", default="", help="column of the model's answers; by default the first usual name")
+    add("--id-field", default="", help="column of the ids (default: the first usual name)")
+    add("--answer-field", default="", help="column of the model's answers (default: the first usual name)")
     add(
         "--partial",
         action="store_true",
         help="leave out questions without an answer, which are wrong otherwise",
     )
     add("--trained-on", default="", metavar="NAME[=ROOT],…", help="data sets that the model was trained on")
-    add("--name", default="", help="of the model, for tables; default the file's name")
+    add("--name", default="", help="of the model, for tables (default: the file's name)")
     add("--out", help="CSV file of scored answers, for kg-targets compare-vqa; with a .json beside it")
     add("--draws", type=int, default=2000, help="bootstrap samples")
     add("--seed", type=int, default=0, help="of bootstrap and sign flips")

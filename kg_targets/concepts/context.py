@@ -57,21 +57,10 @@ from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias
 from kg_targets.errors import ExtractionError
 
 SHIPPED = Path(__file__).with_name("context_rules.tsv")
-_GIVING = frozenset(
-    [
-        "before",
-        "before_any",
-        "next",
-        "after",
-        "after_any",
-        "after_end",
-        "after_colon",
-        "behind",
-        "between",
-        "both",
-    ]
-)
-_WITHOUT = frozenset(["none", "unchanged", "through", "stop", "stop_forward", "place"])
+_GIVING = frozenset((
+    "before", "before_any", "next", "after", "after_any", "after_end", "after_colon", "behind", "between",
+))  # fmt: skip
+_WITHOUT = frozenset(("none", "unchanged", "through", "stop", "stop_forward", "place"))
 Rule = dict[str, frozenset[str]]
 """Status, empty for what a phrase does to every scope, to roles."""
 

@@ -12,7 +12,7 @@ from kg_targets.manifest.images import ImageFolder, endings_text, shown_ending, 
 from training.data.sources import ImageListing, open_source
 
 SEARCHED = 200_000
-"""Files that are looked at for a missing image elsewhere below the data root."""
+"""Folders that are looked at for a missing image elsewhere below the data root."""
 KEPT = 1000
 """Missing paths whose folders are described."""
 

@@ -5,12 +5,16 @@ from typing import Any
 
 import yaml
 
+from pipelines.experiments.med_vqa_grid import MedVQAGrid
+from pipelines.experiments.retrieval_grid import RetrievalGrid
+from pipelines.experiments.tasks import read_grid
+
 MODEL = {"preset": "tiny", "text": None, "tokenizer": "tokenizer"}
 FINETUNE = {
     "task": "med_vqa_finetune", "output": "run", "model": MODEL, "data": {"dataset": "vqa_rad", "data_root": "data"},
 }  # fmt: skip
 ONE = {**FINETUNE, "task": "med_vqa_pretrain", "data": {"store": "store", "data_root": "data"}}
-TWO = {**ONE, "stage": "two", "model": {**MODEL, "start": "before"}}
+TWO = {**ONE, "stage": "two", "model": {**MODEL, "init_from": "before"}}
 OFFICIAL: dict[str, Any] = {
     "title": "Tiny",
     "dataset": "demo",
@@ -114,3 +118,15 @@ def written(content: Any, folder: Path = Path()) -> str:
         text = yaml.safe_dump(one, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return str(folder / "tiny.yaml")
+
+
+def read_retrieval(name: str, data_root: Path | None = None) -> RetrievalGrid:
+    grid = read_grid(name, data_root)
+    assert isinstance(grid, RetrievalGrid)
+    return grid
+
+
+def read_med_vqa(name: str) -> MedVQAGrid:
+    grid = read_grid(name)
+    assert isinstance(grid, MedVQAGrid)
+    return grid

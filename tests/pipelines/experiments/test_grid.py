@@ -15,27 +15,23 @@ import yaml
 from kg_targets.errors import ConfigError
 from kg_targets.manifest.folds import FoldConfig
 from pipelines.experiments.grid import GRIDS, as_arguments, training_config
-from pipelines.experiments.med_vqa_grid import MedVQAGrid, Part
-from pipelines.experiments.retrieval_grid import Official, RetrievalGrid
+from pipelines.experiments.med_vqa_grid import Part
+from pipelines.experiments.retrieval_grid import Official
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
-from tests.pipelines.experiments.grids import BASES, changed, med_vqa, retrieval, written
+from tests.pipelines.experiments.grids import (
+    BASES,
+    changed,
+    med_vqa,
+    read_med_vqa,
+    read_retrieval,
+    retrieval,
+    written,
+)
 from tests.processes import kg_targets
 
 main = kg_targets("tables")
 
 R, V = BASES
-
-
-def read_retrieval(name: str, data_root: Path | None = None) -> RetrievalGrid:
-    grid = read_grid(name, data_root)
-    assert isinstance(grid, RetrievalGrid)
-    return grid
-
-
-def read_med_vqa(name: str) -> MedVQAGrid:
-    grid = read_grid(name)
-    assert isinstance(grid, MedVQAGrid)
-    return grid
 
 
 @pytest.fixture(autouse=True)

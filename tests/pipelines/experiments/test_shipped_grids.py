@@ -7,25 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipelines.experiments.grid import paper, training_config
-from pipelines.experiments.med_vqa_grid import MedVQAGrid
 from pipelines.experiments.med_vqa_report import MEAN
 from pipelines.experiments.retrieval_grid import RetrievalGrid
 from pipelines.experiments.tasks import plan_of, read_grid, shipped_grids
+from tests.pipelines.experiments.grids import read_med_vqa, read_retrieval
 from tests.processes import kg_targets
 
 main = kg_targets("tables")
-
-
-def read_retrieval(name: str, data_root: Path | None = None) -> RetrievalGrid:
-    grid = read_grid(name, data_root)
-    assert isinstance(grid, RetrievalGrid)
-    return grid
-
-
-def read_med_vqa(name: str) -> MedVQAGrid:
-    grid = read_grid(name)
-    assert isinstance(grid, MedVQAGrid)
-    return grid
 
 
 @pytest.fixture(autouse=True)
