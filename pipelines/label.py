@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from kg_targets.errors import ConfigError
-from training.command import Work
+from training.command import Work, write_line
 
 CHUNK = 4096
 """Texts read at a time."""
@@ -50,6 +50,8 @@ def _label(options: argparse.Namespace) -> None:
     extractor = named_extractor("dictionary", ontology)
     listed = findings(options.findings, ontology, extractor)
     reports = read_reports(options.source, options.text, options.split, options.data_root)
+    for note in reports.notes:
+        write_line(f"note: {note}")
     start = time.perf_counter()
     parts = [
         states(extractor.extract(reports.texts[row : row + CHUNK]), listed, ontology)

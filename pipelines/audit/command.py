@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
-from training.command import Work, add_json, print_json
+from training.command import Work, add_json, print_json, write_line
 
 
 def command(parser: argparse.ArgumentParser) -> Work:
@@ -64,6 +64,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         _show(options.json, content, gold_lines(found, title, options.errors, options.seed))
     elif options.mesh is not None:
         reports = read_reports(options.dataset, options.text, options.split, options.data_root)
+        for note in reports.notes:
+            write_line(f"note: {note}")
         counted, errors = options.count_uncertain, options.errors
         one = finding_report(reports, options.mesh, ontology, extractor, counted, errors, options.seed)
         _show(options.json, one, finding_lines(one))

@@ -1,12 +1,13 @@
 """Reports: texts with their ids and labels, from a table of one's own or from a data set's manifest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from kg_targets.errors import DataError
-from kg_targets.manifest import Manifest
+from kg_targets.manifest import Manifest, ReadReport
+from kg_targets.manifest.files import csv_header, csv_rows
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 TEXT = (("findings", "impression"), ("caption",), ("text",), ("report",))
@@ -23,6 +24,8 @@ class Reports:
     texts: list[str]
     labels: pd.DataFrame
     """A row for each text; text columns."""
+    notes: list[str] = field(default_factory=list)
+    """For people: rows that were left out."""
 
     def column(self, name: str) -> list[str]:
         """A column of labels.
@@ -37,7 +40,7 @@ class Reports:
 
 
 def read_reports(source: str, text: str, split: str | None, data_root: Path | None) -> Reports:
-    """Read texts from a CSV, TSV or Parquet file, or from the captions of a manifest.
+    """Read texts from a CSV file (any usual separator and encoding) or Parquet, or from the captions of a manifest.
 
     Args:
         source: a file with one of ``TABLES``' endings, a data set's name or a manifest's path.
@@ -50,15 +53,17 @@ def read_reports(source: str, text: str, split: str | None, data_root: Path | No
     """
     if not source.endswith(TABLES):
         return _of_manifest(source, text, split, data_root)
-    path = Path(source)
-    try:
-        if path.suffix == ".parquet":
+    path, report = Path(source), ReadReport()
+    if not path.is_file():
+        raise DataError(f"{path} is not there: give a table of reports, or a data set's name")
+    if path.suffix == ".parquet":
+        try:
             table = pd.read_parquet(path).fillna("").astype(str)
-        else:
-            separator = "\t" if ".tsv" in path.suffixes else ","
-            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())[:120]})") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no Parquet file ({' '.join(str(error).split())[:120]})") from error
+    else:
+        rows = [row for _, row in csv_rows(path, (), report, separator=None)]
+        table = pd.DataFrame(rows, columns=csv_header(path, None), dtype=str)
     wanted = [name.strip() for name in text.split(",") if name.strip()] or _usual([*map(str, table)])
     missing = [name for name in wanted if name not in table]
     if missing or not wanted:
@@ -66,7 +71,7 @@ def read_reports(source: str, text: str, split: str | None, data_root: Path | No
         raise DataError(f"{path} {lacks}: name some of {', '.join(map(str, table))} by --text")
     texts = table[wanted].agg(" ".join, axis=1).str.strip().tolist() if len(table) else []
     ids = next((table[name].tolist() for name in IDS if name in table), [str(n) for n in range(len(table))])
-    return Reports(path.name, ids, texts, table.drop(columns=wanted))
+    return Reports(path.name, ids, texts, table.drop(columns=wanted), report.lines())
 
 
 def _usual(columns: list[str]) -> list[str]:
@@ -84,10 +89,12 @@ def _of_manifest(source: str, text: str, split: str | None, data_root: Path | No
         )
     root = data_root or manifest.default_root
     splits = [split] if split else manifest.present_splits(root) or [manifest.fit_split]
-    records = [record for name in splits for record in manifest.records(name, root)]
+    report = ReadReport()
+    records = [record for name in splits for record in manifest.records(name, root, report)]
     return Reports(
         f"{manifest.name}/{'+'.join(splits)}",
         [record.image_id for record in records],
         [record.caption for record in records],
         pd.DataFrame([record.labels for record in records]).fillna(""),
+        report.lines(),
     )

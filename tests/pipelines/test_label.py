@@ -69,3 +69,19 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
     code, path = label(tmp_path, *options, out=out)
     err = capsys.readouterr().err
     assert code == 2 and message in err and err.count("\n") == 1 and not path.exists()
+
+
+def test_tables_of_another_separator_and_encoding_are_read_and_broken_rows_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "id;text\nr1;No pneumothorax.\nr2;Pneumothorax.;one field too many\nr3;Pneumothorax.\n"
+    (tmp_path / "reports.csv").write_bytes(text.encode("utf-16"))
+    out = tmp_path / "labels.csv"
+    assert cli.main(["label", str(tmp_path / "reports.csv"), "--out", str(out)]) == 0
+    table = pd.read_csv(out, keep_default_na=False)
+    assert table["id"].tolist() == ["r1", "r3"] and table["Pneumothorax"].tolist() == ["absent", "present"]
+    assert (
+        capsys.readouterr().err == "note: skipped 1 row(s): has not 2 columns (first: reports.csv line 3)\n"
+    )
+    assert cli.main(["label", str(tmp_path / "none.csv"), "--out", str(out)]) == 2
+    assert "none.csv is not there: give a table of reports" in capsys.readouterr().err

@@ -71,6 +71,10 @@ def read_answers(path: Path, id_field: str = "", answer_field: str = "") -> Answ
         DataError: the file cannot be read, or holds no row with an id.
         ManifestError: its text or table is malformed.
     """
+    if not path.is_file():
+        raise DataError(
+            f"{path} is {'a folder' if path.is_dir() else 'not there'}: give the file of the model's answers"
+        )
     report = ReadReport()
     records = [_flat(record) for record in _records(path, report)]
     first = next((record[_FILTER] for record in records if record.get(_FILTER)), None)

@@ -79,7 +79,7 @@ def test_a_manifests_label_works_like_a_column(tmp_path: Path, capsys: pytest.Ca
         ("a,b\n1,2\n", ["--text", "c"], "has no column 'c'"),
         ("text,b\n1,2\n", [], "has no column 'mesh_labels': there are b"),
         ("text,mesh_labels\nx,No Indexing\n", [], "gives no report a label"),
-        ("", [], "cannot be read as a table"),
+        ("", [], "is empty: its first line must name the columns"),
         ("text,mesh_labels\nx,normal\n", ["--gold", "x.jsonl"], "say either a data set or --gold"),
     ],
 )

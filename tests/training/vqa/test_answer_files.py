@@ -142,5 +142,5 @@ def test_what_is_no_file_of_answers_is_one_line(tmp_path: Path, text: str, messa
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(KGTargetsError, match="cannot be read"):
+    with pytest.raises(KGTargetsError, match="is not there: give the file"):
         read_answers(tmp_path / "none.csv")
