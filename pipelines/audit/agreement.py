@@ -14,8 +14,9 @@ from itertools import combinations
 
 import numpy as np
 
+from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.similarity import Factors, Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.similarity import Ranking, best_with_ties, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects
 from training.retrieval.metrics import label_codes, pair_codes, sizes
 from training.statistics.intervals import FloatArray, IntArray
@@ -56,7 +57,7 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
 
 
 def label_agreement(
-    factors: Factors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
+    factors: AnyFactors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
 ) -> list[Scores]:
     """P@K and NDCG@K of every image under every criterion.
 
