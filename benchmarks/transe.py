@@ -2,11 +2,11 @@
 
     PYTHONPATH=. python benchmarks/transe.py --store build/medpix/train
 
-The graph is that of a store's images, concepts and edges. Both fit the same edges on one thread, with the same distance,
-margin, negatives (Bernoulli, untyped: pykeen's default), batch size, Adagrad and epochs; the filtered ranks of the same
-held-out edges come from one function. Fits take turns, one of ours and one of pykeen's for each seed. ``cpu`` figures are of
-processor time, which neighbours on the machine disturb less than the clock. Without pykeen (``pip install pykeen``), only
-ours is measured.
+The graph is that of a store's images, concepts and edges. Both fit the same edges on one thread, with the same
+distance, margin, negatives (Bernoulli, untyped: pykeen's default), batch size, Adagrad and epochs; the filtered ranks
+of the same held-out edges come from one function. Fits take turns, one of ours and one of pykeen's for each seed.
+``cpu`` figures are of processor time, which neighbours on the machine disturb less than the clock. Without pykeen
+(``pip install pykeen``), only ours is measured.
 """
 
 import statistics
@@ -88,13 +88,17 @@ def drawn(images: int, concepts: int, edges: int) -> Triples:
     return Triples(everything, np.arange(images), images + np.arange(concepts), ("has_attribute", "is_a"))
 
 
-def side_by_side(triples: Triples, lanes: dict[str, Fit], settings: TransESettings, seeds: int) -> dict[str, Any]:
+def side_by_side(
+    triples: Triples, lanes: dict[str, Fit], settings: TransESettings, seeds: int
+) -> dict[str, Any]:
     """Speed and quality of all lanes at one width."""
     edges, held = triples.hold_out(0.05, 0)
     fitted_on = Triples(edges, triples.rows, triples.concept_nodes, triples.relations)
     everywhere = Corruption.fit(edges, len(triples.relations), triples.images, triples.nodes, settings, "cpu")
     ranker = Ranker(held, triples.edges, everywhere.first.numpy(), everywhere.count.numpy())
-    found: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": [], "mrr": [], "hits": []} for name in lanes}
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"wall": [], "cpu": [], "mrr": [], "hits": []} for name in lanes
+    }
     tables: list[torch.Tensor] = []
     for seed in range(seeds):
         for name, run in lanes.items():
@@ -114,7 +118,10 @@ def side_by_side(triples: Triples, lanes: dict[str, Fit], settings: TransESettin
             "hits_at_10_of_each_seed": [round(value, 4) for value in values["hits"]],
         }
     if "pykeen" in lanes:
-        times = {key: [p / o for p, o in zip(found["pykeen"][key], found["ours"][key], strict=True)] for key in ("wall", "cpu")}
+        times = {
+            key: [p / o for p, o in zip(found["pykeen"][key], found["ours"][key], strict=True)]
+            for key in ("wall", "cpu")
+        }
         result["ours_over_pykeen"] = {key: round(statistics.median(value), 2) for key, value in times.items()}
     return result
 
@@ -122,7 +129,14 @@ def side_by_side(triples: Triples, lanes: dict[str, Fit], settings: TransESettin
 def main() -> None:
     """Measure and report."""
     parser = command(
-        __doc__, "transe", threads=1, seeds=3, epochs=20, roco_images=65_000, roco_concepts=20_000, roco_triples=600_000
+        __doc__,
+        "transe",
+        threads=1,
+        seeds=3,
+        epochs=20,
+        roco_images=65_000,
+        roco_concepts=20_000,
+        roco_triples=600_000,
     )
     parser.add_argument("--store", type=Path, default=Path("build/demo/train"), help="a store of concepts")
     options = parser.parse_args()
@@ -134,7 +148,9 @@ def main() -> None:
         packages += ("pykeen",)
     store = TargetStore.open(options.store)
     triples = Triples.of(graph_of(store))
-    equal = TransESettings(typed=False, seeds=1, holdout=0.0, epochs=options.epochs, every=options.epochs, device="cpu")
+    equal = TransESettings(
+        typed=False, seeds=1, holdout=0.0, epochs=options.epochs, every=options.epochs, device="cpu"
+    )
     result = head(packages, device=torch.device("cpu"), seeds=options.seeds, settings=asdict(equal))
     result["graph"] = {
         "of": f"{store.manifest['dataset']}/{store.split}", "edges": len(triples.edges), "nodes": triples.nodes,
@@ -149,7 +165,7 @@ def main() -> None:
 
 
 def roco_size(images: int, concepts: int, edges: int) -> dict[str, Any]:
-    """Seconds of the default preset on a drawn graph as large as ROCO's train split, as many fits at a time as cores."""
+    """Seconds of the default preset on a drawn graph as large as that of ROCO's train split, on all cores."""
     from pipelines.build.executors import available_cores
 
     triples = drawn(images, concepts, edges - concepts)

@@ -76,7 +76,13 @@ class Member:
             number: which member this is, from 0.
             state: folder for what a killed fit continues from; None: none is kept.
         """
-        self.triples, self.settings, self.seed, self.number, self.watch = triples, settings, seed, number, watch
+        self.triples, self.settings, self.seed, self.number, self.watch = (
+            triples,
+            settings,
+            seed,
+            number,
+            watch,
+        )
         edges, held = triples.hold_out(settings.holdout, seed)
         self.edges = torch.from_numpy(edges).to(device)
         self.corruption = Corruption.fit(
@@ -123,7 +129,7 @@ class Member:
         device = self.edges.device
         order = torch.randperm(len(self.edges), generator=self.generator, device=device)
         total = torch.zeros((), device=device)
-        for chosen in order.split(self.settings.batch):
+        for chosen in torch.split(order, self.settings.batch):
             if self.watch.stop.is_set():
                 raise InterruptedError("the fit of TransE was stopped")
             heads, relations, tails = self.edges[chosen].T.contiguous()
@@ -162,4 +168,6 @@ class Member:
         edges = hashlib.sha256(np.ascontiguousarray(self.triples.edges).tobytes()).hexdigest()
         graph = (edges, self.triples.relations, self.triples.images, self.triples.nodes)
         settings = asdict(self.settings)
-        return json_sha256((graph, settings, self.seed, self.number, torch.__version__, self.edges.device.type))
+        return json_sha256(
+            (graph, settings, self.seed, self.number, torch.__version__, self.edges.device.type)
+        )

@@ -136,7 +136,8 @@ class TransE:
     def _length(self, vectors: Tensor) -> Tensor:
         if self.settings.norm == "l1":
             return vectors.abs().sum(dim=-1)
-        return torch.linalg.vector_norm(vectors, dim=-1)
+        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+        return lengths
 
     def _direction(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """∂‖x‖/∂x of rows whose norm is known; may overwrite them."""

@@ -1,4 +1,4 @@
-"""Images as nodes among frozen vectors: steps of the same loss on their ``has_attribute`` edges that move nothing else."""
+"""Images as nodes among frozen vectors: steps of the same loss on their edges that move nothing but them."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def place(
 ) -> Vectors:
     """Vectors of images, float32 [N, seeds · dim]; zeros where an image has no concept with a vector.
 
-    The tail is always the end that is replaced, by the concepts given here. As in the fit, random numbers follow from the seed.
+    The tail is always the end that is replaced, by the concepts given here. Random numbers follow from the seed.
 
     Args:
         has_attribute: [N, C], not 0 where an image asserts a concept.
@@ -45,7 +45,11 @@ def place(
 
 
 def _placed(
-    edges: torch.Tensor, images: int, frozen: torch.Tensor, settings: TransESettings, generator: torch.Generator
+    edges: torch.Tensor,
+    images: int,
+    frozen: torch.Tensor,
+    settings: TransESettings,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Unit vectors of the images, [images, dim]; ``edges`` int64 [2, M] into images, then ``frozen``'s rows."""
     start = TransE.start(images, 0, settings, generator).table
@@ -53,7 +57,7 @@ def _placed(
     model = TransE(torch.cat([start, frozen.float()]), nodes, settings, trainable=images)
     for _ in range(EPOCHS):
         order = torch.randperm(edges.shape[1], generator=generator, device=edges.device)
-        for chosen in order.split(settings.batch):
+        for chosen in torch.split(order, settings.batch):
             heads, tails = edges[:, chosen]
             shape = (len(chosen), settings.negatives)
             negatives = torch.randint(images, nodes, shape, generator=generator, device=edges.device)

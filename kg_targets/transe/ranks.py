@@ -1,7 +1,7 @@
 """Filtered ranks of held-out edges (Bordes et al. 2013): does h + r lead to t rather than to another node?
 
 Both ends are asked for. Candidates that would make another known edge, of the fit or held out, do not count; neither do
-nodes of another type where corruption is typed. Equal distances count half, so that a table of equal vectors earns nothing.
+nodes of another type where corruption is typed. Equal distances count half, so that equal vectors earn nothing.
 """
 
 from collections.abc import Iterator
@@ -81,7 +81,9 @@ class Ranker:
             distances = torch.cdist(query[None], candidates[None], power)[0].cpu().numpy()
             lines = np.arange(len(chosen))
             true = distances[lines, ends[:, asked] - first].copy()
-            begin, end = (np.searchsorted(known[:, given], ends[:, given], side) for side in ("left", "right"))
+            begin, end = (
+                np.searchsorted(known[:, given], ends[:, given], side) for side in ("left", "right")
+            )
             for line in lines:
                 distances[line, known[begin[line] : end[line], asked] - first] = np.inf
             closer = (distances < true[:, None]).sum(axis=1)

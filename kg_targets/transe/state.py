@@ -33,7 +33,9 @@ def save_state(path: Path, key: str, tensors: Mapping[str, Tensor], progress: Ma
         partial.write_bytes(save(whole, metadata={"state": json.dumps(state)}))
         os.replace(partial, path)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}): free space or choose another --out") from error
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}): free space or choose another --out"
+        ) from error
 
 
 def load_state(

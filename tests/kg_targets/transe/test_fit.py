@@ -55,7 +55,7 @@ def test_similarities_of_several_seeds_are_the_mean_of_theirs() -> None:
     assert not np.allclose(each[0], each[1], atol=0.1)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What ends a fit in these tests."""
 
 
@@ -68,9 +68,9 @@ def test_a_killed_fit_continues_and_ends_with_the_same_bytes(tmp_path: Path, wor
         nonlocal steps
         steps += 1
         if steps == 100:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(TRIPLES, SETTINGS, state=tmp_path, workers=workers, watch=Watch(advance=kill))
     lines: list[str] = []
     advanced: list[int] = []
@@ -79,7 +79,9 @@ def test_a_killed_fit_continues_and_ends_with_the_same_bytes(tmp_path: Path, wor
     assert "continues after epoch" in lines[0]
     fitted_on, _ = TRIPLES.hold_out(SETTINGS.holdout, 0)
     assert sum(advanced) == 2 * 20 * len(fitted_on)
-    finished = fit(TRIPLES, SETTINGS, state=tmp_path, watch=Watch(look=lambda look: pytest.fail("fitted again")))
+    finished = fit(
+        TRIPLES, SETTINGS, state=tmp_path, watch=Watch(look=lambda look: pytest.fail("fitted again"))
+    )
     assert finished.table.tobytes() == expected.tobytes()
 
 

@@ -43,7 +43,9 @@ def loss_by_definition(table: torch.Tensor, batch: Batch, settings: TransESettin
     heads = torch.where(side, batch.negatives, wide(batch.heads))
     tails = torch.where(side, wide(batch.tails), batch.negatives)
     true = distance(batch.heads, batch.relations, batch.tails)
-    return (settings.margin + true[:, None] - distance(heads, wide(batch.relations), tails)).clamp(min=0).mean()
+    return (
+        (settings.margin + true[:, None] - distance(heads, wide(batch.relations), tails)).clamp(min=0).mean()
+    )
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -81,7 +83,14 @@ def step_in_numpy(table: np.ndarray, batch: Batch, squares: np.ndarray, settings
             h2, t2 = (node, t) if replaces_head else (h, node)
             false, away = length_and_direction(table[h2] + table[r] - table[t2])
             if settings.margin + true - false > 0:
-                for row, change in ((h, toward), (r, toward), (t, -toward), (h2, -away), (r, -away), (t2, away)):
+                for row, change in (
+                    (h, toward),
+                    (r, toward),
+                    (t, -toward),
+                    (h2, -away),
+                    (r, -away),
+                    (t2, away),
+                ):
                     gradient[row] += scale * change
     squares += gradient**2
     table -= settings.lr * gradient / (np.sqrt(squares) + 1e-10)

@@ -102,7 +102,9 @@ def test_filtered_ranks_match_one_by_one_counting(norm: str, typed: bool) -> Non
     known, vectors = set(map(tuple, triples.edges.tolist())), table.numpy()
 
     def distance(h: int, r: int, t: int) -> float:
-        return float(np.linalg.norm(vectors[h] + vectors[triples.nodes + r] - vectors[t], 1 if norm == "l1" else 2))
+        return float(
+            np.linalg.norm(vectors[h] + vectors[triples.nodes + r] - vectors[t], 1 if norm == "l1" else 2)
+        )
 
     def same_type(first: int, second: int) -> bool:
         return not typed or (first < triples.images) == (second < triples.images)
@@ -113,7 +115,8 @@ def test_filtered_ranks_match_one_by_one_counting(norm: str, typed: bool) -> Non
             others = [
                 distance(*other)
                 for node in range(triples.nodes)
-                if same_type(node, end) and (other := (h, r, node) if side == 0 else (node, r, t)) not in known
+                if same_type(node, end)
+                and (other := (h, r, node) if side == 0 else (node, r, t)) not in known
             ]
             closer = sum(value < own - 1e-12 for value in others)
             equal = sum(abs(value - own) <= 1e-12 for value in others)
