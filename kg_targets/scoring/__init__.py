@@ -7,7 +7,8 @@ target store's ``block``.
 from collections.abc import Callable
 
 from kg_targets.scoring import identity, noise, ontology, permuted
-from kg_targets.scoring.factors import ConceptStatistics, Factors, ScoringInput
+from kg_targets.scoring.factors import Factors, ScoringInput
+from kg_targets.scoring.statistics import ConceptStatistics
 
 SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
     "ontology": ontology.score,
