@@ -17,4 +17,7 @@ SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
     "identity": identity.score,
 }
 
-__all__ = ["SCORERS", "ConceptStatistics", "Factors", "ScoringInput"]
+SETTINGS: dict[str, type] = {}
+"""Scorer to the frozen dataclass of its options (``--scorer-options``); a scorer that is not here has none."""
+
+__all__ = ["SCORERS", "SETTINGS", "ConceptStatistics", "Factors", "ScoringInput"]

@@ -4,8 +4,10 @@ Stage one reads and extracts shard by shard, in a pool of processes. Stage two m
 need every image's concepts but none of its text. Stage three finds neighbours and writes the shards.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
+from kg_targets.store.digest import json_sha256
 from kg_targets.store.schema import MENTIONS, TEACHER, part
 from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
@@ -108,6 +111,7 @@ def _build_store(
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
     watch = Stopwatch()
+    state = target.with_name(f".{target.name}.state")
     with StoreWriter(target) as writer:
         with watch.stage("extract"):
             shards = _extract(config, split, ontology, writer.folder, say)
@@ -131,12 +135,19 @@ def _build_store(
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
                 seed=config.seed,
+                options=config.settings,
+                captions=partial(write.staged_captions, writer.folder, len(shards)),
+                fitted=fitted.vectors if fitted else None,
+                state=state / json_sha256(inputs, str)[:16],
+                say=say,
+                progress=bar,
             )
             factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours and shards"):
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
             labels = write.write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
             write.write_concepts(writer, graph, statistics, ontology)
+            write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
             quantiles = write.off_diagonal_quantiles(
                 factors, [group for shard in shards for group in shard.group_ids]
@@ -151,7 +162,7 @@ def _build_store(
                 "fingerprint": ontology.fingerprint,
                 "report": ontology.report.lines(),
             },
-            "factors": {"dense": write.dense_width(factors)},
+            "factors": write.factor_shape(factors.matrix),
             "fit": {"split": fitted.split if fitted else split.name, "captions": statistics.captions},
             "similarity": {
                 "quantiles": quantiles,
@@ -165,6 +176,7 @@ def _build_store(
             **split.metadata(),
         }
         writer.finish(content, {"stages": watch.stages})
+    shutil.rmtree(state, ignore_errors=True)
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")
