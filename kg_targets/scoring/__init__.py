@@ -7,7 +7,8 @@ target store's ``block``.
 from collections.abc import Callable
 
 from kg_targets.scoring import identity, noise, ontology, permuted
-from kg_targets.scoring.factors import ConceptStatistics, Factors, ScoringInput
+from kg_targets.scoring.factors import Factors, ScoringInput
+from kg_targets.scoring.statistics import ConceptStatistics
 
 SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
     "ontology": ontology.score,
@@ -16,4 +17,7 @@ SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
     "identity": identity.score,
 }
 
-__all__ = ["SCORERS", "ConceptStatistics", "Factors", "ScoringInput"]
+SETTINGS: dict[str, type] = {}
+"""Scorer to the frozen dataclass of its options (``--scorer-options``); a scorer that is not here has none."""
+
+__all__ = ["SCORERS", "SETTINGS", "ConceptStatistics", "Factors", "ScoringInput"]

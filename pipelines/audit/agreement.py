@@ -17,8 +17,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.similarity import Factors, Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.similarity import Ranking, best_with_ties, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects, in_half
 from training.retrieval.metrics import label_codes, pair_codes, sizes
 from training.statistics.intervals import FloatArray, IntArray
@@ -77,7 +78,7 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
 
 
 def label_agreement(
-    factors: Factors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
+    factors: AnyFactors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
 ) -> list[Scores]:
     """P@K and NDCG@K of every image under every criterion.
 
@@ -122,7 +123,7 @@ def term_matrix(labels: Sequence[str]) -> NDArray[np.float32] | None:
 
 
 def shared_terms(
-    factors: Factors, cases: IntArray, terms: NDArray[np.float32], depths: Sequence[int]
+    factors: AnyFactors, cases: IntArray, terms: NDArray[np.float32], depths: Sequence[int]
 ) -> Scores:
     """J@K of every image: mean Jaccard index of its terms and those of its K nearest images of other cases.
 

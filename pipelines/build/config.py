@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
-from kg_targets.scoring import SCORERS
+from kg_targets.scoring import SCORERS, SETTINGS
 from kg_targets.store.schema import TEACHER
 from pipelines.build.executors import available_cores
+from pipelines.build.options import scorer_settings
 from training.checks import all_within
 
 UNCERTAIN = ("keep", "half", "drop")
@@ -39,6 +40,8 @@ class BuildConfig:
     """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
     scorer: str = "ontology"
     """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
+    scorer_options: str = ""
+    """For the scorer: key=value pairs separated by commas; docs/methods.md lists each scorer's."""
     teacher: str = ""
     """For --scorer teacher: a name (clip, biomedclip, …), KIND:PATH, or none; see docs/teachers.md."""
     max_broken: int = 0
@@ -78,6 +81,7 @@ class BuildConfig:
             raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(scorers))}")
         if self.uncertain not in UNCERTAIN:
             raise ConfigError(f"--uncertain {self.uncertain} is not one of {', '.join(UNCERTAIN)}")
+        _ = self.settings
         about_ancestors = {
             "--max-hops": self.max_hops is not None,
             "--part-of": self.part_of,
@@ -115,9 +119,18 @@ class BuildConfig:
         """Number of processes to start."""
         return self.workers or available_cores()
 
+    @property
+    def settings(self) -> Any:
+        """The scorer's own settings, from ``scorer_options``; None for a scorer without any."""
+        return scorer_settings(self.scorer, SETTINGS.get(self.scorer), self.scorer_options)
+
     def stored(self) -> dict[str, Any]:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
         }  # fmt: skip
+        if not self.scorer_options:
+            outside.add(
+                "scorer_options"
+            )  # so that a scorer without options gives the stores that it gave before
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

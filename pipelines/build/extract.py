@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
@@ -19,6 +18,7 @@ from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
 from kg_targets.store.digest import file_sha256
+from pipelines.build.options import parse_options
 
 _DICTIONARIES = ("dictionary", "union")
 KINDS = frozenset((
@@ -259,19 +259,3 @@ def option_file_digests(options: str) -> dict[str, str]:
     """sha256 of every file that an option names, by option: a stop list or knowledge base that changes counts."""
     named = {key: Path(value) for key, value in parse_options(options).items() if isinstance(value, str)}
     return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
-
-
-def parse_options(text: str) -> dict[str, Any]:
-    """``"kinds=finding|organ,threshold=0.9"`` → ``{"kinds": ["finding", "organ"], "threshold": 0.9}``.
-
-    Raises:
-        ConfigError: a part is not ``key=value``.
-    """
-    result: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"--extractor-options: {part!r} is not key=value")
-        lists = key in ("kinds", "semantic_types", "trusted")
-        result[key] = value.split("|") if lists else yaml.safe_load(value)
-    return result

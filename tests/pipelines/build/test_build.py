@@ -368,3 +368,15 @@ def test_what_is_about_ancestors_contradicts_going_without(
 ) -> None:
     code, _, error = run(capsys, "build", "demo", "--data-root", data(tmp_path), "--no-ontology", option)
     assert (code, error.count("\n")) == (2, 1) and option in error and "contradict" in error
+
+
+def test_a_fit_split_too_small_to_be_trusted_is_said_aloud(tmp_path: Path) -> None:
+    said: list[str] = []
+    write_split(tmp_path / "few", "train", CAPTIONS)
+    build_from(tmp_path / "few", tmp_path / "out", said)
+    expected = "warning: IC and idf are fitted on 8 captions of train only: ±3.5 nats"
+    assert sum(line.startswith(expected) for line in said) == 1
+    said.clear()
+    write_split(tmp_path / "enough", "train", CAPTIONS * 50)
+    build_from(tmp_path / "enough", tmp_path / "out2", said)
+    assert not any(line.startswith("warning") for line in said)
