@@ -7,7 +7,8 @@ target store's ``block``.
 from collections.abc import Callable
 
 from kg_targets.scoring import identity, noise, ontology, permuted, transe
-from kg_targets.scoring.factors import ConceptStatistics, Factors, ScoringInput
+from kg_targets.scoring.factors import Factors, ScoringInput
+from kg_targets.scoring.statistics import ConceptStatistics
 from kg_targets.transe.settings import TransESettings
 
 SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {

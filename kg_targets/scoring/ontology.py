@@ -27,7 +27,7 @@ def score(data: ScoringInput) -> Factors:
         ic = np.ones_like(ic)
     idf = data.statistics.inverse_document_frequency(graph.concepts)
     concept_vectors = normalise_rows(sparse.csr_array(graph.closure @ sparse.diags_array(ic)))  # [C, C]
-    weighted = graph.has_attribute @ sparse.diags_array(idf)  # [N, C]
+    weighted = graph.attributes @ sparse.diags_array(idf)  # [N, C]
     factors = normalise_rows(sparse.csr_array(weighted @ concept_vectors), data.shrinkage)
     factors.eliminate_zeros()
     factors.sort_indices()

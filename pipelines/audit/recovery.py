@@ -285,10 +285,11 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
     edges = is_a_edges(store) if config["use_ontology"] else []
     pairs = ancestors(names, edges, config["max_hops"]).tocoo()
     # One column for CUIs of equal meaning, as the graph has it.
-    first = representatives(names, list(store.edges[["child", "relation", "parent"]].itertuples(index=False)))
+    related = list(store.edges[["child", "relation", "parent"]].itertuples(index=False, name=None))
+    first = representatives(names, related)
     closure = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=pairs.shape)
     closure.data[:] = 1.0
-    graph = ConceptGraph(names, asserted, closure, edges=[])
+    graph = ConceptGraph(names, asserted, closure, related)
     data = ScoringInput(
         graph,
         fit_statistics(store),

@@ -38,6 +38,8 @@ class BuildConfig:
     """Keep shipped CUIs that the ontology lacks, as concepts without ancestors; otherwise they are only counted."""
     uncertain: str = "keep"
     """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
+    drop_mentions: float = 0.0
+    """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
     """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
     scorer_options: str = ""
@@ -91,6 +93,7 @@ class BuildConfig:
             **about_ancestors,
             "--no-ontology": not self.use_ontology,
             "--shrinkage": self.shrinkage != 0.0,
+            "--drop-mentions": self.drop_mentions > 0.0,
             "--fit-split": bool(self.fit_split),
         }
         if self.scorer == TEACHER and not self.teacher:
@@ -106,6 +109,7 @@ class BuildConfig:
                 raise ConfigError(f"{option} needs --scorer teacher: {reads}")
         all_within("--", self, top_k=(1, 1024), rows_per_shard=(1, 10_000_000), seed=(0, 2**32 - 1))
         all_within("--", self, workers=(0, 1024), max_broken=(0, 10**9), shrinkage=(0, sys.float_info.max))
+        all_within("--", self, drop_mentions=(0, 1))
         if self.max_hops is not None and self.max_hops < 1:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from math import sqrt
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from kg_targets.graph import ConceptGraph, coverage
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256
 from kg_targets.store.schema import MENTIONS, TEACHER, part
@@ -78,8 +80,19 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
     fitted: TargetStore | None = None
     for split in splits:
         store = _build_store(config, split, ontology, fitted, say)
+        if fitted is None and len(store) < TRUSTED_CAPTIONS:
+            say(_small_fit(store))
         fitted = fitted or store
         yield store
+
+
+def _small_fit(store: TargetStore) -> str:
+    """Warn that IC is counted on too few captions; the standard error is that of ``TRUSTED_CAPTIONS``."""
+    error = sqrt(0.99 / (0.01 * len(store)))
+    return (
+        f"warning: IC and idf are fitted on {len(store):,} captions of {store.split} only: ±{error:.1f} nats for a "
+        f"concept that one in a hundred has (standard error; ±0.5 from {TRUSTED_CAPTIONS} on)"
+    )
 
 
 def _build_store(
@@ -113,6 +126,8 @@ def _build_store(
             graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
+            if is_a and fitted:
+                statistics = statistics.with_unseen(graph, is_a, relations)
             data = ScoringInput(
                 graph,
                 statistics,
@@ -245,6 +260,7 @@ def _extract(
             ontology,
             config.keep_unknown_cuis,
             config.uncertain == "drop",
+            (config.drop_mentions, config.seed),
         ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
