@@ -41,6 +41,8 @@ class BuildConfig:
     """Keep shipped CUIs that the ontology lacks, as concepts without ancestors; otherwise they are only counted."""
     uncertain: str = "keep"
     """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
+    drop_mentions: float = 0.0
+    """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
     """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
     scorer_options: str = ""
@@ -97,6 +99,7 @@ class BuildConfig:
             "--no-ontology": not self.use_ontology,
             "--shrinkage": self.shrinkage != 0.0,
             "--blocks": bool(self.blocks),
+            "--drop-mentions": self.drop_mentions > 0.0,
             "--fit-split": bool(self.fit_split),
         }
         if self.scorer == TEACHER and not self.teacher:
@@ -113,6 +116,7 @@ class BuildConfig:
         all_within("--", self, top_k=(1, 1024), rows_per_shard=(1, 10_000_000), seed=(0, 2**32 - 1))
         all_within("--", self, workers=(0, 1024), max_broken=(0, 10**9), shrinkage=(0, sys.float_info.max))
         parse_blocks(self.blocks)
+        all_within("--", self, drop_mentions=(0, 1))
         if self.max_hops is not None and self.max_hops < 1:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"
@@ -142,5 +146,5 @@ class BuildConfig:
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
-        outside.update(name for name in ("scorer_options", "blocks") if not getattr(self, name))
+        outside.update(name for name in ("scorer_options", "blocks", "drop_mentions") if not getattr(self, name))
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

@@ -262,6 +262,7 @@ def _extract(
             ontology,
             config.keep_unknown_cuis,
             config.uncertain == "drop",
+            (config.drop_mentions, config.seed),
         ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows

@@ -1,4 +1,4 @@
-"""Options of the ontology scorer as a person gives them to `kg-targets build`, and what is said of a small fit split."""
+"""Options of the ontology scorer as a person gives them to `kg-targets build`, and the warning of a small fit."""
 
 from pathlib import Path
 from typing import Any
