@@ -53,6 +53,10 @@ class ScoringInput:
     """λ ≥ 0 of the ontology scorer, nats: evidence below which an image counts as little known."""
     flat_ancestors: bool = False
     """Give every ancestor the same weight instead of its information content."""
+    blocks: tuple[float, ...] = ()
+    """Weights of the ontology scorer's blocks, sum 1 (``ontology.parse_blocks``); empty for one vector over all."""
+    kinds: Sequence[str] = ()
+    """Kind of each concept of the graph, length C; only blocks ask for them."""
     seed: int = 0
     """For the scorers that draw random numbers."""
     options: Any = None
@@ -74,7 +78,7 @@ class ScoringInput:
 
 @dataclass(frozen=True)
 class Factors:
-    """One unit vector K_i per known image; a row of zeros for an image about which nothing is known."""
+    """One vector K_i per known image, norm 1 or, with shrinkage or blocks, less; zeros where nothing is known."""
 
     matrix: AnyFactors
     """float32 [N, D]: sparse over concepts, dense, or both."""

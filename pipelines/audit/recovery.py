@@ -278,7 +278,7 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
         asserted: float64 [Q, C], columns as in ``store.concepts``.
 
     Returns:
-        float32 [Q, C]: unit vectors; zeros where nothing weighted is asserted.
+        float32 [Q, C]: vectors as the store's own; zeros where nothing weighted is asserted.
     """
     concepts, config = store.concepts, store.manifest["config"]
     names = concepts["cui"].tolist()
@@ -295,7 +295,9 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
         fit_statistics(store),
         image_ids=[],
         shrinkage=config["shrinkage"],
-        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such field
+        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such fields
+        blocks=ontology.parse_blocks(config.get("blocks", "")),
+        kinds=concepts["kind"].tolist(),
     )
     return sparse.csr_array(ontology.score(data).matrix)
 

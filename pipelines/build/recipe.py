@@ -18,6 +18,7 @@ from kg_targets.graph import ConceptGraph, coverage
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256
@@ -120,20 +121,21 @@ def _build_store(
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
-            relations = ("is_a", "part_of") if config.part_of else ("is_a",)
             uncertain = [cuis for shard in shards for cuis in shard.uncertain]
             halved = uncertain if config.uncertain == "half" else None
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations, halved)
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             if is_a and fitted:
-                statistics = statistics.with_unseen(graph, is_a, relations)
+                statistics = statistics.with_unseen(graph, is_a, config.relations)
             data = ScoringInput(
                 graph,
                 statistics,
                 image_ids=[image_id for shard in shards for image_id in shard.image_ids],
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
+                blocks=parse_blocks(config.blocks),
+                kinds=[ontology[cui].kind if cui in ontology else "" for cui in graph.concepts],
                 seed=config.seed,
                 options=config.settings,
                 captions=partial(write.staged_captions, writer.folder, len(shards)),

@@ -27,7 +27,17 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"max_hops": 1}, {"use_ontology": False}, {"part_of": True}, {"flat_ancestors": True}]
+    "options",
+    [
+        {},
+        {"max_hops": 1},
+        {"use_ontology": False},
+        {"part_of": True},
+        {"flat_ancestors": True},
+        {"shrinkage": 2.0},
+        {"blocks": "1:2:1"},
+        {"blocks": "1:0:3", "shrinkage": 1.0, "part_of": True},
+    ],
 )
 def test_recomputed_factors_of_unhidden_images_are_the_stored_ones(
     tmp_path: Path, options: dict[str, object]

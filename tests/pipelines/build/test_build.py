@@ -370,18 +370,6 @@ def test_what_is_about_ancestors_contradicts_going_without(
     assert (code, error.count("\n")) == (2, 1) and option in error and "contradict" in error
 
 
-def test_a_fit_split_too_small_to_be_trusted_is_said_aloud(tmp_path: Path) -> None:
-    said: list[str] = []
-    write_split(tmp_path / "few", "train", CAPTIONS)
-    build_from(tmp_path / "few", tmp_path / "out", said)
-    expected = "warning: IC and idf are fitted on 8 captions of train only: ±3.5 nats"
-    assert sum(line.startswith(expected) for line in said) == 1
-    said.clear()
-    write_split(tmp_path / "enough", "train", CAPTIONS * 50)
-    build_from(tmp_path / "enough", tmp_path / "out2", said)
-    assert not any(line.startswith("warning") for line in said)
-
-
 def test_a_share_of_the_mentions_is_left_out_by_a_coin_that_knows_no_shards(tmp_path: Path) -> None:
     whole = build(tmp_path / "whole", RICH * 8)
     some = build(tmp_path / "some", RICH * 8, drop_mentions=0.3, workers=1)
