@@ -162,9 +162,9 @@ def build(parser: argparse.ArgumentParser) -> Work:
             parser.add_argument(
                 "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
             )
-        elif kind is bool and field.default:
+        elif kind is bool and (field.default or field.name == "part_of"):
             parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=True, help=docs[field.name]
+                name, action=argparse.BooleanOptionalAction, default=field.default, help=docs[field.name]
             )
         elif kind is bool:
             parser.add_argument(name, action="store_true", help=docs[field.name])
@@ -270,6 +270,11 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     option("--bootstrap", type=int, default=2000, help="samples per interval")
     option("--batch-sizes", default=sizes, help="images per batch")
     option("--neighbors", type=int, default=30, help="images that vote for a hidden concept")
+    option(
+        "--half",
+        default="all",
+        help="queries: all cases, or the first or second half of them, to choose settings on",
+    )
     return _evaluate_targets
 
 
@@ -282,6 +287,7 @@ def _evaluate_targets(options: argparse.Namespace) -> None:
         bootstrap=options.bootstrap,
         batch_sizes=parse_batch_sizes(options.batch_sizes),
         neighbors=options.neighbors,
+        half=options.half,
     )
     say = (lambda line: None) if options.json else _say
     found = evaluate_targets(options.stores, settings, say, options.markdown)

@@ -3,6 +3,8 @@
     P@K    = share of the K nearest images that carry the query's label
     NDCG@K = Σ_{r ≤ K} rel_r/log2(r + 1) over its largest value, rel_r ∈ {0, 1}   (Järvelin and Kekäläinen 2002)
 
+    J@K    = mean over the K nearest of |A ∩ B| / |A ∪ B|, where a label is a set of terms joined by "+" (Jaccard 1901)
+
 Queries and gallery are the images that have the label(s); the query's own case is never in its gallery. Equal
 similarities are not ordered: both measures are expected values over all orders of the ties, in closed form. So an
 image about which nothing is known, whose list is one great tie, scores exactly what chance does.
@@ -13,10 +15,12 @@ from dataclasses import asdict
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.similarity import Factors, Ranking, best_with_ties, similarity_chunks
-from pipelines.audit.subjects import EvaluationSettings, Subjects
+from pipelines.audit.similarity import Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.subjects import EvaluationSettings, Subjects, in_half
 from training.retrieval.metrics import label_codes, pair_codes, sizes
 from training.statistics.intervals import FloatArray, IntArray
 
@@ -41,10 +45,28 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
         for index, name in enumerate(criteria)
         for metric, baseline in chance[index].items()
     ]
+    for name in subjects.reference.labels:
+        terms = term_matrix(subjects.reference.label(name))
+        if terms is not None:
+            shared = [shared_terms(store.factors, subjects.cases, terms, DEPTHS) for store in subjects.stores]
+            expected = shared_terms(np.zeros((len(terms), 1), np.float32), subjects.cases, terms, DEPTHS)
+            measured += [
+                measure(
+                    name,
+                    metric,
+                    [found[metric] for found in shared],
+                    expected[metric],
+                    subjects.cases,
+                    settings,
+                )
+                for metric in expected
+            ]
     header = ["label", "metric ×100", "chance", *subjects.columns]
+    inside = in_half(subjects.cases, settings.half)
     lines = [
         "own case excluded; expected value over the orders of tied neighbours; a pair of labels (+) must agree in both",
-        "queries: " + ", ".join(f"{name} {int((code >= 0).sum()):,}" for name, code in criteria.items()),
+        "queries: "
+        + ", ".join(f"{name} {int(((code >= 0) & inside).sum()):,}" for name, code in criteria.items()),
     ]
     return Section(
         "agreement",
@@ -56,7 +78,7 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
 
 
 def label_agreement(
-    factors: Factors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
+    factors: AnyFactors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
 ) -> list[Scores]:
     """P@K and NDCG@K of every image under every criterion.
 
@@ -86,6 +108,48 @@ def label_agreement(
                 for index in members:
                     _score(found[index], query, ranking, codes[index], int(relevant_count[index][query]))
     return found
+
+
+def term_matrix(labels: Sequence[str]) -> NDArray[np.float32] | None:
+    """The terms of labels that are sets joined by "+", 0 or 1 [N, T]; None where no label has two terms."""
+    sets = [set(filter(None, label.split("+"))) for label in labels]
+    if max(map(len, sets), default=0) < 2:
+        return None
+    names = {term: column for column, term in enumerate(sorted(set().union(*sets)))}
+    terms = np.zeros((len(sets), len(names)), dtype=np.float32)
+    for row, own in enumerate(sets):
+        terms[row, [names[term] for term in own]] = 1.0
+    return terms
+
+
+def shared_terms(
+    factors: AnyFactors, cases: IntArray, terms: NDArray[np.float32], depths: Sequence[int]
+) -> Scores:
+    """J@K of every image: mean Jaccard index of its terms and those of its K nearest images of other cases.
+
+    Args:
+        factors: unit vectors or zeros, [N, D]; with all zeros every image ties, which gives the expectation by chance.
+        cases: case of each image, int64 [N].
+        terms: 0 or 1, [N, T]; a row without terms is no query and in no gallery.
+        depths: the Ks.
+
+    Returns:
+        ``J@K``, float64 [N] in [0, 1]; NaN for images without terms, and where the gallery is empty.
+    """
+    scores = {f"J@{depth}": np.full(len(cases), np.nan) for depth in depths}
+    sizes = terms.sum(axis=1)
+    for rows, block in similarity_chunks(factors, factors):
+        block[(cases[rows, None] == cases[None, :]) | (sizes[None, :] == 0)] = -np.inf
+        for offset in np.flatnonzero(sizes[rows]):
+            query = rows.start + int(offset)
+            ranking = best_with_ties(block[offset], max(depths))
+            if not len(ranking.columns):
+                continue
+            both = terms[ranking.columns] @ terms[query]
+            jaccard = (both / (sizes[ranking.columns] + sizes[query] - both)).astype(np.float64)
+            for depth in depths:
+                scores[f"J@{depth}"][query] = ranking.expected(jaccard, depth).mean()
+    return scores
 
 
 def agreement_by_chance(codes: IntArray, cases: IntArray, depths: Sequence[int]) -> Scores:

@@ -27,6 +27,8 @@ Pairs = tuple[IntArray, IntArray]
 
 MOST_SIMILAR = "Most similar images of different cases"
 SEPARATION = "Images of one case against images of different cases"
+STRANGER = 0.99
+"""Similarity above which two images are as good as identical to a store."""
 _SHOWN_CONCEPTS = 5
 _DECIMALS = 6  # similarities that agree to here are ties: float32 factors cannot tell them apart
 
@@ -108,24 +110,41 @@ def different_case_pairs(cases: IntArray, size: int, generator: np.random.Genera
 
 
 def pairs_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
-    """Pairs that are identical to the first store, by the concepts they rest on, and the most similar pairs."""
+    """Images with a stranger in each store; pairs identical to the first, by the concepts they rest on; its closest."""
     store, cases = subjects.reference, subjects.cases
-    best, identical = survey(store, cases)
+    surveyed = [survey(other, cases) for other in subjects.stores]
+    (best, identical), *_ = surveyed
+    strangers = measure(
+        "images",
+        f"% with S > {STRANGER:g}",
+        [
+            np.where(other.known, nearest > STRANGER, np.nan)
+            for other, (nearest, _) in zip(subjects.stores, surveyed, strict=True)
+        ],
+        None,
+        cases,
+        settings,
+    )
     total = sum(identical.values())
     one, two = (identical.get(count, 0) / max(total, 1) for count in (1, 2))
     shares = (
         f" ({one:.0%} rest on one concept, {two:.0%} on two, {1 - one - two:.0%} on more)" if total else ""
     )
-    lines = [f"of [1]; pairs of different cases with S = 1: {total:,}{shares}"]
+    lines = [
+        f"a stranger is an image of another case that is as good as identical: S > {STRANGER:g}; known images",
+        f"of [1]; pairs of different cases with S = 1: {total:,}{shares}",
+    ]
     found = most_similar_pairs(store, cases, best, settings.shown_pairs, settings.seed)
     shown = [_described(store, left, right, score) for left, right, score in found]
     private = [line for number, pair in enumerate(shown, 1) for line in _lines(number, pair)]
     data = {
+        "strangers": asdict(strangers),
         "identical_pairs": total,
         "identical_pairs_by_concepts": {str(count): n for count, n in sorted(identical.items())},
         "pairs": shown,
     }
-    return Section("pairs", MOST_SIMILAR, lines, private=private, data=data)
+    table = Table(["strangers", "measure", "–", *subjects.columns], cells([strangers]), left=2)
+    return Section("pairs", MOST_SIMILAR, lines, table, private=private, data=data)
 
 
 def survey(store: TargetStore, cases: IntArray) -> tuple[FloatArray, dict[int, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.audit.subjects import EvaluationSettings
+from pipelines.audit.subjects import EvaluationSettings, in_half
 from training.folders import json_text
 from training.rendering import cells as markdown_line
 from training.rendering import header
@@ -41,10 +41,13 @@ def measure(
     """Mean with a 95 % interval from a bootstrap over cases, and a paired sign-flip test against the first store.
 
     Args:
-        scores: per store, one value per query, float64 [Q]; NaN queries take no part.
+        scores: per store, one value per query, float64 [Q]; NaN queries take no part, nor those outside the half.
         baseline: expected score of the baseline per query, float64 [Q], or ``None``.
         cases: case of each query, int64 [Q].
     """
+    inside = in_half(cases, settings.half)
+    scores = [np.where(inside, score, np.nan) for score in scores]
+    baseline = None if baseline is None else np.where(inside, baseline, np.nan)
     draws, seed = settings.bootstrap, settings.seed
     pairs = [Pair(score, scores[0]) for score in scores[1:]]
     return Measured(
@@ -66,21 +69,33 @@ def significant(measured: Sequence[Measured], level: float = 0.05) -> list[list[
 def cells(measured: Sequence[Measured], scale: float = 100.0, digits: int = 1) -> list[list[str]]:
     """One list of cells per measure: subject, metric, baseline, then one cell per store.
 
-    A cell reads ``mean [low, high]``; stores after the first add ``p``, with ``*`` where Holm's correction keeps it.
+    The first store's cell reads ``mean [low, high]``; the others' are ``mean, difference [low, high] p``, with ``*``
+    where Holm's correction keeps it.
     """
     rows = []
     for row, flags in zip(measured, significant(measured), strict=True):
         line = [row.subject, row.metric, _number(row.baseline * scale, digits)]
         for one, comparison, flag in zip(row.stores, row.minus_first, flags, strict=True):
-            mean, low, high = (_number(value * scale, digits) for value in (one.mean, one.low, one.high))
-            test = "" if comparison is None else f" p {_number(comparison.p_value, 4)}{'*' if flag else ' '}"
-            line.append(f"{mean} [{low}, {high}]{test}")
+            mean = _number(one.mean * scale, digits)
+            if comparison is None:
+                line.append(f"{mean} {_span(one, scale, digits)}")
+                continue
+            gain = comparison.difference
+            test = f"p {_number(comparison.p_value, 4)}{'*' if flag else ' '}"
+            line.append(
+                f"{mean}, {_number(gain.mean * scale, digits, '+')} {_span(gain, scale, digits, '+')} {test}"
+            )
         rows.append(line)
     return rows
 
 
-def _number(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+def _number(value: float, digits: int, sign: str = "") -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.{digits}f}"
+
+
+def _span(interval: Interval, scale: float, digits: int, sign: str = "") -> str:
+    low, high = (_number(value * scale, digits, sign) for value in (interval.low, interval.high))
+    return f"[{low}, {high}]"
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
 """Stores under comparison: settings of the scoring, and the checks that make a paired comparison meaningful."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kg_targets.errors import ConfigError, DataError, StoreError
-from kg_targets.store import TargetStore, TeacherStore
+from kg_targets.store import TargetStore, TeacherStore, schema
 from training.checks import all_within
 from training.statistics.intervals import IntArray
 
+HALVES = ("all", "first", "second")
+_COIN = 20_26  # seed of the halves: they are the same whatever else is drawn
 _DESCRIBED = ("scorer", "use_ontology", "max_hops", "extractor")
 
 
@@ -33,15 +39,36 @@ class EvaluationSettings:
     """Most pairs of images drawn to compare similarity within and between cases, ≥ 1."""
     shown_pairs: int = 10
     """Most similar pairs of different cases to show, ≥ 0."""
+    half: str = "all"
+    """Cases whose images are queries: all, or the first or second of two halves by a fixed coin: one to choose settings
+    on and one to report. Neighbours are looked for among all images."""
 
     def __post_init__(self) -> None:
         all_within("--", self, seed=(0, 2**32 - 1), bootstrap=(100, 100_000), flips=(100, 1_000_000))
         all_within("--", self, batches=(1, 10_000), neighbors=(1, 10_000), sampled_pairs=(1, 10_000_000))
         all_within("--", self, shown_pairs=(0, 1000))
+        if self.half not in HALVES:
+            raise ConfigError(f"--half {self.half} is not one of {', '.join(HALVES)}")
         if not self.batch_sizes or min(self.batch_sizes) < 2:
             raise ConfigError(
                 "--batch-sizes needs numbers of at least 2, separated by commas, such as 128,256"
             )
+
+
+def in_half(cases: IntArray, half: str) -> NDArray[np.bool_]:
+    """Whether each case belongs to ``half`` ("first", "second" or "all").
+
+    Args:
+        cases: case numbers of a store, ``TargetStore.cases``; int64 [N].
+        half: one of ``HALVES``.
+
+    Returns:
+        bool [N]; the same for a case wherever it is asked.
+    """
+    if half == "all":
+        return np.ones(len(cases), dtype=bool)
+    heads = np.random.default_rng(_COIN).random(int(cases.max(initial=0)) + 1) < 0.5
+    return np.asarray(heads[cases] == (half == "first"))
 
 
 def parse_batch_sizes(text: str) -> tuple[int, ...]:
@@ -95,9 +122,23 @@ class Subjects:
                 "fitted_on": store.manifest["fit"]["split"],
                 "threshold": store.threshold,
                 "unknown_images": int((~store.known).sum()),
+                **_cost(store),
             }
             for store in self.stores
         ]
+
+
+def _cost(store: TargetStore) -> dict[str, float]:
+    """Bytes of an image's row of targets, and seconds that the whole build took for it (0 where no report says)."""
+    size = sum(
+        (store.path / name).stat().st_size for name in schema.table_files(store.manifest, schema.TARGETS)
+    )
+    try:
+        stages = json.loads((store.path / schema.REPORT).read_text(encoding="utf-8"))["stages"]
+        seconds = sum(stage["seconds"] for stage in stages.values())
+    except (OSError, ValueError, KeyError, TypeError):  # a store of before, or copied without its report
+        seconds = 0.0
+    return {"bytes_per_image": size / len(store), "build_seconds": seconds}
 
 
 def open_subjects(paths: Sequence[str | Path]) -> Subjects:

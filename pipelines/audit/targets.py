@@ -1,13 +1,16 @@
 """``kg-targets evaluate targets``: how good are the targets of a store, measured without training on them.
 
-Five sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
-(``recovery``), the shape of the target rows (``shape``), images of one case, and the most similar images of different
-cases (both ``pairs``). What each number means: docs/evaluate-targets.md.
+Six sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
+(``recovery``), the shape of the target rows (``shape``), images of one case, the most similar images of different cases
+(both ``pairs``), and neighbours that stores have in common (``stability``). What each number means:
+docs/evaluate-targets.md.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kg_targets.errors import DataError
 from pipelines.audit.agreement import agreement_section
@@ -15,7 +18,8 @@ from pipelines.audit.pairs import pairs_section, separation_section
 from pipelines.audit.recovery import recovery_section
 from pipelines.audit.report import Section
 from pipelines.audit.shape import shape_section
-from pipelines.audit.subjects import EvaluationSettings, Subjects, open_subjects
+from pipelines.audit.stability import stability_section
+from pipelines.audit.subjects import EvaluationSettings, Subjects, in_half, open_subjects
 from pipelines.build.executors import Say
 from training.folders import check_writable, write_text
 from training.statistics.intervals import nan_to_null
@@ -26,6 +30,7 @@ SECTIONS: tuple[Callable[[Subjects, EvaluationSettings], Section], ...] = (
     shape_section,
     separation_section,
     pairs_section,
+    stability_section,
 )
 
 
@@ -67,6 +72,7 @@ def evaluate_targets(
         "seed": settings.seed,
         "bootstrap_draws": settings.bootstrap,
         "sign_flips": settings.flips,
+        "half": settings.half,
         "stores": subjects.described(),
         "sections": {section.name: {"notes": list(section.lines), **section.data} for section in sections},
     }
@@ -84,10 +90,15 @@ def _head(subjects: Subjects, settings: EvaluationSettings) -> list[str]:
         f"{store.dataset}/{store.split}: {len(store):,} images, {subjects.case_count:,} cases; seed {settings.seed}",
         f"[low, high]: 95 % percentile bootstrap over cases, {settings.bootstrap:,} draws, t below 200 cases",
     ]
+    if settings.half != "all":
+        inside = np.unique(subjects.cases[in_half(subjects.cases, settings.half)])
+        lines.append(
+            f"queries: the {settings.half} half of the cases, {len(inside):,}; neighbours: all images"
+        )
     if len(subjects.stores) > 1:
         lines.append(
-            f"p: paired sign-flip test over cases against [1], {settings.flips:,} flips; * = below 0.05 after Holm's "
-            "correction over the section"
+            "differences are to [1]; p: paired sign-flip test over cases against it, "
+            f"{settings.flips:,} flips; * = below 0.05 after Holm's correction over the section"
         )
     for number, entry in enumerate(subjects.described(), 1):
         hops = "" if entry["max_hops"] is None else f" within {entry['max_hops']} hop(s)"
@@ -95,6 +106,7 @@ def _head(subjects: Subjects, settings: EvaluationSettings) -> list[str]:
         lines.append(
             f"[{number}] {entry['store']}: scorer {entry['scorer']}, {edges}, {entry['ontology']}, extractor "
             f"{entry['extractor']}, fitted on {entry['fitted_on']}, θ {entry['threshold']:.3f}, "
-            f"{entry['unknown_images']:,} unknown images"
+            f"{entry['unknown_images']:,} unknown images; {entry['bytes_per_image']:,.0f} bytes an image, built in "
+            f"{entry['build_seconds']:.1f} s"
         )
     return lines

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from kg_targets.store import TargetStore
 from pipelines.audit import pairs
-from pipelines.audit.subjects import Subjects
-from tests.builds import CAPTIONS, build
+from pipelines.audit.subjects import EvaluationSettings, Subjects
+from tests.builds import CAPTIONS, RICH, build
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,17 @@ def test_pairs_within_and_between_cases_are_what_they_say() -> None:
     counts = Counter(zip(*(side.tolist() for side in between), strict=True))
     assert len(counts) == 8 * 7 - 2 * len(expected)
     assert max(counts.values()) / min(counts.values()) < 1.6
+
+
+def test_strangers_are_known_images_with_a_twin_in_another_case(tmp_path: Path) -> None:
+    store = build(tmp_path, [*RICH, "Abscess.", CAPTIONS[0]])
+    section = pairs.pairs_section(Subjects((store, store)), EvaluationSettings(bootstrap=100, flips=100))
+    cases = Subjects((store,)).cases
+    block = store.block(range(len(store)))
+    block[cases[:, None] == cases[None, :]] = 0
+    expected = (block.max(axis=1) > 0.99)[store.known].mean()
+    assert [one["mean"] for one in section.data["strangers"]["stores"]] == pytest.approx([expected] * 2)
+    assert 0 < expected < 1 and not store.known.all()
 
 
 @pytest.mark.parametrize("count", [3, 50])

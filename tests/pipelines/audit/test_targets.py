@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from kg_targets.errors import ConfigError
 from kg_targets.store import TargetStore
-from pipelines.audit import agreement, shape
+from pipelines.audit import agreement, shape, stability
 from pipelines.audit.report import Section, Table, cells, measure, significant, to_json
 from pipelines.audit.similarity import best_with_ties, similarity_chunks
-from pipelines.audit.subjects import EvaluationSettings, Subjects, parse_batch_sizes
+from pipelines.audit.subjects import EvaluationSettings, Subjects, in_half, parse_batch_sizes
 from tests.builds import RICH, build
 
 FAST = EvaluationSettings(bootstrap=100, flips=100, batches=3, batch_sizes=(4, 8), neighbors=3)
@@ -167,6 +167,56 @@ def test_unknown_images_are_rows_without_soft_positives_under_every_policy(store
         assert targets[2].tolist() == [0, 0, 1] and not targets[:2, 2].any()
 
 
+# ---- neighbours in common, halves ----
+
+
+def test_labels_joined_by_plus_are_sets_whose_overlap_with_the_neighbours_counts() -> None:
+    labels = ["a+b", "b", "", "a+b+c", "normal"]
+    terms, cases = agreement.term_matrix(labels), np.array([0, 1, 2, 3, 3])
+    assert terms is not None and terms.shape == (5, 4)
+    factors = np.array([[1.0, 0, 0], [0.8, 0.6, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+    found = agreement.shared_terms(factors, cases, terms, (1, 2))
+    # Row 0: the unlabelled row 2 is nobody's neighbour, so row 1 (1 of 2 terms) comes first; rows 3 and 4 tie.
+    assert found["J@1"][0] == pytest.approx(1 / 2)
+    assert found["J@2"][0] == pytest.approx((1 / 2 + (2 / 3 + 0) / 2) / 2)
+    assert np.isnan(found["J@1"][2])
+    # Row 3 does not find row 4 of its own case.
+    assert found["J@1"][3] == pytest.approx(1 / 3) and found["J@2"][3] == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert agreement.term_matrix(["a", "", "b"]) is None
+    by_chance = agreement.shared_terms(np.zeros((5, 1), np.float32), cases, terms, (1,))
+    assert by_chance["J@1"][0] == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+
+
+def test_halves_share_no_case_and_stay_the_same_as_cases_are_added() -> None:
+    cases = np.arange(400) // 2
+    first, second = in_half(cases, "first"), in_half(cases, "second")
+    assert (first ^ second).all() and (first[::2] == first[1::2]).all() and 150 < first.sum() < 250
+    assert (in_half(np.arange(900), "first")[:200] == first[::2]).all()
+    assert in_half(cases, "all").all()
+
+
+def test_only_the_half_asked_for_is_measured(store: TargetStore) -> None:
+    score = np.where(in_half(np.arange(200), "first"), 1.0, 0.0)
+    one, other = (
+        measure("x", "P@5", [score], score, np.arange(200), EvaluationSettings(half=half))
+        for half in ("first", "second")
+    )
+    assert (one.stores[0].mean, one.baseline, other.stores[0].mean, other.baseline) == (1.0, 1.0, 0.0, 0.0)
+
+
+def test_neighbours_in_common_are_counted_over_every_order_of_ties(store: TargetStore) -> None:
+    cases = np.array([0, 1, 2, 3])
+    one = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=np.float32)  # 0, 1 and 2 tie
+    other = np.eye(4, dtype=np.float32)  # everything ties
+    assert stability.overlap(one, one, cases, 1)[0] == pytest.approx(1 / 2)  # either of 1 and 2 in both
+    assert stability.overlap(one, other, cases, 1)[0] == pytest.approx(2 * (1 / 2) * (1 / 3))
+    assert stability.overlap(one, one, cases, 5).tolist() == [1.0] * 4  # all three others
+    assert np.isnan(stability.overlap(one, one, np.zeros(4, dtype=int), 1)).all()
+    section = stability.stability_section(Subjects((store, store)), FAST)
+    assert 0.0 < section.data["measure"]["stores"][0]["mean"] <= 1.0
+    assert "left out" in stability.stability_section(Subjects((store,)), FAST).lines[0]
+
+
 # ---- statistics, settings, report ----
 
 
@@ -189,7 +239,15 @@ def test_batch_sizes_that_are_no_numbers_are_an_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"bootstrap": 10}, {"seed": -1}, {"batch_sizes": (1,)}, {"batch_sizes": ()}, {"neighbors": 0}]
+    "options",
+    [
+        {"bootstrap": 10},
+        {"seed": -1},
+        {"batch_sizes": (1,)},
+        {"batch_sizes": ()},
+        {"neighbors": 0},
+        {"half": "third"},
+    ],
 )
 def test_settings_out_of_range_name_their_option(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="--" + next(iter(options)).replace("_", "-")):

@@ -70,7 +70,9 @@ def test_stores_side_by_side_give_every_section_and_both_files(
     assert code == 0 and not err
     assert "demo/train: 22 images, 11 cases; seed 0" in out and "bootstrap over cases, 100 draws" in out
     assert content["split"] == "train" and content["cases"] == 11 and len(content["stores"]) == 5
-    assert list(content["sections"]) == ["agreement", "recovery", "shape", "separation", "pairs"]
+    assert list(content["sections"]) == [
+        "agreement", "recovery", "shape", "separation", "pairs", "stability",
+    ]  # fmt: skip
     assert {row["subject"] for row in content["sections"]["agreement"]["measures"]} == {"region"}
     assert content["sections"]["pairs"]["pairs"][0]["captions"][0] in (*CAPTIONS, *FURTHER)
     markdown = page.read_text(encoding="utf-8")
