@@ -36,6 +36,9 @@ class _Silent:
     def update(self, done: int) -> None:
         """Take note of nothing."""
 
+    def set_postfix_str(self, text: str) -> None:
+        """Show nothing."""
+
 
 @dataclass(frozen=True)
 class ScoringInput:
@@ -69,7 +72,8 @@ class ScoringInput:
     say: Callable[[str], None] = lambda line: None
     """Receives one line at a time for the person watching."""
     progress: Callable[[int, str, str], Any] = lambda total, description, unit: _Silent()
-    """Makes a progress bar, a context manager with ``update(done)``, of a total, a description and a unit."""
+    """Makes a progress bar of a total, a description and a unit: a context manager with ``update(done)`` and
+    ``set_postfix_str(text)``."""
 
 
 @dataclass(frozen=True)
