@@ -44,7 +44,7 @@ class BuildConfig:
     drop_mentions: float = 0.0
     """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
-    """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
+    """How concepts become similarities: ontology, transe, noise, permuted or identity; or teacher: see --teacher."""
     scorer_options: str = ""
     """For the scorer: key=value pairs separated by commas; docs/methods.md lists each scorer's."""
     teacher: str = ""
@@ -146,5 +146,7 @@ class BuildConfig:
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
-        outside.update(name for name in ("scorer_options", "blocks", "drop_mentions") if not getattr(self, name))
+        outside.update(
+            name for name in ("scorer_options", "blocks", "drop_mentions") if not getattr(self, name)
+        )
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}
