@@ -14,8 +14,8 @@ from pipelines.build.executors import available_cores
 from pipelines.build.options import scorer_settings
 from training.checks import all_within
 
-PART_OF = False
-"""Whether part_of edges are followed unless a build says otherwise: the one place that decides it."""
+PART_OF, SHRINKAGE = True, 2.0
+"""Of the ontology scorer, unless a build says otherwise; why: docs/results/targets.md."""
 UNCERTAIN = ("keep", "half", "drop")
 
 
@@ -59,7 +59,7 @@ class BuildConfig:
     """Longest is_a path followed, in edges, ≥ 1 (default: no limit)."""
     flat_ancestors: bool = False
     """Weigh all ancestors of a concept alike instead of by their information content: idf alone."""
-    shrinkage: float = 0.0
+    shrinkage: float = SHRINKAGE
     """λ of the ontology scorer, nats, ≥ 0: above 0, images of which little is known are less similar to others."""
     blocks: str = ""
     """Weights TECHNIQUE:ANATOMY:FINDING of three parts compared apart, such as 1:2:1 (default: one vector over all)."""
@@ -97,7 +97,7 @@ class BuildConfig:
         about_concepts = {
             **about_ancestors,
             "--no-ontology": not self.use_ontology,
-            "--shrinkage": self.shrinkage != 0.0,
+            "--shrinkage": self.shrinkage != SHRINKAGE,
             "--blocks": bool(self.blocks),
             "--drop-mentions": self.drop_mentions > 0.0,
             "--fit-split": bool(self.fit_split),
