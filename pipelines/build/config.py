@@ -146,5 +146,7 @@ class BuildConfig:
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
-        outside.update(name for name in ("scorer_options", "blocks", "drop_mentions") if not getattr(self, name))
+        outside.update(
+            name for name in ("scorer_options", "blocks", "drop_mentions") if not getattr(self, name)
+        )
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}
