@@ -47,7 +47,7 @@ class BuildConfig:
     drop_mentions: float = 0.0
     """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
-    """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
+    """How concepts become similarities: ontology, transe, noise, permuted or identity; or teacher: see --teacher."""
     scorer_options: str = ""
     """For the scorer: key=value pairs separated by commas; docs/methods.md lists each scorer's."""
     teacher: str = ""
