@@ -68,7 +68,8 @@ def write_targets(
     Returns:
         The names of the data set's labels.
     """
-    neighbors = nearest(factors, top_k, chunk_rows=chunk_rows, threads=threads)
+    image_ids = [image_id for shard in shards for image_id in shard.image_ids]
+    neighbors = nearest(factors, top_k, image_ids, chunk_rows=chunk_rows, threads=threads)
     labels = tuple(dict.fromkeys(name for shard in shards for name in shard.labels))
     shape = factor_shape(factors.matrix)
     target = schema.target_columns(labels, shape["dense"], mixed="sparse" in shape)
