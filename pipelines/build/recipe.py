@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kg_targets.concepts import languages
 from kg_targets.errors import DataError
 from kg_targets.graph import ConceptGraph, coverage
 from kg_targets.manifest import ExcludedCases, Manifest
@@ -175,6 +176,7 @@ def _build_store(
             "unknown_cuis_count": len(unknown),
             "confirmation": _confirmation(ontology, asserted),
             "inputs": inputs,
+            **_spoken(config, shards),
             **split.metadata(),
         }
         writer.finish(content, {"stages": watch.stages})
@@ -214,6 +216,13 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
             f"CUIs that a single source confirms: {confirmation['singly_confirmed']:,} of {confirmation['concepts']:,} "
             f"concepts, {confirmation['share']:.1%} of what the images assert (--ontology seed-strict leaves them out)"
         )
+    if "languages" in store.manifest:
+        counts, dropped = store.manifest["languages"], store.manifest["config"]["languages"] == "drop"
+        fate = "nothing is read in them" if dropped else "they are read like the others; --languages drop"
+        lines.append(
+            f"captions surely not English: {sum(counts.values()):,} of {len(store):,}"
+            + (f" ({_counted(counts)}; {fate})" if counts else "")
+        )
     if unknown_cuis := store.manifest["unknown_cuis"]:
         kept = store.manifest["config"]["keep_unknown_cuis"]
         fate = "stand alone, without ancestors" if kept else "are left out"
@@ -222,6 +231,12 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
             "(UMLS would place them: --ontology 'seed|umls:META')"
         )
     return lines
+
+
+def _spoken(config: BuildConfig, shards: list[ShardResult]) -> dict[str, dict[str, int]]:
+    """Captions by language, the most frequent first, where the build looked."""
+    counts = sum((shard.languages for shard in shards), Counter[str]())
+    return {"languages": dict(counts.most_common())} if config.languages else {}
 
 
 def _confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, float]:
@@ -250,6 +265,8 @@ def _extract(
     config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
 ) -> list[ShardResult]:
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
+    if config.languages:
+        languages.load()  # what is missing is said here, not in a worker
     chunks = enumerate(split.chunks(config.rows_per_shard))
     results = map_in_order(
         extract.extract_shard,
@@ -263,6 +280,7 @@ def _extract(
             config.keep_unknown_cuis,
             config.uncertain == "drop",
             (config.drop_mentions, config.seed),
+            config.languages,
         ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
