@@ -6,17 +6,18 @@ target store's ``block``.
 
 from collections.abc import Callable
 
-from kg_targets.scoring import identity, noise, ontology, permuted
+from kg_targets.scoring import embedding, identity, noise, ontology, permuted
 from kg_targets.scoring.factors import ConceptStatistics, Factors, ScoringInput
 
 SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
     "ontology": ontology.score,
+    "embedding": embedding.score,
     "noise": noise.score,
     "permuted": permuted.score,
     "identity": identity.score,
 }
 
-SETTINGS: dict[str, type] = {}
+SETTINGS: dict[str, type] = {"embedding": embedding.EmbeddingSettings}
 """Scorer to the frozen dataclass of its options (``--scorer-options``); a scorer that is not here has none."""
 
 __all__ = ["SCORERS", "SETTINGS", "ConceptStatistics", "Factors", "ScoringInput"]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -24,6 +25,11 @@ from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
 from pipelines.build.extract import ShardInput, ShardResult, Split
+
+if TYPE_CHECKING:
+    from pipelines.build.captions import CaptionEncoder
+
+EMBEDDING = "embedding"
 
 
 def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
@@ -75,17 +81,36 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
         say(f"  {line}")
     if config.use_ontology and not ontology.report.edges.get("is_a"):
         say("warning: the ontology has no is_a edge: every concept stands alone (UMLS: try umls-broad:DIR)")
+    encoder = None
+    if config.scorer == EMBEDDING:
+        from pipelines.build.captions import CaptionEncoder  # which loads torch
+
+        encoder = CaptionEncoder(config.settings.encoder, say)
     fitted: TargetStore | None = None
     for split in splits:
-        store = _build_store(config, split, ontology, fitted, say)
+        store = _build_store(config, split, ontology, fitted, encoder, say)
         fitted = fitted or store
         yield store
 
 
 def _build_store(
-    config: BuildConfig, split: Split, ontology: Ontology, fitted: TargetStore | None, say: Say
+    config: BuildConfig,
+    split: Split,
+    ontology: Ontology,
+    fitted: TargetStore | None,
+    encoder: "CaptionEncoder | None",
+    say: Say,
 ) -> TargetStore:
-    """One split's way through the stages; ``fitted`` is the fit split's store, None for that split itself."""
+    """One split's way through the stages.
+
+    Args:
+        config: options of the build.
+        split: the captions.
+        ontology: concepts and their edges.
+        fitted: the fit split's store, None for that split itself.
+        encoder: for the scorer that needs one.
+        say: receives one line at a time.
+    """
     target = (config.out or Path("build") / split.manifest.name) / split.name
     inputs = {
         "config": config.stored(),
@@ -94,6 +119,7 @@ def _build_store(
         "code_sha256": write.code_digest(),
         "option_files": extract.option_file_digests(config.extractor_options),
         **split.inputs(),
+        **(encoder.metadata() if encoder else {}),
     }
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
@@ -126,6 +152,7 @@ def _build_store(
                 state=state / json_sha256(inputs, str)[:16],
                 say=say,
                 progress=bar,
+                **({"encode": encoder.encode} if encoder else {}),
             )
             factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours and shards"):
@@ -159,6 +186,7 @@ def _build_store(
             "confirmation": _confirmation(ontology, asserted),
             "inputs": inputs,
             **split.metadata(),
+            **(encoder.metadata() if encoder else {}),
         }
         writer.finish(content, {"stages": watch.stages})
     shutil.rmtree(state, ignore_errors=True)
@@ -184,7 +212,7 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
     lines = [
         "captions with a concept: " + ", ".join(f"{group} {share:.1%}" for group, share in shares.items()),
         f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.edges):,} edges",
-        f"unknown images (no concept, identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
+        f"unknown images (identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
         "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
         f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
         f"most frequent findings: {_listed(findings.head(most_frequent))}",
