@@ -11,20 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from kg_targets.errors import DataError
-from kg_targets.graph import ConceptGraph, coverage
+from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256
+from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.schema import MENTIONS, TEACHER, part
 from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
 from pipelines.build.extract import ShardInput, ShardResult, Split
+from pipelines.build.mixture import mixture_stores
+from pipelines.build.summary import confirmation, summary_lines
 
 if TYPE_CHECKING:
     from pipelines.build.captions import CaptionEncoder
@@ -45,20 +46,9 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
         KGTargetsError: an option, a file or a row is not as it must be; nothing half-written is left.
     """
     manifest = Manifest.load(config.dataset)
-    root = config.data_root or manifest.default_root
-    names = _wanted_splits(config.split, manifest, root, say)
-    excluded = _excluded_cases(config.exclude, manifest, root, names, say) if config.exclude else None
-    if config.scorer != TEACHER:
-        fit_split = _fit_split(config.fit_split, manifest, root, names, say)
-        names = [fit_split, *(name for name in names if name != fit_split)]
-    licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
-    splits = [Split(manifest, name, root, licences or None, excluded) for name in names]
-    if config.scorer == TEACHER:
-        from pipelines.build.teacher import teacher_stores  # which loads torch
-
-        built = teacher_stores(config, splits, say)
-    else:
-        built = _knowledge_stores(config, splits, say)
+    built = (
+        mixture_stores(config, manifest, say) if config.scorer == MIXTURE else _stores(config, manifest, say)
+    )
     stores: list[TargetStore] = []
     for store in built:
         for other in stores:  # a leak that a person must know of; some data sets are published so
@@ -70,6 +60,23 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
                 )
         stores.append(store)
     return stores
+
+
+def _stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterator[TargetStore]:
+    """The store of each wanted split, from its captions."""
+    root = config.data_root or manifest.default_root
+    names = _wanted_splits(config.split, manifest, root, say)
+    excluded = _excluded_cases(config.exclude, manifest, root, names, say) if config.exclude else None
+    if config.scorer != TEACHER:
+        fit_split = _fit_split(config.fit_split, manifest, root, names, say)
+        names = [fit_split, *(name for name in names if name != fit_split)]
+    licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
+    splits = [Split(manifest, name, root, licences or None, excluded) for name in names]
+    if config.scorer == TEACHER:
+        from pipelines.build.teacher import teacher_stores  # which loads torch
+
+        return teacher_stores(config, splits, say)
+    return _knowledge_stores(config, splits, say)
 
 
 def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
@@ -157,7 +164,9 @@ def _build_store(
             factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours and shards"):
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
-            labels = write.write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
+            labels = list(dict.fromkeys(name for shard in shards for name in shard.labels))
+            pieces = write.staged_rows(writer.folder, shards)
+            write.write_targets(writer, pieces, labels, factors, **sizes, threads=config.worker_count)
             write.write_concepts(writer, graph, statistics, ontology)
             write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
@@ -174,7 +183,7 @@ def _build_store(
                 "fingerprint": ontology.fingerprint,
                 "report": ontology.report.lines(),
             },
-            "factors": write.factor_shape(factors.matrix),
+            "factors": write.factor_shape(factors.matrix, len(graph.concepts)),
             "fit": {"split": fitted.split if fitted else split.name, "captions": statistics.captions},
             "similarity": {
                 "quantiles": quantiles,
@@ -183,7 +192,7 @@ def _build_store(
             "retired_cuis": dict(sum((shard.retired_cuis for shard in shards), Counter()).most_common(20)),
             "unknown_cuis": dict(unknown.most_common(20)),
             "unknown_cuis_count": len(unknown),
-            "confirmation": _confirmation(ontology, asserted),
+            "confirmation": confirmation(ontology, asserted),
             "inputs": inputs,
             **split.metadata(),
             **(encoder.metadata() if encoder else {}),
@@ -193,68 +202,11 @@ def _build_store(
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")
-    for line in _summary_lines(store):
+    for line in summary_lines(store):
         say(f"  {line}")
     if not store.known.any():
         say(f"warning: nothing is known about any image of {split.name}: training on it is plain InfoNCE")
     return store
-
-
-def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
-    """The closing lines of a build."""
-    concepts = store.concepts
-    shares = coverage(store.cui_matrix(), concepts["kind"])
-    asserted = int((concepts["images"] > 0).sum())
-    unknown = int((~store.known).sum())
-    quantiles = store.manifest["similarity"]["quantiles"]
-    ordered = concepts[concepts["images"] > 0].sort_values(["images", "cui"], ascending=[False, True])
-    findings = ordered[ordered["kind"] == "finding"]
-    lines = [
-        "captions with a concept: " + ", ".join(f"{group} {share:.1%}" for group, share in shares.items()),
-        f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.edges):,} edges",
-        f"unknown images (identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
-        "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
-        f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
-        f"most frequent findings: {_listed(findings.head(most_frequent))}",
-    ]
-    if retired := store.manifest["retired_cuis"]:
-        lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
-    confirmation = store.manifest["confirmation"]
-    if confirmation["singly_confirmed"]:
-        lines.append(
-            f"CUIs that a single source confirms: {confirmation['singly_confirmed']:,} of {confirmation['concepts']:,} "
-            f"concepts, {confirmation['share']:.1%} of what the images assert (--ontology seed-strict leaves them out)"
-        )
-    if unknown_cuis := store.manifest["unknown_cuis"]:
-        kept = store.manifest["config"]["keep_unknown_cuis"]
-        fate = "stand alone, without ancestors" if kept else "are left out"
-        lines.append(
-            f"{store.manifest['unknown_cuis_count']:,} CUIs that the ontology lacks {fate}: {_counted(unknown_cuis)} "
-            "(UMLS would place them: --ontology 'seed|umls:META')"
-        )
-    return lines
-
-
-def _confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, float]:
-    """Count what rests on CUIs that one source confirms: concepts, and their share of the images' assertions."""
-    counts = Counter(cui for cuis in asserted for cui in cuis if cui in ontology)
-    single = {cui: count for cui, count in counts.items() if not ontology[cui].verified}
-    return {
-        "concepts": len(counts),
-        "singly_confirmed": len(single),
-        "share": sum(single.values()) / max(counts.total(), 1),
-    }
-
-
-def _counted(cuis: dict[str, int]) -> str:
-    most = sorted(cuis.items(), key=lambda item: (-item[1], item[0]))[:5]
-    return ", ".join(f"{cui} ×{count:,}" for cui, count in most)
-
-
-def _listed(concepts: pd.DataFrame) -> str:
-    return ", ".join(
-        f"{name} {count:,}" for name, count in zip(concepts["name"], concepts["images"], strict=True)
-    )
 
 
 def _extract(

@@ -128,11 +128,13 @@ class SentenceEncoder(Encoder):
 
     def texts(self, pairs: ImageTexts, rows: IntArray, advance: Advance | None = None) -> FloatArray:
         """See ``Teacher``; texts of like lengths share a batch, and those that are truncated are counted."""
+        vectors = np.zeros((len(rows), self.dim), dtype=np.float32)
+        if not len(rows):
+            return vectors
         texts = [pairs.captions[row] for row in rows.tolist()]
         lengths = np.array([len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]])
         self.truncated += int((lengths > self.preprocessing["context_length"]).sum())
         order = np.argsort(lengths, kind="stable")
-        vectors = np.zeros((len(rows), self.dim), dtype=np.float32)
         vectors[order] = super().texts(pairs, rows[order], advance)
         return vectors
 
