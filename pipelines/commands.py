@@ -162,9 +162,9 @@ def build(parser: argparse.ArgumentParser) -> Work:
             parser.add_argument(
                 "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
             )
-        elif kind is bool and field.default:
+        elif kind is bool and (field.default or field.name == "part_of"):
             parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=True, help=docs[field.name]
+                name, action=argparse.BooleanOptionalAction, default=field.default, help=docs[field.name]
             )
         elif kind is bool:
             parser.add_argument(name, action="store_true", help=docs[field.name])

@@ -1,11 +1,4 @@
-"""Inputs and output of a scorer, the statistics of concepts, and nearest neighbours.
-
-How informative each concept is, counted once on the fit split (usually train) and reused for every other split.
-
-IC(a) = −ln((n_a + 1)/(N + 1)), n_a = captions that assert a or a descendant of it, N = captions of the fit split.
-idf(c) = −ln((d_c + 1)/(N + 1)), d_c = captions that assert c itself.
-Source: docs/methods.md#ontology-scorer (our reconstruction; IC after Resnik 1995 with add-one smoothing). A concept
-that the fit split never saw gets the largest value, ln(N + 1); one that every caption has gets 0.
+"""Inputs and output of a scorer, and nearest neighbours.
 
 Nearest neighbours are exact and never hold N×N: memory is O(N·k). Rows are ordered by score − row·(1e-6/N): equal
 scores are broken by row, and so may be scores that differ by less than 1e-6, which float32 factors cannot tell apart.
@@ -23,50 +16,9 @@ from scipy import sparse
 from sparse_dot_topn import sp_matmul_topn
 
 from kg_targets.errors import ConfigError
-from kg_targets.graph import ConceptGraph, representatives
+from kg_targets.graph import ConceptGraph
+from kg_targets.scoring.statistics import ConceptStatistics
 from kg_targets.store.factors import AnyFactors, as_float64, parts_of, similarities, sparse_matrix
-
-
-@dataclass(frozen=True)
-class ConceptStatistics:
-    """Counts of the fit split."""
-
-    captions: int
-    """N, all captions of the fit split, those without any concept included."""
-    asserted: Mapping[str, int] = field(default_factory=dict)
-    """CUI to d_c."""
-    covered: Mapping[str, int] = field(default_factory=dict)
-    """CUI to n_a."""
-
-    @classmethod
-    def fit(cls, graph: ConceptGraph) -> "ConceptStatistics":
-        """Count over a graph of the fit split; one pass over its non-zeros."""
-        direct = np.bincount(graph.has_attribute.indices, minlength=len(graph.concepts))
-        reached = graph.has_attribute @ graph.closure
-        covered = np.bincount(reached.indices[reached.data > 0], minlength=len(graph.concepts))
-        # CUIs of equal meaning share the column, and so the count, of the first of them.
-        covered = covered[representatives(graph.concepts, graph.edges)]
-        names = graph.concepts
-        return cls(
-            captions=graph.images,
-            asserted=dict(zip(names, direct.tolist(), strict=True)),
-            covered=dict(zip(names, covered.tolist(), strict=True)),
-        )
-
-    def information_content(self, cuis: Sequence[str]) -> NDArray[np.float64]:
-        """IC of each CUI, nats, [len(cuis)]."""
-        return self._surprise([self.covered.get(cui, 0) for cui in cuis])
-
-    def inverse_document_frequency(self, cuis: Sequence[str]) -> NDArray[np.float64]:
-        """Idf of each CUI, nats, [len(cuis)]."""
-        return self._surprise([self.asserted.get(cui, 0) for cui in cuis])
-
-    def _surprise(self, counts: list[int]) -> NDArray[np.float64]:
-        # abs turns the −0.0 of a concept that every caption has into 0.0.
-        ratio = (np.asarray(counts, dtype=np.float64) + 1.0) / (self.captions + 1.0)
-        surprise: NDArray[np.float64] = np.abs(np.log(ratio))
-        return surprise
-
 
 _PAIRS_AT_ONCE = 65_536
 
@@ -84,6 +36,9 @@ class _Silent:
 
     def update(self, done: int) -> None:
         """Take note of nothing."""
+
+    def set_postfix_str(self, text: str) -> None:
+        """Show nothing."""
 
 
 def _no_encoder(
@@ -105,6 +60,10 @@ class ScoringInput:
     """λ ≥ 0 of the ontology scorer, nats: evidence below which an image counts as little known."""
     flat_ancestors: bool = False
     """Give every ancestor the same weight instead of its information content."""
+    blocks: tuple[float, ...] = ()
+    """Weights of the ontology scorer's blocks, sum 1 (``ontology.parse_blocks``); empty for one vector over all."""
+    kinds: Sequence[str] = ()
+    """Kind of each concept of the graph, length C; only blocks ask for them."""
     seed: int = 0
     """For the scorers that draw random numbers."""
     options: Any = None
@@ -120,12 +79,13 @@ class ScoringInput:
     say: Callable[[str], None] = lambda line: None
     """Receives one line at a time for the person watching."""
     progress: Callable[[int, str, str], Any] = lambda total, description, unit: _Silent()
-    """Makes a progress bar, a context manager with ``update(done)``, of a total, a description and a unit."""
+    """Makes a progress bar of a total, a description and a unit: a context manager with ``update(done)`` and
+    ``set_postfix_str(text)``."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One unit vector K_i per known image; a row of zeros for an image about which nothing is known."""
+    """One vector K_i per known image, norm 1 or, with shrinkage or blocks, less; zeros where nothing is known."""
 
     matrix: AnyFactors
     """float32 [N, D]: sparse over concepts, dense, or both."""

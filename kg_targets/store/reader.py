@@ -200,9 +200,9 @@ class TargetStore:
 
     @cached_property
     def factors(self) -> AnyFactors:
-        """float32 [N, D]: K_i, norm 1 (less with shrinkage), sparse over ``concepts``, dense, or both (a mixture's).
+        """float32 [N, D]: K_i, sparse over ``concepts``, dense, or both (a mixture's).
 
-        Zeros where the image is unknown.
+        Norm 1 (less with shrinkage or blocks); zeros where the image is unknown.
         """
         shape = self.manifest["factors"]
         dense, width = shape["dense"], shape.get("sparse")

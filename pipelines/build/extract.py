@@ -17,7 +17,7 @@ from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
-from kg_targets.store.digest import file_sha256
+from kg_targets.store.digest import file_sha256, shuffle_key
 from pipelines.build.options import parse_options
 
 _DICTIONARIES = ("dictionary", "union")
@@ -113,12 +113,24 @@ _extractor: Extractor
 _ontology: Ontology
 _keep_unknown: bool
 _drop_uncertain: bool
+_dropped: tuple[float, int]
 
 
-def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool, drop_uncertain: bool) -> None:
-    """Prepare this process: build the extractor once, for all the shards and splits it will see."""
-    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain
-    _ontology, _keep_unknown, _drop_uncertain = ontology, keep_unknown, drop_uncertain
+def initialise(
+    name: str,
+    options: str,
+    ontology: Ontology,
+    keep_unknown: bool,
+    drop_uncertain: bool,
+    dropped: tuple[float, int] = (0.0, 0),
+) -> None:
+    """Prepare this process: build the extractor once, for all the shards and splits it will see.
+
+    Args:
+        dropped: share of the mentions to leave out at random, and the seed.
+    """
+    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain, _dropped
+    _ontology, _keep_unknown, _drop_uncertain, _dropped = ontology, keep_unknown, drop_uncertain, dropped
     wanted = (name, options, option_file_digests(options), ontology.fingerprint)
     if _prepared != wanted:
         _extractor, _prepared = make_extractor(name, ontology, options), wanted
@@ -129,6 +141,8 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
     found = [_placed(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
+    if _dropped[0]:
+        found = [_left(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
     schema.write_parquet(
@@ -168,6 +182,14 @@ def _placed(mentions: list[Mention], record: Record) -> list[Mention]:
             mention = mention._replace(start=start, end=end, text=record.caption[start:end])
         moved.append(mention)
     return sorted(moved, key=reading_order)
+
+
+def _left(mentions: list[Mention], record: Record) -> list[Mention]:
+    """The mentions that a coin spares, which falls the same way whatever the shard and the number of workers."""
+    share, seed = _dropped
+    keys = (shuffle_key(seed, record.image_id, mention.start, mention.cui) for mention in mentions)
+    coins = (int.from_bytes(key[:8], "big") / 2**64 for key in keys)
+    return [mention for mention, coin in zip(mentions, coins, strict=True) if coin >= share]
 
 
 def _asserted(mentions: list[Mention], unknown: Counter[str]) -> tuple[list[str], set[str]]:

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.scoring.ontology import parse_blocks
+from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256
 from kg_targets.store.mixture import MIXTURE
@@ -96,8 +99,19 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
     fitted: TargetStore | None = None
     for split in splits:
         store = _build_store(config, split, ontology, fitted, encoder, say)
+        if fitted is None and len(store) < TRUSTED_CAPTIONS:
+            say(_small_fit(store))
         fitted = fitted or store
         yield store
+
+
+def _small_fit(store: TargetStore) -> str:
+    """Warn that IC is counted on too few captions; the standard error is that of ``TRUSTED_CAPTIONS``."""
+    error = sqrt(0.99 / (0.01 * len(store)))
+    return (
+        f"warning: IC and idf are fitted on {len(store):,} captions of {store.split} only: ±{error:.1f} nats for a "
+        f"concept that one in a hundred has (standard error; ±0.5 from {TRUSTED_CAPTIONS} on)"
+    )
 
 
 def _build_store(
@@ -140,18 +154,21 @@ def _build_store(
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
-            relations = ("is_a", "part_of") if config.part_of else ("is_a",)
             uncertain = [cuis for shard in shards for cuis in shard.uncertain]
             halved = uncertain if config.uncertain == "half" else None
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations, halved)
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
+            if is_a and fitted:
+                statistics = statistics.with_unseen(graph, is_a, config.relations)
             data = ScoringInput(
                 graph,
                 statistics,
                 image_ids=[image_id for shard in shards for image_id in shard.image_ids],
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
+                blocks=parse_blocks(config.blocks),
+                kinds=[ontology[cui].kind if cui in ontology else "" for cui in graph.concepts],
                 seed=config.seed,
                 options=config.settings,
                 captions=partial(write.staged_captions, writer.folder, len(shards)),
@@ -225,6 +242,7 @@ def _extract(
             ontology,
             config.keep_unknown_cuis,
             config.uncertain == "drop",
+            (config.drop_mentions, config.seed),
         ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows

@@ -138,13 +138,15 @@ def write_concepts(
 
 
 def fit_statistics(store: TargetStore) -> ConceptStatistics:
-    """The counts of the fit split, as a store's concepts have them."""
+    """The counts of the fit split, as a store's concepts have them; and the values where a count is 0."""
     concepts = store.concepts
-    return ConceptStatistics(
-        captions=store.manifest["fit"]["captions"],
-        asserted=dict(zip(concepts["cui"], concepts["fit_asserted"].tolist(), strict=True)),
-        covered=dict(zip(concepts["cui"], concepts["fit_covered"].tolist(), strict=True)),
-    )
+
+    def column(name: str) -> dict[str, Any]:
+        return dict(zip(concepts["cui"], concepts[name].tolist(), strict=True))
+
+    counts = {"asserted": column("fit_asserted"), "covered": column("fit_covered")}
+    values = {"unseen_ic": column("ic"), "unseen_idf": column("idf")}
+    return ConceptStatistics(store.manifest["fit"]["captions"], **counts, **values)
 
 
 def write_vectors(writer: StoreWriter, vectors: Vectors) -> None:

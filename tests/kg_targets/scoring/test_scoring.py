@@ -115,6 +115,8 @@ def test_max_hops_limits_what_is_shared() -> None:
 
 @pytest.mark.parametrize("scorer", sorted(SCORERS))
 def test_known_images_have_unit_factors_and_unknown_ones_none(scorer: str) -> None:
+    if scorer == "transe":
+        pytest.importorskip("torch")
     factors = scored([["C0000001"], [], ["C0000003", "C0000002"], ["C0000002"]], scorer)
     norms = np.linalg.norm(dense(factors), axis=1)
     assert factors.known.tolist() == [True, False, True, True]
