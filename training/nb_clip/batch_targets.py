@@ -188,7 +188,7 @@ class TargetBuilder:
         policy: PolicyConfig,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
     ) -> None:
-        threshold = store.threshold if policy.threshold is None else policy.threshold
+        threshold = policy.used_threshold(store.threshold)
         self.kind = LOSSES[loss.name].targets
         uses_threshold = "threshold" in POLICIES[policy.name].parameters
         if self.kind == "policy" and uses_threshold and not -1.0 <= threshold < 1.0:
