@@ -104,7 +104,7 @@ def side_by_side(
         for name, run in lanes.items():
             taken = seconds(lambda run=run, seed=seed: tables.append(run(fitted_on, settings, seed)))
             ranks = ranker.ranks(tables.pop(), triples.nodes, "l1")
-            quality = LinkPrediction.of(ranks, held[:, 1])
+            quality = LinkPrediction.of(ranks)
             values = (taken.wall, taken.cpu, quality.mrr, quality.hits_at_10)
             for key, value in zip(found[name], values, strict=True):
                 found[name][key].append(value)

@@ -244,7 +244,7 @@ class TargetStore:
         return block
 
     def neighbors(self, image: ImageLike, k: int = 10, exclude_case: bool = False) -> pd.DataFrame:
-        """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by row.
+        """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by both ids.
 
         Args:
             image: id or row number.

@@ -120,7 +120,8 @@ def _mixture_store(
         with watch.stage("neighbours and shards"):
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
             pieces = _rows(base, config.rows_per_shard)
-            write.write_targets(writer, pieces, base.labels, factors, **sizes, threads=config.worker_count)
+            ids, threads = base.image_ids, config.worker_count
+            write.write_targets(writer, pieces, ids, base.labels, factors, **sizes, threads=threads)
             _write_mentions(writer, base, config.rows_per_shard)
             _write_frame(writer, schema.part(schema.CONCEPTS, 0), concepts, schema.CONCEPT_COLUMNS)
             edges = pd.concat([part.edges for part in parts]).drop_duplicates()

@@ -161,10 +161,11 @@ def _build_store(
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             if is_a and fitted:
                 statistics = statistics.with_unseen(graph, is_a, config.relations)
+            image_ids = [image_id for shard in shards for image_id in shard.image_ids]
             data = ScoringInput(
                 graph,
                 statistics,
-                image_ids=[image_id for shard in shards for image_id in shard.image_ids],
+                image_ids,
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
                 blocks=parse_blocks(config.blocks),
@@ -183,7 +184,8 @@ def _build_store(
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
             labels = list(dict.fromkeys(name for shard in shards for name in shard.labels))
             pieces = write.staged_rows(writer.folder, shards)
-            write.write_targets(writer, pieces, labels, factors, **sizes, threads=config.worker_count)
+            threads = config.worker_count
+            write.write_targets(writer, pieces, image_ids, labels, factors, **sizes, threads=threads)
             write.write_concepts(writer, graph, statistics, ontology)
             write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):

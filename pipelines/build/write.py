@@ -57,6 +57,7 @@ def code_digest() -> str:
 def write_targets(
     writer: StoreWriter,
     pieces: Iterable[tuple[pa.Table, Sequence[Sequence[str]]]],
+    image_ids: Sequence[str],
     labels: Sequence[str],
     factors: Factors,
     *,
@@ -69,13 +70,14 @@ def write_targets(
     Args:
         writer: of the store.
         pieces: ``chunk_rows`` images at a time, what the data set says of them (columns of text) and their CUIs.
+        image_ids: of all images.
         labels: names of the data set's labels; a piece may lack some.
         factors: of all images.
         top_k: neighbours kept per image.
         chunk_rows: images per piece.
         threads: for the search of neighbours.
     """
-    neighbors = nearest(factors, top_k, chunk_rows=chunk_rows, threads=threads)
+    neighbors = nearest(factors, top_k, image_ids, chunk_rows=chunk_rows, threads=threads)
     dense = dense_matrix(factors.matrix)
     width = None if dense is None else int(dense.shape[1])
     target = schema.target_columns(tuple(labels), width, mixed=sparse_matrix(factors.matrix) is not None)
