@@ -46,8 +46,8 @@ class BuildConfig:
     drop_mentions: float = 0.0
     """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
-    """Where similarities come from: ontology, transe, embedding (of captions, by --scorer-options encoder=…), mixture (of
-    finished stores, see --mix), noise, permuted or identity; or teacher: see --teacher."""
+    """Where similarities come from: ontology, transe, embedding (of captions, by --scorer-options encoder=…), mixture
+    (of finished stores, see --mix), noise, permuted or identity; or teacher: see --teacher."""
     scorer_options: str = ""
     """For the scorer: key=value pairs separated by commas; docs/methods.md lists each scorer's."""
     mix: str = ""
