@@ -54,6 +54,7 @@ class TargetStore:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self.joined: dict[str, list[str]] = {}  # labels of ``kg_targets.store.labels``
 
     @classmethod
     def open(cls, path: str | Path) -> "TargetStore":
@@ -103,7 +104,7 @@ class TargetStore:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the label columns."""
-        return tuple(self.manifest["labels"])
+        return (*self.manifest["labels"], *self.joined)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of the table ``targets`` in row order.
@@ -168,7 +169,7 @@ class TargetStore:
         """
         if name not in self.labels:
             raise StoreError(f"{self.path} has no label {name!r}: it has {', '.join(self.labels) or 'none'}")
-        return list(self.column(f"label_{name}").to_pylist())
+        return list(self.joined.get(name) or self.column(f"label_{name}").to_pylist())
 
     @cached_property
     def concepts(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from training.checks import all_within
 PART_OF = False
 """Whether part_of edges are followed unless a build says otherwise: the one place that decides it."""
 UNCERTAIN = ("keep", "half", "drop")
+LANGUAGES = ("", "count", "drop")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class BuildConfig:
     """Keep shipped CUIs that the ontology lacks, as concepts without ancestors; otherwise they are only counted."""
     uncertain: str = "keep"
     """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
+    languages: str = ""
+    """Captions that are surely not English: count them, or drop what is read in them; empty does not look."""
     drop_mentions: float = 0.0
     """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
@@ -96,6 +99,8 @@ class BuildConfig:
             raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(scorers))}")
         if self.uncertain not in UNCERTAIN:
             raise ConfigError(f"--uncertain {self.uncertain} is not one of {', '.join(UNCERTAIN)}")
+        if self.languages not in LANGUAGES:
+            raise ConfigError(f"--languages {self.languages} is not one of count, drop")
         _ = self.settings, self.weights
         about_ancestors = {
             "--max-hops": self.max_hops is not None,
@@ -107,6 +112,7 @@ class BuildConfig:
             "--no-ontology": not self.use_ontology,
             "--shrinkage": self.shrinkage != 0.0,
             "--blocks": bool(self.blocks),
+            "--languages": bool(self.languages),
             "--drop-mentions": self.drop_mentions > 0.0,
             "--fit-split": bool(self.fit_split),
         }
@@ -190,6 +196,8 @@ class BuildConfig:
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
         outside.update(
-            name for name in ("scorer_options", "blocks", "drop_mentions") if not getattr(self, name)
+            name
+            for name in ("scorer_options", "blocks", "drop_mentions", "languages")
+            if not getattr(self, name)
         )
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

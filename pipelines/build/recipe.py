@@ -12,6 +12,7 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kg_targets.concepts import languages
 from kg_targets.errors import DataError
 from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
@@ -213,6 +214,7 @@ def _build_store(
             "unknown_cuis_count": len(unknown),
             "confirmation": confirmation(ontology, asserted),
             "inputs": inputs,
+            **_spoken(config, shards),
             **split.metadata(),
             **(encoder.metadata() if encoder else {}),
         }
@@ -228,10 +230,18 @@ def _build_store(
     return store
 
 
+def _spoken(config: BuildConfig, shards: list[ShardResult]) -> dict[str, dict[str, int]]:
+    """Captions by language, the most frequent first, where the build looked."""
+    counts = sum((shard.languages for shard in shards), Counter[str]())
+    return {"languages": dict(counts.most_common())} if config.languages else {}
+
+
 def _extract(
     config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
 ) -> list[ShardResult]:
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
+    if config.languages:
+        languages.load()  # what is missing is said here, not in a worker
     chunks = enumerate(split.chunks(config.rows_per_shard))
     results = map_in_order(
         extract.extract_shard,
@@ -245,6 +255,7 @@ def _extract(
             config.keep_unknown_cuis,
             config.uncertain == "drop",
             (config.drop_mentions, config.seed),
+            config.languages,
         ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows

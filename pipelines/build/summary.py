@@ -34,6 +34,13 @@ def summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
             f"CUIs that a single source confirms: {confirmation['singly_confirmed']:,} of {confirmation['concepts']:,} "
             f"concepts, {confirmation['share']:.1%} of what the images assert (--ontology seed-strict leaves them out)"
         )
+    if "languages" in store.manifest:
+        counts, dropped = store.manifest["languages"], store.manifest["config"]["languages"] == "drop"
+        fate = "nothing is read in them" if dropped else "they are read like the others; --languages drop"
+        lines.append(
+            f"captions surely not English: {sum(counts.values()):,} of {len(store):,}"
+            + (f" ({_counted(counts)}; {fate})" if counts else "")
+        )
     if unknown_cuis := store.manifest["unknown_cuis"]:
         kept = store.manifest["config"]["keep_unknown_cuis"]
         fate = "stand alone, without ancestors" if kept else "are left out"
