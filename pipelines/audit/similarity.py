@@ -18,18 +18,21 @@ from training.statistics.intervals import FloatArray, IntArray
 _CHUNK_BYTES = 32 * 2**20
 
 
-def similarity_chunks(queries: AnyFactors, gallery: AnyFactors) -> Iterator[tuple[slice, FloatArray]]:
+def similarity_chunks(
+    queries: AnyFactors, gallery: AnyFactors, width: int = 0
+) -> Iterator[tuple[slice, FloatArray]]:
     """Similarities of all queries with the whole gallery, some queries at a time.
 
     Args:
         queries: unit vectors or zeros, [Q, D], sparse, dense or both.
         gallery: the same, [N, D].
+        width: of other factors that are gone through in step with these, where they are wider.
 
     Yields:
         The chunk's rows and their similarities, float64 [chunk, N]; never [Q, N] at once.
     """
-    rows, width = queries.shape
-    chunk = max(1, _CHUNK_BYTES // (8 * max(gallery.shape[0], width, 1)))
+    rows, own = queries.shape
+    chunk = max(1, _CHUNK_BYTES // (8 * max(gallery.shape[0], own, width, 1)))
     right = as_float64(gallery)
     for start in range(0, rows, chunk):
         block = similarities(queries[start : start + chunk], right)

@@ -47,7 +47,8 @@ def overlap(one: AnyFactors, other: AnyFactors, cases: IntArray, depth: int) -> 
         depth: K ≥ 1.
     """
     shares = np.full(len(cases), np.nan)
-    chunks = zip(similarity_chunks(one, one), similarity_chunks(other, other), strict=True)
+    width = max(one.shape[1], other.shape[1])
+    chunks = zip(similarity_chunks(one, one, width), similarity_chunks(other, other, width), strict=True)
     for (rows, left), (_, right) in chunks:
         same = cases[rows, None] == cases[None, :]
         for offset, query in enumerate(range(rows.start, rows.stop)):

@@ -118,6 +118,7 @@ class Subjects:
                 "store": str(store.path),
                 "fingerprint": store.fingerprint,
                 **{name: store.manifest["config"][name] for name in _DESCRIBED},
+                "settings": _settings(store.manifest["config"]),
                 "ontology": store.manifest["ontology"]["release"],
                 "fitted_on": store.manifest["fit"]["split"],
                 "threshold": store.threshold,
@@ -126,6 +127,19 @@ class Subjects:
             }
             for store in self.stores
         ]
+
+
+def _settings(config: dict[str, Any]) -> str:
+    """The scorer's own settings, those that differ from none, as a person would type them."""
+    told = [name.replace("_", "-") for name in ("part_of", "flat_ancestors") if config.get(name)]
+    shown = ("shrinkage", "blocks", "scorer_options", "uncertain", "drop_mentions", "seed", "mix")
+    plain = {"uncertain": "keep"}
+    told += [
+        f"{name.replace('_', '-')} {config[name]}"
+        for name in shown
+        if config.get(name) not in (None, 0, "", plain.get(name))
+    ]
+    return ", ".join(told)
 
 
 def _cost(store: TargetStore) -> dict[str, float]:

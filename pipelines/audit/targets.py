@@ -110,8 +110,9 @@ def _head(subjects: Subjects, settings: EvaluationSettings) -> list[str]:
     for number, entry in enumerate(subjects.described(), 1):
         hops = "" if entry["max_hops"] is None else f" within {entry['max_hops']} hop(s)"
         edges = f"with is_a{hops}" if entry["use_ontology"] else "without is_a"
+        how = f"{entry['settings']}, " if entry["settings"] else ""
         lines.append(
-            f"[{number}] {entry['store']}: scorer {entry['scorer']}, {edges}, {entry['ontology']}, extractor "
+            f"[{number}] {entry['store']}: scorer {entry['scorer']}, {edges}, {how}{entry['ontology']}, extractor "
             f"{entry['extractor']}, fitted on {entry['fitted_on']}, θ {entry['threshold']:.3f}, "
             f"{entry['unknown_images']:,} unknown images; {entry['bytes_per_image']:,.0f} bytes an image, built in "
             f"{entry['build_seconds']:.1f} s"

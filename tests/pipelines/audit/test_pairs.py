@@ -48,7 +48,7 @@ def test_pairs_within_and_between_cases_are_what_they_say() -> None:
 
 
 def test_strangers_are_known_images_with_a_twin_in_another_case(tmp_path: Path) -> None:
-    store = build(tmp_path, [*RICH, "Abscess.", CAPTIONS[0]])
+    store = build(tmp_path, [*RICH, "Abscess.", CAPTIONS[0]], shrinkage=0.0, part_of=False)
     section = pairs.pairs_section(Subjects((store, store)), EvaluationSettings(bootstrap=100, flips=100))
     cases = Subjects((store,)).cases
     block = store.block(range(len(store)))

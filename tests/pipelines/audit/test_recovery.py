@@ -32,9 +32,9 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
         {},
         {"max_hops": 1},
         {"use_ontology": False},
-        {"part_of": True},
+        {"part_of": False},
         {"flat_ancestors": True},
-        {"shrinkage": 2.0},
+        {"shrinkage": 0.0},
         {"blocks": "1:2:1"},
         {"blocks": "1:0:3", "shrinkage": 1.0, "part_of": True},
     ],
@@ -82,7 +82,7 @@ def reference_vector(store: TargetStore, closure: dict[str, set[str]], cuis: set
         idf = -math.log((counts[cui][0] + 1) / (n + 1))
         for a, w in weights.items():
             total[a] += idf * w / norm if norm else 0.0
-    norm = math.sqrt(sum(w * w for w in total.values()))
+    norm = math.sqrt(sum(w * w for w in total.values()) + store.manifest["config"]["shrinkage"] ** 2)
     return {a: w / norm for a, w in total.items()} if norm else {}
 
 

@@ -204,7 +204,9 @@ def test_only_the_half_asked_for_is_measured(store: TargetStore) -> None:
     assert (one.stores[0].mean, one.baseline, other.stores[0].mean, other.baseline) == (1.0, 1.0, 0.0, 0.0)
 
 
-def test_neighbours_in_common_are_counted_over_every_order_of_ties(store: TargetStore) -> None:
+def test_neighbours_in_common_are_counted_over_every_order_of_ties(
+    store: TargetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cases = np.array([0, 1, 2, 3])
     one = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=np.float32)  # 0, 1 and 2 tie
     other = np.eye(4, dtype=np.float32)  # everything ties
@@ -212,6 +214,9 @@ def test_neighbours_in_common_are_counted_over_every_order_of_ties(store: Target
     assert stability.overlap(one, other, cases, 1)[0] == pytest.approx(2 * (1 / 2) * (1 / 3))
     assert stability.overlap(one, one, cases, 5).tolist() == [1.0] * 4  # all three others
     assert np.isnan(stability.overlap(one, one, np.zeros(4, dtype=int), 1)).all()
+    wide = np.hstack([one, np.zeros((4, 90), np.float32)])  # another width, and so other chunks
+    monkeypatch.setattr("pipelines.audit.similarity._CHUNK_BYTES", 8 * 100)
+    assert stability.overlap(one, wide, cases, 1).tolist() == stability.overlap(one, one, cases, 1).tolist()
     section = stability.stability_section(Subjects((store, store)), FAST)
     assert 0.0 < section.data["measure"]["stores"][0]["mean"] <= 1.0
     assert "left out" in stability.stability_section(Subjects((store,)), FAST).lines[0]
