@@ -298,7 +298,7 @@ MEDCONCEPT = {
 
 
 def test_nested_concepts_with_offsets_become_mentions_at_their_places(tmp_path: Path) -> None:
-    (tmp_path / "meta.jsonl").write_text(json.dumps(MEDCONCEPT) + "\n")
+    (tmp_path / "medconcept_23m.jsonl").write_text(json.dumps(MEDCONCEPT) + "\n")
     report = ReadReport()
     (record,) = Manifest.load("medconcept_23m").records("all", tmp_path, report)
     assert record.cuis == ("C0040405", "C0032227", "C0817096") and record.group_id == "22"
@@ -314,7 +314,7 @@ def test_nested_concepts_with_offsets_become_mentions_at_their_places(tmp_path: 
 
 def test_folds_keep_the_places_of_concepts(tmp_path: Path) -> None:
     rows = [MEDCONCEPT | {"image": f"{n}.jpg", "pmc": str(n)} for n in range(4)]
-    (tmp_path / "meta.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "medconcept_23m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folds = ["folds", "medconcept_23m", "--data-root", str(tmp_path), "--test", "all", "--folds", "2"]
     assert main([*folds, "--out", str(tmp_path / "folds")]) == 0
     fold = tmp_path / "folds" / "fold0"
