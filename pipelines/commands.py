@@ -266,6 +266,9 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     option("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
     add_json(parser)
     option("--markdown", type=Path, default=None, help="file for the tables, without captions")
+    option(
+        "--label-table", type=Path, default=None, help="further labels by image_id or group_id, as from label"
+    )
     option("--seed", type=int, default=0, help="of every random choice")
     option("--bootstrap", type=int, default=2000, help="samples per interval")
     option("--batch-sizes", default=sizes, help="images per batch")
@@ -290,6 +293,6 @@ def _evaluate_targets(options: argparse.Namespace) -> None:
         half=options.half,
     )
     say = (lambda line: None) if options.json else _say
-    found = evaluate_targets(options.stores, settings, say, options.markdown)
+    found = evaluate_targets(options.stores, settings, say, options.markdown, options.label_table)
     if options.json:
         print_json(found)

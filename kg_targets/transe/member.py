@@ -143,7 +143,7 @@ class Member:
         look = Look(self.epoch, float(loss))
         if self.ranker:
             ranks = self.ranker.ranks(self.model.table, self.triples.nodes, self.settings.norm)
-            found = LinkPrediction.of(ranks, self.ranker.held[:, 1])
+            found = LinkPrediction.of(ranks)
             look = Look(self.epoch, float(loss), found.mrr, found.hits_at_10)
         if self.ranker is None or look.mrr > self.kept.mrr:
             self.kept, self.best = look, self.model.table.clone()

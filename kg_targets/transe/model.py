@@ -52,6 +52,7 @@ class TransE:
         self.gradient = torch.zeros_like(table)
         """∂L/∂table between ``accumulate`` and ``update``, else zeros."""
         self._touched = torch.zeros(len(table), dtype=torch.bool, device=table.device)
+        self._scratch = table.new_empty(2, 0, table.shape[1])  # kept: fresh memory costs as much as the sums
 
     @classmethod
     def start(
@@ -84,12 +85,16 @@ class TransE:
         violated = torch.zeros_like(distance)  # how many of its K corrupted triples are too close
         loss = torch.zeros((), dtype=self.table.dtype, device=self.table.device)
         scale = 1.0 / (triples * negatives)
-        block = max(1, _BLOCK_FLOATS // (negatives * dim))
+        block = min(triples, max(1, _BLOCK_FLOATS // (negatives * dim)))
+        if self._scratch.shape[1] < block * negatives:
+            self._scratch = self.table.new_empty(2, block * negatives, dim)
         for start in range(0, triples, block):
             chosen = slice(start, start + block)
             nodes, query = batch.negatives[chosen].reshape(-1), number[chosen].reshape(-1)  # [b·K]
-            apart = queries.index_select(0, query).sub_(self.table.index_select(0, nodes))  # [b·K, dim]
-            lengths = self._length(apart)  # [b·K]
+            apart, spare = self._scratch[:, : len(nodes)].unbind()  # [b·K, dim] each
+            torch.index_select(queries, 0, query, out=apart)
+            apart.sub_(torch.index_select(self.table, 0, nodes, out=spare))
+            lengths = self._length(apart, spare)  # [b·K]
             excess = (margin + distance[chosen, None]) - lengths.view(-1, negatives)  # [b, K]
             active = excess > 0
             loss += excess.clamp_(min=0.0).sum()
@@ -99,8 +104,10 @@ class TransE:
                 direction = self._direction(apart, lengths).mul_(active[:, None])
             else:
                 kept = active.nonzero().squeeze(1)
-                nodes, query = nodes[kept], query[kept]
-                direction = self._direction(apart.index_select(0, kept), lengths[kept])
+                nodes, query, lengths = nodes[kept], query[kept], lengths[kept]
+                direction = self._direction(
+                    torch.index_select(apart, 0, kept, out=spare[: len(kept)]), lengths
+                )
                 self._touched.index_fill_(0, nodes, True)
             self.gradient.index_add_(0, nodes, direction, alpha=scale)
             by_query.index_add_(0, query, direction, alpha=-scale)
@@ -133,9 +140,9 @@ class TransE:
         self.table.index_copy_(0, changed, vectors.div_(lengths[:, None]))
         self.gradient.index_fill_(0, rows, 0.0)
 
-    def _length(self, vectors: Tensor) -> Tensor:
+    def _length(self, vectors: Tensor, spare: Tensor | None = None) -> Tensor:
         if self.settings.norm == "l1":
-            return vectors.abs().sum(dim=-1)
+            return torch.abs(vectors, out=spare).sum(dim=-1)
         lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
         return lengths
 

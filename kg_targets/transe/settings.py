@@ -50,7 +50,7 @@ class TransESettings:
     """Epochs between two looks at the held-out edges, and between two saved states, ≥ 1."""
     patience: Count = 5
     """Looks without a better MRR after which a fit ends, ≥ 1."""
-    holdout: Annotated[float, Field(ge=0.0, le=0.5)] = 0.02
+    holdout: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
     """Share of the edges of each relation kept for MRR and early stopping, 500 at most; 0 for none."""
     seeds: Annotated[int, Field(ge=1, le=64)] = 3
     """Independent fits whose similarities are averaged, ≥ 1 (paper: 1, C)."""

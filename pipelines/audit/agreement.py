@@ -166,10 +166,10 @@ def agreement_by_chance(codes: IntArray, cases: IntArray, depths: Sequence[int])
 
 
 def _criteria(subjects: Subjects) -> dict[str, IntArray]:
-    """Label codes by name: every column, then every pair of columns; those that no image has are left out."""
+    """Label codes by name: every column, then every pair of the data set's; those that no image has are left out."""
     store = subjects.reference
     values = {name: store.label(name) for name in store.labels}
-    names = [(name,) for name in values] + list(combinations(values, 2))
+    names = [(name,) for name in values] + list(combinations(store.manifest["labels"], 2))
     codes = {" + ".join(parts): label_codes(*(values[part] for part in parts)) for parts in names}
     return {name: code for name, code in codes.items() if (code >= 0).any()}
 

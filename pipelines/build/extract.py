@@ -12,6 +12,7 @@ import pyarrow as pa
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
 from kg_targets.concepts.annotate import named_extractor
+from kg_targets.concepts.languages import ENGLISH, language
 from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
@@ -106,6 +107,8 @@ class ShardResult:
     """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
     """CUIs found or shipped that the ontology does not have; they stand alone in the graph or stay out of it."""
+    languages: Counter[str]
+    """Captions that are surely not English, by language; empty if nobody asked."""
 
 
 _prepared: tuple[object, ...] = ()
@@ -114,6 +117,7 @@ _ontology: Ontology
 _keep_unknown: bool
 _drop_uncertain: bool
 _dropped: tuple[float, int]
+_languages: str
 
 
 def initialise(
@@ -123,13 +127,16 @@ def initialise(
     keep_unknown: bool,
     drop_uncertain: bool,
     dropped: tuple[float, int] = (0.0, 0),
+    languages: str = "",
 ) -> None:
     """Prepare this process: build the extractor once, for all the shards and splits it will see.
 
     Args:
         dropped: share of the mentions to leave out at random, and the seed.
+        languages: as in ``BuildConfig``.
     """
-    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain, _dropped
+    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain, _dropped, _languages
+    _languages = languages
     _ontology, _keep_unknown, _drop_uncertain, _dropped = ontology, keep_unknown, drop_uncertain, dropped
     wanted = (name, options, option_file_digests(options), ontology.fingerprint)
     if _prepared != wanted:
@@ -140,6 +147,12 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     """Write the mentions and the staged rows of one shard."""
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
+    spoken = [language(caption) for caption in captions] if _languages else [ENGLISH] * len(captions)
+    if _languages == "drop":
+        found = [
+            mentions if code == ENGLISH else [mention for mention in mentions if not mention.located]
+            for mentions, code in zip(found, spoken, strict=True)
+        ]
     found = [_placed(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
     if _dropped[0]:
         found = [_left(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
@@ -162,6 +175,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         labels=label_names(rows),
         retired_cuis=Counter(cui for cui in provided if _ontology.current(cui) != cui),
         unknown_cuis=unknown,
+        languages=Counter(code for code in spoken if code != ENGLISH),
     )
 
 

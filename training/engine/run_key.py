@@ -23,9 +23,11 @@ NOT_THE_DATA = (
 )  # fmt: skip
 """Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
 of ``soft_labels``."""
-AS_BEFORE = {"long_captions": "truncate"}
-"""Fields of ``data`` that are newer than version 0.2.0, to the value that does what was done before: the key of a run
-with it is what it was."""
+AS_BEFORE = {"data.long_captions": "truncate", "loss.exclude_related": None}
+"""Fields that are newer than version 0.2.0, to the value that does what was done before: the key of a run with it is
+what it was."""
+SAID_BEFORE = {"fixed_mass_softmax": "fixed_mass", "fixed_mass": "fixed_mass, nothing up to the threshold"}
+"""Target policy to what it is called in a key, where that is something else (``training.arguments.FORM``)."""
 ABSENT = "absent"
 
 
@@ -51,12 +53,19 @@ def _content(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = asdict(config)
     for name in NOT_THE_RESULT:
         del content[name]
-    data = content["data"]
-    for name in (*NOT_THE_DATA, *(name for name, value in AS_BEFORE.items() if data.get(name) == value)):
-        data.pop(name, None)
+    for name in NOT_THE_DATA:
+        content["data"].pop(name, None)
+    for dotted, value in AS_BEFORE.items():
+        group, _, name = dotted.partition(".")
+        if content.get(group, {}).get(name, value) == value:
+            content.get(group, {}).pop(name, None)
     content.get("model", {}).pop("init_from", None)
+    if content.get("loss", {}).get("name") == "semantic_matching":
+        policy = content["policy"]
+        policy["name"] = SAID_BEFORE.get(policy["name"], policy["name"])
     for labels in content.get("soft_labels", ()):
         labels.pop("store")
+        labels["policy"] = SAID_BEFORE.get(labels["policy"], labels["policy"])
     return content
 
 

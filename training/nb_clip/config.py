@@ -6,6 +6,7 @@ policies are those of ``kg_targets/losses/registry.py``.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kg_targets.losses.registry import LOSSES, POLICIES
 from training.checks import all_within, given, one_of, within
@@ -26,6 +27,9 @@ class LossConfig:
     """Loss to minimise."""
     mask_same_case: bool = True
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
+    exclude_related: float | Literal["threshold"] | None = None
+    """Take pairs of other images above this similarity out of the batch as well, neither pulled nor pushed, in (-1, 1);
+    threshold: above what the store suggests (its p95); null: none."""
     init_bias: float = -10.0
     """Sigmoid: learnable bias of the logits at the start, in [-100, 100]; a model that has one keeps its own."""
     micro_batch: int | None = None
@@ -35,6 +39,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         one_of("loss.name", self.name, tuple(LOSSES))
+        if isinstance(self.exclude_related, float | int):
+            within("loss.exclude_related", self.exclude_related, -0.999999, 0.999999)
         all_within("loss.", self, init_bias=(-100, 100), micro_batch=(1, None), device_factors_mb=(0, None))
 
 
@@ -50,11 +56,11 @@ class PolicyConfig:
     )
     """Target policy; semantic_matching only."""
     temperature: float | None = None
-    """For softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
+    """softmax, both fixed_mass: units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for the others."""
     alpha: float = 0.7
-    """Probability the true pair keeps: exactly (fixed_mass, uniform, same_case) or at least (evidence), in (0, 1]."""
+    """Probability the true pair keeps: at least (fixed_mass, evidence) or exactly (the others), in (0, 1]."""
     threshold: float | None = None
-    """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
+    """Similarity up to which an image takes nothing, in [-1, 1); null: 0 (fixed_mass), the store's p95 (evidence)."""
     saturation: float = 1.0
     """Evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
     identity_mix_start: float = 0.0
@@ -72,6 +78,11 @@ class PolicyConfig:
     def used_temperature(self) -> float:
         """The temperature, or the policy's own."""
         return POLICIES[self.name].temperature if self.temperature is None else self.temperature
+
+    def used_threshold(self, suggested: float) -> float:
+        """The threshold, or the policy's own, or what the store suggests."""
+        own = POLICIES[self.name].threshold
+        return next(value for value in (self.threshold, own, suggested) if value is not None)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,12 @@ class TrainConfig(RunConfig):
         if self.loss.name == "semantic_matching" and self.policy.name == "identity":
             raise ConfigError(
                 "loss.name semantic_matching with policy.name identity is info_nce: set --loss.name info_nce"
+            )
+        spent_above = self.policy.threshold is None and self.policy.name == "evidence"
+        if self.loss.name == "semantic_matching" and self.loss.exclude_related == "threshold" and spent_above:
+            raise ConfigError(
+                "loss.exclude_related threshold takes out every pair that policy.name evidence gives weight to: set "
+                "--loss.name info_nce, or --policy.threshold below what is excluded"
             )
         if self.data.cached_views and not self.model.lock_image:
             raise ConfigError(

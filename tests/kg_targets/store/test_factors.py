@@ -10,6 +10,7 @@ from kg_targets.store.factors import MixedFactors, as_float64, products, similar
 from pipelines.audit.similarity import similarity_chunks
 
 IMAGES = 60
+IDS = [str(row) for row in range(IMAGES)]
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_similarities_of_mixed_factors_are_the_sum_over_both_parts(mixed: MixedF
 def test_neighbours_of_mixed_factors_are_the_best_of_all_others(mixed: MixedFactors) -> None:
     exact = wide(mixed) @ wide(mixed).T
     np.fill_diagonal(exact, -np.inf)
-    found = [each for chunk in nearest(Factors(mixed, np.ones(IMAGES, bool)), 5, 16) for each in chunk]
+    found = [each for chunk in nearest(Factors(mixed, np.ones(IMAGES, bool)), 5, IDS, 16) for each in chunk]
     assert len(found) == IMAGES
     for row, (others, scores) in enumerate(found):
         best = np.argsort(-exact[row])[:5]
