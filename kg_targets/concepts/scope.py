@@ -57,6 +57,7 @@ _ADJECTIVES = re.compile(
     r"(?: (?:\w+(?:ed|al|ic|ive|ar|ous|ent|ute|ble|ary|ly)|non|new|large|small|gross|frank|focal|old|other))+"
 )
 _CONJUNCTION = re.compile(r"\b(?:or|nor|and)\b")
+_NEXT_ITEM = re.compile(r",|\b(?:or|nor|and)\b")
 _LATER_OR = re.compile(r", ?(?:and )?n?or\b")
 _FUNCTION_WORD = re.compile(
     r"\b(?:in|on|at|of|for|to|by|from|is|are|was|were|has|have|seen|noted|present|normal|this|the|a|an|\d+)\b"
@@ -239,8 +240,8 @@ class Scope:
             if not hit.sense.negatable:
                 continue
             if any(
-                reach <= place.start < hit.start and self._locates(place, start, chosen) for place in places
-            ) and not (chosen and _CONJUNCTION.search(self.text, reach, hit.start)):
+                reach < place.end <= hit.start and self._locates(place, start, chosen) for place in places
+            ) and not (chosen and _NEXT_ITEM.search(self.text, reach, hit.start)):
                 continue
             chosen.add(index)
             reach = hit.end
@@ -252,7 +253,7 @@ class Scope:
             return True
         words = self.text[start : place.start]
         return (
-            self.text[place.start : place.end] not in ("of", "of the")
+            self.text[place.start : place.end] != "of the"
             and bool(words.strip())
             and not _EVIDENCE.search(words)
         )

@@ -122,6 +122,8 @@ def test_what_a_caption_gives_as_a_possibility_is_uncertain(caption: str, expect
         ("No non-calcified nodules", "-:nodules"),
         ("no definite changes of edema", "-:edema"),
         ("no obstruction of a mass", "-:obstruction, mass"),
+        ("no obstruction of a mass, pneumonia or scar", "-:obstruction, mass, -:pneumonia, -:scar"),
+        ("no opacity of pneumonia, effusion or scar", "-:opacity, -:pneumonia, -:effusion, -:scar"),
         ("no foci of edema", "-:edema"),
         ("A fracture hasn't been seen", "-:fracture"),
         ("A fracture has been seen", "fracture"),
