@@ -23,9 +23,9 @@ NOT_THE_DATA = (
 )  # fmt: skip
 """Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
 of ``soft_labels``."""
-AS_BEFORE = {"long_captions": "truncate"}
-"""Fields of ``data`` that are newer than version 0.2.0, to the value that does what was done before: the key of a run
-with it is what it was."""
+AS_BEFORE = {"data.long_captions": "truncate", "tf32": False, "deterministic": False}
+"""Fields that are newer than version 0.2.0, to the value that does what was done before: the key of a run with it is
+what it was."""
 ABSENT = "absent"
 
 
@@ -51,9 +51,13 @@ def _content(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = asdict(config)
     for name in NOT_THE_RESULT:
         del content[name]
-    data = content["data"]
-    for name in (*NOT_THE_DATA, *(name for name, value in AS_BEFORE.items() if data.get(name) == value)):
-        data.pop(name, None)
+    for name in NOT_THE_DATA:
+        content["data"].pop(name, None)
+    for path, value in AS_BEFORE.items():
+        group, _, name = path.rpartition(".")
+        fields = content[group] if group else content
+        if fields.get(name) == value:
+            del fields[name]
     content.get("model", {}).pop("init_from", None)
     for labels in content.get("soft_labels", ()):
         labels.pop("store")

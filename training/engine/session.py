@@ -1,5 +1,6 @@
 """From a configuration to a finished run folder, whatever is trained: start or continue, record, stop, finish."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from accelerate.utils import set_seed
 from training.clip.config import check_precision
 from training.engine import checkpoint
 from training.engine.config import RunConfig
+from training.engine.device import describe_device, set_up_device
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.run_key import run_key
@@ -65,14 +67,16 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         return 0
 
     set_seed(config.seed)
-    be_deterministic()
     accelerator = Accelerator(
         mixed_precision="no" if prepared.precision == "fp32" else prepared.precision,
         log_with=config.log.tracker_names or None,
         project_dir=config.output,
     )
     check_precision(prepared.precision, accelerator.device.type)
+    set_up_device(config, accelerator.device.type)
     torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
+    if accelerator.is_main_process:
+        sys.stderr.write(f"{describe_device(config, accelerator, prepared.precision)}\n")
     task = prepared.build(accelerator)
     loop: Loop[Any] = Loop(config, accelerator, task, key)
     if start is checkpoint.Start.CONTINUE:
@@ -111,10 +115,3 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     if accelerator.is_main_process:
         checkpoint.finish_run(output, key, {**metadata, **loop.progress.metrics})
     return 0
-
-
-def be_deterministic() -> None:
-    """Let torch choose algorithms that give the same bits every time, where it has them."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Its help to find bugs writes every new tensor once more: a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
