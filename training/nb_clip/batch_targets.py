@@ -47,10 +47,13 @@ class HostBlocks:
         """As ``Blocks``."""
         rows, columns = rows_local.numpy(), rows_global.numpy()
         if np.array_equal(rows, columns):
-            image_text = torch.from_numpy(self.store.block(rows)).to(self.device)
+            image_text = self._taken(self.store.block(rows))
             return image_text, image_text.T
-        image_text = torch.from_numpy(self.store.block(rows, columns)).to(self.device)
-        return image_text, torch.from_numpy(self.store.block(columns, rows)).to(self.device).T
+        image_text = self._taken(self.store.block(rows, columns))
+        return image_text, self._taken(self.store.block(columns, rows)).T
+
+    def _taken(self, block: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(block).to(self.device, non_blocking=True)
 
 
 class DeviceBlocks:
@@ -65,7 +68,7 @@ class DeviceBlocks:
         self.columns = int(factors.shape[1])
         self.dense: Tensor | None = None
         if isinstance(factors, np.ndarray):
-            self.dense = torch.from_numpy(np.ascontiguousarray(factors)).to(device)
+            self.dense = torch.tensor(factors).to(device)
             return
         self.starts = torch.from_numpy(factors.indptr.astype(np.int64))  # on the CPU, where rows are chosen
         self.index = torch.from_numpy(factors.indices.astype(np.int32)).to(device)
@@ -73,7 +76,7 @@ class DeviceBlocks:
 
     def __call__(self, rows_local: Tensor, rows_global: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Blocks``."""
-        rows, columns = rows_local.to(self.device), rows_global.to(self.device)
+        rows, columns = (rows.to(self.device, non_blocking=True) for rows in (rows_local, rows_global))
         block = (
             self.dense[rows] @ self.dense[columns].T
             if self.dense is not None
@@ -85,7 +88,7 @@ class DeviceBlocks:
     def _sparse(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
         """Rows of K, as bags of (concept, weight), times a few dense columns of Kᵀ at a time."""
         lengths, index, value = self._bags(rows_local)
-        offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32)
+        offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32, non_blocking=True)
         width = max(1, _SCRATCH_BYTES // (4 * self.columns))
         pieces = [
             # Every entry is one sum in a fixed order: the same bits in every run, unlike a sparse matrix product.
@@ -106,13 +109,13 @@ class DeviceBlocks:
         lengths = self.starts[rows + 1] - first
         ends = lengths.cumsum(0)
         place = torch.arange(int(ends[-1])) + (first - ends + lengths).repeat_interleave(lengths)
-        place = place.to(self.device)
+        place = place.to(self.device, non_blocking=True)
         return lengths, self.index[place], self.value[place]
 
     def _dense_columns(self, rows: Tensor) -> Tensor:
         """K[rows]ᵀ, ``[concepts, R]``."""
         lengths, index, value = self._bags(rows)
-        column = torch.arange(len(rows)).repeat_interleave(lengths).to(self.device)
+        column = torch.arange(len(rows)).repeat_interleave(lengths).to(self.device, non_blocking=True)
         dense = torch.zeros(self.columns, len(rows), device=self.device)
         dense[index.long(), column] = value
         return dense
@@ -214,8 +217,8 @@ class TargetBuilder:
         # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.
         image_text, text_image = self.blocks(rows_local, rows_global)
         known_rows, known_columns = (
-            self.known[rows_local].to(self.device),
-            self.known[rows_global].to(self.device),
+            self.known[rows_local].to(self.device, non_blocking=True),
+            self.known[rows_global].to(self.device, non_blocking=True),
         )
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
         pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
@@ -236,6 +239,7 @@ class TargetBuilder:
         rows, columns = self.cases[rows_local], self.cases[rows_global]
         if len(set(columns.tolist())) == len(columns):
             return None  # the usual batch: no mask to compute, and none for the loss to look at
-        same: Tensor = rows.to(self.device)[:, None] == columns.to(self.device)[None, :]
+        rows, columns = (codes.to(self.device, non_blocking=True) for codes in (rows, columns))
+        same: Tensor = rows[:, None] == columns[None, :]
         same.diagonal(offset).fill_(False)
         return same

@@ -130,7 +130,7 @@ class NBClipRun(Task[Step]):
         self.inputs: PixelInputs | FrozenInputs = (
             FrozenInputs(config, clip, self.images, dev_images, accelerator)
             if data.cached_views
-            else PixelInputs(config, clip, dev_images, accelerator.device)
+            else PixelInputs(config, clip, dev_images, accelerator)
         )
         self.learns(self.inputs.learner, accelerator, config.optim, self.sampler.steps)
 

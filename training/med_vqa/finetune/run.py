@@ -88,7 +88,7 @@ class FinetuneRun(Task[Tensor]):
         """Gradients of the mean loss over all processes' answers, of which each has as many; scalars to log."""
         device = self.accelerator.device
         offset = self.accelerator.process_index * len(batch)
-        texts = {name: value.to(device) for name, value in self.data.batch(batch).items()}
+        texts = {name: value.to(device, non_blocking=True) for name, value in self.data.batch(batch).items()}
         images = self.inputs(self.data.image_rows[batch], step, offset)
         output = self.model(**images, **texts, **self._knowledge, with_logits=measured)
         self.accelerator.backward(output["loss"])

@@ -201,7 +201,7 @@ class Views:
         if self._tokens is None:
             drawn = [self._augment.draw(count, generator)[here] for _ in images]
             views = [
-                self._augment.apply(pixels.to(self._device).float() / 255.0, view)
+                self._augment.apply(pixels.to(self._device, non_blocking=True).float() / 255.0, view)
                 for pixels, view in zip(images, drawn, strict=True)
             ]
             return {"images": (torch.stack(views) - self._mean) / self._std}
@@ -211,7 +211,7 @@ class Views:
             further = torch.randint(1, kept, (count,), generator=generator)
             chosen.append((chosen[0] + further) % kept)  # never the first one again
         tokens = [self._tokens[rows, view[here]] for rows, view in zip(images, chosen, strict=True)]
-        return {"image_tokens": torch.stack(tokens).to(self._device).float()}
+        return {"image_tokens": torch.stack(tokens).to(self._device, non_blocking=True).float()}
 
     def not_augmented(self, pixels: Tensor) -> Tensor:
         """Normalised images, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""

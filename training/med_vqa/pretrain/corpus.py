@@ -318,16 +318,16 @@ class StepViews:
         return self._views(images, step, offset)
 
     @torch.no_grad()
-    def dev_tokens(self) -> Tensor:
-        """Image tokens of the dev part, as it is, by the tower as it is: ``[N, P, Dv]``, on the device."""
+    def dev_tokens(self, rows: NDArray[np.int64]) -> Tensor:
+        """Image tokens of R images of the dev part, as they are, by the tower as it is: ``[R, P, Dv]``, on the device."""
         model, dev = self._vqa.model, self._corpus.dev
         if self._dev is not None:
-            return self._dev.to(model.device).float()
+            return self._dev[torch.as_tensor(rows)].to(model.device).float()
         if dev is None:
             raise RuntimeError("there is no dev part")
         parts = []
-        for start in range(0, len(dev), DEV_BATCH):
-            pixels = dev.batch(range(start, min(start + DEV_BATCH, len(dev)))).pixels
+        for start in range(0, len(rows), DEV_BATCH):
+            pixels = dev.batch(rows[start : start + DEV_BATCH]).pixels
             parts.append(model.image_tokens(self._views.not_augmented(pixels)))
         return torch.cat(parts)
 

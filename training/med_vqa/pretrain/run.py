@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,11 +26,12 @@ from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead, parameter_counts
 from training.engine.session import Prepared
+from training.engine.sharing import gather_shares, rows_of_process
 from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
+from training.med_vqa.pretrain.corpus import DEV_BATCH, Corpus, Exclusions, Partners, StepViews
 from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
@@ -150,11 +152,11 @@ class PretrainRun(Task[Step]):
         ids, mask, of_all = self._texts(batch, step, offset)
         partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
         values: dict[str, Tensor] = self.model(
-            text_ids=ids.to(device),
-            text_mask=mask.to(device),
+            text_ids=ids.to(device, non_blocking=True),
+            text_mask=mask.to(device, non_blocking=True),
             targets=targets,
             offset=offset,
-            words_of_all=of_all.to(device),
+            words_of_all=of_all.to(device, non_blocking=True),
             generator=drawn_for("negatives", self.config.seed, step),
             **self.views(batch.batch, step, offset, partners),
         )
@@ -206,8 +208,13 @@ class PretrainRun(Task[Step]):
         if self.selector is None:
             raise RuntimeError("there is no dev part to score")
         model = self.accelerator.unwrap_model(self.model).eval()
-        score = [self.selector(model, self.views.dev_tokens())]
-        return float(broadcast_object_list(score)[0])
+        count = len(self.selector)
+        rows = rows_of_process(count, DEV_BATCH, self.accelerator)
+        found = np.zeros(0, dtype=np.float32)
+        if len(rows):
+            with self.accelerator.autocast():
+                found = self.selector(model, self.views.dev_tokens(rows), torch.as_tensor(rows)).cpu().numpy()
+        return float(torch.as_tensor(gather_shares(rows, found, count)).mean())
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
