@@ -34,10 +34,10 @@ def set_up_device(config: RunConfig, device: str) -> None:
 
 def attention_kernels(device: str) -> list[str]:
     """Kernels that ``scaled_dot_product_attention`` may choose from; a mask or dtype may rule some of them out."""
-    kinds = {"flash": cuda.flash_sdp_enabled(), "math": cuda.math_sdp_enabled()}
+    kinds = {"flash": cuda.flash_sdp_enabled, "math": cuda.math_sdp_enabled}
     if device != "cpu":
-        kinds |= {"memory-efficient": cuda.mem_efficient_sdp_enabled(), "cuDNN": cuda.cudnn_sdp_enabled()}
-    return [name for name, allowed in kinds.items() if allowed]
+        kinds |= {"memory-efficient": cuda.mem_efficient_sdp_enabled, "cuDNN": cuda.cudnn_sdp_enabled}
+    return [name for name, allowed in kinds.items() if allowed()]  # type: ignore[no-untyped-call]
 
 
 def describe_device(config: RunConfig, accelerator: Accelerator, precision: str) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 def rows_of_process(count: int, batch_size: int, accelerator: Accelerator) -> NDArray[np.int64]:
     """This process's share of ``count`` rows, int64, ascending: every N-th batch of ``batch_size`` of N processes."""
-    rows = np.arange(count)
-    return rows[rows // batch_size % accelerator.num_processes == accelerator.process_index]
+    batches = np.arange(count) // batch_size
+    return np.flatnonzero(batches % accelerator.num_processes == accelerator.process_index).astype(np.int64)
 
 
 def gather_shares(rows: NDArray[np.int64], values: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -319,7 +319,7 @@ class StepViews:
 
     @torch.no_grad()
     def dev_tokens(self, rows: NDArray[np.int64]) -> Tensor:
-        """Image tokens of R images of the dev part, as they are, by the tower as it is: ``[R, P, Dv]``, on the device."""
+        """Image tokens of R dev images, not augmented, by the tower as it is: ``[R, P, Dv]``, on the device."""
         model, dev = self._vqa.model, self._corpus.dev
         if self._dev is not None:
             return self._dev[torch.as_tensor(rows)].to(model.device).float()

@@ -260,8 +260,9 @@ class LabelBuilder:
                 if id(block) not in done:  # a knowledge store's blocks are the same for several terms
                     # A positive of two images is soft only where both are known.
                     here = known[rows] & known[columns[offset : offset + len(rows)]]
-                    kept = (one.to(self._device, non_blocking=True) for one in (here, known[columns]))
-                    done[id(block)] = grade(block, offset, pair_structure(block, offset, *kept, mask))
+                    kept = here.to(self._device, non_blocking=True)
+                    of_all = known[columns].to(self._device, non_blocking=True)
+                    done[id(block)] = grade(block, offset, pair_structure(block, offset, kept, of_all, mask))
             graded = [done[id(block)] for block in blocks]
             if weight != 1.0:
                 graded = [torch.add(*pair, alpha=weight) for pair in zip(mixed, graded, strict=True)]
