@@ -158,6 +158,7 @@ def fake_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     torch._C._ensureCUDADeviceGuardSet()
     with torch.autograd.set_multithreading_enabled(False), FakeDevice() as mode:
         yield mode

@@ -118,7 +118,7 @@ def steps(loop: Loop[Any], tracker: Any, count: int = 2) -> None:
             break
 
 
-PHASES = [(nb_clip, 1), (nb_clip_in_micro_batches, 1), (finetune, 2), (stage_one, 2), (second_stage, 2)]
+PHASES = [(nb_clip, 1), (nb_clip_in_micro_batches, 1), (finetune, 2), (stage_one, 1), (second_stage, 2)]
 
 
 @pytest.mark.parametrize("arguments", [phase for phase, _ in PHASES])

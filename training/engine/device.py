@@ -4,11 +4,21 @@ On a CPU torch always takes algorithms that give the same bits every time. On a 
 ``deterministic`` asks for them (docs/gpu.md).
 """
 
+import os
+
 import torch
 from accelerate import Accelerator
 from torch.backends import cuda, cudnn
 
 from training.engine.config import RunConfig
+from training.errors import ConfigError
+
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""Environment variables by which ``accelerate launch`` asks for a model that is split over processes."""
 
 
 def set_up_device(config: RunConfig, device: str) -> None:
@@ -30,6 +40,20 @@ def set_up_device(config: RunConfig, device: str) -> None:
     # The backward passes of these two add in whatever order their threads arrive.
     cuda.enable_mem_efficient_sdp(not config.deterministic)
     cuda.enable_cudnn_sdp(not config.deterministic)
+
+
+def check_launcher() -> None:
+    """Refuse launches that split a model over processes: one process saves a run's state, and would wait for the rest.
+
+    Raises:
+        ConfigError: the launcher was told to.
+    """
+    for name, kind in SHARDING.items():
+        if os.environ.get(name, "").lower() in ("true", "1"):
+            raise ConfigError(
+                f"accelerate's {kind} is not supported, since saving a state would hang: launch with "
+                "training/configs/accelerate/ddp.yaml, where each process holds the whole model"
+            )
 
 
 def attention_kernels(device: str) -> list[str]:

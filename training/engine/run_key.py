@@ -53,6 +53,8 @@ def _content(config: RunConfig) -> dict[str, Any]:
         del content[name]
     for name in NOT_THE_DATA:
         content["data"].pop(name, None)
+    if content["data"].get("in_memory", True) is None:
+        content["data"]["in_memory"] = True  # the default of before; where images are kept decides no result
     for path, value in AS_BEFORE.items():
         group, _, name = path.rpartition(".")
         fields = content[group] if group else content
@@ -109,5 +111,7 @@ def other_settings(path: Path, config: RunConfig) -> list[Difference]:
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names of the fields that decide a run's result, to their values."""
     found = flat({name: value for name, value in content.items() if name not in NOT_THE_RESULT})
+    if found.get("data.in_memory", True) is None:
+        found["data.in_memory"] = True
     left_out = {f"data.{name}" for name in NOT_THE_DATA}
     return {name: value for name, value in found.items() if name not in left_out}

@@ -1,6 +1,5 @@
 """From a configuration to a finished run folder, whatever is trained: start or continue, record, stop, finish."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from accelerate.utils import set_seed
 from training.clip.config import check_precision
 from training.engine import checkpoint
 from training.engine.config import RunConfig
-from training.engine.device import describe_device, set_up_device
+from training.engine.device import check_launcher, describe_device, set_up_device
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.run_key import run_key
@@ -55,6 +54,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         KGTargetsError: the configuration, the data or OUTPUT are not usable.
     """
     follow_launcher()
+    check_launcher()
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
     prepared = prepare(config)
@@ -75,8 +75,6 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     check_precision(prepared.precision, accelerator.device.type)
     set_up_device(config, accelerator.device.type)
     torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
-    if accelerator.is_main_process:
-        sys.stderr.write(f"{describe_device(config, accelerator, prepared.precision)}\n")
     task = prepared.build(accelerator)
     loop: Loop[Any] = Loop(config, accelerator, task, key)
     if start is checkpoint.Start.CONTINUE:
@@ -95,6 +93,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         Tracker(accelerator, output, task.total_steps, config.log.every, done, task.unit) as tracker,
         StopRequest() as stop,
     ):
+        tracker.say(describe_device(config, accelerator, prepared.precision))
         if start is checkpoint.Start.CONTINUE and former != threads:
             tracker.say(
                 f"warning: continued on {threads} CPU threads, {former} before: results may differ in rounding from "

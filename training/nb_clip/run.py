@@ -57,6 +57,8 @@ def prepare_run(config: TrainConfig) -> Prepared:
     )
     stores = {name: TargetStore.open(folder) for name, folder in names.items()}
     splits = {name: Split(store, open_source(root, store)) for name, store in stores.items()}
+    for split in splits.values():
+        split.source.check_present(config.data.max_broken)  # before weights are downloaded
     fingerprints = dict[str, str]()
     for name, split in splits.items():
         fingerprints[f"data.{name}_store"] = split.store.fingerprint
@@ -102,7 +104,8 @@ class NBClipRun(Task[Step]):
         self.config, self.accelerator, self.clip = config, accelerator, clip
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
-        load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
+        keep = True if data.cached_views else data.in_memory
+        load = partial(CaptionedImages, clip=clip, in_memory=keep, max_broken=data.max_broken)
         share = rows_of_share(train.store.cases, data.case_share)
         self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
         self.sampler = make_sampler(
@@ -110,7 +113,8 @@ class NBClipRun(Task[Step]):
             rank=accelerator.process_index, world_size=accelerator.num_processes,
             neighbour_share=data.neighbour_share,
         )  # fmt: skip
-        self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
+        pin = accelerator.device.type == "cuda"
+        self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch, pin)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
         dev_images = load(dev.store, dev.source, verify=True) if dev else None
         # Selection.
@@ -201,11 +205,12 @@ class NBClipRun(Task[Step]):
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
         skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
+        streamed = f"\n{self.images.streamed}" if self.images.streamed else ""
         long = f"\n{self.images.captions}" if self.images.captions.longer else ""
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
-            f"{long}"
+            f"{long}{streamed}"
         )
 
 

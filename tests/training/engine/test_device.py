@@ -2,19 +2,26 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.commands.config.config_args import load_config_from_file
 from torch.backends import cuda, cudnn
 
+from tests import REPOSITORY
 from tests.training.data.test_data import configure
+from tests.training.med_vqa.pretrain.world import pretrain_arguments, write_pretrain_world
 from tests.training.tiny import arguments, write_world
+from tests.training.vqa.world import finetune_arguments
+from training.arguments import read_config
 from training.clip.config import LAUNCHER_PRECISION, ModelConfig
-from training.engine.device import describe_device, set_up_device
-from training.errors import ConfigError
+from training.engine.device import SHARDING, describe_device, set_up_device
+from training.errors import ConfigError, DataError
 from training.med_vqa.model.config import VQAModelConfig
 from training.run import main as run
+from training.tasks import find_task
 
 
 @pytest.fixture
@@ -86,3 +93,43 @@ def test_on_a_cpu_the_same_bits_need_no_option(switches: None) -> None:
     torch.use_deterministic_algorithms(False)
     set_up_device(configure(), "cpu")
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("name", SHARDING)
+def test_a_launch_that_splits_the_model_is_refused_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "true")
+    assert run(arguments(tmp_path, tmp_path / "run")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: accelerate's ") and error.count("\n") == 1
+    assert "training/configs/accelerate/ddp.yaml" in error
+
+
+def test_accelerate_reads_the_shipped_configuration() -> None:
+    read = load_config_from_file(str(REPOSITORY / "training" / "configs" / "accelerate" / "ddp.yaml"))
+    assert str(read.distributed_type.value) == "MULTI_GPU" and read.mixed_precision == "bf16"
+
+
+def missing(folder: Path, arguments: list[str]) -> str:
+    """The error of a run whose images are gone, found before its model is built."""
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    task = find_task(arguments)
+    config: Any = read_config(task.config, arguments)
+    with pytest.raises(DataError) as caught:
+        task.load()(config)
+    return str(caught.value)
+
+
+@pytest.mark.e2e
+def test_missing_images_are_noticed_before_weights_are_loaded(tmp_path: Path) -> None:
+    write_world(tmp_path / "nb_clip")
+    write_pretrain_world(tmp_path / "vqa")
+    pretraining = pretrain_arguments(tmp_path / "vqa", tmp_path / "run")
+    for folder, given in (
+        ("nb_clip", arguments(tmp_path / "nb_clip", tmp_path / "run")),
+        ("vqa/captioned", pretraining),
+        ("vqa/data", finetune_arguments(tmp_path / "vqa", tmp_path / "run")),
+    ):
+        assert "data.max_broken" in missing(tmp_path / folder, given)

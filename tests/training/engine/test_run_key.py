@@ -28,6 +28,8 @@ def test_fields_newer_than_the_key_leave_it_as_it_was_unless_they_do_something()
     assert run_key(configure(), ["store"], 1) == key
     assert run_key(configure("--data.long_captions=truncate"), ["store"], 1) == key
     assert run_key(configure("--data.long_captions=sentences"), ["store"], 1) != key
+    assert run_key(configure("--data.in_memory=true", "--tf32=false"), ["store"], 1) == key
+    assert run_key(configure("--tf32=true"), ["store"], 1) != key
 
 
 def test_a_key_tells_its_number_of_threads_where_all_else_is_the_same() -> None:

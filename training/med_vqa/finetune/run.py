@@ -23,7 +23,7 @@ from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
 from training.med_vqa.model.build import build_med_vqa, initial_digests
 from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
-from training.med_vqa.model.images import ImageCondition
+from training.med_vqa.model.images import ImageCondition, check_images_present
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
@@ -39,6 +39,8 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     manifest = Manifest.load(data.dataset, "questions")
     share = data.validation_share
     split = prepare(manifest, data.data_root, data.protocol, seed=data.split_seed, validation_share=share)
+    if data.images == "real":
+        check_images_present([*split.train, *split.validation], Path(data.data_root), data.max_broken)
 
     return Prepared(
         fingerprints=_data_digests(config, split) | initial_digests(config.model),

@@ -144,7 +144,8 @@ class Corpus:
         if not len(rows):
             raise DataError(f"{store.path}: no image with a caption is left to learn from")
         dev = dev_rows(store.group_ids, rows, data.dev_share)
-        self.images = self._load(source, np.setdiff1d(rows, dev), in_memory=data.in_memory)
+        keep = True if data.cached_views or data.views == "study" else data.in_memory
+        self.images = self._load(source, np.setdiff1d(rows, dev), in_memory=keep)
         """Training images."""
         self.dev = self._load(source, dev, in_memory=True) if len(dev) else None
         """Images that choose the epoch; None: the last one is kept."""
@@ -157,7 +158,7 @@ class Corpus:
         self.cases = case_codes([store.group_ids[row] for row in self.images.rows])
         """Case codes of ``images``, int64 ``[M]``."""
 
-    def _load(self, source: ImageSource, rows: NDArray[np.int64], in_memory: bool) -> CaptionedImages:
+    def _load(self, source: ImageSource, rows: NDArray[np.int64], in_memory: bool | None) -> CaptionedImages:
         vqa = self._vqa
         # Captions are tokenised here and not there: the dev part's too, and as sentences.
         clip = Clip(vqa.model, vqa.preprocess, lambda texts: torch.zeros(len(texts), 0), vqa.clip_config)

@@ -46,6 +46,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
     """
     store = TargetStore.open(config.data.store)
     images = open_source(Path(config.data.data_root), store)
+    images.check_present(config.data.max_broken)  # before weights are downloaded
     exclusions = Exclusions.read(config.data.exclude, store)
     labels = open_label_sources(config.soft_labels, config.loss, store, images)
 
@@ -106,7 +107,8 @@ class PretrainRun(Task[Step]):
             seed=config.seed, rank=accelerator.process_index, world_size=accelerator.num_processes,
             neighbour_share=data.neighbour_share,
         )  # fmt: skip
-        self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
+        pin = accelerator.device.type == "cuda"
+        self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch, pin)
         studies = data.views == "study" and config.loss.views_weight > 0
         self.partners = Partners(self.corpus.cases) if studies else None
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
@@ -243,11 +245,12 @@ class PretrainRun(Task[Step]):
         ]
         told = "; ".join(note for note in notes if note)
         labels = " + ".join(self._label_names) or "hard labels"
+        streamed = f"\n{corpus.images.streamed}" if corpus.images.streamed else ""
         long = f"\n{corpus.captions}" if corpus.captions.longer else ""
         return "".join(f"warning: {line}\n" for line in warnings) + (
             f"pre-training {config.model.preset}, stage {config.stage}, with {labels} on {len(corpus.images):,} images "
             f"of {corpus.store.dataset}{f' ({told})' if told else ''}, {self.total_steps} steps of {self.batch_size}, "
-            f"on {self.accelerator.device} -> {config.output}{long}"
+            f"on {self.accelerator.device} -> {config.output}{long}{streamed}"
         )
 
 
