@@ -83,11 +83,11 @@ def scored_graph(
 
 
 def scoring(ontology: Ontology, captions: list[str], rows: int, threads: int) -> dict[str, Any]:
-    """Ontology scorer and exact top-64 with ties by row, beside sparse_dot_topn alone on the finished factors."""
+    """Ontology scorer and exact top-64 with ties by the ids, beside sparse_dot_topn alone on the finished factors."""
     graph, fitted, ids = scored_graph(ontology, captions, rows)
     factors, score_seconds = timed(lambda: SCORERS["ontology"](ScoringInput(graph, fitted, ids)))
     found, top_seconds = timed(
-        lambda: sum(len(chunk) for chunk in nearest(factors, NEIGHBORS, threads=threads))
+        lambda: sum(len(chunk) for chunk in nearest(factors, NEIGHBORS, ids, threads=threads))
     )
     matrix = sparse.csr_matrix(factors.matrix)
     other = sparse.csr_matrix(matrix.T)

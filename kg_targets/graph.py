@@ -6,6 +6,7 @@ are reached from here: the full graph, ``has_attribute`` only (``ontology=None``
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +39,24 @@ class ConceptGraph:
     def images(self) -> int:
         """N, the number of images."""
         return int(self.has_attribute.shape[0])
+
+    @cached_property
+    def meanings(self) -> NDArray[np.int64]:
+        """int64 [C]: for each concept, the first column of its group of equal meaning."""
+        return representatives(self.concepts, self.edges)
+
+    @cached_property
+    def attributes(self) -> sparse.csr_array:
+        """``has_attribute`` with CUIs of equal meaning as one concept, at the first one's column and largest weight."""
+        if np.array_equal(self.meanings, np.arange(len(self.concepts))):
+            return self.has_attribute
+        entries, size = self.has_attribute.tocoo(), max(len(self.concepts), 1)
+        keys, group = np.unique(
+            entries.row.astype(np.int64) * size + self.meanings[entries.col], return_inverse=True
+        )
+        weights = np.zeros(len(keys))
+        np.maximum.at(weights, group.reshape(-1), entries.data)
+        return sparse.csr_array((weights, (keys // size, keys % size)), shape=self.has_attribute.shape)
 
     @classmethod
     def build(

@@ -162,9 +162,9 @@ def build(parser: argparse.ArgumentParser) -> Work:
             parser.add_argument(
                 "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
             )
-        elif kind is bool and field.default:
+        elif kind is bool and (field.default or field.name == "part_of"):
             parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=True, help=docs[field.name]
+                name, action=argparse.BooleanOptionalAction, default=field.default, help=docs[field.name]
             )
         elif kind is bool:
             parser.add_argument(name, action="store_true", help=docs[field.name])
@@ -266,6 +266,9 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     option("stores", nargs="+", type=Path, metavar="STORE", help="the first is the reference")
     add_json(parser)
     option("--markdown", type=Path, default=None, help="file for the tables, without captions")
+    option(
+        "--label-table", type=Path, default=None, help="further labels by image_id or group_id, as from label"
+    )
     option("--seed", type=int, default=0, help="of every random choice")
     option("--bootstrap", type=int, default=2000, help="samples per interval")
     option("--batch-sizes", default=sizes, help="images per batch")
@@ -290,6 +293,6 @@ def _evaluate_targets(options: argparse.Namespace) -> None:
         half=options.half,
     )
     say = (lambda line: None) if options.json else _say
-    found = evaluate_targets(options.stores, settings, say, options.markdown)
+    found = evaluate_targets(options.stores, settings, say, options.markdown, options.label_table)
     if options.json:
         print_json(found)

@@ -117,7 +117,7 @@ def test_the_library_imports_nothing_slow_at_module_level() -> None:
     taken = {
         (name, alias)
         for name, file in modules("kg_targets")
-        if not name.startswith("kg_targets.losses")
+        if not name.startswith(("kg_targets.losses", "kg_targets.transe"))
         for node in ast.parse(file.read_text(encoding="utf-8")).body
         for alias in (
             [one.name for one in node.names]

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import itertools
+import json
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ set_parsing_settings(
 
 RENAMED = {"model.start": "model.init_from"}
 """Names of fields before version 0.2.0 to those of today: files and flags that have them are read."""
+FORM = 2
+"""Form of a run's saved configuration, noted in its run.json: in the first (none noted, before version 0.3) the policy
+``fixed_mass`` is what is called ``fixed_mass_softmax`` now."""
 _WRONG = (argparse.ArgumentError, ImportError)
 """jsonargparse raises these; the second for a ``class_path`` that is not allowed."""
 _UNKNOWN = re.compile(
@@ -154,6 +158,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _keep_meaning(content: dict[str, Any], path: Path) -> None:
+    """Give the policies of a run's saved configuration the names that they have today, in place; see ``FORM``."""
+    try:
+        run = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # a file that people wrote
+    if path.name != "config.yaml" or not isinstance(run, dict) or run.get("form", 1) >= FORM:
+        return
+    labels = content.get("soft_labels")
+    entries = labels if isinstance(labels, list) else []
+    for fields, name in [(content.get("policy"), "name"), *((entry, "policy") for entry in entries)]:
+        if isinstance(fields, dict) and fields.get(name) == "fixed_mass":
+            fields[name] = "fixed_mass_softmax"
+
+
 def _typed_fields(cls: type, prefix: str = "") -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
     """Every field below a dataclass by its dotted name, with its type; those of groups and of lists included."""
     hints = typing.get_type_hints(cls)
@@ -188,6 +207,7 @@ def _checked_text(path: Path, cls: type) -> str:
                 )
 
     content = _read_yaml(path)
+    _keep_meaning(content, path)
     for old, new in RENAMED.items():
         group, _, name = old.partition(".")
         if isinstance(fields := content.get(group), dict) and name in fields:

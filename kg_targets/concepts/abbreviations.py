@@ -15,10 +15,13 @@ from kg_targets.concepts.text import Folded, fold_alias, without_overlap
 
 _UNKNOWN = Sense("", "", "", (0, 0), False, False)
 _LONGEST = 3
+_SIGNED = re.compile(r"[A-Z][a-z0-9]*[A-Z][A-Za-z0-9]*\s*[=:,(\u2013\-)\];]")  # what every definition has
 _ACRONYM = re.compile(r"[A-Z]{2,3}")  # longer ones mean one thing
 _SHORT = r"([A-Z][A-Za-z0-9]{1,7})"
 _BEHIND = re.compile(rf"\s*[(\[]{_SHORT}[)\],;]")  # portal vein (PV)
 _BEFORE = re.compile(rf"(?<![A-Za-z0-9]){_SHORT}\s*[=:,(\u2013-]\s*$")  # PV = portal vein
+_STANDS_FOR = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2,3})\s*(?:[=:]|,(?=[^,]*(?:;|\.|$)))(?=\s*([^.,;:()=]+))")
+_WORD = re.compile(r"(?<![A-Za-z0-9])[A-Z][A-Za-z0-9]{1,8}(?![A-Za-z0-9])")
 _CLOSED = re.compile(r"\s*(?:$|[.,;:)\]\n])")
 _REACH = 16  # code points in which a short form and its sign can stand before a long form
 _OPEN = ("(", "[")
@@ -31,6 +34,8 @@ _SIGNS = frozenset("=:,(\u2013-")
 def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]:
     """The hits without overlap, with every occurrence of a defined abbreviation read as defined."""
     kept = without_overlap(hits)
+    if not _SIGNED.search(caption):
+        return kept
     defined: dict[str, Sense] = {}
     unknown: list[str] = []
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
@@ -53,9 +58,9 @@ def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]
     if not defined:
         return kept
     spans = {
-        folded.locate(match.start(1), match.end(1)): sense
-        for short, sense in defined.items()
-        for match in re.finditer(rf"(?<![A-Za-z0-9])({short})s?(?![A-Za-z0-9])", caption)
+        folded.locate(match.start(), match.start() + len(short)): defined[short]
+        for match in _WORD.finditer(caption)
+        for short in {match.group(), match.group().removesuffix("s")} & defined.keys()
     }
     others = [hit for hit in hits if (hit.start, hit.end) not in spans]
     return without_overlap(others + [Hit(start, end, sense) for (start, end), sense in spans.items()])
@@ -70,10 +75,8 @@ def _defined_as(short: str, caption: str) -> str:
         if found and rest[:1] in _CLOSE:
             words = _CLAUSE.split(head)[-1].split()
             return _long_form(short, words[-min(len(short) + 5, 2 * len(short)) :])
-    if before := re.search(
-        rf"(?<![A-Za-z0-9]){short}\s*(?:[=:]|,(?=[^,]*(?:;|\.|$)))\s*([^.,;:()=]+)", caption
-    ):
-        words = before.group(1).split()
+    if before := next((match for match in _STANDS_FOR.finditer(caption) if match.group(1) == short), None):
+        words = before.group(2).split()
         if "".join(word[0] for word in words).lower() == short.lower():
             return " ".join(words)
     return ""

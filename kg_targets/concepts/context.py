@@ -92,14 +92,8 @@ class ContextRules:
         self._phrases = sorted(fixed.keys() | gapped.keys())
         self._fixed = [fixed.get(phrase) for phrase in self._phrases]
         self._gapped = [gapped.get(phrase, ()) for phrase in self._phrases]
-        needles = [f" {break_words(phrase)} " for phrase in self._phrases]
-        self._automaton = _automaton(needles)
-        giving = [
-            needle
-            for needle, rule, patterns in zip(needles, self._fixed, self._gapped, strict=True)
-            if patterns or any(rule or ())
-        ]
-        self._filter = _automaton(giving)
+        self._automaton = _automaton(self._phrases)
+        self._filter = _automaton(sorted({_most_telling(phrase) for phrase in rules if any(rules[phrase])}))
 
     def __getstate__(self) -> dict[str, Rule]:
         return self._rules
@@ -141,12 +135,13 @@ class ContextRules:
             "( )" in text or "?" in text or self._filter.find_matches_as_indexes(folded.search)
         ) or not any(hit.sense.negatable or hit.sense.place for hit in hits):
             return {}
-        triggers = self._find(folded)
+        starts = [hit.start for hit in hits]
+        free = [trigger for trigger in self._find(folded) if not _inside(trigger, hits, starts)]
+        if not any(any(trigger.roles) for trigger in free):
+            return {}
         ends = boundaries(caption)
         if folded.origin is not None:
             ends = [bisect_left(folded.origin, end) for end in ends]
-        starts = [hit.start for hit in hits]
-        free = [trigger for trigger in triggers if not _inside(trigger, hits, starts)]
         found: dict[int, set[str]] = {}
         for position, trigger in enumerate(free):
             if any(trigger.roles):
@@ -182,8 +177,17 @@ class ContextRules:
         return without_overlap(found)
 
 
-def _automaton(needles: list[str]) -> AhoCorasick:
+def _automaton(phrases: list[str]) -> AhoCorasick:
+    needles = [f" {break_words(phrase)} " for phrase in phrases]
     return AhoCorasick(needles, implementation=Implementation.ContiguousNFA, store_patterns=False)
+
+
+def _most_telling(phrase: str) -> str:
+    """What a text with a phrase must have: the phrase, or one word of a phrase with gaps, rarer than "to" or "seen"."""
+    words = set(phrase.split(" "))
+    if words.isdisjoint(_GAPS):
+        return phrase
+    return max(words - _GAPS.keys(), key=lambda word: (word == "not", len(word), word))
 
 
 def _expand(phrase: str) -> Iterator[str]:

@@ -15,9 +15,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from dataclasses import dataclass
-from operator import attrgetter
-from typing import Protocol, TypeVar
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
 _ZERO_WIDTH = "\u2060"  # stands for every code point that has no width
 ZERO_WIDTH_SPACE = "\u200b"
@@ -83,8 +82,12 @@ def break_words(folded: str) -> str:
     return folded.translate(_BREAKS)
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+_ASCII_LOWER = bytes(ord(_LOWER[code]) for code in range(128)) + bytes(128)
+_ASCII_BREAKS = bytes(ord(_BREAKS[code]) for code in _ASCII_LOWER[:128]) + bytes(128)
+"""The same tables for captions of ASCII alone, which fold three times as fast by them."""
+
+
+class Folded(NamedTuple):
     """A folded caption: ``text`` to compare with, ``search`` to search in, and the way back to its offsets."""
 
     text: str
@@ -108,6 +111,8 @@ class Folded:
 
 def fold(caption: str) -> Folded:
     """Fold a caption for matching; never fails, whatever the string holds."""
+    if caption.isascii() and "  " not in (text := (raw := caption.encode()).translate(_ASCII_LOWER).decode()):
+        return Folded(text, None, f" {raw.translate(_ASCII_BREAKS).decode()} ")
     text = caption.translate(_LOWER)
     origin = None
     if len(text) != len(caption):
@@ -136,6 +141,8 @@ def fold_alias(alias: str) -> str:
 
 def surface(text: str) -> str:
     """An abbreviation in the form in which it is compared: as `fold_alias`, but with upper and lower case."""
+    if text.isascii() and text.isalnum():
+        return text  # nothing to fold
     return _closed(text.translate(_CASED))
 
 
@@ -241,17 +248,9 @@ def _continues(caption: str, match: re.Match[str]) -> bool:
     return not (word in _MAY_END and following[0].isupper())
 
 
-class Span(Protocol):
-    """Anything that covers ``[start, end)`` of a text."""
-
-    @property
-    def start(self) -> int: ...  # noqa: D102
-    @property
-    def end(self) -> int: ...  # noqa: D102
-
-
-S = TypeVar("S", bound=Span)
-_PLACE = attrgetter("start", "end")
+S = TypeVar("S", bound=tuple[int, int, object])
+"""Anything that covers ``[start, end)`` of a text: named tuples that begin with both."""
+_PLACE = itemgetter(0, 1)
 
 
 def without_overlap(spans: list[S]) -> list[S]:
@@ -260,40 +259,35 @@ def without_overlap(spans: list[S]) -> list[S]:
         return spans
     spans = sorted(spans, key=_PLACE)
     kept: list[S] = []
-    cluster = [spans[0]]
-    longest = spans[0]
-    reach = longest.end
-    for span in spans[1:]:
-        if span.start < reach:
-            cluster.append(span)
-            if span.end - span.start > longest.end - longest.start:
-                longest = span
-            if span.end > reach:
-                reach = span.end
-            continue
-        _settle(cluster, longest, reach, kept)
-        cluster, longest, reach = [span], span, span.end
-    _settle(cluster, longest, reach, kept)
+    first, longest = 0, spans[0]
+    low, reach, _ = longest
+    most = (
+        reach - low
+    )  # length of the longest span since the first that overlaps it, directly or through others
+    for index, span in enumerate(spans):
+        start, end, _ = span
+        if start >= reach:
+            kept += _settled(spans[first:index], longest, reach)
+            first, longest, reach, most = index, span, end, end - start
+        elif end - start > most:
+            longest, most = span, end - start
+        if end > reach:
+            reach = end
+    kept += _settled(spans[first:], longest, reach)
     return kept
 
 
-def _settle(cluster: list[S], longest: S, reach: int, kept: list[S]) -> None:
-    """Add what remains of spans that overlap, directly or through others; mostly one covers all."""
-    if len(cluster) <= 2 or (longest.start == cluster[0].start and longest.end == reach):
-        kept.append(longest)
-    else:
-        kept.extend(_longest_first(cluster))
-
-
-def _longest_first(cluster: list[S]) -> list[S]:
-    """Settle spans that overlap, directly or through others."""
-    offset = cluster[0].start
-    taken = bytearray(max(span.end for span in cluster) - offset)
+def _settled(cluster: list[S], longest: S, reach: int) -> list[S]:
+    """What remains of spans that overlap, directly or through others; mostly one covers all."""
+    if len(cluster) <= 2 or (longest[0] == cluster[0][0] and longest[1] == reach):
+        return [longest]
+    offset = cluster[0][0]
+    taken = bytearray(reach - offset)
     kept = []
-    for span in sorted(cluster, key=lambda span: (span.start - span.end, span.start)):
-        start, end = span.start - offset, span.end - offset
+    for span in sorted(cluster, key=lambda span: (span[0] - span[1], span[0])):
+        start, end = span[0] - offset, span[1] - offset
         if not any(taken[start:end]):
             taken[start:end] = b"\x01" * (end - start)
             kept.append(span)
-    kept.sort(key=lambda span: span.start)
+    kept.sort(key=_PLACE)
     return kept

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kg_targets.losses.contrastive import sigmoid_loss as sigmoid_loss
     from kg_targets.losses.policies import evidence_policy as evidence_policy
     from kg_targets.losses.policies import fixed_mass_policy as fixed_mass_policy
+    from kg_targets.losses.policies import fixed_mass_softmax_policy as fixed_mass_softmax_policy
     from kg_targets.losses.policies import pair_structure as pair_structure
     from kg_targets.losses.policies import similarity_targets as similarity_targets
     from kg_targets.losses.policies import softmax_policy as softmax_policy
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 if find_spec("torch") is None:
     raise MissingExtraError("kg_targets.losses needs torch: pip install 'kg-targets[train]'", name="torch")
 
-_POLICIES = ("evidence_policy", "fixed_mass_policy", "pair_structure", "similarity_targets", "softmax_policy")
+_POLICIES = (
+    "evidence_policy",
+    "fixed_mass_policy",
+    "fixed_mass_softmax_policy",
+    "pair_structure",
+    "similarity_targets",
+    "softmax_policy",
+)
 _LOSSES = (
     "gather_features",
     "gather_rows",

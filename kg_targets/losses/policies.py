@@ -1,21 +1,24 @@
 """Target policies: how a similarity block S becomes target distributions P (methods.md §1.4).
 
-| policy       | row i of P                                                                         | mark |
-|--------------|------------------------------------------------------------------------------------|------|
-| `softmax`    | softmax(S_i / τ)                                                                   | C    |
-| `fixed_mass` | P_ii = α; the others share 1 − α by softmax_{j≠i}(S_ij / τ_o)                      | R    |
-| `evidence`   | P_ii = 1 − (1 − α)·min(1, m_i/m₀); the others share the rest by similarity above θ | R    |
-| `identity`   | P_ii = 1, CLIP's own target                                                        | S    |
-| `uniform`    | P_ii = α, the others share 1 − α equally: label smoothing, a control               | R    |
-| `same_case`  | P_ii = α, the other images of the case share 1 − α equally: a control              | R    |
+| policy               | row i of P                                                                         | mark |
+|----------------------|------------------------------------------------------------------------------------|------|
+| `softmax`            | softmax(S_i / τ)                                                                   | C    |
+| `fixed_mass`         | P_ij = (1 − α)·w_ij/(1 + Σ_k w_ik), w_ij = exp((S_ij − θ)/τ_o) − 1 above θ, else 0 | R    |
+| `fixed_mass_softmax` | P_ii = α; the others share 1 − α by softmax_{j≠i}(S_ij / τ_o)                      | R    |
+| `evidence`           | P_ii = 1 − (1 − α)·min(1, m_i/m₀); the others share the rest by similarity above θ | R    |
+| `identity`           | P_ii = 1, CLIP's own target                                                        | S    |
+| `uniform`            | P_ii = α, the others share 1 − α equally: label smoothing, a control               | R    |
+| `same_case`          | P_ii = α, the other images of the case share 1 − α equally: a control              | R    |
 
 (C: the authors' code, R: our reconstruction, S: the supplement.) Every policy is a pure function of S
 ``[B_local, B_global]`` whose row i has its positive in column ``offset + i``; P is float32 and rows sum to 1.
 
 Soft mass may only reach a **soft positive**: a column other than the positive, whose image has concepts and is not
-excluded (same case), in a row whose image has concepts. A row without soft positives gets the identity, under every
-policy. For text→image pass the similarity of [texts_local, images_global], which is Sᵀ of the global block:
-normalising rows and transposing do not commute, so P^t2i is never P^i2t transposed.
+excluded (same case), in a row whose image has concepts; where the policy has a threshold θ, one with S_ij > θ. A row
+without soft positives gets the identity, P_ii = 1, under every policy, and that is how such rows are counted.
+
+For text→image pass the similarity of [texts_local, images_global], which is Sᵀ of the global block: normalising rows
+and transposing do not commute, so P^t2i is never P^i2t transposed.
 
 The pairwise losses (`mse`, `sigmoid`) take no policy but S itself, with the same promises: `similarity_targets`.
 Either kind of target may be mixed with the identity in a run's first steps: `mix_identity`, `identity_weight`.
@@ -140,9 +143,51 @@ def softmax_policy(similarity: Tensor, temperature: float = 1.0, *, pairs: Pairs
 
 
 def fixed_mass_policy(
+    similarity: Tensor,
+    alpha: float = 0.7,
+    temperature: float = 0.05,
+    threshold: float = 0.0,
+    *,
+    pairs: Pairs | None = None,
+) -> Tensor:
+    """The soft positives share nearly 1 − α as soon as one is clearly similar, and nothing where S is at most θ (R).
+
+    w_ij = exp((S_ij − θ)/τ_o) − 1 for soft positives j with S_ij > θ, else 0; m_i = Σ_j w_ij;
+    P_ij = (1 − α)·w_ij/(1 + m_i), P_ii = 1 − (1 − α)·m_i/(1 + m_i). P is continuous in S, and S = I gives the identity;
+    a similarity of θ + 5τ_o is enough for all but 1 % of 1 − α.
+
+    Args:
+        similarity: S, ``[B_local, B_global]``.
+        alpha: least probability that the true pair keeps, in (0, 1].
+        temperature: τ_o > 0, in units of S.
+        threshold: θ < 1, similarity that earns nothing.
+        pairs: positives and soft positives; the plain diagonal when omitted.
+
+    Returns:
+        P, float32, same shape.
+
+    Raises:
+        ConfigError: α, τ_o or θ is out of range.
+        DataError: S is not finite.
+        ShapeError: S and ``pairs`` differ in shape.
+    """
+    _check_range("temperature", temperature, 0.0, None)
+    _check_range("alpha", alpha, 0.0, 1.0)
+    _check_range("1 - threshold", 1.0 - threshold, 0.0, None)
+    pairs = _pairs_of(similarity, pairs)
+    above = ((similarity.float() - threshold) / temperature).clamp(min=0.0) * pairs.soft_positives
+    peak = above.amax(dim=-1, keepdim=True)  # everything is divided by e^peak, which may not be representable
+    weights = -torch.exp(above - peak) * torch.expm1(-above)  # (e^x − 1)/e^peak, exact near x = 0; 0 at x = 0
+    soft = (1.0 - alpha) * weights / (torch.exp(-peak) + weights.sum(dim=-1, keepdim=True))
+    return torch.where(pairs.positive, 1.0 - soft.sum(dim=-1, keepdim=True), soft)
+
+
+def fixed_mass_softmax_policy(
     similarity: Tensor, alpha: float = 0.7, temperature: float = 0.05, *, pairs: Pairs | None = None
 ) -> Tensor:
-    """P_ii = α, the soft positives share 1 − α by softmax(S_ij / τ_o) (R).
+    """P_ii = α, the soft positives share 1 − α by softmax(S_ij / τ_o), those of similarity 0 as well (R).
+
+    What ``fixed_mass`` was until version 0.3: S = I gives each of B images' rows α and (1 − α)/(B − 1).
 
     Args:
         similarity: S, ``[B_local, B_global]``.
@@ -226,7 +271,7 @@ def uniform_policy(similarity: Tensor, alpha: float = 0.7, *, pairs: Pairs | Non
         ShapeError: S and ``pairs`` differ in shape.
     """
     check_finite(similarity, "similarities")
-    return fixed_mass_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
+    return fixed_mass_softmax_policy(torch.zeros_like(similarity), alpha, 1.0, pairs=pairs)
 
 
 def identity_policy(similarity: Tensor, *, pairs: Pairs | None = None) -> Tensor:

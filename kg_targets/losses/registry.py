@@ -68,6 +68,8 @@ class TargetPolicy:
     """Its keyword arguments, each a field of the configuration."""
     temperature: float = 1.0
     """Default temperature, in units of S."""
+    threshold: float | None = None
+    """Default threshold, in units of S; None for the store's own (the p95 of its similarities)."""
     within_case: bool = False
     """Soft mass goes to the other images of the case, instead of to those of other cases."""
     control: bool = False
@@ -85,7 +87,13 @@ LOSSES: dict[str, Loss] = {
 POLICIES: dict[str, TargetPolicy] = {
     "softmax": TargetPolicy("kg_targets.losses.policies:softmax_policy", ("temperature",)),
     "fixed_mass": TargetPolicy(
-        "kg_targets.losses.policies:fixed_mass_policy", ("alpha", "temperature"), temperature=0.05
+        "kg_targets.losses.policies:fixed_mass_policy",
+        ("alpha", "temperature", "threshold"),
+        temperature=0.05,
+        threshold=0.0,
+    ),
+    "fixed_mass_softmax": TargetPolicy(
+        "kg_targets.losses.policies:fixed_mass_softmax_policy", ("alpha", "temperature"), temperature=0.05
     ),
     "evidence": TargetPolicy(
         "kg_targets.losses.policies:evidence_policy", ("threshold", "alpha", "saturation")

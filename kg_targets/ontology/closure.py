@@ -92,7 +92,7 @@ def ancestor_hops(graph: ParentLists, nodes: Ints, max_hops: int | None = None) 
     positions, parents = graph.of(sub)
     local = ParentLists.from_edges(positions, np.searchsorted(sub, parents), len(sub))
     labels = local.components()
-    condensed = _condense(local, labels)
+    condensed = condense(local, labels)
     rows, components, hops = _search(condensed, labels[np.searchsorted(sub, nodes)], max_hops)
     rows, ancestors, hops = _expand(labels, rows, components, hops)
     itself = sub[ancestors] == nodes[rows] if len(rows) else np.zeros(0, dtype=bool)
@@ -101,7 +101,8 @@ def ancestor_hops(graph: ParentLists, nodes: Ints, max_hops: int | None = None) 
     return rows[keep], sub[ancestors[keep]], hops[keep]
 
 
-def _condense(graph: ParentLists, labels: Ints) -> ParentLists:
+def condense(graph: ParentLists, labels: Ints) -> ParentLists:
+    """The graph with every component as one node, without cycles; ``labels`` come from ``components``."""
     children = np.repeat(np.arange(len(labels)), np.diff(graph.starts))
     child, parent = labels[children], labels[graph.parents]
     between = child != parent

@@ -22,6 +22,7 @@ from kg_targets.ontology.concept import (
     parse_cui,
     require_cui,
 )
+from kg_targets.ontology.intrinsic import intrinsic_content
 from kg_targets.ontology.merge import renewed, united
 from kg_targets.ontology.names import NameIndex, Resolved, resolve
 from kg_targets.ontology.tables import IS_A, NAMES, RELATIONS, SAME_AS, Tables
@@ -218,6 +219,20 @@ class Ontology:
             )
             found += [(child, relation, parent) for child, parent in zip(*ends, strict=True)]
         return sorted(found)
+
+    def intrinsic_content(
+        self, cuis: Sequence[str], relations: Sequence[str] = (IS_A,)
+    ) -> npt.NDArray[np.float64]:
+        """How much each concept tells by its place in the hierarchy, in [0, 1]; see `kg_targets.ontology.intrinsic`.
+
+        Args:
+            cuis: concepts; one that the ontology does not have counts as a leaf, 1.
+            relations: which relations make the hierarchy.
+        """
+        where, known = self._where(np.array([require_cui(cui) for cui in cuis], dtype=np.int64))
+        content = np.ones(len(cuis))
+        content[known] = intrinsic_content(self._graph(_followed(relations)), where[known])
+        return content
 
     # ---- inside ----
 

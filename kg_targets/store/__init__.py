@@ -6,6 +6,7 @@ from kg_targets.errors import ConfigError, DataError, KGTargetsError, StoreError
 from kg_targets.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kg_targets.store.labels import with_labels as with_labels
     from kg_targets.store.reader import TargetStore as TargetStore
     from kg_targets.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
     from kg_targets.store.teacher import TeacherStore as TeacherStore
@@ -22,6 +23,7 @@ __all__ = [
     "TargetStore",
     "TeacherStore",
     "verify_store",
+    "with_labels",
 ]
 
 # Numpy and Arrow on first use: who needs the errors only (a command that sets its threads) goes without.
@@ -33,5 +35,6 @@ __getattr__, __dir__ = lazy_names(
         "TargetStore": "kg_targets.store.teacher",  # with a teacher's stores: ``open`` finds both kinds
         "TeacherStore": "kg_targets.store.teacher",
         "verify_store": "kg_targets.store.verify",
+        "with_labels": "kg_targets.store.labels",
     },
 )

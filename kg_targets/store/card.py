@@ -48,6 +48,8 @@ _COLUMNS = {
     "child": "CUI of the narrower concept",
     "relation": "how child and parent are related: is_a, part_of or same_as",
     "parent": "CUI of the broader concept",
+    "vectors.name": "name of the vector, unique",
+    "vector": "what was fitted on the fit split and is reused for other splits",
 }
 _SPLIT = re.compile(r"\w+(\.\w+)*")
 
@@ -87,7 +89,7 @@ def store_card(manifest: Mapping[str, Any], tables: Mapping[str, pa.Schema]) -> 
     ]
     for table, columns in tables.items():
         lines = "\n".join(
-            f"| `{field.name}` | {field.type} | {_described(field.name)} |" for field in columns
+            f"| `{field.name}` | {field.type} | {_described(table, field.name)} |" for field in columns
         )
         parts.append(f"## {table}: {rows[table]:,} rows\n\n| column | type | |\n|---|---|---|\n{lines}")
     return "\n\n".join(parts) + "\n"
@@ -103,8 +105,10 @@ def _origin(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _described(column: str) -> str:
-    return f"label of the data set: {column[6:]}" if column.startswith("label_") else _COLUMNS.get(column, "")
+def _described(table: str, column: str) -> str:
+    if column.startswith("label_"):
+        return f"label of the data set: {column[6:]}"
+    return _COLUMNS.get(f"{table}.{column}") or _COLUMNS.get(column, "")
 
 
 _READING = """from kg_targets import TargetStore

@@ -15,7 +15,8 @@ from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
-from kg_targets.store.block import case_codes, check_block_kind, finite, gram, row_numbers
+from kg_targets.store.block import case_codes, check_block_kind, row_numbers
+from kg_targets.store.factors import AnyFactors, products, read_factors, read_vectors
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -54,6 +55,7 @@ class TargetStore:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self.joined: dict[str, list[str]] = {}  # labels of ``kg_targets.store.labels``
 
     @classmethod
     def open(cls, path: str | Path) -> "TargetStore":
@@ -103,7 +105,7 @@ class TargetStore:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the label columns."""
-        return tuple(self.manifest["labels"])
+        return (*self.manifest["labels"], *self.joined)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of the table ``targets`` in row order.
@@ -168,7 +170,7 @@ class TargetStore:
         """
         if name not in self.labels:
             raise StoreError(f"{self.path} has no label {name!r}: it has {', '.join(self.labels) or 'none'}")
-        return list(self.column(f"label_{name}").to_pylist())
+        return list(self.joined.get(name) or self.column(f"label_{name}").to_pylist())
 
     @cached_property
     def concepts(self) -> pd.DataFrame:
@@ -199,19 +201,22 @@ class TargetStore:
         return sparse.csr_array((np.ones(len(index), np.float32), index, indptr), shape=shape)
 
     @cached_property
-    def factors(self) -> sparse.csr_array | NDArray[np.float32]:
-        """float32 [N, D]: K_i, norm 1 (less with shrinkage), sparse over ``concepts`` or dense; zeros where unknown."""
-        dense = self.manifest["factors"]["dense"]
-        name = "factor_value" if dense is None else "factor"
-        column = self.column(name).combine_chunks().flatten()
-        values = finite(column.to_numpy(zero_copy_only=False), f"{self.path}: column {name}")
-        if dense is not None:
-            return values.reshape(len(self), dense)
-        index = self.column("factor_index").combine_chunks()
-        parts = (values, index.flatten().to_numpy(), index.offsets.to_numpy())
-        matrix = sparse.csr_array(parts, shape=(len(self), len(self.concepts)))
-        matrix.has_sorted_indices = True
-        return matrix
+    def factors(self) -> AnyFactors:
+        """float32 [N, D]: K_i, sparse over ``concepts``, dense, or both (a mixture's).
+
+        Norm 1 (less with shrinkage or blocks); zeros where the image is unknown.
+        """
+        shape = self.manifest["factors"]
+        dense, width = shape["dense"], shape.get("sparse")
+        if dense is None and width is None:
+            width = len(self.concepts)
+        return read_factors(self.column, len(self), width, dense, self.path)
+
+    @cached_property
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Name to vector: what the scorer fitted on the fit split and reuses for others; empty for most scorers."""
+        kept = schema.table_files(self.manifest, schema.VECTORS)
+        return read_vectors(self._table(schema.VECTORS)) if kept else {}
 
     def block(
         self, rows: ArrayLike, cols: ArrayLike | None = None, kind: str = "image_text"
@@ -232,7 +237,7 @@ class TargetStore:
         check_block_kind(kind)
         left = self.rows(rows)
         right = left if cols is None else self.rows(cols)
-        block = self._products(self.factors[left], None if cols is None else self.factors[right])
+        block = products(self.factors[left], None if cols is None else self.factors[right])
         np.clip(block, -1.0, 1.0, out=block)
         if cols is None and len(np.unique(left)) == len(left):
             np.fill_diagonal(block, 1.0)
@@ -240,14 +245,8 @@ class TargetStore:
             block[left[:, None] == right[None, :]] = 1.0
         return block
 
-    def _products(self, left: Any, right: Any) -> NDArray[np.float32]:
-        if sparse.issparse(left):
-            return gram(left, right)
-        product = left @ (left if right is None else right).T
-        return np.asarray(product, dtype=np.float32)
-
     def neighbors(self, image: ImageLike, k: int = 10, exclude_case: bool = False) -> pd.DataFrame:
-        """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by row.
+        """The ``k`` most similar other images: image_id, score, caption, group_id; best first, ties by both ids.
 
         Args:
             image: id or row number.

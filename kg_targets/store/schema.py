@@ -21,11 +21,15 @@ READABLE = (1, SCHEMA_VERSION)
 
 TARGETS, MENTIONS, CONCEPTS, EDGES = TABLES = ("targets", "mentions", "concepts", "edges")
 """Tables, each a folder of the store; a teacher's store has targets only."""
+VECTORS = "vectors"
+"""One more table, of scorers that fit vectors on the fit split."""
+ALL_TABLES = (*TABLES, VECTORS)
 _FILES_OF_SCHEMA_1 = {
     TARGETS: "targets-",
     MENTIONS: "mentions-",
     CONCEPTS: "concepts.parquet",
     EDGES: "is_a.parquet",
+    VECTORS: "vectors-",
 }
 """First characters of a table's file names before there were folders."""
 MANIFEST = "manifest.json"
@@ -54,6 +58,7 @@ MENTION_COLUMNS = pa.schema(
     ]
 )
 EDGE_COLUMNS = pa.schema([("child", pa.string()), ("relation", pa.string()), ("parent", pa.string())])
+VECTOR_COLUMNS = pa.schema([("name", pa.string()), ("vector", pa.list_(pa.float32()))])
 CONCEPT_COLUMNS = pa.schema(
     [
         ("concept", pa.int32()),  # column index of sparse factors
@@ -78,17 +83,19 @@ def complete_mentions(found: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def target_columns(labels: tuple[str, ...], dense: int | None) -> pa.Schema:
+def target_columns(labels: tuple[str, ...], dense: int | None, mixed: bool = False) -> pa.Schema:
     """Columns of the table ``targets``.
 
     Args:
         labels: names of the data set's labels; each becomes a column ``label_<name>``.
         dense: width of dense factors, or ``None`` for sparse factors over concepts.
+        mixed: whether there are sparse factors beside the dense ones.
     """
-    if dense is None:
-        factors = [("factor_index", pa.list_(pa.int32())), ("factor_value", pa.list_(pa.float32()))]
-    else:
-        factors = [("factor", pa.list_(pa.float32(), dense))]
+    factors: list[tuple[str, pa.DataType]] = []
+    if dense is None or mixed:
+        factors += [("factor_index", pa.list_(pa.int32())), ("factor_value", pa.list_(pa.float32()))]
+    if dense is not None:
+        factors += [("factor", pa.list_(pa.float32(), dense))]
     return pa.schema(
         [
             *_described(labels),
@@ -150,7 +157,7 @@ _RANGES: dict[str, Callable[[Any], bool]] = {
     "teacher.dim": lambda dim: dim >= 0,
     "teacher.scale": lambda scale: 0.0 < scale < math.inf,
 }
-_PLAIN_NAME = re.compile(rf"([a-z_]+(-[0-9]+)?|({'|'.join(TABLES)})/part-[0-9]+)\.parquet")
+_PLAIN_NAME = re.compile(rf"([a-z_]+(-[0-9]+)?|({'|'.join(ALL_TABLES)})/part-[0-9]+)\.parquet")
 
 
 def part(table: str, index: int) -> str:

@@ -64,7 +64,7 @@ class StoreWriter:
         with schema.writing(self.folder):
             if self.resume is None or self._left_behind() != self.resume:
                 self._clear(keep=())
-            for table in schema.TABLES:  # worker processes write into them
+            for table in schema.ALL_TABLES:  # worker processes write into them
                 (self.folder / table).mkdir(exist_ok=True)
             if self.resume is not None:
                 (self.folder / _RESUME).write_text(self.resume)
@@ -122,7 +122,7 @@ class StoreWriter:
 
     def _columns(self) -> dict[str, pa.Schema]:
         """Columns of each table that the store has."""
-        first = {table: schema.part(table, 0) for table in schema.TABLES}
+        first = {table: schema.part(table, 0) for table in schema.ALL_TABLES}
         return {
             table: pq.read_schema(self.folder / name) for table, name in first.items() if name in self._files
         }

@@ -17,8 +17,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.similarity import Factors, Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.similarity import Ranking, best_with_ties, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects, in_half
 from training.retrieval.metrics import label_codes, pair_codes, sizes
 from training.statistics.intervals import FloatArray, IntArray
@@ -77,7 +78,7 @@ def agreement_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
 
 
 def label_agreement(
-    factors: Factors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
+    factors: AnyFactors, cases: IntArray, codes: Sequence[IntArray], depths: Sequence[int]
 ) -> list[Scores]:
     """P@K and NDCG@K of every image under every criterion.
 
@@ -122,7 +123,7 @@ def term_matrix(labels: Sequence[str]) -> NDArray[np.float32] | None:
 
 
 def shared_terms(
-    factors: Factors, cases: IntArray, terms: NDArray[np.float32], depths: Sequence[int]
+    factors: AnyFactors, cases: IntArray, terms: NDArray[np.float32], depths: Sequence[int]
 ) -> Scores:
     """J@K of every image: mean Jaccard index of its terms and those of its K nearest images of other cases.
 
@@ -165,10 +166,10 @@ def agreement_by_chance(codes: IntArray, cases: IntArray, depths: Sequence[int])
 
 
 def _criteria(subjects: Subjects) -> dict[str, IntArray]:
-    """Label codes by name: every column, then every pair of columns; those that no image has are left out."""
+    """Label codes by name: every column, then every pair of the data set's; those that no image has are left out."""
     store = subjects.reference
     values = {name: store.label(name) for name in store.labels}
-    names = [(name,) for name in values] + list(combinations(values, 2))
+    names = [(name,) for name in values] + list(combinations(store.manifest["labels"], 2))
     codes = {" + ".join(parts): label_codes(*(values[part] for part in parts)) for parts in names}
     return {name: code for name, code in codes.items() if (code >= 0).any()}
 

@@ -30,8 +30,9 @@ from kg_targets.ontology.closure import ParentLists, ancestor_hops
 from kg_targets.ontology.concept import KIND_GROUPS
 from kg_targets.scoring import ScoringInput, ontology
 from kg_targets.store import TargetStore
+from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Measured, Section, Table, cells, measure
-from pipelines.audit.similarity import Factors, best_with_ties, similarity_chunks
+from pipelines.audit.similarity import best_with_ties, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects
 from pipelines.build.write import fit_statistics
 from training.statistics.intervals import FloatArray, IntArray
@@ -209,7 +210,7 @@ def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     )
 
 
-def factors_without(store: TargetStore, questions: HiddenConcepts) -> Factors:
+def factors_without(store: TargetStore, questions: HiddenConcepts) -> AnyFactors:
     """Factors of the questions' images without the hidden concepts, their ancestors and descendants, [Q, D].
 
     A scorer that does not follow from the image's own concepts (permuted, noise) keeps the stored factor.
@@ -277,23 +278,26 @@ def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
         asserted: float64 [Q, C], columns as in ``store.concepts``.
 
     Returns:
-        float32 [Q, C]: unit vectors; zeros where nothing weighted is asserted.
+        float32 [Q, C]: vectors as the store's own; zeros where nothing weighted is asserted.
     """
     concepts, config = store.concepts, store.manifest["config"]
     names = concepts["cui"].tolist()
     edges = is_a_edges(store) if config["use_ontology"] else []
     pairs = ancestors(names, edges, config["max_hops"]).tocoo()
     # One column for CUIs of equal meaning, as the graph has it.
-    first = representatives(names, list(store.edges[["child", "relation", "parent"]].itertuples(index=False)))
+    related = list(store.edges[["child", "relation", "parent"]].itertuples(index=False, name=None))
+    first = representatives(names, related)
     closure = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=pairs.shape)
     closure.data[:] = 1.0
-    graph = ConceptGraph(names, asserted, closure, edges=[])
+    graph = ConceptGraph(names, asserted, closure, related)
     data = ScoringInput(
         graph,
         fit_statistics(store),
         image_ids=[],
         shrinkage=config["shrinkage"],
-        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such field
+        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such fields
+        blocks=ontology.parse_blocks(config.get("blocks", "")),
+        kinds=concepts["kind"].tolist(),
     )
     return sparse.csr_array(ontology.score(data).matrix)
 

@@ -8,25 +8,21 @@ Najork 2008, "Computing information retrieval performance measures efficiently i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
 from kg_targets.scoring.factors import TIE_RESOLUTION
+from kg_targets.store.factors import AnyFactors, as_float64, similarities
 from training.statistics.intervals import FloatArray, IntArray
 
-Factors: TypeAlias = "sparse.csr_array | NDArray[np.float32]"
-"""Unit vectors, or zeros for unknown images; sparse over concepts or dense."""
 _CHUNK_BYTES = 32 * 2**20
 
 
-def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slice, FloatArray]]:
+def similarity_chunks(queries: AnyFactors, gallery: AnyFactors) -> Iterator[tuple[slice, FloatArray]]:
     """Similarities of all queries with the whole gallery, some queries at a time.
 
     Args:
-        queries: unit vectors or zeros, [Q, D], sparse or dense.
+        queries: unit vectors or zeros, [Q, D], sparse, dense or both.
         gallery: the same, [N, D].
 
     Yields:
@@ -34,15 +30,10 @@ def similarity_chunks(queries: Factors, gallery: Factors) -> Iterator[tuple[slic
     """
     rows, width = queries.shape
     chunk = max(1, _CHUNK_BYTES // (8 * max(gallery.shape[0], width, 1)))
-    right = gallery.astype(np.float64)
+    right = as_float64(gallery)
     for start in range(0, rows, chunk):
-        part = queries[start : start + chunk].astype(np.float64)
-        # Sparse times dense gives the dense block directly, without the indices of a sparse product.
-        dense = part if isinstance(part, np.ndarray) else part.toarray()
-        yield (
-            slice(start, start + dense.shape[0]),
-            np.ascontiguousarray(np.asarray(right @ np.ascontiguousarray(dense.T)).T),
-        )
+        block = similarities(queries[start : start + chunk], right)
+        yield slice(start, start + len(block)), block
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from dataclasses import asdict
 
 import numpy as np
 
+from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.similarity import Factors, best_with_ties, similarity_chunks
+from pipelines.audit.similarity import best_with_ties, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects
 from training.statistics.intervals import FloatArray, IntArray
 
@@ -37,7 +38,7 @@ def stability_section(subjects: Subjects, settings: EvaluationSettings) -> Secti
     return Section("stability", TITLE, lines, table, data={"depth": DEPTH, "measure": asdict(measured)})
 
 
-def overlap(one: Factors, other: Factors, cases: IntArray, depth: int) -> FloatArray:
+def overlap(one: AnyFactors, other: AnyFactors, cases: IntArray, depth: int) -> FloatArray:
     """overlap@depth of every image, float64 [N] in [0, 1]; NaN where there is no image of another case.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kg_targets.errors import DataError
+from kg_targets.store import with_labels
 from pipelines.audit.agreement import agreement_section
 from pipelines.audit.pairs import pairs_section, separation_section
 from pipelines.audit.recovery import recovery_section
@@ -39,6 +40,7 @@ def evaluate_targets(
     settings: EvaluationSettings,
     say: Say,
     markdown_file: Path | None = None,
+    label_table: Path | None = None,
 ) -> dict[str, Any]:
     """Score stores side by side, without training; the first is the reference of the paired differences.
 
@@ -46,6 +48,7 @@ def evaluate_targets(
         paths: folders of stores over the same images in the same order.
         say: receives the report piece by piece.
         markdown_file: receives the tables, without captions.
+        label_table: further labels, see `kg_targets.store.labels`.
 
     Returns:
         Every number, for ``--json``; captions of the most similar pairs included.
@@ -59,6 +62,10 @@ def evaluate_targets(
         check_writable(markdown_file.parent, "--markdown")
     subjects = open_subjects(paths)
     head = _head(subjects, settings)
+    if label_table is not None:
+        store, joined = with_labels(subjects.reference, label_table)
+        subjects = Subjects((store, *subjects.stores[1:]))
+        head.append(joined)
     say("\n".join(head) + "\n")
     sections: list[Section] = []
     for make in SECTIONS:

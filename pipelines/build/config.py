@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
-from kg_targets.scoring import SCORERS
+from kg_targets.scoring import SCORERS, SETTINGS
+from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.store.schema import TEACHER
 from pipelines.build.executors import available_cores
+from pipelines.build.options import scorer_settings
 from training.checks import all_within
 
+PART_OF = False
+"""Whether part_of edges are followed unless a build says otherwise: the one place that decides it."""
 UNCERTAIN = ("keep", "half", "drop")
+LANGUAGES = ("", "count", "drop")
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,21 @@ class BuildConfig:
     """Keep shipped CUIs that the ontology lacks, as concepts without ancestors; otherwise they are only counted."""
     uncertain: str = "keep"
     """What counts of a concept that a caption only holds possible ("may represent pneumonia"): keep, half or drop."""
+    languages: str = ""
+    """Captions that are surely not English: count them, or drop what is read in them; empty does not look."""
+    drop_mentions: float = 0.0
+    """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
-    """How concepts become similarities: ontology, noise, permuted or identity; or teacher: a model's, see --teacher."""
+    """How concepts become similarities: ontology, transe, noise, permuted or identity; or teacher: see --teacher."""
+    scorer_options: str = ""
+    """For the scorer: key=value pairs separated by commas; docs/methods.md lists each scorer's."""
     teacher: str = ""
     """For --scorer teacher: a name (clip, biomedclip, …), KIND:PATH, or none; see docs/teachers.md."""
     max_broken: int = 0
     """For --scorer teacher: images of a split that may be missing or unreadable, ≥ 0; more is an error."""
     use_ontology: bool = True
     """Follow is_a edges; without them only the captions' own concepts count."""
-    part_of: bool = False
+    part_of: bool = PART_OF
     """Follow part_of edges like is_a: what is part of the lung is lung, too."""
     max_hops: int | None = None
     """Longest is_a path followed, in edges, ≥ 1 (default: no limit)."""
@@ -53,6 +64,8 @@ class BuildConfig:
     """Weigh all ancestors of a concept alike instead of by their information content: idf alone."""
     shrinkage: float = 0.0
     """λ of the ontology scorer, nats, ≥ 0: above 0, images of which little is known are less similar to others."""
+    blocks: str = ""
+    """Weights TECHNIQUE:ANATOMY:FINDING of three parts compared apart, such as 1:2:1 (default: one vector over all)."""
     top_k: int = 64
     """Neighbours kept per image, 1–1024."""
     rows_per_shard: int = 4096
@@ -78,15 +91,21 @@ class BuildConfig:
             raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(scorers))}")
         if self.uncertain not in UNCERTAIN:
             raise ConfigError(f"--uncertain {self.uncertain} is not one of {', '.join(UNCERTAIN)}")
+        if self.languages not in LANGUAGES:
+            raise ConfigError(f"--languages {self.languages} is not one of count, drop")
+        _ = self.settings
         about_ancestors = {
             "--max-hops": self.max_hops is not None,
-            "--part-of": self.part_of,
+            "--part-of": self.part_of and not PART_OF,
             "--flat-ancestors": self.flat_ancestors,
         }
         about_concepts = {
             **about_ancestors,
             "--no-ontology": not self.use_ontology,
             "--shrinkage": self.shrinkage != 0.0,
+            "--blocks": bool(self.blocks),
+            "--languages": bool(self.languages),
+            "--drop-mentions": self.drop_mentions > 0.0,
             "--fit-split": bool(self.fit_split),
         }
         if self.scorer == TEACHER and not self.teacher:
@@ -102,6 +121,8 @@ class BuildConfig:
                 raise ConfigError(f"{option} needs --scorer teacher: {reads}")
         all_within("--", self, top_k=(1, 1024), rows_per_shard=(1, 10_000_000), seed=(0, 2**32 - 1))
         all_within("--", self, workers=(0, 1024), max_broken=(0, 10**9), shrinkage=(0, sys.float_info.max))
+        parse_blocks(self.blocks)
+        all_within("--", self, drop_mentions=(0, 1))
         if self.max_hops is not None and self.max_hops < 1:
             raise ConfigError(
                 "--max-hops must be at least 1 (use --no-ontology to follow no is_a edge at all)"
@@ -111,13 +132,29 @@ class BuildConfig:
                 raise ConfigError(f"{option} and --no-ontology contradict each other: drop one of them")
 
     @property
+    def relations(self) -> tuple[str, ...]:
+        """Relations that lead to ancestors."""
+        return ("is_a", "part_of") if self.part_of else ("is_a",)
+
+    @property
     def worker_count(self) -> int:
         """Number of processes to start."""
         return self.workers or available_cores()
+
+    @property
+    def settings(self) -> Any:
+        """The scorer's own settings, from ``scorer_options``; None for a scorer without any."""
+        return scorer_settings(self.scorer, SETTINGS.get(self.scorer), self.scorer_options)
 
     def stored(self) -> dict[str, Any]:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
         }  # fmt: skip
+        # Where these are not used, stores are the same as before there were any.
+        outside.update(
+            name
+            for name in ("scorer_options", "blocks", "drop_mentions", "languages")
+            if not getattr(self, name)
+        )
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in outside}

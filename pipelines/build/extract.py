@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 import kg_targets
 from kg_targets.concepts import EXTRACTORS, Extractor, Mention, StopList
 from kg_targets.concepts.annotate import named_extractor
+from kg_targets.concepts.languages import ENGLISH, language
 from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import ConfigError, DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport, Record
 from kg_targets.ontology import Ontology
 from kg_targets.store import schema
-from kg_targets.store.digest import file_sha256
+from kg_targets.store.digest import file_sha256, shuffle_key
+from pipelines.build.options import parse_options
 
 _DICTIONARIES = ("dictionary", "union")
 KINDS = frozenset((
@@ -106,6 +107,8 @@ class ShardResult:
     """Shipped CUIs that UMLS has retired and the ontology follows to their successors."""
     unknown_cuis: Counter[str]
     """CUIs found or shipped that the ontology does not have; they stand alone in the graph or stay out of it."""
+    languages: Counter[str]
+    """Captions that are surely not English, by language; empty if nobody asked."""
 
 
 _prepared: tuple[object, ...] = ()
@@ -113,12 +116,28 @@ _extractor: Extractor
 _ontology: Ontology
 _keep_unknown: bool
 _drop_uncertain: bool
+_dropped: tuple[float, int]
+_languages: str
 
 
-def initialise(name: str, options: str, ontology: Ontology, keep_unknown: bool, drop_uncertain: bool) -> None:
-    """Prepare this process: build the extractor once, for all the shards and splits it will see."""
-    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain
-    _ontology, _keep_unknown, _drop_uncertain = ontology, keep_unknown, drop_uncertain
+def initialise(
+    name: str,
+    options: str,
+    ontology: Ontology,
+    keep_unknown: bool,
+    drop_uncertain: bool,
+    dropped: tuple[float, int] = (0.0, 0),
+    languages: str = "",
+) -> None:
+    """Prepare this process: build the extractor once, for all the shards and splits it will see.
+
+    Args:
+        dropped: share of the mentions to leave out at random, and the seed.
+        languages: as in ``BuildConfig``.
+    """
+    global _prepared, _extractor, _ontology, _keep_unknown, _drop_uncertain, _dropped, _languages
+    _languages = languages
+    _ontology, _keep_unknown, _drop_uncertain, _dropped = ontology, keep_unknown, drop_uncertain, dropped
     wanted = (name, options, option_file_digests(options), ontology.fingerprint)
     if _prepared != wanted:
         _extractor, _prepared = make_extractor(name, ontology, options), wanted
@@ -128,7 +147,15 @@ def extract_shard(shard: ShardInput) -> ShardResult:
     """Write the mentions and the staged rows of one shard."""
     captions = [record.caption for record in shard.records]
     found = _extractor.extract(captions, [record.cuis for record in shard.records])
+    spoken = [language(caption) for caption in captions] if _languages else [ENGLISH] * len(captions)
+    if _languages == "drop":
+        found = [
+            mentions if code == ENGLISH else [mention for mention in mentions if not mention.located]
+            for mentions, code in zip(found, spoken, strict=True)
+        ]
     found = [_placed(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
+    if _dropped[0]:
+        found = [_left(mentions, record) for mentions, record in zip(found, shard.records, strict=True)]
     unknown: Counter[str] = Counter()
     cuis = [_asserted(mentions, unknown) for mentions in found]
     schema.write_parquet(
@@ -148,6 +175,7 @@ def extract_shard(shard: ShardInput) -> ShardResult:
         labels=label_names(rows),
         retired_cuis=Counter(cui for cui in provided if _ontology.current(cui) != cui),
         unknown_cuis=unknown,
+        languages=Counter(code for code in spoken if code != ENGLISH),
     )
 
 
@@ -168,6 +196,14 @@ def _placed(mentions: list[Mention], record: Record) -> list[Mention]:
             mention = mention._replace(start=start, end=end, text=record.caption[start:end])
         moved.append(mention)
     return sorted(moved, key=reading_order)
+
+
+def _left(mentions: list[Mention], record: Record) -> list[Mention]:
+    """The mentions that a coin spares, which falls the same way whatever the shard and the number of workers."""
+    share, seed = _dropped
+    keys = (shuffle_key(seed, record.image_id, mention.start, mention.cui) for mention in mentions)
+    coins = (int.from_bytes(key[:8], "big") / 2**64 for key in keys)
+    return [mention for mention, coin in zip(mentions, coins, strict=True) if coin >= share]
 
 
 def _asserted(mentions: list[Mention], unknown: Counter[str]) -> tuple[list[str], set[str]]:
@@ -259,19 +295,3 @@ def option_file_digests(options: str) -> dict[str, str]:
     """sha256 of every file that an option names, by option: a stop list or knowledge base that changes counts."""
     named = {key: Path(value) for key, value in parse_options(options).items() if isinstance(value, str)}
     return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
-
-
-def parse_options(text: str) -> dict[str, Any]:
-    """``"kinds=finding|organ,threshold=0.9"`` → ``{"kinds": ["finding", "organ"], "threshold": 0.9}``.
-
-    Raises:
-        ConfigError: a part is not ``key=value``.
-    """
-    result: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"--extractor-options: {part!r} is not key=value")
-        lists = key in ("kinds", "semantic_types", "trusted")
-        result[key] = value.split("|") if lists else yaml.safe_load(value)
-    return result

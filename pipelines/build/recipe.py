@@ -4,18 +4,25 @@ Stage one reads and extracts shard by shard, in a pool of processes. Stage two m
 need every image's concepts but none of its text. Stage three finds neighbours and writes the shards.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from math import sqrt
 from pathlib import Path
 
 import pandas as pd
 
+from kg_targets.concepts import languages
 from kg_targets.errors import DataError
 from kg_targets.graph import ConceptGraph, coverage
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.scoring.ontology import parse_blocks
+from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
+from kg_targets.store.digest import json_sha256
 from kg_targets.store.schema import MENTIONS, TEACHER, part
 from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
@@ -75,8 +82,19 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
     fitted: TargetStore | None = None
     for split in splits:
         store = _build_store(config, split, ontology, fitted, say)
+        if fitted is None and len(store) < TRUSTED_CAPTIONS:
+            say(_small_fit(store))
         fitted = fitted or store
         yield store
+
+
+def _small_fit(store: TargetStore) -> str:
+    """Warn that IC is counted on too few captions; the standard error is that of ``TRUSTED_CAPTIONS``."""
+    error = sqrt(0.99 / (0.01 * len(store)))
+    return (
+        f"warning: IC and idf are fitted on {len(store):,} captions of {store.split} only: ±{error:.1f} nats for a "
+        f"concept that one in a hundred has (standard error; ±0.5 from {TRUSTED_CAPTIONS} on)"
+    )
 
 
 def _build_store(
@@ -95,6 +113,7 @@ def _build_store(
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
     watch = Stopwatch()
+    state = target.with_name(f".{target.name}.state")
     with StoreWriter(target) as writer:
         with watch.stage("extract"):
             shards = _extract(config, split, ontology, writer.folder, say)
@@ -103,25 +122,35 @@ def _build_store(
         with watch.stage("graph"):
             asserted = [cuis for shard in shards for cuis in shard.cuis]
             is_a = ontology if config.use_ontology else None
-            relations = ("is_a", "part_of") if config.part_of else ("is_a",)
             uncertain = [cuis for shard in shards for cuis in shard.uncertain]
             halved = uncertain if config.uncertain == "half" else None
-            graph = ConceptGraph.build(asserted, is_a, config.max_hops, relations, halved)
+            graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
+            if is_a and fitted:
+                statistics = statistics.with_unseen(graph, is_a, config.relations)
             data = ScoringInput(
                 graph,
                 statistics,
                 image_ids=[image_id for shard in shards for image_id in shard.image_ids],
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
+                blocks=parse_blocks(config.blocks),
+                kinds=[ontology[cui].kind if cui in ontology else "" for cui in graph.concepts],
                 seed=config.seed,
+                options=config.settings,
+                captions=partial(write.staged_captions, writer.folder, len(shards)),
+                fitted=fitted.vectors if fitted else None,
+                state=state / json_sha256(inputs, str)[:16],
+                say=say,
+                progress=bar,
             )
             factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours and shards"):
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
             labels = write.write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
             write.write_concepts(writer, graph, statistics, ontology)
+            write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
             quantiles = write.off_diagonal_quantiles(
                 factors, [group for shard in shards for group in shard.group_ids]
@@ -136,7 +165,7 @@ def _build_store(
                 "fingerprint": ontology.fingerprint,
                 "report": ontology.report.lines(),
             },
-            "factors": {"dense": write.dense_width(factors)},
+            "factors": write.factor_shape(factors.matrix),
             "fit": {"split": fitted.split if fitted else split.name, "captions": statistics.captions},
             "similarity": {
                 "quantiles": quantiles,
@@ -147,9 +176,11 @@ def _build_store(
             "unknown_cuis_count": len(unknown),
             "confirmation": _confirmation(ontology, asserted),
             "inputs": inputs,
+            **_spoken(config, shards),
             **split.metadata(),
         }
         writer.finish(content, {"stages": watch.stages})
+    shutil.rmtree(state, ignore_errors=True)
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")
@@ -185,6 +216,13 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
             f"CUIs that a single source confirms: {confirmation['singly_confirmed']:,} of {confirmation['concepts']:,} "
             f"concepts, {confirmation['share']:.1%} of what the images assert (--ontology seed-strict leaves them out)"
         )
+    if "languages" in store.manifest:
+        counts, dropped = store.manifest["languages"], store.manifest["config"]["languages"] == "drop"
+        fate = "nothing is read in them" if dropped else "they are read like the others; --languages drop"
+        lines.append(
+            f"captions surely not English: {sum(counts.values()):,} of {len(store):,}"
+            + (f" ({_counted(counts)}; {fate})" if counts else "")
+        )
     if unknown_cuis := store.manifest["unknown_cuis"]:
         kept = store.manifest["config"]["keep_unknown_cuis"]
         fate = "stand alone, without ancestors" if kept else "are left out"
@@ -193,6 +231,12 @@ def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
             "(UMLS would place them: --ontology 'seed|umls:META')"
         )
     return lines
+
+
+def _spoken(config: BuildConfig, shards: list[ShardResult]) -> dict[str, dict[str, int]]:
+    """Captions by language, the most frequent first, where the build looked."""
+    counts = sum((shard.languages for shard in shards), Counter[str]())
+    return {"languages": dict(counts.most_common())} if config.languages else {}
 
 
 def _confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, float]:
@@ -221,6 +265,8 @@ def _extract(
     config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
 ) -> list[ShardResult]:
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
+    if config.languages:
+        languages.load()  # what is missing is said here, not in a worker
     chunks = enumerate(split.chunks(config.rows_per_shard))
     results = map_in_order(
         extract.extract_shard,
@@ -233,6 +279,8 @@ def _extract(
             ontology,
             config.keep_unknown_cuis,
             config.uncertain == "drop",
+            (config.drop_mentions, config.seed),
+            config.languages,
         ),
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from scipy import sparse
 
 import kg_targets
 from kg_targets.errors import StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
-from kg_targets.scoring.factors import Neighbors, nearest, pair_similarities
+from kg_targets.scoring.factors import Neighbors, Vectors, nearest, pair_similarities
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
+from kg_targets.store.factors import AnyFactors, dense_matrix, factor_columns, sparse_matrix
 from pipelines.build.executors import Say
 from pipelines.build.extract import ShardResult, staged_file
 
@@ -69,9 +68,11 @@ def write_targets(
     Returns:
         The names of the data set's labels.
     """
-    neighbors = nearest(factors, top_k, chunk_rows=chunk_rows, threads=threads)
+    image_ids = [image_id for shard in shards for image_id in shard.image_ids]
+    neighbors = nearest(factors, top_k, image_ids, chunk_rows=chunk_rows, threads=threads)
     labels = tuple(dict.fromkeys(name for shard in shards for name in shard.labels))
-    target = schema.target_columns(labels, dense_width(factors))
+    shape = factor_shape(factors.matrix)
+    target = schema.target_columns(labels, shape["dense"], mixed="sparse" in shape)
     start = 0
     for shard, found in zip(shards, neighbors, strict=True):
         staged = writer.folder / staged_file(shard.index)
@@ -83,7 +84,7 @@ def write_targets(
             "row": pa.array(np.arange(start, stop), pa.int64()),
             "cuis": pa.array(shard.cuis, pa.list_(pa.string())),
             "known": pa.array(factors.known[start:stop]),
-            **_factor_columns(factors, start, stop),
+            **factor_columns(factors.matrix, start, stop),
             **_neighbor_columns(found),
         }
         content = pa.table(columns).select(target.names).cast(target)
@@ -91,6 +92,12 @@ def write_targets(
         staged.unlink()
         start = stop
     return list(labels)
+
+
+def staged_captions(folder: Path, shards: int) -> list[str]:
+    """The captions of all staged rows, in row order."""
+    tables = (pq.read_table(folder / staged_file(index), columns=["caption"]) for index in range(shards))
+    return [caption for table in tables for caption in table.column("caption").to_pylist()]
 
 
 def write_concepts(
@@ -121,18 +128,29 @@ def write_concepts(
 
 
 def fit_statistics(store: TargetStore) -> ConceptStatistics:
-    """The counts of the fit split, as a store's concepts have them."""
+    """The counts of the fit split, as a store's concepts have them; and the values where a count is 0."""
     concepts = store.concepts
-    return ConceptStatistics(
-        captions=store.manifest["fit"]["captions"],
-        asserted=dict(zip(concepts["cui"], concepts["fit_asserted"].tolist(), strict=True)),
-        covered=dict(zip(concepts["cui"], concepts["fit_covered"].tolist(), strict=True)),
-    )
+
+    def column(name: str) -> dict[str, Any]:
+        return dict(zip(concepts["cui"], concepts[name].tolist(), strict=True))
+
+    counts = {"asserted": column("fit_asserted"), "covered": column("fit_covered")}
+    values = {"unseen_ic": column("ic"), "unseen_idf": column("idf")}
+    return ConceptStatistics(store.manifest["fit"]["captions"], **counts, **values)
 
 
-def dense_width(factors: Factors) -> int | None:
-    """Dimensions of dense factors; None for sparse ones."""
-    return None if factors.is_sparse else int(factors.matrix.shape[1])
+def write_vectors(writer: StoreWriter, vectors: Vectors) -> None:
+    """Write the table ``vectors`` of a scorer that fits some; others have no such table."""
+    if vectors:
+        rows = {"name": list(vectors), "vector": [np.asarray(vector) for vector in vectors.values()]}
+        writer.write(schema.part(schema.VECTORS, 0), pa.table(rows, schema=schema.VECTOR_COLUMNS))
+
+
+def factor_shape(factors: AnyFactors) -> dict[str, int | None]:
+    """The manifest's entry: the number of dense columns, None for none; in mixed factors that of sparse ones, too."""
+    dense, narrow = dense_matrix(factors), sparse_matrix(factors)
+    shape: dict[str, int | None] = {"dense": None if dense is None else int(dense.shape[1])}
+    return shape if dense is None or narrow is None else {**shape, "sparse": int(narrow.shape[1])}
 
 
 def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[str, float]:
@@ -150,23 +168,6 @@ def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[s
         different = groups[left] != groups[right]
         values = pair_similarities(factors.matrix, left[different], right[different])
     return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
-
-
-def vector_column(vectors: NDArray[np.float32]) -> pa.Array:
-    """float32 ``[R, D]`` as a column of fixed lists."""
-    flat = pa.array(np.ascontiguousarray(vectors).ravel(), pa.float32())
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-
-
-def _factor_columns(factors: Factors, start: int, stop: int) -> dict[str, pa.Array]:
-    if not factors.is_sparse:
-        return {"factor": vector_column(factors.matrix[start:stop])}
-    matrix = sparse.csr_array(factors.matrix[start:stop])
-    offsets = pa.array(matrix.indptr, pa.int32())
-    return {
-        "factor_index": pa.ListArray.from_arrays(offsets, pa.array(matrix.indices, pa.int32())),
-        "factor_value": pa.ListArray.from_arrays(offsets, pa.array(matrix.data, pa.float32())),
-    }
 
 
 def _neighbor_columns(found: list[Neighbors]) -> dict[str, pa.Array]:

@@ -72,6 +72,7 @@ class Variant(Declared):
     scorer: Text | None = None
     shrinkage: declared.Number | None = None
     max_hops: Whole | None = None
+    blocks: Text | None = None
     part_of: Truth | None = None
     flat_ancestors: Truth | None = None
     ontology: Text | None = None
@@ -94,8 +95,11 @@ def _variants(content: Any) -> dict[str, Variant]:
     for name, given in declared.named(content).items():
         variant, arguments = parse(Variant, {} if given is None else given, f"stores.{name}"), list[str]()
         for key, value in (given or {}).items():
-            if value is not None and value is not False and key != "dataset":
-                arguments += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+            option = key.replace("_", "-")
+            if value is False and key == "part_of":
+                arguments.append(f"--no-{option}")
+            elif value is not None and value is not False and key != "dataset":
+                arguments += [f"--{option}", *([] if value is True else [str(value)])]
         found[name] = variant.model_copy(update={"name": name, "arguments": tuple(arguments)})
     return found
 

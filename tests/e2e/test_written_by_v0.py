@@ -38,6 +38,8 @@ COMMANDS = {
 }
 """Command to what runs it on its arguments and returns its exit code."""
 STORES = ("stores/train", "stores/dev", "stores/test", "noise/test", "teacher/train")
+RENAMED = {"nb_clip_unfinished": ("--policy.name=fixed_mass_softmax",)}
+"""Run to the flags that say today what v0 meant: its default policy fixed_mass has another name now."""
 STORED = 1e-6
 """Largest difference of what is only read and multiplied."""
 COMPUTED = 1e-4
@@ -97,7 +99,7 @@ def retrieval() -> list[str]:
 def resumed(output: str) -> dict[str, Any]:
     """Every logged loss of an unfinished run that the same command ends."""
     arguments = json.loads(Path(EXPECTED).read_text(encoding="utf-8"))["commands"][output]
-    command("train", *arguments, "--resume=must")
+    command("train", *arguments, *RENAMED.get(output, ()), "--resume=must")
     lines = [json.loads(line) for line in (Path(output) / "log.jsonl").read_text().splitlines()]
     assert (Path(output) / "finished.json").is_file()
     return {name: [line[name] for line in lines if name in line] for name in ("step", "loss", "grad_norm")}
@@ -183,6 +185,13 @@ def test_the_files_are_those_that_v0_wrote(written: dict[str, Any]) -> None:
 def test_what_v0_wrote_says_the_same(name: str, written: dict[str, Any]) -> None:
     found = json.loads(json.dumps(MEASURES[name]()))
     assert not differences(found, written["measured"][name], STORED if name in STORES else COMPUTED)
+
+
+def test_an_unfinished_run_of_v0_does_not_go_on_under_another_policy(
+    written: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([*written["commands"]["nb_clip_unfinished"], "--resume=must"]) == 2
+    assert "--policy.name fixed_mass_softmax continues it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", STORES)

@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from training.arguments import to_yaml
+from training.arguments import FORM, to_yaml
 from training.engine.config import RunConfig
 from training.engine.run_key import ABSENT, Difference, other_settings, run_key, threads_by_key
 from training.engine.state import STATE, drop_state, saved_key
@@ -167,7 +167,7 @@ def start_run(config: RunConfig, fingerprints: Mapping[str, str], threads: int) 
 def _write_run(config: RunConfig, fingerprints: Mapping[str, str], threads: list[list[int]]) -> None:
     output = Path(config.output)
     key = run_key(config, list(fingerprints.values()), threads[-1][1])
-    write_json(output / RUN, {"key": key, "threads": threads, "data": dict(fingerprints)})
+    write_json(output / RUN, {"key": key, "form": FORM, "threads": threads, "data": dict(fingerprints)})
     write_text(output / CONFIG, to_yaml(config), "--output")
 
 

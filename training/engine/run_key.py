@@ -23,9 +23,16 @@ NOT_THE_DATA = (
 )  # fmt: skip
 """Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
 of ``soft_labels``."""
-AS_BEFORE = {"data.long_captions": "truncate", "tf32": False, "deterministic": False}
+AS_BEFORE = {
+    "data.long_captions": "truncate",
+    "loss.exclude_related": None,
+    "tf32": False,
+    "deterministic": False,
+}
 """Fields that are newer than version 0.2.0, to the value that does what was done before: the key of a run with it is
 what it was."""
+SAID_BEFORE = {"fixed_mass_softmax": "fixed_mass", "fixed_mass": "fixed_mass, nothing up to the threshold"}
+"""Target policy to what it is called in a key, where that is something else (``training.arguments.FORM``)."""
 ABSENT = "absent"
 
 
@@ -55,14 +62,18 @@ def _content(config: RunConfig) -> dict[str, Any]:
         content["data"].pop(name, None)
     if content["data"].get("in_memory", True) is None:
         content["data"]["in_memory"] = True  # the default of before; where images are kept decides no result
-    for path, value in AS_BEFORE.items():
-        group, _, name = path.rpartition(".")
-        fields = content[group] if group else content
-        if fields.get(name) == value:
-            del fields[name]
+    for dotted, value in AS_BEFORE.items():
+        group, _, name = dotted.rpartition(".")
+        fields = content.get(group, {}) if group else content
+        if fields.get(name, value) == value:
+            fields.pop(name, None)
     content.get("model", {}).pop("init_from", None)
+    if content.get("loss", {}).get("name") == "semantic_matching":
+        policy = content["policy"]
+        policy["name"] = SAID_BEFORE.get(policy["name"], policy["name"])
     for labels in content.get("soft_labels", ()):
         labels.pop("store")
+        labels["policy"] = SAID_BEFORE.get(labels["policy"], labels["policy"])
     return content
 
 

@@ -1,7 +1,7 @@
 """Targets of a batch: store rows to similarities S of both directions, and S to targets by the policy.
 
 S comes from the store on the CPU, or on the GPU from the store's factors kept there. Factors are what is kept (one
-row per image, sparse over concepts or dense), never S of all images. On a GPU a block of 8,192 × 8,192 is a few
+row per image, sparse over concepts, dense or both), never S of all images. On a GPU a block of 8,192 × 8,192 is a few
 milliseconds of work that needs no transfer; factors that exceed ``loss.device_factors_mb`` stay on the host, where the
 store computes the block and only that travels.
 """
@@ -24,6 +24,7 @@ from kg_targets.losses.policies import (
 )
 from kg_targets.losses.registry import LOSSES, POLICIES, bind_policy
 from kg_targets.store import TargetStore
+from kg_targets.store.factors import AnyFactors, parts_of
 from training.errors import ConfigError
 from training.nb_clip.config import LossConfig, PolicyConfig
 
@@ -60,32 +61,50 @@ class DeviceBlocks:
     """S = K·Kᵀ from the factors K of all images, kept on ``device``; equals the store's block to 1e-6.
 
     A product of one matrix with itself is symmetric, so one block serves both directions. Sums of float32 need
-    float32: keep torch's TF32 off for matrix products (its default).
+    float32: keep torch's TF32 off for matrix products (its default). Of mixed factors, S is the sum over both parts.
     """
 
-    def __init__(self, factors: sparse.csr_array | NDArray[np.float32], device: torch.device) -> None:
+    def __init__(self, factors: AnyFactors, device: torch.device) -> None:
         self.device = device
-        self.columns = int(factors.shape[1])
-        self.dense: Tensor | None = None
-        if isinstance(factors, np.ndarray):
-            self.dense = torch.tensor(factors).to(device)
-            return
-        self.starts = torch.from_numpy(factors.indptr.astype(np.int64))  # on the CPU, where rows are chosen
-        self.index = torch.from_numpy(factors.indices.astype(np.int32)).to(device)
-        self.value = torch.from_numpy(factors.data.astype(np.float32)).to(device)
+        self.parts = [
+            _DensePart(part, device) if isinstance(part, np.ndarray) else _SparsePart(part, device)
+            for part in parts_of(factors)
+        ]
 
     def __call__(self, rows_local: Tensor, rows_global: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Blocks``."""
         rows, columns = (rows.to(self.device, non_blocking=True) for rows in (rows_local, rows_global))
-        block = (
-            self.dense[rows] @ self.dense[columns].T
-            if self.dense is not None
-            else self._sparse(rows_local, rows_global)
-        )
+        block = self.parts[0](rows_local, rows_global)
+        for part in self.parts[1:]:
+            block += part(rows_local, rows_global)
         block.clamp_(-1.0, 1.0).masked_fill_(rows[:, None] == columns[None, :], 1.0)
         return block, block
 
-    def _sparse(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
+
+class _DensePart:
+    """Products of dense columns."""
+
+    def __init__(self, factors: NDArray[np.float32], device: torch.device) -> None:
+        self.factors = torch.tensor(factors).to(device)
+
+    def __call__(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
+        rows, columns = (
+            self.factors[rows.to(self.factors.device, non_blocking=True)]
+            for rows in (rows_local, rows_global)
+        )
+        return rows @ columns.T
+
+
+class _SparsePart:
+    """Products of sparse columns."""
+
+    def __init__(self, factors: sparse.csr_array, device: torch.device) -> None:
+        self.device, self.columns = device, int(factors.shape[1])
+        self.starts = torch.from_numpy(factors.indptr.astype(np.int64))  # on the CPU, where rows are chosen
+        self.index = torch.from_numpy(factors.indices.astype(np.int32)).to(device)
+        self.value = torch.from_numpy(factors.data.astype(np.float32)).to(device)
+
+    def __call__(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
         """Rows of K, as bags of (concept, weight), times a few dense columns of Kᵀ at a time."""
         lengths, index, value = self._bags(rows_local)
         offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32, non_blocking=True)
@@ -121,11 +140,12 @@ class DeviceBlocks:
         return dense
 
 
-def factor_bytes(factors: sparse.csr_array | NDArray[np.float32]) -> int:
+def factor_bytes(factors: AnyFactors) -> int:
     """Bytes that ``DeviceBlocks`` keeps on the device."""
-    if isinstance(factors, np.ndarray):
-        return factors.nbytes
-    return int(factors.data.nbytes + factors.indices.nbytes)
+    return sum(
+        part.nbytes if isinstance(part, np.ndarray) else int(part.data.nbytes + part.indices.nbytes)
+        for part in parts_of(factors)
+    )
 
 
 def make_blocks(store: TargetStore, device: torch.device, budget_mb: int) -> Blocks:
@@ -174,7 +194,7 @@ class TargetBuilder:
         policy: PolicyConfig,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
     ) -> None:
-        threshold = store.threshold if policy.threshold is None else policy.threshold
+        threshold = policy.used_threshold(store.threshold)
         self.kind = LOSSES[loss.name].targets
         uses_threshold = "threshold" in POLICIES[policy.name].parameters
         if self.kind == "policy" and uses_threshold and not -1.0 <= threshold < 1.0:

@@ -50,11 +50,11 @@ class PolicyConfig:
     )
     """Target policy; semantic_matching only."""
     temperature: float | None = None
-    """For softmax and fixed_mass, units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for fixed_mass."""
+    """softmax, both fixed_mass: units of similarity, > 0; null: 1 for softmax (the authors'), 0.05 for the others."""
     alpha: float = 0.7
-    """Probability the true pair keeps: exactly (fixed_mass, uniform, same_case) or at least (evidence), in (0, 1]."""
+    """Probability the true pair keeps: at least (fixed_mass, evidence) or exactly (the others), in (0, 1]."""
     threshold: float | None = None
-    """Evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
+    """Similarity up to which an image takes nothing, in [-1, 1); null: 0 (fixed_mass), the store's p95 (evidence)."""
     saturation: float = 1.0
     """Evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
     identity_mix_start: float = 0.0
@@ -72,6 +72,11 @@ class PolicyConfig:
     def used_temperature(self) -> float:
         """The temperature, or the policy's own."""
         return POLICIES[self.name].temperature if self.temperature is None else self.temperature
+
+    def used_threshold(self, suggested: float) -> float:
+        """The threshold, or the policy's own, or what the store suggests."""
+        own = POLICIES[self.name].threshold
+        return next(value for value in (self.threshold, own, suggested) if value is not None)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def suggest_policy(store: TargetStore, batch_size: int, *, seed: int = 0) -> Sug
         )
     temperature = float(f"{math.exp(low):.2g}")
     found = _soft_positives(blocks, temperature)
-    reason = f"soft mass spread over {found:.1f} soft positives in batches of {batch_size:,}, true pairs keep {ALPHA:g}"
+    spread = f"soft mass spread over {found:.1f} soft positives in batches of {batch_size:,}"
+    reason = f"{spread}, true pairs keep {ALPHA:g} or more"
     policy = PolicyConfig(name="fixed_mass", alpha=ALPHA, temperature=temperature)
     return Suggestion(policy, found, related, reason)
 
@@ -100,7 +101,8 @@ def _soft_positives(blocks: "list[tuple[Tensor, Pairs]]", temperature: float) ->
     counts = []
     for similarity, pairs in blocks:
         soft = fixed_mass_policy(similarity, ALPHA, temperature, pairs=pairs) * pairs.soft_positives
-        soft = soft[pairs.soft_positives.any(dim=1)] / (1.0 - ALPHA)
+        mass = soft.sum(dim=1, keepdim=True)
+        soft = (soft / mass)[mass.squeeze(1) > 0]
         counts.append(torch.exp(-torch.xlogy(soft, soft).sum(dim=1)))
     return float(torch.cat(counts).mean())
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kg_targets.store import TargetStore
+from kg_targets.store import TargetStore, with_labels
 from training.command import Work, add_json, write_line
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
@@ -55,6 +55,9 @@ def command(parser: argparse.ArgumentParser) -> Work:
         "configuration; repeat it, the first is the baseline",
     )  # fmt: skip
     parser.add_argument("--out", required=True, help="folder for retrieval.json, .md, .txt and pictures")
+    parser.add_argument(
+        "--label-table", type=Path, default=None, help="further labels by image_id or group_id, as from label"
+    )
     add_measures(parser)
     add_json(parser)
     return evaluate
@@ -69,10 +72,15 @@ def evaluate(options: argparse.Namespace) -> None:
     config, out = read_config(options), Path(options.out)
     check_writable(out, "--out")
     store = TargetStore.open(options.store)
+    content = store.fingerprint
+    if options.label_table is not None:
+        store, joined = with_labels(store, options.label_table)
+        write_line(joined)
+        content += hashlib.sha256(options.label_table.read_bytes()).hexdigest()
     plan = Plan.of(store, config)
     groups = read_groups(options.run)
     source = open_source(Path(options.data_root), store)
-    key = evaluation_key(store.fingerprint, source.digest(), groups, config)
+    key = evaluation_key(content, source.digest(), groups, config)
     if is_current(out, key):
         _report(out, f"{out}: up to date\n", options.json)
         return

@@ -38,8 +38,15 @@ def reference(name: str, similarity: Array, pairs: Pairs) -> Array:
             for j, weight in weights.items():
                 targets[i, j] = weight / sum(weights.values())
             continue
-        if name in ("fixed_mass", "uniform", "same_case"):
-            scale = PARAMETERS["temperature"] if name == "fixed_mass" else np.inf
+        if name == "fixed_mass":
+            odds = {
+                j: np.exp((s[j] - PARAMETERS["threshold"]) / PARAMETERS["temperature"]) - 1 for j in others
+            }
+            weights = {j: max(odd, 0.0) for j, odd in odds.items()}
+            total = sum(weights.values())
+            mass = (1 - PARAMETERS["alpha"]) * total / (1 + total)
+        elif name in ("fixed_mass_softmax", "uniform", "same_case"):
+            scale = PARAMETERS["temperature"] if name == "fixed_mass_softmax" else np.inf
             weights = {j: np.exp(s[j] / scale) for j in others}
             mass = 1 - PARAMETERS["alpha"] if others else 0.0
         elif name == "identity":
@@ -137,11 +144,69 @@ def test_evidence_keeps_the_true_pair_between_alpha_and_one_at_any_batch_size() 
     )  # a temperature is not a policy
 
 
-def test_fixed_mass_stays_finite_at_a_tiny_temperature() -> None:
+@pytest.mark.parametrize("policy", [fixed_mass_policy, policies.fixed_mass_softmax_policy])
+def test_fixed_mass_stays_finite_at_a_tiny_temperature(policy: Callable[..., Tensor]) -> None:
     similarity = torch.tensor([[1.0, 0.9, -1.0], [0.9, 1.0, 0.1], [-1.0, 0.1, 1.0]])
-    targets = fixed_mass_policy(similarity, alpha=0.7, temperature=1e-4)
+    targets = policy(similarity, alpha=0.7, temperature=1e-4)
     assert torch.isfinite(targets).all()
     torch.testing.assert_close(targets[0], torch.tensor([0.7, 0.3, 0.0]))
+
+
+GRADED = ("fixed_mass", "evidence")
+"""Policies whose soft mass vanishes with similarity."""
+
+
+@pytest.mark.parametrize("name", GRADED)
+@pytest.mark.parametrize("batch", [2, 3, 64])
+def test_where_nothing_is_similar_the_row_is_the_identity(name: str, batch: int) -> None:
+    assert torch.equal(apply(name, np.eye(batch)), torch.eye(batch))
+    old = policies.fixed_mass_softmax_policy(torch.eye(3), 0.7)  # what it spent until version 0.3
+    torch.testing.assert_close(old[0], torch.tensor([0.7, 0.15, 0.15]))
+
+
+@pytest.mark.parametrize("name", GRADED)
+@given(case=blocks(), column=st.integers(0, 12), step=st.floats(1e-6, 0.3))
+@settings(max_examples=60, deadline=None)
+def test_mass_rises_with_similarity_and_without_a_jump(
+    name: str, case: tuple[Array, Pairs], column: int, step: float
+) -> None:
+    similarity, pairs = case
+    column %= similarity.shape[1]
+    raised = similarity.copy()
+    raised[:, column] += step
+    before, after = apply(name, similarity, pairs), apply(name, raised, pairs)
+    soft = pairs.soft_positives[:, column]
+    assert (after[soft, column] >= before[soft, column] - 1e-6).all()
+    slope = 1 / (1 - PARAMETERS["threshold"]) / PARAMETERS["saturation"] + 1 / PARAMETERS["temperature"]
+    assert ((after - before).abs() <= 2 * slope * step + 1e-5).all()
+
+
+@pytest.mark.parametrize("name", GRADED)
+def test_mass_goes_to_nothing_as_similarity_falls_to_the_threshold(name: str) -> None:
+    masses = []
+    for above in (0.3, 1e-2, 1e-4, 1e-6, 0.0, -0.1):
+        similarity = np.eye(4)
+        similarity[0, 1] = PARAMETERS["threshold"] + above
+        masses.append(float(apply(name, similarity)[0, 1]))
+    assert masses == sorted(masses, reverse=True)
+    assert masses[0] > 0.05 and masses[3] < 1e-5 and masses[-2:] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["softmax", "fixed_mass_softmax", *GRADED, "uniform"])
+def test_images_in_another_order_get_the_same_targets(name: str) -> None:
+    generator = np.random.default_rng(1)
+    similarity, order = generator.uniform(0, 1, (9, 9)), generator.permutation(9)
+    targets, mixed = apply(name, similarity), apply(name, similarity[np.ix_(order, order)])
+    np.testing.assert_allclose(mixed.numpy(), targets.numpy()[np.ix_(order, order)], atol=1e-6)
+
+
+def test_fixed_mass_is_nearly_all_spent_on_one_clear_soft_positive_at_any_batch_size() -> None:
+    for batch in (2, 512):
+        similarity = torch.eye(batch)
+        similarity[0, 1] = 0.25
+        targets = fixed_mass_policy(similarity.double(), alpha=0.7, temperature=0.05)
+        assert targets[0, 1] == pytest.approx(0.3 * (1 - np.exp(-5)), abs=1e-6)
+        assert targets[0, 0] == pytest.approx(1 - 0.3 * (1 - np.exp(-5)), abs=1e-6)
 
 
 def test_wrong_shapes_and_names_are_named() -> None:
@@ -153,7 +218,9 @@ def test_wrong_shapes_and_names_are_named() -> None:
         bind_policy("hard", **PARAMETERS)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("softmax", 1.0), ("fixed_mass", 0.05)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("softmax", 1.0), ("fixed_mass", 0.05), ("fixed_mass_softmax", 0.05)]
+)
 def test_each_policy_has_a_temperature_of_its_own(name: str, expected: float) -> None:
     assert PolicyConfig(name=name).used_temperature == expected
     assert PolicyConfig(name=name, temperature=0.3).used_temperature == 0.3
@@ -167,6 +234,7 @@ def test_each_policy_has_a_temperature_of_its_own(name: str, expected: float) ->
         (policies.softmax_policy, {"temperature": 0.0}, "temperature 0 must be above 0"),
         (policies.softmax_policy, {"temperature": -1.0}, "temperature -1 must be above 0"),
         (policies.fixed_mass_policy, {"temperature": float("nan")}, "temperature nan must be above 0"),
+        (policies.fixed_mass_policy, {"threshold": 1.0}, "1 - threshold 0 must be above 0"),
         (policies.fixed_mass_policy, {"alpha": 2.0}, "alpha 2 must be above 0 and at most 1"),
         (policies.uniform_policy, {"alpha": 0.0}, "alpha 0 must be above 0 and at most 1"),
         (policies.evidence_policy, {"threshold": 1.0}, "1 - threshold 0 must be above 0"),

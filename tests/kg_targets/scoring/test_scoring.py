@@ -1,5 +1,6 @@
 """Statistics, scorers and neighbours against references written here, independently, in plain float64 Python."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -107,6 +108,8 @@ def test_max_hops_limits_what_is_shared() -> None:
 
 @pytest.mark.parametrize("scorer", sorted(SCORERS))
 def test_known_images_have_unit_factors_and_unknown_ones_none(scorer: str) -> None:
+    if scorer == "transe":
+        pytest.importorskip("torch")
     factors = scored([["C0000001"], [], ["C0000003", "C0000002"], ["C0000002"]], scorer)
     norms = np.linalg.norm(dense(factors), axis=1)
     assert factors.known.tolist() == [True, False, True, True]
@@ -139,25 +142,59 @@ def test_noise_follows_the_image_id_and_the_seed_but_not_the_row() -> None:
     chunk=st.integers(1, 13),
     scorer=st.sampled_from(["ontology", "noise"]),
 )
-def test_neighbours_are_exact_and_ties_go_to_the_lower_row(
+def test_neighbours_are_exact_and_ties_are_broken_by_both_ids(
     asserted: list[list[str]], k: int, chunk: int, scorer: str
 ) -> None:
     factors = scored(asserted, scorer)
     full = dense(factors).astype(np.float64) @ dense(factors).T.astype(np.float64)
-    found = [pair for part in nearest(factors, k, chunk_rows=chunk) for pair in part]
+    ids = [f"image{row}" for row in range(len(asserted))]
+    found = [pair for part in nearest(factors, k, ids, chunk_rows=chunk) for pair in part]
     assert len(found) == len(asserted)
     for row, (rows, scores) in enumerate(found):
-        keys = full[row] - np.arange(len(asserted)) * (1e-6 / len(asserted))
-        order = [other for other in np.argsort(-keys, kind="stable") if other != row and keys[other] > 0][:k]
+        keys = full[row] + np.array([tie(ids[row], other) for other in ids])
+        order = [other for other in np.argsort(-keys) if other != row and keys[other] > 5e-7][:k]
         assert rows.tolist() == order
         np.testing.assert_allclose(scores, full[row][order], atol=1e-6)
+
+
+def tie(one: str, other: str) -> float:
+    """½·1e-6·cos of the difference of the angles that two ids are hashed to."""
+    angles = [
+        int.from_bytes(hashlib.sha256(f"0\n{name}".encode()).digest()[at : at + 8], "little") / 2**64
+        for name, at in ((one, 0), (other, 8))
+    ]
+    return 5e-7 * math.cos(2 * math.pi * (angles[0] - angles[1]))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_equal_images_share_out_who_is_whose_neighbour(kind: str) -> None:
+    asserted = [["C0000001"]] * 500 + [["C0000003"]] * 30
+    factors = scored(asserted)
+    if kind == "dense":
+        factors = replace(factors, matrix=dense(factors))
+    ids = [f"image{row}" for row in range(530)]
+    found = [rows for part in nearest(factors, 16, ids, 64) for rows, _ in part]
+    degree = np.bincount(np.concatenate(found), minlength=530)[:500]
+    assert (
+        degree.mean() == pytest.approx(16, abs=0.5) and degree.max() <= 5 * 16
+    )  # 500 when the first rows won
+    mixed = np.random.default_rng(0).permutation(530)
+    again = [
+        rows
+        for part in nearest(replace(factors, matrix=factors.matrix[mixed]), 16, [ids[i] for i in mixed], 100)
+        for rows, _ in part
+    ]
+    for row, rows in zip(mixed, again, strict=True):
+        assert mixed[rows].tolist() == found[row].tolist(), "the order of the images plays no part"
 
 
 def test_neighbours_do_not_depend_on_the_number_of_threads() -> None:
     generator = np.random.default_rng(0)
     asserted = [[CUIS[i] for i in generator.integers(0, 6, 3)] for _ in range(300)]
+    ids = [str(row) for row in range(300)]
     one, two = (
-        [pair for part in nearest(scored(asserted), 16, 64, threads) for pair in part] for threads in (1, 2)
+        [pair for part in nearest(scored(asserted), 16, ids, 64, threads) for pair in part]
+        for threads in (1, 2)
     )
     for left, right in zip(one, two, strict=True):
         np.testing.assert_array_equal(left[0], right[0])

@@ -138,6 +138,17 @@ def test_explanation_shares_add_up_and_name_the_path(store: TargetStore) -> None
     assert "pleural" in str(explanation).lower() and "<table>" in explanation._repr_html_()
 
 
+def test_explanation_shares_add_up_with_blocks_and_shrinkage(tmp_path: Path) -> None:
+    options = {"blocks": "1:2:1", "shrinkage": 1.0, "part_of": True}
+    shrunk = build(tmp_path, CAPTIONS, **options)
+    explanation = shrunk.explain("train000", "train004")
+    factors = shrunk.factors.toarray().astype(np.float64)
+    assert explanation.similarity == pytest.approx(float(factors[0] @ factors[4]), abs=1e-6)
+    assert 0 < explanation.similarity < 1
+    assert sum(concept.share for concept in explanation.shared) == pytest.approx(1.0)
+    assert len(verify_store(shrunk.path)) > 3
+
+
 def test_explanation_says_why_there_is_nothing_to_explain(store: TargetStore, tmp_path: Path) -> None:
     assert "Nothing is known about train003" in store.explain("train000", "train003").note
     assert "same image" in store.explain("train000", "train000").note

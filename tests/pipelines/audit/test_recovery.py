@@ -11,7 +11,9 @@ from kg_targets.ontology.concept import KIND_GROUPS
 from kg_targets.store import TargetStore
 from pipelines.audit import recovery
 from pipelines.audit.subjects import EvaluationSettings, Subjects
-from tests.builds import RICH, build
+from pipelines.build.config import BuildConfig
+from pipelines.build.recipe import build_data_set
+from tests.builds import RICH, build, write_split
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +27,34 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"max_hops": 1}, {"use_ontology": False}, {"part_of": True}, {"flat_ancestors": True}]
+    "options",
+    [
+        {},
+        {"max_hops": 1},
+        {"use_ontology": False},
+        {"part_of": True},
+        {"flat_ancestors": True},
+        {"shrinkage": 2.0},
+        {"blocks": "1:2:1"},
+        {"blocks": "1:0:3", "shrinkage": 1.0, "part_of": True},
+    ],
 )
 def test_recomputed_factors_of_unhidden_images_are_the_stored_ones(
     tmp_path: Path, options: dict[str, object]
 ) -> None:
     assert recovery.recomputation_error(build(tmp_path, RICH, **options)) < 1e-6
+
+
+def test_concepts_that_the_fit_split_never_saw_are_recomputed_as_stored(tmp_path: Path) -> None:
+    for split, captions in {"train": RICH[:2], "dev": RICH, "test": RICH}.items():
+        write_split(tmp_path / "data", split, captions)
+    config = BuildConfig(
+        dataset="demo", split="dev", data_root=tmp_path / "data", out=tmp_path / "out", workers=1
+    )
+    _, dev = build_data_set(config, lambda line: None)
+    unseen = dev.concepts[dev.concepts["fit_covered"] == 0]
+    assert unseen["ic"].nunique() > 2, "their places in the hierarchy differ"
+    assert recovery.recomputation_error(dev) < 1e-6
 
 
 def reference_ancestors(store: TargetStore) -> dict[str, set[str]]:

@@ -168,3 +168,17 @@ def test_an_output_whose_folder_is_a_file_is_one_line(
     (tmp_path / "file").write_text("")
     line = error_line(capsys, stores[0].path, "--markdown", tmp_path / "file" / "out.md")
     assert "is a file, not a folder: choose another folder" in line
+
+
+def test_a_table_of_labels_is_scored_beside_the_data_sets_own(
+    stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, ids = tmp_path / "labels.csv", stores[0].image_ids
+    found = ["present" if "effusion" in caption else "absent" for caption in stores[0].captions]
+    table.write_text("id,Effusion\n" + "".join(f"{i},{f}\n" for i, f in zip(ids, found, strict=True)))
+    code, out, err = run(capsys, stores[0].path, stores[1].path, *QUICK, "--label-table", table)
+    assert code == 0 and not err
+    assert f"joined by image_id: {len(ids)} of {len(ids)} images have a row" in out
+    assert "Effusion" in out and "Effusion + " not in out  # pairs are of the data set's labels alone
+    code, _, err = run(capsys, stores[0].path, *QUICK, "--label-table", tmp_path / "none.csv")
+    assert code == 2 and err.count("\n") == 1

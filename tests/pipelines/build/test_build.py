@@ -20,7 +20,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.extract import make_extractor
 from pipelines.build.recipe import build_data_set
 from pipelines.cli import INTERRUPTED
-from tests.builds import CAPTIONS, build, write_split
+from tests.builds import CAPTIONS, RICH, build, write_split
 from tests.kg_targets.ontology.fixtures import mrconso, mrcui, write_umls
 
 pytestmark = pytest.mark.e2e
@@ -368,3 +368,15 @@ def test_what_is_about_ancestors_contradicts_going_without(
 ) -> None:
     code, _, error = run(capsys, "build", "demo", "--data-root", data(tmp_path), "--no-ontology", option)
     assert (code, error.count("\n")) == (2, 1) and option in error and "contradict" in error
+
+
+def test_a_share_of_the_mentions_is_left_out_by_a_coin_that_knows_no_shards(tmp_path: Path) -> None:
+    whole = build(tmp_path / "whole", RICH * 8)
+    some = build(tmp_path / "some", RICH * 8, drop_mentions=0.3, workers=1)
+    same = build(tmp_path / "same", RICH * 8, drop_mentions=0.3, workers=2, rows_per_shard=5)
+    other = build(tmp_path / "other", RICH * 8, drop_mentions=0.3, seed=1)
+    assert some.cuis == same.cuis != other.cuis
+    left = len(some.mentions) / len(whole.mentions)
+    assert 0.6 < left < 0.8
+    assert all(set(kept) <= set(full) for kept, full in zip(some.cuis, whole.cuis, strict=True))
+    assert set(some.mentions.itertuples(index=False)) <= set(whole.mentions.itertuples(index=False))

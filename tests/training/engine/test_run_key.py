@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.training.data.test_data import configure
-from training.arguments import to_yaml
+from training.arguments import FORM, read_config, to_yaml
 from training.engine.checkpoint import CHECKPOINT, CONFIG, FINISHED, RUN, Start, how_to_start, start_run
 from training.engine.run_key import other_settings, run_key, threads_by_key
 from training.errors import CheckpointError
+from training.med_vqa.pretrain.config import PretrainConfig
 from training.nb_clip.config import TrainConfig
 
 DATA = {"data.train_store": "0" * 64, "the images of data.train_store": "1" * 64}
@@ -25,11 +26,44 @@ def test_run_key_counts_threads_as_resolved_and_data_as_given() -> None:
 
 def test_fields_newer_than_the_key_leave_it_as_it_was_unless_they_do_something() -> None:
     key = "37f2da2d3b8e443168ea99a5bd6b9aeb5af2e8d923f9f56b7d584b3ddb39e5d9"  # by version 0.2.0
-    assert run_key(configure(), ["store"], 1) == key
-    assert run_key(configure("--data.long_captions=truncate"), ["store"], 1) == key
-    assert run_key(configure("--data.long_captions=sentences"), ["store"], 1) != key
-    assert run_key(configure("--data.in_memory=true", "--tf32=false"), ["store"], 1) == key
-    assert run_key(configure("--tf32=true"), ["store"], 1) != key
+    former = "--policy.name=fixed_mass_softmax"  # the default then, called fixed_mass
+    assert run_key(configure(former), ["store"], 1) == key
+    assert run_key(configure(former, "--data.long_captions=truncate"), ["store"], 1) == key
+    assert run_key(configure(former, "--data.long_captions=sentences"), ["store"], 1) != key
+    assert run_key(configure(former, "--data.in_memory=true", "--tf32=false"), ["store"], 1) == key
+    assert run_key(configure(former, "--tf32=true"), ["store"], 1) != key
+    assert run_key(configure(), ["store"], 1) != key
+
+
+def test_a_run_whose_loss_reads_no_policy_has_the_key_that_it_had() -> None:
+    key = "5faf63102acd103abbf44f62e2ac229e0bb2579bd12e855223aa218d8e0f0efa"  # before fixed_mass changed
+    assert run_key(configure("--loss.name=info_nce"), ["store"], 1) == key
+
+
+@pytest.mark.parametrize(("form", "name"), [({}, "fixed_mass_softmax"), ({"form": FORM}, "fixed_mass")])
+def test_the_saved_configuration_of_an_older_run_keeps_its_meaning_and_is_named_in_the_message(
+    form: dict[str, int], name: str, tmp_path: Path
+) -> None:
+    config = begun(tmp_path / "run")
+    (tmp_path / "run" / RUN).write_text(json.dumps({"key": "older", **form}))
+    assert read_config(TrainConfig, ["--config", str(tmp_path / "run" / CONFIG)]).policy.name == name
+    shutil.copy(tmp_path / "run" / CONFIG, tmp_path / "mine.yaml")  # a person's file means today's policy
+    assert read_config(TrainConfig, ["--config", str(tmp_path / "mine.yaml")]).policy.name == "fixed_mass"
+    named = (
+        "policy.name was fixed_mass_softmax, is now fixed_mass: --policy.name fixed_mass_softmax continues"
+    )
+    with pytest.raises(CheckpointError) as error:
+        how_to_start(config, DATA, 4)
+    assert (named in str(error.value)) == (name == "fixed_mass_softmax")
+
+
+def test_soft_labels_of_an_older_run_keep_their_policies(tmp_path: Path) -> None:
+    (tmp_path / RUN).write_text("{}")
+    labels = "soft_labels: [{store: a, policy: fixed_mass}, {store: b, policy: softmax}, {store: c}]"
+    (tmp_path / CONFIG).write_text(labels)
+    options = ("--config", str(tmp_path / CONFIG), "--output=o", "--data.store=a", "--data.data_root=b")
+    found = read_config(PretrainConfig, options).soft_labels
+    assert [one.policy for one in found] == ["fixed_mass_softmax", "softmax", None]
 
 
 def test_a_key_tells_its_number_of_threads_where_all_else_is_the_same() -> None:
@@ -105,7 +139,7 @@ def test_data_that_differ_are_named_with_both_digests(tmp_path: Path) -> None:
 
 
 def test_a_run_that_did_not_note_its_data_is_refused_in_one_line(tmp_path: Path) -> None:
-    config = begun(tmp_path / "run")
+    config = begun(tmp_path / "run", "--policy.name=fixed_mass_softmax")
     content = json.loads((tmp_path / "run" / RUN).read_text())
     (tmp_path / "run" / RUN).write_text(json.dumps({"key": content["key"]}))  # as version 0.2.0 wrote it
     assert how_to_start(config, DATA, 2) == (Start.FRESH, 2)

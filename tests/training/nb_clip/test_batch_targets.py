@@ -14,6 +14,7 @@ from kg_targets.losses.policies import evidence_policy
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from kg_targets.store.block import case_codes
+from kg_targets.store.factors import MixedFactors, parts_of
 from tests.training.nb_clip.fakes import builder, fake_store
 from training.errors import ConfigError, ShapeError
 from training.nb_clip import batch_targets as blocks
@@ -34,7 +35,10 @@ GLOBAL = torch.cat([torch.arange(20, 60), LOCAL, torch.tensor([5, 1])])
 
 
 def make_store(kind: str) -> TargetStore:
-    """A store of unit factors, sparse with a few concepts that most images have, or dense; every 7th row is empty."""
+    """A store of unit factors, sparse with a few concepts that most images have, dense or half each.
+
+    Every 7th row is empty.
+    """
     rng = np.random.default_rng(0)
     share = np.where(np.arange(CONCEPTS) < 5, 0.8, 0.06)
     factors = rng.normal(size=(IMAGES, CONCEPTS)) * (rng.random((IMAGES, CONCEPTS)) < share)
@@ -43,20 +47,25 @@ def make_store(kind: str) -> TargetStore:
     store = TargetStore(Path("fake"), {"rows": IMAGES, "similarity": {"fit_p95": 0.2}})
     known = factors.any(axis=1)
     dense = factors.astype(np.float32)
-    store.__dict__["factors"] = sparse.csr_array(dense) if kind == "sparse" else dense
+    half = CONCEPTS // 2
+    store.__dict__["factors"] = {
+        "sparse": sparse.csr_array(dense),
+        "dense": dense,
+        "mixed": MixedFactors(sparse.csr_array(dense[:, :half]), dense[:, half:]),
+    }[kind]
     store.__dict__.update(known=known, group_ids=[f"case{row // 2}" for row in range(IMAGES)])
     return store
 
 
 def reference(store: TargetStore, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """S in float64 from the definition."""
-    factors = store.factors
-    dense = (factors if isinstance(factors, np.ndarray) else factors.toarray()).astype(np.float64)
+    parts = [part if isinstance(part, np.ndarray) else part.toarray() for part in parts_of(store.factors)]
+    dense = np.hstack(parts).astype(np.float64)
     block = torch.from_numpy(dense[rows.numpy()] @ dense[columns.numpy()].T)
     return torch.where(rows[:, None] == columns[None, :], 1.0, block.clamp(-1, 1))
 
 
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
+@pytest.mark.parametrize("kind", ["sparse", "dense", "mixed"])
 @pytest.mark.parametrize("scratch", [1 << 28, 4 * CONCEPTS * 10, 1])
 @pytest.mark.parametrize("rows_global", [LOCAL, GLOBAL])
 def test_blocks_from_the_devices_factors_equal_the_definition_and_the_stores_block(
@@ -74,7 +83,7 @@ def test_blocks_from_the_devices_factors_equal_the_definition_and_the_stores_blo
         torch.testing.assert_close(device_block, host_block, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
+@pytest.mark.parametrize("kind", ["sparse", "dense", "mixed"])
 def test_a_batch_of_images_without_concepts_is_the_identity(kind: str) -> None:
     rows = torch.tensor([0, 7, 14])
     image_text, _ = DeviceBlocks(make_store(kind).factors, CPU)(rows, rows)
@@ -99,6 +108,8 @@ def test_factors_beyond_the_budget_stay_on_the_host() -> None:
     store = make_store("sparse")
     assert factor_bytes(store.factors) == 8 * store.factors.nnz
     assert factor_bytes(make_store("dense").factors) == 4 * IMAGES * CONCEPTS
+    mixed = make_store("mixed").factors
+    assert factor_bytes(mixed) == 8 * mixed.sparse.nnz + 4 * IMAGES * CONCEPTS // 2
     for device, budget in ((CPU, 1000), (torch.device("cuda"), 0)):
         assert isinstance(make_blocks(store, device, budget), HostBlocks)
 

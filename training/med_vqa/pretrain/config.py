@@ -84,11 +84,11 @@ class SoftLabelConfig:
     policy: str | None = field(default=None, metadata={"choices": POLICIES})
     """Null: eq5 (AMiF) for a teacher, evidence for knowledge; else one of these."""
     temperature: float | None = None
-    """Units of cosine, > 0; null: the teacher's own for eq5, 1 for softmax, 0.05 for fixed_mass."""
+    """Units of cosine, > 0; null: the teacher's own for eq5, 1 for softmax, 0.05 for both fixed_mass."""
     alpha: float = 0.7
-    """Probability the true pair keeps: exactly (fixed_mass, uniform) or at least (evidence), in (0, 1]."""
+    """Probability the true pair keeps: at least (fixed_mass, evidence) or exactly (the others), in (0, 1]."""
     threshold: float | None = None
-    """evidence: similarity below which an image counts as unrelated, in [-1, 1); null: the store's p95."""
+    """Similarity up to which an image takes nothing, in [-1, 1); null: 0 (fixed_mass), the store's p95 (evidence)."""
     saturation: float = 1.0
     """evidence: summed weight of soft positives at which a row is as soft as it gets, > 0."""
 

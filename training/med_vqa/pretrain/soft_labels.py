@@ -284,7 +284,7 @@ def _grade(source: LabelSource, loss: PretrainLossConfig) -> Callable[[Tensor, i
             return teacher_targets(scaled, offset, loss.lambda_weight, wanted, loss.lambda_space, masked)
 
         return eq5
-    threshold = config.threshold
+    threshold = POLICIES[source.policy].threshold if config.threshold is None else config.threshold
     if source.policy == "evidence" and threshold is None:
         if not isinstance(source.store, TargetStore) or source.store.kind == "teacher":
             raise ConfigError(

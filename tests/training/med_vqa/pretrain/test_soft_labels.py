@@ -90,7 +90,7 @@ def test_the_graph_by_equation_five_says_nothing_of_unknown_images(folder: Path)
 
 
 def test_a_teacher_can_be_graded_by_a_policy_of_its_cosines(folder: Path) -> None:
-    targets = builder(folder, entry(folder, "teacher", policy="fixed_mass", alpha=0.8))(ROWS, ROWS, 0)
+    targets = builder(folder, entry(folder, "teacher", policy="fixed_mass_softmax", alpha=0.8))(ROWS, ROWS, 0)
     assert torch.allclose(targets.image_text.diagonal(), torch.tensor(0.8))
     with pytest.raises(ConfigError, match=r"evidence of random needs a threshold"):
         builder(folder, entry(folder, "teacher", policy="evidence"))
