@@ -102,14 +102,15 @@ class CaptionedImages:
         needed = len(self.rows) * int(np.prod(self._transform.shape))
         self.streamed = ""
         """A line for people where images are too large to be kept; empty otherwise."""
-        if in_memory is None and not (in_memory := needed <= IN_MEMORY_BYTES):
+        keep = needed <= IN_MEMORY_BYTES if in_memory is None else in_memory
+        if in_memory is None and not keep:
             limit = IN_MEMORY_BYTES // 10**6
             self.streamed = (
                 f"{len(self.rows):,} images take {needed // 10**6:,} MB decoded, over {limit:,}: they are decoded at "
                 "each use (--data.in_memory true keeps them)"
             )
-        if in_memory or verify:
-            self._decode_all(keep=in_memory)
+        if keep or verify:
+            self._decode_all(keep=keep)
         if len(self.rows) < 2:
             raise DataError(
                 f"{store.path}: {len(self.rows)} readable image(s): a contrastive batch needs at least 2"
