@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from training.data.loader import Loader
 from training.data.metadata import describe_data
 from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
+from training.data.transforms import PixelTransform
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead
+from training.engine.outline import Outline
 from training.engine.session import Prepared
 from training.errors import ConfigError, DataError
 from training.nb_clip.batch_targets import TargetBuilder, Targets
@@ -75,6 +77,28 @@ def prepare_run(config: TrainConfig) -> Prepared:
         data_metadata=lambda: {name: describe_data(store) for name, store in stores.items()},
         build=build,
     )
+
+
+def outline(config: TrainConfig) -> Outline:
+    """What the run would need; weights that a tag names are random ones here."""
+    data, loss = config.data, LOSSES[config.loss.name]
+    clip = build_clip(
+        replace(config.model, pretrained=None), logit_bias=config.loss.init_bias if loss.biased else None
+    )
+    stores = [TargetStore.open(folder) for folder in (data.train_store, data.dev_store) if folder]
+    side = PixelTransform(clip.preprocess, clip.mean, clip.std).shape[-1]
+    words = clip.tokenizer([""])
+
+    def forward(count: int) -> Tensor:
+        output = clip.model(torch.zeros(count, 3, side, side), words.expand(count, -1))
+        return torch.as_tensor(
+            output["logit_scale"] * (output["image_features"] @ output["text_features"].T).sum()
+        )
+
+    return Outline(
+        clip.model, forward, len(rows_of_share(stores[0].cases, data.case_share)), "images",
+        sum(map(len, stores)), side, True if data.cached_views else data.in_memory, config.loss.micro_batch,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead, parameter_counts
+from training.engine.outline import Outline
 from training.engine.session import Prepared
 from training.engine.sharing import gather_shares, rows_of_process
-from training.med_vqa.model.build import build_med_vqa, initial_digests
+from training.med_vqa.model.build import build_med_vqa, initial_digests, untrained_med_vqa
 from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.corpus import DEV_BATCH, Corpus, Exclusions, Partners, StepViews
+from training.med_vqa.pretrain.corpus import DEV_BATCH, Corpus, Exclusions, Partners, StepViews, dev_rows
 from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
@@ -64,6 +65,30 @@ def prepare_run(config: PretrainConfig) -> Prepared:
             config, accelerator, build_med_vqa(config.model), store, images, exclusions, labels
         ),
     )
+
+
+def outline(config: PretrainConfig) -> Outline:
+    """What the run would need; captions are taken as long as they may be."""
+    data = config.data
+    store = TargetStore.open(data.store)
+    kept = np.flatnonzero(Exclusions.read(data.exclude, store).kept(store))
+    dev = dev_rows(store.group_ids, kept, data.dev_share)
+    model = PretrainingStep(config, untrained_med_vqa(config.model))
+    side = int(model.vqa.config.clip["model_cfg"]["vision_cfg"]["image_size"])
+    views = 2 if config.loss.views_weight else 1
+
+    def forward(count: int) -> Tensor:
+        words, hard = torch.ones(1, count, data.max_text_tokens, dtype=torch.int64), torch.eye(count)
+        with torch.set_grad_enabled(not config.model.lock_vision and config.stage == "one"):
+            tokens = model.vqa.image_tokens(torch.zeros(views * count, 3, side, side))
+        output: dict[str, Tensor] = model(
+            text_ids=words, text_mask=words.bool(), targets=StepTargets(hard, hard, hard, hard, hard, None), offset=0,
+            words_of_all=words[0].bool(), generator=torch.Generator(), image_tokens=tokens.unflatten(0, (views, count)),
+        )  # fmt: skip
+        return output["loss"]
+
+    keep = True if data.cached_views or data.views == "study" else data.in_memory
+    return Outline(model, forward, len(kept) - len(dev), "images", len(kept), side, keep)
 
 
 def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
