@@ -55,7 +55,11 @@ class ArgumentParser(argparse.ArgumentParser):
         """
         takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
         for flag in (one.partition("=")[0] for one in itertools.takewhile("--".__ne__, args)):
-            if not takes_rest and re.fullmatch(r"--[a-z][a-z-]*", flag) and flag not in self._option_string_actions:
+            if (
+                not takes_rest
+                and re.fullmatch(r"--[a-z][a-z-]*", flag)
+                and flag not in self._option_string_actions
+            ):
                 self.error(f"unrecognized arguments: {flag}")
         return super().parse_args(args, namespace)
 

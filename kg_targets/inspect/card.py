@@ -128,10 +128,10 @@ def _examples(store: TargetStore, read: ReadImage | None, seed: int) -> list[dic
             continue
         neighbors = []
         for other, score in zip(found["image_id"], found["score"], strict=True):
-            shared = store.explain(query, other).shared[:3]
-            detail = f"S = {score:.2f}; " + ", ".join(
-                f"{concept.name} {concept.share:.0%}" for concept in shared
-            )
+            pair = store.explain(query, other)
+            shares = [f"{concept.name} {concept.share:.0%}" for concept in pair.shared[:3]]
+            shares += [f"{part.name} {part.share:.2f}" for part in pair.parts]
+            detail = f"S = {score:.2f}; " + ", ".join(shares)
             neighbors.append(_picture(store, store.row(other), read, detail))
         examples.append({"query": _picture(store, int(row), read), "neighbors": neighbors})
         if len(examples) == EXAMPLES:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sparse_dot_topn import sp_matmul_topn
 
+from kg_targets.errors import ConfigError
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring.statistics import ConceptStatistics
 from kg_targets.store.digest import shuffle_key
@@ -43,6 +44,12 @@ class _Silent:
 
     def set_postfix_str(self, text: str) -> None:
         """Show nothing."""
+
+
+def _no_encoder(
+    texts: Sequence[str], image_ids: Sequence[str], advance: Callable[[int], Any]
+) -> NDArray[np.float32]:
+    raise ConfigError("this scorer needs an encoder of captions: build with --scorer embedding")
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,8 @@ class ScoringInput:
     """Gives the captions, length N, in the row order of the graph; read when it is called."""
     fitted: Vectors | None = None
     """``Factors.vectors`` of the fit split; None where this is the fit split itself."""
-    encode: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
-    """Texts to embeddings, unit vectors, float32 [T, D], for the scorers that need a model."""
+    encode: Callable[[Sequence[str], Sequence[str], Callable[[int], Any]], NDArray[np.float32]] = _no_encoder
+    """Texts, the id of an image of each, and what is told how many more are done, to unit vectors, float32 [T, D]."""
     state: Path | None = None
     """Folder, not there yet, where a long fit may keep what it needs to resume; removed once the store is whole."""
     say: Callable[[str], None] = lambda line: None

@@ -1,17 +1,24 @@
 """Explanations of a similarity, and the concept graph around one image.
 
 With sparse factors the similarity is a sum over concepts, S_ij = Σ_a K_i[a]·K_j[a], so each shared concept has a share
-of it: an exact attribution, not an estimate.
+of it: an exact attribution, not an estimate. A mixture's is a sum over its parts, S_ij = Σ_p w_p·S^p_ij.
 """
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 from scipy import sparse
+
+from kg_targets.store.factors import AnyFactors
+from kg_targets.store.mixture import MIXTURE, product_of_pair, split_parts
+
+ADDITIVE = ("ontology",)
+"""Scorers whose similarity is a sum over concepts."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,23 @@ class SharedConcept:
 
 
 @dataclass(frozen=True)
+class PartShare:
+    """What one part of a mixture adds to a similarity."""
+
+    name: str
+    """Its scorer, and encoder where it has one."""
+    weight: float
+    """w_p, in (0, 1)."""
+    share: float
+    """w_p·S^p: the parts' shares sum to the similarity."""
+    shared: tuple[SharedConcept, ...] = ()
+    """Of an additive part: concepts whose shares, of this part, sum to 1."""
+
+    def __str__(self) -> str:
+        return f"{self.share:6.3f}  {self.name}, weight {self.weight:.2f}"
+
+
+@dataclass(frozen=True)
 class Explanation:
     """The similarity of two images, taken apart. ``str`` for a terminal, HTML in a notebook."""
 
@@ -38,6 +62,8 @@ class Explanation:
     similarity: float
     shared: tuple[SharedConcept, ...] = ()
     """Largest share first."""
+    parts: tuple[PartShare, ...] = ()
+    """Of a mixture: what each part adds, in the order of the parts."""
     note: str = ""
     """Reason why there is nothing to take apart, where that is so."""
 
@@ -46,23 +72,58 @@ class Explanation:
         lines += [f"  {self.first}: {self.first_caption}", f"  {self.second}: {self.second_caption}"]
         if self.note:
             lines.append(f"  {self.note}")
-        for concept in self.shared:
-            lines.append(f"  {concept.share:6.1%}  {concept.name} ({concept.cui}){_paths(concept)}")
+        lines += _concept_lines(self.shared)
+        for part in self.parts:
+            lines += [f"  {part}", *(f"    {line}" for line in _concept_lines(part.shared))]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            _html_row("td", f"{c.share:.1%}", c.name, c.cui, _short(c.first_path), _short(c.second_path))
-            for c in self.shared
-        )
-        head = _html_row("th", "share", "shared concept", "CUI", self.first, self.second)
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
         captions = "".join(
             f"<p><b>{html.escape(image)}</b>: {html.escape(caption)}</p>"
             for image, caption in ((self.first, self.first_caption), (self.second, self.second_caption))
         )
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if self.shared else ""
-        return f"<div><p>similarity <b>{self.similarity:.3f}</b></p>{captions}{note}{table}</div>"
+        tables = self._table(self.shared)
+        for part in self.parts:
+            tables += f"<p><b>{part.share:.3f}</b> {html.escape(part.name)}, weight {part.weight:.2f}</p>"
+            tables += self._table(part.shared)
+        return f"<div><p>similarity <b>{self.similarity:.3f}</b></p>{captions}{note}{tables}</div>"
+
+    def _table(self, shared: Sequence[SharedConcept]) -> str:
+        rows = "".join(
+            _html_row("td", f"{c.share:.1%}", c.name, c.cui, _short(c.first_path), _short(c.second_path))
+            for c in shared
+        )
+        head = _html_row("th", "share", "shared concept", "CUI", self.first, self.second)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if shared else ""
+
+
+def taken_apart(
+    pair: Explanation,
+    manifest: Mapping[str, Any],
+    factors: tuple[AnyFactors, AnyFactors],
+    asserted: tuple[Sequence[str], Sequence[str]],
+    concepts: pd.DataFrame,
+    hierarchy: nx.DiGraph,
+) -> Explanation:
+    """The explanation of two known images with its shares: of concepts, or of a mixture's parts.
+
+    Args:
+        pair: what it explains.
+        manifest: of the store.
+        factors: K of both images, [1, D] each.
+        asserted, concepts, hierarchy: as for ``shared_concepts``.
+    """
+    scorer = manifest["config"]["scorer"]
+    if MIXTURE in manifest:
+        return replace(pair, parts=part_shares(manifest[MIXTURE], factors, asserted, concepts, hierarchy))
+    if scorer not in ADDITIVE:
+        note = (
+            f"The {scorer} scorer derives no similarity from these images' own concepts: nothing to explain."
+        )
+        return replace(pair, note=note)
+    shared = shared_concepts(factors, asserted, concepts, hierarchy)
+    return replace(pair, shared=shared, note="" if shared else "They share no concept.")
 
 
 def shared_concepts(
@@ -91,6 +152,32 @@ def shared_concepts(
     return tuple(found)
 
 
+def part_shares(
+    parts: Sequence[Mapping[str, Any]],
+    factors: tuple[AnyFactors, AnyFactors],
+    asserted: tuple[Sequence[str], Sequence[str]],
+    concepts: pd.DataFrame,
+    hierarchy: nx.DiGraph,
+) -> tuple[PartShare, ...]:
+    """What each part of a mixture adds to the similarity of two images.
+
+    Args:
+        parts: entry ``mixture`` of the manifest.
+        factors: K of both images, [1, D] each.
+        asserted, concepts, hierarchy: as for ``shared_concepts``.
+    """
+    found = []
+    columns = [split_parts(each, parts, len(concepts)) for each in factors]
+    for part, one, other in zip(parts, *columns, strict=True):
+        pairs = list(zip(one, other, strict=True))
+        shared: tuple[SharedConcept, ...] = ()
+        if part["scorer"] in ADDITIVE:
+            shared = shared_concepts(pairs[0], asserted, concepts, hierarchy)
+        share = sum(product_of_pair(*pair) for pair in pairs)
+        found.append(PartShare(part["name"], part["weight"], share, shared))
+    return tuple(found)
+
+
 def hierarchy(is_a: pd.DataFrame) -> nx.DiGraph:
     """Every edge that the closure follows, child → parent: ``is_a``, ``same_as`` both ways, ``part_of`` if built so."""
     graph = nx.DiGraph()
@@ -108,6 +195,10 @@ def _path(graph: nx.DiGraph, asserted: Sequence[str], target: str) -> list[str]:
         if cui in graph and target in graph and nx.has_path(graph, cui, target)
     ]
     return min(candidates, key=lambda path: (len(path), path)) if candidates else [target]
+
+
+def _concept_lines(shared: Sequence[SharedConcept]) -> list[str]:
+    return [f"  {each.share:6.1%}  {each.name} ({each.cui}){_paths(each)}" for each in shared]
 
 
 def _paths(concept: SharedConcept) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ImageLike = str | int | np.integer[Any]
 """One image: its id, or its row number."""
-_ADDITIVE = ("ontology",)  # scorers whose similarity is a sum over concepts
 _SHOWN = 60  # characters of a caption in a message
 
 
@@ -309,21 +308,22 @@ class TargetStore:
             raise StoreError(f"one image was asked for, an id or a row number; got {image!r}")
         return int(found[0])
 
-    def check_matches(self, image_ids: Sequence[str], captions: Sequence[str]) -> None:
+    def check_matches(
+        self, image_ids: Sequence[str], captions: Sequence[str], there: str = "the training data"
+    ) -> None:
         """Check that row i of this store is item i of other data: the same images and captions, in that order.
 
         Args:
             image_ids: length N, of the data that the targets are to be used with.
             captions: length N.
+            there: name of those data, for messages.
 
         Raises:
             StoreError: the first row that differs, and in what.
         """
         advice = "build it from the same split of the same data set"
         if len(image_ids) != len(self):
-            raise StoreError(
-                f"{self.path} holds {len(self):,} rows, the training data {len(image_ids):,}: {advice}"
-            )
+            raise StoreError(f"{self.path} holds {len(self):,} rows, {there} {len(image_ids):,}: {advice}")
         for name, own, other in (
             ("image", self.image_ids, image_ids),
             ("caption", self.captions, captions),
@@ -332,20 +332,20 @@ class TargetStore:
                 if mine != theirs:
                     which = "" if name == "image" else f" of image {self.image_ids[row]}"
                     raise StoreError(
-                        f"{self.path}: the {name}{which} in row {row} is {_short(mine)}, in the training data "
+                        f"{self.path}: the {name}{which} in row {row} is {_short(mine)}, in {there} "
                         f"{_short(theirs)}: {advice}"
                     )
 
     def explain(self, first: ImageLike, second: ImageLike) -> "Explanation":
-        """Explain a similarity: the shared concepts, each one's share, ``is_a`` paths.
+        """Explain a similarity: the shared concepts, each one's share, ``is_a`` paths; a mixture's parts and theirs.
 
         Raises:
             StoreError: one of the images is not in the store.
         """
-        from kg_targets.store.explain import Explanation, shared_concepts
+        from kg_targets.store.explain import Explanation, taken_apart
 
         one, other = self.row(first), self.row(second)
-        names, captions, scorer = self.image_ids, self.captions, self.manifest["config"]["scorer"]
+        names, captions = self.image_ids, self.captions
         pair = Explanation(
             names[one], names[other], captions[one], captions[other], float(self.block(one, other)[0, 0])
         )
@@ -354,13 +354,8 @@ class TargetStore:
         if not (self.known[one] and self.known[other]):
             unknown = names[other if self.known[one] else one]
             return replace(pair, note=f"Nothing is known about {unknown}: its similarity to all others is 0.")
-        if scorer not in _ADDITIVE:
-            note = f"The {scorer} scorer derives no similarity from these images' own concepts: nothing to explain."
-            return replace(pair, note=note)
-        factors = (sparse.csr_array(self.factors[[one]]), sparse.csr_array(self.factors[[other]]))
-        asserted = (self.cuis[one], self.cuis[other])
-        shared = shared_concepts(factors, asserted, self.concepts, self._hierarchy)
-        return replace(pair, shared=shared, note="" if shared else "They share no concept.")
+        factors, asserted = (self.factors[[one]], self.factors[[other]]), (self.cuis[one], self.cuis[other])
+        return taken_apart(pair, self.manifest, factors, asserted, self.concepts, self._hierarchy)
 
     def to_networkx(self, image: ImageLike, hops: int = 2) -> "nx.MultiDiGraph":
         """The image, its concepts (``has_attribute``) and what those are (``is_a``), ``hops`` edges from the image.

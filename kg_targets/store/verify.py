@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from kg_targets.errors import StoreError
 from kg_targets.store.block import BLOCK_KINDS
 from kg_targets.store.digest import file_sha256
+from kg_targets.store.factors import parts_of
+from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.reader import TargetStore
 from kg_targets.store.teacher import TeacherStore
 from kg_targets.store.writer import fingerprint
@@ -53,12 +54,18 @@ def _order(store: TargetStore) -> str:
 
 
 def _knowledge(store: TargetStore) -> Iterator[str]:
-    if sparse.issparse(store.factors) and store.manifest["config"]["scorer"] != "identity":
-        filled = np.diff(sparse.csr_array(store.factors).indptr) > 0
-        if not np.array_equal(filled, store.known):
-            raise StoreError(
-                f"{store.path}: known does not say which images have factors: build the store again"
-            )
+    filled = np.zeros(len(store), dtype=bool)
+    for part in parts_of(store.factors):
+        filled |= part.any(axis=1) if isinstance(part, np.ndarray) else np.diff(part.indptr) > 0
+    scorers = {
+        store.manifest["config"]["scorer"],
+        *(part["scorer"] for part in store.manifest.get(MIXTURE, ())),
+    }
+    empty = store.known & ~filled
+    if (filled & ~store.known).any() or (
+        empty.any() and "identity" not in scorers
+    ):  # which has no factors at all
+        raise StoreError(f"{store.path}: known does not say which images have factors: build the store again")
     unnamed = {cui for cuis in store.cuis for cui in cuis} - set(store.concepts["cui"])
     if unnamed:
         raise StoreError(

@@ -62,7 +62,7 @@ def fit(
     with one_thread(), ThreadPoolExecutor(at_a_time) as pool:
         try:
             runs = [
-                pool.submit(_run, Member(triples, settings, seed, number, device, state, shared))
+                pool.submit(_fit_one, triples, settings, seed, number, device, state, shared)
                 for number in range(settings.seeds)
             ]
             results = [run.result() for run in runs]
@@ -74,8 +74,16 @@ def fit(
     return Fitted(table, [look for _, look in results], device)
 
 
-def _run(member: Member) -> tuple[NDArray[np.float32], Look]:
-    table, look = member.run()
+def _fit_one(
+    triples: Triples,
+    settings: TransESettings,
+    seed: int,
+    number: int,
+    device: str,
+    state: Path | None,
+    watch: Watch,
+) -> tuple[NDArray[np.float32], Look]:
+    table, look = Member(triples, settings, seed, number, device, state, watch).run()
     return table.cpu().numpy(), look
 
 

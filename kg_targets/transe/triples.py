@@ -62,8 +62,8 @@ class Triples:
     def hold_out(self, share: float, seed: int) -> tuple[Ints, Ints]:
         """(edges to fit on, held-out edges): of each relation a share, never a node's last edge.
 
-        A pair of nodes that a second relation joins is fitted on as a whole or not at all known: one of its edges may
-        be held out, which makes that rank easier; such pairs are rare (an organ that is part of what it is a kind of).
+        Of a pair of nodes with two relations one edge may be held out, whose rank the other makes easier; such pairs
+        are rare (what is a kind of something and a part of it).
         """
         degree = np.bincount(self.edges[:, [0, 2]].ravel(), minlength=self.nodes)
         generator = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ class Triples:
         for relation in range(len(self.relations)):
             candidates = generator.permutation(np.flatnonzero(self.edges[:, 1] == relation))
             wanted = min(round(share * len(candidates)), MOST_HELD_OUT)
-            for edge in candidates:
+            for edge in candidates[degree[self.edges[candidates][:, [0, 2]]].min(axis=1) > 1]:
                 if wanted == 0:
                     break
                 ends = self.edges[edge, [0, 2]]

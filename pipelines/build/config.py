@@ -1,6 +1,7 @@
 """Options of a target build; every field is an option of ``kg-targets build`` with the same name."""
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from kg_targets.errors import ConfigError
 from kg_targets.scoring import SCORERS, SETTINGS
 from kg_targets.scoring.ontology import parse_blocks
+from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.schema import TEACHER
 from pipelines.build.executors import available_cores
 from pipelines.build.options import scorer_settings
@@ -47,9 +49,15 @@ class BuildConfig:
     drop_mentions: float = 0.0
     """Share of the mentions to leave out at random, 0–1: how stable are the targets? See `evaluate targets`."""
     scorer: str = "ontology"
-    """How concepts become similarities: ontology, transe, noise, permuted or identity; or teacher: see --teacher."""
+    """Where similarities come from: ontology, transe, embedding (of captions, by --scorer-options encoder=…), mixture
+    (of finished stores, see --mix), noise, permuted or identity; or teacher: see --teacher."""
     scorer_options: str = ""
     """For the scorer: key=value pairs separated by commas; docs/methods.md lists each scorer's."""
+    mix: str = ""
+    """For --scorer mixture: folders joined by |, each with one finished store per split of the same rows."""
+    mix_weights: str = ""
+    """For --scorer mixture: a positive number for each folder, separated by commas (default: all alike); they are
+    divided by their sum."""
     teacher: str = ""
     """For --scorer teacher: a name (clip, biomedclip, …), KIND:PATH, or none; see docs/teachers.md."""
     max_broken: int = 0
@@ -86,14 +94,14 @@ class BuildConfig:
     """Build even if an up-to-date store exists."""
 
     def __post_init__(self) -> None:
-        scorers = (*SCORERS, TEACHER)
+        scorers = (*SCORERS, MIXTURE, TEACHER)
         if self.scorer not in scorers:
             raise ConfigError(f"--scorer {self.scorer} is not one of {', '.join(sorted(scorers))}")
         if self.uncertain not in UNCERTAIN:
             raise ConfigError(f"--uncertain {self.uncertain} is not one of {', '.join(UNCERTAIN)}")
         if self.languages not in LANGUAGES:
             raise ConfigError(f"--languages {self.languages} is not one of count, drop")
-        _ = self.settings
+        _ = self.settings, self.weights
         about_ancestors = {
             "--max-hops": self.max_hops is not None,
             "--part-of": self.part_of and not PART_OF,
@@ -115,9 +123,16 @@ class BuildConfig:
         for option, given in about_concepts.items():
             if given and self.scorer == TEACHER:
                 raise ConfigError(f"{option} is about concepts, which a teacher has none of: drop it")
+        about_captions = {"--licences": bool(self.licences), "--exclude": self.exclude is not None}
+        for option, given in {**about_concepts, **about_captions}.items():
+            if given and self.scorer == MIXTURE:
+                raise ConfigError(
+                    f"{option} is for the parts of a mixture: build them with it, and drop it here"
+                )
         for option, given in (("--teacher", bool(self.teacher)), ("--max-broken", self.max_broken > 0)):
             if given and self.scorer != TEACHER:
-                reads = f"the {self.scorer} scorer reads captions only"
+                read = "finished stores" if self.scorer == MIXTURE else "captions"
+                reads = f"the {self.scorer} scorer reads {read} only"
                 raise ConfigError(f"{option} needs --scorer teacher: {reads}")
         all_within("--", self, top_k=(1, 1024), rows_per_shard=(1, 10_000_000), seed=(0, 2**32 - 1))
         all_within("--", self, workers=(0, 1024), max_broken=(0, 10**9), shrinkage=(0, sys.float_info.max))
@@ -142,6 +157,33 @@ class BuildConfig:
         return self.workers or available_cores()
 
     @property
+    def parts(self) -> list[Path]:
+        """Folders of a mixture's parts."""
+        return [Path(part.strip()) for part in self.mix.split("|") if part.strip()]
+
+    @property
+    def weights(self) -> list[float]:
+        """Weights of a mixture's parts, positive, with a sum of 1; empty for another scorer."""
+        parts, given = self.parts, [text.strip() for text in self.mix_weights.split(",") if text.strip()]
+        if self.scorer != MIXTURE:
+            if parts or given:
+                raise ConfigError(f"--mix and --mix-weights need --scorer mixture, not {self.scorer}")
+            return []
+        if len(parts) < 2:
+            raise ConfigError(
+                '--scorer mixture needs two folders or more: --mix "build/roco|build/roco_minilm"'
+            )
+        if given and len(given) != len(parts):
+            raise ConfigError(f"--mix-weights has {len(given)} numbers, --mix {len(parts)} folders")
+        try:
+            values = [float(text) for text in given] or [1.0] * len(parts)
+        except ValueError as error:
+            raise ConfigError(f"--mix-weights {self.mix_weights} must be numbers, such as 0.5,0.5") from error
+        if not all(0.0 < value < math.inf for value in values):
+            raise ConfigError(f"--mix-weights {self.mix_weights} must be positive numbers")
+        return [value / sum(values) for value in values]
+
+    @property
     def settings(self) -> Any:
         """The scorer's own settings, from ``scorer_options``; None for a scorer without any."""
         return scorer_settings(self.scorer, SETTINGS.get(self.scorer), self.scorer_options)
@@ -150,6 +192,7 @@ class BuildConfig:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
+            "mix", "mix_weights",
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
         outside.update(

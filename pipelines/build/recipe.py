@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 from math import sqrt
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from kg_targets.concepts import languages
 from kg_targets.errors import DataError
-from kg_targets.graph import ConceptGraph, coverage
+from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
@@ -23,11 +22,19 @@ from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256
+from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.schema import MENTIONS, TEACHER, part
 from pipelines.build import extract, write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
 from pipelines.build.extract import ShardInput, ShardResult, Split
+from pipelines.build.mixture import mixture_stores
+from pipelines.build.summary import confirmation, summary_lines
+
+if TYPE_CHECKING:
+    from pipelines.build.captions import CaptionEncoder
+
+EMBEDDING = "embedding"
 
 
 def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
@@ -43,20 +50,9 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
         KGTargetsError: an option, a file or a row is not as it must be; nothing half-written is left.
     """
     manifest = Manifest.load(config.dataset)
-    root = config.data_root or manifest.default_root
-    names = _wanted_splits(config.split, manifest, root, say)
-    excluded = _excluded_cases(config.exclude, manifest, root, names, say) if config.exclude else None
-    if config.scorer != TEACHER:
-        fit_split = _fit_split(config.fit_split, manifest, root, names, say)
-        names = [fit_split, *(name for name in names if name != fit_split)]
-    licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
-    splits = [Split(manifest, name, root, licences or None, excluded) for name in names]
-    if config.scorer == TEACHER:
-        from pipelines.build.teacher import teacher_stores  # which loads torch
-
-        built = teacher_stores(config, splits, say)
-    else:
-        built = _knowledge_stores(config, splits, say)
+    built = (
+        mixture_stores(config, manifest, say) if config.scorer == MIXTURE else _stores(config, manifest, say)
+    )
     stores: list[TargetStore] = []
     for store in built:
         for other in stores:  # a leak that a person must know of; some data sets are published so
@@ -70,6 +66,23 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     return stores
 
 
+def _stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterator[TargetStore]:
+    """The store of each wanted split, from its captions."""
+    root = config.data_root or manifest.default_root
+    names = _wanted_splits(config.split, manifest, root, say)
+    excluded = _excluded_cases(config.exclude, manifest, root, names, say) if config.exclude else None
+    if config.scorer != TEACHER:
+        fit_split = _fit_split(config.fit_split, manifest, root, names, say)
+        names = [fit_split, *(name for name in names if name != fit_split)]
+    licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
+    splits = [Split(manifest, name, root, licences or None, excluded) for name in names]
+    if config.scorer == TEACHER:
+        from pipelines.build.teacher import teacher_stores  # which loads torch
+
+        return teacher_stores(config, splits, say)
+    return _knowledge_stores(config, splits, say)
+
+
 def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
     """The store of each split, by a scorer of the concepts; statistics are fitted on the first."""
     extract.check_extractor(config.extractor, config.extractor_options)
@@ -79,9 +92,14 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
         say(f"  {line}")
     if config.use_ontology and not ontology.report.edges.get("is_a"):
         say("warning: the ontology has no is_a edge: every concept stands alone (UMLS: try umls-broad:DIR)")
+    encoder = None
+    if config.scorer == EMBEDDING:
+        from pipelines.build.captions import CaptionEncoder  # which loads torch
+
+        encoder = CaptionEncoder(config.settings.encoder, say)
     fitted: TargetStore | None = None
     for split in splits:
-        store = _build_store(config, split, ontology, fitted, say)
+        store = _build_store(config, split, ontology, fitted, encoder, say)
         if fitted is None and len(store) < TRUSTED_CAPTIONS:
             say(_small_fit(store))
         fitted = fitted or store
@@ -98,9 +116,23 @@ def _small_fit(store: TargetStore) -> str:
 
 
 def _build_store(
-    config: BuildConfig, split: Split, ontology: Ontology, fitted: TargetStore | None, say: Say
+    config: BuildConfig,
+    split: Split,
+    ontology: Ontology,
+    fitted: TargetStore | None,
+    encoder: "CaptionEncoder | None",
+    say: Say,
 ) -> TargetStore:
-    """One split's way through the stages; ``fitted`` is the fit split's store, None for that split itself."""
+    """One split's way through the stages.
+
+    Args:
+        config: options of the build.
+        split: the captions.
+        ontology: concepts and their edges.
+        fitted: the fit split's store, None for that split itself.
+        encoder: for the scorer that needs one.
+        say: receives one line at a time.
+    """
     target = (config.out or Path("build") / split.manifest.name) / split.name
     inputs = {
         "config": config.stored(),
@@ -109,6 +141,7 @@ def _build_store(
         "code_sha256": write.code_digest(),
         "option_files": extract.option_file_digests(config.extractor_options),
         **split.inputs(),
+        **(encoder.metadata() if encoder else {}),
     }
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
@@ -129,10 +162,11 @@ def _build_store(
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             if is_a and fitted:
                 statistics = statistics.with_unseen(graph, is_a, config.relations)
+            image_ids = [image_id for shard in shards for image_id in shard.image_ids]
             data = ScoringInput(
                 graph,
                 statistics,
-                image_ids=[image_id for shard in shards for image_id in shard.image_ids],
+                image_ids,
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
                 blocks=parse_blocks(config.blocks),
@@ -144,11 +178,15 @@ def _build_store(
                 state=state / json_sha256(inputs, str)[:16],
                 say=say,
                 progress=bar,
+                **({"encode": encoder.encode} if encoder else {}),
             )
             factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours and shards"):
             sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
-            labels = write.write_targets(writer, shards, factors, **sizes, threads=config.worker_count)
+            labels = list(dict.fromkeys(name for shard in shards for name in shard.labels))
+            pieces = write.staged_rows(writer.folder, shards)
+            threads = config.worker_count
+            write.write_targets(writer, pieces, image_ids, labels, factors, **sizes, threads=threads)
             write.write_concepts(writer, graph, statistics, ontology)
             write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
@@ -165,7 +203,7 @@ def _build_store(
                 "fingerprint": ontology.fingerprint,
                 "report": ontology.report.lines(),
             },
-            "factors": write.factor_shape(factors.matrix),
+            "factors": write.factor_shape(factors.matrix, len(graph.concepts)),
             "fit": {"split": fitted.split if fitted else split.name, "captions": statistics.captions},
             "similarity": {
                 "quantiles": quantiles,
@@ -174,91 +212,28 @@ def _build_store(
             "retired_cuis": dict(sum((shard.retired_cuis for shard in shards), Counter()).most_common(20)),
             "unknown_cuis": dict(unknown.most_common(20)),
             "unknown_cuis_count": len(unknown),
-            "confirmation": _confirmation(ontology, asserted),
+            "confirmation": confirmation(ontology, asserted),
             "inputs": inputs,
             **_spoken(config, shards),
             **split.metadata(),
+            **(encoder.metadata() if encoder else {}),
         }
         writer.finish(content, {"stages": watch.stages})
     shutil.rmtree(state, ignore_errors=True)
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")
-    for line in _summary_lines(store):
+    for line in summary_lines(store):
         say(f"  {line}")
     if not store.known.any():
         say(f"warning: nothing is known about any image of {split.name}: training on it is plain InfoNCE")
     return store
 
 
-def _summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
-    """The closing lines of a build."""
-    concepts = store.concepts
-    shares = coverage(store.cui_matrix(), concepts["kind"])
-    asserted = int((concepts["images"] > 0).sum())
-    unknown = int((~store.known).sum())
-    quantiles = store.manifest["similarity"]["quantiles"]
-    ordered = concepts[concepts["images"] > 0].sort_values(["images", "cui"], ascending=[False, True])
-    findings = ordered[ordered["kind"] == "finding"]
-    lines = [
-        "captions with a concept: " + ", ".join(f"{group} {share:.1%}" for group, share in shares.items()),
-        f"graph: {asserted:,} concepts asserted, {len(concepts) - asserted:,} ancestors, {len(store.edges):,} edges",
-        f"unknown images (no concept, identity targets): {unknown:,} of {len(store):,} ({unknown / len(store):.1%})",
-        "similarity between cases: " + ", ".join(f"{name} {value:.3f}" for name, value in quantiles.items()),
-        f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
-        f"most frequent findings: {_listed(findings.head(most_frequent))}",
-    ]
-    if retired := store.manifest["retired_cuis"]:
-        lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
-    confirmation = store.manifest["confirmation"]
-    if confirmation["singly_confirmed"]:
-        lines.append(
-            f"CUIs that a single source confirms: {confirmation['singly_confirmed']:,} of {confirmation['concepts']:,} "
-            f"concepts, {confirmation['share']:.1%} of what the images assert (--ontology seed-strict leaves them out)"
-        )
-    if "languages" in store.manifest:
-        counts, dropped = store.manifest["languages"], store.manifest["config"]["languages"] == "drop"
-        fate = "nothing is read in them" if dropped else "they are read like the others; --languages drop"
-        lines.append(
-            f"captions surely not English: {sum(counts.values()):,} of {len(store):,}"
-            + (f" ({_counted(counts)}; {fate})" if counts else "")
-        )
-    if unknown_cuis := store.manifest["unknown_cuis"]:
-        kept = store.manifest["config"]["keep_unknown_cuis"]
-        fate = "stand alone, without ancestors" if kept else "are left out"
-        lines.append(
-            f"{store.manifest['unknown_cuis_count']:,} CUIs that the ontology lacks {fate}: {_counted(unknown_cuis)} "
-            "(UMLS would place them: --ontology 'seed|umls:META')"
-        )
-    return lines
-
-
 def _spoken(config: BuildConfig, shards: list[ShardResult]) -> dict[str, dict[str, int]]:
     """Captions by language, the most frequent first, where the build looked."""
     counts = sum((shard.languages for shard in shards), Counter[str]())
     return {"languages": dict(counts.most_common())} if config.languages else {}
-
-
-def _confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, float]:
-    """Count what rests on CUIs that one source confirms: concepts, and their share of the images' assertions."""
-    counts = Counter(cui for cuis in asserted for cui in cuis if cui in ontology)
-    single = {cui: count for cui, count in counts.items() if not ontology[cui].verified}
-    return {
-        "concepts": len(counts),
-        "singly_confirmed": len(single),
-        "share": sum(single.values()) / max(counts.total(), 1),
-    }
-
-
-def _counted(cuis: dict[str, int]) -> str:
-    most = sorted(cuis.items(), key=lambda item: (-item[1], item[0]))[:5]
-    return ", ".join(f"{cui} ×{count:,}" for cui, count in most)
-
-
-def _listed(concepts: pd.DataFrame) -> str:
-    return ", ".join(
-        f"{name} {count:,}" for name, count in zip(concepts["name"], concepts["images"], strict=True)
-    )
 
 
 def _extract(

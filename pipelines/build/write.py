@@ -3,7 +3,7 @@
 Also whether a store that is there is still the one that a build would write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,42 +56,54 @@ def code_digest() -> str:
 
 def write_targets(
     writer: StoreWriter,
-    shards: list[ShardResult],
+    pieces: Iterable[tuple[pa.Table, Sequence[Sequence[str]]]],
+    image_ids: Sequence[str],
+    labels: Sequence[str],
     factors: Factors,
     *,
     top_k: int,
     chunk_rows: int,
     threads: int,
-) -> list[str]:
-    """Write the table ``targets``, one file per shard, and remove the staged rows.
+) -> None:
+    """Write the table ``targets``, one file per piece.
 
-    Returns:
-        The names of the data set's labels.
+    Args:
+        writer: of the store.
+        pieces: ``chunk_rows`` images at a time, what the data set says of them (columns of text) and their CUIs.
+        image_ids: of all images.
+        labels: names of the data set's labels; a piece may lack some.
+        factors: of all images.
+        top_k: neighbours kept per image.
+        chunk_rows: images per piece.
+        threads: for the search of neighbours.
     """
-    image_ids = [image_id for shard in shards for image_id in shard.image_ids]
     neighbors = nearest(factors, top_k, image_ids, chunk_rows=chunk_rows, threads=threads)
-    labels = tuple(dict.fromkeys(name for shard in shards for name in shard.labels))
-    shape = factor_shape(factors.matrix)
-    target = schema.target_columns(labels, shape["dense"], mixed="sparse" in shape)
+    dense = dense_matrix(factors.matrix)
+    width = None if dense is None else int(dense.shape[1])
+    target = schema.target_columns(tuple(labels), width, mixed=sparse_matrix(factors.matrix) is not None)
     start = 0
-    for shard, found in zip(shards, neighbors, strict=True):
-        staged = writer.folder / staged_file(shard.index)
-        rows = pq.read_table(staged)
+    for index, ((rows, cuis), found) in enumerate(zip(pieces, neighbors, strict=True)):
         stop = start + rows.num_rows
         columns = {
             **{f"label_{name}": pa.repeat("", rows.num_rows) for name in labels},
             **{name: rows.column(name) for name in rows.column_names},
             "row": pa.array(np.arange(start, stop), pa.int64()),
-            "cuis": pa.array(shard.cuis, pa.list_(pa.string())),
+            "cuis": pa.array(cuis, pa.list_(pa.string())),
             "known": pa.array(factors.known[start:stop]),
             **factor_columns(factors.matrix, start, stop),
             **_neighbor_columns(found),
         }
         content = pa.table(columns).select(target.names).cast(target)
-        writer.write(schema.part(schema.TARGETS, shard.index), content)
-        staged.unlink()
+        writer.write(schema.part(schema.TARGETS, index), content)
         start = stop
-    return list(labels)
+
+
+def staged_rows(folder: Path, shards: Sequence[ShardResult]) -> Iterator[tuple[pa.Table, list[list[str]]]]:
+    """The staged rows of each shard and their CUIs; a shard's file is removed when the next one is asked for."""
+    for shard in shards:
+        staged = folder / staged_file(shard.index)
+        yield pq.read_table(staged), shard.cuis
+        staged.unlink()
 
 
 def staged_captions(folder: Path, shards: int) -> list[str]:
@@ -146,11 +158,16 @@ def write_vectors(writer: StoreWriter, vectors: Vectors) -> None:
         writer.write(schema.part(schema.VECTORS, 0), pa.table(rows, schema=schema.VECTOR_COLUMNS))
 
 
-def factor_shape(factors: AnyFactors) -> dict[str, int | None]:
-    """The manifest's entry: the number of dense columns, None for none; in mixed factors that of sparse ones, too."""
+def factor_shape(factors: AnyFactors, concepts: int) -> dict[str, int | None]:
+    """The manifest's entry of factors: how many columns are dense, None for none, and how many sparse.
+
+    The latter is left out where there are none, and where they are the concepts.
+    """
     dense, narrow = dense_matrix(factors), sparse_matrix(factors)
     shape: dict[str, int | None] = {"dense": None if dense is None else int(dense.shape[1])}
-    return shape if dense is None or narrow is None else {**shape, "sparse": int(narrow.shape[1])}
+    if narrow is not None and (dense is not None or narrow.shape[1] != concepts):
+        shape["sparse"] = int(narrow.shape[1])
+    return shape
 
 
 def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[str, float]:

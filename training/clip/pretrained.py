@@ -92,13 +92,13 @@ def image_weights_file(source: str) -> Path:
     return _packaged(LITE0_PACKAGE, f'model.image_weights "{source}"') if source == LITE0 else Path(source)
 
 
-def text_weights_path(source: str) -> Path:
-    """The folder that ``model.text_weights`` stands for; it need not exist.
+def text_weights_path(source: str, option: str = "model.text_weights") -> Path:
+    """The folder that ``model.text_weights``, or another option, stands for; it need not exist.
 
     Raises:
         ConfigError: named weights are not installed.
     """
-    return _packaged(MINILM_PACKAGE, f'model.text_weights "{source}"') if source == MINILM else Path(source)
+    return _packaged(MINILM_PACKAGE, f'{option} "{source}"') if source == MINILM else Path(source)
 
 
 def timm_normalisation(model_cfg: dict[str, Any]) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class Targets:
     """Distributions over each row, or similarities, as the loss wants them."""
     t2i: Tensor
     mask: Tensor | None
-    """Pairs of one case, which neither logits nor targets count; None where nothing is masked."""
+    """Pairs of one case and excluded ones, which neither logits nor targets count; None where nothing is masked."""
 
 
 class TargetBuilder:
@@ -211,7 +211,9 @@ class TargetBuilder:
         self.by_case = self.kind == "policy" and POLICIES[policy.name].within_case
         needed = loss.mask_same_case or self.by_case
         self.cases = torch.as_tensor(store.cases) if needed else None
-        self.blocks = None if self.kind == "pairs" else make_blocks(store, device, loss.device_factors_mb)
+        self.exclude = store.threshold if loss.exclude_related == "threshold" else loss.exclude_related
+        unread = self.kind == "pairs" and self.exclude is None
+        self.blocks = None if unread else make_blocks(store, device, loss.device_factors_mb)
 
     def __call__(
         self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
@@ -236,12 +238,18 @@ class TargetBuilder:
             return Targets(identity, identity, mask)
         # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.
         image_text, text_image = self.blocks(rows_local, rows_global)
+        if self.exclude is not None:
+            related = (image_text > self.exclude) | (text_image > self.exclude)
+            mask = self._with_related(mask, same, related, offset)
         known_rows, known_columns = (
             self.known[rows_local].to(self.device, non_blocking=True),
             self.known[rows_global].to(self.device, non_blocking=True),
         )
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
         pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
+        if self.kind == "pairs":
+            identity = identity_policy(image_text, pairs=pairs)
+            return Targets(identity, identity, mask)
         if self.by_case:
             pairs = Pairs(pairs.positive, torch.zeros_like(pairs.soft_positives) if same is None else same)
 
@@ -251,6 +259,16 @@ class TargetBuilder:
 
         i2t = graded(image_text)
         return Targets(i2t, i2t if text_image is image_text else graded(text_image), mask)
+
+    def _with_related(self, mask: Tensor | None, same: Tensor | None, related: Tensor, offset: int) -> Tensor:
+        """The mask with the pairs that are similar in either direction, which every process finds alike.
+
+        Pairs of one case are left to the mask: ``same_case`` gives them weight.
+        """
+        related.diagonal(offset).fill_(False)
+        if same is not None:
+            related &= ~same
+        return related if mask is None else related | mask
 
     def _same_case(self, rows_local: Tensor, rows_global: Tensor, offset: int) -> Tensor | None:
         """Pairs of one case other than the true ones, bool ``[B_local, B_global]``; None if there are none."""

@@ -6,6 +6,7 @@ policies are those of ``kg_targets/losses/registry.py``.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kg_targets.losses.registry import LOSSES, POLICIES
 from training.checks import all_within, given, one_of, within
@@ -26,6 +27,9 @@ class LossConfig:
     """Loss to minimise."""
     mask_same_case: bool = True
     """Take pairs of one case (group_id) out of the batch: neither target nor logit counts them."""
+    exclude_related: float | Literal["threshold"] | None = None
+    """Take pairs of other images above this similarity out of the batch as well, neither pulled nor pushed, in (-1, 1);
+    threshold: above what the store suggests (its p95); null: none."""
     init_bias: float = -10.0
     """Sigmoid: learnable bias of the logits at the start, in [-100, 100]; a model that has one keeps its own."""
     micro_batch: int | None = None
@@ -35,6 +39,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         one_of("loss.name", self.name, tuple(LOSSES))
+        if isinstance(self.exclude_related, float | int):
+            within("loss.exclude_related", self.exclude_related, -0.999999, 0.999999)
         all_within("loss.", self, init_bias=(-100, 100), micro_batch=(1, None), device_factors_mb=(0, None))
 
 
@@ -122,6 +128,12 @@ class TrainConfig(RunConfig):
         if self.loss.name == "semantic_matching" and self.policy.name == "identity":
             raise ConfigError(
                 "loss.name semantic_matching with policy.name identity is info_nce: set --loss.name info_nce"
+            )
+        spent_above = self.policy.threshold is None and self.policy.name == "evidence"
+        if self.loss.name == "semantic_matching" and self.loss.exclude_related == "threshold" and spent_above:
+            raise ConfigError(
+                "loss.exclude_related threshold takes out every pair that policy.name evidence gives weight to: set "
+                "--loss.name info_nce, or --policy.threshold below what is excluded"
             )
         if self.data.cached_views and not self.model.lock_image:
             raise ConfigError(

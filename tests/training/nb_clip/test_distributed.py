@@ -58,15 +58,18 @@ def asymmetric_store() -> FakeStore:
     )
 
 
+EXCLUDING = ("info_nce", "semantic_matching")
+
+
 def gradients(
-    accelerator: Accelerator, loss: str, micro_batch: int | None = None
+    accelerator: Accelerator, loss: str, micro_batch: int | None = None, exclude: float | None = None
 ) -> tuple[list[dict[str, Tensor]], list[Any]]:
     """This process's gradients after each of the two batches, and what its target builder was asked for.
 
     The second batch matters: only there does DDP complain about a parameter that got no gradient before.
     """
     torch.manual_seed(0)
-    config = LossConfig(name=loss, micro_batch=micro_batch)
+    config = LossConfig(name=loss, micro_batch=micro_batch, exclude_related=exclude)
     clip = load_clip("test-vit", logit_bias=-3.0 if LOSSES[loss].biased else None)
     builder = RecordingBuilder(asymmetric_store(), config, PolicyConfig())
     task = NBClipObjective(config, accelerator)
@@ -108,6 +111,7 @@ def work(folder: Path) -> None:
         for loss in LOSSES
         for name, micro_batch in ((loss, None), (f"{loss} in micro-batches", 2))
     }
+    result |= {f"{loss}, excluding": gradients(accelerator, loss, exclude=0.6) for loss in EXCLUDING}
     try:
         gather_rows(torch.arange(3 + accelerator.process_index), 4, accelerator.device)
     except ShapeError as error:
@@ -144,12 +148,25 @@ def test_every_process_sees_all_ids_in_rank_order_and_its_own_offset(
         ]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("passes", ["", " in micro-batches"])
+@pytest.mark.parametrize("loss", EXCLUDING)
+def test_excluded_pairs_change_the_gradient(loss: str) -> None:
+    plain, excluding = (
+        gradients(Accelerator(cpu=True), loss, exclude=exclude)[0][0] for exclude in (None, 0.6)
+    )
+    assert max((plain[name] - excluding[name]).abs().max().item() for name in plain) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("loss", "passes"),
+    [
+        *((loss, passes) for loss in LOSSES for passes in ("", " in micro-batches")),
+        *((loss, ", excluding") for loss in EXCLUDING),
+    ],
+)
 def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(
     loss: str, passes: str, ranks: list[dict[str, Any]]
 ) -> None:
-    alone, _ = gradients(Accelerator(cpu=True), loss)
+    alone, _ = gradients(Accelerator(cpu=True), loss, exclude=0.6 if "excluding" in passes else None)
     for step, expected in enumerate(alone):
         norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm().item()
         for result in ranks:

@@ -48,6 +48,15 @@ def result(out: Path) -> dict[str, Any]:
     return dict(json.loads((out / "retrieval.json").read_text()))
 
 
+def test_a_table_of_labels_is_evaluated_like_the_data_sets_own(world: Path, tmp_path: Path) -> None:
+    table, store = tmp_path / "labels.csv", TargetStore.open(world / "dev")
+    rows = zip(store.image_ids, store.label("modality"), strict=True)
+    table.write_text("id,copied\n" + "".join(f"{image},{value}\n" for image, value in rows))
+    assert evaluate(world, tmp_path / "out", f"--label-table={table}", "--labels=modality,copied") == 0
+    measures = result(tmp_path / "out")["runs"]["infonce"]["measures"]
+    assert measures["copied P@5"] == measures["modality P@5"]
+
+
 def plain_precision(checkpoint: Path, store: TargetStore, data_root: Path, label: str, k: int) -> float:
     """Image to image P@K with open_clip and numpy alone."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{checkpoint}")

@@ -203,8 +203,7 @@ def pretrained_text(
     """
     if config.text is None:
         tokenizer = _tokenizer(str(config.tokenizer), f'model.tokenizer "{config.tokenizer}"')
-        words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        return _preset_bert(config, **words), tokenizer, None
+        return _preset_bert(config, len(tokenizer), tokenizer.pad_token_id), tokenizer, None
     where = f'model.text "{config.text}"'
     source = _text_source(config.text, where)
     with _on_one_line(where):
@@ -230,15 +229,16 @@ def pretrained_text(
     return bert, tokenizer, model
 
 
-def _preset_bert(config: VQAModelConfig, **words: int) -> BertConfig:
-    """A BERT of the preset's sizes, by default of as many words as BERT-base has."""
+def _preset_bert(config: VQAModelConfig, words: int = 28_996, padding: int = 0) -> BertConfig:
+    """A BERT of the preset's sizes, by default with as many words as ClinicalBERT."""
     preset = PRESETS[config.preset]
     return BertConfig(
         hidden_size=preset.text_width,
         num_hidden_layers=max(preset.text_layers, preset.decoder_layers),
         num_attention_heads=preset.text_heads,
         intermediate_size=preset.text_ffn,
-        **words,
+        vocab_size=words,
+        pad_token_id=padding,
     )
 
 

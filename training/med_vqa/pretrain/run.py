@@ -80,10 +80,11 @@ def outline(config: PretrainConfig) -> Outline:
     def forward(count: int) -> Tensor:
         words, hard = torch.ones(1, count, data.max_text_tokens, dtype=torch.int64), torch.eye(count)
         with torch.set_grad_enabled(not config.model.lock_vision and config.stage == "one"):
-            tokens = model.vqa.image_tokens(torch.zeros(views * count, 3, side, side))
+            made = model.vqa.image_tokens(torch.zeros(views * count, 3, side, side))
+        tokens = made.view(views, count, *made.shape[1:])
         output: dict[str, Tensor] = model(
             text_ids=words, text_mask=words.bool(), targets=StepTargets(hard, hard, hard, hard, hard, None), offset=0,
-            words_of_all=words[0].bool(), generator=torch.Generator(), image_tokens=tokens.unflatten(0, (views, count)),
+            words_of_all=words[0].bool(), generator=torch.Generator(), image_tokens=tokens,
         )  # fmt: skip
         return output["loss"]
 
