@@ -1,10 +1,12 @@
 """Rows of Parquet files that hold captions, and mostly the images, too: the images' bytes are not read here."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from kg_targets.errors import ManifestError, printable
@@ -34,6 +36,9 @@ def parquet_header(path: Path) -> tuple[list[str], str]:
         raise ManifestError(
             f"{path} is not a readable Parquet file ({printable(str(error))[:200]}): download it again"
         ) from error
+    twice = next((name for name, count in Counter(schema.names).items() if count > 1), None)
+    if twice is not None:
+        raise ManifestError(f"{path}: column {twice!r} is there twice: rename or remove one of them")
     names, image = [], ""
     for field in schema:
         if _is_bytes(field.type):
@@ -44,6 +49,8 @@ def parquet_header(path: Path) -> tuple[list[str], str]:
                 names.append(f"{field.name}{PATH}")
         else:
             names.append(field.name)
+            if pa.types.is_struct(field.type):
+                names += [f"{field.name}.{inner.name}" for inner in field.type]
     return names, image
 
 
@@ -87,8 +94,9 @@ def parquet_rows(
 def _column(batch: pa.RecordBatch, name: str) -> list[Any]:
     if name in batch.schema.names:
         return list(batch.column(name).to_pylist())
-    struct = batch.column(name.removesuffix(PATH))
-    return list(struct.field("path").to_pylist())
+    struct, _, inner = name.rpartition(".")
+    column = batch.column(struct)
+    return list(pa.compute.struct_field(column, inner).to_pylist())
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
