@@ -26,8 +26,8 @@ from kg_targets.store import TargetStore
 from training.arguments import read_config
 from training.clip.load import build_clip
 from training.data.sources import open_source
+from training.engine.device import set_up_device
 from training.engine.loop import Loop
-from training.engine.session import be_deterministic
 from training.nb_clip.config import TrainConfig
 from training.nb_clip.run import NBClipRun, Split, Step
 
@@ -45,7 +45,7 @@ def measure(options: argparse.Namespace, accelerator: Accelerator) -> dict[str, 
         "data.batch_size": options.batch, "model.name": options.model, "optim.epochs": 1000, "log.trackers": "none",
     }  # fmt: skip
     config = read_config(TrainConfig, [f"--{name}={v}" for name, v in fields.items()])
-    be_deterministic()
+    set_up_device(config, accelerator.device.type)
     store = TargetStore.open(options.store)
     split = Split(store, open_source(Path(options.data_root), store))
     task = NBClipRun(config, accelerator, build_clip(config.model), split, None)

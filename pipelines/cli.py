@@ -50,6 +50,7 @@ COMMANDS = {
         "tables": ("pipelines.experiments.command:command", "a grid of training runs: train, score, report"),
     },
     "Models": {
+        "plan": ("training.plan:command", "what a training run would need: memory, steps, size of its data"),
         "predict": ("training.predict:command", "ask a Med-VQA model about your own images"),
         "export": ("training.export.command:command", "a finished NB-CLIP run as a model folder with its card"),
     },

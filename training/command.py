@@ -49,9 +49,17 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
 
     def parse_args(self, args: Sequence[str], namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
-        """Parse the arguments, an unknown option being told before one that is required and missing."""
+        """Parse the arguments, an unknown option being told before one that is required and missing.
+
+        Options behind a rest that a command takes as it is are that rest's own.
+        """
+        takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
         for flag in (one.partition("=")[0] for one in itertools.takewhile("--".__ne__, args)):
-            if re.fullmatch(r"--[a-z][a-z-]*", flag) and flag not in self._option_string_actions:
+            if (
+                not takes_rest
+                and re.fullmatch(r"--[a-z][a-z-]*", flag)
+                and flag not in self._option_string_actions
+            ):
                 self.error(f"unrecognized arguments: {flag}")
         return super().parse_args(args, namespace)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.arguments import last_given
 from training.checks import one_of
@@ -12,9 +12,6 @@ from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.pretrain.config import PretrainConfig
 from training.nb_clip.config import TrainConfig
 
-if TYPE_CHECKING:
-    from training.engine.session import Prepared
-
 
 @dataclass(frozen=True)
 class TaskEntry:
@@ -22,12 +19,12 @@ class TaskEntry:
 
     config: type[RunConfig]
     module: str
-    """Its ``prepare_run`` takes the configuration and finds the data."""
+    """Its ``prepare_run`` takes the configuration and finds the data, its ``outline`` says what it would need."""
 
-    def load(self) -> "Callable[[Any], Prepared]":
-        """Import ``prepare_run``: torch and the models' libraries take seconds, too long for ``--help``."""
-        prepare_run: Callable[[Any], Prepared] = import_module(self.module).prepare_run
-        return prepare_run
+    def load(self, name: str = "prepare_run") -> Callable[[Any], Any]:
+        """Import one of the two: torch and the models' libraries take seconds, too long for ``--help``."""
+        function: Callable[[Any], Any] = getattr(import_module(self.module), name)
+        return function
 
 
 TASKS = {

@@ -9,77 +9,90 @@ no concept takes from its short form what it means elsewhere: "local anesthetic 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from operator import itemgetter
 
 from kg_targets.concepts.lexicon import Hit, Sense
 from kg_targets.concepts.text import Folded, fold_alias, without_overlap
 
 _UNKNOWN = Sense("", "", "", (0, 0), False, False)
 _LONGEST = 3
-_SIGNED = re.compile(r"[A-Z][a-z0-9]*[A-Z][A-Za-z0-9]*\s*[=:,(\u2013\-)\];]")  # what every definition has
+_SIGNED = re.compile(  # what every definition has
+    r"[A-Z][a-z0-9]{0,6}[A-Z][A-Za-z0-9]{0,6}\s*[=:,(\u2013\-)\];]"
+)
 _ACRONYM = re.compile(r"[A-Z]{2,3}")  # longer ones mean one thing
 _SHORT = r"([A-Z][A-Za-z0-9]{1,7})"
 _BEHIND = re.compile(rf"\s*[(\[]{_SHORT}[)\],;]")  # portal vein (PV)
 _BEFORE = re.compile(rf"(?<![A-Za-z0-9]){_SHORT}\s*[=:,(\u2013-]\s*$")  # PV = portal vein
-_STANDS_FOR = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2,3})\s*(?:[=:]|,(?=[^,]*(?:;|\.|$)))(?=\s*([^.,;:()=]+))")
 _WORD = re.compile(r"(?<![A-Za-z0-9])[A-Z][A-Za-z0-9]{1,8}(?![A-Za-z0-9])")
 _CLOSED = re.compile(r"\s*(?:$|[.,;:)\]\n])")
+_STANDS_FOR = re.compile(r"\s{0,3}(?:[=:(]|,(?=[^,]{0,200}(?:[;.]|$)))\s{0,3}([^.,;:()=]{3,200})")
 _REACH = 16  # code points in which a short form and its sign can stand before a long form
+_LONG_REACH = 120  # code points in which a long form of several words is looked for
 _OPEN = ("(", "[")
-_BEGIN = ("=", ":", ",")
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
 _SIGNS = frozenset("=:,(\u2013-")
 
 
 def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]:
-    """The hits without overlap, with every occurrence of a defined abbreviation read as defined."""
+    """The hits without overlap, with every occurrence of a defined abbreviation read as defined last before it."""
     kept = without_overlap(hits)
     if not _SIGNED.search(caption):
         return kept
-    defined: dict[str, Sense] = {}
-    unknown: list[str] = []
+    known: dict[int, tuple[str, Sense]] = {}
+    unknown: dict[int, tuple[str, Sense]] = {}
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
         if folded.origin is not None:
             start, end = folded.span(start, end)
-        opens = caption[end : end + 2].lstrip()[:1] in _OPEN
-        follows = caption[max(0, start - 2) : start].rstrip()[-1:] in _SIGNS
         if end - start > _LONGEST:
+            opens = caption[end : end + 2].lstrip()[:1] in _OPEN
+            follows = caption[max(0, start - 2) : start].rstrip()[-1:] in _SIGNS
             if (opens or follows) and not sense.exact:
-                for short in _short_forms(caption, start, end):
-                    defined.setdefault(short, sense)
-        elif sense.cui and (
-            caption[start - 1 : start] in _OPEN or caption[end : end + 2].lstrip()[:1] in _BEGIN
-        ):
-            short = caption[start:end]
-            if (long := _defined_as(short, caption)) and not _alike(long, sense.name):
-                unknown.append(short)
-    for short in unknown:
-        defined.setdefault(short, _UNKNOWN)
-    if not defined:
+                known |= {at: (short, sense) for at, short in _short_forms(caption, start, end)}
+        elif sense.cui and _ACRONYM.fullmatch(short := caption[start:end]):
+            long = _defined_here(caption, start, end, sense.negatable or sense.place)
+            if long and not _alike(long, sense.name):
+                unknown[start] = short, _UNKNOWN
+    if not known and not unknown:
         return kept
-    spans = {
-        folded.locate(match.start(), match.start() + len(short)): defined[short]
-        for match in _WORD.finditer(caption)
-        for short in {match.group(), match.group().removesuffix("s")} & defined.keys()
-    }
+    defined: dict[str, list[tuple[int, Sense]]] = {}
+    for at, (short, sense) in sorted({**unknown, **known}.items(), key=lambda item: item[0]):
+        defined.setdefault(short, []).append((at, sense))
+    spans = {}
+    for match in _WORD.finditer(caption):
+        for short in {match.group(), match.group().removesuffix("s")} & defined.keys():
+            before = bisect_right(defined[short], match.start(), key=itemgetter(0))
+            place = folded.locate(match.start(), match.end())
+            spans[place] = defined[short][max(before - 1, 0)][1]
     others = [hit for hit in hits if (hit.start, hit.end) not in spans]
     return without_overlap(others + [Hit(start, end, sense) for (start, end), sense in spans.items()])
 
 
-def _defined_as(short: str, caption: str) -> str:
-    """The long form of several words that a caption gives for a short form, somewhere; empty if there is none."""
-    if not _ACRONYM.fullmatch(short):
-        return ""
-    for sign in _OPEN:
-        head, found, rest = caption.partition(sign + short)
-        if found and rest[:1] in _CLOSE:
-            words = _CLAUSE.split(head)[-1].split()
-            return _long_form(short, words[-min(len(short) + 5, 2 * len(short)) :])
-    if before := next((match for match in _STANDS_FOR.finditer(caption) if match.group(1) == short), None):
-        words = before.group(2).split()
-        if "".join(word[0] for word in words).lower() == short.lower():
+def _defined_here(caption: str, start: int, end: int, apposed: bool) -> str:
+    """The long form of several words that stands beside the short form ``caption[start:end]``; empty if there is none.
+
+    Args:
+        apposed: take "local anesthetic, LA, was given", too; an imaging method in a list looks the same.
+    """
+    short, sign, after = caption[start:end], caption[start - 1 : start], caption[end : end + 1]
+    before = caption[max(0, start - 1 - _LONG_REACH) : max(0, start - 1)]
+    if sign in _OPEN and sign and after in _CLOSE:
+        words = _CLAUSE.split(before)[-1].split()
+        return _long_form(short, words[-min(len(short) + 5, 2 * len(short)) :])
+    if found := _STANDS_FOR.match(caption, end):
+        words = found.group(1).split()
+        if _initials(words) == short:
+            return " ".join(words)
+    if apposed and after == "," and before.endswith(","):
+        words = before[:-1].split()[-len(short) :]
+        if _initials(words) == short:
             return " ".join(words)
     return ""
+
+
+def _initials(words: list[str]) -> str:
+    return "".join(word[0] for word in words).upper()
 
 
 def _long_form(short: str, words: list[str]) -> str:
@@ -98,15 +111,18 @@ def _alike(long: str, name: str) -> bool:
     return 2 * sum(word in begins for word in words) > len(words)
 
 
-def _short_forms(caption: str, start: int, end: int) -> list[str]:
-    """Short forms given right behind or right before ``caption[start:end]`` that fit it."""
+def _short_forms(caption: str, start: int, end: int) -> list[tuple[int, str]]:
+    """Short forms, and where they are, given right behind or right before ``caption[start:end]`` that fit it."""
     found = []
     if behind := _BEHIND.match(caption, end):
-        found.append(behind.group(1))
-    before = _BEFORE.search(caption[max(0, start - _REACH) : start])
+        found.append((behind.start(1), behind.group(1)))
+    begin = max(0, start - _REACH)
+    before = _BEFORE.search(caption[begin:start])
     if before and _CLOSED.match(caption, end):
-        found.append(before.group(1))  # but "AD, abdominal diameter" does not define the abdomen
-    return [short for short in found if fits(short, caption[start:end])]
+        found.append(
+            (begin + before.start(1), before.group(1))
+        )  # "AD, abdominal diameter" does not define the abdomen
+    return [(at, short) for at, short in found if fits(short, caption[start:end])]
 
 
 def fits(short: str, long: str) -> bool:

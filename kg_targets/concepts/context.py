@@ -21,6 +21,7 @@ adverbs ("cannot be *entirely* excluded"), ``**`` up to three words of any kind.
 
 Roles of a phrase that gives a status:
     before         to what follows
+    before_list    the same, a whole list: "the differential includes A, B, and C"
     before_any     the same, also to a place named directly: "absent left kidney"
     next           only to the very next word: "non-contrast"
     after          to what precedes
@@ -52,13 +53,14 @@ from ahocorasick_rs import AhoCorasick, Implementation
 
 from kg_targets.concepts.lexicon import Hit, read_table
 from kg_targets.concepts.mention import STATUSES
-from kg_targets.concepts.scope import Scope, Trigger
+from kg_targets.concepts.scope import REACH, Scope, Trigger
 from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias, without_overlap
 from kg_targets.errors import ExtractionError
 
 SHIPPED = Path(__file__).with_name("context_rules.tsv")
 _GIVING = frozenset((
-    "before", "before_any", "next", "after", "after_any", "after_end", "after_colon", "behind", "between",
+    "before", "before_list", "before_any", "next",
+    "after", "after_any", "after_end", "after_colon", "behind", "between",
 ))  # fmt: skip
 _WITHOUT = frozenset(("none", "unchanged", "through", "stop", "stop_forward", "place"))
 Rule = dict[str, frozenset[str]]
@@ -72,8 +74,12 @@ _GAPS = {
 # Signs that are no words, in folded text, where a dash is a blank
 _SIGNS: tuple[tuple[str, re.Pattern[str], Rule], ...] = (
     ("( )", re.compile(r"(?<=\w) ?\( \)"), {"negated": frozenset(["behind"])}),  # pneumonia (-)
-    ("?", re.compile(r"\?(?=[a-z])"), {"uncertain": frozenset(["before"])}),  # ?pneumonia
-    ("?", re.compile(r"(?<=\w) ?\?(?! ?\w)"), {"uncertain": frozenset(["behind"])}),  # pneumonia?
+    ("?", re.compile(r"(?<!\w)\? ?(?=[a-z])"), {"uncertain": frozenset(["before"])}),  # ?pneumonia
+    (
+        "?",
+        re.compile(r"(?<=\w) ?(?:\(\?\)|\?(?! ?\w))"),
+        {"uncertain": frozenset(["behind"])},
+    ),  # pneumonia (?)
 )
 
 
@@ -83,12 +89,24 @@ class ContextRules:
     def __init__(self, rules: dict[str, Rule]) -> None:
         self._rules = rules
         fixed = {phrase: rule for phrase, rule in rules.items() if "*" not in phrase}
-        gapped: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
-        for phrase in sorted(rules.keys() - fixed.keys()):
+        bodies: dict[tuple[str, ...], list[tuple[Rule, list[str]]]] = {}
+        for phrase in sorted(rules.keys() - fixed.keys(), key=len, reverse=True):
             words = phrase.split(" ")
-            first = words[0]
-            pattern = "".join(_GAPS.get(word, " " + re.escape(word)) for word in words)[1:]
-            gapped.setdefault(first, []).append((re.compile(pattern + r"(?!\w)"), rules[phrase]))
+            tail = max(index for index, word in enumerate(words) if word in _GAPS) + 1
+            same = bodies.setdefault(tuple(words[:tail]), [])
+            tails = next((found for rule, found in same if rule == rules[phrase]), [])
+            if not tails:
+                same.append((rules[phrase], tails))
+            tails.append("".join(" " + re.escape(word) for word in words[tail:]))
+        gapped: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
+        for (
+            begin,
+            alternatives,
+        ) in bodies.items():  # one pattern for all: a text is compared with the gap once
+            head = "".join(_GAPS.get(word, " " + re.escape(word)) for word in begin)[1:]
+            gapped.setdefault(begin[0], []).extend(
+                (re.compile(rf"{head}(?:{'|'.join(tails)})(?!\w)"), rule) for rule, tails in alternatives
+            )
         self._phrases = sorted(fixed.keys() | gapped.keys())
         self._fixed = [fixed.get(phrase) for phrase in self._phrases]
         self._gapped = [gapped.get(phrase, ()) for phrase in self._phrases]
@@ -136,18 +154,25 @@ class ContextRules:
         ) or not any(hit.sense.negatable or hit.sense.place for hit in hits):
             return {}
         starts = [hit.start for hit in hits]
-        free = [trigger for trigger in self._find(folded) if not _inside(trigger, hits, starts)]
-        if not any(any(trigger.roles) for trigger in free):
+        found: dict[int, set[str]] = {}
+        free = []
+        for trigger in self._find(folded):
+            index = _inside(trigger, hits, starts)
+            if index < 0:
+                free.append(trigger)
+            elif hits[index].sense.apart and (given := set(filter(None, trigger.roles))):
+                found.setdefault(index, set()).update(given)  # "the heart is not enlarged"
+        if not found and not any(any(trigger.roles) for trigger in free):
             return {}
         ends = boundaries(caption)
         if folded.origin is not None:
             ends = [bisect_left(folded.origin, end) for end in ends]
-        found: dict[int, set[str]] = {}
         for position, trigger in enumerate(free):
             if any(trigger.roles):
                 sentence = bisect_right(ends, trigger.start)
                 low = ends[sentence - 1] if sentence else 0
                 high = ends[sentence] if sentence < len(ends) else len(text)
+                low, high = max(low, trigger.start - REACH), min(high, trigger.end + REACH)
                 scope = Scope(text, hits, starts, free, position, low, high)
                 for status in filter(None, trigger.roles):
                     for index in scope.reach(status):
@@ -198,7 +223,7 @@ def _expand(phrase: str) -> Iterator[str]:
         yield " ".join(word if word in _GAPS else fold_alias(word) for word in text.split(" "))
 
 
-def _inside(trigger: Trigger, hits: Sequence[Hit], starts: list[int]) -> bool:
-    """Whether a trigger is part of a mention ("non-contrast")."""
+def _inside(trigger: Trigger, hits: Sequence[Hit], starts: list[int]) -> int:
+    """Position of the mention of which a trigger is part ("non-contrast"), -1 if there is none."""
     index = bisect_right(starts, trigger.start) - 1
-    return index >= 0 and hits[index].end >= trigger.end
+    return index if index >= 0 and hits[index].end >= trigger.end else -1

@@ -26,7 +26,7 @@ from kg_targets.concepts.lexicon import (
 )
 from kg_targets.concepts.mention import Mention, marked
 from kg_targets.concepts.predicates import subjects
-from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, looks_like_report, shorthand
+from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, read_here, shorthand
 from kg_targets.concepts.text import ZERO_WIDTH_SPACE, Folded, break_words, fold, surface
 from kg_targets.ontology import Ontology
 
@@ -224,13 +224,8 @@ def _in_its_case(exact: str, caption: str, folded: Folded, start: int, bare_end:
 
 
 def _with_shorthand(hits: list[Hit], short: list[tuple[Shorthand, Hit]], folded: Folded) -> list[Hit]:
-    """The hits with shorthand read, if the text is a report."""
-    if not looks_like_report(folded, len({line.short for line, _ in short if not line.needs})):
-        return hits
-    read = [
-        hit
-        for line, hit in short
-        if not line.needs or any(f" {word} " in folded.search for word in line.needs)
-    ]
-    spans = {(hit.start, hit.end) for hit in read}
-    return [hit for hit in hits if (hit.start, hit.end) not in spans] + read
+    """The hits with the shorthand that this text may use."""
+    read = read_here({line for line, _ in short}, folded)
+    found = [hit for line, hit in short if line in read]
+    spans = {(hit.start, hit.end) for hit in found}
+    return [hit for hit in hits if (hit.start, hit.end) not in spans] + found

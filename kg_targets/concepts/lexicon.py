@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +130,8 @@ class Sense:
     """A region or an organ: absent only when directly named so ("absent left kidney")."""
     needs_name: bool = False
     """A short abbreviation that counts only where the caption also spells the concept out."""
+    apart: bool = False
+    """An adjective with its subject before it, and what is said of both in between; see `predicates`."""
 
 
 class Hit(NamedTuple):
@@ -221,7 +223,7 @@ def build_lexicon(
     for (adjective, subject), readings in taken_apart:
         best = min(readings.values(), key=_preference)
         if not best.exact:
-            predicates.setdefault(positions[adjective], {})[subject] = best
+            predicates.setdefault(positions[adjective], {})[subject] = replace(best, apart=True)
     suffixes = [plural_suffix(pattern) for pattern in patterns]
     meanings = {positions[line.short]: (line, sense) for line, sense in in_reports}
     return Lexicon(patterns, ordered, suffixes, dict(sorted(skipped.items())), meanings, predicates)

@@ -1,7 +1,8 @@
 """Names that a sentence takes apart: "the heart is mildly enlarged" says what the alias "enlarged heart" says.
 
 An alias that begins with a predicative adjective gives a pair of subject and adjective. Where a text has the adjective,
-its subject is looked for to the left, across adverbs, forms of "to be" and the word "size".
+its subject is looked for to the left, across adverbs, "not", "may", forms of "to be" and the word "size"; what these
+say, the sentence says of the finding.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ ADJECTIVES = frozenset((
 """Adjectives that stand behind their noun as well as before it."""
 _VERBS = frozenset((
     "is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "appears", "appear",
-    "appeared", "remains", "remain", "remained", "seems", "seem", "looks",
+    "appeared", "remains", "remain", "remained", "seems", "seem", "looks", "does", "do", "did", "may", "might", "could",
+    "isn't", "aren't", "wasn't", "weren't", "doesn't", "don't", "didn't",
 ))  # fmt: skip
 _BETWEEN = frozenset((
-    "again", "also", "borderline", "more", "now", "quite", "rather", "size", "sizes", "somewhat",
-    "still", "to", "top", "very",
+    "again", "also", "borderline", "longer", "more", "neither", "not", "now", "perhaps", "quite", "rather", "size",
+    "sizes", "somewhat", "still", "to", "top", "very",
 ))  # fmt: skip
 _REACH = 90  # code points
 _LONGEST_SUBJECT = 4  # words
@@ -43,8 +45,15 @@ def subjects(text: str, adjective_start: int) -> list[tuple[str, int]]:
     """
     end = adjective_start
     words = text[max(0, adjective_start - _REACH) : adjective_start].split(" ")[:-1]
-    while words and (words[-1].endswith("ly") or words[-1] in _BETWEEN or words[-1] in _VERBS):
-        end -= len(words.pop()) + 1
+    last = ""
+    while words and (
+        words[-1].endswith("ly")
+        or words[-1] in _BETWEEN
+        or words[-1] in _VERBS
+        or (words[-1] == "no" and last == "longer")
+    ):
+        last = words.pop()
+        end -= len(last) + 1
     found = []
     for count in range(min(_LONGEST_SUBJECT, len(words)), 0, -1):
         subject = " ".join(words[-count:])

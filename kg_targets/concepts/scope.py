@@ -1,8 +1,9 @@
 """Scope: how far the phrases of :mod:`kg_targets.concepts.context` reach.
 
 Unlike NegEx's the scope is not a window of words but a clause: it follows lists ("no A, B or C"), ends at
-conjunctions, at "showing", "with", "after", at panel letters "(b)", and, behind a first finding, at a place ("no leak
-from the aneurysm").
+conjunctions, at "showing", "with", "after", at panel letters "(b)", where an "and" begins a clause with a verb of its
+own, and, behind a first finding, at a place ("no leak from the aneurysm"). It never exceeds ``REACH`` code points, so
+that the work grows with the text and no faster, whatever the text.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Trigger(NamedTuple):
         return not all(roles <= _NARROW for roles in self.roles.values())
 
 
+REACH = 600
+"""Code points that a scope has at most; the longest lists of findings in ROCO and in chest reports have 250."""
 _NARROW = frozenset(["next", "behind"])
 _CLAUSE_BREAK = re.compile(r":|\([a-h]\)(?!,| or\b| nor\b| and\b)|\u2014")
 _CLOSED = re.compile(r"\s*(?:$|[.;,)!?])")
@@ -41,11 +44,20 @@ _VERB = re.compile(  # "no visible fracture, effusion" and "no identified mass" 
     r"|(?:seen|noted|identified|found|detected|visible|visuali[sz]ed)\b"
     r"(?= ?(?:$|[^\w ])| (?:in|on|at|within|by|here)\b))"
 )
-_AND_CLAUSE = re.compile(r" and (?=.*\b(?:is|are|was|were|has|have|had)\b)")
+_AND = re.compile(r" and\b")
+_FINITE = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|persists?|persisted|remains?|remained|appears?|appeared|continues?|continued"
+    r"|seems?|worsens|enlarges|measures?|extends|occupies|occupy|obscures?)\b"
+)
+_EXISTS = re.compile(  # "no A and B is seen" denies both, "no A and B is large" does not
+    r"(?: (?:been|also|\w+ly))* (?:seen|noted|identified|found|detected|visible|visuali[sz]ed|present|evident|apparent"
+    r"|appreciated|demonstrated|observed|there|shown|suspected|suggested)\b"
+)
 _ADJECTIVES = re.compile(
     r"(?: (?:\w+(?:ed|al|ic|ive|ar|ous|ent|ute|ble|ary|ly)|non|new|large|small|gross|frank|focal|old|other))+"
 )
 _CONJUNCTION = re.compile(r"\b(?:or|nor|and)\b")
+_NEXT_ITEM = re.compile(r",|\b(?:or|nor|and)\b")
 _LATER_OR = re.compile(r", ?(?:and )?n?or\b")
 _FUNCTION_WORD = re.compile(
     r"\b(?:in|on|at|of|for|to|by|from|is|are|was|were|has|have|seen|noted|present|normal|this|the|a|an|\d+)\b"
@@ -90,7 +102,9 @@ class Scope:
             return {i for i in self._between(trigger.end, self.high) if self.hits[i].start == trigger.end + 1}
         if "between" in roles:
             return self._either_side(trigger)
-        if roles & {"before", "before_any", "after_end"} and not _NUMBERED.match(self.text, trigger.end):
+        if roles & {"before", "before_list", "before_any", "after_end"} and not _NUMBERED.match(
+            self.text, trigger.end
+        ):
             return self._forward(trigger, status)
         return set()
 
@@ -101,6 +115,7 @@ class Scope:
     def _forward(self, trigger: Trigger, status: str) -> set[int]:
         """Everything from the trigger to the end of its list or clause."""
         limit = self.high
+        roles = trigger.roles[status]
         places: list[Trigger] = []
         for index in range(self.position + 1, len(self.triggers)):
             other = self.triggers[index]
@@ -114,14 +129,18 @@ class Scope:
                 if near and status == "negated":
                     return set()  # "no significant change in the effusion"
             elif other.ends_scopes(self.text) and not (
-                near and status == "negated" and "before" in other.roles.get("uncertain", ())
+                near
+                and status in ("negated", "hypothetical")
+                and "before" in other.roles.get("uncertain", ())
             ):
-                limit = other.start  # but "no suspected fracture"
+                limit = other.start  # but "no suspected fracture", "if clinically suspected fracture"
         if broken := _CLAUSE_BREAK.search(self.text, trigger.end, limit):
             limit = broken.start()
-        limit = _end_of_list(self.text, trigger.end, limit, long=status == "negated")
+        limit = _end_of_list(
+            self.text, trigger.end, limit, long=status == "negated" or "before_list" in roles
+        )
         chosen = self._before_places(trigger.end, limit, places)
-        if "before_any" in trigger.roles[status]:
+        if "before_any" in roles:
             chosen |= self._place_after(trigger.end, limit)
         return chosen
 
@@ -179,8 +198,17 @@ class Scope:
                 break
         for broken in _CLAUSE_BREAK.finditer(self.text, limit, end):
             limit = broken.end()
+        limit = self._own_clause(limit, end)
         limit = self._start_of_list(limit, end)
         return self._before_places(limit, end, [place for place in places if place.start >= limit])
+
+    def _own_clause(self, limit: int, end: int) -> int:
+        """Where the clause that a trigger closes begins: behind the "and" of "A is large and B has resolved"."""
+        last = self.text.rfind(" and ", limit, end)
+        verbs = [verb.end() for verb in _FINITE.finditer(self.text, limit, last)] if last >= 0 else []
+        if not verbs or not self._between(last, end):  # "the effusion was large and has resolved"
+            return limit
+        return self.text.find(" and ", verbs[-1], end) + len(" and ")
 
     def _start_of_list(self, limit: int, end: int) -> int:
         """The first comma-separated item that belongs to what the trigger speaks of."""
@@ -212,8 +240,8 @@ class Scope:
             if not hit.sense.negatable:
                 continue
             if any(
-                reach <= place.start < hit.start and self._locates(place, start, chosen) for place in places
-            ) and not (chosen and _CONJUNCTION.search(self.text, reach, hit.start)):
+                reach < place.end <= hit.start and self._locates(place, start, chosen) for place in places
+            ) and not (chosen and _NEXT_ITEM.search(self.text, reach, hit.start)):
                 continue
             chosen.add(index)
             reach = hit.end
@@ -245,8 +273,7 @@ def _end_of_list(text: str, start: int, limit: int, *, long: bool) -> int:
     Args:
         long: also a list without a final "or", as negation has them: "no fracture, no mass, effusion".
     """
-    if (clause := _AND_CLAUSE.search(text, start, limit)) and _VERB.search(text, start, clause.start()):
-        limit = clause.start()  # "no A is present and B is large"
+    limit = _new_clause(text, start, limit)
     comma = text.find(",", start, limit)
     first = True
     while comma >= 0:
@@ -261,6 +288,18 @@ def _end_of_list(text: str, start: int, limit: int, *, long: bool) -> int:
             if not long and not _LATER_OR.search(text, comma, limit):
                 return comma
         comma, first = following, False
+    return limit
+
+
+def _new_clause(text: str, start: int, limit: int) -> int:
+    """Where a forward scope meets an "and" with a new clause behind it: "no A is seen and B is large", "no A and B
+    persists"; ``limit`` if it does not.
+    """
+    for found in _AND.finditer(text, start, limit):
+        comma = text.find(",", found.end(), limit)
+        verb = _FINITE.search(text, found.end(), comma if comma >= 0 else limit)
+        if verb and (_VERB.search(text, start, found.start()) or not _EXISTS.match(text, verb.end())):
+            return found.start()
     return limit
 
 

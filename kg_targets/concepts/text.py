@@ -152,12 +152,19 @@ def _closed(text: str) -> str:
     return text.strip(" ")
 
 
-_MARK = re.compile(r"[.!?;\n]")  # searched for first: a set of characters is found fast
+_MARK = re.compile(r"\.+|[!?]+|[;\n]")  # searched for first: a set of characters is found fast
 _STOP = re.compile(
-    r"[!?]+(?=\s|$)"
-    r"|\.+(?=[\s\"')\]\u2019\u201d]|$)"
+    r"\.+(?=[\s\"')\]\u2019\u201d]|$)"
     r"|(?<=[a-z)])\.(?=[A-Z][a-z])"  # "fracture.No effusion"
     r"|;|\n\s*\n"
+    r"|(?<=[^\s(])[!?]+(?=\s|$)"  # but "? pneumonia"
+    r"|\n(?=[ \t]*(?:[-*\u2010-\u2015\u2022\u2023\u25aa\u25cf\u25e6\u00b7] ?\w|\d{1,2}[.)] ))"  # a bullet
+    r"|(?P<line>\n)(?=[ \t]*[A-Z])"
+)
+_LONG_LINE = 60
+"""Code points from which a line may be one that was wrapped."""
+_GOES_ON = re.compile(
+    r"(?:[,(/]|\b(?:an?|and|as|at|by|for|from|in|is|no|not|of|or|the|to|with|without))\s*$", re.I
 )
 _LAST_WORD = re.compile(r"([^\s(\[]*)$")
 _ABBREVIATIONS = frozenset(
@@ -231,7 +238,9 @@ def boundaries(caption: str) -> list[int]:
 
 
 def _continues(caption: str, match: re.Match[str]) -> bool:
-    """Whether a full stop stands inside a sentence."""
+    """Whether a full stop or a line break stands inside a sentence."""
+    if match.group("line"):
+        return _wraps(caption, match.start())
     if match.group() != ".":
         return False
     following = caption[match.end() : match.end() + 3].lstrip()
@@ -246,6 +255,13 @@ def _continues(caption: str, match: re.Match[str]) -> bool:
     if word in _NEEDS_NUMBER:
         return following[0].isdigit() or following[0] in "("
     return not (word in _MAY_END and following[0].isupper())
+
+
+def _wraps(caption: str, end: int) -> bool:
+    """Whether the line that ends there may go on in the next: it is long, or ends in a comma or a word like "of"."""
+    start = caption.rfind("\n", max(0, end - _LONG_LINE), end) + 1
+    line = caption[start or max(0, end - _LONG_LINE) : end].strip()
+    return len(line) >= _LONG_LINE - 2 or line == line.upper() or _GOES_ON.search(line) is not None
 
 
 S = TypeVar("S", bound=tuple[int, int, object])

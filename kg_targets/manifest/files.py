@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections import Counter
@@ -16,7 +17,19 @@ from kg_targets.manifest.record import NAMED, ReadReport, unusable_text
 
 SEPARATORS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 """What may part a table's columns, most usual first, to the word for it in a manifest."""
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_QUOTED = re.compile(r'"[^"]*"')
+_GZIP = b"\x1f\x8b"
+_NO_TEXT = {
+    b"PK\x03\x04": "is a zip file (a spreadsheet?): unpack it, or save it as CSV",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd, which is not read: unpack it, or compress it by gzip",
+    _GZIP: "is compressed by gzip twice: unpack it once",
+    b"PAR1": "is a Parquet file: its name must end in .parquet",
+    b"\xff\xfe\0\0": "is UTF-32: save it as UTF-8",
+    b"\0\0\xfe\xff": "is UTF-32: save it as UTF-8",
+}
+"""First bytes of files that are no text, to what to do about them."""
+_TAR, _TAR_AT = b"ustar", 257
+"""What a tar has at this place."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -32,13 +45,17 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
         with path.open("rb") as file:
             opened: Any = gzip.open if file.read(2) == _GZIP else open
         with opened(path, "rb") as raw:
-            start = raw.read(4)
+            head = raw.read(_TAR_AT + len(_TAR))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or printable(str(error))
         raise ManifestError(f"{path} cannot be read ({reason}): check the data root") from error
-    if start.startswith(_ZIP):
-        raise ManifestError(f"{path} is a zip file (a spreadsheet?): unpack it, or save it as CSV")
+    why = next((told for sign, told in _NO_TEXT.items() if head.startswith(sign)), "")
+    if head[_TAR_AT:] == _TAR:
+        why = "holds a tar: its name must end in .tar, and it must not be compressed"
+    if why:
+        raise ManifestError(f"{path} {why}")
     encoding, errors = "utf-8-sig", "surrogateescape"
+    start = head[:4]
     if start.startswith(_UTF_16):
         encoding, errors = "utf-16", "replace"
     elif b"\0\0" in (start[::2], start[1::2]):
@@ -59,7 +76,7 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def csv_rows(
-    path: Path, required: tuple[str, ...], report: ReadReport, separator: str | None = ","
+    path: Path, required: tuple[str, ...], report: ReadReport, separator: str | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, row) of a table with a header; rows that cannot be used are counted in ``report`` and skipped.
 
@@ -67,7 +84,8 @@ def csv_rows(
         path: the file.
         required: columns that must be there.
         report: filled while reading.
-        separator: what parts the columns; ``None``: the one of ``SEPARATORS`` that parts the header most often.
+        separator: what parts the columns; ``None``: the one of ``SEPARATORS`` that parts the header most often, what
+            is in quotes aside.
 
     Raises:
         ManifestError: the file cannot be read, is empty, or lacks a required column.
@@ -78,13 +96,13 @@ def csv_rows(
     yield from _usable_rows(rows, header, path, report)
 
 
-def csv_header(path: Path, separator: str | None = ",") -> list[str]:
-    """The columns of a table.
+def csv_header(path: Path, separator: str | None = None) -> list[str]:
+    """The columns of a table that have a name.
 
     Raises:
         ManifestError: as for ``csv_rows``.
     """
-    return next(_table(path, separator))[1]
+    return [name for name in next(_table(path, separator))[1] if name]
 
 
 def _table(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -94,13 +112,13 @@ def _table(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]
         text = _readable(stream, path)
         first = next(text, "")
         if separator is None:
-            separator = max(SEPARATORS, key=first.count)
+            separator = max(SEPARATORS, key=_QUOTED.sub("", first).count)
         rows = _until_broken(csv.reader(chain([first], text), delimiter=separator, strict=True), path)
         number, header = next(rows, (0, []))
         header = [name.strip() for name in header]
         if not any(header):
             raise ManifestError(f"{path} is empty: its first line must name the columns")
-        twice = next((name for name, count in Counter(header).items() if count > 1), None)
+        twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
         if twice is not None:
             raise ManifestError(f"{path}: column {twice!r} is there twice: rename or remove one of them")
         yield number, header
@@ -137,7 +155,7 @@ def _usable_rows(
         if len(row) != len(header):
             report.skip(f"has not {len(header)} columns", where)
             continue
-        named = dict(zip(header, row, strict=True))
+        named = {name: value for name, value in zip(header, row, strict=True) if name}
         problem = next(((key, why) for key, value in named.items() if (why := unusable_text(value))), None)
         if problem is not None:
             report.skip(f"{problem[0]} {problem[1]}", where)
@@ -159,7 +177,10 @@ def _until_broken(rows: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
         for row in rows:
             yield rows.line_num, row
     except csv.Error as error:
-        raise ManifestError(f"{path.name} line {rows.line_num} is not valid CSV: {error}") from error
+        raise ManifestError(
+            f"{path.name} line {rows.line_num} is not valid CSV ({error}): a text that holds separators, quotes or "
+            "line breaks must be in quotes, and quotes in it must be double"
+        ) from error
 
 
 def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from kg_targets.errors import ConfigError, DataError
-from kg_targets.manifest.columns import concepts_text
+from kg_targets.manifest.given_concepts import concepts_text
 from kg_targets.manifest.model import Manifest
 from kg_targets.manifest.record import ReadReport, Record
 from kg_targets.store.digest import file_sha256, shuffle_key
@@ -240,8 +240,8 @@ def _check_read_back(manifest: Manifest, part: str, folder: Path, rows: Sequence
     for record in rows:
         if found.get(record.image_id) != _content(record):
             raise DataError(
-                f"the record of image {record.image_id!r} cannot be written as CSV without a change (is there a NUL "
-                "byte or another unprintable character in its texts?): mend it in the data set"
+                f"the record of image {record.image_id!r} cannot be written as CSV without a change (an unprintable "
+                "character in its texts, or a case that is called nan or 7.0?): mend it in the data set"
             )
 
 

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kg_targets.errors import ConfigError, DataError, ManifestError
+from kg_targets.manifest.columns import CASE_PATTERN
 from kg_targets.manifest.images import ImageFolder
 from kg_targets.manifest.places import (
     Kind,
@@ -134,10 +136,7 @@ class Manifest(BaseModel):
             raise ManifestError(
                 f"{where}: language: {unknown_name('language', self.language, list(LANGUAGES))}"
             )
-        try:
-            re.compile(self.id_pattern)
-        except re.error as error:
-            raise ManifestError(f"{where}: id_pattern: not a regular expression ({error})") from error
+        _check_pattern(self.id_pattern, f"{where}: id_pattern")
         named = {f"splits.{name}": spec for name, spec in self.splits.items()}
         if self.any_split is not None:
             named["any_split"] = self.any_split
@@ -157,6 +156,7 @@ class Manifest(BaseModel):
             if name not in known:
                 told = unknown_name("option", name, known) if known else "it has none: remove the key"
                 raise ManifestError(f"{where}: options of layout {self.format}: {told}")
+        _check_pattern(self.options.get(CASE_PATTERN, ""), f"{where}: options: {CASE_PATTERN}")
 
     @property
     def default_root(self) -> Path:
@@ -232,7 +232,11 @@ class Manifest(BaseModel):
         if reader is None:
             raise ManifestError(f"{self.name}: layout {self.format} has no captions")
         request = self._request("captions", split, spec, data_root, report)
-        return checked_records(reader(request), licences, report, excluded)
+
+        def read(counted: ReadReport) -> Iterator[tuple[str, Record]]:
+            return reader(replace(request, report=counted))
+
+        return checked_records(read, licences, report, excluded)
 
     def questions(
         self, split: str, data_root: str | Path, report: ReadReport | None = None
@@ -279,7 +283,7 @@ class Manifest(BaseModel):
         if prepare is None:
             raise ConfigError(f"{self.name} needs no preparation: see kg-targets check {self.name}")
         published = spec.model_copy(
-            update={"files": {"questions": alternatives(spec.files["questions"])[1:]}}
+            update={"files": {"questions": alternatives(spec.files["questions"])[1:2]}}
         )
         request = self._request("questions", split, published, root, ReadReport())
         if not request.files["questions"].is_file():
@@ -338,6 +342,13 @@ def unknown_name(what: str, given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"{what} {given!r} is not one of {', '.join(known)}{hint}"
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ManifestError(f"{where}: not a regular expression ({error})") from error
 
 
 def _find(name_or_path: str, kind: Kind | None) -> Path:

@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kg_targets.errors import DataError
 from kg_targets.store.digest import container_sha256, file_sha256
 
-Paths = str | tuple[str, ...]
+Paths = str | Annotated[tuple[str, ...], Field(min_length=1)]
 """A path relative to the data root, or alternatives."""
 SPLIT = "{split}"
 """Placeholder of a split's name in paths of ``any_split``."""

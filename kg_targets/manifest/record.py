@@ -1,8 +1,9 @@
 """One image–caption pair and its checks; skipped rows by reason; what a reader is asked for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path, PureWindowsPath
 
 from kg_targets.errors import DataError, ManifestError, printable
@@ -10,6 +11,7 @@ from kg_targets.manifest.images import USUAL_ENDING, ImageFolder, ending
 
 NAMED = 12
 """Columns that a message names."""
+_BREAK = re.compile(r"[\r\n]")
 _CUI = re.compile(r"[Cc]\d{7}", re.ASCII)
 
 
@@ -95,7 +97,7 @@ def unusable_text(text: str) -> str | None:
     if "\0" in text:
         return "contains a NUL byte"
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        return "is not valid UTF-8"
+        return "is not valid UTF-8 (save the file as UTF-8)"
     return None
 
 
@@ -114,33 +116,45 @@ def safe_relative_path(path: str, where: str) -> str:
 
 
 def checked_records(
-    records: Iterator[tuple[str, Record]],
+    read: Callable[[ReadReport], Iterator[tuple[str, Record]]],
     licences: frozenset[str] | None,
     report: ReadReport,
     excluded: frozenset[str] = frozenset(),
 ) -> Iterator[Record]:
-    """Check what every data set promises: paths stay inside the data root, ids are unique, licences are as requested.
+    """Check what every data set promises: texts are usable, paths stay inside the data root, ids are unique.
+
+    Of an id 64 bits are kept, so that tens of millions fit. Where they are there twice, the rows before are read again.
 
     Args:
-        records: pairs of (place, record).
+        read: starts to give pairs of (place, record), counting problems in a report.
         licences: the licences whose rows are kept; ``None`` keeps all.
+        report: filled while reading.
         excluded: cases whose rows are left out, whatever else is true of them.
 
     Raises:
         ManifestError: an image path leaves the data root.
         DataError: two rows have the same image id: one of them would silently win otherwise.
     """
-    seen: dict[str, str] = {}
+    seen = set[int]()
     report.listed = len(excluded)
-    for where, record in records:
+    for number, (where, record) in enumerate(read(report)):
+        if why := _unusable(record):
+            report.skip(why, where)
+            continue
         path = safe_relative_path(record.image_path, where)
-        if record.image_id in seen:
+        key = hash(record.image_id)
+        if key in seen:
+            before = islice(read(ReadReport()), number)
+            first = next((place for place, other in before if other.image_id == record.image_id), None)
+        else:
+            first = None
+        if first is not None:
             raise DataError(
-                f"{where}: image id {record.image_id!r} was already given at {seen[record.image_id]}: "
+                f"{where}: image id {record.image_id!r} was already given at {first}: "
                 "ids must be unique within a split, remove or rename one of them (several captions of one image: each "
                 "needs an id of its own)"
             )
-        seen[record.image_id] = where
+        seen.add(key)
         if record.group_id in excluded:
             report.excluded[record.group_id] = report.excluded.get(record.group_id, 0) + 1
             continue
@@ -156,6 +170,24 @@ def checked_records(
             places = tuple(record.places[place] for place in good) if record.places else ()
             record = replace(record, image_path=path, cuis=cuis, places=places)
         yield record
+
+
+def _unusable(record: Record) -> str | None:
+    """Reason why a record cannot be kept, by what its texts hold once they are decoded; ``None`` if it can."""
+    texts = {
+        "image_id": record.image_id,
+        "group_id": record.group_id,
+        "image path": record.image_path,
+        "caption": record.caption,
+        "licence": record.licence,
+    }
+    labels = ((f"label {name}", value) for name, value in record.labels.items())
+    for name, value in chain(texts.items(), labels):
+        if why := unusable_text(value):
+            return f"{name} {why}"
+    return (
+        "image_id or group_id has a line break" if _BREAK.search(record.image_id + record.group_id) else None
+    )
 
 
 @dataclass(frozen=True)

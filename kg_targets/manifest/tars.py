@@ -54,12 +54,19 @@ def tar_rows(path: Path, place: str, report: ReadReport) -> Iterator[tuple[str, 
     """
     try:
         with tarfile.open(path, "r:") as shard:
+            seen = set[str]()
             for key, members in groupby(_members(shard), lambda member: sample_key(member[0])):
                 samples = dict[str, _Sample]()
                 for name, member in members:
                     _read(shard, member, name, samples, path, report)
                 samples = samples or {key: _Sample()}  # nothing that is read
-                for own, sample in _joined(samples, key).items():
+                if again := seen.intersection(samples):
+                    raise ManifestError(
+                        f"{path}: the members of {min(again)!r} are apart: those of one sample must follow each other "
+                        "(tar --sort=name)"
+                    )
+                seen.update(samples)
+                for own, sample in _joined(_with_own_texts(samples), key).items():
                     yield from _finished(f"{path.name} sample {own}", place, sample, report)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ManifestError(
@@ -93,6 +100,17 @@ def _read(
             )
         else:
             sample.problem = sample.problem or _add(sample.row, kind, stream.read())
+
+
+def _with_own_texts(samples: dict[str, _Sample]) -> dict[str, _Sample]:
+    """The samples, where ``k.caption.txt`` is the text of ``k.png``: a text without an image of its own name."""
+    kept = dict(samples)
+    for own, sample in samples.items():
+        owner = samples.get(posixpath.splitext(own)[0], sample)
+        if owner.images and not sample.images and "caption" not in owner.row:
+            owner.row = {**kept.pop(own).row, **owner.row}
+            owner.problem = owner.problem or sample.problem
+    return kept
 
 
 def _joined(samples: dict[str, _Sample], key: str) -> dict[str, _Sample]:

@@ -12,6 +12,7 @@ Sources: Bordes et al. 2013; NB-CLIP; docs/methods.md#transe says which settings
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
     from kg_targets.transe.fit import Fitted
 
 
+def check_installed() -> None:
+    """Before the work: is everything there that a fit needs?
+
+    Raises:
+        MissingExtraError: something is not installed.
+    """
+    for package in ("torch", "safetensors"):
+        if find_spec(package) is None:
+            message = f"--scorer transe needs {package}: pip install 'kg-targets[train]'"
+            raise MissingExtraError(message, name=package)
+
+
 def score(data: ScoringInput) -> Factors:
     """Dense factors, float32 [N, seeds · dim]; an image none of whose concepts has a vector is unknown.
 
@@ -35,11 +48,9 @@ def score(data: ScoringInput) -> Factors:
         MissingExtraError: torch is not installed.
         ConfigError: there is no GPU where one was asked for.
     """
-    try:
-        from kg_targets.transe import fit, placing
-    except ModuleNotFoundError as error:
-        message = f"--scorer transe needs {error.name}: pip install 'kg-targets[train]'"
-        raise MissingExtraError(message, name=error.name) from error
+    check_installed()
+    from kg_targets.transe import fit, placing
+
     settings = data.options or TransESettings()
     graph, width = data.graph, settings.seeds * settings.dim
     triples = Triples.of(graph)

@@ -117,6 +117,8 @@ def taken_apart(
     scorer = manifest["config"]["scorer"]
     if MIXTURE in manifest:
         return replace(pair, parts=part_shares(manifest[MIXTURE], factors, asserted, concepts, hierarchy))
+    if scorer == "transe":
+        return replace(pair, note=_told_of_learnt(asserted, concepts))
     if scorer not in ADDITIVE:
         note = (
             f"The {scorer} scorer derives no similarity from these images' own concepts: nothing to explain."
@@ -150,6 +152,16 @@ def shared_concepts(
         paths = [tuple(name_of[cui] for cui in _path(hierarchy, own, cuis[column])) for own in asserted]
         found.append(SharedConcept(cuis[column], names[column], share, paths[0], paths[1]))
     return tuple(found)
+
+
+def _told_of_learnt(asserted: tuple[Sequence[str], Sequence[str]], concepts: pd.DataFrame) -> str:
+    """What can be said of vectors that are learnt from the whole graph: the concepts in common, without shares."""
+    name_of = dict(zip(concepts["cui"], concepts["name"], strict=True))
+    common = [name_of[cui] for cui in sorted(set(asserted[0]) & set(asserted[1]))]
+    told = (
+        f"both captions mention {', '.join(common)}" if common else "the captions have no concept in common"
+    )
+    return f"TransE's vectors are learnt from the whole graph, so no concept has a share of its own; {told}."
 
 
 def part_shares(

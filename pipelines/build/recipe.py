@@ -17,7 +17,7 @@ from kg_targets.errors import DataError
 from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
-from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
+from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput, transe
 from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
@@ -34,7 +34,7 @@ from pipelines.build.summary import confirmation, summary_lines
 if TYPE_CHECKING:
     from pipelines.build.captions import CaptionEncoder
 
-EMBEDDING = "embedding"
+EMBEDDING, TRANSE = "embedding", "transe"
 
 
 def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
@@ -93,6 +93,8 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
     if config.use_ontology and not ontology.report.edges.get("is_a"):
         say("warning: the ontology has no is_a edge: every concept stands alone (UMLS: try umls-broad:DIR)")
     encoder = None
+    if config.scorer == TRANSE:
+        transe.check_installed()
     if config.scorer == EMBEDDING:
         from pipelines.build.captions import CaptionEncoder  # which loads torch
 

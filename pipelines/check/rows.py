@@ -1,5 +1,6 @@
 """Counts over a split's rows for `kg-targets check`, from a stream: 64-bit digests instead of texts are kept."""
 
+import sys
 from array import array
 from collections import Counter
 from importlib.util import find_spec
@@ -18,6 +19,8 @@ MODEL = "ViT-B-16"
 """A model with the tokenizer and the 77 tokens that most models of open_clip have."""
 SAMPLED = 20_000
 """Captions whose tokens are counted."""
+SURELY_READ = 75
+"""Bytes of a caption that fits in any case: a token is at least a byte, and two are special ones."""
 
 
 class RowCounts:
@@ -81,15 +84,22 @@ class RowCounts:
 
     def tokens(self) -> dict[str, Any]:
         """Captions that are longer than a text tower reads; nothing without open_clip."""
-        if find_spec("open_clip") is None or not self._sample:
+        long = [caption for caption in self._sample if len(caption.encode()) > SURELY_READ]
+        if not self._sample or (long and find_spec("open_clip") is None):
             return {}
+        if self._truncated is None and not long:
+            self._truncated = 0
         if self._truncated is None:
+            if sys.stderr.isatty():
+                sys.stderr.write(
+                    "counting tokens of long captions, with open_clip, which takes seconds to load\n"
+                )
             from open_clip import get_tokenizer
 
             from training.data.captions import clip_lengths
 
             lengths, context = clip_lengths(get_tokenizer(MODEL))
-            self._truncated = int((lengths(self._sample) > context).sum())
+            self._truncated = int((lengths(long) > context).sum())
         return {"truncated_captions": self._truncated, "captions_tokenized": len(self._sample)}
 
     def remarks(self, cases_given: bool = False, can_be_given: bool = True) -> list[str]:
@@ -100,8 +110,6 @@ class RowCounts:
             can_be_given: the layout has an option to name one.
         """
         lines, repeated, files = [], self.repeated_captions, _repeated(self._paths)
-        if not self.rows:
-            return ["no row can be used: nothing can be built from it"]
         if self.rows > 1 and self.cases == self.rows and not cases_given:
             advice = "give group_id, or " if can_be_given else ""
             lines.append(

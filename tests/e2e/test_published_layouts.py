@@ -77,14 +77,43 @@ def medpix(root: Path) -> tuple[str, str]:
 
 
 def biomedica(root: Path) -> tuple[str, str]:
+    (root / "commercial").mkdir()
+    of_article = (
+        "title journal date abstract mesh_terms keywords reference_ids reference_count subject citation text"
+    )
     for shard in range(2):
-        with tarfile.open(root / f"{shard}.tar", "w") as archive:
+        with tarfile.open(root / "commercial" / f"{shard:06d}.tar", "w") as archive:
             for row in range(shard * 6, shard * 6 + 6):
-                for ending, data in ((".jpg", png(row * 20)), (".txt", CAPTIONS[row].encode())):
-                    member = tarfile.TarInfo(f"PMC{row // 2}_{row}{ending}")
+                told = {"article_accession_id": f"PMC{row // 2}", "article_license": "CC BY"}
+                told |= {f"article_{name}": "x" for name in of_article.split()}
+                labels = {
+                    "image_primary_label": ["Clinical Imaging"],
+                    "image_secondary_label": ["x-ray", "chest"],
+                }
+                context: dict[str, object] = {
+                    "image_context": {f"F{row}": "x"},
+                    "image_set": [{"image_id": "F1"}],
+                }
+                content = json.dumps(told | labels | context)
+                for ending, data in (
+                    ("jpg", png(row * 20)),
+                    ("txt", CAPTIONS[row].encode()),
+                    ("json", content.encode()),
+                ):
+                    member = tarfile.TarInfo(f"12_{shard}-PMC{row // 2}-{row}-image-{row}.{ending}")
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
     return "biomedica", "all"
+
+
+def test_check_of_biomedica_reads_what_its_authors_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", biomedica(tmp_path)[0], "--data-root", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["splits"]["all"]
+    assert found["labels"]["image_secondary_label"]["most_frequent"] == {"x-ray|chest": 12}
+    assert found["columns"]["licence"] == "article_license" and found["cases"] == 6
+    assert not any(found["ignored_columns"].values())
 
 
 def mimic_cxr(root: Path) -> tuple[str, str]:
@@ -159,7 +188,7 @@ def medconcept_23m(root: Path) -> tuple[str, str]:
         {"pmc": str(row // 2), "image": f"{row}.jpg", "caption": caption, "umls_meta_info": concepts}
         for row, caption in enumerate(CAPTIONS)
     ]
-    json_lines(root / "pretraining_meta_file.jsonl", rows)
+    json_lines(root / "medconcept_23m.jsonl", rows)
     images(root / "images", (f"{row}.jpg" for row in range(12)))
     return "medconcept_23m", "all"
 

@@ -1,11 +1,14 @@
 """The configuration of the two towers."""
 
+import os
 from dataclasses import dataclass
 
 from training.checks import all_within, one_of
 from training.errors import ConfigError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+LAUNCHER_PRECISION = "ACCELERATE_MIXED_PRECISION"
+"""Environment variable by which ``accelerate launch --mixed_precision`` reaches the processes that it starts."""
 MAX_IMAGE_SIZE = 4096
 
 
@@ -23,8 +26,8 @@ class ModelConfig:
     """Weights of a Hugging Face text tower alone: minilm-l6-v2 (extra [benchmarks]) or a model folder; null: none."""
     image_size: int | None = None
     """Side of the square input in pixels, in [16, 4096]; null keeps the architecture's."""
-    precision: str = "fp32"
-    """fp32, or bf16 or fp16 (GPU only) for automatic mixed precision; losses and targets are float32 in all."""
+    precision: str = "auto"
+    """fp32, bf16 or fp16 (GPU only), losses float32 in all; auto: as accelerate launch --mixed_precision says."""
     lock_image: bool = False
     """Freeze the image tower: weights, BatchNorm statistics and dropout; timm towers keep learning their projection."""
     lock_image_unlocked_groups: int = 0
@@ -39,7 +42,7 @@ class ModelConfig:
     """Keep no activations of the transformer blocks or timm stages, compute them again in the backward pass."""
 
     def __post_init__(self) -> None:
-        one_of("model.precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "precision", resolve_precision(self.precision))
         all_within("model.", self, image_size=(16, MAX_IMAGE_SIZE), lock_image_unlocked_groups=(0, 1000))
         all_within("model.", self, lock_text_unlocked_layers=(0, 1000))
         for lock, unlocked in (
@@ -60,6 +63,24 @@ class ModelConfig:
 def is_folder(name: str) -> bool:
     """Whether the name stands for a folder or repository that holds weights, too."""
     return name.startswith(("local-dir:", "hf-hub:"))
+
+
+def resolve_precision(asked: str) -> str:
+    """``model.precision`` as a run has it: fp32, bf16 or fp16.
+
+    Args:
+        asked: one of them, or auto: what the launcher was told, fp32 where it was told nothing.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if asked != "auto":
+        one_of("model.precision", asked, (*PRECISIONS, "auto"))
+        return asked
+    told = os.environ.get(LAUNCHER_PRECISION, "no").lower()
+    if told not in ("no", *PRECISIONS[1:]):
+        raise ConfigError(f"accelerate's --mixed_precision {told} is not supported: choose no, bf16 or fp16")
+    return PRECISIONS[0] if told == "no" else told
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -48,10 +48,10 @@ class CaptionedImagesConfig(ViewsConfig):
     """random; case_aware (images of a case spread over batches) or neighbour_aware (soft positives meet in a batch)."""
     neighbour_share: float = 0.5
     """neighbour_aware: share of each batch drawn from the stored neighbours of the others, in [0, 0.9]."""
-    in_memory: bool = True
-    """Decode every image once, as uint8 (3 x size x size bytes each); false decodes at each use."""
-    workers: int = 2
-    """Threads per process that decode images ahead if in_memory is false, in [0, 256]; 0: in the training loop."""
+    in_memory: bool | None = None
+    """Decode every image once, as uint8 (3 x size x size bytes each); false: at each use; null: once up to 4,096 MB."""
+    workers: int | None = None
+    """Threads per process that decode ahead what is not in memory, in [0, 256]; 0: none; null: one per core."""
     prefetch: int = 2
     """Batches that are decoded ahead of the one in use, in [1, 64]."""
     max_broken: int = 0
@@ -80,7 +80,7 @@ class DataConfig(CaptionedImagesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cached_views and not self.in_memory:
+        if self.cached_views and self.in_memory is False:
             raise ConfigError(
                 "data.cached_views keeps features of all images in memory: set --data.in_memory true"
             )

@@ -19,6 +19,8 @@ from training.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+IN_MEMORY_BYTES = 4096 * 10**6
+"""Decoded images of one store that a process keeps where it is not told whether to."""
 NAMED = 3
 """Broken images that a message names."""
 
@@ -60,7 +62,7 @@ class CaptionedImages:
         store: captions and targets.
         source: its images.
         clip: the model whose size and tokens to use.
-        in_memory: decode every image now and keep it; otherwise decode at each use.
+        in_memory: decode every image now and keep it; False: decode at each use; None: keep up to ``IN_MEMORY_BYTES``.
         max_broken: images that may be missing or unreadable, in all.
         verify: if not in memory, decode every image once now all the same, so that ``rows`` are all readable: what
             a gallery to search needs.
@@ -78,7 +80,7 @@ class CaptionedImages:
         source: ImageSource,
         clip: Clip,
         *,
-        in_memory: bool = True,
+        in_memory: bool | None = True,
         max_broken: int = 0,
         verify: bool = False,
         rows: NDArray[np.int64] | None = None,
@@ -97,8 +99,18 @@ class CaptionedImages:
         if rows is not None:
             self.rows = np.intersect1d(self.rows, rows)
         self._broken = [f"{source.name(row)} (missing)" for row in missing.tolist()]
-        if in_memory or verify:
-            self._decode_all(keep=in_memory)
+        needed = len(self.rows) * int(np.prod(self._transform.shape))
+        self.streamed = ""
+        """A line for people where images are too large to be kept; empty otherwise."""
+        keep = needed <= IN_MEMORY_BYTES if in_memory is None else in_memory
+        if in_memory is None and not keep:
+            limit = IN_MEMORY_BYTES // 10**6
+            self.streamed = (
+                f"{len(self.rows):,} images take {needed // 10**6:,} MB decoded, over {limit:,}: they are decoded at "
+                "each use (--data.in_memory true keeps them)"
+            )
+        if keep or verify:
+            self._decode_all(keep=keep)
         if len(self.rows) < 2:
             raise DataError(
                 f"{store.path}: {len(self.rows)} readable image(s): a contrastive batch needs at least 2"

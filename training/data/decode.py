@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from training.cores import own_cores
 from training.data.dicom import decode_dicom
 from training.data.pixels import check_pixels, percentile_window, to_grey
 from training.errors import KGTargetsError, one_line
@@ -125,7 +126,7 @@ def for_each(work: Callable[[int], Any], items: Sequence[int]) -> None:
     Raises:
         Exception: what the first failing call raised.
     """
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="images")
+    pool = ThreadPoolExecutor(max_workers=own_cores(), thread_name_prefix="images")
     try:
         for _ in pool.map(work, items):
             pass

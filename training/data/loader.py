@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.cores import own_cores
 from training.data.dataset import Batch, CaptionedImages
 from training.data.decode import BrokenImage
 from training.data.samplers.base import Sampler
@@ -34,16 +35,23 @@ class Loader:
     Args:
         images: what to read.
         sampler: this process's plan.
-        workers: threads that decode; 0 decodes when a batch is asked for. Images in memory need none.
-        prefetch: batches decoded ahead of the one in use.
+        workers: threads that decode; 0 decodes when a batch is asked for; None: one for each core of this process.
+            Images in memory need none.
+        prefetch: batches decoded ahead of the one in use: decoding waits once there are as many.
+        pin: put pixels where a GPU can fetch them while it computes.
     """
 
     def __init__(
-        self, images: CaptionedImages, sampler: Sampler, workers: int = 0, prefetch: int = 2
+        self,
+        images: CaptionedImages,
+        sampler: Sampler,
+        workers: int | None = 0,
+        prefetch: int = 2,
+        pin: bool = False,
     ) -> None:
         self.images, self.sampler = images, sampler
-        self._workers = 0 if images.in_memory else workers
-        self._prefetch = prefetch
+        self._workers = 0 if images.in_memory else own_cores() if workers is None else workers
+        self._prefetch, self._pin = prefetch, pin
         self.waited = 0.0
         """Seconds that the consumer has waited for batches so far."""
 
@@ -64,6 +72,8 @@ class Loader:
                     coming += 1
                 began = time.perf_counter()
                 batch = self._finish(plan, ahead.popleft()) if ahead else self.images.batch(plan[step])
+                if self._pin:
+                    batch = replace(batch, pixels=batch.pixels.pin_memory())
                 self.waited += time.perf_counter() - began
                 yield batch
         finally:

@@ -106,10 +106,12 @@ class Augmentation:
         Returns:
             float32 [B, 3, H, W] in [0, 1]; what is moved in from outside repeats the border.
         """
-        device = images.device
-        grid = F.affine_grid(drawn.theta.to(device), list(images.shape), align_corners=False)
+        theta, gain, bias = (
+            one.to(images.device, non_blocking=True) for one in (drawn.theta, drawn.gain, drawn.bias)
+        )
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return (moved * drawn.gain.to(device) + drawn.bias.to(device)).clamp(0.0, 1.0)
+        return (moved * gain + bias).clamp(0.0, 1.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """``draw`` and ``apply`` together."""

@@ -85,6 +85,10 @@ class RunConfig:
     """Seed of weights, order and augmentation, >= 0."""
     threads: int = 0
     """CPU threads per process, in [0, 1024]; 0: all available cores, shared by the machine's processes."""
+    tf32: bool = False
+    """On a GPU: products of float32 matrices and convolutions with 10 bits of mantissa; faster, less exact."""
+    deterministic: bool = False
+    """On a GPU: kernels that give the same bits in every run, for time and memory (docs/gpu.md); on a CPU always."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     log: LogConfig = field(default_factory=LogConfig)
     save: SaveConfig = field(default_factory=SaveConfig)

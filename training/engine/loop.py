@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -83,7 +83,7 @@ class Task(ABC, Generic[B]):
         """
         all_steps = steps_per_epoch * config.epochs
         self.total_steps = min(all_steps, config.max_steps or all_steps)
-        optimizer = make_optimizer(learner, config)
+        optimizer = make_optimizer(learner.to(accelerator.device), config)
         self.model = accelerator.prepare(learner)
         self.optimizer = accelerator.prepare(optimizer)
         self.schedule = make_schedule(optimizer, config, self.total_steps)
@@ -222,8 +222,7 @@ class Loop(Generic[B]):
         seed = (self.config.seed * 1_000_003 + step) * 4096 + accelerator.process_index
         torch.manual_seed(seed)  # dropout's draws too are a function of the step
         values = self.task.backward(batch, step, measured)
-        values["grad_norm"] = self._clip(config.clip_norm)
-        self._must_be_finite(values["loss"], values["grad_norm"], batch)
+        values["grad_norm"] = self._clip(config.clip_norm, values["loss"], batch)
         values["lr"] = torch.tensor(self.task.schedule.get_last_lr()[0])
         self.task.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # fp16: the scaler found an overflow and halves itself
@@ -234,33 +233,37 @@ class Loop(Generic[B]):
         if measured:
             tracker.step(step, self._over_processes(values), self.task.waited())
 
-    def _must_be_finite(self, loss: Tensor, norm: Tensor, batch: B) -> None:
-        """Before the optimizer moves anything, on all processes or none.
+    def _clip(self, limit: float | None, loss: Tensor, batch: B) -> Tensor:
+        """Scale the gradients down to ``limit`` if their norm exceeds it; the norm before, a scalar.
+
+        The one place of a step where the host waits for the device: all that it must know is read together.
 
         Raises:
             DataError: the loss or the gradient's norm is not finite on some process; names all that the batch holds.
         """
-        device, names = self.accelerator.device, ("loss", "gradient's norm")
-        # With a scaler (fp16) an overflow of the gradient is its business: it skips the step.
-        checked = [loss] if self.accelerator.scaler is not None else [loss, norm]
-        broken = torch.stack([~torch.isfinite(value.detach().to(device)) for value in checked])
-        found = self.accelerator.reduce(broken.float(), reduction="sum").tolist()
-        if any(found):
-            what = next(name for name, count in zip(names, found, strict=False) if count)
-            names_of_all = ", ".join(gather_object(self.task.ids(batch)))
-            raise DataError(
-                f"step {self.progress.step}: the {what} is not finite; lower optim.lr, or look at the "
-                f"{self.task.unit} {names_of_all}"
-            )
-
-    def _clip(self, limit: float | None) -> Tensor:
-        """Scale the gradients down to ``limit`` if their norm exceeds it; the norm before, a scalar."""
         self.accelerator.unscale_gradients()
         parameters = [p for p in self.task.model.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if limit is not None and bool(norm > limit):  # else no pass over the gradients to multiply them by 1
+        # With a scaler (fp16) an overflow of the gradient is its business: it skips the step.
+        checked = [loss] if self.accelerator.scaler is not None else [loss, norm]
+        # Inf stands for no limit. After the exchange of gradients the norm is the same on every process.
+        asked = [~torch.isfinite(value.detach()) for value in checked] + [
+            norm > (math.inf if limit is None else limit)
+        ]
+        *broken, longer = self.accelerator.reduce(torch.stack(asked).float(), reduction="sum").tolist()
+        if any(broken):
+            self._refuse("loss" if broken[0] else "gradient's norm", batch)
+        if limit is not None and longer:  # else no pass over the gradients to multiply them by 1
             clip_grads_with_norm_(parameters, limit, norm)
         return norm
+
+    def _refuse(self, what: str, batch: B) -> NoReturn:
+        """End the run before the optimizer moves anything, on all processes."""
+        names_of_all = ", ".join(gather_object(self.task.ids(batch)))
+        raise DataError(
+            f"step {self.progress.step}: the {what} is not finite; lower optim.lr, or look at the "
+            f"{self.task.unit} {names_of_all}"
+        )
 
     def _over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Each process measures its own rows; the log tells their mean."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from training.cores import own_cores
+
 _LAUNCHERS = (b"accelerate", b"torchrun", b"torch.distributed")
 _PR_SET_PDEATHSIG = 1
 
@@ -136,10 +138,4 @@ def resolve_threads(asked: int) -> int:
     ``accelerate launch`` sets OMP_NUM_THREADS=1 and plain ``python`` does not: left alone, the same configuration
     and seed would give two curves. The cores are shared by the processes of this machine.
     """
-    if asked:
-        return asked
-    try:
-        cores = len(os.sched_getaffinity(0))  # fewer than cpu_count() under taskset or a batch system
-    except AttributeError:  # not on every system
-        cores = os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return asked or own_cores()

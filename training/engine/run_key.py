@@ -23,7 +23,12 @@ NOT_THE_DATA = (
 )  # fmt: skip
 """Fields of ``data`` likewise; what they name is in the key by what it holds. So are ``model.init_from`` and the stores
 of ``soft_labels``."""
-AS_BEFORE = {"data.long_captions": "truncate", "loss.exclude_related": None}
+AS_BEFORE = {
+    "data.long_captions": "truncate",
+    "loss.exclude_related": None,
+    "tf32": False,
+    "deterministic": False,
+}
 """Fields that are newer than version 0.2.0, to the value that does what was done before: the key of a run with it is
 what it was."""
 SAID_BEFORE = {"fixed_mass_softmax": "fixed_mass", "fixed_mass": "fixed_mass, nothing up to the threshold"}
@@ -55,10 +60,13 @@ def _content(config: RunConfig) -> dict[str, Any]:
         del content[name]
     for name in NOT_THE_DATA:
         content["data"].pop(name, None)
+    if content["data"].get("in_memory", True) is None:
+        content["data"]["in_memory"] = True  # the default of before; where images are kept decides no result
     for dotted, value in AS_BEFORE.items():
-        group, _, name = dotted.partition(".")
-        if content.get(group, {}).get(name, value) == value:
-            content.get(group, {}).pop(name, None)
+        group, _, name = dotted.rpartition(".")
+        fields = content.get(group, {}) if group else content
+        if fields.get(name, value) == value:
+            fields.pop(name, None)
     content.get("model", {}).pop("init_from", None)
     if content.get("loss", {}).get("name") == "semantic_matching":
         policy = content["policy"]
@@ -114,5 +122,7 @@ def other_settings(path: Path, config: RunConfig) -> list[Difference]:
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names of the fields that decide a run's result, to their values."""
     found = flat({name: value for name, value in content.items() if name not in NOT_THE_RESULT})
+    if found.get("data.in_memory", True) is None:
+        found["data.in_memory"] = True
     left_out = {f"data.{name}" for name in NOT_THE_DATA}
     return {name: value for name, value in found.items() if name not in left_out}

@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from training.clip.config import check_precision
 from training.engine import checkpoint
 from training.engine.config import RunConfig
+from training.engine.device import check_launcher, describe_device, set_up_device
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.run_key import run_key
@@ -53,6 +54,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         KGTargetsError: the configuration, the data or OUTPUT are not usable.
     """
     follow_launcher()
+    check_launcher()
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
     prepared = prepare(config)
@@ -65,13 +67,13 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         return 0
 
     set_seed(config.seed)
-    be_deterministic()
     accelerator = Accelerator(
         mixed_precision="no" if prepared.precision == "fp32" else prepared.precision,
         log_with=config.log.tracker_names or None,
         project_dir=config.output,
     )
     check_precision(prepared.precision, accelerator.device.type)
+    set_up_device(config, accelerator.device.type)
     torch.set_num_threads(threads)  # after Accelerator, which sets it by itself for some launches
     task = prepared.build(accelerator)
     loop: Loop[Any] = Loop(config, accelerator, task, key)
@@ -91,6 +93,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         Tracker(accelerator, output, task.total_steps, config.log.every, done, task.unit) as tracker,
         StopRequest() as stop,
     ):
+        tracker.say(describe_device(config, accelerator, prepared.precision))
         if start is checkpoint.Start.CONTINUE and former != threads:
             tracker.say(
                 f"warning: continued on {threads} CPU threads, {former} before: results may differ in rounding from "
@@ -111,10 +114,3 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     if accelerator.is_main_process:
         checkpoint.finish_run(output, key, {**metadata, **loop.progress.metrics})
     return 0
-
-
-def be_deterministic() -> None:
-    """Let torch choose algorithms that give the same bits every time, where it has them."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Its help to find bugs writes every new tensor once more: a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

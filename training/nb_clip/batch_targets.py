@@ -48,10 +48,13 @@ class HostBlocks:
         """As ``Blocks``."""
         rows, columns = rows_local.numpy(), rows_global.numpy()
         if np.array_equal(rows, columns):
-            image_text = torch.from_numpy(self.store.block(rows)).to(self.device)
+            image_text = self._taken(self.store.block(rows))
             return image_text, image_text.T
-        image_text = torch.from_numpy(self.store.block(rows, columns)).to(self.device)
-        return image_text, torch.from_numpy(self.store.block(columns, rows)).to(self.device).T
+        image_text = self._taken(self.store.block(rows, columns))
+        return image_text, self._taken(self.store.block(columns, rows)).T
+
+    def _taken(self, block: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(block).to(self.device, non_blocking=True)
 
 
 class DeviceBlocks:
@@ -70,7 +73,7 @@ class DeviceBlocks:
 
     def __call__(self, rows_local: Tensor, rows_global: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Blocks``."""
-        rows, columns = rows_local.to(self.device), rows_global.to(self.device)
+        rows, columns = (rows.to(self.device, non_blocking=True) for rows in (rows_local, rows_global))
         block = self.parts[0](rows_local, rows_global)
         for part in self.parts[1:]:
             block += part(rows_local, rows_global)
@@ -82,11 +85,14 @@ class _DensePart:
     """Products of dense columns."""
 
     def __init__(self, factors: NDArray[np.float32], device: torch.device) -> None:
-        self.factors = torch.from_numpy(np.ascontiguousarray(factors)).to(device)
+        self.factors = torch.tensor(factors).to(device)
 
     def __call__(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
-        device = self.factors.device
-        return self.factors[rows_local.to(device)] @ self.factors[rows_global.to(device)].T
+        rows, columns = (
+            self.factors[rows.to(self.factors.device, non_blocking=True)]
+            for rows in (rows_local, rows_global)
+        )
+        return rows @ columns.T
 
 
 class _SparsePart:
@@ -101,7 +107,7 @@ class _SparsePart:
     def __call__(self, rows_local: Tensor, rows_global: Tensor) -> Tensor:
         """Rows of K, as bags of (concept, weight), times a few dense columns of Kᵀ at a time."""
         lengths, index, value = self._bags(rows_local)
-        offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32)
+        offsets = (lengths.cumsum(0) - lengths).to(self.device, torch.int32, non_blocking=True)
         width = max(1, _SCRATCH_BYTES // (4 * self.columns))
         pieces = [
             # Every entry is one sum in a fixed order: the same bits in every run, unlike a sparse matrix product.
@@ -122,13 +128,13 @@ class _SparsePart:
         lengths = self.starts[rows + 1] - first
         ends = lengths.cumsum(0)
         place = torch.arange(int(ends[-1])) + (first - ends + lengths).repeat_interleave(lengths)
-        place = place.to(self.device)
+        place = place.to(self.device, non_blocking=True)
         return lengths, self.index[place], self.value[place]
 
     def _dense_columns(self, rows: Tensor) -> Tensor:
         """K[rows]ᵀ, ``[concepts, R]``."""
         lengths, index, value = self._bags(rows)
-        column = torch.arange(len(rows)).repeat_interleave(lengths).to(self.device)
+        column = torch.arange(len(rows)).repeat_interleave(lengths).to(self.device, non_blocking=True)
         dense = torch.zeros(self.columns, len(rows), device=self.device)
         dense[index.long(), column] = value
         return dense
@@ -236,8 +242,8 @@ class TargetBuilder:
             related = (image_text > self.exclude) | (text_image > self.exclude)
             mask = self._with_related(mask, same, related, offset)
         known_rows, known_columns = (
-            self.known[rows_local].to(self.device),
-            self.known[rows_global].to(self.device),
+            self.known[rows_local].to(self.device, non_blocking=True),
+            self.known[rows_global].to(self.device, non_blocking=True),
         )
         # Known rows, known columns and cases belong to pairs of store rows, so both directions share them.
         pairs = pair_structure(image_text, offset, known_rows, known_columns, mask)
@@ -271,6 +277,7 @@ class TargetBuilder:
         rows, columns = self.cases[rows_local], self.cases[rows_global]
         if len(set(columns.tolist())) == len(columns):
             return None  # the usual batch: no mask to compute, and none for the loss to look at
-        same: Tensor = rows.to(self.device)[:, None] == columns.to(self.device)[None, :]
+        rows, columns = (codes.to(self.device, non_blocking=True) for codes in (rows, columns))
+        same: Tensor = rows[:, None] == columns[None, :]
         same.diagonal(offset).fill_(False)
         return same

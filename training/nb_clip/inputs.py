@@ -3,7 +3,7 @@
 Both classes have a ``learner``, the model that takes the inputs, before it is prepared for several processes;
 ``images``, a function from start and stop to the inputs of that slice of a step's local batch, the same when asked
 again; ``texts``, the inputs of its captions, ``[B_local, …]``; and ``gallery``, unit features of the dev images before
-the projection, float32 ``[N, D]``.
+the projection, float32 ``[N, D]``, computed by all processes together and at the precision of the training.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from training.clip.load import Clip
 from training.data.dataset import Batch, CaptionedImages
 from training.data.feature_cache import FrozenFeatures, content_key, module_key
 from training.data.transforms import augmentation, step_generator
+from training.engine.sharing import gather_shares, rows_of_process
 from training.errors import ShapeError
 from training.nb_clip.config import TrainConfig
 from training.retrieval.features import BATCH, encode_spaces
@@ -29,11 +30,11 @@ class PixelInputs:
     """Pixels, augmented at each step; the whole model learns, as far as it is not frozen."""
 
     def __init__(
-        self, config: TrainConfig, clip: Clip, dev: CaptionedImages | None, device: torch.device
+        self, config: TrainConfig, clip: Clip, dev: CaptionedImages | None, accelerator: Accelerator
     ) -> None:
-        self.config, self.clip, self.dev, self.device = config, clip, dev, device
-        self.learner = clip.model
-        self._mean, self._std = clip.mean.to(device), clip.std.to(device)
+        self.config, self.clip, self.dev, self.accelerator = config, clip, dev, accelerator
+        self.learner, self.device = clip.model, accelerator.device
+        self._mean, self._std = clip.mean.to(self.device), clip.std.to(self.device)
 
     def images(self, batch: Batch, step: int, offset: int) -> Callable[[int, int], Tensor]:
         """Augmented and normalised images, float32 ``[B, 3, S, S]``."""
@@ -42,20 +43,25 @@ class PixelInputs:
         drawn = drawn_global[offset : offset + len(pixels)]
 
         def slice_of(start: int, stop: int) -> Tensor:
-            part = pixels[start:stop].to(self.device).float() / 255.0
+            part = pixels[start:stop].to(self.device, non_blocking=True).float() / 255.0
             return (augment.apply(part, drawn[start:stop]) - self._mean) / self._std
 
         return slice_of
 
     def texts(self, batch: Batch) -> Tensor:
         """Tokens, int64 ``[B, L]``."""
-        return batch.tokens.to(self.device)
+        return batch.tokens.to(self.device, non_blocking=True)
 
     def gallery(self, learner: nn.Module) -> NDArray[np.float32]:
         """By the whole model."""
         if self.dev is None:
             raise ShapeError("there is no dev split to encode")
-        return encode_spaces(learner, self.clip, self.dev, ("before",), device=self.device)["before"]
+        rows = rows_of_process(len(self.dev), BATCH, self.accelerator)
+        with self.accelerator.autocast():
+            found = encode_spaces(
+                learner, self.clip, self.dev, ("before",), device=self.device, positions=rows
+            )
+        return gather_shares(rows, found["before"], len(self.dev))
 
 
 class FrozenInputs:
@@ -112,8 +118,8 @@ class FrozenInputs:
     def texts(self, batch: Batch) -> Tensor:
         """Frozen features ``[B, D]``, or tokens if the text tower learns."""
         if self._texts is None:
-            return batch.tokens.to(self.accelerator.device)
-        return self._texts[self._places(batch)].to(self.accelerator.device).float()
+            return batch.tokens.to(self.accelerator.device, non_blocking=True)
+        return self._texts[self._places(batch)].to(self.accelerator.device, non_blocking=True).float()
 
     @torch.no_grad()
     def gallery(self, learner: nn.Module) -> NDArray[np.float32]:
@@ -122,13 +128,16 @@ class FrozenInputs:
             raise ShapeError("there is no dev split to encode")
         was_training = learner.training
         learner.eval()
-        parts = [image_features(learner, self._input(part[:, 0])) for part in torch.split(self._dev, BATCH)]
+        rows = rows_of_process(len(self._dev), BATCH, self.accelerator)
+        batches = torch.split(torch.as_tensor(rows), BATCH)
+        with self.accelerator.autocast():
+            parts = [image_features(learner, self._input(self._dev[batch, 0])) for batch in batches]
         learner.train(was_training)
-        return torch.cat(parts).cpu().numpy()
+        return gather_shares(rows, torch.cat(parts).cpu().numpy(), len(self._dev))
 
     def _input(self, features: Tensor) -> Tensor:
         """To the device, as float32, in the layout that convolutions want."""
-        moved = features.to(self.accelerator.device).float()
+        moved = features.to(self.accelerator.device, non_blocking=True).float()
         return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
     def _places(self, batch: Batch) -> Tensor:

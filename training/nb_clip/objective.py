@@ -107,7 +107,8 @@ class NBClipObjective:
         features, states = first_pass(encode, parts, self.accelerator.device)
         loss, values = self._score(features, targets, offset, measured)
         # Several processes go on together whatever each one finds: those that wait for gradients would wait for ever.
-        if processes > 1 or bool(torch.isfinite(loss)):
+        # On a GPU to look would be to wait for it; the engine looks once, at the end of the step.
+        if processes > 1 or loss.device.type != "cpu" or bool(torch.isfinite(loss)):
             # Not the accelerator's backward: to the features only, in float32, which needs no scaling.
             loss.backward()  # type: ignore[no-untyped-call]
             second_pass(self.accelerator, model, encode, parts, states, features)

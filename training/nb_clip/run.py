@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from training.data.loader import Loader
 from training.data.metadata import describe_data
 from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
+from training.data.transforms import PixelTransform
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead
+from training.engine.outline import Outline
 from training.engine.session import Prepared
 from training.errors import ConfigError, DataError
 from training.nb_clip.batch_targets import TargetBuilder, Targets
@@ -57,6 +59,8 @@ def prepare_run(config: TrainConfig) -> Prepared:
     )
     stores = {name: TargetStore.open(folder) for name, folder in names.items()}
     splits = {name: Split(store, open_source(root, store)) for name, store in stores.items()}
+    for split in splits.values():
+        split.source.check_present(config.data.max_broken)  # before weights are downloaded
     fingerprints = dict[str, str]()
     for name, split in splits.items():
         fingerprints[f"data.{name}_store"] = split.store.fingerprint
@@ -73,6 +77,28 @@ def prepare_run(config: TrainConfig) -> Prepared:
         data_metadata=lambda: {name: describe_data(store) for name, store in stores.items()},
         build=build,
     )
+
+
+def outline(config: TrainConfig) -> Outline:
+    """What the run would need; weights that a tag names are random ones here."""
+    data, loss = config.data, LOSSES[config.loss.name]
+    clip = build_clip(
+        replace(config.model, pretrained=None), logit_bias=config.loss.init_bias if loss.biased else None
+    )
+    stores = [TargetStore.open(folder) for folder in (data.train_store, data.dev_store) if folder]
+    side = PixelTransform(clip.preprocess, clip.mean, clip.std).shape[-1]
+    words = clip.tokenizer([""])
+
+    def forward(count: int) -> Tensor:
+        output = clip.model(torch.zeros(count, 3, side, side), words.expand(count, -1))
+        return torch.as_tensor(
+            output["logit_scale"] * (output["image_features"] @ output["text_features"].T).sum()
+        )
+
+    return Outline(
+        clip.model, forward, len(rows_of_share(stores[0].cases, data.case_share)), "images",
+        sum(map(len, stores)), side, True if data.cached_views else data.in_memory, config.loss.micro_batch,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,15 +128,20 @@ class NBClipRun(Task[Step]):
         self.config, self.accelerator, self.clip = config, accelerator, clip
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
-        load = partial(CaptionedImages, clip=clip, in_memory=data.in_memory, max_broken=data.max_broken)
+        keep = True if data.cached_views else data.in_memory
+        load = partial(
+            CaptionedImages, clip=clip, in_memory=keep, max_broken=data.max_broken,
+            long_captions=data.long_captions,
+        )  # fmt: skip
         share = rows_of_share(train.store.cases, data.case_share)
-        self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
+        self.images = load(train.store, train.source, rows=share)
         self.sampler = make_sampler(
             data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes,
             neighbour_share=data.neighbour_share,
         )  # fmt: skip
-        self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch)
+        pin = accelerator.device.type == "cuda"
+        self.loader = Loader(self.images, self.sampler, data.workers, data.prefetch, pin)
         # A gallery must not change under the queries: its broken images are found now, not while it is searched.
         dev_images = load(dev.store, dev.source, verify=True) if dev else None
         # Selection.
@@ -130,7 +161,7 @@ class NBClipRun(Task[Step]):
         self.inputs: PixelInputs | FrozenInputs = (
             FrozenInputs(config, clip, self.images, dev_images, accelerator)
             if data.cached_views
-            else PixelInputs(config, clip, dev_images, accelerator.device)
+            else PixelInputs(config, clip, dev_images, accelerator)
         )
         self.learns(self.inputs.learner, accelerator, config.optim, self.sampler.steps)
 
@@ -201,11 +232,12 @@ class NBClipRun(Task[Step]):
         kind = LOSSES[config.loss.name].targets
         target = {"policy": config.policy.name, "similarity": "similarities", "pairs": "true pairs"}[kind]
         skipped = f" ({len(self.images.broken)} broken skipped)" if self.images.broken else ""
+        streamed = f"\n{self.images.streamed}" if self.images.streamed else ""
         long = f"\n{self.images.captions}" if self.images.captions.longer else ""
         return (
             f"training {config.model.name} with {config.loss.name} ({target}) on {len(self.images):,} images{skipped}, "
             f"{self.total_steps} steps of {config.data.batch_size}, on {self.accelerator.device} -> {config.output}"
-            f"{long}"
+            f"{long}{streamed}"
         )
 
 

@@ -85,20 +85,27 @@ def encode_spaces(
     *,
     batch_size: int = BATCH,
     device: torch.device | str = "cpu",
+    positions: IntArray | None = None,
 ) -> dict[str, FloatArray]:
-    """Features ``before`` and ``after`` the projection as asked, float32 ``[N, D]`` each; images are read once."""
+    """Features ``before`` and ``after`` the projection as asked, float32 ``[N, D]`` each; images are read once.
+
+    ``positions`` chooses images of ``images``; None: all of them.
+    """
     parts: dict[str, list[FloatArray]] = {space: [] for space in spaces}
+    asked = np.arange(len(images)) if positions is None else positions
+    mean, std = clip.mean.to(device), clip.std.to(device)
     with _evaluating(model):
-        for start in range(0, len(images), batch_size):
-            batch = images.batch(range(start, min(start + batch_size, len(images))))
-            inputs = (batch.pixels.to(device).float() / 255.0 - clip.mean.to(device)) / clip.std.to(device)
+        for start in range(0, len(asked), batch_size):
+            pixels = images.batch(asked[start : start + batch_size]).pixels
+            inputs = (pixels.to(device, non_blocking=True).float() / 255.0 - mean) / std
             if len(parts) > 1:
                 features = dict(zip((BEFORE, AFTER), image_features_both(model, inputs), strict=True))
             else:
                 features = {s: image_features(model, inputs, projected=s == AFTER) for s in parts}
             for space, found in parts.items():
                 found.append(features[space].cpu().numpy())
-    return {space: np.concatenate(found) for space, found in parts.items()}
+    none = np.zeros((0, 0), dtype=np.float32)
+    return {space: np.concatenate(found) if found else none for space, found in parts.items()}
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ READERS: dict[str, Layout] = {
     "csv": Layout(captions=tables.read, options=tables.OPTIONS),
     "table": Layout(captions=tables.read, options=tables.OPTIONS),
     "roco": Layout(captions=roco.read),
-    "roco_v2": Layout(captions=roco_v2.read),
+    "roco_v2": Layout(captions=roco_v2.read, options=roco_v2.OPTIONS),
     "medpix": Layout(captions=medpix.read, options=medpix.OPTIONS),
     "iu_xray": Layout(captions=iu_xray.read, options=iu_xray.OPTIONS),
     "mimic_cxr": Layout(captions=mimic_cxr.read, options=mimic_cxr.OPTIONS),

@@ -15,6 +15,8 @@ from kg_targets.manifest.reports import TEXT, caption_of, sections
 
 REPORTS = "reports"
 """Option: folder of the reports below the data root."""
+USUAL = ("files", "mimic-cxr-reports/files", "mimic-cxr-reports")
+"""Where the reports are without this option: beside the images, or where their archive is unpacked by itself."""
 OPTIONS = frozenset((TEXT, REPORTS))
 
 
@@ -25,16 +27,18 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
         ManifestError: a file cannot be read or lacks a column, or the option ``text`` has another value.
     """
     report, views, findings = request.report, _views(request), _findings(request)
-    reports = request.folder.root / safe_relative_path(
-        request.options.get(REPORTS, "files"), f"option {REPORTS}"
-    )
+    named = [request.options[REPORTS]] if REPORTS in request.options else USUAL
+    reports = [request.folder.root / safe_relative_path(folder, f"option {REPORTS}") for folder in named]
 
     @lru_cache(maxsize=16)  # the images of a study follow each other
     def study_caption(folder: str, study: str) -> tuple[str, str]:
         """Caption, or what is wrong with the report."""
-        path = reports / folder / f"s{study}.txt"
-        if not path.is_file():
-            return "", f"has no report (looked for {folder}/s{study}.txt in the folder of reports)"
+        path = next((path for place in reports if (path := place / folder / f"s{study}.txt").is_file()), None)
+        if path is None:
+            return (
+                "",
+                f"has no report in {' or '.join(named)} (options: {{{REPORTS}: FOLDER}} names their folder)",
+            )
         with open_text(path) as stream:
             content = stream.read()
         if why := unusable_text(content):
@@ -59,7 +63,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
         folder = f"p{subject[:2]}/p{subject}"
         caption, why = study_caption(folder, study)
         if why:
-            report.skip(why.partition(" (")[0], f"{where}: {why}")
+            report.skip(why, f"{where}: {folder}/s{study}.txt")
             continue
         labels = {"view": views.get(image_id, "")} if views else {}
         labels |= {"finding": findings.get(study, "")} if findings else {}

@@ -4,14 +4,20 @@
 people gave, ``<split>_concepts_manual.csv``, are labels: modality, and of X-rays body region and direction. The article
 of an image (PMCID in ``license_information.csv``) is its case. Parquet has image, image_id, caption and cui, which are
 the manual concepts.
+
+What people gave is what retrieval is evaluated by, so it is left out of the concepts that make targets, though
+``_concepts.csv`` repeats it: with the option ``manual_concepts: labels_and_targets`` it stays.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from kg_targets.manifest.columns import concepts_of, plain_text
-from kg_targets.manifest.files import csv_rows
-from kg_targets.manifest.parquet import is_parquet, parquet_rows
-from kg_targets.manifest.record import ReadRequest, Record
+from kg_targets.errors import ManifestError
+from kg_targets.manifest.files import check_columns, csv_rows
+from kg_targets.manifest.given_concepts import concepts_of
+from kg_targets.manifest.parquet import is_parquet, parquet_header, parquet_rows
+from kg_targets.manifest.record import ReadReport, ReadRequest, Record
+from kg_targets.manifest.values import plain_text
 
 MANUAL = {
     "C0040405": ("modality", "CT"),
@@ -36,14 +42,21 @@ MANUAL = {
 }
 """CUI of a manual concept to the label and its value."""
 LABELS = ("modality", "region", "direction")
+MANUAL_CONCEPTS = "manual_concepts"
+"""Option: what manual concepts are."""
+AS_LABELS, AS_TARGETS = USES = ("labels", "labels_and_targets")
+OPTIONS = frozenset((MANUAL_CONCEPTS,))
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     """Stream one split.
 
     Raises:
-        ManifestError: a file cannot be read or lacks a column.
+        ManifestError: a file cannot be read or lacks a column, or the option has another value.
     """
+    use = request.options.get(MANUAL_CONCEPTS, AS_LABELS)
+    if use not in USES:
+        raise ManifestError(f"options: {MANUAL_CONCEPTS} must be {' or '.join(USES)}, not {use!r}")
     report, names = request.report, _table(request, "names", "CUI", "Canonical name")
     automatic = _table(request, "concepts", "ID", "CUIs")
     manual = _table(request, "manual", "ID", "CUIs")
@@ -67,6 +80,13 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
                 continue
             labels[label] = f"{labels[label]}+{value}" if labels[label] else value
         cuis = concepts_of(automatic[image_id])[0] if image_id in automatic else shipped
+        if use == AS_LABELS:
+            kept = tuple(cui for cui in cuis if cui not in MANUAL and cui not in given)
+            for _ in range(len(cuis) - len(kept)):
+                report.note(
+                    f"manual concept is a label and makes no targets (options: {MANUAL_CONCEPTS})", where
+                )
+            cuis = kept
         record = Record(
             image_id=image_id,
             image_path=request.image_path(image_id),
@@ -86,12 +106,24 @@ Caption = tuple[str, str, str, tuple[str, ...]]
 def _captions(request: ReadRequest) -> Iterator[Caption]:
     for path in request.all_files("captions"):
         if is_parquet(path):
-            for where, row in parquet_rows(path, ["image_id", "caption", "cui"], "", request.report):
-                cuis = concepts_of(row["cui"])[0]
-                yield where, plain_text(row["image_id"]).strip(), plain_text(row["caption"]).strip(), cuis
+            yield from parquet_captions(path, request.report)
         else:
             for where, row in csv_rows(path, ("ID", "Caption"), request.report):
                 yield where, row["ID"].strip(), row["Caption"].strip(), ()
+
+
+def parquet_captions(path: Path, report: ReadReport) -> Iterator[Caption]:
+    """Rows of Parquet with the images inside, ROCO's or ROCOv2's.
+
+    Raises:
+        ManifestError: the file is damaged or lacks a column.
+    """
+    header = parquet_header(path)[0]
+    check_columns(path, ("image_id", "caption"), header)
+    names = [name for name in header if name in ("image_id", "caption", "cui")]
+    for where, row in parquet_rows(path, names, "", report):
+        cuis = concepts_of(row.get("cui"))[0]
+        yield where, plain_text(row["image_id"]).strip(), plain_text(row["caption"]).strip(), cuis
 
 
 def _table(request: ReadRequest, role: str, key: str, value: str) -> dict[str, str]:

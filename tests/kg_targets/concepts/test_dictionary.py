@@ -158,12 +158,29 @@ def test_an_abbreviation_means_what_the_caption_says_it_means(caption: str) -> N
         "LA: left arm",
         "LA, long axis; XV, more",
         "the left adrenal gland (LA)",
+        "LA (local anesthetic) was given, LA spreads",
+        "local anesthetic, LA, was given",
     ],
 )
 def test_a_long_form_that_is_no_concept_takes_the_usual_meaning_from_its_abbreviation(caption: str) -> None:
     extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Left atrium", "organ", (), ("LA",))]))
     assert found("The LA is large", extractor) == [("C1", "LA")]
     assert found(caption, extractor) == []
+
+
+def test_an_abbreviation_means_what_was_last_said_before_it() -> None:
+    concepts = [
+        FakeConcept("C1", "Right atrium", "organ", (), ("RA",)),
+        FakeConcept("C2", "Rheumatoid arthritis"),
+    ]
+    extractor = DictionaryExtractor(FakeOntology(concepts))
+    caption = "RA is large. Right atrium (RA), RA; rheumatoid arthritis (RA), RA, and RAs"
+    assert [cui for cui, _ in found(caption, extractor)] == ["C1"] * 4 + ["C2"] * 4
+
+
+def test_an_imaging_method_in_a_list_is_not_defined_by_what_stands_before_it() -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "CT", "modality", (), ("CT",))]))
+    assert found("after chest trauma, CT, and ultrasound", extractor) == [("C1", "CT")]
 
 
 def test_a_short_form_that_is_an_everyday_word_elsewhere_means_what_the_caption_says() -> None:

@@ -80,6 +80,16 @@ def denied(caption: str) -> list[str]:
         ("Case no. 5, fracture", []),
         ("partial resolution of the effusion", []),
         ("knot of effusion, northern mass", []),
+        ("No effusion\nMass", ["effusion"]),
+        ("No effusion\r\nMass\r\n", ["effusion"]),
+        ("No pneumothorax\n- large effusion\n- fracture", ["pneumothorax"]),
+        ("\u2022 No effusion\n\u2022 fracture", ["effusion"]),
+        ("1. No effusion\n2. fracture", ["effusion"]),
+        ("No effusion,\nMass or fracture", ["effusion", "mass", "fracture"]),
+        ("no evidence of\nMass", ["mass"]),
+        ("no effusion\nor mass", ["effusion", "mass"]),
+        ("NO\nPNEUMOTHORAX OR\nMASS", ["pneumothorax", "mass"]),
+        ("there is no evidence in either of the two lungs of a rather large\nMass", ["mass"]),
     ],
 )
 def test_a_phrase_denies_what_it_speaks_of_and_no_more(caption: str, expected: list[str]) -> None:

@@ -36,9 +36,27 @@ def test_a_sentence_says_what_the_name_says(text: str, name: str, span: str | No
 
 
 @pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("The heart is enlarged", "stated"),
+        ("The heart is not enlarged", "negated"),
+        ("The heart isn't enlarged", "negated"),
+        ("The heart is no longer enlarged", "negated"),
+        ("The heart does not appear enlarged", "negated"),
+        ("Heart may be enlarged", "uncertain"),
+        ("Heart is possibly enlarged", "uncertain"),
+    ],
+)
+def test_what_stands_between_is_said_of_the_finding(text: str, status: str) -> None:
+    (mention,) = EXTRACTOR.extract([text])[0]
+    assert mention.name == "Cardiomegaly"
+    assert [name for name in ("stated", "negated", "uncertain") if getattr(mention, name)] == [status]
+
+
+@pytest.mark.parametrize(
     "text",
     [
-        "The heart is not enlarged",
+        "heart, no enlarged nodes",
         "The heart is normal, enlarged nodes",
         "The heart is seen. Enlarged thyroid",
         "The heart and enlarged",

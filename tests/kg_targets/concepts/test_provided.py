@@ -73,3 +73,15 @@ def test_a_malformed_stop_list_is_one_clear_error(tmp_path: Path, content: bytes
     path.write_bytes(content)
     with pytest.raises(ExtractionError, match=r"stop\.tsv"):
         StopList.read(path)
+
+
+def test_what_a_linker_made_of_words_that_say_nothing_of_the_image_is_left_out() -> None:
+    extractor = ProvidedExtractor(ONTOLOGY)
+    shipped = [
+        "C1837463",
+        "C0376152",
+        "C0423899",
+        "C1696103",
+        "C9999999",
+    ]  # three of "arrow", "right" and "image"
+    assert [mention.cui for mention in extractor.extract(["caption"], [shipped])[0]] == ["C9999999"]

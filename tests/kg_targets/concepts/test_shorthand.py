@@ -27,10 +27,26 @@ def names(text: str) -> list[str]:
         ("NGT and ETT unchanged. Liver mets.", "Metastasis"),
         ("The lungs are clear. No acute disease, no effusion.", "Pleural effusion"),
         ("There is PNA in the right lung, stable.", "Pneumonia"),
+        ("FINDINGS: the GB is distended", "Gallbladder"),
     ],
 )
 def test_shorthand_is_read_in_a_text_that_looks_like_a_report(report: str, name: str) -> None:
     assert name in names(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Small PTX.", "Pneumothorax"),
+        ("No PTX.", "Pneumothorax"),
+        ("Hip fx.", "Fracture"),
+        ("Liver mets.", "Metastasis"),
+        ("small left pleural eff", "Pleural effusion"),
+        ("OA of both knees", "Osteoarthritis"),
+    ],
+)
+def test_what_captions_use_in_no_other_sense_is_read_anywhere(text: str, name: str) -> None:
+    assert name in names(text)
 
 
 @pytest.mark.parametrize(

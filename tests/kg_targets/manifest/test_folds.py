@@ -188,9 +188,9 @@ def test_labels_licence_and_odd_captions_survive(data: Path, tmp_path: Path) -> 
 def test_a_text_that_csv_cannot_hold_is_refused_and_not_changed(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         line = {
-            "U_id": f"{split}1",
+            "U_id": "nan" if split == "dev" else f"{split}1",  # a case by this name is read as none
             "image": f"{split}a",
-            "Description": {"Caption": "CT\u0000 of the chest."},
+            "Description": {"Caption": "CT of the chest."},
         }
         (tmp_path / f"descriptions_{split}.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(DataError, match="cannot be written as CSV without a change"):

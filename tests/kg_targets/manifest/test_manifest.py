@@ -43,7 +43,7 @@ def test_a_byte_order_mark_and_crlf_are_harmless(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"b,b.png,broken \xff byte,g,chest\n", "caption is not valid UTF-8"),
+        (b"b,b.png,broken \xff byte,g,chest\n", "caption is not valid UTF-8 (save the file as UTF-8)"),
         (b"b,b.png,nul \x00 byte,g,chest\n", "caption contains a NUL byte"),
         (b",b.png,no id,g,chest\n", "has no image id"),
         (b"b,b.png,too few columns\n", "has not 5 columns"),

@@ -79,9 +79,9 @@ def test_the_licence_filter_keeps_what_was_asked_for_and_counts_the_rest(tmp_pat
 
 def test_roco_v2_joins_captions_and_concepts(tmp_path: Path) -> None:
     (tmp_path / "valid_captions.csv").write_text('ID,Caption\nROCOv2_1,"CT, axial"\nROCOv2_2,MRI\n')
-    (tmp_path / "valid_concepts.csv").write_text("ID,CUIs\nROCOv2_1,C0040405;C0817096\n")
+    (tmp_path / "valid_concepts.csv").write_text("ID,CUIs\nROCOv2_1,C0024109;C0034063\n")
     records, _ = read("roco_v2", "valid", tmp_path)
-    assert records[0].caption == "CT, axial" and records[0].cuis == ("C0040405", "C0817096")
+    assert records[0].caption == "CT, axial" and records[0].cuis == ("C0024109", "C0034063")
     assert records[1].cuis == () and records[1].image_path == "valid/ROCOv2_2.jpg"
 
 

@@ -153,7 +153,9 @@ def test_mimic_cxr_joins_reports_images_views_and_findings(tmp_path: Path) -> No
     assert records[0].caption == "No effusion: the lungs are clear. No acute process."
     assert records[0].group_id == "10000032" and records[0].labels == {}
     assert records[0].image_path == "files/p10/p10000032/s50/aa.jpg"
-    assert list(report.skipped) == ["has no report"] and "p10/p10000032/s52.txt" in report.lines()[0]
+    (reason,) = report.skipped
+    assert reason.startswith("has no report in files or mimic-cxr-reports/files")
+    assert "options: {reports: FOLDER}" in reason and "p10/p10000032/s52.txt" in report.lines()[0]
     (root / "mimic-cxr-2.0.0-metadata.csv").write_text("dicom_id,ViewPosition\naa,PA\n")
     (root / "mimic-cxr-2.0.0-chexpert.csv").write_text(
         "subject_id,study_id,Edema,Pneumonia,No Finding\n10000032,50,1.0,-1.0,1.0\n"

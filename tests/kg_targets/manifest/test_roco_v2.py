@@ -27,7 +27,13 @@ def as_files(root: Path) -> Path:
         (root / name).write_text(f"{header}\n" + "".join(f'{key},"{value}"\n' for key, value in rows.items()))
 
     table("test_captions.csv", "ID,Caption", CAPTIONS)
-    table("test_concepts.csv", "ID,CUIs", {"ROCOv2_1": "C0040405;C0024109"})
+    # As published, the concepts repeat the manual ones.
+    automatic = {
+        "ROCOv2_1": "C0040405;C0024109",
+        "ROCOv2_2": MANUAL["ROCOv2_2"],
+        "ROCOv2_3": "C9999999;C0006104",
+    }
+    table("test_concepts.csv", "ID,CUIs", automatic)
     table("test_concepts_manual.csv", "ID,CUIs", MANUAL | {"ROCOv2_3": "C0024485;C9999999"})
     (root / "cui_mapping.csv").write_text('CUI,Canonical name\nC9999999,"Something, else"\n')
     (root / "license_information.csv").write_text(LICENCES)
@@ -60,7 +66,7 @@ def read(root: Path) -> tuple[list[Record], ReadReport]:
 def test_files_give_labels_articles_and_licences(tmp_path: Path) -> None:
     records, report = read(as_files(tmp_path))
     assert [record.caption for record in records] == list(CAPTIONS.values())
-    assert records[0].cuis == ("C0040405", "C0024109") and records[1].cuis == ()
+    assert [record.cuis for record in records] == [("C0024109",), (), ("C0006104",)]
     assert [tuple(record.labels.values()) for record in records] == [
         ("CT", "", ""),
         ("x-ray", "chest", "anterior-posterior"),
@@ -69,8 +75,9 @@ def test_files_give_labels_articles_and_licences(tmp_path: Path) -> None:
     assert [record.group_id for record in records] == ["PMC11", "PMC11", "PMC12"]
     assert [record.licence for record in records] == ["CC BY", "CC BY", "CC BY-NC"]
     assert records[0].image_path == "test_images/test/ROCOv2_1.jpg"
-    (line,) = report.lines()
-    assert line.startswith(
+    first, second = sorted(report.lines(), reverse=True)
+    assert first.startswith("5 × manual concept is a label and makes no targets (options: manual_concepts)")
+    assert second.startswith(
         "1 × manual concept C9999999 (Something, else) is no modality, region or direction"
     )
 
@@ -81,10 +88,43 @@ def test_parquet_gives_the_same_but_for_what_it_lacks(tmp_path: Path) -> None:
     records, report = read(root)
     assert [record.image_id for record in records] == list(CAPTIONS)
     assert records[1].labels == {"modality": "x-ray", "region": "chest", "direction": "anterior-posterior"}
-    assert records[1].cuis == ("C1306645", "C0817096", "C1999039") and records[0].group_id == "ROCOv2_1"
+    assert [record.cuis for record in records] == [(), (), ()] and records[0].group_id == "ROCOv2_1"
     assert "license_information.csv is not there" in report.lines()[0]
     (root / "license_information.csv").write_text(LICENCES)
     assert [record.group_id for record in read(root)[0]] == ["PMC11", "PMC11", "PMC12"]
+
+
+@pytest.mark.parametrize(
+    ("write", "cuis"),
+    [
+        (
+            as_files,
+            [("C0040405", "C0024109"), ("C1306645", "C0817096", "C1999039"), ("C9999999", "C0006104")],
+        ),
+        (as_parquet, [("C0040405",), ("C1306645", "C0817096", "C1999039"), ()]),
+    ],
+)
+def test_an_option_keeps_manual_concepts_among_the_targets(
+    write: type, cuis: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    manifest = Manifest.load("roco_v2")
+    both = manifest.model_copy(update={"options": {"manual_concepts": "labels_and_targets"}})
+    records = list(both.records("test", write(tmp_path)))
+    assert [record.cuis for record in records] == cuis and records[0].labels["modality"] == "CT"
+    wrong = manifest.model_copy(update={"options": {"manual_concepts": "yes"}})
+    with pytest.raises(ManifestError, match="must be labels or labels_and_targets, not 'yes'"):
+        list(wrong.records("test", tmp_path))
+
+
+def test_parquet_without_concepts_is_read_and_without_captions_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "test-0.parquet"
+    pq.write_table(pa.table({"image_id": ["a"], "caption": ["CT"]}), file)
+    (record,), _ = read(tmp_path)
+    assert (record.caption, record.cuis) == ("CT", ())
+    pq.write_table(pa.table({"image_id": ["a"], "text": ["CT"]}), file)
+    with pytest.raises(ManifestError, match="column 'caption' is missing; the header has image_id"):
+        read(tmp_path)
 
 
 def test_labels_stay_out_where_nobody_gave_any(tmp_path: Path) -> None:

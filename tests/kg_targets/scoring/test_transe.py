@@ -1,12 +1,13 @@
 """The transe scorer: options, stores of all splits, what continues after a kill, and what is said without torch."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kg_targets.errors import ConfigError
+from kg_targets.errors import ConfigError, MissingExtraError
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
 from kg_targets.store import TargetStore, verify_store
@@ -73,8 +74,10 @@ def test_stores_of_all_splits_share_one_space(tmp_path: Path, mode: str) -> None
         assert (train.factors[same] * dev.factors[same]).sum(axis=1).mean() > 0.3
     assert any("concepts that the fit split lacks" in line for line in lines)
     assert sum("MRR" in line or "epoch 4" in line for line in lines) == 2  # of both seeds
-    note = train.explain(train.image_ids[0], train.image_ids[1]).note
-    assert "transe" in note and not (tmp_path / "out" / ".train.state").exists()
+    assert not (tmp_path / "out" / ".train.state").exists()
+    notes = [train.explain(train.image_ids[0], train.image_ids[row]).note for row in (1, 6)]
+    assert "both captions mention" in notes[0] and "pleural effusion" not in notes[0]  # denied in one of them
+    assert "no concept in common" not in notes[0] and "TransE's vectors are learnt" in notes[1]
 
 
 def test_workers_never_change_a_store_and_an_interrupted_fit_continues(
@@ -128,3 +131,12 @@ def test_without_torch_the_extra_is_named_in_one_line() -> None:
     )
     expected = "MissingExtraError: --scorer transe needs torch: pip install 'kg-targets[train]'"
     assert done.stderr.strip().splitlines()[-1].endswith(expected)
+
+
+def test_without_torch_a_build_ends_before_the_captions_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match="needs torch"):
+        built(tmp_path, "out")
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """`kg-targets check` tells what a person should know before an hour is spent, and what to do about each."""
 
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,13 @@ def test_captions_longer_than_the_text_tower_reads_are_counted(
     assert "1 of 2 captions (50.0%) exceed the 77 tokens" in out
 
 
+def test_short_captions_need_no_tokenizer(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)  # importing it fails
+    assert check(root, capsys)[0]["splits"]["train"]["truncated_captions"] == 0
+
+
 def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +159,11 @@ def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
 
 def test_a_table_without_a_row_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "train.csv").write_text("filepath,caption\n")
-    assert "train: no row can be used" in check(root, capsys)[1]
+    found, out = check(root, capsys)
+    assert "train: no row can be used (its files hold none)" in out and "error" in found["splits"]["train"]
+    (root / "test.csv").write_bytes(b"filepath,caption\na.png,\xff\n")
+    assert main(["check", str(root / "mine.yaml"), "--data-root", str(root)]) == 2
+    assert "train: no row can be used" in capsys.readouterr().err
 
 
 def test_parts_that_ask_about_the_same_images_are_told(

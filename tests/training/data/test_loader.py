@@ -233,3 +233,33 @@ def test_messages_name_the_option_of_the_command_that_reads(tmp_path: Path) -> N
         images(tmp_path / "a", **named).batch([BROKEN[0]])
     with pytest.raises(DataError, match=r"allow for it \(data\.max_broken\)$"):
         images(tmp_path / "a").batch([BROKEN[0]])
+
+
+def test_images_too_large_to_be_kept_are_decoded_at_each_use_which_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = images(tmp_path / "a", in_memory=None)
+    assert kept.in_memory and not kept.streamed
+    monkeypatch.setattr("training.data.dataset.IN_MEMORY_BYTES", 1000)
+    streamed = images(tmp_path / "a", in_memory=None)
+    assert not streamed.in_memory
+    assert "50 images take" in streamed.streamed and "--data.in_memory true keeps them" in streamed.streamed
+    assert images(tmp_path / "a", in_memory=True).in_memory
+    assert rows(list(loader(streamed, 2).epoch(1))) == rows(list(loader(kept).epoch(1)))
+
+
+def test_left_alone_there_is_a_thread_for_each_core_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.data.loader.own_cores", lambda: 3)
+    coming = loader(images(tmp_path / "a"), None).epoch(1)
+    next(coming)
+    assert len(loader_threads()) == 3
+    coming.close()
+
+
+def test_pixels_for_a_gpu_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Size] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: (pinned.append(self.shape), self)[1])
+    batches = list(loader(images(tmp_path / "a", in_memory=True), pin=True).epoch(1))
+    assert pinned == [batch.pixels.shape for batch in batches]

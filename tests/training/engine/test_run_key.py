@@ -30,6 +30,8 @@ def test_fields_newer_than_the_key_leave_it_as_it_was_unless_they_do_something()
     assert run_key(configure(former), ["store"], 1) == key
     assert run_key(configure(former, "--data.long_captions=truncate"), ["store"], 1) == key
     assert run_key(configure(former, "--data.long_captions=sentences"), ["store"], 1) != key
+    assert run_key(configure(former, "--data.in_memory=true", "--tf32=false"), ["store"], 1) == key
+    assert run_key(configure(former, "--tf32=true"), ["store"], 1) != key
     assert run_key(configure(), ["store"], 1) != key
 
 

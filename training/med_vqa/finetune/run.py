@@ -17,16 +17,20 @@ from kg_targets.store.digest import text_sha256
 from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, parameter_counts
+from training.engine.outline import Outline
 from training.engine.session import Prepared
 from training.med_vqa.answer import Answerer
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
-from training.med_vqa.model.build import build_med_vqa, initial_digests
+from training.med_vqa.model.build import build_med_vqa, initial_digests, untrained_med_vqa
 from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
-from training.med_vqa.model.images import ImageCondition
+from training.med_vqa.model.images import ImageCondition, check_images_present
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
+
+KNOWN_TOKENS = 4
+"""Word pieces of a known answer, where a run's memory is estimated."""
 
 
 def prepare_run(config: FinetuneConfig) -> Prepared:
@@ -39,6 +43,8 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
     manifest = Manifest.load(data.dataset, "questions")
     share = data.validation_share
     split = prepare(manifest, data.data_root, data.protocol, seed=data.split_seed, validation_share=share)
+    if data.images == "real":
+        check_images_present([*split.train, *split.validation], Path(data.data_root), data.max_broken)
 
     return Prepared(
         fingerprints=_data_digests(config, split) | initial_digests(config.model),
@@ -46,6 +52,35 @@ def prepare_run(config: FinetuneConfig) -> Prepared:
         data_metadata=partial(_describe, manifest, split, config.model.init_from),
         build=lambda accelerator: FinetuneRun(config, accelerator, build_med_vqa(config.model), split),
     )
+
+
+def outline(config: FinetuneConfig) -> Outline:
+    """What the run would need; questions and answers are taken as long as they may be."""
+    data = config.data
+    manifest = Manifest.load(data.dataset, "questions")
+    share = data.validation_share
+    split = prepare(manifest, data.data_root, data.protocol, seed=data.split_seed, validation_share=share)
+    model = untrained_med_vqa(config.model)
+    side = int(model.config.clip["model_cfg"]["vision_cfg"]["image_size"])
+    known = len(split.candidates) if data.knowledge else 0
+
+    def words(rows: int, length: int) -> Tensor:
+        return torch.ones(rows, length, dtype=torch.int64)
+
+    def forward(count: int) -> Tensor:
+        questions, answers = words(count, data.max_question_tokens), words(count, data.max_answer_tokens)
+        knowledge = words(known, KNOWN_TOKENS)
+        with torch.set_grad_enabled(not config.model.lock_vision):
+            tokens = model.image_tokens(torch.zeros(count, 3, side, side))
+        output: dict[str, Tensor] = model(
+            image_tokens=tokens, question_ids=questions, question_mask=questions, answer_ids=answers,
+            answer_mask=answers, knowledge_ids=knowledge, knowledge_mask=knowledge, with_logits=False,
+        )  # fmt: skip
+        return output["loss"]
+
+    shown = [*split.train, *split.validation] if data.images == "real" else []
+    images = len({question.image_path for question in shown})
+    return Outline(model, forward, len(split.train), "questions", images, side, in_memory=True)
 
 
 class FinetuneRun(Task[Tensor]):
@@ -88,7 +123,7 @@ class FinetuneRun(Task[Tensor]):
         """Gradients of the mean loss over all processes' answers, of which each has as many; scalars to log."""
         device = self.accelerator.device
         offset = self.accelerator.process_index * len(batch)
-        texts = {name: value.to(device) for name, value in self.data.batch(batch).items()}
+        texts = {name: value.to(device, non_blocking=True) for name, value in self.data.batch(batch).items()}
         images = self.inputs(self.data.image_rows[batch], step, offset)
         output = self.model(**images, **texts, **self._knowledge, with_logits=measured)
         self.accelerator.backward(output["loss"])

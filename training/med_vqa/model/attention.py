@@ -115,6 +115,21 @@ def real_somewhere(mask: Tensor) -> Tensor:
     return mask | first
 
 
+def bert_mask(real: Tensor) -> Tensor:
+    """``real_somewhere`` as transformers' BERT takes it: as it is, or on a GPU spread out, ``[B, 1, L, L]``.
+
+    Of a mask ``[B, L]`` transformers asks whether it hides anything, to go without, and a GPU's host waits for the
+    answer.
+
+    Args:
+        real: bool ``[B, L]``, L > 0.
+    """
+    mask = real_somewhere(real)
+    if mask.device.type == "cpu":
+        return mask
+    return mask[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+
+
 class CoAttentionBlock(nn.Module):
     """One stream of a layer: self-attention, cross-attention to the other stream, feed-forward.
 

@@ -14,6 +14,7 @@ Decoder and tokenizer are always those of ``model.text``.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,32 @@ def build_med_vqa(config: VQAModelConfig) -> MedVQA:
     built = MedVQA(model, tokenizer)
     if config.init_from is not None:
         _take_trained_parts(built, model_folder(Path(config.init_from)))
+    _lock(model, config)
+    return built
+
+
+def untrained_med_vqa(config: VQAModelConfig) -> MedVQAModel:
+    """A model of the sizes that a run would have, with random weights; nothing is downloaded for it.
+
+    Of a text model on the hub the preset's sizes are taken.
+
+    Raises:
+        ConfigError: a size or a way of freezing that does not exist or does not fit.
+    """
+    plain = replace(config, init_from=None, vision_pretrained=None, text_weights=False)
+    clip, _ = pretrained_vision(plain)
+    on_hub = config.text is not None and config.text.startswith("hf-hub:")
+    bert = _preset_bert(plain) if on_hub else pretrained_text(plain)[0]
+    model = MedVQAModel(architecture(plain, clip, bert))
+    _lock(model, config)
+    return model
+
+
+def _lock(model: MedVQAModel, config: VQAModelConfig) -> None:
     for part, locked in ((model.vision, config.lock_vision), (model.text, config.lock_text)):
         if locked:
             part.requires_grad_(False)
             hold_in_eval([part])
-    return built
 
 
 def architecture(config: VQAModelConfig, clip: dict[str, Any], bert: BertConfig) -> MedVQAConfig:
@@ -181,16 +203,7 @@ def pretrained_text(
     """
     if config.text is None:
         tokenizer = _tokenizer(str(config.tokenizer), f'model.tokenizer "{config.tokenizer}"')
-        preset = PRESETS[config.preset]
-        sizes = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=preset.text_width,
-            num_hidden_layers=max(preset.text_layers, preset.decoder_layers),
-            num_attention_heads=preset.text_heads,
-            intermediate_size=preset.text_ffn,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return sizes, tokenizer, None
+        return _preset_bert(config, len(tokenizer), tokenizer.pad_token_id), tokenizer, None
     where = f'model.text "{config.text}"'
     source = _text_source(config.text, where)
     with _on_one_line(where):
@@ -214,6 +227,19 @@ def pretrained_text(
     if info["missing_keys"]:
         model.cls = None  # the head that predicts words is not among the weights
     return bert, tokenizer, model
+
+
+def _preset_bert(config: VQAModelConfig, words: int = 28_996, padding: int = 0) -> BertConfig:
+    """A BERT of the preset's sizes, by default with as many words as ClinicalBERT."""
+    preset = PRESETS[config.preset]
+    return BertConfig(
+        hidden_size=preset.text_width,
+        num_hidden_layers=max(preset.text_layers, preset.decoder_layers),
+        num_attention_heads=preset.text_heads,
+        intermediate_size=preset.text_ffn,
+        vocab_size=words,
+        pad_token_id=padding,
+    )
 
 
 def _fill_text(model: MedVQAModel, weights: BertForMaskedLM) -> None:

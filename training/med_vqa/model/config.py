@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from training.checks import all_within, one_of
-from training.clip.config import MAX_IMAGE_SIZE, PRECISIONS
+from training.clip.config import MAX_IMAGE_SIZE, resolve_precision
 from training.data.config import ViewsConfig
 from training.errors import ConfigError
 
@@ -98,12 +98,12 @@ class VQAModelConfig:
     """Freeze the image tower: weights, BatchNorm statistics and dropout; its tokens can be computed once."""
     lock_text: bool = False
     """Freeze the question encoder, and with it the word embeddings of the answer knowledge."""
-    precision: str = "fp32"
-    """fp32, or bf16 or fp16 (GPU only) for automatic mixed precision; the loss is float32 in all."""
+    precision: str = "auto"
+    """fp32, bf16 or fp16 (GPU only), losses float32 in all; auto: as accelerate launch --mixed_precision says."""
 
     def __post_init__(self) -> None:
         one_of("model.preset", self.preset, tuple(PRESETS))
-        one_of("model.precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "precision", resolve_precision(self.precision))
         layers = (1, 96)
         all_within("model.", self, dropout=(0, 0.9), image_size=(16, MAX_IMAGE_SIZE), text_layers=layers)
         all_within("model.", self, decoder_layers=layers, cross_attention_layers=layers)

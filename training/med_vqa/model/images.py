@@ -16,7 +16,7 @@ from kg_targets.manifest import Question
 from training.data.config import ViewsConfig
 from training.data.decode import BrokenImage, for_each
 from training.data.feature_cache import FrozenFeatures
-from training.data.sources import ImageListing, open_source
+from training.data.sources import ImageListing, ImageSource, open_source
 from training.data.transforms import PixelTransform, augmentation, step_generator
 from training.errors import ConfigError, DataError
 from training.med_vqa.model.saving import MedVQA
@@ -47,9 +47,7 @@ class ImageTable:
         max_broken: int = 0,
         option: str = "data.max_broken",
     ) -> None:
-        ids = {question.image_path: question.image_id for question in questions}
-        paths = list(ids)
-        source = open_source(root, ImageListing(list(ids.values()), paths))
+        paths, source = _source_of(questions, root)
         transform = PixelTransform(vqa.preprocess, vqa.mean, vqa.std)
         pixels = torch.empty((len(paths), *transform.shape), dtype=torch.uint8)
         out, problems = pixels.numpy(), dict[int, str]()
@@ -66,11 +64,7 @@ class ImageTable:
         for_each(fill, range(len(paths)))
         self.broken = [problems[place] for place in sorted(problems)]
         """Images that are missing or cannot be read, each with where it is and what is wrong."""
-        if len(self.broken) > max_broken or len(self.broken) == len(paths):
-            raise DataError(
-                f"{len(self.broken)} of {len(paths)} images are missing or broken, {max_broken} allowed ({option}); "
-                f"the first: {self.broken[0] if self.broken else UNNAMED}"
-            )
+        _refuse_broken(self.broken, len(paths), max_broken, option)
         kept = [place for place in range(len(paths)) if place not in problems]
         self.pixels = pixels[kept] if problems else pixels
         """uint8 ``[P, 3, S, S]``."""
@@ -90,6 +84,35 @@ class ImageTable:
     def normalised(self, path: str) -> Tensor:
         """An image as the model takes it, not augmented, float32 ``[3, S, S]``, on the CPU."""
         return (self.pixels[self._places[path]].float() / 255.0 - self._mean) / self._std
+
+
+def check_images_present(questions: Sequence[Question], root: Path, max_broken: int) -> None:
+    """Look whether the questions' images are there, without reading any: before weights are downloaded for them.
+
+    Raises:
+        DataError: more than ``max_broken`` are missing, or all, or a path leaves the data root.
+    """
+    paths, source = _source_of(questions, root)
+    missing = [
+        source.name(place) if path else UNNAMED
+        for place, (path, there) in enumerate(zip(paths, source.present(), strict=True))
+        if not (path and there)
+    ]
+    _refuse_broken(missing, len(paths), max_broken, "data.max_broken")
+
+
+def _source_of(questions: Sequence[Question], root: Path) -> tuple[list[str], ImageSource]:
+    """The paths of the questions' images in the order in which they are first named, and where those are read."""
+    ids = {question.image_path: question.image_id for question in questions}
+    return list(ids), open_source(root, ImageListing(list(ids.values()), list(ids)))
+
+
+def _refuse_broken(broken: Sequence[str], count: int, max_broken: int, option: str) -> None:
+    if len(broken) > max_broken or len(broken) == count:
+        raise DataError(
+            f"{len(broken)} of {count} images are missing or broken, {max_broken} allowed ({option}); "
+            f"the first: {broken[0] if broken else UNNAMED}"
+        )
 
 
 def blank_images(vqa: MedVQA, count: int) -> Tensor:
@@ -201,7 +224,7 @@ class Views:
         if self._tokens is None:
             drawn = [self._augment.draw(count, generator)[here] for _ in images]
             views = [
-                self._augment.apply(pixels.to(self._device).float() / 255.0, view)
+                self._augment.apply(pixels.to(self._device, non_blocking=True).float() / 255.0, view)
                 for pixels, view in zip(images, drawn, strict=True)
             ]
             return {"images": (torch.stack(views) - self._mean) / self._std}
@@ -211,7 +234,7 @@ class Views:
             further = torch.randint(1, kept, (count,), generator=generator)
             chosen.append((chosen[0] + further) % kept)  # never the first one again
         tokens = [self._tokens[rows, view[here]] for rows, view in zip(images, chosen, strict=True)]
-        return {"image_tokens": torch.stack(tokens).to(self._device).float()}
+        return {"image_tokens": torch.stack(tokens).to(self._device, non_blocking=True).float()}
 
     def not_augmented(self, pixels: Tensor) -> Tensor:
         """Normalised images, uint8 ``[B, 3, S, S]`` to float32 of the same shape, on the device."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel
 
 from training.errors import ConfigError, ShapeError
-from training.med_vqa.model.attention import CoAttention, GatedCrossAttention, real_somewhere
+from training.med_vqa.model.attention import CoAttention, GatedCrossAttention, bert_mask
 from training.med_vqa.model.decoder import AnswerDecoder, Memory, check_attention
 from training.med_vqa.model.vision import build_tower
 
@@ -218,7 +218,7 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 "truncate it"
             )
         real = question_mask.bool()
-        words = self.text(input_ids=question_ids, attention_mask=real_somewhere(real)).last_hidden_state
+        words = self.text(input_ids=question_ids, attention_mask=bert_mask(real)).last_hidden_state
         text, image = self.co_attention(
             self.text_projection(words), self.image_projection(image_tokens), real
         )  # (B, L, d), (B, N, d)
@@ -312,9 +312,9 @@ class MedVQAModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             knowledge = self.knowledge(knowledge_ids, knowledge_mask)
         encoded = self.encode(image_tokens, question_ids, question_mask, knowledge)
         states = self._decoded(answer_ids[:, :-1], encoded)
-        real = answer_mask[:, 1:].bool()
-        scores = self.decoder.scores(states[real])
-        out = {"loss": answer_loss(scores, answer_ids[:, 1:][real], len(states))}
+        real = answer_mask[:, 1:].flatten().nonzero()[:, 0]  # once: a GPU's host waits for their number
+        scores = self.decoder.scores(states.flatten(0, 1)[real])
+        out = {"loss": answer_loss(scores, answer_ids[:, 1:].flatten()[real], len(states))}
         return {**out, "logits": self.decoder.scores(states)} if with_logits else out
 
 

@@ -63,7 +63,7 @@ class PretrainDataConfig(CaptionedImagesConfig):
         all_within("data.", self, dev_share=(0, 0.5), max_text_tokens=(4, 512), cached_mb=(1, None))
         if self.exclude == "":
             raise ConfigError("data.exclude is empty: name a file, or leave it out")
-        if not self.in_memory and (self.cached_views or self.views == "study"):
+        if self.in_memory is False and (self.cached_views or self.views == "study"):
             raise ConfigError(
                 "data.cached_views and data.views study need all images in memory: set --data.in_memory true"
             )

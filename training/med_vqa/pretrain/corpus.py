@@ -144,7 +144,8 @@ class Corpus:
         if not len(rows):
             raise DataError(f"{store.path}: no image with a caption is left to learn from")
         dev = dev_rows(store.group_ids, rows, data.dev_share)
-        self.images = self._load(source, np.setdiff1d(rows, dev), in_memory=data.in_memory)
+        keep = True if data.cached_views or data.views == "study" else data.in_memory
+        self.images = self._load(source, np.setdiff1d(rows, dev), in_memory=keep)
         """Training images."""
         self.dev = self._load(source, dev, in_memory=True) if len(dev) else None
         """Images that choose the epoch; None: the last one is kept."""
@@ -157,7 +158,7 @@ class Corpus:
         self.cases = case_codes([store.group_ids[row] for row in self.images.rows])
         """Case codes of ``images``, int64 ``[M]``."""
 
-    def _load(self, source: ImageSource, rows: NDArray[np.int64], in_memory: bool) -> CaptionedImages:
+    def _load(self, source: ImageSource, rows: NDArray[np.int64], in_memory: bool | None) -> CaptionedImages:
         vqa = self._vqa
         # Captions are tokenised here and not there: the dev part's too, and as sentences.
         clip = Clip(vqa.model, vqa.preprocess, lambda texts: torch.zeros(len(texts), 0), vqa.clip_config)
@@ -318,16 +319,16 @@ class StepViews:
         return self._views(images, step, offset)
 
     @torch.no_grad()
-    def dev_tokens(self) -> Tensor:
-        """Image tokens of the dev part, as it is, by the tower as it is: ``[N, P, Dv]``, on the device."""
+    def dev_tokens(self, rows: NDArray[np.int64]) -> Tensor:
+        """Image tokens of R dev images, not augmented, by the tower as it is: ``[R, P, Dv]``, on the device."""
         model, dev = self._vqa.model, self._corpus.dev
         if self._dev is not None:
-            return self._dev.to(model.device).float()
+            return self._dev[torch.as_tensor(rows)].to(model.device).float()
         if dev is None:
             raise RuntimeError("there is no dev part")
         parts = []
-        for start in range(0, len(dev), DEV_BATCH):
-            pixels = dev.batch(range(start, min(start + DEV_BATCH, len(dev)))).pixels
+        for start in range(0, len(rows), DEV_BATCH):
+            pixels = dev.batch(rows[start : start + DEV_BATCH]).pixels
             parts.append(model.image_tokens(self._views.not_augmented(pixels)))
         return torch.cat(parts)
 

@@ -125,7 +125,7 @@ def hard_negatives(
     if mask is not None:
         allowed &= ~mask
     noise = torch.empty(columns, columns, device=generator.device).exponential_(generator=generator)
-    noise = noise[offset : offset + rows].to(similarity.device).log_()
+    noise = noise[offset : offset + rows].to(similarity.device, non_blocking=True).log_()
     scores = (similarity.float() - noise).masked_fill_(~allowed, -torch.inf)
     has = allowed.any(dim=1)
     return torch.where(has, scores.argmax(dim=1), 0), has
@@ -139,6 +139,8 @@ class MatchingPairs:
     texts: Tensor
     labels: Tensor
     """1 = they belong together, 0 = they do not."""
+    true: int
+    """How many belong together; they stand first."""
 
 
 def matching_pairs(
@@ -173,7 +175,9 @@ def matching_pairs(
     kept = torch.cat([torch.ones_like(has_image), has_image, has_text])
     if usable is not None:
         kept = kept & usable[texts]
-    return MatchingPairs(images[kept], texts[kept], labels[kept])
+    on_host = kept.cpu()  # read once: the host has to know how many there are
+    rows = on_host.nonzero()[:, 0].to(kept.device, non_blocking=True)
+    return MatchingPairs(images[rows], texts[rows], labels[rows], int(on_host[: len(own)].sum()))
 
 
 def matching_loss(logits: Tensor, labels: Tensor, divisor: float | Tensor | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from training.clip.freeze import BATCH_NORMS, hold_in_eval
-from training.med_vqa.model.attention import real_somewhere
+from training.med_vqa.model.attention import bert_mask
 from training.med_vqa.model.history import Temperature
 from training.med_vqa.model.modeling import MedVQAModel
 from training.med_vqa.pretrain.config import PretrainConfig
@@ -27,6 +27,8 @@ from training.med_vqa.pretrain.config import PretrainConfig
 TEMPERATURES: tuple[Temperature, ...] = ("image_text", "views", "texts")
 LEAST, MOST = 0.01, 1.0
 """Bounds of a temperature that learns."""
+_LOG_BOUNDS = tuple(float(torch.tensor(bound).log()) for bound in (LEAST, MOST))
+"""Of its logarithm, as float32 rounds it; numbers of the host, which any device takes."""
 _GROUPS = 4
 """Groups of about one length in which a CPU encodes texts: half of a batch padded to its longest is padding."""
 
@@ -78,7 +80,7 @@ class Heads(nn.Module):
         """Keep learnt temperatures within their bounds."""
         for value in self.log_taus.values():
             if value.requires_grad:
-                value.clamp_(torch.tensor(LEAST).log(), torch.tensor(MOST).log())
+                value.clamp_(*_LOG_BOUNDS)
 
 
 class PretrainingModel(nn.Module):
@@ -140,7 +142,7 @@ class PretrainingModel(nn.Module):
             for index, longest in groups:
                 real = mask[index, :longest]
                 states = self.vqa.text(
-                    inputs_embeds=pieces[index, :longest], attention_mask=real_somewhere(real)
+                    inputs_embeds=pieces[index, :longest], attention_mask=bert_mask(real)
                 ).last_hidden_state
                 parts.append(F.pad(states * real[..., None], (0, 0, 0, ids.shape[1] - longest)))
             order = torch.cat([index for index, _ in groups]).argsort()
@@ -173,14 +175,18 @@ class PretrainingModel(nn.Module):
 
 
 def length_groups(mask: Tensor) -> list[tuple[Tensor, int]]:
-    """Rows of about one length, as indices int64 and the length of the longest, at least 1; on a GPU all in one group.
+    """Rows of about one length, as indices int64 and the length of the longest, at least 1.
+
+    On a GPU all rows are one group in their order, of length L: there lengths would have to be waited for.
 
     Args:
         mask: bool ``[R, L]``.
     """
+    if mask.device.type != "cpu":
+        return [(torch.arange(len(mask), device=mask.device), mask.shape[1])]
     lengths = mask.sum(dim=1)
     order = lengths.argsort(stable=True)
-    groups = order.tensor_split(1 if mask.device.type == "cuda" else min(_GROUPS, len(order)) or 1)
+    groups = order.tensor_split(min(_GROUPS, len(order)) or 1)
     return [(index, max(1, int(lengths[index].max())) if len(index) else 1) for index in groups]
 
 

@@ -129,7 +129,7 @@ class PretrainingStep(PretrainingModel):
         weights = self.loss
         states, tokens = _tokens_of_all(features.words, features.image_tokens)
         positives = (pairs.labels == 1).sum()
-        counts = torch.stack([positives, positives.new_tensor(len(pairs.labels))]).float()
+        counts = torch.stack([positives, positives.new_full((), len(pairs.labels))]).float()
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             distributed.all_reduce(counts)
             counts /= distributed.get_world_size()
@@ -137,17 +137,19 @@ class PretrainingStep(PretrainingModel):
         parts: dict[str, list[Tensor]] = {"transport": [], "matching": []}
         answers = torch.zeros_like(pairs.labels)
         steps: dict[str, Any] = {"beta": weights.beta, "outer": weights.outer, "inner": weights.inner}
-        for index, longest in length_groups(words_of_all[pairs.texts]):
-            some = MatchingPairs(pairs.images[index], pairs.texts[index], pairs.labels[index])
+        groups = length_groups(words_of_all[pairs.texts])
+        for index, longest in groups:
+            images, texts, labels = pairs.images[index], pairs.texts[index], pairs.labels[index]
             text, image, logits = self.fuse(
-                states[some.texts, :longest], words_of_all[some.texts, :longest], tokens[some.images]
+                states[texts, :longest], words_of_all[texts, :longest], tokens[images]
             )
             if weights.matching_weight:
-                parts["matching"].append(matching_loss(logits, some.labels, per_pair))
+                parts["matching"].append(matching_loss(logits, labels, per_pair))
             answers[index] = logits.argmax(dim=1)
             if weights.transport_weight:
-                together = some.labels == 1
-                real, places = words[some.texts[together], :longest], image[together, 1:]
+                # In one group, as on a GPU, true pairs stand first: none has to be looked for.
+                together = slice(pairs.true) if len(groups) == 1 else labels == 1
+                real, places = words[texts[together], :longest], image[together, 1:]
                 parts["transport"].append(
                     transport_loss(text[together], places, real, **steps, divisor=per_positive)
                 )
@@ -166,7 +168,7 @@ def balanced_accuracy(answers: Tensor, labels: Tensor) -> Tensor:
         labels: likewise. Pairs of one kind only: the share of the other kind counts as 0.
     """
     right = answers == labels
-    shares = [right[labels == kind].sum() / (labels == kind).sum().clamp(min=1) for kind in (0, 1)]
+    shares = [(right & (labels == kind)).sum() / (labels == kind).sum().clamp(min=1) for kind in (0, 1)]
     return torch.stack(shares).mean()
 
 

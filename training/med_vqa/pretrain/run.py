@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,12 +25,14 @@ from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead, parameter_counts
+from training.engine.outline import Outline
 from training.engine.session import Prepared
-from training.med_vqa.model.build import build_med_vqa, initial_digests
+from training.engine.sharing import gather_shares, rows_of_process
+from training.med_vqa.model.build import build_med_vqa, initial_digests, untrained_med_vqa
 from training.med_vqa.model.history import TrainingHistory
 from training.med_vqa.model.saving import MedVQA, model_folder
 from training.med_vqa.pretrain.config import PretrainConfig
-from training.med_vqa.pretrain.corpus import Corpus, Exclusions, Partners, StepViews
+from training.med_vqa.pretrain.corpus import DEV_BATCH, Corpus, Exclusions, Partners, StepViews, dev_rows
 from training.med_vqa.pretrain.objective import PretrainingStep
 from training.med_vqa.pretrain.saving import pretraining_of, save_pretrained, take_heads
 from training.med_vqa.pretrain.selection import Selector
@@ -44,6 +47,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
     """
     store = TargetStore.open(config.data.store)
     images = open_source(Path(config.data.data_root), store)
+    images.check_present(config.data.max_broken)  # before weights are downloaded
     exclusions = Exclusions.read(config.data.exclude, store)
     labels = open_label_sources(config.soft_labels, config.loss, store, images)
 
@@ -61,6 +65,31 @@ def prepare_run(config: PretrainConfig) -> Prepared:
             config, accelerator, build_med_vqa(config.model), store, images, exclusions, labels
         ),
     )
+
+
+def outline(config: PretrainConfig) -> Outline:
+    """What the run would need; captions are taken as long as they may be."""
+    data = config.data
+    store = TargetStore.open(data.store)
+    kept = np.flatnonzero(Exclusions.read(data.exclude, store).kept(store))
+    dev = dev_rows(store.group_ids, kept, data.dev_share)
+    model = PretrainingStep(config, untrained_med_vqa(config.model))
+    side = int(model.vqa.config.clip["model_cfg"]["vision_cfg"]["image_size"])
+    views = 2 if config.loss.views_weight else 1
+
+    def forward(count: int) -> Tensor:
+        words, hard = torch.ones(1, count, data.max_text_tokens, dtype=torch.int64), torch.eye(count)
+        with torch.set_grad_enabled(not config.model.lock_vision and config.stage == "one"):
+            made = model.vqa.image_tokens(torch.zeros(views * count, 3, side, side))
+        tokens = made.view(views, count, *made.shape[1:])
+        output: dict[str, Tensor] = model(
+            text_ids=words, text_mask=words.bool(), targets=StepTargets(hard, hard, hard, hard, hard, None), offset=0,
+            words_of_all=words[0].bool(), generator=torch.Generator(), image_tokens=tokens,
+        )  # fmt: skip
+        return output["loss"]
+
+    keep = True if data.cached_views or data.views == "study" else data.in_memory
+    return Outline(model, forward, len(kept) - len(dev), "images", len(kept), side, keep)
 
 
 def drawn_for(what: str, seed: int, step: int) -> torch.Generator:
@@ -104,7 +133,8 @@ class PretrainRun(Task[Step]):
             seed=config.seed, rank=accelerator.process_index, world_size=accelerator.num_processes,
             neighbour_share=data.neighbour_share,
         )  # fmt: skip
-        self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch)
+        pin = accelerator.device.type == "cuda"
+        self.loader = Loader(self.corpus.images, self.sampler, data.workers, data.prefetch, pin)
         studies = data.views == "study" and config.loss.views_weight > 0
         self.partners = Partners(self.corpus.cases) if studies else None
         self.labels = LabelBuilder(store, labels, config.loss, accelerator.device)
@@ -150,11 +180,11 @@ class PretrainRun(Task[Step]):
         ids, mask, of_all = self._texts(batch, step, offset)
         partners = None if batch.partners is None else batch.partners[offset : offset + len(batch.batch.rows)]
         values: dict[str, Tensor] = self.model(
-            text_ids=ids.to(device),
-            text_mask=mask.to(device),
+            text_ids=ids.to(device, non_blocking=True),
+            text_mask=mask.to(device, non_blocking=True),
             targets=targets,
             offset=offset,
-            words_of_all=of_all.to(device),
+            words_of_all=of_all.to(device, non_blocking=True),
             generator=drawn_for("negatives", self.config.seed, step),
             **self.views(batch.batch, step, offset, partners),
         )
@@ -206,8 +236,13 @@ class PretrainRun(Task[Step]):
         if self.selector is None:
             raise RuntimeError("there is no dev part to score")
         model = self.accelerator.unwrap_model(self.model).eval()
-        score = [self.selector(model, self.views.dev_tokens())]
-        return float(broadcast_object_list(score)[0])
+        count = len(self.selector)
+        rows = rows_of_process(count, DEV_BATCH, self.accelerator)
+        found = np.zeros(0, dtype=np.float32)
+        if len(rows):
+            with self.accelerator.autocast():
+                found = self.selector(model, self.views.dev_tokens(rows), torch.as_tensor(rows)).cpu().numpy()
+        return float(torch.as_tensor(gather_shares(rows, found, count)).mean())
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
@@ -236,11 +271,12 @@ class PretrainRun(Task[Step]):
         ]
         told = "; ".join(note for note in notes if note)
         labels = " + ".join(self._label_names) or "hard labels"
+        streamed = f"\n{corpus.images.streamed}" if corpus.images.streamed else ""
         long = f"\n{corpus.captions}" if corpus.captions.longer else ""
         return "".join(f"warning: {line}\n" for line in warnings) + (
             f"pre-training {config.model.preset}, stage {config.stage}, with {labels} on {len(corpus.images):,} images "
             f"of {corpus.store.dataset}{f' ({told})' if told else ''}, {self.total_steps} steps of {self.batch_size}, "
-            f"on {self.accelerator.device} -> {config.output}{long}"
+            f"on {self.accelerator.device} -> {config.output}{long}{streamed}"
         )
 
 

@@ -36,32 +36,41 @@ class Selector:
         self._rivals.fill_diagonal_(True)
         self._ids, self._mask = captions.batch(torch.arange(len(captions)))
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     @torch.no_grad()
-    def __call__(self, model: PretrainingModel, image_tokens: Tensor) -> float:
-        """Mean reciprocal rank, in (0, 1]; the model is left in eval mode.
+    def __call__(self, model: PretrainingModel, image_tokens: Tensor, rows: Tensor) -> Tensor:
+        """Reciprocal rank of each image's caption, in (0, 1], float32 ``[R]``; the model is left in eval mode.
 
         Args:
             model: unwrapped.
-            image_tokens: of the dev images, ``[N, P, Dv]``.
+            image_tokens: of these dev images, ``[R, P, Dv]``.
+            rows: their places among all, int64 ``[R]``.
         """
         model.eval()
         device = image_tokens.device
         ids, mask = self._ids.to(device), self._mask.to(device)
         words = model.words(ids, mask)
-        cosines = model.image_features(image_tokens) @ model.text_features(words).T
-        scores = cosines.masked_fill(~self._rivals.to(device), -torch.inf)
+        images, texts = model.image_features(image_tokens), model.text_features(words)
+        with torch.autocast(
+            device.type, enabled=False
+        ):  # whatever the towers' precision: ranks want the digits
+            cosines = images @ texts.T
+        scores = cosines.masked_fill(~self._rivals[rows].to(device), -torch.inf)
         if model.stage == "two" and model.loss.matching_weight:
             scores = _reranked(model, scores, image_tokens, words, mask)
-        return float((1.0 / ranks(scores)).mean())
+        return 1.0 / ranks(scores, rows.to(device))
 
 
-def ranks(scores: Tensor) -> Tensor:
-    """Rank of each row's diagonal entry among its row, from 1, float ``[N]``; ties count half.
+def ranks(scores: Tensor, rows: Tensor) -> Tensor:
+    """Rank of each row's own entry among its row, from 1, float ``[R]``; ties count half.
 
     Args:
-        scores: ``[N, N]``; −inf: no rival.
+        scores: ``[R, N]``; −inf: no rival.
+        rows: column of each row's own entry, int64 ``[R]``.
     """
-    own = scores.diagonal()[:, None]
+    own = scores.gather(1, rows[:, None])
     return 1.0 + (scores > own).sum(dim=1) + 0.5 * ((scores == own).sum(dim=1) - 1)
 
 

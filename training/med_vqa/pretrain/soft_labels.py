@@ -179,7 +179,9 @@ def similarities(
 
     def of_teacher(items: Sides, second: Sides | None) -> Blocks:
         def block(rows: Tensor, columns: Tensor, kind: str) -> Tensor:
-            return torch.tensor(store.block(rows.numpy(), columns.numpy(), kind=kind)).to(device)
+            return torch.tensor(store.block(rows.numpy(), columns.numpy(), kind=kind)).to(
+                device, non_blocking=True
+            )
 
         if second is None or not store.dim:  # `none` knows items only
             views = back = block(*items, "image_image")
@@ -258,8 +260,9 @@ class LabelBuilder:
                 if id(block) not in done:  # a knowledge store's blocks are the same for several terms
                     # A positive of two images is soft only where both are known.
                     here = known[rows] & known[columns[offset : offset + len(rows)]]
-                    kept = here.to(self._device), known[columns].to(self._device)
-                    done[id(block)] = grade(block, offset, pair_structure(block, offset, *kept, mask))
+                    kept = here.to(self._device, non_blocking=True)
+                    of_all = known[columns].to(self._device, non_blocking=True)
+                    done[id(block)] = grade(block, offset, pair_structure(block, offset, kept, of_all, mask))
             graded = [done[id(block)] for block in blocks]
             if weight != 1.0:
                 graded = [torch.add(*pair, alpha=weight) for pair in zip(mixed, graded, strict=True)]
@@ -329,7 +332,8 @@ def teacher_targets(
     """
     one_of("loss.lambda_space", space, SPACES)
     check_offset(block, offset)
-    if not bool(torch.isfinite(block).all()):
+    # On a GPU to look would be to wait; there NaN goes through to the loss, which ends the run.
+    if block.device.type == "cpu" and not bool(torch.isfinite(block).all()):
         row = int((~torch.isfinite(block)).any(dim=1).nonzero()[0])
         raise DataError(
             f"soft labels: the teacher's similarities of item {offset + row} of the batch are not finite numbers: "
