@@ -30,7 +30,7 @@ COMMANDS = {
     "Targets": {
         "build": ("pipelines.commands:build", "captions → target stores, one per split"),
         "verify": ("pipelines.commands:verify", "checksums and invariants of a store"),
-        "suggest-policy": ("training.nb_clip.suggest:command", "a target policy to begin with on a store"),
+        "suggest": ("training.nb_clip.suggest:command", "scorer and target policy for a store, and why"),
     },
     "Looking": {
         "label": ("pipelines.label:command", "a table of reports and findings: present, uncertain, absent"),

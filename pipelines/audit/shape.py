@@ -4,6 +4,8 @@ Batches are random, one image per case, so no pair needs masking. Per row, with 
 
     entropy H_i = −Σ_j P_ij ln P_ij (nats)        effective positives = exp(H_i)
 
+Where the data set has labels: the share of the soft mass Σ_i Σ_{j≠i} P_ij that lies on images of the same label.
+
 A row without soft positives (P_ii = 1) is trained as plain InfoNCE. S is symmetric, so text→image rows look the same.
 Policies: docs/methods.md#target-policies, from ``kg_targets.losses``; they need torch.
 """
@@ -18,6 +20,7 @@ from kg_targets.errors import MissingExtraError
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Section, Table
 from pipelines.audit.subjects import EvaluationSettings, Subjects
+from training.retrieval.metrics import label_codes
 from training.statistics.intervals import FloatArray, IntArray
 
 Target = Callable[[NDArray[np.float32], NDArray[np.bool_]], FloatArray]
@@ -39,8 +42,18 @@ def shape_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
         f"means over {settings.batches} random batches of B images of different cases; softmax(τ), "
         f"fixed_mass(α {_ALPHA}, τ_o {_SOFT_TEMPERATURE}), evidence(the store's θ, α {_ALPHA}, m₀ {_SATURATION:g})"
     )
+    reference = subjects.reference
+    labels = {name: label_codes(reference.label(name)) for name in reference.labels}
     rows = [
-        {"policy": name, "store": number, "batch_size": size, **_summary(store, target, batches)}
+        {
+            "policy": name,
+            "store": number,
+            "batch_size": size,
+            **_summary(store, target, batches),
+            "soft_mass_on": {
+                name: _soft_mass_on(store, target, batches, codes) for name, codes in labels.items()
+            },
+        }
         for size in sizes
         for batches in [_batches(subjects.cases, size, settings)]
         for number, (store, targets) in enumerate(zip(subjects.stores, policies, strict=True), 1)
@@ -75,15 +88,29 @@ def _summary(store: TargetStore, target: Target, batches: list[IntArray]) -> dic
     }
 
 
+def _soft_mass_on(store: TargetStore, target: Target, batches: list[IntArray], codes: IntArray) -> float:
+    """Share of the soft mass of labelled rows that lies on images of the same label, over all batches; NaN without."""
+    same = total = 0.0
+    for batch in batches:
+        targets, own = target(store.block(batch), store.known[batch]), codes[batch]
+        soft = np.where((own[:, None] >= 0) & (own[None, :] >= 0), targets, 0.0)
+        np.fill_diagonal(soft, 0.0)
+        same += float(soft[own[:, None] == own[None, :]].sum())
+        total += float(soft.sum())
+    return same / total if total > 0 else float("nan")
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
     """Policy by policy; within one, batch size by batch size, the stores below one another."""
     names = list(dict.fromkeys(row["policy"] for row in rows))
-    measures = ("diagonal mass", "effective positives", "entropy, nats", "% no soft positives")
+    measures = ["diagonal mass", "effective positives", "entropy, nats", "% no soft positives"]
+    measures += [f"% on same {label}" for label in (rows[0]["soft_mass_on"] if rows else ())]
     lines = []
     for row in sorted(rows, key=lambda row: names.index(row["policy"])):
         diagonal, positives, entropy, alone = (row[name]["mean"] for name in _STATISTICS)
         numbers = [f"{diagonal:.3f}", f"{positives:.2f}", f"{entropy:.2f}", f"{100 * alone:.1f}"]
-        lines.append([row["policy"], f"[{row['store']}]", f"{row['batch_size']:,}", *numbers])
+        shares = ["–" if np.isnan(share) else f"{100 * share:.1f}" for share in row["soft_mass_on"].values()]
+        lines.append([row["policy"], f"[{row['store']}]", f"{row['batch_size']:,}", *numbers, *shares])
     return Table(("policy", "store", "B", *measures), lines, left=2)
 
 
@@ -95,6 +122,7 @@ def _policies(store: TargetStore) -> dict[str, Target]:
         "softmax τ=1": bind_policy("softmax", 1.0, _ALPHA, 0.0, _SATURATION),
         "softmax τ=0.1": bind_policy("softmax", 0.1, _ALPHA, 0.0, _SATURATION),
         "fixed_mass": bind_policy("fixed_mass", _SOFT_TEMPERATURE, _ALPHA, 0.0, _SATURATION),
+        "uniform": bind_policy("uniform", 1.0, _ALPHA, 0.0, _SATURATION),
         "evidence": bind_policy("evidence", 1.0, _ALPHA, store.threshold, _SATURATION),
     }
     return {name: _target(policy) for name, policy in bound.items()}

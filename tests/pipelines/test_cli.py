@@ -29,7 +29,7 @@ NEED_TORCH = [
     "evaluate retrieval",
     "evaluate vqa",
     "score-sheet",
-    "suggest-policy",
+    "suggest",
     "tables",
     "predict",
     "export",

@@ -49,7 +49,7 @@ class PolicyConfig:
     """How similarities become targets (kg_targets/losses/policies.py); info_nce ignores all of it."""
 
     name: str = field(
-        default="fixed_mass",
+        default="evidence",
         metadata={
             "choices": [f"{name} (a control)" if of.control else name for name, of in POLICIES.items()]
         },

@@ -155,6 +155,20 @@ def test_without_torch_the_section_says_what_to_install(
     assert section.table is None and "kg-targets[train]" in section.lines[0]
 
 
+def test_soft_mass_on_images_of_the_same_label_is_counted(store: TargetStore) -> None:
+    pytest.importorskip("torch")
+    rows = {row["policy"]: row for row in shape.shape_section(Subjects((store,)), FAST).data["rows"]}
+    assert 0.0 < rows["uniform"]["soft_mass_on"]["region"] < 1.0
+
+    def target(block: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return np.array([[0.7, 0.2, 0.1, 0.0], [0.3, 0.6, 0.0, 0.1], [0.0, 0.0, 1.0, 0.0], [0.5, 0, 0, 0.5]])
+
+    codes = np.zeros(len(store), dtype=int)
+    codes[:4] = [0, 0, 1, -1]  # the last has no label: what it gives and gets does not count
+    share = shape._soft_mass_on(store, target, [np.arange(4)], codes)
+    assert share == pytest.approx((0.2 + 0.3) / (0.2 + 0.1 + 0.3))
+
+
 def test_unknown_images_are_rows_without_soft_positives_under_every_policy(store: TargetStore) -> None:
     pytest.importorskip("torch")
     section = shape.shape_section(Subjects((store,)), FAST)

@@ -155,7 +155,7 @@ def test_ontology_and_embedding_to_a_mixture_to_training_to_the_card(
         ["verify", store.path],
         ["explain", store.path, *pair],
         ["card", store.path, "--data-root", data, "--out", tmp_path / "card.html"],
-        ["suggest-policy", "--store", store.path, "--batch-size", 16],
+        ["suggest", store.path, "--batch-size", 16],
         ["evaluate", "targets", store.path, stores / "ontology" / "train", "--bootstrap", "100", "--batch-sizes", "16"],
     ):  # fmt: skip
         assert cli.main([str(each) for each in command]) == 0, capsys.readouterr().err
