@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from kg_targets.errors import ConfigError
+from kg_targets.errors import ConfigError, printable
 from training.command import Work, write_line
 
 CHUNK = 4096
@@ -38,7 +38,7 @@ def _label(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from kg_targets.concepts.annotate import named_extractor
-    from kg_targets.concepts.findings import NO_FINDING, STATES, findings, no_finding, states
+    from kg_targets.concepts.findings import NO_FINDING, STATES, findings, mark_normal, no_finding, states
     from kg_targets.ontology import load_ontology
     from kg_targets.store.schema import writing
     from pipelines.audit.reports import read_reports
@@ -59,9 +59,10 @@ def _label(options: argparse.Namespace) -> None:
     ]
     seconds = time.perf_counter() - start
     table = np.concatenate([np.zeros((0, len(listed)), np.int8), *parts])
+    mark_normal(table, reports.texts, listed)
     columns = {finding.name: table[:, at] for at, finding in enumerate(listed)}
     if options.findings == "chexpert":
-        columns = {NO_FINDING: no_finding(table, listed), **columns}
+        columns = {NO_FINDING: no_finding(table, reports.texts, listed), **columns}
     frame = pd.DataFrame({name: np.asarray(STATES)[column] for name, column in columns.items()})
     frame.insert(0, "id", reports.ids)
     partial = options.out.with_name(f"{options.out.name}.partial")
@@ -80,6 +81,8 @@ def _label(options: argparse.Namespace) -> None:
         f"{len(frame) / max(seconds, 1e-9):,.0f} a second\n"
         f"  present: {counts}\n"
     )
+    if reports.columns:
+        sys.stdout.write(f"  read: {printable(', '.join(reports.columns))}\n")
     lacking = [finding.name for finding in listed if not finding.cuis]
     if lacking:
         sys.stdout.write(f"  the ontology has no concept for: {', '.join(lacking)}\n")

@@ -24,7 +24,7 @@ from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Ontology
 
 SHIPPED = Path(__file__).with_name("findings.tsv")
-COLUMNS = ["scheme", "finding", "phrases", "labels"]
+COLUMNS = ["scheme", "finding", "phrases", "labels", "normal"]
 STATES = ("", "absent", "uncertain", "present")
 """What a text says of a finding, by the numbers of ``states``; "" is not mentioned."""
 ABSENT, UNCERTAIN, PRESENT = 1, 2, 3
@@ -32,6 +32,11 @@ NO_FINDING = "No Finding"
 """CheXpert's class of texts that have none of the others but support devices."""
 _DEVICES = "Support Devices"
 _CUI = re.compile(r"C\d{7}")
+_NORMAL = (
+    r"\b(?:{0})\b(?:(?!\b(?:not|no|but|than|upper|borderline|prominent|mildly|enlarged|large)\b)[^.;:]){{0,80}}?"
+    r"\b(?:normal|unremarkable)\b"
+    r"|\bnormal (?:size of the |size |sized )?(?:{0})\b"
+)
 
 
 class Finding(NamedTuple):
@@ -42,6 +47,8 @@ class Finding(NamedTuple):
     """Its concepts; empty where the ontology has none of them."""
     labels: tuple[str, ...] = ()
     """Labels by which annotators mark it: a heading, or heading and qualifier ("Cardiac Shadow/enlarged")."""
+    normal: str = ""
+    """What a text calls normal where the finding is absent, joined by ``|``: "heart" for cardiomegaly."""
 
     def labelled(self, labels: str) -> bool:
         """Whether MeSH-style labels, ``Heading/qualifier/…`` joined by ``|``, hold one of the finding's."""
@@ -75,8 +82,10 @@ def findings(scheme: str, ontology: Ontology, extractor: Extractor) -> list[Find
                 raise ExtractionError(f"findings: the ontology does not have {cui}")
         return [Finding(ontology.name(cui), frozenset([cui])) for cui in cuis]
     return [
-        Finding(name, _concepts(phrases.split("|"), extractor), tuple(filter(None, labels.split("|"))))
-        for _, name, phrases, labels in named
+        Finding(
+            name, _concepts(phrases.split("|"), extractor), tuple(filter(None, labels.split("|"))), normal
+        )
+        for _, name, phrases, labels, normal in named
     ]
 
 
@@ -97,10 +106,26 @@ def states(
     return table
 
 
-def no_finding(table: NDArray[np.int8], listed: Sequence[Finding]) -> NDArray[np.int8]:
-    """CheXpert's *No Finding* of each text: present where no other class but devices is present or uncertain."""
+def mark_normal(table: NDArray[np.int8], texts: Sequence[str], listed: Sequence[Finding]) -> None:
+    """Set absent what a text does not mention but calls normal: "heart size is normal" is no cardiomegaly."""
+    for column, finding in enumerate(listed):
+        if finding.normal:
+            pattern = re.compile(_NORMAL.format(finding.normal), re.IGNORECASE)
+            for row in np.flatnonzero(table[:, column] == 0):
+                if pattern.search(texts[row]):
+                    table[row, column] = ABSENT
+
+
+def no_finding(table: NDArray[np.int8], texts: Sequence[str], listed: Sequence[Finding]) -> NDArray[np.int8]:
+    """CheXpert's *No Finding* of each text: present where no other class but devices is present or uncertain.
+
+    A text without a word says nothing.
+    """
     others = [index for index, finding in enumerate(listed) if finding.name != _DEVICES]
-    return np.where((table[:, others] < UNCERTAIN).all(axis=1), PRESENT, 0).astype(np.int8)
+    without = (table[:, others] < UNCERTAIN).all(axis=1) & np.array(
+        [bool(text.strip()) for text in texts], bool
+    )
+    return np.where(without, PRESENT, 0).astype(np.int8)
 
 
 def _state(mention: Mention) -> int:

@@ -1,5 +1,6 @@
 """Tables, columns and files of a target store; readable with pyarrow, pandas, DuckDB, polars or HF datasets."""
 
+import errno
 import json
 import math
 import os
@@ -231,9 +232,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise StoreError(
-            f"{path} cannot be written ({reason}): free some space or choose another OUT"
-        ) from error
+        space = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise StoreError(f"{path} cannot be written ({reason}): {space}choose another OUT") from error
 
 
 def replace_folder(partial: Path, target: Path, retired: Path) -> None:

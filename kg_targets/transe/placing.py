@@ -10,7 +10,7 @@ from kg_targets.transe.images import Vectors
 from kg_targets.transe.model import Batch, TransE
 from kg_targets.transe.settings import TransESettings
 
-EPOCHS = 10
+EPOCHS = 30
 
 
 def place(

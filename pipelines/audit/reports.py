@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from kg_targets.errors import DataError
+from kg_targets.errors import DataError, printable
 from kg_targets.manifest import Manifest, ReadReport
 from kg_targets.manifest.files import csv_header, csv_rows
+from kg_targets.manifest.record import unusable_text
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 TEXT = (("findings", "impression"), ("caption",), ("text",), ("report",))
@@ -26,6 +27,8 @@ class Reports:
     """A row for each text; text columns."""
     notes: list[str] = field(default_factory=list)
     """For people: rows that were left out."""
+    columns: list[str] = field(default_factory=list)
+    """Names of the columns that the texts are of; empty for a data set's captions."""
 
     def column(self, name: str) -> list[str]:
         """A column of labels.
@@ -44,7 +47,8 @@ def read_reports(source: str, text: str, split: str | None, data_root: Path | No
 
     Args:
         source: a file with one of ``TABLES``' endings, a data set's name or a manifest's path.
-        text: columns to join, separated by commas; empty for the usual ones. For a manifest it must be empty.
+        text: columns to join, separated by commas; empty for the usual ones. For a manifest it must be empty. Upper
+            and lower case of columns' names make no difference.
         split: of a manifest; None for all that are present.
 
     Raises:
@@ -62,23 +66,32 @@ def read_reports(source: str, text: str, split: str | None, data_root: Path | No
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is no Parquet file ({' '.join(str(error).split())[:120]})") from error
     else:
+        header = csv_header(path, None)
+        if any(map(unusable_text, header)):
+            raise DataError(
+                f"{path} is no table of texts: its first line must name the columns, in UTF-8 or UTF-16"
+            )
         rows = [row for _, row in csv_rows(path, (), report, separator=None)]
-        table = pd.DataFrame(rows, columns=csv_header(path, None), dtype=str)
-    wanted = [name.strip() for name in text.split(",") if name.strip()] or _usual([*map(str, table)])
-    missing = [name for name in wanted if name not in table]
+        table = pd.DataFrame(rows, columns=header, dtype=str)
+    named = {str(name).lower(): str(name) for name in reversed(list(table))} | {str(n): str(n) for n in table}
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    missing = [name for name in asked if name not in named and name.lower() not in named]
+    wanted = [named.get(name) or named[name.lower()] for name in asked if name not in missing] or _usual(
+        named
+    )
     if missing or not wanted:
         lacks = f"has no column {missing[0]!r}" if missing else "has none of the usual columns of text"
-        raise DataError(f"{path} {lacks}: name some of {', '.join(map(str, table))} by --text")
+        raise DataError(f"{path} {lacks}: name some of {printable(', '.join(map(str, table)))} by --text")
+    if not len(table):
+        report.note("has a header and no row", path.name)
     texts = table[wanted].agg(" ".join, axis=1).str.strip().tolist() if len(table) else []
-    ids = next((table[name].tolist() for name in IDS if name in table), [str(n) for n in range(len(table))])
-    return Reports(path.name, ids, texts, table.drop(columns=wanted), report.lines())
+    ids = next((table[named[name]].tolist() for name in IDS if name in named), [*map(str, range(len(table)))])
+    return Reports(path.name, ids, texts, table.drop(columns=wanted), report.lines(), wanted)
 
 
-def _usual(columns: list[str]) -> list[str]:
-    for names in TEXT:
-        if found := [name for name in names if name in columns]:
-            return found
-    return []
+def _usual(named: dict[str, str]) -> list[str]:
+    """The usual columns of text that a table has, given its columns by their names in lower case."""
+    return next((found for names in TEXT if (found := [named[name] for name in names if name in named])), [])
 
 
 def _of_manifest(source: str, text: str, split: str | None, data_root: Path | None) -> Reports:

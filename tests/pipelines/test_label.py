@@ -85,3 +85,41 @@ def test_tables_of_another_separator_and_encoding_are_read_and_broken_rows_are_t
     )
     assert cli.main(["label", str(tmp_path / "none.csv"), "--out", str(out)]) == 2
     assert "none.csv is not there: give a table of reports" in capsys.readouterr().err
+
+
+def test_a_heart_of_normal_size_is_no_cardiomegaly_and_an_empty_report_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        "The heart is normal in size.", "Normal heart size.", "Heart size and pulmonary vascularity are unremarkable.",
+        "The heart is not enlarged.", "Heart size is at the upper limits of normal.", "Heart. Lungs normal.", "",
+    ]  # fmt: skip
+    path = tmp_path / "reports.csv"
+    path.write_text("Report_ID,FINDINGS\n" + "".join(f"r{n},{text}\n" for n, text in enumerate(texts)))
+    assert cli.main(["label", str(path), "--out", str(tmp_path / "o.csv")]) == 0
+    table = pd.read_csv(tmp_path / "o.csv", keep_default_na=False)
+    assert table["Cardiomegaly"].tolist() == ["absent"] * 4 + [""] * 3
+    assert table["No Finding"].tolist() == ["present"] * 6 + [""]
+    assert table["id"].tolist()[0] == "r0"
+    assert "read: FINDINGS\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("label", ["--out", "o.csv"]), ("evaluate concepts", ["--mesh", "x"])],
+)
+def test_a_file_that_is_no_text_is_one_line(
+    command: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_bytes(bytes(range(128, 256)) + b"\n" + bytes(range(200, 250)))
+    assert cli.main([*command.split(), str(path), *options]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "is no table of texts" in err
+
+
+def test_a_header_alone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_text("id,text\n")
+    assert cli.main(["label", str(path), "--out", str(tmp_path / "o.csv")]) == 0
+    assert "has a header and no row" in capsys.readouterr().err
