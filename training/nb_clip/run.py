@@ -129,9 +129,12 @@ class NBClipRun(Task[Step]):
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
         keep = True if data.cached_views else data.in_memory
-        load = partial(CaptionedImages, clip=clip, in_memory=keep, max_broken=data.max_broken)
+        load = partial(
+            CaptionedImages, clip=clip, in_memory=keep, max_broken=data.max_broken,
+            long_captions=data.long_captions,
+        )  # fmt: skip
         share = rows_of_share(train.store.cases, data.case_share)
-        self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
+        self.images = load(train.store, train.source, rows=share)
         self.sampler = make_sampler(
             data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes,
