@@ -197,7 +197,7 @@ class NBClipRun(Task[Step]):
     def after_step(self) -> None:
         """CLIP's bound of the logit scale."""
         with torch.no_grad():
-            scale = self.accelerator.unwrap_model(self.model).logit_scale
+            scale = self.unwrapped().logit_scale
             scale.clamp_(0.0, math.log(self.config.optim.max_logit_scale))
 
     def ids(self, batch: Step) -> list[str]:
@@ -208,7 +208,7 @@ class NBClipRun(Task[Step]):
         """Image→image retrieval on the dev split."""
         if self.selector is None:
             raise RuntimeError("there is no dev split to score")
-        features = self.inputs.gallery(self.accelerator.unwrap_model(self.model))
+        features = self.inputs.gallery(self.unwrapped())
         if not np.isfinite(features).all():
             raise DataError("the model's features on the dev split are not finite: lower optim.lr")
         return self.selector(features)
