@@ -283,7 +283,7 @@ class Manifest(BaseModel):
         if prepare is None:
             raise ConfigError(f"{self.name} needs no preparation: see kg-targets check {self.name}")
         published = spec.model_copy(
-            update={"files": {"questions": alternatives(spec.files["questions"])[1:]}}
+            update={"files": {"questions": alternatives(spec.files["questions"])[1:2]}}
         )
         request = self._request("questions", split, published, root, ReadReport())
         if not request.files["questions"].is_file():

@@ -1,5 +1,6 @@
 """Rows of Parquet files that hold captions, and mostly the images, too: the images' bytes are not read here."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from kg_targets.errors import ManifestError, printable
 from kg_targets.manifest.record import ReadReport, unusable_text
 
 BATCH_ROWS = 4096
+IMAGES_AT_ONCE = 64
 IN_FILE = "place of the image"
 """Key of a row's own place in its file, where the image is in it, too."""
 PATH = ".path"
@@ -86,9 +88,7 @@ def parquet_rows(
                         continue
                     yield where, {**named, IN_FILE: f"{place}/{number}"} if place else named
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"{path} is damaged ({printable(str(error))[:200]}): download it again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _column(batch: pa.RecordBatch, name: str) -> list[Any]:
@@ -101,3 +101,23 @@ def _column(batch: pa.RecordBatch, name: str) -> list[Any]:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def image_digests(path: Path, column: str) -> Iterator[str]:
+    """Digest of each row's image, the same for equal bytes; empty where a row has none.
+
+    Raises:
+        ManifestError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(IMAGES_AT_ONCE, columns=[column]):
+                for value in batch.column(column).to_pylist():
+                    data = value.get("bytes") if isinstance(value, dict) else value
+                    yield hashlib.sha256(data).hexdigest()[:16] if data else ""
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ManifestError:
+    return ManifestError(f"{path} is damaged ({printable(str(error))[:200]}): download it again")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -69,22 +70,28 @@ def _repeats(tables: Sequence[Table], shapes: Sequence["_Shape"]) -> tuple[bool,
     They do where paths repeat from table to table, as where each shard counts anew. A path that is in one table twice
     is another matter: an image with several captions.
     """
-    of_name, of_path = dict[str, str](), dict[str, int]()
+    of_name, of_path = dict[int, int](), dict[int, int]()
     names = between = within = False
     for number, (table, shape) in enumerate(zip(tables, shapes, strict=True)):
         named = "image_id" in shape.columns.fields
         if named and not table.images_inside:
             continue
         for _, row in table.rows(ReadReport()):
-            path = shape.path(row)
-            names = names or (
-                not named and of_name.setdefault(without_ending(PurePosixPath(path).name), path) != path
-            )
+            text = shape.path(row)
+            path = _digest(text)
+            if not named:
+                name = _digest(without_ending(PurePosixPath(text).name))
+                names = names or of_name.setdefault(name, path) != path
             if table.images_inside:
                 between = between or of_path.get(path, number) != number
                 within = within or of_path.get(path) == number
                 of_path[path] = number
     return names, between and not within
+
+
+def _digest(text: str) -> int:
+    """64 bits of a text, in every process the same: of tens of millions the texts themselves would fill the memory."""
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,7 @@ class ImageCounts:
         ]
         if self._present:
             return [*lines, f"{absent:,} images are missing: {_allow(absent)}"]
-        elsewhere = _elsewhere(self._root, first)
-        folder = PurePosixPath(first).parent
-        if elsewhere:
-            lines.append(
-                f"an image of this name is in {elsewhere}/: move or link that folder to {folder}, or write "
-                f"images: {elsewhere} into a manifest of your own"
-            )
+        lines += _where(self._root, first)
         lines += [self._problem] if self._problem and "are not below" not in self._problem else []
         lines.append(
             "without images targets and text baselines can be made; teachers, training and evaluation need them"
@@ -94,10 +88,26 @@ def _allow(absent: int) -> str:
     return f"training leaves them out with data.max_broken {absent} or more"
 
 
-def _elsewhere(root: Path, path: str) -> str:
-    """Another folder below the root that holds an image of this name; empty where none is found."""
-    wanted = without_ending(PurePosixPath(path).name)
+def _where(root: Path, path: str) -> list[str]:
+    """Advice about an image that is not where its path says."""
+    if "://" in path:
+        return ["these paths are addresses: download the images, and write their paths below the data root"]
+    found, folder = _alike(root, path), PurePosixPath(path).parent
+    if found is None:
+        return []
+    if found.parent.as_posix().lower() == folder.as_posix().lower():
+        return [f"{found} is there, in other capitals: rename it, or the path"]
+    return [
+        f"an image of this name is in {found.parent}/: move or link that folder to {folder}, or write images: "
+        f"{found.parent} into a manifest of your own"
+    ]
+
+
+def _alike(root: Path, path: str) -> PurePosixPath | None:
+    """A file below the root with this name, whatever its ending and capitals."""
+    wanted = without_ending(PurePosixPath(path).name).lower()
     for place, _, files in islice(os.walk(root), SEARCHED):
-        if any(without_ending(name) == wanted for name in files):
-            return Path(place).relative_to(root).as_posix()
-    return ""
+        for name in files:
+            if without_ending(name).lower() == wanted:
+                return PurePosixPath(Path(place, name).relative_to(root).as_posix())
+    return None

@@ -84,6 +84,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], waits: list[str] | None) 
     if waits is not None and (reads or _blocking_copy(func, args, kwargs, target, bool(on_device))):
         waits.append(_where(func))
     inner_args, inner_kwargs = tree_map_only(DeviceTensor, lambda one: one.inner, (args, kwargs))
+    if inner_kwargs.get("pin_memory"):
+        inner_kwargs["pin_memory"] = False
     if wanted is not None:
         inner_kwargs["device"] = torch.device("cpu")
     out = func(*inner_args, **inner_kwargs)
@@ -158,7 +160,6 @@ def fake_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     torch._C._ensureCUDADeviceGuardSet()
     with torch.autograd.set_multithreading_enabled(False), FakeDevice() as mode:
         yield mode

@@ -135,16 +135,17 @@ class CaptionedImages:
         """Whether images are decoded already."""
         return self._pixels is not None
 
-    def batch(self, positions: Sequence[int] | NDArray[np.int64]) -> Batch:
-        """The pairs at ``positions`` of ``self.rows``.
+    def batch(self, positions: Sequence[int] | NDArray[np.int64], pin: bool = False) -> Batch:
+        """The pairs at ``positions`` of ``self.rows``, their pixels where a GPU can fetch them (``pin``) or anywhere.
 
         Raises:
             DataError: an image cannot be read now.
         """
         index = np.asarray(positions, dtype=np.int64)
+        pixels = self.empty(len(index), pin)
         if self._pixels is not None:
-            return self.with_pixels(index, self._pixels[torch.as_tensor(index)])
-        pixels = self.empty(len(index))
+            torch.index_select(self._pixels, 0, torch.as_tensor(index), out=pixels)
+            return self.with_pixels(index, pixels)
         out = pixels.numpy()
 
         def fill(place: int) -> None:
@@ -161,9 +162,9 @@ class CaptionedImages:
         index = torch.as_tensor(positions)
         return Batch(torch.as_tensor(self.rows)[index], pixels, self._tokens[index].long())
 
-    def empty(self, count: int) -> Tensor:
-        """Room for ``count`` images, uint8 [count, 3, S, S]."""
-        return torch.empty((count, *self._transform.shape), dtype=torch.uint8)
+    def empty(self, count: int, pin: bool = False) -> Tensor:
+        """Room for ``count`` images, uint8 [count, 3, S, S]; pinned, a GPU fetches them while it computes."""
+        return torch.empty((count, *self._transform.shape), dtype=torch.uint8, pin_memory=pin)
 
     def by_locality(self, positions: NDArray[np.int64]) -> list[int]:
         """Places 0 to B - 1 of ``positions`` in the order in which their images are cheap to read."""

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Event
 from typing import Any
@@ -71,9 +71,9 @@ class Loader:
                     ahead.append(self._begin(plan, coming, pool, stop))
                     coming += 1
                 began = time.perf_counter()
-                batch = self._finish(plan, ahead.popleft()) if ahead else self.images.batch(plan[step])
-                if self._pin:
-                    batch = replace(batch, pixels=batch.pixels.pin_memory())
+                batch = (
+                    self._finish(plan, ahead.popleft()) if ahead else self.images.batch(plan[step], self._pin)
+                )
                 self.waited += time.perf_counter() - began
                 yield batch
         finally:
@@ -91,7 +91,7 @@ class Loader:
 
     def _begin(self, plan: "_Plan", step: int, pool: ThreadPoolExecutor | None, stop: Event) -> "_Pending":
         positions = plan[step].copy()
-        pending = _Pending(step, positions, self.images.empty(len(positions)), [])
+        pending = _Pending(step, positions, self.images.empty(len(positions), self._pin), [])
         places = self.images.by_locality(positions)
         if pool is None:
             pending.chunks.append(partial(self._decode, pending, places, stop))

@@ -48,6 +48,7 @@ class Loading(Protocol):
 class Task(ABC, Generic[B]):
     """A training task as the loop sees it; each is a class of its own with what is abstract here."""
 
+    accelerator: Accelerator
     model: nn.Module
     """Prepared by accelerate; so is the optimizer. ``learns`` sets these four."""
     optimizer: Optimizer
@@ -110,6 +111,10 @@ class Task(ABC, Generic[B]):
     @abstractmethod
     def save(self, output: Path) -> None:
         """Write the model as the one chosen so far."""
+
+    def unwrapped(self) -> Any:
+        """The model itself, without what several processes or compilation have put around it: names are its own."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def waited(self) -> float:
         """Seconds that steps have waited for data so far."""
@@ -176,7 +181,7 @@ class Loop(Generic[B]):
             CheckpointError: it is damaged or does not fit.
         """
         state = load_state(self.output, self.accelerator.num_processes)
-        self.accelerator.unwrap_model(self.task.model).load_state_dict(state.model)
+        self.task.unwrapped().load_state_dict(state.model)
         for name, part in self._stateful().items():
             part.load_state_dict(state.optimizer[name])
         if self.task.loader is not None:
@@ -315,7 +320,7 @@ class Loop(Generic[B]):
                 self.output,
                 self.key,
                 self.progress,
-                self.accelerator.unwrap_model(self.task.model),
+                self.task.unwrapped(),
                 {name: part.state_dict() for name, part in self._stateful().items()},
                 data,
             )

@@ -104,8 +104,8 @@ def work(options: argparse.Namespace) -> None:
         chosen = _only(hashes, set(images)) if hashes.names else None
         distances = options.id_distance, options.radius
         touches, theirs = touching(images, chosen, pretraining, manifest.id_pattern, *distances)
-        report["against"] = _against(pretraining, touches, options.touching)
         by_hash = chosen is not None and theirs is not None and bool(chosen.names and theirs.names)
+        report["against"] = _against(pretraining, touches, options.touching) | {"by_hash": by_hash}
         compared[AGAINST] = by_hash or ids_can_match(images, pretraining, manifest.id_pattern)
         shown = {record.image_id for record in pretraining.records}
         unseen[AGAINST] = _unseen(set(images), hashes) + _unseen(shown, theirs or Hashes())

@@ -5,13 +5,15 @@ than its right neighbour. 256 bits, not the usual 64: radiographs and axial slic
 patients' images are as near as copies are (measured in docs/vqa_data.md).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,6 +42,8 @@ class Hashes:
     """Names of images that cannot be decoded."""
     flat: list[str] = field(default_factory=list)
     """Names of images of one grey: all of these would be alike."""
+    problem: str = ""
+    """Why none could be looked at, where a data root cannot be used."""
 
     def signs(self) -> Signs:
         """+1 and −1 for the bits, float32 ``[N, 256]``."""
@@ -63,22 +67,31 @@ def dhash(image: "Image.Image") -> NDArray[np.bool_] | None:
     return (grey[:, 1:] > grey[:, :-1]).ravel()
 
 
-def hash_images(paths: Iterable[tuple[str, Path]]) -> Hashes:
-    """Hash image files, one in memory at a time.
+def hash_images(root: Path, names: Sequence[str], paths: Sequence[str]) -> Hashes:
+    """Hash the images of a data root, whatever form they have there (files, Parquet, tars), one in memory at a time.
 
     Args:
-        paths: (name, file) of each.
+        root: the data root.
+        names: of the images.
+        paths: where each is, relative to the root.
     """
-    from training.data.decode import BrokenImage, decode
+    from training.data.decode import BrokenImage
+    from training.data.sources import ImageListing, open_source
 
     hashes = Hashes()
-    for name, path in paths:
-        if not path.is_file():
+    if not names:
+        return hashes
+    try:
+        source = open_source(root, ImageListing(names, paths))
+    except DataError as error:
+        return Hashes(missing=list(names), problem=str(error))
+    for row, (name, present) in enumerate(zip(names, source.present().tolist(), strict=True)):
+        if not present:
             hashes.missing.append(name)
             continue
         try:
-            bits = dhash(decode(path.read_bytes(), name))
-        except (BrokenImage, OSError):
+            bits = dhash(source.read(row))
+        except BrokenImage:
             hashes.unreadable.append(name)
             continue
         if bits is None:

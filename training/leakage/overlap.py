@@ -13,7 +13,6 @@ from pathlib import Path
 
 from kg_targets.manifest import PARTS, Manifest, Question, Record
 from kg_targets.manifest.model import unknown_name
-from training.data.files import resolve
 from training.errors import ConfigError
 from training.leakage.hashing import RADIUS, Hashes, hash_images, near
 from training.vqa.answers import accepted_answers
@@ -78,7 +77,8 @@ def alike(split: Split, hashes: Hashes, radius: int = RADIUS) -> list[Near]:
 def hash_questions(questions: Sequence[Question], root: Path) -> Hashes:
     """Hashes of the images of some questions, each image once, in the order of the ids."""
     paths = {question.image_id: question.image_path for question in questions if question.image_path}
-    return hash_images((image, resolve(root, paths[image])) for image in sorted(paths))
+    images = sorted(paths)
+    return hash_images(root, images, [paths[image] for image in images])
 
 
 @dataclass(frozen=True, order=True)
@@ -160,11 +160,9 @@ def touching(
     if our_hashes is None:
         return sorted(found.values()), None
     cases = {record.image_id: record.group_id for record in pretraining.records}
-    theirs = hash_images(
-        (record.image_id, resolve(pretraining.root, record.image_path))
-        for record in pretraining.records
-        if record.image_path
-    )
+    # Splits may have one id for two images.
+    shown = sorted({(one.image_id, one.image_path) for one in pretraining.records if one.image_path})
+    theirs = hash_images(pretraining.root, [name for name, _ in shown], [path for _, path in shown])
     for image, other, bits in near(our_hashes, theirs, radius):
         kept = found.get((other, image))
         if kept is None or kept.by == BY_NEIGHBOUR:

@@ -129,9 +129,12 @@ class NBClipRun(Task[Step]):
         data, self.batch_size = config.data, config.data.batch_size
         # Data.
         keep = True if data.cached_views else data.in_memory
-        load = partial(CaptionedImages, clip=clip, in_memory=keep, max_broken=data.max_broken)
+        load = partial(
+            CaptionedImages, clip=clip, in_memory=keep, max_broken=data.max_broken,
+            long_captions=data.long_captions,
+        )  # fmt: skip
         share = rows_of_share(train.store.cases, data.case_share)
-        self.images = load(train.store, train.source, rows=share, long_captions=data.long_captions)
+        self.images = load(train.store, train.source, rows=share)
         self.sampler = make_sampler(
             data.sampler, self.images.store, self.images.rows, batch_size=data.batch_size, seed=config.seed,
             rank=accelerator.process_index, world_size=accelerator.num_processes,
@@ -194,7 +197,7 @@ class NBClipRun(Task[Step]):
     def after_step(self) -> None:
         """CLIP's bound of the logit scale."""
         with torch.no_grad():
-            scale = self.accelerator.unwrap_model(self.model).logit_scale
+            scale = self.unwrapped().logit_scale
             scale.clamp_(0.0, math.log(self.config.optim.max_logit_scale))
 
     def ids(self, batch: Step) -> list[str]:
@@ -205,7 +208,7 @@ class NBClipRun(Task[Step]):
         """Image→image retrieval on the dev split."""
         if self.selector is None:
             raise RuntimeError("there is no dev split to score")
-        features = self.inputs.gallery(self.accelerator.unwrap_model(self.model))
+        features = self.inputs.gallery(self.unwrapped())
         if not np.isfinite(features).all():
             raise DataError("the model's features on the dev split are not finite: lower optim.lr")
         return self.selector(features)

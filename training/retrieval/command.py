@@ -13,6 +13,7 @@ from typing import Any
 
 from kg_targets.store import TargetStore, with_labels
 from training.command import Work, add_json, write_line
+from training.data.config import LONG_CAPTIONS
 from training.data.sources import ImageSource, open_source
 from training.folders import check_writable, write_json, writing
 from training.retrieval.config import IMAGE_TEXT, EvalConfig, add_measures, add_store, read_config
@@ -155,6 +156,8 @@ def evaluation_key(
     for group in groups:
         for run_key in group.keys:
             digest.update(f"\n{group.name}\n{run_key}".encode())
+        if group.long_captions != LONG_CAPTIONS[0]:  # former evaluations truncated
+            digest.update(f"\n{group.long_captions}".encode())
     digest.update(json.dumps(asdict(config), sort_keys=True).encode())
     return digest.hexdigest()
 

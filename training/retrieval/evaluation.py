@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kg_targets.store import TargetStore
 from training.clip.load import Clip, load_clip
+from training.data.captions import FittedCaptions, clip_lengths, fit_to_concepts
 from training.data.dataset import CaptionedImages
 from training.data.sources import ImageSource
 from training.engine.checkpoint import CHECKPOINT
@@ -80,6 +81,8 @@ class RunResult:
     """Measures of each seed."""
     shown: Mapping[View, RankedLists]
     """Lists of the first seed."""
+    captions: FittedCaptions | None = None
+    """Captions as the text tower got them; None where no text is compared."""
 
 
 class ModelReader:
@@ -97,8 +100,12 @@ class ModelReader:
         self._images: tuple[str, CaptionedImages] | None = None
         self._data: RetrievalSet | None = None
 
-    def read(self, folder: Path) -> tuple[RetrievalSet, Features]:
-        """The readable images and their features by the model of a finished run.
+    def read(self, folder: Path, long_captions: str) -> tuple[RetrievalSet, Features, FittedCaptions | None]:
+        """The readable images and their features by the model of a finished run, and the captions as it reads them.
+
+        Args:
+            folder: of the run.
+            long_captions: what is read of captions that are too long for its text tower, as in its training.
 
         Raises:
             CheckpointError: the checkpoint is damaged.
@@ -115,15 +122,19 @@ class ModelReader:
         def texts(given: Sequence[str]) -> NDArray[np.float32]:
             return encode_texts(clip.model, clip.tokenizer, given, device=self._device)
 
+        captions = None
+        if config.texts:
+            lengths, context = clip_lengths(clip.tokenizer)
+            captions = fit_to_concepts(self._store, data.rows.tolist(), lengths, context, long_captions)
         features = Features(
             images=encode_spaces(clip.model, clip, images, config.spaces, device=self._device),
-            texts=texts(data.captions) if config.texts else None,
+            texts=texts(captions.texts) if captions else None,
             classes={task.label: class_features(task, texts) for task in self._plan.tasks},
         )
         for part in (*features.images.values(), *features.classes.values(), features.texts):
             if part is not None and not np.isfinite(part).all():
                 raise DataError(f"{folder}: the model gives features that are not finite: train it again")
-        return data, features
+        return data, features, captions
 
     def _images_for(self, clip: Clip) -> CaptionedImages:
         """Models of one size and one normalisation share the decoded images."""
@@ -174,7 +185,7 @@ def evaluate_runs(
         shown: dict[View, RankedLists] = {}
         for folder in group.folders:
             started = monotonic()
-            data, features = reader.read(folder)
+            data, features, captions = reader.read(folder, group.long_captions)
             encoded = monotonic()
             measures.append(measure_run(features, data, plan.labels, plan.config, plan.tasks, device))
             say(
@@ -183,7 +194,7 @@ def evaluate_runs(
             )
             if not shown:
                 shown = {v: _shown(features, v, data, plan.config, device) for v in plan.config.views}
-        results.append(RunResult(group, measures, shown))
+        results.append(RunResult(group, measures, shown, captions))
     return data, results
 
 
@@ -203,6 +214,7 @@ def report_of(data: RetrievalSet, results: Sequence[RunResult], plan: Plan) -> R
         keys={group.name: group.keys for group in groups},
         seeds={group.name: group.seeds for group in groups},
         flips=flips,
+        captions={one.group.name: one.captions for one in results if one.captions},
     )
 
 

@@ -1,12 +1,13 @@
 """The comparison of runs: computed once, shown as text, Markdown and JSON under a header that tells the protocol."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 from training import rendering
+from training.data.captions import FittedCaptions
 from training.retrieval.config import EvalConfig
 from training.retrieval.features import RetrievalSet
 from training.retrieval.measures import Measures, mean_of, mean_over_seeds
@@ -47,6 +48,8 @@ class Report:
 
     keys: Mapping[str, Sequence[str]]
     """Run name to the key of each trained model."""
+    captions: Mapping[str, FittedCaptions] = field(default_factory=dict)
+    """Run name to the captions as its text tower got them, where texts are compared."""
 
     @property
     def corrected(self) -> int:
@@ -74,6 +77,7 @@ def make_report(
     keys: Mapping[str, Sequence[str]],
     seeds: Mapping[str, Sequence[int]],
     flips: int = MIN_FLIPS,
+    captions: Mapping[str, FittedCaptions] | None = None,
 ) -> Report:
     """Bootstrap every measure and compare every run with the first.
 
@@ -92,6 +96,7 @@ def make_report(
         keys: key of each run's trained models, kept with the numbers.
         seeds: training seed of each run's trained models, in the order of its scores.
         flips: random sign assignments of each test, see ``flips_for``.
+        captions: of each run, as its text tower got them.
     """
     means = {run: mean_over_seeds(models) for run, models in scores.items()}
     intervals = {
@@ -138,6 +143,7 @@ def make_report(
         _by_run(others, results),
         _by_run(others, corrected),
         keys,
+        captions or {},
     )
 
 
@@ -154,6 +160,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "runs": {
             run: {
                 **({"keys": list(report.keys[run])} if run != CHANCE else {}),
+                **_captions(report, run),
                 "measures": {
                     name: {**asdict(interval), **_seeds(report, run, name)}
                     for name, interval in measures.items()
@@ -172,6 +179,15 @@ def as_json(report: Report) -> dict[str, Any]:
             for run, measures in report.intervals.items()
         },
     }
+
+
+def _captions(report: Report, run: str) -> dict[str, Any]:
+    """How many captions are longer than the run's text tower reads, what it read instead, and how many lost an end."""
+    if run not in report.captions:
+        return {}
+    read = report.captions[run]
+    counts = {"longer": read.longer, "truncated": read.truncated, "captions": len(read.texts)}
+    return {"long_captions": {"mode": read.mode, **counts}}
 
 
 def as_text(report: Report) -> str:
@@ -236,6 +252,7 @@ def _seeds(report: Report, run: str, name: str) -> dict[str, Any]:
 
 def _header_lines(report: Report) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in report.header.items())
+    yield from (f"captions of {run}: {read}" for run, read in report.captions.items() if read.longer)
     if report.comparisons:
         runs = "" if len(report.comparisons) == 1 else f" of {len(report.comparisons)} runs together"
         yield f"* primary endpoint; Holm corrects all {report.corrected} other comparisons{runs}"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from training.arguments import flat
+from training.data.config import LONG_CAPTIONS
 from training.engine.checkpoint import FINISHED
 from training.errors import CheckpointError, ConfigError
 
@@ -30,6 +31,8 @@ class RunGroup:
     """Training seeds of the folders, in their order."""
     keys: tuple[str, ...]
     """Keys in the folders' finished.json: they tell one run from another, whatever its folder is called."""
+    long_captions: str = LONG_CAPTIONS[0]
+    """What the runs' text tower read of captions that are too long for it."""
 
 
 def read_groups(arguments: Sequence[str]) -> list[RunGroup]:
@@ -80,7 +83,9 @@ def _group(name: str, folders: tuple[Path, ...]) -> RunGroup:
             )
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--run: {name}: two runs have the same seed ({', '.join(map(str, seeds))})")
-    return RunGroup(name, folders, seeds, tuple(finished_key(folder) for folder in folders))
+    data = configs[0].get("data")
+    mode = data.get("long_captions", LONG_CAPTIONS[0]) if isinstance(data, dict) else LONG_CAPTIONS[0]
+    return RunGroup(name, folders, seeds, tuple(finished_key(folder) for folder in folders), mode)
 
 
 def finished_key(folder: Path) -> str:

@@ -14,7 +14,7 @@ the model's by one of the earlier names: ``answer`` is the last.
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,9 @@ ANSWERS = (
 )  # fmt: skip
 QUESTIONS = ("question", "doc.question", "prompt", "input")
 """Fields that may hold each, first choice first."""
+_FAILED = "Failed to obtain answer"
+"""How VLMEvalKit begins what stands for an answer that a service did not give."""
+_PICKLES = (".pkl", ".pickle")
 _LISTS = ("answers", "predictions", "results", "samples", "data")
 _FILTER = "filter"
 """lm-evaluation-harness repeats each question for every filter of its task; the first one's rows are taken."""
@@ -75,6 +78,10 @@ def read_answers(path: Path, id_field: str = "", answer_field: str = "") -> Answ
         raise DataError(
             f"{path} is {'a folder' if path.is_dir() else 'not there'}: give the file of the model's answers"
         )
+    if path.suffix.lower() in _PICKLES:
+        raise DataError(
+            f"{path} is a pickle, which is not read since it may run code: give the kit's .xlsx, .tsv or .json file"
+        )
     report = ReadReport()
     records = [_flat(record) for record in _records(path, report)]
     first = next((record[_FILTER] for record in records if record.get(_FILTER)), None)
@@ -93,6 +100,10 @@ def read_answers(path: Path, id_field: str = "", answer_field: str = "") -> Answ
         GivenAnswer(_text(record.get(ids)), _text(record.get(answers)), _text(record.get(asked)))
         for record in kept
     )
+    failed = sum(row.answer.startswith(_FAILED) for row in rows)
+    if failed:
+        rows = tuple(replace(row, answer="") if row.answer.startswith(_FAILED) else row for row in rows)
+        notes.append(f"{failed:,} answers begin with {_FAILED!r}: they count as none")
     return AnswerFile(rows, ids, answers, tuple(notes))
 
 

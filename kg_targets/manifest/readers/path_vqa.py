@@ -3,7 +3,7 @@
 Its early release ``QA_pairs_vb.json`` is a JSON list of ``Image_ID``, ``Questions``, ``Answers`` without splits.
 
 The pickles hold lists, dicts and strings only. They are read by an unpickler that refuses everything else, so that a
-file from anywhere cannot run code here. A JSON file with the same list is read as well.
+file from anywhere cannot run code here. A JSON file with the same list is read as well, and Parquet with the images.
 """
 
 import json
@@ -14,7 +14,9 @@ from typing import Any
 
 from kg_targets.errors import DataError
 from kg_targets.manifest.files import json_objects, objects, text
+from kg_targets.manifest.parquet import is_parquet
 from kg_targets.manifest.question import Question, yes_or_no
+from kg_targets.manifest.readers import parquet_questions
 from kg_targets.manifest.record import ReadRequest
 
 
@@ -28,8 +30,14 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Question]]:
 
     Raises:
         DataError: the file is damaged, no list, or a pickle of anything but plain lists and texts.
+        ManifestError: a Parquet file is damaged or lacks a column.
     """
     path = request.files["questions"]
+    if is_parquet(path):
+        for number, (where, row) in enumerate(parquet_questions.read(request, "questions")):
+            id = f"{request.split}-{number}"
+            yield where, _question(id, row.image_id, row.image_path, row.question, row.answer)
+        return
     for number, (where, item) in enumerate(objects(_content(path), path, request.report)):
         name, answer = text(item, "image"), text(item, "answer")
         yield (

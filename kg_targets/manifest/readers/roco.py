@@ -1,11 +1,14 @@
 """ROCO (v1): ``captions.txt``, tab-separated, with ``cuis.txt`` and ``licences.txt`` beside it where they are present.
 
-Images of one article belong together, so the article (PMC id, from ``licences.txt``) is the group.
+A copy in Parquet has image, image_id and caption. Images of one article belong together, so the article (PMC id, from
+``licences.txt``) is the group.
 """
 
 from collections.abc import Iterator
 
 from kg_targets.manifest.files import csv_rows, lines
+from kg_targets.manifest.parquet import is_parquet
+from kg_targets.manifest.readers.roco_v2 import Caption, parquet_captions
 from kg_targets.manifest.record import ReadRequest, Record, unusable_text
 
 
@@ -17,13 +20,7 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     """
     cuis = _cuis(request)
     articles = _articles(request)
-    for where, line in lines(request.files["captions"]):
-        image_id, tab, caption = line.partition("\t")
-        image_id, caption = image_id.strip(), caption.strip()
-        why = unusable_text(line) or ("" if tab and image_id else "is not `id<TAB>caption`")
-        if why:
-            request.report.skip(f"caption line {why}", where)
-            continue
+    for where, image_id, caption, shipped in _captions(request):
         article, licence = articles.get(image_id, ("", ""))
         yield (
             where,
@@ -33,9 +30,24 @@ def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
                 caption=caption,
                 group_id=article or image_id,
                 licence=licence or request.licence,
-                cuis=cuis.get(image_id, ()),
+                cuis=cuis.get(image_id, shipped),
             ),
         )
+
+
+def _captions(request: ReadRequest) -> Iterator[Caption]:
+    for path in request.all_files("captions"):
+        if is_parquet(path):
+            yield from parquet_captions(path, request.report)
+            continue
+        for where, line in lines(path):
+            image_id, tab, caption = line.partition("\t")
+            image_id, caption = image_id.strip(), caption.strip()
+            why = unusable_text(line) or ("" if tab and image_id else "is not `id<TAB>caption`")
+            if why:
+                request.report.skip(f"caption line {why}", where)
+            else:
+                yield where, image_id, caption, ()
 
 
 def _cuis(request: ReadRequest) -> dict[str, tuple[str, ...]]:

@@ -10,12 +10,13 @@ What people gave is what retrieval is evaluated by, so it is left out of the con
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from kg_targets.errors import ManifestError
 from kg_targets.manifest.files import check_columns, csv_rows
 from kg_targets.manifest.given_concepts import concepts_of
 from kg_targets.manifest.parquet import is_parquet, parquet_header, parquet_rows
-from kg_targets.manifest.record import ReadRequest, Record
+from kg_targets.manifest.record import ReadReport, ReadRequest, Record
 from kg_targets.manifest.values import plain_text
 
 MANUAL = {
@@ -105,15 +106,24 @@ Caption = tuple[str, str, str, tuple[str, ...]]
 def _captions(request: ReadRequest) -> Iterator[Caption]:
     for path in request.all_files("captions"):
         if is_parquet(path):
-            header = parquet_header(path)[0]
-            check_columns(path, ("image_id", "caption"), header)
-            names = [name for name in header if name in ("image_id", "caption", "cui")]
-            for where, row in parquet_rows(path, names, "", request.report):
-                cuis = concepts_of(row.get("cui"))[0]
-                yield where, plain_text(row["image_id"]).strip(), plain_text(row["caption"]).strip(), cuis
+            yield from parquet_captions(path, request.report)
         else:
             for where, row in csv_rows(path, ("ID", "Caption"), request.report):
                 yield where, row["ID"].strip(), row["Caption"].strip(), ()
+
+
+def parquet_captions(path: Path, report: ReadReport) -> Iterator[Caption]:
+    """Rows of Parquet with the images inside, ROCO's or ROCOv2's.
+
+    Raises:
+        ManifestError: the file is damaged or lacks a column.
+    """
+    header = parquet_header(path)[0]
+    check_columns(path, ("image_id", "caption"), header)
+    names = [name for name in header if name in ("image_id", "caption", "cui")]
+    for where, row in parquet_rows(path, names, "", report):
+        cuis = concepts_of(row.get("cui"))[0]
+        yield where, plain_text(row["image_id"]).strip(), plain_text(row["caption"]).strip(), cuis
 
 
 def _table(request: ReadRequest, role: str, key: str, value: str) -> dict[str, str]:

@@ -5,7 +5,8 @@
 nothing. Some answers are JSON numbers.
 
 It is published as one file, ``VQA_RAD Dataset Public.json``, and used as two, trainset.json and testset.json, which
-follow from it (``split_rows``) and are derived while reading where only that file is there.
+follow from it (``split_rows``) and are derived while reading where only that file is there. Hugging Face's copy in
+Parquet has images, questions and answers only.
 
 As captions (for overlap checks and targets), the questions and answers of an image are one text, in the order of the
 file; the label is the organ. A question answered "no" is left out and of one answered "yes" only the question stays:
@@ -19,10 +20,14 @@ from typing import Any
 
 from kg_targets.errors import DataError, KGTargetsError, ManifestError
 from kg_targets.manifest.files import json_objects, text
+from kg_targets.manifest.parquet import is_parquet
 from kg_targets.manifest.question import TEST, Question, yes_or_no
+from kg_targets.manifest.readers import parquet_questions
 from kg_targets.manifest.record import ReadRequest, Record
 
 _TEST = "test_"
+IMAGE_PATH = "image_path"
+"""Key of rows of Parquet files, where the image is inside."""
 _KEPT = ("image_name", "image_organ", "answer", "answer_type", "question_type", "question")
 _SPELLING = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
 
@@ -35,7 +40,7 @@ def read_captions(request: ReadRequest) -> Iterator[tuple[str, Record]]:
     """
     path = request.files["captions"]
     texts: dict[str, list[str]] = {}
-    organs: dict[str, str] = {}
+    organs, paths = dict[str, str](), dict[str, str]()
     for where, item in _rows(request, path, ManifestError):
         name = item.get("image_name")
         if not isinstance(name, str) or not name:
@@ -45,10 +50,10 @@ def read_captions(request: ReadRequest) -> Iterator[tuple[str, Record]]:
             _statement(str(item.get("question", "")), str(item.get("answer", "")))
         )
         organs.setdefault(name, str(item.get("image_organ", "")))
+        paths.setdefault(name, _image_path(request, item))
     for name, parts in texts.items():
         image_id, labels = _image_id(name), {"organ": organs[name]}
-        image = request.image_path(name)
-        yield path.name, Record(image_id, image, " ".join(parts), image_id, request.licence, labels)
+        yield path.name, Record(image_id, paths[name], " ".join(parts), image_id, request.licence, labels)
 
 
 def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
@@ -70,7 +75,7 @@ def read_questions(request: ReadRequest) -> Iterator[tuple[str, Question]]:
             Question(
                 id=text(item, "qid"),
                 image_id=_image_id(name),
-                image_path=request.image_path(name),
+                image_path=_image_path(request, item),
                 question=text(item, "question"),
                 answer=answer,
                 closed=closed,
@@ -128,11 +133,26 @@ def _as_published(items: list[dict[str, Any]]) -> bool:
 def _rows(
     request: ReadRequest, path: Path, error: type[KGTargetsError]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    if is_parquet(path):
+        role = next(role for role, file in request.files.items() if file == path)
+        return _parquet_rows(request, role)
     rows = list(json_objects(path, request.report, error))
     items = [item for _, item in rows]
     if not _as_published(items):
         return iter(rows)
     return iter([(f"{path.name} qid {row['qid']}", row) for row in split_rows(items, request.split)])
+
+
+def _parquet_rows(request: ReadRequest, role: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of Hugging Face's copy, which has neither ids nor types, in the keys of the other files."""
+    for number, (where, row) in enumerate(parquet_questions.read(request, role)):
+        image = {"image_name": row.image_id, IMAGE_PATH: row.image_path}
+        asked = {"qid": f"{request.split}-{number}", "question": row.question, "answer": row.answer}
+        yield where, image | asked
+
+
+def _image_path(request: ReadRequest, item: dict[str, Any]) -> str:
+    return text(item, IMAGE_PATH) or request.image_path(text(item, "image_name"))
 
 
 def clean_types(raw: str) -> str:

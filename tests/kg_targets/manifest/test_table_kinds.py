@@ -350,3 +350,19 @@ def test_an_image_folder_of_hugging_face_is_read_split_by_split(tmp_path: Path, 
     for split in ("train", "extra"):
         (record,) = folder.records(split, tmp_path)
         assert (record.image_path, record.caption) == (f"{split}/a.PNG", "CT")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("train/", "0.png"), ("data/train/", "0.png"), ("", "0.png"), ("", "train/0.png")]
+)
+def test_an_image_folder_may_lie_in_data_or_have_one_file_for_all(
+    place: str, name: str, tmp_path: Path
+) -> None:
+    for path in (tmp_path / place / name, tmp_path / place / "metadata.csv"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / name).write_bytes(png(1))
+    (tmp_path / place / "metadata.csv").write_text(f"file_name,text\n{name},CT\n")
+    loaded = Manifest.load("imagefolder")
+    assert loaded.present_splits(tmp_path) == ["train"]
+    (record,) = loaded.records("train", tmp_path)
+    assert record.image_path == f"{place}{name}"

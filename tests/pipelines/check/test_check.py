@@ -98,6 +98,21 @@ def test_images_elsewhere_below_the_root_are_pointed_to(
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("images/A.jpg", "images/a.PNG is there, in other capitals: rename it, or the path"),
+        ("IMAGES/a.png", "images/a.PNG is there, in other capitals: rename it, or the path"),
+        ("https://invented.example/a.png", "these paths are addresses: download the images"),
+    ],
+)
+def test_paths_in_other_capitals_and_addresses_are_told(
+    root: Path, path: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train.csv").write_text(f"filepath,caption\n{path},CT\n")
+    assert f"train: {told}" in check(root, capsys)[1]
+
+
 def test_two_kinds_of_shards_are_told_as_training_would(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.images import first_pixels, plain_clip, plain_store, write_images
 from training.data.dataset import Batch, CaptionedImages
@@ -258,8 +259,19 @@ def test_left_alone_there_is_a_thread_for_each_core_of_the_process(
     coming.close()
 
 
-def test_pixels_for_a_gpu_are_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pinned: list[torch.Size] = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: (pinned.append(self.shape), self)[1])
-    batches = list(loader(images(tmp_path / "a", in_memory=True), pin=True).epoch(1))
-    assert pinned == [batch.pixels.shape for batch in batches]
+@pytest.mark.parametrize(("in_memory", "workers"), [(True, 0), (False, 0), (False, 2)])
+def test_pixels_for_a_gpu_are_written_into_pinned_memory(
+    in_memory: bool, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = images(tmp_path / "a", in_memory=in_memory)
+    pinned: list[Tensor] = []
+    empty = CaptionedImages.empty
+
+    def recording(self: CaptionedImages, count: int, pin: bool = False) -> Tensor:
+        made = empty(self, count)
+        pinned.extend([made] if pin else [])
+        return made
+
+    monkeypatch.setattr(CaptionedImages, "empty", recording)
+    batches = list(loader(data, workers, pin=True).epoch(1))
+    assert [one.data_ptr() for one in pinned] == [batch.pixels.data_ptr() for batch in batches]

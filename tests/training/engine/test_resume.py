@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 from tests import REPOSITORY
+from tests.training.conftest import reset_accelerate
 from tests.training.tiny import arguments, losses, write_world
 from training.clip.load import WEIGHTS
 from training.engine import state as state_module
@@ -362,3 +363,27 @@ def test_the_log_of_a_continued_run_tells_each_step_once(
     ]
     assert steps == list(range(1, STEPS + 1))
     assert_like_the_uninterrupted(world, output)
+
+
+def test_a_compiled_run_takes_the_same_steps_and_goes_on_without_compilation(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(arguments(world, tmp_path / "plain", "--threads=1")) == 0
+    reset_accelerate()
+    bounds, taken = NBClipRun.after_step, [0]
+
+    def after_step(self: NBClipRun) -> None:
+        bounds(self)
+        taken[0] += 1
+        if taken[0] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as compiled:
+        compiled.setenv(
+            "ACCELERATE_DYNAMO_BACKEND", "AOT_EAGER"
+        )  # as the launcher passes --dynamo_backend on
+        compiled.setattr(NBClipRun, "after_step", after_step)
+        assert run(arguments(world, tmp_path / "run", "--threads=1")) == 128 + signal.SIGTERM
+    reset_accelerate()
+    assert run(arguments(world, tmp_path / "run", "--threads=1", "--resume=must")) == 0
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)

@@ -1,11 +1,13 @@
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
+from tests.images import write_tar
 from tests.processes import kg_targets
 from tests.training.vqa.fakes import picture, rows, write_data
 from training.leakage.hashing import BITS, RADIUS, dhash, hash_images, near
@@ -39,7 +41,8 @@ def test_images_that_cannot_be_hashed_are_counted(tmp_path: Path) -> None:
     picture(1).save(tmp_path / "good.png")
     Image.new("L", (9, 9)).save(tmp_path / "flat.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
-    hashes = hash_images((name, tmp_path / f"{name}.png") for name in ("good", "flat", "broken", "absent"))
+    names = ["good", "flat", "broken", "absent"]
+    hashes = hash_images(tmp_path, names, [f"{name}.png" for name in names])
     assert (hashes.names, hashes.flat, hashes.unreadable, hashes.missing) == (
         ["good"], ["flat"], ["broken"], ["absent"],
     )  # fmt: skip
@@ -48,7 +51,7 @@ def test_images_that_cannot_be_hashed_are_counted(tmp_path: Path) -> None:
     lines = render("training.leakage", "report.txt.j2", report=report, hashes=hashes).splitlines()
     assert lines[-1] == "d: 1 missing, 1 unreadable, 1 of one grey (first: absent): not compared by hash"
     assert list(near(hashes, hashes)) == [("good", "good", 0)]
-    assert list(near(hashes, hash_images([]))) == []
+    assert list(near(hashes, hash_images(tmp_path, [], []))) == []
 
 
 def test_shared_images_and_repeated_questions_are_found(tmp_path: Path) -> None:
@@ -182,6 +185,33 @@ def test_missing_images_do_not_pass_unless_allowed(
     assert main(options(data, *against(pretraining, "--enforce", "against", "--max-broken", 2))) == 2
     assert "3 images are missing" in capsys.readouterr().err  # one of ours, two of theirs
     assert main(options(data, *against(pretraining, "--enforce", "against", "--max-broken", 3))) == 0
+
+
+def test_pretraining_images_in_shards_are_compared_like_files(
+    data: Path, pretraining: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options(data, *against(pretraining))) == 0
+    files = capsys.readouterr().out
+    images = sorted((pretraining / "images").iterdir())
+    write_tar(
+        pretraining / "a.tar",
+        [f"images/{path.name}" for path in images],
+        [path.read_bytes() for path in images],
+    )
+    shutil.rmtree(pretraining / "images")
+    assert main(options(data, *against(pretraining))) == 0
+    assert capsys.readouterr().out == files and "1 by hash" in files
+
+
+def test_where_nothing_was_hashed_no_count_is_told(
+    data: Path, pretraining: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(pretraining / "images")
+    (pretraining / "a.tar").write_bytes(b"no tar")
+    assert main(options(data, *against(pretraining))) == 0
+    told = capsys.readouterr().out
+    assert "none looked for by hash: no image can be read" in told and "0 by hash" not in told
+    assert "is not a readable plain tar" in told
 
 
 def test_where_neither_ids_nor_pictures_can_match_nothing_was_compared(

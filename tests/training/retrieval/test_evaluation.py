@@ -14,7 +14,7 @@ from PIL import Image
 
 from kg_targets.store import TargetStore
 from tests.processes import kg_targets
-from tests.training.tiny import arguments, write_world
+from tests.training.tiny import arguments, write_store, write_world
 from training.retrieval import command as evaluation
 from training.retrieval.pictures import Sheet
 from training.run import main as run
@@ -103,6 +103,24 @@ def test_plain_open_clip_code_gives_the_same_recall_of_captions(world: Path, tmp
     for k in (1, 5, 10):
         measured = result(tmp_path)["runs"]["infonce"]["measures"][f"image→text Recall@{k}"]["mean"]
         assert measured == pytest.approx(np.mean([rank <= k for rank in ranks]), abs=1e-12)
+
+
+def test_captions_are_read_as_the_run_read_them_and_counted(tmp_path: Path) -> None:
+    write_store(tmp_path / "train", tmp_path / "data", "train", before="The table is seen. " * 30)
+    write_store(tmp_path / "dev", tmp_path / "data", "dev", before="The table is seen. " * 30)
+    scores = {}
+    for mode, truncated in (("truncate", 16), ("best_sentence", 0)):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        options = ("--optim.max_steps=2", f"--data.long_captions={mode}")
+        assert run(arguments(tmp_path, tmp_path / mode, *options)) == 0
+        assert evaluate(tmp_path, tmp_path / "out" / mode, runs=(mode,)) == 0
+        told = result(tmp_path / "out" / mode)["runs"][mode]
+        assert told["long_captions"] == {"mode": mode, "longer": 16, "truncated": truncated, "captions": 16}
+        page = (tmp_path / "out" / mode / "retrieval.md").read_text()
+        assert f"captions of {mode}: 16 of 16 captions (100.0 %) are longer" in page
+        scores[mode] = told["measures"]["image→text Recall@10"]["mean"]
+    # Cut off after equal words, captions are one text to the model: the own one is never before the others.
+    assert scores["truncate"] < scores["best_sentence"]
 
 
 def test_strict_and_semantic_recall_stand_side_by_side(

@@ -144,3 +144,17 @@ def test_what_is_no_file_of_answers_is_one_line(tmp_path: Path, text: str, messa
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(KGTargetsError, match="is not there: give the file"):
         read_answers(tmp_path / "none.csv")
+
+
+def test_what_stands_for_an_answer_that_failed_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "out.tsv"
+    path.write_text("index\tprediction\n1\tyes\n2\tFailed to obtain answer via API. \n")
+    found = read_answers(path)
+    assert [row.answer for row in found.rows] == ["yes", ""]
+    assert found.notes == ("1 answers begin with 'Failed to obtain answer': they count as none",)
+
+
+def test_a_pickle_is_refused_unread_and_the_other_files_named(tmp_path: Path) -> None:
+    (tmp_path / "out.pkl").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
+    with pytest.raises(DataError, match=r"is a pickle.*give the kit's \.xlsx, \.tsv or \.json"):
+        read_answers(tmp_path / "out.pkl")

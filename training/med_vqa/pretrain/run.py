@@ -213,7 +213,7 @@ class PretrainRun(Task[Step]):
     def _measured(self, values: dict[str, Tensor], targets: StepTargets, offset: int) -> dict[str, Tensor]:
         """Entries of a log line besides the terms: on the image-text labels, and temperatures that learn."""
         spread = [target_entropy(of) for of in (targets.image_text, targets.text_image)]
-        heads = self.accelerator.unwrap_model(self.model).heads
+        heads = self.unwrapped().heads
         learning = (name for name, value in heads.log_taus.items() if value.requires_grad)
         learnt = {f"tau_{name}": heads.tau(name).detach() for name in learning}
         return {
@@ -225,7 +225,7 @@ class PretrainRun(Task[Step]):
 
     def after_step(self) -> None:
         """Bounds of temperatures that learn."""
-        self.accelerator.unwrap_model(self.model).heads.clamp()
+        self.unwrapped().heads.clamp()
 
     def ids(self, batch: Step) -> list[str]:
         """The image ids of this process's share of a batch."""
@@ -235,7 +235,7 @@ class PretrainRun(Task[Step]):
         """Mean reciprocal rank of the dev part's own captions."""
         if self.selector is None:
             raise RuntimeError("there is no dev part to score")
-        model = self.accelerator.unwrap_model(self.model).eval()
+        model = self.unwrapped().eval()
         count = len(self.selector)
         rows = rows_of_process(count, DEV_BATCH, self.accelerator)
         found = np.zeros(0, dtype=np.float32)
@@ -246,7 +246,7 @@ class PretrainRun(Task[Step]):
 
     def save(self, output: Path) -> None:
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.unwrapped()
         seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
         write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._history))
 
@@ -257,7 +257,7 @@ class PretrainRun(Task[Step]):
             **self.corpus.metadata(),
             "excluded": self.exclusions.metadata(),
             "broken_images": len(set(gather_object(self.corpus.images.broken))),
-            **parameter_counts(self.accelerator.unwrap_model(self.model)),
+            **parameter_counts(self.unwrapped()),
         }
 
     def introduction(self) -> str:
