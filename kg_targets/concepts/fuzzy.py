@@ -25,8 +25,8 @@ FUZZY_SCORE = 0.95
 """Confidence in a misspelled name: the share that was right when ROCO's were read."""
 _SHORTEST = 8
 _FOREIGN = re.compile(
-    r" (?:aux|avec|chez|con|dans|das|de la|del|della|der|des|die|du|el|et|la|las|le|les|los|mit|montrant|par|pour|sur|un"
-    r"|una|une|und|von)(?= )"
+    r" (?:aux|avec|chez|con|dans|das|de la|del|della|der|des|die|du|el|et|la|las|le|les|los|mit|montrant|par|pour|sur"
+    r"|un|una|une|und|von)(?= )"
 )
 _WORD = re.compile(rf"[a-z]{{{_SHORTEST - 1},}}")
 
