@@ -194,7 +194,7 @@ def test_a_parquet_column_that_is_there_twice_is_one_line(
     ("old", "new", "told"),
     [
         ("options: {}", 'options: {case_pattern: "(("}', "options: case_pattern: not a regular expression"),
-        ("captions: a.csv", "captions: []", "files.captions"),
+        ("captions: a.csv", "captions: []", "files.captions: Value error, an empty list: name a path"),
         ("images: ''", "images: []", "images"),
     ],
 )
@@ -294,3 +294,12 @@ def test_ids_of_equal_digest_are_told_apart_and_equal_ones_named_with_their_firs
         DataError, match=re.escape("a.jsonl line 4: image id 'i1' was already given at a.jsonl line 2")
     ):
         lines(tmp_path, *rows, rows[1])
+
+
+@pytest.mark.filterwarnings("error:Attempting to set identical")
+@pytest.mark.filterwarnings("error:Data has no positive values")
+def test_a_card_of_images_about_which_nothing_is_known_warns_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("filepath,caption\na.png,x\nb.png,y\n")
+    path, out = manifest(tmp_path, "a.csv"), tmp_path / "out"
+    assert main(["build", str(path), "--data-root", str(tmp_path), "--out", str(out)]) == 0
+    assert main(["card", str(out / "train"), "--out", str(tmp_path / "card.html")]) == 0
