@@ -5,7 +5,8 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 
 from kg_targets.errors import DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport, Record
+from kg_targets.manifest.record import checked_records
 from pipelines.cli import main
 from tests.images import png
 from tests.kg_targets.manifest.test_table_kinds import manifest, read
@@ -303,3 +305,18 @@ def test_a_card_of_images_about_which_nothing_is_known_warns_of_nothing(tmp_path
     path, out = manifest(tmp_path, "a.csv"), tmp_path / "out"
     assert main(["build", str(path), "--data-root", str(tmp_path), "--out", str(out)]) == 0
     assert main(["card", str(out / "train"), "--out", str(tmp_path / "card.html")]) == 0
+
+
+def test_little_is_kept_of_a_row_that_was_read() -> None:
+    rows = 20_000
+
+    def generated(_: ReadReport) -> Iterator[tuple[str, Record]]:
+        for row in range(rows):
+            name = f"a/rather/long/name/of/an/image/{row:09d}"
+            yield f"metadata-of-the-training-split.jsonl line {row}", Record(name, "", "CT", name)
+
+    tracemalloc.start()
+    assert sum(1 for _ in checked_records(generated, None, ReadReport())) == rows
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200 * rows  # ids and places themselves took twice that
