@@ -39,7 +39,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
 def _concepts(options: argparse.Namespace) -> None:
     from kg_targets.concepts.annotate import annotate
 
-    texts = options.text or [line.rstrip("\n") for line in sys.stdin]
+    texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
     found = annotate(texts, options.ontology, options.extractor)
     if options.json:
         print_json([{"text": one.text, "mentions": [mention._asdict() for mention in one]} for one in found])

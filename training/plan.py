@@ -52,6 +52,10 @@ def plan(arguments: list[str], processes: int = 1) -> dict[str, Any]:
         raise ConfigError(f"data.batch_size {batch} is not a multiple of the {processes} processes")
     task.load()(config)  # says what is wrong with the data
     outline: Outline = task.load("outline")(config)
+    if batch > outline.examples:
+        raise ConfigError(
+            f"data.batch_size {batch} exceeds the {outline.examples} {outline.unit} of an epoch: reduce it"
+        )
     memory = estimate_memory(outline, config.model.precision, batch // processes)
     per_epoch = outline.examples // batch
     steps = per_epoch * config.optim.epochs

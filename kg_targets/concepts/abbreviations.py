@@ -16,11 +16,10 @@ from kg_targets.concepts.lexicon import Hit, Sense
 from kg_targets.concepts.text import Folded, fold_alias, without_overlap
 
 _UNKNOWN = Sense("", "", "", (0, 0), False, False)
-_LONGEST = 3
+_LONGEST = 3  # longer abbreviations mean one thing
 _SIGNED = re.compile(  # what every definition has
     r"[A-Z][a-z0-9]{0,6}[A-Z][A-Za-z0-9]{0,6}\s*[=:,(\u2013\-)\];]"
 )
-_ACRONYM = re.compile(r"[A-Z]{2,3}")  # longer ones mean one thing
 _SHORT = r"([A-Z][A-Za-z0-9]{1,7})"
 _BEHIND = re.compile(rf"\s*[(\[]{_SHORT}[)\],;]")  # portal vein (PV)
 _BEFORE = re.compile(rf"(?<![A-Za-z0-9]){_SHORT}\s*[=:,(\u2013-]\s*$")  # PV = portal vein
@@ -50,7 +49,7 @@ def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]
             follows = caption[max(0, start - 2) : start].rstrip()[-1:] in _SIGNS
             if (opens or follows) and not sense.exact:
                 known |= {at: (short, sense) for at, short in _short_forms(caption, start, end)}
-        elif sense.cui and _ACRONYM.fullmatch(short := caption[start:end]):
+        elif sense.cui and (short := caption[start:end]).isalpha() and short.isupper():
             long = _defined_here(caption, start, end, sense.negatable or sense.place)
             if long and not _alike(long, sense.name):
                 unknown[start] = short, _UNKNOWN

@@ -111,7 +111,10 @@ def annotate(
     loaded = _loaded(ontology) if isinstance(ontology, str) else ontology
     finder = _made(extractor, loaded) if isinstance(extractor, str) else extractor
     one = isinstance(texts, str)
-    captions = [texts] if isinstance(texts, str) else list(texts)
+    captions = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
+    wrong = next((text for text in captions if not isinstance(text, str)), None)
+    if wrong is not None or None in captions:
+        raise ExtractionError(f"annotate takes a text or several, not {type(wrong).__name__}")
     found = [
         Annotation(caption, mentions, loaded)
         for caption, mentions in zip(captions, finder.extract(captions), strict=True)

@@ -27,7 +27,15 @@ from kg_targets.concepts.lexicon import (
 from kg_targets.concepts.mention import Mention, marked
 from kg_targets.concepts.predicates import subjects
 from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, read_here, shorthand
-from kg_targets.concepts.text import ZERO_WIDTH_SPACE, Folded, break_words, fold, surface
+from kg_targets.concepts.text import (
+    SOFT_HYPHEN,
+    ZERO_WIDTH_SPACE,
+    Folded,
+    break_words,
+    fold,
+    surface,
+    without_overlap,
+)
 from kg_targets.ontology import Ontology
 
 _new = tuple.__new__  # makes a named tuple in half the time of its class
@@ -116,13 +124,8 @@ class DictionaryExtractor:
         Args:
             original: whose wording the mentions have; as long as ``caption``, which is searched.
         """
-        if ZERO_WIDTH_SPACE in caption:  # between words, or a place within one where a line may break
-            readings = [
-                self._extract(original, caption.replace(ZERO_WIDTH_SPACE, other)) for other in ("\u2060", " ")
-            ]
-            return max(
-                readings, key=lambda mentions: sum(mention.end - mention.start for mention in mentions)
-            )
+        if ZERO_WIDTH_SPACE in caption or SOFT_HYPHEN in caption or "-\n" in caption:
+            return self._read_both(original, caption.replace("-\n", 2 * ZERO_WIDTH_SPACE))
         folded = fold(caption)
         found = self._hits(caption, folded)
         hits = [hit for hit in found if hit.sense.cui]
@@ -144,6 +147,18 @@ class DictionaryExtractor:
             for index, given in self._rules.statuses(caption, folded, hits).items():
                 mentions[index] = marked(mentions[index], given)
         return mentions
+
+    def _read_both(self, original: str, caption: str) -> list[Mention]:
+        """Mentions where characters without width, and hyphens at a line's end, stand within words or between them."""
+        readings = [
+            mention
+            for other in ("\u2060", " ")
+            for mention in self._extract(
+                original, caption.replace(ZERO_WIDTH_SPACE, other).replace(SOFT_HYPHEN, other)
+            )
+        ]
+        spans = [(mention.start, mention.end, mention) for mention in dict.fromkeys(readings)]
+        return [mention for _, _, mention in without_overlap(spans)]
 
     def _hits(self, caption: str, folded: Folded) -> list[Hit]:
         """The matches on word boundaries, with the plural ending included, the longest where they overlap.

@@ -4,6 +4,9 @@ A slip is a letter too many, too few, wrong, or changed with its neighbour (the 
 Only words of eight letters or more, whose first letter is right, and which mean one concept, are read. Real words that
 happen to look like a name ("injection", "infection") stand in ``look_alikes.tsv``; so do those of any name known.
 
+A word of another language is no misspelling ("radiographie"): texts with two different words like "des", "avec" or
+"und" are left alone.
+
 Candidates are found by deletion (Garbe's SymSpell): two words one slip apart share a word with one letter deleted from
 either. Every distinct word is looked up once.
 """
@@ -21,6 +24,10 @@ LOOK_ALIKES = Path(__file__).with_name("look_alikes.tsv")
 FUZZY_SCORE = 0.95
 """Confidence in a misspelled name: the share that was right when ROCO's were read."""
 _SHORTEST = 8
+_FOREIGN = re.compile(
+    r" (?:aux|avec|chez|con|dans|das|de la|del|della|der|des|die|du|el|et|la|las|le|les|los|mit|montrant|par|pour|sur"
+    r"|un|una|une|und|von)(?= )"
+)
 _WORD = re.compile(rf"[a-z]{{{_SHORTEST - 1},}}")
 
 
@@ -42,7 +49,9 @@ class FuzzyWords:
 
     def hits(self, folded: Folded, taken: list[Hit]) -> list[Hit]:
         """Misspelled names in a text, outside what is taken (in reading order, without overlap)."""
-        found = []
+        found: list[Hit] = []
+        if len(set(_FOREIGN.findall(folded.search))) > 1:
+            return found
         spans = iter([*((hit.start, hit.end) for hit in taken), (len(folded.text), len(folded.text))])
         start, end = next(spans)
         for match in _WORD.finditer(folded.text):

@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 
 _ZERO_WIDTH = "\u2060"  # stands for every code point that has no width
 ZERO_WIDTH_SPACE = "\u200b"
+SOFT_HYPHEN = "\u00ad"
 _CJK_START = "\u2e80"  # from here on words are not separated by blanks
 _LIGATURES = {
     "\u0153": "oe",

@@ -59,3 +59,12 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 def test_a_wrong_ontology_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["concepts", TEXT, "--extractor", "magic"]) == 2
     assert "extractor magic is not one of" in capsys.readouterr().err
+
+
+def test_line_ends_of_windows_are_no_part_of_a_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("No effusion.\r\nFracture.\r\n", newline=""))
+    assert cli.main(["concepts"]) == 0
+    out = capsys.readouterr().out
+    assert "\\r" not in out and "[Fracture].\n" in out

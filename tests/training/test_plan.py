@@ -90,5 +90,7 @@ def test_the_command_prints_lines_or_json_and_checks_the_data_first(
     monkeypatch.setattr(module, "estimate_memory", None)
     assert kg_targets("plan")([file, *fields, f"--data.data_root={tmp_path}"]) == 2
     assert "data.max_broken" in capsys.readouterr().err
+    assert kg_targets("plan")([file, *fields, "--data.batch_size=32"]) == 2
+    assert "data.batch_size 32 exceeds the 16 images of an epoch" in capsys.readouterr().err
     assert kg_targets("plan")(["--processes", 3, file, *fields]) == 2
     assert "data.batch_size 8 is not a multiple of the 3 processes" in capsys.readouterr().err

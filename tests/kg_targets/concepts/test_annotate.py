@@ -65,3 +65,9 @@ def test_a_notebook_shows_the_text_with_markup_escaped_and_denied_mentions_struc
         "hypothetical" in annotate([TEXT] * 60)._repr_html_()
         and "10 more" in annotate([TEXT] * 60)._repr_html_()
     )
+
+
+@pytest.mark.parametrize("texts", [None, 5, [None], [1.5], b"CT", ["CT", b"CT"]])
+def test_what_is_no_text_is_one_clear_error(texts: object) -> None:
+    with pytest.raises(ExtractionError, match="takes a text or several, not"):
+        annotate(texts)  # type: ignore[call-overload]

@@ -46,6 +46,7 @@ def read(caption: str) -> str:
         ("Possible nodule, effusion is large", "?:nodule, effusion"),
         ("possible nodule and the effusion is large", "?:nodule, effusion"),
         ("Atelectasis versus pneumonia", "?:Atelectasis, ?:pneumonia"),
+        ("atelectasis of the whole left lower lobe versus scar", "atelectasis, ?:scar"),
         ("effusion, and atelectasis vs. scar", "effusion, ?:atelectasis, ?:scar"),
         (
             "opacity may represent effusion, atelectasis, and/or pneumonia",
@@ -126,6 +127,9 @@ def test_what_a_caption_gives_as_a_possibility_is_uncertain(caption: str, expect
         ("no opacity of pneumonia, effusion or scar", "-:opacity, -:pneumonia, -:effusion, -:scar"),
         ("no foci of edema", "-:edema"),
         ("A fracture hasn't been seen", "-:fracture"),
+        ("CT failed to show a mass", "-:mass"),
+        ("no effusion, large left mass", "-:effusion, -:mass"),
+        ("no effusion, large left sided mass", "-:effusion, mass"),
         ("A fracture has been seen", "fracture"),
         ("Pneumothorax - none", "-:Pneumothorax"),
         ("Pneumonia not suspected", "-:Pneumonia"),
@@ -197,6 +201,8 @@ def test_what_a_caption_denies_is_negated_and_not_uncertain(caption: str, expect
         ("no history of breast cancer", "-:breast cancer"),
         ("Family history of breast cancer. Mass.", "kin:breast cancer, Mass"),
         ("Her mother had breast cancer", "kin:breast cancer"),
+        ("her mother and sister breast cancer", "kin:breast cancer"),
+        ("at increased risk of pneumonia", "if:pneumonia"),
     ],
 )
 def test_what_was_looked_for_or_belongs_to_the_past_or_to_relatives(caption: str, expected: str) -> None:

@@ -178,6 +178,24 @@ def test_an_abbreviation_means_what_was_last_said_before_it() -> None:
     assert [cui for cui, _ in found(caption, extractor)] == ["C1"] * 4 + ["C2"] * 4
 
 
+def test_a_long_form_is_looked_for_in_few_words() -> None:
+    extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "Left atrium", "organ", (), ("LA",))]))
+    assert found("the lobes and all of the very big (LA)", extractor) == [("C1", "LA")]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "pleural\u200beffusion and pneu\u200bmonia",
+        "pleural\u00adeffusion, pneu\u00admonia",
+        "pleural effusion, pneu-\nmonia",
+    ],
+)
+def test_what_breaks_a_line_stands_within_words_or_between_them(caption: str) -> None:
+    concepts = [FakeConcept("C1", "Pleural effusion"), FakeConcept("C2", "Pneumonia")]
+    assert [cui for cui, _ in found(caption, DictionaryExtractor(FakeOntology(concepts)))] == ["C1", "C2"]
+
+
 def test_an_imaging_method_in_a_list_is_not_defined_by_what_stands_before_it() -> None:
     extractor = DictionaryExtractor(FakeOntology([FakeConcept("C1", "CT", "modality", (), ("CT",))]))
     assert found("after chest trauma, CT, and ultrasound", extractor) == [("C1", "CT")]

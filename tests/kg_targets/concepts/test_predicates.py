@@ -57,6 +57,7 @@ def test_what_stands_between_is_said_of_the_finding(text: str, status: str) -> N
     "text",
     [
         "heart, no enlarged nodes",
+        "heart is " + "very " * 20 + "enlarged",
         "The heart is normal, enlarged nodes",
         "The heart is seen. Enlarged thyroid",
         "The heart and enlarged",

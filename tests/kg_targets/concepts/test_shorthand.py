@@ -43,6 +43,8 @@ def test_shorthand_is_read_in_a_text_that_looks_like_a_report(report: str, name:
         ("Liver mets.", "Metastasis"),
         ("small left pleural eff", "Pleural effusion"),
         ("OA of both knees", "Osteoarthritis"),
+        ("CTPA: no PE", "Pulmonary embolism"),
+        ("r/o PE", "Pulmonary embolism"),
     ],
 )
 def test_what_captions_use_in_no_other_sense_is_read_anywhere(text: str, name: str) -> None:
