@@ -308,7 +308,7 @@ def test_a_card_of_images_about_which_nothing_is_known_warns_of_nothing(tmp_path
 
 
 def test_little_is_kept_of_a_row_that_was_read() -> None:
-    rows = 20_000
+    rows = 100_000
 
     def generated(_: ReadReport) -> Iterator[tuple[str, Record]]:
         for row in range(rows):
@@ -319,4 +319,4 @@ def test_little_is_kept_of_a_row_that_was_read() -> None:
     assert sum(1 for _ in checked_records(generated, None, ReadReport())) == rows
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 200 * rows  # ids and places themselves took twice that
+    assert peak < 150 * rows  # less than the ids and places themselves
