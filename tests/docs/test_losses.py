@@ -30,7 +30,7 @@ from training.nb_clip.objective import NBClipObjective
 PAGE = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 SHARED, OPEN_CLIP, PLAIN = "What both loops share", "An open_clip loop", "A plain loop with two towers"
-POLICIES = {OPEN_CLIP: PolicyConfig(name="fixed_mass"), PLAIN: PolicyConfig(name="evidence")}
+POLICIES = {OPEN_CLIP: PolicyConfig(name="evidence"), PLAIN: PolicyConfig(name="evidence")}
 IMAGES = 64
 
 pytestmark = pytest.mark.e2e
