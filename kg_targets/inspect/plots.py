@@ -41,7 +41,10 @@ def block_figure(
     figure = Figure(figsize=(width * len(blocks) + 1.2, 0.9 * width), layout="constrained")
     axes = figure.subplots(1, len(blocks), squeeze=False)[0]
     for axis, (title, block) in zip(axes, blocks.items(), strict=True):
-        axis.imshow(block, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
+        shown = (
+            block if block.size else np.full((1, 1), np.nan, np.float32)
+        )  # no image about which something is known
+        axis.imshow(shown, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -76,7 +79,8 @@ def similarity_histogram(store: "TargetStore", size: int = 1024, seed: int = 0) 
         linewidth=1.2,
         label=f"θ = {store.threshold:.3f} (p95 of the fit split)",
     )
-    axis.set_yscale("log")
+    if values.size:
+        axis.set_yscale("log")
     axis.set_xlabel("similarity S between images of different cases")
     axis.set_ylabel("pairs (log scale)")
     axis.legend(frameon=False, fontsize=8)

@@ -12,12 +12,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from kg_targets.errors import DataError
 from kg_targets.store.digest import container_sha256, file_sha256
 
-Paths = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _at_least_one(paths: object) -> object:
+    if paths in ([], ()):
+        raise ValueError("an empty list: name a path")
+    return paths
+
+
+Paths = Annotated[str | tuple[str, ...], BeforeValidator(_at_least_one)]
 """A path relative to the data root, or alternatives."""
 SPLIT = "{split}"
 """Placeholder of a split's name in paths of ``any_split``."""

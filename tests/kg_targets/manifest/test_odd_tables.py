@@ -5,7 +5,8 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 
 from kg_targets.errors import DataError, ManifestError
 from kg_targets.manifest import Manifest, ReadReport, Record
+from kg_targets.manifest.record import checked_records
 from pipelines.cli import main
 from tests.images import png
 from tests.kg_targets.manifest.test_table_kinds import manifest, read
@@ -194,7 +196,7 @@ def test_a_parquet_column_that_is_there_twice_is_one_line(
     ("old", "new", "told"),
     [
         ("options: {}", 'options: {case_pattern: "(("}', "options: case_pattern: not a regular expression"),
-        ("captions: a.csv", "captions: []", "files.captions"),
+        ("captions: a.csv", "captions: []", "files.captions: Value error, an empty list: name a path"),
         ("images: ''", "images: []", "images"),
     ],
 )
@@ -294,3 +296,27 @@ def test_ids_of_equal_digest_are_told_apart_and_equal_ones_named_with_their_firs
         DataError, match=re.escape("a.jsonl line 4: image id 'i1' was already given at a.jsonl line 2")
     ):
         lines(tmp_path, *rows, rows[1])
+
+
+@pytest.mark.filterwarnings("error:Attempting to set identical")
+@pytest.mark.filterwarnings("error:Data has no positive values")
+def test_a_card_of_images_about_which_nothing_is_known_warns_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("filepath,caption\na.png,x\nb.png,y\n")
+    path, out = manifest(tmp_path, "a.csv"), tmp_path / "out"
+    assert main(["build", str(path), "--data-root", str(tmp_path), "--out", str(out)]) == 0
+    assert main(["card", str(out / "train"), "--out", str(tmp_path / "card.html")]) == 0
+
+
+def test_little_is_kept_of_a_row_that_was_read() -> None:
+    rows = 100_000
+
+    def generated(_: ReadReport) -> Iterator[tuple[str, Record]]:
+        for row in range(rows):
+            name = f"a/rather/long/name/of/an/image/{row:09d}"
+            yield f"metadata-of-the-training-split.jsonl line {row}", Record(name, "", "CT", name)
+
+    tracemalloc.start()
+    assert sum(1 for _ in checked_records(generated, None, ReadReport())) == rows
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150 * rows  # less than the ids and places themselves

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,16 @@ def test_the_command_lists_rows_and_images(tmp_path: Path, capsys: pytest.Captur
         and "first missing image: images/synpic3.png" in out
     )
     assert main([str(tmp_path / "tiny_vqa.yaml"), "--data-root", str(tmp_path / "no")]) == 2
+
+
+def test_files_are_found_where_a_clone_or_hugging_face_has_them(tmp_path: Path) -> None:
+    folder = tmp_path / "med" / "VQAMed2019Test"
+    (folder / "VQAMed2019_Test_Images").mkdir(parents=True)
+    name = "VQAMed2019_Test_Questions_w_Ref_Answers.txt"
+    (folder / name).write_text("synpic1|modality|what is it?|ct\n")
+    (question,) = Manifest.load("vqa_med_2019", "questions").questions("test", tmp_path / "med")
+    assert question.image_path == "VQAMed2019Test/VQAMed2019_Test_Images/synpic1.jpg"
+    row = {"qid": 1, "q_lang": "en", "img_name": "xmlab1/source.jpg", "question": "Is it?", "answer": "Yes"}
+    (tmp_path / "validation.json").write_text(json.dumps([row]))
+    (question,) = Manifest.load("slake_en", "questions").questions("validation", tmp_path)
+    assert question.question == "Is it?"

@@ -166,6 +166,25 @@ def test_mimic_cxr_joins_reports_images_views_and_findings(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("place", ["mimic-cxr-reports/files", "mimic-cxr-reports"])
+def test_reports_of_mimic_cxr_may_lie_where_their_archive_was_unpacked(place: str, tmp_path: Path) -> None:
+    root = mimic(tmp_path)
+    expected, _ = read("mimic_cxr", "train", root)
+    folder = root / place / "p10" / "p10000032"
+    folder.mkdir(parents=True)
+    (root / "files" / "p10" / "p10000032" / "s50.txt").rename(folder / "s50.txt")
+    assert read("mimic_cxr", "train", root)[0] == expected and expected
+
+
+def test_images_of_open_i_may_lie_in_the_folder_of_their_archive(tmp_path: Path) -> None:
+    (tmp_path / "images" / "NLMCXR_png").mkdir(parents=True)
+    (tmp_path / "images" / "NLMCXR_png" / "a.png").write_bytes(png(0))
+    (tmp_path / "indiana_reports.csv").write_text("uid,MeSH,findings,impression\n1,normal,Clear.,None.\n")
+    (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,a.png,Frontal\n")
+    (record,), _ = read("iu_xray", "all", tmp_path)
+    assert record.image_path == "images/NLMCXR_png/a.png"
+
+
 def test_ids_of_mimic_cxr_cannot_lead_out_of_the_root(tmp_path: Path) -> None:
     root = mimic(tmp_path / "root")
     (tmp_path / "s50.txt").write_text(REPORT)
