@@ -25,7 +25,7 @@ from kg_targets.concepts.lexicon import (
     read_table,
 )
 from kg_targets.concepts.mention import Mention, marked
-from kg_targets.concepts.predicates import subjects
+from kg_targets.concepts.predicates import DOUBTING, subjects
 from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, read_here, shorthand
 from kg_targets.concepts.text import (
     SOFT_HYPHEN,
@@ -213,7 +213,10 @@ def _said_of(readings: dict[str, Sense], text: str, start: int, end: int) -> lis
     """The hit of an adjective with its subject: "heart is mildly enlarged"; none where it is said of something else."""
     for subject, subject_start in subjects(text, start):
         if subject in readings:
-            return [Hit(subject_start, end, readings[subject])]
+            behind = text.index(" ", subject_start + len(subject)) + 1
+            if DOUBTING.isdisjoint(text[behind:start].split(" ")):
+                return [Hit(subject_start, end, readings[subject])]
+            return [Hit(behind, end, readings[subject])]  # the nodule that is not calcified is there
     return []
 
 

@@ -215,7 +215,8 @@ def evaluate(
         exact=agreement([(len(m), *n) for m, n in zip(exact, sizes, strict=True)], resamples, rng),
         overlap=agreement([(len(m), *n) for m, n in zip(overlap, sizes, strict=True)], resamples, rng),
         recall_by_type=_by_type(
-            [g.type for g, _ in pairs], [mention.type for caption in gold for mention in caption.mentions]
+            [g.type.lower() for g, _ in pairs],
+            [mention.type.lower() for caption in gold for mention in caption.mentions],
         ),
         precision_by_type={}
         if types is None

@@ -14,6 +14,11 @@ ADJECTIVES = frozenset((
     "opacified", "perforated", "ruptured", "stenotic", "swollen", "thickened", "torn", "widened",
 ))  # fmt: skip
 """Adjectives that stand behind their noun as well as before it."""
+DOUBTING = frozenset((
+    "not", "no", "neither", "may", "might", "could", "perhaps", "possibly", "probably", "questionably",
+    "isn't", "aren't", "wasn't", "weren't", "doesn't", "don't", "didn't",
+))  # fmt: skip
+"""Words between subject and adjective by which the subject is there, and the finding is denied or only possible."""
 _VERBS = frozenset((
     "is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "appears", "appear",
     "appeared", "remains", "remain", "remained", "seems", "seem", "looks", "does", "do", "did", "may", "might", "could",

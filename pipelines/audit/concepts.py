@@ -179,7 +179,10 @@ def _table(result: Evaluation) -> Iterator[str]:
     yield _spans("spans that overlap", result.overlap)
     yield _spans("spans that are equal", result.exact)
     yield f"  {'right concept':<22} {rate_text(result.concepts)}"
-    yield f"  {'right polarity':<22} {rate_text(result.negation)}"
+    if result.negated.recall.total:
+        yield f"  {'right polarity':<22} {rate_text(result.negation)}"
+    else:
+        yield f"  {'right polarity':<22} – (the gold denies no mention; PubTator's files cannot)"
     yield _spans("negated mentions", result.negated)
     yield "  by semantic type, spans that overlap (precision: the found concept's type; recall: the gold's)"
     nothing = Rate(0, 0)

@@ -43,9 +43,13 @@ def check_data_set(dataset: str, data_root: Path | None) -> dict[str, Any]:
     for split in dict.fromkeys([*manifest.splits, *present]):
         part = splits[split] = {"present": split in present, "remarks": []}
         if split not in present:
-            part["error"] = (
-                f"not present ({first_file(root, next(iter(manifest.splits[split].files.values())))})"
+            looked_for = first_file(root, next(iter(manifest.splits[split].files.values())))
+            fitted = (
+                ": a build needs it to fit on, or another by --fit-split"
+                if split == manifest.fit_split
+                else ""
             )
+            part["error"] = f"not present ({looked_for}){fitted}"
             continue
         try:
             if "captions" in manifest.holds:

@@ -35,6 +35,16 @@ def test_a_sentence_says_what_the_name_says(text: str, name: str, span: str | No
     assert [(given, words) for given, words in found(text) if given == name and span in (None, words)]
 
 
+def test_a_subject_is_there_though_what_is_said_of_it_is_denied() -> None:
+    nodule, calcified = EXTRACTOR.extract(["The nodules are not calcified."])[0]
+    assert (nodule.name, nodule.stated, nodule.text) == ("Nodule", True, "nodules")
+    assert (calcified.name, calcified.negated, calcified.text) == (
+        "Calcified nodule",
+        True,
+        "are not calcified",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [
@@ -48,8 +58,9 @@ def test_a_sentence_says_what_the_name_says(text: str, name: str, span: str | No
     ],
 )
 def test_what_stands_between_is_said_of_the_finding(text: str, status: str) -> None:
-    (mention,) = EXTRACTOR.extract([text])[0]
+    *subject, mention = EXTRACTOR.extract([text])[0]
     assert mention.name == "Cardiomegaly"
+    assert [one.name for one in subject if one.stated] == ([] if status == "stated" else ["Heart"])
     assert [name for name in ("stated", "negated", "uncertain") if getattr(mention, name)] == [status]
 
 

@@ -113,3 +113,16 @@ def test_a_gold_line_that_is_broken_is_placed(tmp_path: Path, capsys: pytest.Cap
     path.write_text(json.dumps({"id": "x", "text": "CT.", "mentions": [mention]}) + "\n")
     assert cli.main(["evaluate-concepts", "--gold", str(path)]) == 2
     assert "1" in capsys.readouterr().err
+
+
+def test_types_are_the_same_in_any_case_and_what_a_file_cannot_say_is_no_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gold.txt"
+    path.write_text(
+        "1|t|Pleural effusion, a fracture\n1\t0\t16\tPleural effusion\tFinding\n1\t20\t28\tfracture\tfinding\n"
+    )
+    assert cli.main(["evaluate", "concepts", "--gold", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("    finding ") == 1 and "    Finding" not in out
+    assert "right polarity         – (the gold denies no mention" in out

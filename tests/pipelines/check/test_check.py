@@ -172,6 +172,14 @@ def test_a_root_that_does_not_exist_or_a_split_that_is_broken_is_one_line(
     assert "mine: nothing usable under" in told and "Invented." in told and "Invented." not in out
 
 
+def test_a_missing_split_that_builds_are_fitted_on_is_told(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train.csv").rename(root / "Train.csv")
+    out = check(root, capsys)[1]
+    assert "train.csv): a build needs it to fit on, or another by --fit-split" in out
+
+
 def test_a_table_without_a_row_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "train.csv").write_text("filepath,caption\n")
     found, out = check(root, capsys)
