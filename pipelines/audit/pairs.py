@@ -11,7 +11,7 @@ are often thousands of pairs with S = 1) the choice is random, seeded. Captions 
 """
 
 import heapq
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -113,18 +113,20 @@ def pairs_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     """Images with a stranger in each store; pairs identical to the first, by the concepts they rest on; its closest."""
     store, cases = subjects.reference, subjects.cases
     surveyed = [survey(other, cases) for other in subjects.stores]
-    (best, identical), *_ = surveyed
-    strangers = measure(
-        "images",
-        f"% with S > {STRANGER:g}",
-        [
-            np.where(other.known, nearest > STRANGER, np.nan)
-            for other, (nearest, _) in zip(subjects.stores, surveyed, strict=True)
-        ],
-        None,
-        cases,
-        settings,
-    )
+    best, identical = surveyed[0].best, surveyed[0].identical
+    strangers = [
+        measure("images", f"% with {name} > {STRANGER:g}", scores, None, cases, settings)
+        for name, found in (
+            ("S", [one.best for one in surveyed]),
+            ("cosine", [one.aligned for one in surveyed]),
+        )
+        for scores in [
+            [
+                np.where(other.known, nearest > STRANGER, np.nan)
+                for other, nearest in zip(subjects.stores, found, strict=True)
+            ]
+        ]
+    ]
     total = sum(identical.values())
     one, two = (identical.get(count, 0) / max(total, 1) for count in (1, 2))
     shares = (
@@ -138,34 +140,46 @@ def pairs_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     shown = [_described(store, left, right, score) for left, right, score in found]
     private = [line for number, pair in enumerate(shown, 1) for line in _lines(number, pair)]
     data = {
-        "strangers": asdict(strangers),
+        "strangers": asdict(strangers[0]),
+        "strangers_by_cosine": asdict(strangers[1]),
         "identical_pairs": total,
         "identical_pairs_by_concepts": {str(count): n for count, n in sorted(identical.items())},
         "pairs": shown,
     }
-    table = Table(["strangers", "measure", "–", *subjects.columns], cells([strangers]), left=2)
+    table = Table(["strangers", "measure", "–", *subjects.columns], cells(strangers), left=2)
     return Section("pairs", MOST_SIMILAR, lines, table, private=private, data=data)
 
 
-def survey(store: TargetStore, cases: IntArray) -> tuple[FloatArray, dict[int, int]]:
-    """One pass over all pairs, chunk by chunk.
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over all pairs of different cases tells."""
 
-    Returns:
-        Each image's largest similarity to an image of another case, float64 [N]; and the number of unordered pairs of
-        different cases with S = 1, by the smaller number of concepts that one of the two asserts.
-    """
-    best = np.full(len(store), -np.inf)
+    best: FloatArray
+    """Each image's largest similarity to an image of another case, float64 [N]."""
+    aligned: FloatArray
+    """The same of cosines, K_i·K_j/(‖K_i‖·‖K_j‖): what shrinkage has taken from the length does not count."""
+    identical: dict[int, int]
+    """Unordered pairs with S = 1, by the smaller number of concepts that one of the two asserts."""
+
+
+def survey(store: TargetStore, cases: IntArray) -> Survey:
+    """One pass over all pairs, chunk by chunk."""
+    every = np.arange(len(store), dtype=np.int64)
+    best, aligned = np.full(len(store), -np.inf), np.full(len(store), -np.inf)
+    lengths = np.sqrt(pair_similarities(store.factors, every, every))
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     concepts = np.diff(store.cui_matrix().indptr)
     identical: dict[int, int] = {}
     for rows, block in similarity_chunks(store.factors, store.factors):
-        block[cases[rows, None] == cases[None, :]] = -np.inf
-        best[rows] = block.max(axis=1)
+        own, cosines = cases[rows, None] == cases[None, :], block * inverse[None, :] * inverse[rows, None]
+        block[own] = cosines[own] = -np.inf
+        best[rows], aligned[rows] = block.max(axis=1), cosines.max(axis=1)
         left, right = np.nonzero(block >= 1.0 - TIE_RESOLUTION)
         once = left + rows.start < right
         smaller = np.minimum(concepts[left[once] + rows.start], concepts[right[once]])
         for count, pairs in zip(*np.unique(smaller, return_counts=True), strict=True):
             identical[int(count)] = identical.get(int(count), 0) + int(pairs)
-    return best, identical
+    return Survey(best, aligned, identical)
 
 
 def most_similar_pairs(

@@ -63,7 +63,8 @@ def in_half(cases: IntArray, half: str) -> NDArray[np.bool_]:
         half: one of ``HALVES``.
 
     Returns:
-        bool [N]; the same for a case wherever it is asked.
+        bool [N]. Cases are numbered in the order of their names: the halves are the same for every store of the same
+        cases, and change where cases are left out.
     """
     if half == "all":
         return np.ones(len(cases), dtype=bool)

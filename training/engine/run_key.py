@@ -68,9 +68,14 @@ def _content(config: RunConfig) -> dict[str, Any]:
         if fields.get(name, value) == value:
             fields.pop(name, None)
     content.get("model", {}).pop("init_from", None)
-    if content.get("loss", {}).get("name") == "semantic_matching":
-        policy = content["policy"]
-        policy["name"] = SAID_BEFORE.get(policy["name"], policy["name"])
+    if policy := content.get("policy"):
+        # Other losses take no policy: for them both are what the default was called.
+        before = (
+            SAID_BEFORE
+            if content["loss"]["name"] == "semantic_matching"
+            else dict.fromkeys(SAID_BEFORE, "fixed_mass")
+        )
+        policy["name"] = before.get(policy["name"], policy["name"])
     for labels in content.get("soft_labels", ()):
         labels.pop("store")
         labels["policy"] = SAID_BEFORE.get(labels["policy"], labels["policy"])

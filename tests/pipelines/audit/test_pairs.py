@@ -56,6 +56,11 @@ def test_strangers_are_known_images_with_a_twin_in_another_case(tmp_path: Path) 
     expected = (block.max(axis=1) > 0.99)[store.known].mean()
     assert [one["mean"] for one in section.data["strangers"]["stores"]] == pytest.approx([expected] * 2)
     assert 0 < expected < 1 and not store.known.all()
+    shrunk = build(tmp_path / "shrunk", [*RICH, "Abscess.", CAPTIONS[0]], shrinkage=3.0, part_of=False)
+    other = pairs.pairs_section(Subjects((shrunk,)), EvaluationSettings(bootstrap=100, flips=100))
+    # Shrinkage takes from the length of a factor, not from its direction.
+    assert other.data["strangers"]["stores"][0]["mean"] == 0.0
+    assert other.data["strangers_by_cosine"]["stores"][0]["mean"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [3, 50])
@@ -64,7 +69,8 @@ def test_most_similar_pairs_are_the_greedy_choice_with_each_image_once(
 ) -> None:
     monkeypatch.setattr("pipelines.audit.similarity._CHUNK_BYTES", 1)  # one row at a time
     cases = Subjects((store,)).cases
-    best, identical = pairs.survey(store, cases)
+    surveyed = pairs.survey(store, cases)
+    best, identical = surveyed.best, surveyed.identical
     found = pairs.most_similar_pairs(store, cases, best, count, seed=0)
     block = store.block(range(len(store))).astype(np.float64)
     block[cases[:, None] == cases[None, :]] = -1

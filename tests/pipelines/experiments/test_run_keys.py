@@ -13,7 +13,7 @@ from training.engine.run_key import run_key
 KEYS = {
     "demo": (9, "605565304ad58aae"),
     "medpix": (165, "d9dbb5b39077cdd9"),
-    "medpix_explore": (22, "f6ce6605b5f690eb"),
+    "medpix_explore": (23, "1c22fdf2725b63f6"),
     "medpix_search": (48, "b10220e53092435e"),
     "roco": (30, "b2da593d6a1850f4"),
     "roco_v2": (30, "b2da593d6a1850f4"),

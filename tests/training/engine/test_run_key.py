@@ -37,14 +37,15 @@ def test_fields_newer_than_the_key_leave_it_as_it_was_unless_they_do_something()
 
 def test_a_run_whose_loss_reads_no_policy_has_the_key_that_it_had() -> None:
     key = "5faf63102acd103abbf44f62e2ac229e0bb2579bd12e855223aa218d8e0f0efa"  # before fixed_mass changed
-    assert run_key(configure("--loss.name=info_nce"), ["store"], 1) == key
+    for policy in ("fixed_mass", "fixed_mass_softmax"):  # the default then; none is read
+        assert run_key(configure("--loss.name=info_nce", f"--policy.name={policy}"), ["store"], 1) == key
 
 
 @pytest.mark.parametrize(("form", "name"), [({}, "fixed_mass_softmax"), ({"form": FORM}, "fixed_mass")])
 def test_the_saved_configuration_of_an_older_run_keeps_its_meaning_and_is_named_in_the_message(
     form: dict[str, int], name: str, tmp_path: Path
 ) -> None:
-    config = begun(tmp_path / "run")
+    config = begun(tmp_path / "run", "--policy.name=fixed_mass")
     (tmp_path / "run" / RUN).write_text(json.dumps({"key": "older", **form}))
     assert read_config(TrainConfig, ["--config", str(tmp_path / "run" / CONFIG)]).policy.name == name
     shutil.copy(tmp_path / "run" / CONFIG, tmp_path / "mine.yaml")  # a person's file means today's policy
@@ -104,7 +105,7 @@ def test_a_finished_run_is_known_on_a_machine_with_other_cores_and_replaced_if_t
          r"holds an unfinished run: optim.lr was 0.001, is now 0.5: --optim.lr 0.001 continues it; "
          r"else choose another --output, or --overwrite true to replace it"),
         (("--optim.lr=0.5", "--seed=3", "--policy.name=softmax"),
-         r"seed was 0, is now 3 and 2 more field\(s\) differ: --seed 0 --optim.lr 0.001 --policy.name fixed_mass cont"),
+         r"seed was 0, is now 3 and 2 more field\(s\) differ: --seed 0 --optim.lr 0.001 --policy.name evidence cont"),
         (("--optim.max_steps=5",), r"optim.max_steps was None, is now 5: --optim.max_steps null continues it"),
         (("--threads=7", "--seed=3"), r"run: seed was 0, is now 3: --seed 0 continues"),
     ],

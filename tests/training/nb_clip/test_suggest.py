@@ -63,9 +63,20 @@ def test_where_hardly_any_row_has_a_soft_positive_it_says_to_train_without(tmp_p
 
 
 def test_what_is_known_of_the_scorer_is_said(tmp_path: Path, store: TargetStore) -> None:
-    assert "with part_of and shrinkage" in suggest(store, 8).scorer
+    assert "with part_of and shrinkage, as by default" in suggest(store, 8).scorer
     before = build(tmp_path, RICH, shrinkage=0.0, part_of=False)
-    assert "found images of the same organ more often" in suggest(before, 8).scorer
+    assert (
+        "without part_of and shrinkage" in suggest(before, 8).scorer and "+8.3" in suggest(before, 8).scorer
+    )
+    for options, words in (
+        ({"shrinkage": 0.0}, "without shrinkage, which"),
+        ({"part_of": False}, "without part_of, which"),
+        ({"blocks": "1:2:1"}, "not as by default"),
+        ({"use_ontology": False}, "not as by default"),
+        ({"flat_ancestors": True}, "not as by default"),
+    ):
+        said = suggest(build(tmp_path / words / str(options), RICH, **options), 8).scorer
+        assert words in said and "+8.3" not in said and "mixture" not in said
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
