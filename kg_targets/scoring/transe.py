@@ -66,7 +66,7 @@ def score(data: ScoringInput) -> Factors:
     relation = vectors.get(HAS_ATTRIBUTE, np.zeros(width, np.float32))
     if settings.mode == "inductive":
         idf = data.statistics.inverse_document_frequency(graph.concepts)
-        weights = sparse.csr_array(graph.has_attribute @ sparse.diags_array(idf))
+        weights = sparse.csr_array(graph.attributes @ sparse.diags_array(idf))
         sums = concepts.sums(weights, relation, settings.seeds)
         if table is not None:
             vectors[CENTRE] = mean_of_known(sums)
@@ -77,9 +77,7 @@ def score(data: ScoringInput) -> Factors:
         if table is not None:
             matrix[triples.rows] = table[: triples.images]
             again = triples.rows[_images_of_held_out_edges(triples, settings, data.seed)]
-        matrix[again] = placing.place(
-            graph.has_attribute[again], concepts.matrix, relation, settings, data.seed
-        )
+        matrix[again] = placing.place(graph.attributes[again], concepts.matrix, relation, settings, data.seed)
     return Factors(matrix, matrix.any(axis=1), {} if table is None else vectors)
 
 

@@ -48,7 +48,7 @@ class ConceptVectors:
         for child, _, parent in graph.edges:
             parents.setdefault(child, []).append(parent)
         borrowed = missing = 0
-        asserted = np.bincount(graph.has_attribute.indices, minlength=len(graph.concepts)) > 0
+        asserted = np.bincount(graph.attributes.indices, minlength=len(graph.concepts)) > 0
         for column, cui in enumerate(graph.concepts):
             if cui in fitted:
                 matrix[column] = fitted[cui]

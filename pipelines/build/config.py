@@ -18,6 +18,8 @@ from training.checks import all_within
 
 PART_OF, SHRINKAGE = True, 2.0
 """Of the ontology scorer, unless a build says otherwise; why: docs/results/targets.md."""
+WEIGH_CONCEPTS = ("ontology", "permuted")
+"""Scorers that read how much each concept weighs: shrinkage, blocks, flat ancestors."""
 UNCERTAIN = ("keep", "half", "drop")
 LANGUAGES = ("", "count", "drop")
 
@@ -107,11 +109,15 @@ class BuildConfig:
             "--part-of": self.part_of and not PART_OF,
             "--flat-ancestors": self.flat_ancestors,
         }
-        about_concepts = {
-            **about_ancestors,
-            "--no-ontology": not self.use_ontology,
+        about_weights = {
+            "--flat-ancestors": self.flat_ancestors,
             "--shrinkage": self.shrinkage != SHRINKAGE,
             "--blocks": bool(self.blocks),
+        }
+        about_concepts = {
+            **about_ancestors,
+            **about_weights,
+            "--no-ontology": not self.use_ontology,
             "--languages": bool(self.languages),
             "--drop-mentions": self.drop_mentions > 0.0,
             "--fit-split": bool(self.fit_split),
@@ -128,6 +134,12 @@ class BuildConfig:
             if given and self.scorer == MIXTURE:
                 raise ConfigError(
                     f"{option} is for the parts of a mixture: build them with it, and drop it here"
+                )
+        for option, given in about_weights.items():
+            if given and self.scorer not in WEIGH_CONCEPTS:
+                raise ConfigError(
+                    f"{option} is for the scorers {' and '.join(WEIGH_CONCEPTS)}, {self.scorer} does not read it: "
+                    "drop it"
                 )
         for option, given in (("--teacher", bool(self.teacher)), ("--max-broken", self.max_broken > 0)):
             if given and self.scorer != TEACHER:

@@ -34,7 +34,8 @@ def mixture_stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterato
     """The mixture of each wanted split, the fit split first; those that are up to date are left alone.
 
     Raises:
-        KGTargetsError: a part is missing, a teacher's or a mixture itself, or its rows or its fit split are others.
+        KGTargetsError: a part is missing, a teacher's or a mixture itself, or its rows, its fit split or
+            what it was fitted on are others.
     """
     folders, weights = config.parts, config.weights
     say(
@@ -52,8 +53,11 @@ def mixture_stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterato
             f"the parts are fitted on {' and '.join(fit_splits)}: build them with one --fit-split"
         )
     fitted: TargetStore | None = None
+    fit_parts: list[TargetStore] = []
     for name in dict.fromkeys([fit_splits[0], *wanted]):
         parts = first if name == wanted[0] else _parts(folders, name, manifest)
+        fit_parts = fit_parts or parts
+        _check_fit(folders, fit_parts, parts)
         target = (config.out or Path("build") / f"{manifest.name}-mixture") / name
         if any(target.resolve() == part.path.resolve() for part in parts):
             raise DataError(
@@ -85,6 +89,16 @@ def _parts(folders: list[Path], split: str, manifest: Manifest) -> list[TargetSt
     for store in found[1:]:
         store.check_matches(found[0].image_ids, found[0].captions, str(found[0].path))
     return found
+
+
+def _check_fit(folders: list[Path], fit_parts: list[TargetStore], parts: list[TargetStore]) -> None:
+    """Were one split's stores fitted on the fit split's stores that lie beside them now?"""
+    for folder, fit, part in zip(folders, fit_parts, parts, strict=True):
+        if fit.split != part.split and part.manifest["inputs"]["fitted_on"] != fit.fingerprint:
+            raise DataError(
+                f"--mix: {folder}: the split {part.split} was not fitted on the store of {fit.split} that is there "
+                "now: build its splits together again"
+            )
 
 
 def _mixture_store(

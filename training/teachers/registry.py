@@ -7,7 +7,7 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -54,12 +54,13 @@ TEACHERS: dict[str, str] = {
 """Layout to the class that loads it; imported when used, since transformers takes seconds."""
 
 
-def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
+def open_teacher(spec: str, device: str | torch.device = "auto", *, also: Sequence[str] = ()) -> Teacher:
     """The teacher that a person named.
 
     Args:
         spec: a name, a YAML file or ``KIND:SOURCE``, see above.
         device: where a model runs; ``auto``: on the first GPU if there is one.
+        also: what else may be named where this one is, for messages.
 
     Raises:
         ConfigError: there is no such name or kind, or no weights are named.
@@ -73,15 +74,15 @@ def open_teacher(spec: str, device: str | torch.device = "auto") -> Teacher:
     kind, colon, source = spec.partition(":")
     if colon or spec == "none":
         if kind not in TEACHERS:
-            raise ConfigError(f"teacher {spec}: {kind!r} is not one of {', '.join(TEACHERS)}")
+            raise ConfigError(f"teacher {spec}: {kind!r} is not one of {', '.join([*also, *TEACHERS])}")
         if not source and kind != "none":
             raise ConfigError(f"teacher {spec}: say where the weights are, {kind}:PATH")
         return _class(kind)(source, _short_name(kind, source), place)
     path = Path(spec) if spec.endswith((".yaml", ".yml")) else FOLDER / f"{spec}.yaml"
     if ("/" in spec and not spec.endswith((".yaml", ".yml"))) or not path.is_file():
         raise ConfigError(
-            f"teacher {spec!r} is not one of {', '.join(named_teachers())}, nor a .yaml file, nor KIND:PATH with "
-            f"KIND one of {', '.join(TEACHERS)}"
+            f"teacher {spec!r} is not one of {', '.join([*also, *named_teachers()])}, nor a .yaml file, nor KIND:PATH "
+            f"with KIND one of {', '.join(TEACHERS)}"
         )
     config = read_config(TeacherConfig, ["--config", str(path)])
     if config.kind not in TEACHERS:

@@ -42,7 +42,7 @@ def open_text_encoder(spec: str, device: str | torch.device = "auto") -> Teacher
     """
     kind, colon, source = spec.partition(":")
     if spec != MINILM and not (kind == SENTENCE and colon):
-        teacher = open_teacher(spec, device)
+        teacher = open_teacher(spec, device, also=(MINILM, f"{SENTENCE}:FOLDER"))
         if not teacher.dim:
             raise ConfigError(f"encoder {spec} has no vectors of captions: choose another one")
         return teacher

@@ -3,20 +3,25 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from kg_targets.errors import ConfigError, MissingExtraError
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
 from kg_targets.store import TargetStore, verify_store
 from kg_targets.transe.settings import TransESettings
+from kg_targets.transe.triples import Triples
 from pipelines.build.config import BuildConfig
 from pipelines.build.recipe import build_data_set
 from tests.builds import RICH, digests, write_split
 from tests.kg_targets.test_public_names import run
+from tests.kg_targets.transe.graphs import clusters, graph_of
 
+A, B, C, D = "C0000001", "C0000002", "C0000003", "C0000004"
 SMALL = "dim=8,epochs=4,every=2,seeds=2,batch=16,device=cpu"
 
 
@@ -109,6 +114,88 @@ def test_workers_never_change_a_store_and_an_interrupted_fit_continues(
     assert digests(tmp_path / "three") == expected
     _, again = built(tmp_path, "three")
     assert sum("up to date" in line for line in again) == 2
+
+
+def own_inductive(
+    asserted: list[list[str]],
+    captions: dict[str, int],
+    vectors: dict[str, np.ndarray],
+    settings: TransESettings,
+) -> np.ndarray:
+    """K in float64 of images by their distinct concepts, ``captions`` of which name each: docs/methods.md#transe."""
+    result = np.zeros((len(asserted), settings.seeds * settings.dim))
+    for seed in range(settings.seeds):
+        part = slice(seed * settings.dim, (seed + 1) * settings.dim)
+        for row, cuis in enumerate(asserted):
+            total = np.zeros(settings.dim)
+            for cui in cuis:
+                weight = -np.log((captions[cui] + 1) / (len(asserted) + 1))
+                total += weight * (
+                    vectors[cui][part].astype(float) - vectors["has_attribute"][part].astype(float)
+                )
+            moved = total / np.linalg.norm(total) / np.sqrt(settings.seeds) - vectors["centre"][part]
+            result[row, part] = moved / np.linalg.norm(moved) / np.sqrt(settings.seeds)
+    return result
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_inductive_vectors_weigh_concepts_by_idf_and_those_of_equal_meaning_once(same: bool) -> None:
+    pytest.importorskip("torch")
+    asserted = [[A, B, C], [A, C], [C], [C, D], [B, D], [D]]
+    edges = [(A, "same_as", B), (B, "same_as", A)] if same else []
+    graph = graph_of(asserted, edges)
+    settings = TransESettings(dim=8, epochs=4, every=2, seeds=2, device="cpu")
+    ids = [str(row) for row in range(len(asserted))]
+    found = SCORERS["transe"](ScoringInput(graph, ConceptStatistics.fit(graph), ids, options=settings))
+    named = [sorted({A if same and cui == B else cui for cui in cuis}) for cuis in asserted]
+    captions = {cui: sum(cui in cuis for cuis in named) for cui in graph.concepts}
+    expected = own_inductive(named, captions, dict(found.vectors), settings)
+    np.testing.assert_allclose(found.matrix, expected, atol=1e-5)
+
+
+def transductive(graph: ConceptGraph, settings: TransESettings) -> np.ndarray:
+    """K of the images of a fit split."""
+    ids = [str(row) for row in range(graph.images)]
+    found = SCORERS["transe"](ScoringInput(graph, ConceptStatistics.fit(graph), ids, options=settings))
+    assert isinstance(found.matrix, np.ndarray)
+    return found.matrix
+
+
+def test_images_whose_edges_were_held_out_are_placed_with_all_their_concepts() -> None:
+    pytest.importorskip("torch")
+    from kg_targets.transe.fit import fit
+
+    graph = clusters(40)
+    settings = TransESettings(
+        dim=8, epochs=4, every=2, seeds=2, device="cpu", mode="transductive", holdout=0.1
+    )
+    triples = Triples.of(graph)
+    own = fit(triples, settings, 0).table[: triples.images]
+    _, held = triples.hold_out(settings.holdout, 0)
+    partly = np.isin(np.arange(graph.images), held[held[:, 1] == 0, 0])
+    assert 0 < partly.sum() < graph.images
+    moved = np.abs(transductive(graph, settings) - own).max(axis=1) > 1e-3
+    assert moved.tolist() == partly.tolist()
+
+
+def test_placed_images_have_one_edge_to_concepts_of_equal_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from kg_targets.transe import placing
+
+    given = []
+    place = placing.place
+
+    def noted(has_attribute: sparse.csr_array, *rest: Any) -> np.ndarray:
+        given.append(has_attribute.toarray())
+        return place(has_attribute, *rest)
+
+    monkeypatch.setattr(placing, "place", noted)
+    graph = graph_of([[A, B, C], [B], [C]], [(A, "same_as", B), (B, "same_as", A)])
+    settings = TransESettings(dim=8, epochs=2, seeds=1, device="cpu", mode="transductive", holdout=0.0)
+    fitted = {cui: np.eye(8, dtype=np.float32)[0] for cui in (A, B, C, "has_attribute")}
+    data = ScoringInput(graph, ConceptStatistics.fit(graph), ["a", "b", "c"], options=settings, fitted=fitted)
+    assert SCORERS["transe"](data).known.all()
+    assert [each.tolist() for each in given] == [[[1, 0, 1], [1, 0, 0], [0, 0, 1]]]
 
 
 def test_images_without_any_concept_are_unknown_and_a_split_of_them_is_no_error() -> None:

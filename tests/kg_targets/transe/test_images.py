@@ -68,6 +68,16 @@ def test_a_concept_that_the_fit_lacks_borrows_from_its_nearest_ancestors() -> No
     assert not found.matrix[graph.concepts.index("C0000007")].any()
 
 
+def test_a_meaning_whose_first_cui_the_fit_lacks_borrows_from_its_other_cui() -> None:
+    graph = graph_of(
+        [["C0000002"]], [("C0000001", "same_as", "C0000002"), ("C0000002", "same_as", "C0000001")]
+    )
+    vectors = fitted("C0000002")
+    found = ConceptVectors.of(graph, vectors, SEEDS, SEEDS * DIM)
+    assert (found.borrowed, found.missing) == (1, 0)
+    np.testing.assert_allclose(found.matrix[0], vectors["C0000002"], atol=1e-7)
+
+
 def test_images_placed_among_frozen_concepts_come_out_where_the_fit_had_them() -> None:
     pytest.importorskip("torch")
     from kg_targets.transe.fit import fit

@@ -204,6 +204,25 @@ def test_wrong_inputs_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_splits_fitted_on_another_store_than_the_one_beside_them_are_one_line(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_split(tmp_path / "data", "train", RICH)
+    write_split(tmp_path / "data", "dev", RICH[3:9])
+    shutil.copytree(world / "ontology", tmp_path / "ontology")
+    assert build(tmp_path, tmp_path / "other", "--shrinkage", "1") == 0
+    rebuilt = ["--shrinkage", "1", "--split", "train"]
+    assert build(tmp_path, tmp_path / "ontology", *rebuilt) == 0
+    for parts in ("ontology|other", "other|ontology"):
+        for split in ("all", "dev"):
+            capsys.readouterr()
+            assert mixed(tmp_path, tmp_path / "out", parts, "--split", split) == 2
+            error = capsys.readouterr().err
+            expected = f"{tmp_path / 'ontology'}: the split dev was not fitted on the store of train that is there now"
+            assert expected in error and error.count("\n") == 1
+    assert mixed(tmp_path, tmp_path / "train", "ontology|other", "--split", "train") == 0
+
+
 def test_parts_options_need_the_scorer(
     world: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -117,6 +117,22 @@ def test_options_for_a_scorer_without_any_are_an_error() -> None:
         BuildConfig(scorer="noise", scorer_options="width=2")
 
 
+@pytest.mark.parametrize("scorer", ["noise", "identity", "embedding", "transe"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shrinkage", 7.0), ("shrinkage", 0.0), ("blocks", "1:2:1"), ("flat_ancestors", True)],
+)
+def test_options_that_a_scorer_does_not_read_are_an_error(scorer: str, field: str, value: object) -> None:
+    message = (
+        f"--{field.replace('_', '-')} is for the scorers ontology and permuted, {scorer} does not read it"
+    )
+    with pytest.raises(ConfigError, match=message) as caught:
+        BuildConfig(scorer=scorer, **{field: value})
+    assert "\n" not in str(caught.value)
+    for reader in ("ontology", "permuted"):
+        assert getattr(BuildConfig(scorer=reader, **{field: value}), field) == value
+
+
 def test_other_options_build_again(data: Path, tmp_path: Path) -> None:
     one, other = built(data, tmp_path / "out")[0], built(data, tmp_path / "out", "width=2,slope=2")[0]
     assert one.fingerprint != other.fingerprint

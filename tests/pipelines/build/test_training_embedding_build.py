@@ -104,7 +104,8 @@ def test_an_interrupted_build_keeps_its_embeddings_and_ends_with_the_same_bytes(
     ("options", "message"),
     [
         ("encoder=sentence:nowhere", "does not exist; it must hold config.json"),
-        ("encoder=nobody", "is not one of"),
+        ("encoder=nobody", "is not one of minilm-l6-v2, sentence:FOLDER, biomedclip, "),
+        ("encoder=sentences:nowhere", "is not one of minilm-l6-v2, sentence:FOLDER, open_clip, "),
         ("encoder=none", "has no vectors of captions"),
         ("encodr=none", "encodr is not one of encoder (did you mean encoder?)"),
     ],

@@ -13,6 +13,8 @@ from training.errors import ConfigError
 from training.nb_clip.suggest import suggest
 
 main = kg_targets("suggest")
+SILENT = "Figure 2B. Follow-up."
+"""A caption that names no concept."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,15 @@ def test_where_nothing_is_similar_it_says_to_train_without(tmp_path: Path) -> No
     control = build(tmp_path, RICH, scorer="identity")
     found = suggest(control, 8)
     assert found.policy.name == "identity" and found.soft_positives == 0.0 and "a control" in found.scorer
+
+
+def test_where_hardly_any_row_has_a_soft_positive_it_says_to_train_without(tmp_path: Path) -> None:
+    known = [caption for caption in RICH if caption != SILENT]
+    # two images to a case: each case has one that says something at most, and most have none
+    store = build(tmp_path, [*(each for caption in known for each in (caption, SILENT)), *[SILENT] * 300])
+    found = suggest(store, len(store))
+    assert 0 < found.related < 0.05 and found.soft_positives > 0
+    assert found.policy.name == "identity"
 
 
 def test_what_is_known_of_the_scorer_is_said(tmp_path: Path, store: TargetStore) -> None:
