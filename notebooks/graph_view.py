@@ -24,7 +24,10 @@ def graph_figure(store: TargetStore, image_ids: Sequence[str], hops: int = 8) ->
         part = store.to_networkx(image_id, hops)
         graph.add_nodes_from(part.nodes(data=True))
         edges = part.edges(keys=True)
-        graph.add_edges_from((a, b) for a, b, kind in edges if kind in ("has_attribute", "is_a"))
+        graph.add_edges_from((a, b) for a, b, kind in edges if kind in ("has_attribute", "is_a", "part_of"))
+    graph = nx.DiGraph(
+        graph.subgraph(set(image_ids).union(*(nx.descendants(graph, name) for name in image_ids)))
+    )
     if nx.is_directed_acyclic_graph(graph):
         graph.remove_edges_from(set(graph.edges) - set(nx.transitive_reduction(graph).edges))
     reached = [nx.descendants(graph, name) for name in image_ids]
