@@ -33,7 +33,8 @@ def finetuning(*arguments: str) -> FinetuneConfig:
     ("arguments", "key"),
     [
         (["--policy.name=fixed_mass_softmax"], "333524728bdc045c11fbcd4b8defd3190f4daff83270c8338302025ba75286d4"),
-        (["--loss.name=sigmoid", "--policy.name=fixed_mass", "--data.cached_views=2", "--model.lock_image=true", "--optim.max_logit_scale=50"],
+        (["--loss.name=sigmoid", "--policy.name=fixed_mass", "--data.cached_views=2", "--model.lock_image=true",
+          "--optim.max_logit_scale=50"],
          "a3a319019e52c2f8ff16719d00e79998933a72fc34225c9ebcccc878472b7e8f"),
     ],
 )  # fmt: skip
