@@ -29,6 +29,7 @@ NEED_TORCH = [
     "evaluate retrieval",
     "evaluate vqa",
     "score-sheet",
+    "plan",
     "suggest",
     "tables",
     "predict",
