@@ -58,13 +58,15 @@ def fit(
     """
     device = device_of(settings)
     shared = _one_at_a_time(watch or Watch())
+
+    def one(number: int) -> tuple[NDArray[np.float32], Look]:
+        table, look = Member(triples, settings, seed, number, device, state, shared).run()
+        return table.cpu().numpy(), look
+
     at_a_time = 1 if device == "cuda" else workers or torch.get_num_threads()
     with one_thread(), ThreadPoolExecutor(at_a_time) as pool:
         try:
-            runs = [
-                pool.submit(_fit_one, triples, settings, seed, number, device, state, shared)
-                for number in range(settings.seeds)
-            ]
+            runs = [pool.submit(one, number) for number in range(settings.seeds)]
             results = [run.result() for run in runs]
         except BaseException:  # Ctrl-C, too: the other fits end at their next step
             shared.stop.set()
@@ -72,19 +74,6 @@ def fit(
     scale = np.float32(1.0 / np.sqrt(settings.seeds))
     table = np.concatenate([table * scale for table, _ in results], axis=1)
     return Fitted(table, [look for _, look in results], device)
-
-
-def _fit_one(
-    triples: Triples,
-    settings: TransESettings,
-    seed: int,
-    number: int,
-    device: str,
-    state: Path | None,
-    watch: Watch,
-) -> tuple[NDArray[np.float32], Look]:
-    table, look = Member(triples, settings, seed, number, device, state, watch).run()
-    return table.cpu().numpy(), look
 
 
 def device_of(settings: TransESettings) -> str:

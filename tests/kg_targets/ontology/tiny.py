@@ -45,3 +45,15 @@ HIERARCHY = TinyOntology(
         "C0000009": ["C0000007"],
     }
 )
+
+
+class _WithEquals(TinyOntology):
+    """Two concepts of equal meaning."""
+
+    def edges(self, nodes: Iterable[str], relations: Sequence[str] = ("is_a",)) -> list[tuple[str, str, str]]:
+        equal = [("C0000001", "same_as", "C0000002"), ("C0000002", "same_as", "C0000001")]
+        return sorted([*super().edges(nodes), *equal])
+
+
+EQUAL_MEANING = _WithEquals({"C0000001": ["C0000002", "C0000009"], "C0000002": ["C0000001", "C0000009"]})
+"""C0000001 and C0000002 are one concept, a kind of C0000009."""

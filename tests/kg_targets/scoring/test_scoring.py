@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import sparse
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
 from kg_targets.scoring.factors import nearest
-from tests.kg_targets.ontology.tiny import HIERARCHY, TinyOntology
+from tests.kg_targets.ontology.tiny import EQUAL_MEANING, HIERARCHY, TinyOntology
 
 CUIS = [f"C000000{digit}" for digit in (1, 2, 3, 7, 8, 9)]
 captions = st.lists(st.lists(st.sampled_from(CUIS), max_size=4), min_size=1, max_size=12)
@@ -210,15 +210,7 @@ def test_neighbours_do_not_depend_on_the_number_of_threads() -> None:
 
 
 def test_concepts_of_equal_meaning_share_one_column() -> None:
-    class WithEquals(TinyOntology):
-        def edges(
-            self, nodes: Iterable[str], relations: Sequence[str] = ("is_a",)
-        ) -> list[tuple[str, str, str]]:
-            twins = [("C0000001", "same_as", "C0000002"), ("C0000002", "same_as", "C0000001")]
-            return sorted([*super().edges(nodes), *twins])
-
-    twins = WithEquals({"C0000001": ["C0000002", "C0000009"], "C0000002": ["C0000001", "C0000009"]})
-    graph = ConceptGraph.build([["C0000001"], ["C0000002"], []], twins)
+    graph = ConceptGraph.build([["C0000001"], ["C0000002"], []], EQUAL_MEANING)
     assert graph.closure.toarray().tolist() == [[1, 0, 1], [1, 0, 1], [0, 0, 1]]
     factors = dense(SCORERS["ontology"](ScoringInput(graph, ConceptStatistics.fit(graph), ["a", "b", "c"])))
     np.testing.assert_allclose(factors @ factors.T, [[1, 1, 0], [1, 1, 0], [0, 0, 0]], atol=1e-6)

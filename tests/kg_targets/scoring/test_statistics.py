@@ -1,7 +1,6 @@
 """IC and idf of concepts that the fit split never saw, against plain Python, and of concepts of equal meaning."""
 
 import math
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from kg_targets.ontology import Ontology
 from kg_targets.ontology.closure import ParentLists
 from kg_targets.ontology.intrinsic import intrinsic_content
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
-from tests.kg_targets.ontology.tiny import TinyOntology
+from tests.kg_targets.ontology.tiny import EQUAL_MEANING
 
 SEED = Ontology.seed()
 NAMES = {SEED.name(cui): cui for cui in SEED.cuis}
@@ -129,16 +128,8 @@ def test_a_fit_split_keeps_its_counted_values() -> None:
 
 
 def test_concepts_of_equal_meaning_are_counted_as_one() -> None:
-    class WithEquals(TinyOntology):
-        def edges(
-            self, nodes: Iterable[str], relations: Sequence[str] = ("is_a",)
-        ) -> list[tuple[str, str, str]]:
-            twins = [("C0000001", "same_as", "C0000002"), ("C0000002", "same_as", "C0000001")]
-            return sorted([*super().edges(nodes), *twins])
-
-    twins = WithEquals({"C0000001": ["C0000002", "C0000009"], "C0000002": ["C0000001", "C0000009"]})
     asserted = [["C0000001"], ["C0000002", "C0000003"], ["C0000001", "C0000002", "C0000003"], [], []]
-    graph = ConceptGraph.build(asserted, twins)
+    graph = ConceptGraph.build(asserted, EQUAL_MEANING)
     statistics = ConceptStatistics.fit(graph)
     np.testing.assert_allclose(
         statistics.inverse_document_frequency(["C0000001", "C0000002"]), [math.log(6 / 4)] * 2
