@@ -220,6 +220,11 @@ def _explain(options: argparse.Namespace) -> None:
     from kg_targets.store import TargetStore
 
     store = TargetStore.open(options.store)
+    if not options.other and store.kind != "teacher" and not store.kept_neighbors:
+        raise DataError(
+            f"{options.store} keeps no neighbours (it was built with --top-k 0): name a second image, or build it with "
+            "--top-k 64"
+        )
     others = (
         [options.other] if options.other else store.neighbors(options.image, options.k)["image_id"].tolist()
     )

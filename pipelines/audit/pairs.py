@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from kg_targets.scoring.factors import TIE_RESOLUTION, pair_similarities
+from kg_targets.scoring.factors import pair_similarities
+from kg_targets.scoring.neighbors import TIE_RESOLUTION
 from kg_targets.store import TargetStore
 from pipelines.audit.report import Section, Table, cells, measure
 from pipelines.audit.similarity import similarity_chunks

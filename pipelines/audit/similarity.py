@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kg_targets.scoring.factors import TIE_RESOLUTION
+from kg_targets.scoring.neighbors import TIE_RESOLUTION
 from kg_targets.store.factors import AnyFactors, as_float64, similarities
 from training.statistics.intervals import FloatArray, IntArray
 

@@ -114,7 +114,7 @@ def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pai
 
 def _strangers(store: TargetStore) -> float | None:
     """Share of known images that have a stranger among the neighbours that the store keeps."""
-    if not store.manifest["config"].get("top_k") or not store.known.any():
+    if not store.kept_neighbors or not store.known.any():
         return None
     others, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
     rows = pc.list_parent_indices(others.combine_chunks()).to_numpy()
