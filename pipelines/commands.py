@@ -274,6 +274,7 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     option(
         "--label-table", type=Path, default=None, help="further labels by image_id or group_id, as from label"
     )
+    option("--text-table", type=Path, default=None, help="longer texts of the cases, by image_id or group_id")
     option("--seed", type=int, default=0, help="of every random choice")
     option("--bootstrap", type=int, default=2000, help="samples per interval")
     option("--batch-sizes", default=sizes, help="images per batch")
@@ -298,6 +299,7 @@ def _evaluate_targets(options: argparse.Namespace) -> None:
         half=options.half,
     )
     say = (lambda line: None) if options.json else _say
-    found = evaluate_targets(options.stores, settings, say, options.markdown, options.label_table)
+    tables = {"label_table": options.label_table, "text_table": options.text_table}
+    found = evaluate_targets(options.stores, settings, say, options.markdown, **tables)
     if options.json:
         print_json(found)
