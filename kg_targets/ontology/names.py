@@ -256,8 +256,8 @@ class NameIndex:
 
     def concept(self, index: int) -> Concept:
         """Everything about one concept, put together now."""
-        start, end = self._data.first_names[index : index + 2].tolist()
-        rows = self._data.names.slice(start, end - start)
+        start, *following = self._data.first_names[index : index + 2].tolist()
+        rows = self._data.names.slice(start, following[0] - start if following else None)
         names = list(zip(rows["text"].to_pylist(), rows["abbreviation"].to_pylist(), strict=True))
         fields = {name: column[index].as_py() for name, column in self._fields.items()}
         # Reversed, so that of two spellings the preferred one stays.
