@@ -36,6 +36,7 @@ _AT_ONCE = 1 << 18
 
 def compiled(tables: Tables) -> Compiled:
     """Derive everything that does not need the graph."""
+    pa.default_memory_pool().release_unused()  # what reading has left behind: half a gigabyte for all of UMLS
     parts = [_Part.of(rows) for rows in _by_concept(tables.names)]
     terms = pa.concat_tables([_distinct(rows, TERMS) for rows in _by_concept(tables.terms)])
     settled = settled_edges(tables)
