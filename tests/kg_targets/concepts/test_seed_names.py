@@ -79,5 +79,9 @@ def test_plain_words_of_radiologists_are_read(text: str, expected: str) -> None:
 
 
 def test_a_projection_leaves_the_way_of_imaging_to_be_read() -> None:
-    for text in ("lateral radiograph of the knee", "AP radiograph of the knee", "PA chest X-ray, lateral film"):
+    for text in (
+        "lateral radiograph of the knee",
+        "AP radiograph of the knee",
+        "PA chest X-ray, lateral film",
+    ):
         assert "Plain X-ray" in names(text)
