@@ -16,6 +16,7 @@ from scipy import sparse
 from kg_targets.store.block import finite, gram
 
 PlainFactors: TypeAlias = sparse.csr_array | NDArray[np.float32]
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,13 @@ def similarities(left: AnyFactors, right: AnyFactors) -> NDArray[np.float64]:
 
 
 def lengths(factors: AnyFactors) -> NDArray[np.float64]:
-    """‖K_i‖ of each row, float64 [N]; 0 where nothing is known."""
+    """‖K_i‖ of each row, float64 [N]; 0 where nothing is known. Some rows at a time: factors may be mapped files."""
     squares = np.zeros(factors.shape[0])
     for part in parts_of(factors):
-        wide = part.astype(np.float64)
-        squares += np.asarray((wide * wide).sum(axis=1)).ravel()
+        for start in range(0, len(squares), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            wide = part[rows].astype(np.float64)
+            squares[rows] += np.asarray((wide * wide).sum(axis=1)).ravel()
     return np.sqrt(squares)
 
 
