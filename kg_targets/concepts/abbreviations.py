@@ -15,7 +15,7 @@ from operator import itemgetter
 from kg_targets.concepts.lexicon import Hit, Sense
 from kg_targets.concepts.text import Folded, fold_alias, without_overlap
 
-_UNKNOWN = Sense("", "", "", (0, 0), False, False)
+_UNKNOWN = Sense("", "", "", False, False)
 _LONGEST = 3  # longer abbreviations mean one thing
 _SIGNED = re.compile(  # what every definition has
     r"[A-Z][a-z0-9]{0,6}[A-Z][A-Za-z0-9]{0,6}\s*[=:,(\u2013\-)\];]"

@@ -51,7 +51,8 @@ from pathlib import Path
 
 from ahocorasick_rs import AhoCorasick, Implementation
 
-from kg_targets.concepts.lexicon import Hit, read_table
+from kg_targets.concepts.lexicon import Hit
+from kg_targets.concepts.stop_list import read_table
 from kg_targets.concepts.mention import STATUSES
 from kg_targets.concepts.scope import REACH, Scope, Trigger
 from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias, without_overlap

@@ -21,7 +21,8 @@ from typing import NamedTuple, TypeVar
 _ZERO_WIDTH = "\u2060"  # stands for every code point that has no width
 ZERO_WIDTH_SPACE = "\u200b"
 SOFT_HYPHEN = "\u00ad"
-_CJK_START = "\u2e80"  # from here on words are not separated by blanks
+WORDLESS_FROM = 0x2E80
+"""Code point from which on words are not separated by blanks."""
 _LIGATURES = {
     "\u0153": "oe",
     "\u0152": "OE",
@@ -71,7 +72,7 @@ class _BreakTable(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
-        kept = self[code] = char if char.isalnum() and char < _CJK_START else " "
+        kept = self[code] = char if char.isalnum() and code < WORDLESS_FROM else " "
         return kept
 
 
@@ -86,6 +87,7 @@ def break_words(folded: str) -> str:
 _ASCII_LOWER = bytes(ord(_LOWER[code]) for code in range(128)) + bytes(128)
 _ASCII_BREAKS = bytes(ord(_BREAKS[code]) for code in _ASCII_LOWER[:128]) + bytes(128)
 """The same tables for captions of ASCII alone, which fold three times as fast by them."""
+_ASCII_LINES = _ASCII_LOWER[:10] + b"\n" + _ASCII_LOWER[11:]
 
 
 class Folded(NamedTuple):
@@ -138,6 +140,18 @@ def _collapse(text: str) -> tuple[str, list[int]]:
 def fold_alias(alias: str) -> str:
     """An alias in the form in which it is searched for; equal to the folded text of the same wording."""
     return _closed(alias.translate(_LOWER))
+
+
+def fold_aliases(aliases: list[str]) -> list[str]:
+    """Fold many aliases at once, each as by `fold_alias`."""
+    plain = "\n".join(alias if alias.isascii() and "\n" not in alias else "" for alias in aliases)
+    text = plain.encode().translate(_ASCII_LINES).decode()
+    while "  " in text:
+        text = text.replace("  ", " ")
+    lines = text.replace(" \n", "\n").replace("\n ", "\n").strip(" ").split("\n") if aliases else []
+    return [
+        line if line or not alias else fold_alias(alias) for line, alias in zip(lines, aliases, strict=True)
+    ]
 
 
 def surface(text: str) -> str:
