@@ -141,6 +141,15 @@ def _distinct(table: pa.Table, schema: pa.Schema) -> pa.Table:
     )
 
 
+def _first_filled(column: pa.ChunkedArray, owner: Ints, count: int) -> pa.ChunkedArray:
+    """For each of ``count`` owners the first value that is not empty, else the empty string; rows are by owner."""
+    filled = np.flatnonzero(np.asarray(pc.not_equal(column, "").to_numpy(), dtype=bool))
+    owners, first = np.unique(owner[filled], return_index=True)
+    where = np.full(count, -1)
+    where[owners] = filled[first]
+    return pc.fill_null(column.take(pa.array(where, mask=where < 0)), "")
+
+
 def _codes(column: pa.ChunkedArray) -> Ints:
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
@@ -238,14 +247,40 @@ class NameIndex:
 
     def aliases(self, by_preference: bool) -> Iterator[tuple[str, str, bool]]:
         """See `Ontology.aliases`."""
+        for batch in self.alias_table(by_preference).to_batches(max_chunksize=_BATCH):
+            for text, cui, short in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield text, format_cui(cui), short
+
+    def alias_table(self, by_preference: bool) -> pa.Table:
+        """See `Ontology.alias_table`; else by CUI, the preferred name of each concept first."""
         order = self._preference if by_preference else np.sort(self._preference)
-        cuis = self._data.cuis[self._data.concept_of_name[order]]
-        short = self._short[order]
-        for start in range(0, len(order), _BATCH):
-            part = slice(start, start + _BATCH)
-            texts = self._text.take(pa.array(order[part])).to_pylist()
-            for text, cui, flag in zip(texts, cuis[part].tolist(), short[part].tolist(), strict=True):
-                yield text, format_cui(cui), flag
+        return self._data.names.select(["text", "cui", "abbreviation"]).take(pa.array(order))
+
+    @cached_property
+    def concept_table(self) -> pa.Table:
+        """See `Ontology.concept_table`."""
+        data, count = self._data, len(self._data.cuis)
+        terms = data.terms.filter(pc.is_in(data.terms["cui"], value_set=pa.array(data.cuis)))
+        owner = np.searchsorted(data.cuis, _ints(terms["cui"]))
+        types = _first_filled(terms["semantic_types"], owner, count)
+        label = pc.if_else(pc.equal(terms["term"], ""), terms["source"], terms["term"])
+        codes = _codes(label)
+        # Rows of the first mention of each label of a concept, in the order of its terms
+        rows = np.sort(np.unique(owner * (codes.max(initial=0) + 1) + codes, return_index=True)[1])
+        starts = np.searchsorted(owner[rows], np.arange(count + 1)).astype(np.int32)
+        sources = label.take(pa.array(rows)).combine_chunks()
+        return pa.table(
+            {
+                "cui": data.cuis,
+                "name": data.names["text"].take(pa.array(self._starts[:-1])),
+                "kind": _first_filled(terms["kind"], owner, count),
+                "semantic_types": pc.if_else(
+                    pc.equal(types, ""), pa.scalar([], pa.list_(pa.string())), pc.split_pattern(types, "|")
+                ),
+                "sources": pa.ListArray.from_arrays(pa.array(starts), sources),
+                "verified": data.verified,
+            }
+        )
 
     def _column(self, name: str) -> npt.NDArray[np.int64]:
         return np.asarray(self._data.names[name].to_numpy(), dtype=np.int64)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import sparse
 
 from kg_targets.errors import OntologyError
@@ -35,6 +37,9 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Edge = tuple[str, str, str]
 
+_REMEMBERED = 1 << 15
+"""CUIs whose positions are remembered: workers ask for the same few thousands over and over."""
+
 
 class Ontology:
     """A set of UMLS concepts with names and ``is_a`` / ``part_of`` relations, from one or several sources.
@@ -56,6 +61,8 @@ class Ontology:
         self._data = resolved
         self._names = NameIndex(resolved)
         self._latest: Concept | None = None
+        self._numbers = resolved.cuis.data  # a memoryview: its elements are plain ints
+        self._position = lru_cache(_REMEMBERED)(self._find)
         self._graphs: dict[frozenset[str], ParentLists] = {}
 
     # ---- where ontologies come from ----
@@ -118,7 +125,7 @@ class Ontology:
         return cui_strings(self._data.cuis)
 
     def __contains__(self, cui: object) -> bool:
-        return isinstance(cui, str) and len(self._known([cui])) == 1
+        return isinstance(cui, str) and self._position(cui) >= 0
 
     def current(self, cui: str) -> str:
         """The concept's CUI today: that of its successor where it was retired, else as it was given."""
@@ -154,6 +161,17 @@ class Ontology:
                 of a spelling keeps the first that comes.
         """
         return self._names.aliases(by_preference)
+
+    def alias_table(self) -> pa.Table:
+        """`aliases` by preference as columns: ``text``, ``cui`` (int32, the number), ``abbreviation``."""
+        return self._names.alias_table(by_preference=True)
+
+    def concept_table(self) -> pa.Table:
+        """All concepts, ascending by CUI, with the fields of `Concept` that do not list names.
+
+        Columns: ``cui`` (int32, the number), ``name``, ``kind``, ``semantic_types``, ``sources`` (lists), ``verified``.
+        """
+        return self._names.concept_table
 
     # ---- relations ----
 
@@ -236,13 +254,21 @@ class Ontology:
 
     # ---- inside ----
 
+    def _find(self, cui: str) -> int:
+        """Position of a concept, -1 if there is none."""
+        number = parse_cui(cui)
+        if number is None:
+            return -1
+        where = bisect_left(self._numbers, number)
+        return where if where < len(self._numbers) and self._numbers[where] == number else -1
+
     def _index(self, cui: str) -> int:
-        found = self._known([cui])
-        if len(found) != 1:
+        found = self._position(cui)
+        if found < 0:
             raise OntologyError(
                 f"ontology ({self.release}): no concept {cui!r}; check the CUI or add a source with |"
             )
-        return int(found[0])
+        return found
 
     def _known(self, cuis: Iterable[str]) -> Ints:
         """Positions of the given CUIs; identifiers that are no CUI, or not here, are left out."""
