@@ -5,10 +5,11 @@ It is made by `kg_targets.concepts.lexicon_build` and holds no object for a name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,7 @@ import pyarrow as pa
 
 from kg_targets.concepts.matcher import PatternIndex
 from kg_targets.concepts.predicates import split_alias
-from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, shorthand
-from kg_targets.concepts.stop_list import read_table
+from kg_targets.concepts.shorthand import Shorthand, shorthand_lines
 from kg_targets.ontology.concept import format_cui
 
 Ints = npt.NDArray[np.int64]
@@ -114,19 +114,33 @@ class Lexicon:
 
     Attributes:
         index: finds the patterns in texts.
+        columns: what patterns mean.
+        concepts: what they can mean.
         marks: uint8, of each pattern, sum of `CASED`, `ADJECTIVE`, `SHORT`.
         skipped: aliases left out, counted by reason.
     """
 
     def __init__(
-        self, index: PatternIndex, senses: Senses, concepts: Concepts, skipped: dict[str, int]
+        self,
+        index: PatternIndex,
+        columns: Senses,
+        concepts: Concepts,
+        skipped: dict[str, int],
+        source: tuple[Callable[[Path], Lexicon], Path] | None = None,
     ) -> None:
         self.index = index
+        self.columns = columns
+        self.concepts = concepts
+        self.marks = columns.marks
         self.skipped = skipped
-        self.marks = senses.marks
-        self._senses = senses
-        self._concepts = concepts
+        self._source = source
         self._known: dict[int, tuple[Sense, ...]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is mapped from files is mapped again by another process, which then shares its memory.
+        if self._source is not None:
+            return self._source[0], (self._source[1],)
+        return Lexicon, (self.index, self.columns, self.concepts, self.skipped)
 
     def senses(self, pattern: int) -> tuple[Sense, ...]:
         """The readings of a pattern, best first."""
@@ -134,28 +148,33 @@ class Lexicon:
         if found is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            rows = range(*self._senses.starts[pattern : pattern + 2].tolist())
+            rows = range(*self.columns.starts[pattern : pattern + 2].tolist())
             found = self._known[pattern] = tuple(self._sense(row, pattern) for row in rows)
         return found
 
+    def best(self, patterns: Iterable[int]) -> list[Sense]:
+        """The first reading of each pattern."""
+        known, senses = self._known.get, self.senses
+        return [(known(pattern) or senses(pattern))[0] for pattern in patterns]
+
     def _sense(self, row: int, pattern: int) -> Sense:
-        concept = int(self._senses.concept[row])
+        concept = int(self.columns.concept[row])
         if concept == NOTHING:
             return Sense("", self.index.pattern(pattern), "", False, False)
-        about, roles = self._concepts, int(self._concepts.roles[concept])
+        about, roles = self.concepts, int(self.concepts.roles[concept])
         return Sense(
             format_cui(int(about.cuis[concept])),
             about.names.at(concept),
-            about.exacts.at(int(self._senses.exact[row])),
+            about.exacts.at(int(self.columns.exact[row])),
             bool(roles & NEGATABLE),
             bool(roles & PLACE),
-            bool(self._senses.needs_name[row]),
+            bool(self.columns.needs_name[row]),
         )
 
     @cached_property
     def shorthand(self) -> dict[int, tuple[Shorthand, Sense]]:
         """For patterns that are shorthand: its line and what it means in a report."""
-        lines = [shorthand(row) for row in read_table(SHIPPED, COLUMNS)]
+        lines = shorthand_lines()
         shorts = self.index.positions([line.short for line in lines]).tolist()
         longs = self.index.positions([line.long for line in lines]).tolist()
         return {
@@ -168,7 +187,7 @@ class Lexicon:
     def predicates(self) -> dict[int, dict[str, int]]:
         """For adjectives, which pattern their meaning stands at, by subject; see `kg_targets.concepts.predicates`."""
         pairs: dict[str, dict[str, int]] = {}
-        for pattern in self._senses.pairs.tolist():
+        for pattern in self.columns.pairs.tolist():
             if pair := split_alias(self.index.pattern(pattern)):
                 pairs.setdefault(pair[0], {})[pair[1]] = pattern
         return dict(zip(self.index.positions(list(pairs)).tolist(), pairs.values(), strict=True))

@@ -28,7 +28,7 @@ from kg_targets.concepts.lexicon import (
 )
 from kg_targets.concepts.lexicon_columns import NEEDS_NAME, PAIR, Rows, assemble
 from kg_targets.concepts.predicates import ADJECTIVES, split_alias
-from kg_targets.concepts.shorthand import Shorthand
+from kg_targets.concepts.shorthand import shorthand_lines
 from kg_targets.concepts.stop_list import StopList
 from kg_targets.concepts.text import fold_alias, fold_aliases, surface
 from kg_targets.concepts.variants import variants
@@ -67,13 +67,11 @@ class LexiconOptions:
     captions that also spell the concept out. None trusts all."""
 
 
-def build_lexicon(
-    ontology: Ontology, stop_list: StopList, options: LexiconOptions, lines: Iterable[Shorthand] = ()
-) -> Lexicon:
+def build_lexicon(ontology: Ontology, stop_list: StopList, options: LexiconOptions) -> Lexicon:
     """Collect and decide all patterns of an ontology; shorthand for what it lacks is left out."""
     concepts = _Concepts.of(ontology, stop_list, options)
     aliases = _Aliases(ontology.alias_table(), concepts.cuis)
-    readings = _Readings(concepts, aliases, stop_list, lines)
+    readings = _Readings(concepts, aliases, stop_list)
     for chunk in aliases:
         readings.take(chunk)
     readings.take_meaningless()
@@ -223,16 +221,14 @@ class _Aliases:
 class _Readings:
     """Collects the readings of patterns, chunk by chunk."""
 
-    def __init__(
-        self, concepts: _Concepts, aliases: _Aliases, stop_list: StopList, lines: Iterable[Shorthand]
-    ) -> None:
+    def __init__(self, concepts: _Concepts, aliases: _Aliases, stop_list: StopList) -> None:
         self._concepts = concepts
         self._aliases = aliases
         self._syndromes = aliases.syndromes()
         self._stop_list = stop_list
         self._stopped = stop_list.aliases
         self._unplaced = [0 if place & PLACE else _UNPLACED for place in concepts.roles.tolist()]
-        self._lines = list(lines)
+        self._lines = shorthand_lines()
         self._longs = frozenset(line.long for line in self._lines)
         self._present: set[str] = set()
         self._adjectives: set[str] = set()

@@ -162,11 +162,13 @@ class Outlines(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Where patterns were found; ``[M]`` each, by text, then by the end of the bare pattern, then by its start."""
+    """Where patterns were found; ``[M]`` each, by start, then by end, then by the end of the bare pattern."""
 
+    place: Ints
+    """In the batch."""
     text: Ints
     start: Ints
-    """In code points of the text."""
+    """In code points of the text, as the others."""
     bare_end: Ints
     """Where the pattern ends."""
     end: Ints
@@ -237,7 +239,7 @@ class PatternIndex(NamedTuple):
 
     def pattern(self, index: int) -> str:
         """The text of one pattern."""
-        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        return self.text[self.offsets[index] : self.offsets[index + 1] - 1].tobytes().decode()
 
     def find(self, batch: TextBatch) -> Matches:
         """All occurrences of all patterns."""
@@ -249,13 +251,12 @@ class PatternIndex(NamedTuple):
         start, end, pattern, ending = (column.compress(good) for column in (start, end, pattern, ending))
         good = (batch.kinds.take(start - 1) != _WORD) & (batch.kinds.take(end + ending) != _WORD)
         good &= self._equal(batch, start, end, pattern)
-        order = np.lexsort((start.compress(good), end.compress(good)))
-        start, end, pattern, ending = (
-            column.compress(good).take(order) for column in (start, end, pattern, ending)
-        )
+        start, end, pattern, ending = (column.compress(good) for column in (start, end, pattern, ending))
+        order = np.lexsort((end, end + ending, start))
+        start, end, pattern, ending = (column.take(order) for column in (start, end, pattern, ending))
         text = batch.owner(start)
         base = batch.base.take(text)
-        return Matches(text, start - base, end - base, end - base + ending, pattern)
+        return Matches(start, text, start - base, end - base, end - base + ending, pattern)
 
     def positions(self, names: Sequence[str]) -> Ints:
         """Position of each folded name among the patterns, -1 where it is none."""

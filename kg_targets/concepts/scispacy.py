@@ -24,8 +24,9 @@ import numpy.typing as npt
 from kg_targets.concepts.context import ContextRules
 from kg_targets.concepts.lexicon import Hit, Sense
 from kg_targets.concepts.lexicon_build import roles
-from kg_targets.concepts.stop_list import StopList
+from kg_targets.concepts.matcher import TextBatch
 from kg_targets.concepts.mention import Mention, marked, reading_order
+from kg_targets.concepts.stop_list import StopList
 from kg_targets.concepts.text import fold, without_overlap
 from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Ontology
@@ -125,7 +126,8 @@ class ScispacyExtractor:
             first, last = folded.locate(start, end)
             spans[first, last] = index, Hit(first, last, Sense(cui, cui, "", negatable, place))
         hits = without_overlap([hit for _, hit in spans.values()])
-        found = self._rules.statuses(caption, folded, hits)
+        (phrases,) = self._rules.find(TextBatch.of([folded.text]))
+        found = self._rules.statuses(caption, folded, hits, phrases)
         return {spans[hits[i].start, hits[i].end][0]: given for i, given in found.items()}
 
     def _roles(self, cui: str) -> tuple[bool, bool]:
