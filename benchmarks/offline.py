@@ -23,7 +23,7 @@ from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput
-from kg_targets.scoring.factors import nearest
+from kg_targets.scoring.neighbors import nearest
 from kg_targets.store.block import gram
 
 T = TypeVar("T")

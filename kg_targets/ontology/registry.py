@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ from kg_targets.ontology.ontology import Ontology
 from kg_targets.ontology.seed import read_seed, seed_files
 from kg_targets.ontology.tables import Tables, require_file
 from kg_targets.ontology.tsv import pair_in, read_tsv
-from kg_targets.ontology.umls import read_umls, umls_files
+from kg_targets.ontology.umls import UmlsOptions, read_umls, umls_files
 from kg_targets.store.digest import file_sha256, json_sha256, text_sha256
 
 
@@ -58,13 +58,15 @@ class Source:
 
     Attributes:
         files: the files that decide its content, given the path of the specification.
-        read: reads them.
+        read: reads them; where there are options, they follow the path.
         needs_path: whether the name is followed by ``:`` and a path.
+        options: reads what stands behind a ``?`` after the path; None: nothing may.
     """
 
     files: Callable[[Path], list[Path]]
-    read: Callable[[Path], Tables]
+    read: Callable[..., Tables]
     needs_path: bool = True
+    options: Callable[[str], object] | None = None
 
 
 SOURCES: dict[str, Source] = {
@@ -77,17 +79,38 @@ SOURCES: dict[str, Source] = {
     ),  # seed's name of before
     "tsv": Source(lambda path: list(pair_in(path)), lambda path: read_tsv(*pair_in(path))),
     "obo": Source(lambda path: [path], read_obo),
-    "umls": Source(umls_files, lambda path: read_umls(path, "strict")),
-    "umls-broad": Source(umls_files, lambda path: read_umls(path, "broad")),
+    "umls": Source(
+        umls_files, lambda path, *given: read_umls(path, "strict", *given), options=UmlsOptions.parse
+    ),
+    "umls-broad": Source(
+        umls_files, lambda path, *given: read_umls(path, "broad", *given), options=UmlsOptions.parse
+    ),
     "hpo": Source(lambda _: [hpo_file()], lambda _: read_obo(hpo_file()), needs_path=False),
 }
 
 
-def parse_spec(spec: str) -> list[tuple[str, Path]]:
-    """Split a specification into names of sources and their paths.
+class Part(NamedTuple):
+    """One source of a specification."""
+
+    name: str
+    path: Path
+    options: tuple[object, ...] = ()
+    """Nothing, or the options that it was given."""
+
+    def read(self) -> Tables:
+        """Read it."""
+        return SOURCES[self.name].read(self.path, *self.options)
+
+    def files(self) -> list[Path]:
+        """The files that decide its content."""
+        return SOURCES[self.name].files(self.path)
+
+
+def parse_spec(spec: str) -> list[Part]:
+    """Split a specification into its sources.
 
     Raises:
-        OntologyError: a source has another name, lacks its path, or has one it cannot use.
+        OntologyError: a source has another name, lacks its path, or has a path or options that it cannot use.
     """
     parts = []
     for part in spec.split("|"):
@@ -100,7 +123,11 @@ def parse_spec(spec: str) -> list[tuple[str, Path]]:
             raise OntologyError(f"ontology {spec!r}: {name} needs a path, as in {name}:path/to/it")
         if colon and not SOURCES[name].needs_path:
             raise OntologyError(f"ontology {spec!r}: {name} takes no path; write {name} alone")
-        parts.append((name, Path(path).expanduser()))
+        given, read_options = "", SOURCES[name].options
+        if read_options:
+            path, _, given = path.partition("?")
+        options = (read_options(given),) if read_options and given else ()
+        parts.append(Part(name, Path(path).expanduser(), options))
     return parts
 
 
@@ -108,7 +135,8 @@ def load_ontology(spec: str, cache_dir: str | Path | None = None) -> Ontology:
     """Read the sources of a specification and merge them, left before right.
 
     Args:
-        spec: such as ``seed|tsv:ontologies``; relative paths start from the working directory.
+        spec: such as ``seed|umls:umls/META?language=ENG,SPA&sources=MSH``; relative paths start from the working
+            directory.
         cache_dir: folder that keeps what was read, by the content of the source files; a second load is
             near-instant.
     Raises:
@@ -117,12 +145,11 @@ def load_ontology(spec: str, cache_dir: str | Path | None = None) -> Ontology:
     parts = parse_spec(spec)
 
     def read() -> Ontology:
-        ontologies = [Ontology.from_tables(SOURCES[name].read(path)) for name, path in parts]
-        return functools.reduce(operator.or_, ontologies)
+        return functools.reduce(operator.or_, [Ontology.from_tables(part.read()) for part in parts])
 
     if cache_dir is None:
         return read()
-    described = [(name, SOURCES[name].files(path)) for name, path in parts]
+    described = [("?".join(map(str, (part.name, *part.options))), part.files()) for part in parts]
     return cached(described, read, Path(cache_dir))
 
 

@@ -72,6 +72,15 @@ def similarities(left: AnyFactors, right: AnyFactors) -> NDArray[np.float64]:
     return total
 
 
+def lengths(factors: AnyFactors) -> NDArray[np.float64]:
+    """‖K_i‖ of each row, float64 [N]; 0 where nothing is known."""
+    squares = np.zeros(factors.shape[0])
+    for part in parts_of(factors):
+        wide = part.astype(np.float64)
+        squares += np.asarray((wide * wide).sum(axis=1)).ravel()
+    return np.sqrt(squares)
+
+
 def as_float64(factors: AnyFactors) -> AnyFactors:
     """Factors in float64, for ``similarities`` of many pieces with the same others."""
     if isinstance(factors, MixedFactors):

@@ -45,7 +45,7 @@ def with_labels(store: TargetStore, path: str | Path) -> tuple[TargetStore, str]
     labelled = copy.copy(store)
     labelled.joined = {str(name): joined[name].tolist() for name in joined}
     return labelled, (
-        f"labels of {path} joined by {by}: {len(own) - images:,} of {len(own):,} images have a row, "
+        f"{path} joined by {by}: {len(own) - images:,} of {len(own):,} images have a row, "
         f"{rows:,} of {len(table):,} rows have no image here"
     )
 

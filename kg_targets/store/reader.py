@@ -102,6 +102,11 @@ class TargetStore:
         return 1.0
 
     @property
+    def kept_neighbors(self) -> int:
+        """Neighbours that the store keeps of an image, at most; 0 where it was built without."""
+        return int(self.manifest["config"].get("top_k", 0))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the label columns."""
         return (*self.manifest["labels"], *self.joined)
@@ -112,6 +117,10 @@ class TargetStore:
         Raises:
             StoreError: the store has no such column, or a file is damaged.
         """
+        if name in schema.NEIGHBOR_COLUMNS and not self.kept_neighbors:
+            raise StoreError(
+                f"{self.path} keeps no neighbours (it was built with --top-k 0): build it with --top-k 64"
+            )
         column = self._table(schema.TARGETS, [name]).column(name)
         if len(column) != len(self):
             raise StoreError(
@@ -255,11 +264,12 @@ class TargetStore:
         Raises:
             StoreError: no such image, or more neighbours asked for than the store keeps.
         """
-        kept = int(self.manifest["config"]["top_k"])
-        if not 0 < k <= kept:
-            raise StoreError(f"k must be between 1 and {kept}, the neighbours this store keeps; got {k}")
-        row = self.row(image)
-        rows, scores = (column[row].as_py() for column in self._neighbor_lists)
+        row, (rows, scores) = self.row(image), self._neighbor_lists
+        if not 0 < k <= self.kept_neighbors:
+            raise StoreError(
+                f"k must be between 1 and {self.kept_neighbors}, the neighbours this store keeps; got {k}"
+            )
+        rows, scores = rows[row].as_py(), scores[row].as_py()
         return self._nearest(row, rows, scores, k, exclude_case)
 
     def _nearest(
@@ -383,7 +393,8 @@ class TargetStore:
 
     @cached_property
     def _neighbor_lists(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-        return self.column("neighbor_rows"), self.column("neighbor_scores")
+        rows, scores = (self.column(name) for name in schema.NEIGHBOR_COLUMNS)
+        return rows, scores
 
 
 _KINDS: dict[str | None, type[TargetStore]] = {}

@@ -18,6 +18,7 @@ from kg_targets.graph import ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput, transe
+from kg_targets.scoring.neighbors import id_angles
 from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
@@ -29,6 +30,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
 from pipelines.build.extract import ShardInput, ShardResult, Split
 from pipelines.build.mixture import mixture_stores
+from pipelines.build.neighbors import find_neighbors
 from pipelines.build.summary import confirmation, summary_lines
 
 if TYPE_CHECKING:
@@ -148,7 +150,8 @@ def _build_store(
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
     watch = Stopwatch()
-    state = target.with_name(f".{target.name}.state")
+    states = target.with_name(f".{target.name}.state")
+    state = states / json_sha256(inputs, str)[:16]
     with StoreWriter(target) as writer:
         with watch.stage("extract"):
             shards = _extract(config, split, ontology, writer.folder, say)
@@ -177,18 +180,27 @@ def _build_store(
                 options=config.settings,
                 captions=partial(write.staged_captions, writer.folder, len(shards)),
                 fitted=fitted.vectors if fitted else None,
-                state=state / json_sha256(inputs, str)[:16],
+                state=state,
                 say=say,
                 progress=bar,
                 **({"encode": encoder.encode} if encoder else {}),
             )
             factors = SCORERS[config.scorer](data)
-        with watch.stage("neighbours and shards"):
-            sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
+        with watch.stage("neighbours"):
+            neighbors, told = find_neighbors(
+                factors,
+                id_angles(image_ids),
+                k=config.top_k,
+                way=config.neighbors,
+                folder=writer.folder,
+                state=state,
+                workers=config.worker_count,
+                say=say,
+            )
+        with watch.stage("shards"):
             labels = list(dict.fromkeys(name for shard in shards for name in shard.labels))
             pieces = write.staged_rows(writer.folder, shards)
-            threads = config.worker_count
-            write.write_targets(writer, pieces, image_ids, labels, factors, **sizes, threads=threads)
+            write.write_targets(writer, pieces, labels, factors, neighbors)
             write.write_concepts(writer, graph, statistics, ontology)
             write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
@@ -216,12 +228,13 @@ def _build_store(
             "unknown_cuis_count": len(unknown),
             "confirmation": confirmation(ontology, asserted),
             "inputs": inputs,
+            **told,
             **_spoken(config, shards),
             **split.metadata(),
             **(encoder.metadata() if encoder else {}),
         }
         writer.finish(content, {"stages": watch.stages})
-    shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(states, ignore_errors=True)
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")

@@ -26,6 +26,11 @@ def summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
         f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
         f"most frequent findings: {_listed(findings.head(most_frequent))}",
     ]
+    if found := store.manifest.get("neighbors"):
+        lines.append(
+            f"neighbours are approximate: {found['recall']:.1%} of the exact ones of 256 of {found['distinct_rows']:,} "
+            "distinct rows (--neighbors exact finds all, in a time that grows with the square)"
+        )
     if retired := store.manifest["retired_cuis"]:
         lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
     confirmation = store.manifest["confirmation"]

@@ -16,7 +16,8 @@ from kg_targets.errors import StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
-from kg_targets.scoring.factors import Neighbors, Vectors, nearest, pair_similarities
+from kg_targets.scoring.factors import Vectors, pair_similarities
+from kg_targets.scoring.neighbors import NONE, Neighbors
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
 from kg_targets.store.factors import AnyFactors, dense_matrix, factor_columns, sparse_matrix
@@ -57,32 +58,25 @@ def code_digest() -> str:
 def write_targets(
     writer: StoreWriter,
     pieces: Iterable[tuple[pa.Table, Sequence[Sequence[str]]]],
-    image_ids: Sequence[str],
     labels: Sequence[str],
     factors: Factors,
-    *,
-    top_k: int,
-    chunk_rows: int,
-    threads: int,
+    neighbors: Neighbors | None,
 ) -> None:
     """Write the table ``targets``, one file per piece.
 
     Args:
         writer: of the store.
-        pieces: ``chunk_rows`` images at a time, what the data set says of them (columns of text) and their CUIs.
-        image_ids: of all images.
+        pieces: some images at a time, what the data set says of them (columns of text) and their CUIs.
         labels: names of the data set's labels; a piece may lack some.
         factors: of all images.
-        top_k: neighbours kept per image.
-        chunk_rows: images per piece.
-        threads: for the search of neighbours.
+        neighbors: of all images; None for a store without.
     """
-    neighbors = nearest(factors, top_k, image_ids, chunk_rows=chunk_rows, threads=threads)
     dense = dense_matrix(factors.matrix)
     width = None if dense is None else int(dense.shape[1])
-    target = schema.target_columns(tuple(labels), width, mixed=sparse_matrix(factors.matrix) is not None)
+    mixed = sparse_matrix(factors.matrix) is not None
+    target = schema.target_columns(tuple(labels), width, mixed, neighbors is not None)
     start = 0
-    for index, ((rows, cuis), found) in enumerate(zip(pieces, neighbors, strict=True)):
+    for index, (rows, cuis) in enumerate(pieces):
         stop = start + rows.num_rows
         columns = {
             **{f"label_{name}": pa.repeat("", rows.num_rows) for name in labels},
@@ -91,7 +85,7 @@ def write_targets(
             "cuis": pa.array(cuis, pa.list_(pa.string())),
             "known": pa.array(factors.known[start:stop]),
             **factor_columns(factors.matrix, start, stop),
-            **_neighbor_columns(found),
+            **_neighbor_columns(neighbors, start, stop),
         }
         content = pa.table(columns).select(target.names).cast(target)
         writer.write(schema.part(schema.TARGETS, index), content)
@@ -187,11 +181,13 @@ def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[s
     return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
 
 
-def _neighbor_columns(found: list[Neighbors]) -> dict[str, pa.Array]:
-    offsets = pa.array(np.concatenate([[0], np.cumsum([len(rows) for rows, _ in found])]), pa.int32())
-    rows = np.concatenate([np.zeros(0, np.int32), *(rows for rows, _ in found)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
+def _neighbor_columns(neighbors: Neighbors | None, start: int, stop: int) -> dict[str, pa.Array]:
+    if neighbors is None:
+        return {}
+    rows, scores = (np.asarray(values[start:stop]) for values in neighbors)
+    there = rows != NONE
+    offsets = pa.array(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), pa.int32())
     return {
-        "neighbor_rows": pa.ListArray.from_arrays(offsets, pa.array(rows, pa.int32())),
-        "neighbor_scores": pa.ListArray.from_arrays(offsets, pa.array(scores, pa.float32())),
+        "neighbor_rows": pa.ListArray.from_arrays(offsets, pa.array(rows[there], pa.int32())),
+        "neighbor_scores": pa.ListArray.from_arrays(offsets, pa.array(scores[there], pa.float32())),
     }
