@@ -105,7 +105,7 @@ def _by_pattern(rows: Rows) -> tuple[Ints, Bools]:
         rest = np.flatnonzero(same)
         one, other = one[rest], other[rest]
         same[rest] = same_bytes(rows.text, begins[one], rows.text, begins[other], rows.size[one])
-        return later[~same]
+        return np.asarray(later[~same])
 
     run = np.cumsum(~alike)
     for number in np.unique(run[differing()]):  # hashes that clash: hardly ever any

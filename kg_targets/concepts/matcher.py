@@ -318,7 +318,7 @@ class PatternIndex(NamedTuple):
         """Whether each span has exactly the text of its pattern."""
         place, length = batch.byte_spans(start, end)
         first = self.offsets.take(pattern)
-        equal = self.offsets.take(pattern + 1) - first - 1 == length
+        equal: Bools = self.offsets.take(pattern + 1) - first - 1 == length
         rows = np.flatnonzero(equal)
         equal[rows] = same_bytes(
             batch.bytes, place.take(rows), self.text, first.take(rows), length.take(rows)

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +52,14 @@ class Ontology:
         release: which releases of which sources, for people to read.
         fingerprint: sha256 (hex) of the content; independent of the order of rows in the files.
         report: counts, cycles, and what was skipped.
+        cache_dir: folder that keeps what is made of it; None without a cache.
     """
 
     def __init__(self, resolved: Resolved, release: str, fingerprint: str, report: OntologyReport) -> None:
         self.release = release
         self.fingerprint = fingerprint
         self.report = report
+        self.cache_dir: Path | None = None
         self._data = resolved
         self._names = NameIndex(resolved)
         self._latest: Concept | None = None
@@ -112,9 +114,10 @@ class Ontology:
     def __len__(self) -> int:
         return len(self._data.cuis)
 
-    def __reduce__(self) -> tuple[type[Ontology], tuple[Resolved, str, str, OntologyReport]]:
+    def __reduce__(self) -> tuple[type[Ontology], tuple[Resolved, str, str, OntologyReport], dict[str, Any]]:
         # Worker processes get the columns and set up their own look-ups.
-        return Ontology, (self._data, self.release, self.fingerprint, self.report)
+        columns = (self._data, self.release, self.fingerprint, self.report)
+        return Ontology, columns, {"cache_dir": self.cache_dir}
 
     def __repr__(self) -> str:
         return f"Ontology({self.release!r}, {len(self):,} concepts)"

@@ -185,6 +185,7 @@ def cached(
         raise OntologyError(
             f"ontology cache {cache_dir}: {error}; choose a folder that can be written"
         ) from error
+    found.cache_dir = cache_dir
     return found
 
 
