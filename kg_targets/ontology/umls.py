@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology.concept import KIND_OF_TYPE
+from kg_targets.ontology.concept import ALL_CUIS, KIND_OF_TYPE
 from kg_targets.ontology.rrf import RrfFile, rrf_parts
 from kg_targets.ontology.tables import (
     EDGES,
@@ -54,8 +54,6 @@ READINGS = ("strict", "broad")
 _WIDTHS = {"MRCONSO.RRF": 18, "MRREL.RRF": 16, "MRSTY.RRF": 6, "MRCUI.RRF": 7, "MRRANK.RRF": 4}
 """Columns per row, the final ``|`` not counted."""
 _OPTIONAL = ("MRCUI.RRF", "MRRANK.RRF")
-_ALL_CUIS = 10**7
-"""Numbers that seven digits can write."""
 _ABBREVIATION_TYPES = {"AB", "ACR", "MTH_ACR"}
 _HINT = "Point to the META folder of a UMLS release (MRCONSO.RRF, MRREL.RRF, MRSTY.RRF, unpacked, as .gz or in parts)."
 
@@ -160,8 +158,8 @@ class _Names:
     """
 
     def __init__(self, file: RrfFile, options: UmlsOptions, ranks: dict[tuple[str, str], int]) -> None:
-        self.named = np.zeros(_ALL_CUIS, dtype=bool)
-        self._left_out = np.zeros(_ALL_CUIS, dtype=bool)
+        self.named = np.zeros(ALL_CUIS, dtype=bool)
+        self._left_out = np.zeros(ALL_CUIS, dtype=bool)
         self._file, self._options, self._ranks = file, options, ranks
         self._seen: dict[str, set[str]] = {"language": set(), "source": set(), "term type": set()}
 
@@ -266,7 +264,7 @@ def _places(batch: pa.RecordBatch, ranks: dict[tuple[str, str], int]) -> Numbers
 
 def _with_ranks(batches: list[pa.RecordBatch], scores: list[Numbers]) -> list[pa.RecordBatch]:
     """The best name of each concept by score becomes its preferred one, and no other stays so."""
-    best = np.full(_ALL_CUIS, -_ALL_CUIS, dtype=np.int32)
+    best = np.full(ALL_CUIS, -ALL_CUIS, dtype=np.int32)
     for batch, score in zip(batches, scores, strict=True):
         np.maximum.at(best, batch["cui"].to_numpy(), score)
     ranked = []
@@ -295,7 +293,7 @@ def _terms(file: RrfFile, named: Bools) -> pa.Table:
         np.unique(cui * max(len(types), 1) + (place[code] if types else code)), max(len(types), 1)
     )
     cuis = np.flatnonzero(named)
-    starts = np.searchsorted(cui, np.append(cuis, _ALL_CUIS)).astype(np.int32)
+    starts = np.searchsorted(cui, np.append(cuis, ALL_CUIS)).astype(np.int32)
     of_concept = pa.ListArray.from_arrays(pa.array(starts), pa.array(types, pa.string()).take(pa.array(code)))
     kinds = np.array([KIND_OF_TYPE.get(tui, "") for tui in types], dtype=object)[code]
     telling = np.flatnonzero(kinds != "")

@@ -92,7 +92,7 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
     return Section(
         "recovery",
         TITLE,
-        _lines(questions, reasons, settings),
+        _lines(subjects.stores, questions, reasons, settings),
         Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
         data={**data, "neighbors": settings.neighbors, "columns": columns, "measures": measures},
     )
@@ -118,7 +118,12 @@ def _measured(
     ]
 
 
-def _lines(questions: HiddenConcepts, reasons: dict[int, str], settings: EvaluationSettings) -> list[str]:
+def _lines(
+    stores: Sequence[TargetStore],
+    questions: HiddenConcepts,
+    reasons: dict[int, str],
+    settings: EvaluationSettings,
+) -> list[str]:
     groups = ", ".join(
         f"{name} {int((questions.names == name).sum()):,} (of {len(members)} concepts)"
         for name, members in questions.groups.items()
@@ -132,9 +137,19 @@ def _lines(questions: HiddenConcepts, reasons: dict[int, str], settings: Evaluat
     for place, reason in reasons.items():
         alike.setdefault(reason, []).append(f"[{place + 1}]")
     lines += [
-        f"{', '.join(stores)}: the stored neighbours vote: {reason}" for reason, stores in alike.items()
+        f"{', '.join(places)}: the stored neighbours vote: {reason}" for reason, places in alike.items()
     ]
+    if seen := [f"[{number}]" for number, store in enumerate(stores, 1) if _knows_hidden_edges(store)]:
+        lines.append(
+            f"{', '.join(seen)}: fitted on these images, hidden concepts included: look at another split"
+        )
     return lines
+
+
+def _knows_hidden_edges(store: TargetStore) -> bool:
+    """Whether TransE's vectors, of the store or of a mixture's part, were fitted on the images that are asked about."""
+    scorers = {part["scorer"] for part in store.manifest.get(MIXTURE, [store.manifest["config"]])}
+    return "transe" in scorers and store.manifest["fit"]["split"] == store.split
 
 
 def store_scores(

@@ -201,7 +201,7 @@ def _rows(base: TargetStore, size: int) -> Iterator[tuple[pa.Table, list[list[st
     names = [name for name in schema.target_columns(base.labels, None).names if name not in _NOT_TEXT]
     table = pa.table({name: base.column(name) for name in names})
     for start in range(0, len(base), size):
-        yield table.slice(start, size), base.cuis[start : start + size]
+        yield table.slice(start, size), list(base.cuis[start : start + size])
 
 
 _NOT_TEXT = ("row", "cuis", "known", "factor_index", "factor_value", "neighbor_rows", "neighbor_scores")

@@ -9,9 +9,9 @@ from scipy import sparse
 from kg_targets.errors import KGTargetsError
 from kg_targets.store import TargetStore
 from kg_targets.store.factors import dense_matrix, sparse_matrix
-from pipelines.audit.recovery import hide_concepts
+from pipelines.audit.recovery import hide_concepts, recovery_section
 from pipelines.audit.rescoring import Hidden, captions_without, factors_without, recomputation_error, rescore
-from pipelines.audit.subjects import Subjects
+from pipelines.audit.subjects import EvaluationSettings, Subjects
 from pipelines.build.config import BuildConfig
 from pipelines.build.recipe import build_data_set
 from tests.builds import RICH, build, write_split
@@ -120,6 +120,20 @@ def test_images_placed_anew_are_not_compared_with_those_of_the_fit(tmp_path: Pat
     assert recomputation_error(store) == 0.0
     lengths = np.linalg.norm(rescore(store, questions), axis=1)
     np.testing.assert_allclose(lengths, 1.0, atol=1e-5)
+
+
+def test_vectors_that_saw_the_hidden_edges_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    stores = with_dev(tmp_path, "out", list(RICH), **TRANSE)
+    told = [
+        [
+            line
+            for line in recovery_section(Subjects((store,)), EvaluationSettings(bootstrap=100)).lines
+            if "fitted on" in line
+        ]
+        for store in stores
+    ]
+    assert told == [["[1]: fitted on these images, hidden concepts included: look at another split"], []]
 
 
 def test_a_fit_that_is_gone_or_another_is_one_line(tmp_path: Path, hidden: tuple[Hidden, list[str]]) -> None:
