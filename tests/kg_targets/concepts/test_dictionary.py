@@ -105,19 +105,6 @@ def test_abbreviations_count_only_in_their_own_case() -> None:
     assert found("US showed us the CT, not a ct") == [("C0041618", "US"), ("C0040405", "CT")]
 
 
-def test_the_ontologys_order_decides_an_ambiguous_alias() -> None:
-    ontology = FakeOntology(
-        [
-            FakeConcept("C0000002", "Fundus A", "finding", ("dome",)),
-            FakeConcept("C0000001", "B", "finding", ("dome",)),
-        ]
-    )
-    extractor = DictionaryExtractor(ontology)
-    assert found("the dome", extractor) == [("C0000002", "dome")]
-    (dome,) = extractor.lexicon.index.positions(["dome"]).tolist()
-    assert [sense.cui for sense in extractor.lexicon.senses(dome)] == ["C0000002", "C0000001"]
-
-
 def test_a_lower_case_acronym_of_a_rare_disease_is_no_everyday_word() -> None:
     ontology = FakeOntology([FakeConcept("C0000001", "Bornholm eye disease", "finding", ("bed",))])
     assert found("a patient in bed", DictionaryExtractor(ontology)) == []
@@ -325,10 +312,6 @@ def test_a_pickled_extractor_finds_the_same() -> None:
     caption = "No pleural effusion on CT of the left lung."
     again = pickle.loads(pickle.dumps(EXTRACTOR))
     assert again.extract([caption]) == EXTRACTOR.extract([caption])
-
-
-def test_an_ontology_without_names_finds_nothing() -> None:
-    assert DictionaryExtractor(FakeOntology([])).extract(["CT"]) == [[]]
 
 
 def test_a_caption_of_a_million_characters_takes_linear_time() -> None:
