@@ -36,6 +36,7 @@ _AT_ONCE = 1 << 18
 
 def compiled(tables: Tables) -> Compiled:
     """Derive everything that does not need the graph."""
+    pa.default_memory_pool().release_unused()  # what reading has left behind: half a gigabyte for all of UMLS
     parts = [_Part.of(rows) for rows in _by_concept(tables.names)]
     terms = pa.concat_tables([_distinct(rows, TERMS) for rows in _by_concept(tables.terms)])
     settled = settled_edges(tables)
@@ -256,8 +257,8 @@ class NameIndex:
 
     def concept(self, index: int) -> Concept:
         """Everything about one concept, put together now."""
-        start, end = self._data.first_names[index : index + 2].tolist()
-        rows = self._data.names.slice(start, end - start)
+        start, *following = self._data.first_names[index : index + 2].tolist()
+        rows = self._data.names.slice(start, following[0] - start if following else None)
         names = list(zip(rows["text"].to_pylist(), rows["abbreviation"].to_pylist(), strict=True))
         fields = {name: column[index].as_py() for name, column in self._fields.items()}
         # Reversed, so that of two spellings the preferred one stays.

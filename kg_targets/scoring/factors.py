@@ -1,6 +1,7 @@
 """Inputs and output of a scorer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class ScoringInput:
     graph: ConceptGraph
     statistics: ConceptStatistics
     """Counts on the fit split, reused unchanged for every other split."""
-    image_ids: list[str]
+    image_ids: Sequence[str]
     """Length N, in the row order of the graph."""
     shrinkage: float = 0.0
     """λ ≥ 0 of the ontology scorer, nats: evidence below which an image counts as little known."""
@@ -70,6 +71,8 @@ class ScoringInput:
     """Texts, the id of an image of each, and what is told how many more are done, to unit vectors, float32 [T, D]."""
     state: Path | None = None
     """Folder, not there yet, where a long fit may keep what it needs to resume; removed once the store is whole."""
+    scratch: Path | None = None
+    """Folder, there already, for files of factors that are too large for memory; None keeps all in memory."""
     say: Callable[[str], None] = lambda line: None
     """Receives one line at a time for the person watching."""
     progress: Callable[[int, str, str], Any] = lambda total, description, unit: _Silent()
@@ -87,6 +90,40 @@ class Factors:
     """[N]; unknown images are similar to themselves only."""
     vectors: Vectors = field(default_factory=dict)
     """Name to float32 vector: what was fitted, kept in the store's table ``vectors`` and handed to the other splits."""
+
+
+def stacked(
+    pieces: Iterable[sparse.csr_array], shape: tuple[int, int], scratch: Path | None
+) -> sparse.csr_array:
+    """Sparse rows, piece after piece, as one float32 matrix.
+
+    Args:
+        pieces: some rows each.
+        shape: of the whole.
+        scratch: folder for files that the matrix is mapped from, so that it takes no private memory; None for memory.
+    """
+    kinds = (np.float32, np.int32)
+    kept: tuple[list[NDArray[Any]], ...] = ([np.zeros(0, kinds[0])], [np.zeros(0, kinds[1])])
+    lengths = [np.zeros(1, np.int64)]
+    paths = [] if scratch is None else [scratch / "factor_values", scratch / "factor_columns"]
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("wb")) for path in paths]
+        for piece in pieces:
+            lengths.append(np.diff(piece.indptr))
+            for number, part in enumerate((piece.data, piece.indices)):
+                values = np.asarray(part, dtype=kinds[number])
+                if files:
+                    values.tofile(files[number])
+                else:
+                    kept[number].append(values)
+    starts = np.cumsum(np.concatenate(lengths))
+    found = [np.concatenate(parts) for parts in kept]
+    if paths and starts[-1]:
+        found = [np.memmap(path, kind, "r") for path, kind in zip(paths, kinds, strict=True)]
+    starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)
+    matrix = sparse.csr_array((found[0], found[1], starts), shape=shape)
+    matrix.has_sorted_indices = True
+    return matrix
 
 
 def normalise_rows(matrix: sparse.csr_array, shrinkage: float = 0.0) -> sparse.csr_array:

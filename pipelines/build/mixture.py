@@ -22,12 +22,14 @@ from kg_targets.scoring import Factors
 from kg_targets.scoring.mixture import mix
 from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
+from kg_targets.store.block import case_codes
 from kg_targets.store.digest import json_sha256
 from kg_targets.store.mixture import MIXTURE, part_entry
 from pipelines.build import write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch
 from pipelines.build.neighbors import find_neighbors
+from pipelines.build.shards import targets_table
 from pipelines.build.summary import summary_lines
 
 _OWN = ("schema_version", "kind", "encoder", "files", "fingerprint", "inputs", "neighbors")
@@ -151,15 +153,16 @@ def _mixture_store(
                 say=say,
             )
         with watch.stage("shards"):
-            pieces = _rows(base, config.rows_per_shard)
-            write.write_targets(writer, pieces, base.labels, factors, neighbors)
+            for index, (start, rows) in enumerate(_rows(base, config.rows_per_shard)):
+                table = targets_table(rows, base.labels, factors, neighbors, start)
+                writer.write(schema.part(schema.TARGETS, index), table)
             _write_mentions(writer, base, config.rows_per_shard)
             _write_frame(writer, schema.part(schema.CONCEPTS, 0), concepts, schema.CONCEPT_COLUMNS)
             edges = pd.concat([part.edges for part in parts]).drop_duplicates()
             edges = edges.sort_values(schema.EDGE_COLUMNS.names, ignore_index=True)
             _write_frame(writer, schema.part(schema.EDGES, 0), edges, schema.EDGE_COLUMNS)
         with watch.stage("quantiles"):
-            quantiles = write.off_diagonal_quantiles(factors, base.group_ids)
+            quantiles = write.off_diagonal_quantiles(factors, case_codes(base.group_ids))
         entries = [
             part_entry(part.manifest, weight, part.factors)
             for part, weight in zip(parts, weights, strict=True)
@@ -196,15 +199,15 @@ def _concepts(parts: list[TargetStore], base: TargetStore) -> pd.DataFrame:
     )
 
 
-def _rows(base: TargetStore, size: int) -> Iterator[tuple[pa.Table, list[list[str]]]]:
-    """What the data set says of the images, ``size`` at a time, and their CUIs."""
+def _rows(base: TargetStore, size: int) -> Iterator[tuple[int, pa.Table]]:
+    """What the data set says of the images and their CUIs, ``size`` at a time, and the number of the first."""
     names = [name for name in schema.target_columns(base.labels, None).names if name not in _NOT_TEXT]
     table = pa.table({name: base.column(name) for name in names})
     for start in range(0, len(base), size):
-        yield table.slice(start, size), list(base.cuis[start : start + size])
+        yield start, table.slice(start, size)
 
 
-_NOT_TEXT = ("row", "cuis", "known", "factor_index", "factor_value", "neighbor_rows", "neighbor_scores")
+_NOT_TEXT = ("row", "known", "factor_index", "factor_value", *schema.NEIGHBOR_COLUMNS)
 
 
 def _write_mentions(writer: StoreWriter, base: TargetStore, size: int) -> None:

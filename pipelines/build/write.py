@@ -1,15 +1,14 @@
-"""Stage three: neighbours and shards of targets, the concepts and edges of the graph, quantiles of the similarities.
+"""Stage three: the concepts and edges of the graph, vectors, quantiles of the similarities.
 
 Also whether a store that is there is still the one that a build would write.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 import kg_targets
 from kg_targets.errors import StoreError
@@ -17,12 +16,10 @@ from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
 from kg_targets.scoring.factors import Vectors, pair_similarities
-from kg_targets.scoring.neighbors import NONE, Neighbors
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
-from kg_targets.store.factors import AnyFactors, dense_matrix, factor_columns, sparse_matrix
+from kg_targets.store.factors import AnyFactors, dense_matrix, sparse_matrix
 from pipelines.build.executors import Say
-from pipelines.build.extract import ShardResult, staged_file
 
 PAIRS = 1_000_000
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
@@ -53,57 +50,6 @@ def code_digest() -> str:
         if path.suffix in (".py", ".tsv") and path.relative_to(library).parts[0] not in apart
     ]
     return files_sha256(sorted([*files, *stages.glob("*.py")]))
-
-
-def write_targets(
-    writer: StoreWriter,
-    pieces: Iterable[tuple[pa.Table, Sequence[Sequence[str]]]],
-    labels: Sequence[str],
-    factors: Factors,
-    neighbors: Neighbors | None,
-) -> None:
-    """Write the table ``targets``, one file per piece.
-
-    Args:
-        writer: of the store.
-        pieces: some images at a time, what the data set says of them (columns of text) and their CUIs.
-        labels: names of the data set's labels; a piece may lack some.
-        factors: of all images.
-        neighbors: of all images; None for a store without.
-    """
-    dense = dense_matrix(factors.matrix)
-    width = None if dense is None else int(dense.shape[1])
-    mixed = sparse_matrix(factors.matrix) is not None
-    target = schema.target_columns(tuple(labels), width, mixed, neighbors is not None)
-    start = 0
-    for index, (rows, cuis) in enumerate(pieces):
-        stop = start + rows.num_rows
-        columns = {
-            **{f"label_{name}": pa.repeat("", rows.num_rows) for name in labels},
-            **{name: rows.column(name) for name in rows.column_names},
-            "row": pa.array(np.arange(start, stop), pa.int64()),
-            "cuis": pa.array(cuis, pa.list_(pa.string())),
-            "known": pa.array(factors.known[start:stop]),
-            **factor_columns(factors.matrix, start, stop),
-            **_neighbor_columns(neighbors, start, stop),
-        }
-        content = pa.table(columns).select(target.names).cast(target)
-        writer.write(schema.part(schema.TARGETS, index), content)
-        start = stop
-
-
-def staged_rows(folder: Path, shards: Sequence[ShardResult]) -> Iterator[tuple[pa.Table, list[list[str]]]]:
-    """The staged rows of each shard and their CUIs; a shard's file is removed when the next one is asked for."""
-    for shard in shards:
-        staged = folder / staged_file(shard.index)
-        yield pq.read_table(staged), shard.cuis
-        staged.unlink()
-
-
-def staged_captions(folder: Path, shards: int) -> list[str]:
-    """The captions of all staged rows, in row order."""
-    tables = (pq.read_table(folder / staged_file(index), columns=["caption"]) for index in range(shards))
-    return [caption for table in tables for caption in table.column("caption").to_pylist()]
 
 
 def write_concepts(
@@ -164,30 +110,21 @@ def factor_shape(factors: AnyFactors, concepts: int) -> dict[str, int | None]:
     return shape
 
 
-def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[str, float]:
+def off_diagonal_quantiles(factors: Factors, cases: NDArray[Any]) -> dict[str, float]:
     """Quantiles of S_ij over one million random ordered pairs of known images of different cases, fixed seed.
 
     Pairs of one case are left out: training masks them, so they say nothing about what a threshold does. A data set
     with fewer than two known cases has no such pair: all quantiles are 0.
+
+    Args:
+        factors: of N images.
+        cases: a number of each image's case, [N].
     """
     known = np.flatnonzero(factors.known)
-    groups = np.unique(np.asarray(group_ids, dtype=object), return_inverse=True)[1]
     values = np.zeros(0)
-    if len(np.unique(groups[known])) > 1:
+    if len(known) and (cases[known] != cases[known[0]]).any():
         generator = np.random.default_rng(0)
         left, right = generator.choice(known, PAIRS), generator.choice(known, PAIRS)
-        different = groups[left] != groups[right]
+        different = cases[left] != cases[right]
         values = pair_similarities(factors.matrix, left[different], right[different])
     return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
-
-
-def _neighbor_columns(neighbors: Neighbors | None, start: int, stop: int) -> dict[str, pa.Array]:
-    if neighbors is None:
-        return {}
-    rows, scores = (np.asarray(values[start:stop]) for values in neighbors)
-    there = rows != NONE
-    offsets = pa.array(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), pa.int32())
-    return {
-        "neighbor_rows": pa.ListArray.from_arrays(offsets, pa.array(rows[there], pa.int32())),
-        "neighbor_scores": pa.ListArray.from_arrays(offsets, pa.array(scores[there], pa.float32())),
-    }

@@ -17,7 +17,7 @@ from kg_targets.store import TargetStore
 from pipelines import cli
 from pipelines.build import extract
 from pipelines.build.config import BuildConfig
-from pipelines.build.extract import make_extractor
+from pipelines.build.extractors import make_extractor
 from pipelines.build.recipe import build_data_set
 from pipelines.cli import INTERRUPTED
 from tests.builds import CAPTIONS, RICH, build, write_split
