@@ -1,17 +1,16 @@
 """The dictionary: reading speed, and what a lexicon costs to build, to open and to keep, by its size.
 
     python benchmarks/lexicon.py --captions ../shared/data/roco/validation/radiology/captions.txt \
-        --ontology "seed|tsv:../shared/data/ontologies" --sizes 160000,640000,2000000
+        --ontology "seed|tsv:../shared/data/ontologies" --sizes 640000,2000000,4000000
 
 Without ``--captions`` the generated captions of the demo are read, with the seed ontology. The peer is
 `ahocorasick_rs` with the same patterns and texts, where it is installed (``pip install ahocorasick_rs``). All times are
-CPU seconds of this process. Lexicons of a size are made of made-up names of two to five words; each is built by a
-process of its own, so that its peak memory is known.
+CPU seconds of this process. Lexicons of a size are those of made-up UMLS releases
+with that many names (`synthetic_umls.py`); each is built by a process of its own, so that its peak memory is known.
 """
 
 import argparse
 import json
-import random
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from machine import command, head, report
 from offline import read_captions
+from synthetic_umls import write_release
 
 from kg_targets.concepts import DictionaryExtractor
 from kg_targets.concepts.matcher import TextBatch
@@ -90,31 +90,11 @@ def _peer(patterns: list[str]) -> Any:
     return AhoCorasick(needles, implementation=Implementation.ContiguousNFA, store_patterns=False)
 
 
-def write_names(folder: Path, count: int) -> None:
-    """A pair of tables with ``count`` distinct made-up names, four to a concept."""
-    generator = random.Random(count)
-    letters = "aeiourstlnmdcpbg"
-    words = ["".join(generator.choices(letters, k=generator.randint(3, 10))) for _ in range(60_000)]
-    with open(folder / "cui_terms.tsv", "w", encoding="utf-8") as terms:
-        terms.write("cui\tpreferred_name\tkind\tsource\tsource_id\tsynonyms\n")
-        for concept in range(count // 4):
-            names = [
-                " ".join(
-                    generator.choices(words, k=generator.choices((1, 2, 3, 4, 5), (5, 35, 30, 20, 10))[0])
-                )
-                for _ in range(4)
-            ]
-            terms.write(f"C{concept:07d}\t{names[0]}\tfinding\tMADEUP\t\t{'|'.join(names[1:])}\n")
-    (folder / "cui_isa.tsv").write_text("child_cui\tparent_cui\tsource\n", "utf-8")
-
-
 def lexicon_of(folder: Path) -> dict[str, Any]:
-    """Load a pair of tables and build its lexicon, then open it again; for a process of its own."""
-    cache = str(folder / "cache")
-    spec = f"tsv:{folder}"
-    load_ontology(spec, cache)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Read a release and build its lexicon, then open both again; for a process of its own."""
+    cache, spec = str(folder / "cache"), f"umls:{folder / 'META'}"
     ontology = load_ontology(spec, cache)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     extractor = DictionaryExtractor(ontology, context=False)
     build = time.process_time() - start
@@ -140,7 +120,7 @@ def growth(sizes: list[int]) -> list[dict[str, Any]]:
     results = []
     for size in sizes:
         with TemporaryDirectory() as folder:
-            write_names(Path(folder), size)
+            write_release(Path(folder, "META"), size, size // 10)
             found = subprocess.run(
                 [sys.executable, __file__, "--of", folder], check=True, capture_output=True, text=True
             )
