@@ -36,17 +36,18 @@ _AT_ONCE = 1 << 18
 
 def compiled(tables: Tables) -> Compiled:
     """Derive everything that does not need the graph."""
-    pa.default_memory_pool().release_unused()  # what reading has left behind: half a gigabyte for all of UMLS
     parts = [_Part.of(rows) for rows in _by_concept(tables.names)]
+    ambiguous = _repeated(np.concatenate([part.spellings for part in parts]))
     terms = pa.concat_tables([_distinct(rows, TERMS) for rows in _by_concept(tables.terms)])
     settled = settled_edges(tables)
+    pa.default_memory_pool().release_unused()  # what was in use on the way: hundreds of megabytes for all of UMLS
     return Compiled(
         concepts=_concept_table(parts, terms),
         names=pa.concat_tables([part.names for part in parts]),
         terms=terms,
         edges=settled.edges,
         self_loops=settled.self_loops,
-        ambiguous_aliases=_repeated(np.concatenate([part.spellings for part in parts])),
+        ambiguous_aliases=ambiguous,
     )
 
 
