@@ -85,12 +85,16 @@ class Compiled:
     @cached_property
     def cuis(self) -> npt.NDArray[np.int32]:
         """Numbers of the concepts, ascending, ``[C]``."""
-        return np.asarray(self.concepts["cui"].to_numpy(), dtype=np.int32)
+        return self._concept_column("cui")
 
     @cached_property
-    def first_names(self) -> Ints:
-        """Where each concept's names begin, and where the last one's end, ``[C + 1]``."""
-        return np.append(self.concepts["first_name"].to_numpy(), self.names.num_rows)
+    def first_names(self) -> npt.NDArray[np.int32]:
+        """Where each concept's names begin, ``[C]``."""
+        return self._concept_column("first_name")
+
+    def _concept_column(self, name: str) -> npt.NDArray[np.int32]:
+        """A column as it lies in memory or in its file, without a copy."""
+        return np.asarray(self.concepts[name].chunk(0).to_numpy(), dtype=np.int32)
 
     @cached_property
     def _ends(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Bools]:

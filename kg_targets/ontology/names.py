@@ -37,15 +37,17 @@ _AT_ONCE = 1 << 18
 def compiled(tables: Tables) -> Compiled:
     """Derive everything that does not need the graph."""
     parts = [_Part.of(rows) for rows in _by_concept(tables.names)]
+    ambiguous = _repeated(np.concatenate([part.spellings for part in parts]))
     terms = pa.concat_tables([_distinct(rows, TERMS) for rows in _by_concept(tables.terms)])
     settled = settled_edges(tables)
+    pa.default_memory_pool().release_unused()  # what was in use on the way: hundreds of megabytes for all of UMLS
     return Compiled(
         concepts=_concept_table(parts, terms),
         names=pa.concat_tables([part.names for part in parts]),
         terms=terms,
         edges=settled.edges,
         self_loops=settled.self_loops,
-        ambiguous_aliases=_repeated(np.concatenate([part.spellings for part in parts])),
+        ambiguous_aliases=ambiguous,
     )
 
 
@@ -256,8 +258,8 @@ class NameIndex:
 
     def concept(self, index: int) -> Concept:
         """Everything about one concept, put together now."""
-        start, end = self._data.first_names[index : index + 2].tolist()
-        rows = self._data.names.slice(start, end - start)
+        start, *following = self._data.first_names[index : index + 2].tolist()
+        rows = self._data.names.slice(start, following[0] - start if following else None)
         names = list(zip(rows["text"].to_pylist(), rows["abbreviation"].to_pylist(), strict=True))
         fields = {name: column[index].as_py() for name, column in self._fields.items()}
         # Reversed, so that of two spellings the preferred one stays.

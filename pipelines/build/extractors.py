@@ -68,6 +68,15 @@ def make_extractor(name: str, ontology: Ontology, options: str = "") -> Extracto
 
 
 def option_file_digests(options: str) -> dict[str, str]:
-    """sha256 of every file that an option names, by option: a stop list or knowledge base that changes counts."""
+    """sha256 of every file that an option names, by option: a stop list or knowledge base that changes counts.
+
+    Of a folder, such as a linker's, each file in it, as ``option/file``.
+    """
     named = {key: Path(value) for key, value in parse_options(options).items() if isinstance(value, str)}
-    return {key: file_sha256(path) for key, path in named.items() if path.is_file()}
+    within = {
+        f"{key}/{path.name}": path
+        for key, folder in named.items()
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+    }
+    return {key: file_sha256(path) for key, path in (named | within).items() if path.is_file()}
