@@ -21,16 +21,16 @@ from accelerate import Accelerator
 from machine import command, cuda, head, interleaved, median_ms, milliseconds, peak_memory_mb, ratio, report
 from steps import PACKAGES, Lanes, SyntheticStore
 
-from training.nb_clip.batch_targets import DeviceBlocks, HostBlocks, factor_bytes
+from training.nb_clip.batch_targets import factor_bytes
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "nb_clip": {
         "models": ["demo-resnet"], "precision": "no", "batches": [64, 128, 256], "micro_batch": None,
-        "large": [], "rows": 20_000,
+        "rows": 20_000,
     },
     "gpu_nb_clip": {
         "models": ["ViT-B-16"], "precision": "bf16", "batches": [64, 256, 1024], "micro_batch": 256,
-        "large": [1024, 2048, 4096, 8192], "rows": 80_000,
+        "rows": 80_000,
     },
 }  # fmt: skip
 """Settings by the name of the result, on the CPU and on a GPU (minutes on one H100)."""
@@ -77,22 +77,6 @@ def loss_figures(lanes: Lanes, repeats: int) -> dict[str, float]:
     }
 
 
-def large_batches(lanes: Lanes, store: SyntheticStore, repeats: int) -> dict[str, Any]:
-    """Blocks, targets and losses of one process's batch, without towers."""
-    device = lanes.accelerator.device
-    kept, host = DeviceBlocks(store.factors, device), HostBlocks(store, device)
-    rows = torch.randperm(len(store))[: lanes.batch]
-    return {
-        "block_from_device_factors_ms": milliseconds(lambda: kept(rows, rows), repeats),
-        "block_from_host_ms": milliseconds(lambda: host(rows, rows), max(2, repeats // 4)),
-        "largest_difference": (kept(rows, rows)[0] - host(rows, rows)[0]).abs().max().item(),
-        "targets_ms": milliseconds(lanes.targets("semantic_matching"), repeats),
-        **loss_figures(lanes, repeats),
-        "peak_memory_targets_mb": peak_memory_mb(lanes.targets("semantic_matching")),
-        "peak_memory_loss_mb": peak_memory_mb(lanes.loss("semantic_matching")),
-    }
-
-
 def main() -> None:
     """Measure, print, and write ``benchmarks/results/nb_clip.json``, on a GPU ``gpu_nb_clip.json``."""
     name = "gpu_nb_clip" if cuda() else "nb_clip"
@@ -100,9 +84,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", help="open_clip architectures")
     parser.add_argument("--batches", nargs="*", type=int, help="of whole steps")
     parser.add_argument("--micro-batch", type=int, help="not for towers with BatchNorm")
-    parser.add_argument(
-        "--large", nargs="*", type=int, help="batches of which only blocks and losses are measured"
-    )
     parser.add_argument("--rows", type=int, help="images of the drawn store")
     parser.add_argument("--repeats", type=int, default=15, help="turns of the step benchmark")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"))
@@ -113,7 +94,7 @@ def main() -> None:
     store = SyntheticStore(options.rows)
     settings = {field: getattr(options, field) for field in ("precision", "repeats", "micro_batch")}
     factors = round(factor_bytes(store.factors) / 1e6, 1)
-    result = head(PACKAGES, accelerator.device, **settings, factors_mb=factors, steps={}, large={})
+    result = head(PACKAGES, accelerator.device, **settings, factors_mb=factors, steps={})
 
     def lanes(model: str, batch: int) -> Lanes:
         if cuda():
@@ -124,8 +105,6 @@ def main() -> None:
         figures = step_figures(lanes(model, batch), options.repeats, options.micro_batch)
         result["steps"].setdefault(model, {})[str(batch)] = figures
         sys.stderr.write(f"{model} {batch}: {figures['step_soft_to_info_nce']}\n")
-    for batch in options.large:
-        result["large"][str(batch)] = large_batches(lanes("demo-resnet", batch), store, options.repeats)
     report(result, options.out)
 
 

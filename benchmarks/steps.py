@@ -90,7 +90,7 @@ class Lanes:
 
         def step() -> None:
             rows = next(self._rows)
-            targets = self.builders[loss](rows, rows, 0)
+            targets = self.builders[loss].by_rows(rows, rows, 0)
             task.backward(self.model, self._slice, self.tokens, targets, 0, measured=measured)
             self._update()
 
@@ -116,7 +116,7 @@ class Lanes:
         """Loss and its gradient on features of 512 dimensions, without the towers."""
         task = NBClipObjective(LossConfig(name=loss), self.accelerator)
         rows = next(self._rows)
-        targets = self.builders[loss](rows, rows, 0)
+        targets = self.builders[loss](rows, rows, 0).rows
         device = self.accelerator.device
         features = torch.nn.functional.normalize(torch.randn(2, self.batch, 512, device=device), dim=-1)
         towers = Features(*features).to(device)

@@ -4,11 +4,12 @@ Source: NB-CLIP supplement (nodes and edges); hops are our own option, see docs/
 are reached from here: the full graph, ``has_attribute`` only (``ontology=None``), and noise (a scorer).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -16,6 +17,62 @@ from kg_targets.ontology import Ontology
 from kg_targets.ontology.concept import KIND_GROUPS
 
 Edge = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Assertions:
+    """The CUIs that images' captions assert, in numbers: those of image i are ``codes[starts[i]:starts[i + 1]]``."""
+
+    names: Sequence[str]
+    """CUIs, ascending; codes are places in it, and some may not be used."""
+    starts: NDArray[np.int64]
+    """int64 [N + 1]."""
+    codes: NDArray[np.int32]
+    """int32 [A], ascending and distinct within an image."""
+    doubtful: NDArray[np.bool_]
+    """[A]: the caption only holds it possible."""
+
+    @classmethod
+    def of(
+        cls, asserted: Sequence[Iterable[str]], doubtful: Sequence[Collection[str]] | None = None
+    ) -> "Assertions":
+        """The same from lists of CUIs; order and repetition do not matter."""
+        names = sorted({cui for cuis in asserted for cui in cuis})
+        place = {cui: code for code, cui in enumerate(names)}
+        rows = [sorted({place[cui] for cui in cuis}) for cuis in asserted]
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        codes = np.fromiter((code for row in rows for code in row), dtype=np.int32, count=int(starts[-1]))
+        unsure = np.zeros(len(codes), dtype=bool)
+        for row, cuis in enumerate(doubtful or ()):
+            part = slice(starts[row], starts[row + 1])
+            unsure[part] = np.isin(codes[part], [place[cui] for cui in cuis])
+        return cls(names, starts, codes, unsure)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Assertions"]) -> "Assertions":
+        """Those of all images, part after part."""
+        names = sorted({name for part in parts for name in part.names})
+        place = {name: code for code, name in enumerate(names)}
+        codes, ends = [np.zeros(0, dtype=np.int32)], [np.zeros(1, dtype=np.int64)]
+        for part in parts:
+            new = np.array([place[name] for name in part.names], dtype=np.int32)
+            codes.append(new[part.codes])
+            ends.append(part.starts[1:] + ends[-1][-1])
+        doubtful = np.concatenate([np.zeros(0, dtype=bool), *(part.doubtful for part in parts)])
+        return cls(names, np.concatenate(ends), np.concatenate(codes), doubtful)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def counts(self) -> dict[str, int]:
+        """Images that assert each CUI, of those that any asserts."""
+        counts = np.bincount(self.codes, minlength=len(self.names)).tolist()
+        return {name: count for name, count in zip(self.names, counts, strict=True) if count}
+
+    def listed(self) -> pa.ListArray:
+        """As lists of CUIs, ascending."""
+        names = pa.array(self.names, pa.string()).take(pa.array(self.codes))
+        return pa.ListArray.from_arrays(pa.array(self.starts, pa.int32()), names)
 
 
 @dataclass(frozen=True)
@@ -61,45 +118,46 @@ class ConceptGraph:
     @classmethod
     def build(
         cls,
-        asserted: Sequence[Sequence[str]],
+        asserted: Assertions | Sequence[Sequence[str]],
         ontology: Ontology | None,
         max_hops: int | None = None,
         relations: Sequence[str] = ("is_a",),
-        halved: Sequence[Collection[str]] | None = None,
+        halved: Sequence[Collection[str]] | bool | None = None,
     ) -> "ConceptGraph":
         """Graph of the images' concepts with their ancestors.
 
         Args:
-            asserted: for each image, the CUIs its caption asserts; order and repetition do not matter.
+            asserted: for each image, the CUIs its caption asserts; in lists, order and repetition do not matter.
             ontology: where ``is_a`` comes from; ``None`` keeps ``has_attribute`` only ("UMLS without ontology").
             max_hops: longest path followed, in edges; ``None`` takes the whole ancestor closure.
             relations: that lead to ancestors: ``is_a``, or ``part_of`` as well.
-            halved: for each image, those of its CUIs that weigh ½; ``None`` for none.
+            halved: for each image, those of its CUIs that weigh ½, ``None`` for none; of numbers, whether doubtful ones
+                do.
         """
-        used = sorted({cui for cuis in asserted for cui in cuis})
+        if not isinstance(asserted, Assertions):
+            unsure = halved if isinstance(halved, Sequence) else None
+            asserted, halved = Assertions.of(asserted, unsure), unsure is not None
+        used = list(asserted.counts())
         if ontology is None:
             concepts, hops, edges = used, sparse.eye_array(len(used), format="csr"), []
         else:
             concepts, hops = ontology.ancestor_matrix(used, max_hops, relations)
             edges = ontology.edges(concepts, relations)
-        column = {cui: index for index, cui in enumerate(concepts)}
         return cls(
-            concepts, _incidence(asserted, column, halved), _closure(used, concepts, hops, edges), edges
+            concepts,
+            _incidence(asserted, concepts, bool(halved)),
+            _closure(used, concepts, hops, edges),
+            edges,
         )
 
 
-def _incidence(
-    asserted: Sequence[Sequence[str]], column: dict[str, int], halved: Sequence[Collection[str]] | None
-) -> sparse.csr_array:
-    rows = [sorted({column[cui] for cui in cuis}) for cuis in asserted]
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-    indices = np.fromiter((index for row in rows for index in row), dtype=np.int64, count=int(indptr[-1]))
-    weights = np.ones(len(indices))
-    for row, cuis in enumerate(halved or ()):
-        if cuis:
-            part = slice(indptr[row], indptr[row + 1])
-            weights[part][np.isin(indices[part], [column[cui] for cui in cuis])] = 0.5
-    return sparse.csr_array((weights, indices, indptr), shape=(len(rows), len(column)))
+def _incidence(asserted: Assertions, concepts: list[str], halved: bool) -> sparse.csr_array:
+    place = {cui: column for column, cui in enumerate(concepts)}
+    columns = np.array([place.get(cui, -1) for cui in asserted.names], dtype=np.int32)
+    weights = np.where(asserted.doubtful, 0.5, 1.0) if halved else np.ones(len(asserted.codes))
+    kind = np.int32 if len(asserted.codes) < 2**31 else np.int64
+    shape = (len(asserted), len(concepts))
+    return sparse.csr_array((weights, columns[asserted.codes], asserted.starts.astype(kind)), shape=shape)
 
 
 def _closure(

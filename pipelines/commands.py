@@ -220,6 +220,11 @@ def _explain(options: argparse.Namespace) -> None:
     from kg_targets.store import TargetStore
 
     store = TargetStore.open(options.store)
+    if not options.other and store.kind != "teacher" and not store.kept_neighbors:
+        raise DataError(
+            f"{options.store} keeps no neighbours (it was built with --top-k 0): name a second image, or build it with "
+            "--top-k 64"
+        )
     others = (
         [options.other] if options.other else store.neighbors(options.image, options.k)["image_id"].tolist()
     )
@@ -269,6 +274,7 @@ def evaluate_targets(parser: argparse.ArgumentParser) -> Work:
     option(
         "--label-table", type=Path, default=None, help="further labels by image_id or group_id, as from label"
     )
+    option("--text-table", type=Path, default=None, help="longer texts of the cases, by image_id or group_id")
     option("--seed", type=int, default=0, help="of every random choice")
     option("--bootstrap", type=int, default=2000, help="samples per interval")
     option("--batch-sizes", default=sizes, help="images per batch")
@@ -293,6 +299,7 @@ def _evaluate_targets(options: argparse.Namespace) -> None:
         half=options.half,
     )
     say = (lambda line: None) if options.json else _say
-    found = evaluate_targets(options.stores, settings, say, options.markdown, options.label_table)
+    tables = {"label_table": options.label_table, "text_table": options.text_table}
+    found = evaluate_targets(options.stores, settings, say, options.markdown, **tables)
     if options.json:
         print_json(found)

@@ -3,35 +3,46 @@
 Abbreviations are resolved to their long forms, mentions of one character dropped, candidates below the score threshold
 dropped, and of the rest the first (best) is taken. Negation is ours. Hundreds of times slower than the dictionary.
 
-scispaCy is optional (the ``[scispacy]`` extra) and loaded when the extractor is made. Its trained models are not on
-the package registry; users install them by URL. The linker is one of scispaCy's own, by name ("umls": downloads about
-1 GB once), or any knowledge base as JSON lines (``concept_id, canonical_name, aliases, types, definition``), for which
-an exact tf-idf index is built in memory (scispaCy's own index builder refuses to run on Python >= 3.11).
+The linker is a folder with the files of one of scispaCy's, which are read without scispaCy, nmslib, scikit-learn or
+pickle (``linker``); or any knowledge base as JSON lines (``concept_id, canonical_name, aliases, types, definition``),
+whose aliases are indexed here; or one of scispaCy's own, by name ("umls": downloads about 1 GB once). Mentions are
+those of a spaCy pipeline, or of the dictionary (``model=dictionary``), which with either of the first two needs no
+spaCy. scispaCy is optional (the ``[scispacy]`` extra) and loaded when the extractor is made. Its trained models are
+not on the package registry; users install them by URL.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, NamedTuple
 
 from kg_targets.concepts.context import ContextRules
-from kg_targets.concepts.lexicon import Hit, Sense, StopList, roles
+from kg_targets.concepts.dictionary import DictionaryExtractor
+from kg_targets.concepts.lexicon import Hit, Sense
+from kg_targets.concepts.lexicon_build import roles
+from kg_targets.concepts.linker import NEAREST, KnowledgeBase, Linked, TfidfLinker, best, check_folder
+from kg_targets.concepts.matcher import TextBatch
 from kg_targets.concepts.mention import Mention, marked, reading_order
+from kg_targets.concepts.stop_list import StopList
 from kg_targets.concepts.text import fold, without_overlap
 from kg_targets.errors import ExtractionError
-from kg_targets.ontology import Concept, Ontology
+from kg_targets.ontology import Ontology
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MODEL = "https://s3-us-west-2.amazonaws.com/ai2-s2-scispacy/releases/v{0}/{1}-{0}.tar.gz"
 _RELEASE = "0.5.4"  # the models' own, which scispaCy 0.6 names
-_ROWS_AT_ONCE = 256
+DICTIONARY = "dictionary"
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+    name: str
+    """What the linker is asked for."""
 
 
 class ScispacyExtractor:
@@ -39,8 +50,11 @@ class ScispacyExtractor:
 
     Args:
         ontology: its names and kinds are used for the CUIs it knows.
-        model: name of an installed spaCy or scispaCy pipeline, or a loaded one, that sets ``doc.ents``.
-        knowledge_base: name of one of scispaCy's linkers, or path of a knowledge base in JSON lines.
+        model: name of an installed spaCy or scispaCy pipeline, or a loaded one, that sets ``doc.ents``; or
+            ``dictionary``: mentions are where the ontology's names are found.
+        knowledge_base: a folder with scispaCy's ``tfidf_vectorizer.joblib``, ``tfidf_vectors_sparse.npz``,
+            ``concept_aliases.json`` and one knowledge base ``*.jsonl``; the path of such a knowledge base alone; or the
+            name of one of scispaCy's linkers.
         threshold: least linker score (cosine of character 3-gram tf-idf), in [0, 1].
         abbreviations: resolve "DVT" to the long form that the caption defines.
         stop_list: strings and CUIs to leave alone; None for the shipped list.
@@ -72,27 +86,50 @@ class ScispacyExtractor:
         self._batch_size = batch_size
         self._stop_list = StopList.shipped() if stop_list is None else stop_list
         self._rules = ContextRules.shipped() if context else None
-        self._nlp = _load_model(model) if isinstance(model, str) else model
-        detector = _import("scispacy.abbreviation").AbbreviationDetector
-        self._detect_abbreviations = detector(self._nlp) if abbreviations else None
-        self._linker = _load_linker(knowledge_base, abbreviations)
+        self._dictionary: DictionaryExtractor | None = None
+        self._detect_abbreviations = None
+        if isinstance(model, str) and model == DICTIONARY:
+            self._dictionary = DictionaryExtractor(ontology, self._stop_list, context=False)
+        else:
+            self._nlp = _load_model(model) if isinstance(model, str) else model
+            if abbreviations:
+                self._detect_abbreviations = _import("scispacy.abbreviation").AbbreviationDetector(self._nlp)
+        self._linker = _open_linker(knowledge_base)
 
     def extract(
         self, captions: Sequence[str], provided: Sequence[Sequence[str]] | None = None
     ) -> list[list[Mention]]:
         """Mentions of each caption in reading order; ``provided`` is not looked at."""
+        found = self._by_dictionary(captions) if self._dictionary else self._by_pipeline(captions)
+        return [self._mentions(caption, spans) for caption, spans in zip(captions, found, strict=True)]
+
+    def _by_dictionary(self, captions: Sequence[str]) -> Iterator[list[_Span]]:
+        if self._dictionary is not None:
+            for mentions in self._dictionary.extract(captions):
+                yield [_Span(each.start, each.end, each.text) for each in mentions]
+
+    def _by_pipeline(self, captions: Sequence[str]) -> Iterator[list[_Span]]:
         texts = [_SURROGATES.sub("\ufffd", caption) for caption in captions]
         self._nlp.max_length = max(self._nlp.max_length, *(len(text) + 1 for text in texts), 0)
-        docs = self._nlp.pipe(texts, batch_size=self._batch_size)
-        return [self._mentions(caption, doc) for caption, doc in zip(captions, docs, strict=True)]
+        for doc in self._nlp.pipe(texts, batch_size=self._batch_size):
+            detected = doc if self._detect_abbreviations is None else self._detect_abbreviations(doc)
+            yield [
+                _Span(each.start_char, each.end_char, self._long_form(each))
+                for each in detected.ents
+                if len(each.text) > 1
+            ]
 
-    def _mentions(self, caption: str, doc: Any) -> list[Mention]:
-        if self._detect_abbreviations is not None:
-            doc = self._detect_abbreviations(doc)
+    def _long_form(self, entity: Any) -> str:
+        """What the caption says that an abbreviation stands for; the text itself of other mentions."""
+        long = entity._.long_form if self._detect_abbreviations is not None else None
+        return str(entity.text if long is None else getattr(long, "text", long))
+
+    def _mentions(self, caption: str, spans: list[_Span]) -> list[Mention]:
+        candidates = self._linker.link([span.name for span in spans])
         linked = [
-            (entity.start_char, entity.end_char, *best)
-            for entity in self._linker(doc).ents
-            if len(entity.text) > 1 and (best := self._best(entity)) is not None
+            (start, end, *chosen)
+            for (start, end, _), found in zip(spans, candidates, strict=True)
+            if (chosen := self._best(caption[start:end], found)) is not None
         ]
         statuses = self._statuses(caption, linked)
         mentions = [
@@ -104,11 +141,11 @@ class ScispacyExtractor:
         ]
         return sorted(mentions, key=reading_order)
 
-    def _best(self, entity: Any) -> tuple[str, float] | None:
+    def _best(self, text: str, candidates: Linked) -> tuple[str, float] | None:
         """First candidate that reaches the threshold and is on no stop list; a retired CUI as its successor."""
-        alias = fold(entity.text).text
-        for cui, score in entity._.kb_ents:
-            if score >= self._threshold and not self._stop_list.stops(alias, cui, entity.text.isupper()):
+        alias = fold(text).text
+        for cui, score in candidates:
+            if score >= self._threshold and not self._stop_list.stops(alias, cui, text.isupper()):
                 return self._ontology.current(cui), min(1.0, float(score))
         return None
 
@@ -121,15 +158,17 @@ class ScispacyExtractor:
         for index, (start, end, cui, _) in enumerate(linked):
             negatable, place = self._roles(cui)
             first, last = folded.locate(start, end)
-            spans[first, last] = index, Hit(first, last, Sense(cui, cui, "", (0, 0), negatable, place))
+            spans[first, last] = index, Hit(first, last, Sense(cui, cui, "", negatable, place))
         hits = without_overlap([hit for _, hit in spans.values()])
-        found = self._rules.statuses(caption, folded, hits)
+        (phrases,) = self._rules.find(TextBatch.of([folded.text]))
+        found = self._rules.statuses(caption, folded, hits, phrases)
         return {spans[hits[i].start, hits[i].end][0]: given for i, given in found.items()}
 
     def _roles(self, cui: str) -> tuple[bool, bool]:
         if cui in self._ontology:
-            return roles(self._ontology[cui])
-        return roles(Concept(cui, cui, semantic_types=tuple(self._linker.kb.cui_to_entity[cui].types)))
+            concept = self._ontology[cui]
+            return roles(concept.kind, concept.semantic_types, concept.sources)
+        return roles("", self._linker.kb.cui_to_entity[cui].types, ())
 
     def _name(self, cui: str) -> str:
         return (
@@ -139,29 +178,29 @@ class ScispacyExtractor:
         )
 
 
-class ExactIndex:
-    """Nearest aliases by cosine, computed exactly; answers the one call that scispaCy makes of its HNSW index.
+class _PublishedLinker:
+    """One of scispaCy's own, by name, with its approximate index; downloaded once.
 
-    Args:
-        vectors: L2-normalised tf-idf rows of the aliases, sparse ``[aliases, features]``.
+    Raises:
+        ExtractionError: there is none of that name, or it cannot be had.
     """
 
-    def __init__(self, vectors: Any) -> None:
-        self._transposed = vectors.T.tocsr()
+    def __init__(self, name: str) -> None:
+        try:
+            self._generator = _import("scispacy.candidate_generation").CandidateGenerator(name=name)
+        except (OSError, KeyError, ValueError) as error:
+            raise ExtractionError(
+                f"extractor scispacy: linker {name!r} is neither a folder, nor a path ending in .jsonl, nor one of "
+                f"scispaCy's that could be loaded or downloaded ({type(error).__name__})"
+            ) from error
+        self.kb = self._generator.kb
 
-    def knnQueryBatch(  # noqa: N802 - scispaCy's name
-        self, queries: Any, k: int, **_: Any
-    ) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Per query the ``k`` nearest rows and their cosine distances, nearest first, ties by row."""
-        found = []
-        for start in range(0, queries.shape[0], _ROWS_AT_ONCE):
-            products = (queries[start : start + _ROWS_AT_ONCE] @ self._transposed).tocsr()
-            for row in range(products.shape[0]):
-                part = slice(products.indptr[row], products.indptr[row + 1])
-                columns, scores = products.indices[part], products.data[part]
-                order = np.lexsort((columns, -scores))[:k]
-                found.append((columns[order], 1.0 - scores[order]))
-        return found
+    def link(self, mentions: Sequence[str]) -> list[Linked]:
+        """As ``TfidfLinker.link``."""
+        return [
+            best({each.concept_id: max(each.similarities) for each in found}, self.kb, by_definition=True)
+            for found in self._generator(list(mentions), NEAREST)
+        ]
 
 
 def check_installed(model: Any = "en_core_sci_sm", knowledge_base: str | Path = "umls", **_: Any) -> None:
@@ -174,18 +213,24 @@ def check_installed(model: Any = "en_core_sci_sm", knowledge_base: str | Path = 
     Raises:
         ExtractionError: scispaCy, the model or the knowledge base's file is missing; says what to install.
     """
+    path = Path(knowledge_base)
+    if path.is_dir():
+        check_folder(path)
+    elif path.suffix == ".jsonl" and not path.is_file():
+        raise ExtractionError(f"extractor scispacy: the knowledge base {knowledge_base} does not exist")
+    if isinstance(model, str) and model == DICTIONARY and path.exists():
+        return
     if find_spec("spacy") is None or find_spec("scispacy") is None:
         raise ExtractionError(
             "extractor scispacy: scispaCy is not installed; run: pip install 'kg-targets[scispacy]'"
         )
     if (
         isinstance(model, str)
+        and model != DICTIONARY
         and not Path(model).exists()
         and not (model.isidentifier() and find_spec(model))
     ):
         raise _no_model(model)
-    if str(knowledge_base).endswith(".jsonl") and not Path(knowledge_base).is_file():
-        raise ExtractionError(f"extractor scispacy: the knowledge base {knowledge_base} does not exist")
 
 
 def _no_model(name: str) -> ExtractionError:
@@ -211,36 +256,10 @@ def _load_model(name: str) -> Any:
         raise _no_model(name) from error
 
 
-def _load_linker(knowledge_base: str | Path, abbreviations: bool) -> Any:
-    linking = _import("scispacy.linking")
-    if not str(knowledge_base).endswith(".jsonl"):
-        try:
-            return linking.EntityLinker(linker_name=str(knowledge_base), resolve_abbreviations=abbreviations)
-        except (OSError, KeyError, ValueError) as error:
-            raise ExtractionError(
-                f"extractor scispacy: linker {knowledge_base!r} is neither a path ending in .jsonl nor one of "
-                f"scispaCy's that could be loaded or downloaded ({type(error).__name__})"
-            ) from error
-    generator = _import("scispacy.candidate_generation").CandidateGenerator
-    kb = _read_knowledge_base(knowledge_base)
-    aliases = list(dict.fromkeys(sorted(kb.alias_to_cuis)))
-    vectorizer = _import("sklearn.feature_extraction.text").TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(3, 3), dtype=np.float32
-    )
-    index = ExactIndex(vectorizer.fit_transform(aliases))
-    candidates = generator(
-        ann_index=index, tfidf_vectorizer=vectorizer, ann_concept_aliases_list=aliases, kb=kb
-    )
-    return linking.EntityLinker(
-        candidate_generator=candidates, resolve_abbreviations=abbreviations, filter_for_definitions=False
-    )
-
-
-def _read_knowledge_base(path: str | Path) -> Any:
-    try:
-        kb = _import("scispacy.linking_utils").KnowledgeBase(str(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise ExtractionError(f"{path}: not a knowledge base in scispaCy's JSON lines ({error})") from error
-    if not kb.alias_to_cuis:
-        raise ExtractionError(f"{path}: the knowledge base holds no concept")
-    return kb
+def _open_linker(knowledge_base: str | Path) -> TfidfLinker | _PublishedLinker:
+    path = Path(knowledge_base)
+    if path.is_dir():
+        return TfidfLinker.open(path)
+    if path.suffix == ".jsonl":
+        return TfidfLinker(KnowledgeBase.read(path))
+    return _PublishedLinker(str(knowledge_base))

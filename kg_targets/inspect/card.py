@@ -93,7 +93,7 @@ def _ordering(store: TargetStore, agreement: list[dict[str, Any]]) -> list[str]:
 
 def _label_agreement(store: TargetStore) -> list[dict[str, Any]]:
     """Share of nearest neighbours from other cases with the query's label, beside the share expected by chance."""
-    nearest = store.column("neighbor_rows").to_pylist()
+    nearest = store.column("neighbor_rows").to_pylist() if store.kept_neighbors else []
     groups = store.group_ids
     result = []
     for name in store.labels:
@@ -118,12 +118,17 @@ def _label_agreement(store: TargetStore) -> list[dict[str, Any]]:
 
 
 def _examples(store: TargetStore, read: ReadImage | None, seed: int) -> list[dict[str, Any]]:
+    if not store.kept_neighbors:
+        return []
     candidates = np.random.default_rng(seed + 1).permutation(np.flatnonzero(store.known))
     examples = []
     for row in candidates:
         query = store.image_ids[row]
-        kept = int(store.manifest["config"]["top_k"])
-        found = store.neighbors(query, kept, exclude_case=True).drop_duplicates("group_id").head(NEIGHBORS)
+        found = (
+            store.neighbors(query, store.kept_neighbors, exclude_case=True)
+            .drop_duplicates("group_id")
+            .head(NEIGHBORS)
+        )
         if len(found) < NEIGHBORS:
             continue
         neighbors = []

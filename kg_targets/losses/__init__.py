@@ -1,8 +1,9 @@
 """Target policies and contrastive losses as pure functions of torch tensors, for any training loop (methods.md §1.4).
 
-``contrastive`` has the losses and the gathering of all ranks' features, ``policies`` what turns similarities into
-targets, ``registry`` the names of losses and policies in a configuration. torch must be installed (``pip install
-'kg-targets[train]'``), and is loaded when a function is first used. Two training loops that use it: docs/losses.md.
+``contrastive`` has the losses and the gathering of all ranks' features, ``chunked`` a loss in ranges of rows for large
+batches, ``policies`` what turns similarities into targets, ``registry`` the names of losses and policies in a
+configuration. torch must be installed (``pip install 'kg-targets[train]'``), and is loaded when a function is first
+used. Training loops that use it: docs/losses.md.
 """
 
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from kg_targets.errors import MissingExtraError
 from kg_targets.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kg_targets.losses.chunked import chunked_loss as chunked_loss
     from kg_targets.losses.contrastive import gather_features as gather_features
     from kg_targets.losses.contrastive import gather_rows as gather_rows
     from kg_targets.losses.contrastive import info_nce_loss as info_nce_loss
@@ -44,10 +46,11 @@ _LOSSES = (
     "semantic_matching_loss",
     "sigmoid_loss",
 )
-__all__ = [*_LOSSES, *_POLICIES]
+__all__ = ["chunked_loss", *_LOSSES, *_POLICIES]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "chunked_loss": "kg_targets.losses.chunked",
         **dict.fromkeys(_LOSSES, "kg_targets.losses.contrastive"),
         **dict.fromkeys(_POLICIES, "kg_targets.losses.policies"),
     },

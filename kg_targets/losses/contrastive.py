@@ -62,8 +62,9 @@ def semantic_matching_loss(
         ShapeError: shapes differ.
     """
     _check_shapes(logits_i2t, logits_t2i)
-    image_to_text = _cross_entropy(logits_i2t, targets_i2t, mask).mean()
-    text_to_image = _cross_entropy(logits_t2i, targets_t2i, mask).mean()
+    penalty = _penalty(logits_i2t, mask)
+    image_to_text = _cross_entropy(logits_i2t, targets_i2t, penalty).mean()
+    text_to_image = _cross_entropy(logits_t2i, targets_t2i, penalty).mean()
     return 0.5 * (image_to_text + text_to_image)
 
 
@@ -89,8 +90,9 @@ def info_nce_loss(
     if offset < 0 or offset + rows > columns:
         raise ShapeError(f"offset {offset} + {rows} rows does not fit into {columns} columns of logits")
     labels = torch.arange(offset, offset + rows, device=logits_i2t.device)
-    image_to_text = torch.nn.functional.cross_entropy(_masked(logits_i2t, mask), labels)
-    text_to_image = torch.nn.functional.cross_entropy(_masked(logits_t2i, mask), labels)
+    penalty = _penalty(logits_i2t, mask)
+    image_to_text = torch.nn.functional.cross_entropy(_masked(logits_i2t, penalty), labels)
+    text_to_image = torch.nn.functional.cross_entropy(_masked(logits_t2i, penalty), labels)
     return 0.5 * (image_to_text + text_to_image)
 
 
@@ -160,7 +162,7 @@ def kl_to_targets(logits: Tensor, targets: Tensor, *, mask: Tensor | None = None
         DataError: targets or similarities are not finite (CPU).
         ShapeError: shapes differ.
     """
-    return (_cross_entropy(logits, targets, mask) - target_entropy(targets)).mean()
+    return (_cross_entropy(logits, targets, _penalty(logits, mask)) - target_entropy(targets)).mean()
 
 
 def target_entropy(targets: Tensor) -> Tensor:
@@ -169,22 +171,25 @@ def target_entropy(targets: Tensor) -> Tensor:
     return entropy
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+def _cross_entropy(logits: Tensor, targets: Tensor, penalty: Tensor | None) -> Tensor:
     """−Σ_j P_ij log softmax_j z_ij for each row, ``[B_local]``."""
     _check_shapes(logits, targets)
     check_finite(targets, "targets")
-    log_probability = torch.log_softmax(_masked(logits, mask), dim=-1)  # [B_local, B_global]
-    if mask is not None:
-        log_probability = log_probability.masked_fill(mask, 0.0)
+    log_probability = torch.log_softmax(_masked(logits, penalty), dim=-1)  # [B_local, B_global]
     # Half the time of F.cross_entropy with probability targets at B = 4,096.
     return -(targets.float() * log_probability).sum(dim=-1)
 
 
-def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+def _penalty(logits: Tensor, mask: Tensor | None) -> Tensor | None:
+    """What masked logits are given to bear: added, which a CPU does in a quarter of the time of a fill."""
     if mask is None:
-        return logits.float()
+        return None
     _check_mask(logits, mask)
-    return logits.float().masked_fill(mask, _MASKED_LOGIT)
+    return mask * _MASKED_LOGIT
+
+
+def _masked(logits: Tensor, penalty: Tensor | None) -> Tensor:
+    return logits.float() if penalty is None else logits.float() + penalty
 
 
 def _unmasked_sum(values: Tensor, mask: Tensor | None) -> Tensor:

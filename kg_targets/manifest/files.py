@@ -105,14 +105,47 @@ def csv_header(path: Path, separator: str | None = None) -> list[str]:
     return [name for name in next(_table(path, separator))[1] if name]
 
 
+def csv_layout(path: Path, separator: str | None = None) -> tuple[str, list[str]]:
+    """What parts the columns of a table, and its header, in which some columns may have no name.
+
+    Raises:
+        ManifestError: as for ``csv_rows``.
+    """
+    with open_text(path, newline="") as stream:
+        first = next(_readable(stream, path), "")
+    return separator or _separator(first), next(_table(path, separator))[1]
+
+
+def csv_part(
+    path: Path, lines: Iterable[str], before: int, separator: str, header: list[str], report: ReadReport
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The same as ``csv_rows`` of a part of the file.
+
+    Args:
+        path: the file, for messages.
+        lines: of the part.
+        before: lines of the file before it.
+        separator: what parts the columns.
+        header: of the file.
+        report: filled while reading.
+    """
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    rows = _until_broken(csv.reader(lines, delimiter=separator, strict=True), path)
+    yield from _usable_rows(((before + number, row) for number, row in rows), header, path, report)
+
+
+def _separator(first: str) -> str:
+    """The separator that parts a header most often."""
+    return max(SEPARATORS, key=_QUOTED.sub("", first).count)
+
+
 def _table(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
     """(line, row), the header first."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with open_text(path, newline="") as stream:
         text = _readable(stream, path)
         first = next(text, "")
-        if separator is None:
-            separator = max(SEPARATORS, key=_QUOTED.sub("", first).count)
+        separator = separator or _separator(first)
         rows = _until_broken(csv.reader(chain([first], text), delimiter=separator, strict=True), path)
         number, header = next(rows, (0, []))
         header = [name.strip() for name in header]
@@ -189,7 +222,21 @@ def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, 
     Raises:
         ManifestError: the file cannot be read.
     """
-    for where, line in lines(path):
+    yield from _json_rows(lines(path), report)
+
+
+def json_part(
+    name: str, lines: Iterable[str], before: int, report: ReadReport
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same as ``json_lines`` of a part of the file ``name``, which has ``before`` lines before it."""
+    numbered = enumerate(lines, start=before + 1)
+    yield from _json_rows(
+        ((f"{name} line {number}", line.rstrip("\r\n")) for number, line in numbered), report
+    )
+
+
+def _json_rows(lines: Iterable[tuple[str, str]], report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, line in lines:
         if not line.strip():
             continue
         why = unusable_text(line)

@@ -25,7 +25,8 @@ from kg_targets.manifest.places import (
     split_names,
 )
 from kg_targets.manifest.question import LANGUAGES, Question, checked_questions
-from kg_targets.manifest.readers import READERS, ReadRequest
+from kg_targets.manifest.ranges import RangeReader, range_reader
+from kg_targets.manifest.readers import READERS, ReadRequest, tables
 from kg_targets.manifest.record import ReadReport, Record, checked_records, safe_relative_path
 
 MANIFEST_FOLDER = Path(__file__).resolve().parents[2] / "data_manifests"
@@ -237,6 +238,18 @@ class Manifest(BaseModel):
             return reader(replace(request, report=counted))
 
         return checked_records(read, licences, report, excluded)
+
+    def range_reader(self, split: str, data_root: str | Path) -> RangeReader | None:
+        """A reader of ranges of a split's files, for many processes; None where they are read from the front only.
+
+        Raises:
+            ManifestError: no such split, or the file is not there.
+        """
+        self.split_file(split, data_root)
+        if READERS[self.format].captions is not tables.read:
+            return None
+        spec = self.split_spec(split, data_root)
+        return range_reader(self._request("captions", split, spec, data_root, ReadReport()))
 
     def questions(
         self, split: str, data_root: str | Path, report: ReadReport | None = None

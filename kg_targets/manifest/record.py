@@ -55,6 +55,17 @@ class ReadReport:
     excluded: dict[str, int] = field(default_factory=dict)
     """Those of them that were there, to their number of images."""
 
+    def add(self, other: "ReadReport") -> None:
+        """Add the counts of rows that come after these."""
+        self.read += other.read
+        self.listed = max(self.listed, other.listed)
+        for mine, theirs in (
+            (self.skipped, other.skipped), (self.notes, other.notes), (self.excluded, other.excluded),
+        ):  # fmt: skip
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
+        self.first = {**other.first, **self.first}
+
     def skip(self, reason: str, where: str) -> None:
         """Count one row as skipped for ``reason``; ``where`` is kept for the first one."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
@@ -120,6 +131,7 @@ def checked_records(
     licences: frozenset[str] | None,
     report: ReadReport,
     excluded: frozenset[str] = frozenset(),
+    ids: list[str] | None = None,
 ) -> Iterator[Record]:
     """Check what every data set promises: texts are usable, paths stay inside the data root, ids are unique.
 
@@ -130,6 +142,7 @@ def checked_records(
         licences: the licences whose rows are kept; ``None`` keeps all.
         report: filled while reading.
         excluded: cases whose rows are left out, whatever else is true of them.
+        ids: receives all image ids, where someone else sees to it that they are unique.
 
     Raises:
         ManifestError: an image path leaves the data root.
@@ -143,7 +156,9 @@ def checked_records(
             continue
         path = safe_relative_path(record.image_path, where)
         key = hash(record.image_id)
-        if key in seen:
+        if ids is not None:
+            ids.append(record.image_id)
+        if ids is None and key in seen:
             before = islice(read(ReadReport()), number)
             first = next((place for place, other in before if other.image_id == record.image_id), None)
         else:
@@ -154,7 +169,8 @@ def checked_records(
                 "ids must be unique within a split, remove or rename one of them (several captions of one image: each "
                 "needs an id of its own)"
             )
-        seen.add(key)
+        if ids is None:
+            seen.add(key)
         if record.group_id in excluded:
             report.excluded[record.group_id] = report.excluded.get(record.group_id, 0) + 1
             continue

@@ -43,13 +43,8 @@ def table_records(request: ReadRequest, tables: Sequence[Table]) -> Iterator[tup
     """
     report, shapes = request.report, []
     for table in tables:
-        columns = Columns.of(table.names, request.options, table.where)
-        columns.require("caption", table.where, table.names)
-        if not table.images_inside and not (request.images and "image_id" in columns.fields):
-            columns.require("filepath", table.where, table.names)
-        report.used |= columns.fields | {f"label {name}": column for name, column in columns.labels.items()}
-        report.ignored |= columns.ignored
-        shapes.append(_Shape(columns, request))
+        columns = checked_columns(request, table.names, table.where, table.images_inside)
+        shapes.append(Shape(columns, request))
     with_folders, by_place = _repeats(tables, shapes)
     if by_place:
         report.note(
@@ -64,7 +59,28 @@ def table_records(request: ReadRequest, tables: Sequence[Table]) -> Iterator[tup
                 yield place, record
 
 
-def _repeats(tables: Sequence[Table], shapes: Sequence["_Shape"]) -> tuple[bool, bool]:
+def checked_columns(request: ReadRequest, names: Sequence[str], where: str, images_inside: bool) -> Columns:
+    """The columns of a table, noted in the request's report.
+
+    Args:
+        request: of the split.
+        names: of the table's columns.
+        where: file, for messages.
+        images_inside: as in ``Table``.
+
+    Raises:
+        ManifestError: as for ``table_records``.
+    """
+    columns, report = Columns.of(names, request.options, where), request.report
+    columns.require("caption", where, names)
+    if not images_inside and not (request.images and "image_id" in columns.fields):
+        columns.require("filepath", where, names)
+    report.used |= columns.fields | {f"label {name}": column for name, column in columns.labels.items()}
+    report.ignored |= columns.ignored
+    return columns
+
+
+def _repeats(tables: Sequence[Table], shapes: Sequence["Shape"]) -> tuple[bool, bool]:
     """Whether files in different folders have one name, and whether images inside tables need their places as paths.
 
     They do where paths repeat from table to table, as where each shard counts anew. A path that is in one table twice
@@ -95,7 +111,7 @@ def _digest(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """How one row becomes a record."""
 
     columns: Columns

@@ -37,7 +37,9 @@ class ParentLists:
     @classmethod
     def from_edges(cls, child: npt.ArrayLike, parent: npt.ArrayLike, count: int) -> ParentLists:
         """Group edges (``child``, ``parent``: ``[E]``, in [0, count)) by child; duplicates are merged."""
-        keys = np.unique(np.asarray(child, np.int64) * max(count, 1) + np.asarray(parent, np.int64))
+        keys = np.asarray(child, np.int64) * max(count, 1) + np.asarray(parent, np.int64)
+        if not (keys[1:] > keys[:-1]).all():
+            keys = np.unique(keys)
         degrees = np.bincount(keys // max(count, 1), minlength=count)
         return cls(np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64), keys % max(count, 1))
 
@@ -72,9 +74,10 @@ class ParentLists:
 def cycles(graph: ParentLists) -> list[Ints]:
     """The components with more than one member, each ascending, ordered by their first member."""
     labels = graph.components()
-    order = np.argsort(labels, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
-    return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+    members = np.flatnonzero(np.bincount(labels)[labels] > 1)
+    members = members[np.argsort(labels[members], kind="stable")]
+    groups = np.split(members, np.flatnonzero(np.diff(labels[members])) + 1) if len(members) else []
+    return sorted(groups, key=lambda group: int(group[0]))
 
 
 def ancestor_hops(graph: ParentLists, nodes: Ints, max_hops: int | None = None) -> tuple[Ints, Ints, Ints]:

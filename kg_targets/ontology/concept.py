@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from kg_targets.errors import OntologyError
 
+ALL_CUIS = 10**7
+"""Numbers that seven digits can write."""
+
 
 def parse_cui(text: str) -> int | None:
     """Number of a UMLS identifier: ``"C0040405"`` and ``"c0040405"`` give 40405, anything else None."""

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from kg_targets.ontology.compiled import successors_of
+from kg_targets.ontology.names import settled_edges
 from kg_targets.ontology.tables import IS_A, PART_OF, SAME_AS, Tables
 
 Ints = npt.NDArray[np.int64]
@@ -88,6 +90,15 @@ def renewed(tables: Tables, retired: Ints, successors: Ints) -> Tables:
 
 
 _FUSED = "equal-meaning link to a concept that the sources before keep apart from another of its group"
+
+
+def merged(first: Tables, second: Tables) -> Tables:
+    """Concepts, names and edges of both, CUIs that one of them has retired written as their successors in the other."""
+    first, second = settled_edges(first), settled_edges(second)
+    left, right = (
+        successors_of(part.edges, np.unique(part.names["cui"].to_numpy())) for part in (first, second)
+    )
+    return united(renewed(first, *right), renewed(second, *left))
 
 
 def united(first: Tables, second: Tables) -> Tables:

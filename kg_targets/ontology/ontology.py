@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology.closure import ParentLists, ancestor_hops, cycles
+from kg_targets.ontology.compiled import Bools, Compiled, Ints
 from kg_targets.ontology.concept import (
     Concept,
     OntologyReport,
@@ -23,17 +27,18 @@ from kg_targets.ontology.concept import (
     require_cui,
 )
 from kg_targets.ontology.intrinsic import intrinsic_content
-from kg_targets.ontology.merge import renewed, united
-from kg_targets.ontology.names import NameIndex, Resolved, resolve
+from kg_targets.ontology.merge import merged
+from kg_targets.ontology.names import NameIndex, compiled
 from kg_targets.ontology.tables import IS_A, NAMES, RELATIONS, SAME_AS, Tables
 
 if TYPE_CHECKING:
     from kg_targets.ontology.umls import UmlsOptions
 
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 Edge = tuple[str, str, str]
+
+_REMEMBERED = 1 << 15
+"""CUIs whose positions are remembered: workers ask for the same few thousands over and over."""
 
 
 class Ontology:
@@ -49,13 +54,15 @@ class Ontology:
         report: counts, cycles, and what was skipped.
     """
 
-    def __init__(self, resolved: Resolved, release: str, fingerprint: str, report: OntologyReport) -> None:
+    def __init__(self, data: Compiled, release: str, fingerprint: str, report: OntologyReport) -> None:
         self.release = release
         self.fingerprint = fingerprint
         self.report = report
-        self._data = resolved
-        self._names = NameIndex(resolved)
+        self._data = data
+        self._names = NameIndex(data)
         self._latest: Concept | None = None
+        self._numbers = data.cuis.data  # a memoryview: its elements are plain ints
+        self._position = lru_cache(_REMEMBERED)(self._find)
         self._graphs: dict[frozenset[str], ParentLists] = {}
 
     # ---- where ontologies come from ----
@@ -63,8 +70,8 @@ class Ontology:
     @classmethod
     def from_tables(cls, tables: Tables) -> Ontology:
         """Resolve what a reader has filled in."""
-        resolved = resolve(tables)
-        return cls(resolved, tables.release, fingerprint(resolved), describe(resolved, tables.skipped))
+        data = compiled(tables)
+        return cls(data, tables.release, fingerprint(data), describe(data, tables.skipped))
 
     @classmethod
     def seed(cls, include_unverified: bool = True) -> Ontology:
@@ -97,16 +104,20 @@ class Ontology:
         return cls.from_tables(read_umls(Path(directory), reading, options))
 
     def __or__(self, other: Ontology) -> Ontology:
-        first = renewed(self.tables(), *other._data.successors)
-        return Ontology.from_tables(united(first, renewed(other.tables(), *self._data.successors)))
+        return Ontology.from_tables(merged(self.tables(), other.tables()))
 
     # ---- concepts ----
 
     def __len__(self) -> int:
         return len(self._data.cuis)
 
-    def __reduce__(self) -> tuple[type[Ontology], tuple[Resolved, str, str, OntologyReport]]:
-        # Worker processes get the columns and set up their own look-ups.
+    @property
+    def cache_dir(self) -> Path | None:
+        """The cache that it was read from, which keeps what is made of it as well; None if it is in memory."""
+        return self._data.folder.parent if self._data.folder else None
+
+    def __reduce__(self) -> tuple[type[Ontology], tuple[Compiled, str, str, OntologyReport]]:
+        # Worker processes get the columns, or the path of their files, and set up their own look-ups.
         return Ontology, (self._data, self.release, self.fingerprint, self.report)
 
     def __repr__(self) -> str:
@@ -118,7 +129,7 @@ class Ontology:
         return cui_strings(self._data.cuis)
 
     def __contains__(self, cui: object) -> bool:
-        return isinstance(cui, str) and len(self._known([cui])) == 1
+        return isinstance(cui, str) and self._position(cui) >= 0
 
     def current(self, cui: str) -> str:
         """The concept's CUI today: that of its successor where it was retired, else as it was given."""
@@ -154,6 +165,17 @@ class Ontology:
                 of a spelling keeps the first that comes.
         """
         return self._names.aliases(by_preference)
+
+    def alias_table(self) -> pa.Table:
+        """`aliases` by preference as columns: ``text``, ``cui`` (int32, the number), ``abbreviation``."""
+        return self._names.alias_table(by_preference=True)
+
+    def concept_table(self) -> pa.Table:
+        """All concepts, ascending by CUI, with the fields of `Concept` that do not list names.
+
+        Columns: ``cui`` (int32, the number), ``name``, ``kind``, ``semantic_types``, ``sources`` (lists), ``verified``.
+        """
+        return self._data.concepts.drop_columns(["first_name"])
 
     # ---- relations ----
 
@@ -236,13 +258,21 @@ class Ontology:
 
     # ---- inside ----
 
+    def _find(self, cui: str) -> int:
+        """Position of a concept, -1 if there is none."""
+        number = parse_cui(cui)
+        if number is None:
+            return -1
+        where = bisect_left(self._numbers, number)
+        return where if where < len(self._numbers) and self._numbers[where] == number else -1
+
     def _index(self, cui: str) -> int:
-        found = self._known([cui])
-        if len(found) != 1:
+        found = self._position(cui)
+        if found < 0:
             raise OntologyError(
                 f"ontology ({self.release}): no concept {cui!r}; check the CUI or add a source with |"
             )
-        return int(found[0])
+        return found
 
     def _known(self, cuis: Iterable[str]) -> Ints:
         """Positions of the given CUIs; identifiers that are no CUI, or not here, are left out."""
@@ -279,7 +309,7 @@ class Ontology:
         names = data.names.select(NAMES.names)
         return Tables(self.release, names, data.terms, data.edges, dict(report.skipped), report.self_loops)
 
-    def resolved(self) -> Resolved:
+    def compiled(self) -> Compiled:
         """The columns behind this object, for caching; treat them as read-only."""
         return self._data
 
@@ -291,37 +321,42 @@ def _followed(relations: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({*relations, *((SAME_AS,) if IS_A in relations else ())}))
 
 
-def describe(resolved: Resolved, skipped: Mapping[str, int]) -> OntologyReport:
+def describe(data: Compiled, skipped: Mapping[str, int]) -> OntologyReport:
     """Count what is there; ``skipped`` comes from the reader."""
-    graphs = {relation: resolved.graph(frozenset([relation])) for relation in RELATIONS}
-    count = max(len(resolved.cuis), 1)
-    retired = resolved.successors[0]
-    spellings = np.unique((resolved.key * count + resolved.concept_of_name)[resolved.key >= 0]) // count
+    graphs = {relation: data.graph(frozenset([relation])) for relation in RELATIONS}
+    retired = data.successors[0]
     return OntologyReport(
-        concepts=len(resolved.cuis),
-        verified=int(resolved.verified.sum()),
-        names=resolved.names.num_rows,
-        ambiguous_aliases=int((np.unique(spellings, return_counts=True)[1] > 1).sum()),
+        concepts=len(data.cuis),
+        verified=int(np.count_nonzero(data.concepts["verified"].to_numpy())),
+        names=data.names.num_rows,
+        ambiguous_aliases=data.ambiguous_aliases,
         edges={relation: len(graph.parents) for relation, graph in graphs.items() if len(graph.parents)},
-        cycles=tuple(tuple(cui_strings(resolved.cuis[group])) for group in cycles(graphs[IS_A])),
+        cycles=tuple(tuple(cui_strings(data.cuis[group])) for group in cycles(graphs[IS_A])),
         equivalence_classes=len(cycles(graphs[SAME_AS])),
-        self_loops=resolved.self_loops,
-        dangling_edges=resolved.edges.num_rows - resolved.attached_edges().num_rows - len(retired),
+        self_loops=data.self_loops,
+        dangling_edges=data.edges.num_rows - data.attached_edges().num_rows - len(retired),
         retired=len(retired),
         skipped=dict(sorted(skipped.items())),
     )
 
 
-def fingerprint(resolved: Resolved) -> str:
+def fingerprint(data: Compiled) -> str:
     """sha256 over the content in canonical order: names, terms, edges between concepts, successors of retired CUIs."""
     digest = hashlib.sha256()
-    if len(resolved.successors[0]):
-        digest.update(b"".join(numbers.tobytes() for numbers in resolved.successors))
-    for table in (resolved.names, resolved.terms, resolved.attached_edges()):
+    if len(data.successors[0]):
+        digest.update(b"".join(numbers.tobytes() for numbers in data.successors))
+    for table in (data.names.select(NAMES.names), data.terms, data.attached_edges()):
         for name in table.column_names:
-            column = table[name]
-            digest.update(f"{name}:{len(column)}\n".encode())
-            for chunk in column.chunks:
-                values = chunk.to_pylist()
-                digest.update("\n".join(map(str, values)).encode() + b"\n" if values else b"")
+            digest.update(f"{name}:{table.num_rows}\n".encode())
+            for chunk in table[name].chunks:
+                digest.update(_lines(chunk))
     return digest.hexdigest()
+
+
+def _lines(values: pa.Array) -> memoryview:
+    """The values of a column as text, each on a line."""
+    flags = pa.types.is_boolean(values.type)
+    text = pc.if_else(values, "True", "False") if flags else values.cast(pa.string())
+    lines = pc.binary_join_element_wise(text, "", "\n")
+    end = np.frombuffer(lines.buffers()[1], np.int32)[len(lines)] if len(lines) else 0
+    return memoryview(lines.buffers()[2] or b"")[:end]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -63,6 +64,7 @@ TERMS = pa.schema(
 )
 EDGES = pa.schema([("child", pa.int32()), ("parent", pa.int32()), ("relation", pa.string())])
 
+_LONGEST_ABBREVIATION = 8
 _FLUSH_ROWS = 1 << 18
 _NCI = re.compile(r"CL\d{6,7}")
 """Concepts that the NCI Metathesaurus has beyond UMLS; its RRF files mix them with CUIs."""
@@ -92,11 +94,38 @@ def looks_like_abbreviation(text: str) -> bool:
 
     Sources mostly do not mark them, and lower-casing ``ALL``, ``AIDS`` or ``AS`` would link everyday words.
     """
-    if len(text) > 8 or any(character.isspace() for character in text):
+    if len(text) > _LONGEST_ABBREVIATION or any(character.isspace() for character in text):
         return False
     upper = sum(character.isupper() for character in text)
     lower = sum(character.islower() for character in text)
     return upper > lower and len(text) > 1
+
+
+def are_abbreviations(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """`looks_like_abbreviation` of many names."""
+    length = pc.utf8_length(texts).to_numpy(False)
+    found = (length > 1) & (length <= _LONGEST_ABBREVIATION)
+    short = texts.filter(pa.array(found)).to_pylist()
+    found[found] = [looks_like_abbreviation(text) for text in short]
+    return np.asarray(found, dtype=bool)
+
+
+_ODD_SPACE = (
+    r"^ | $|  |[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+)
+
+
+def single_spaced(texts: pa.Array) -> pa.Array:
+    """Runs of white space turned into one space, none at the ends."""
+    odd = pc.match_substring_regex(texts, _ODD_SPACE)
+    tidy = [" ".join(text.split()) for text in texts.filter(odd).to_pylist()]
+    return pc.replace_with_mask(texts, odd, pa.array(tidy, pa.string())) if tidy else texts
+
+
+def malformed_cui(text: str) -> str:
+    """Reason to leave out a row whose identifier `parse_cui` does not take."""
+    own = _NCI.fullmatch(text.strip())
+    return "identifier of the NCI Metathesaurus (CL…), no CUI of UMLS" if own else "malformed CUI"
 
 
 class _Rows:
@@ -134,9 +163,7 @@ class TableBuilder:
         """Read a CUI; anything else gives None and is counted under ``where``, the name of the file."""
         number = parse_cui(text)
         if number is None:
-            own = _NCI.fullmatch(text.strip())
-            reason = "identifier of the NCI Metathesaurus (CL…), no CUI of UMLS" if own else "malformed CUI"
-            self.skipped[f"{where}: {reason}"] += 1
+            self.skipped[f"{where}: {malformed_cui(text)}"] += 1
         return number
 
     def add_name(
@@ -210,7 +237,7 @@ def with_qualifiers(terms: pa.Table, edges: pa.Table) -> pa.Table:
     return terms.set_column(terms.column_names.index("kind"), "kind", kind)
 
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 def read_lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
@@ -222,9 +249,9 @@ def read_lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
         OntologyError: the file cannot be opened, or its compression is broken.
     """
     try:
-        with _open(path) as stream:
+        with open_bytes(path) as stream:
             for number, raw in enumerate(stream):
-                line = raw.removeprefix(_BOM) if number == 0 else raw
+                line = raw.removeprefix(BOM) if number == 0 else raw
                 if b"\0" in line:
                     skipped[f"{path.name}: line with a NUL byte"] += 1
                     continue
@@ -236,11 +263,6 @@ def read_lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
         raise OntologyError(
             f"{path}: cannot be read ({error}); check the file and its permissions"
         ) from error
-
-
-def read_rows(path: Path, width: int, separator: str, skipped: Counter[str]) -> Iterator[list[str]]:
-    """Stream the rows of a table; empty lines are passed over, rows of another width are counted."""
-    yield from _split(read_lines(path, skipped), path, width, separator, skipped)
 
 
 def read_table(path: Path, header: list[str], skipped: Counter[str]) -> Iterator[list[str]]:
@@ -281,7 +303,7 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
-def _open(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> BinaryIO:
     """Open for reading bytes; gzip is recognised by its first two bytes, whatever the file is called."""
     stream = path.open("rb")
     if stream.peek(2)[:2] == b"\x1f\x8b":

@@ -1,15 +1,7 @@
-"""Inputs and output of a scorer, and nearest neighbours.
+"""Inputs and output of a scorer."""
 
-Nearest neighbours are exact and never hold N×N: memory is O(N·k). Row i's are ordered by
-
-    S_ij + ½·10⁻⁶·cos(θ_i − φ_j)      θ, φ: two angles that each image's id is hashed to
-
-so that equal scores are broken by both ids, and so may be scores that differ by less than 1e-6, which float32 factors
-cannot tell apart. By row, the first of many equal images would be neighbours of all the others; here each of them
-prefers others. One total order for sparse and dense factors, for any order of rows and thread count.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sparse_dot_topn import sp_matmul_topn
 
 from kg_targets.errors import ConfigError
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring.statistics import ConceptStatistics
-from kg_targets.store.digest import shuffle_key
-from kg_targets.store.factors import AnyFactors, as_float64, parts_of, similarities, sparse_matrix
+from kg_targets.store.factors import AnyFactors, parts_of
 
 _PAIRS_AT_ONCE = 65_536
 
@@ -59,7 +49,7 @@ class ScoringInput:
     graph: ConceptGraph
     statistics: ConceptStatistics
     """Counts on the fit split, reused unchanged for every other split."""
-    image_ids: list[str]
+    image_ids: Sequence[str]
     """Length N, in the row order of the graph."""
     shrinkage: float = 0.0
     """λ ≥ 0 of the ontology scorer, nats: evidence below which an image counts as little known."""
@@ -81,6 +71,8 @@ class ScoringInput:
     """Texts, the id of an image of each, and what is told how many more are done, to unit vectors, float32 [T, D]."""
     state: Path | None = None
     """Folder, not there yet, where a long fit may keep what it needs to resume; removed once the store is whole."""
+    scratch: Path | None = None
+    """Folder, there already, for files of factors that are too large for memory; None keeps all in memory."""
     say: Callable[[str], None] = lambda line: None
     """Receives one line at a time for the person watching."""
     progress: Callable[[int, str, str], Any] = lambda total, description, unit: _Silent()
@@ -98,6 +90,40 @@ class Factors:
     """[N]; unknown images are similar to themselves only."""
     vectors: Vectors = field(default_factory=dict)
     """Name to float32 vector: what was fitted, kept in the store's table ``vectors`` and handed to the other splits."""
+
+
+def stacked(
+    pieces: Iterable[sparse.csr_array], shape: tuple[int, int], scratch: Path | None
+) -> sparse.csr_array:
+    """Sparse rows, piece after piece, as one float32 matrix.
+
+    Args:
+        pieces: some rows each.
+        shape: of the whole.
+        scratch: folder for files that the matrix is mapped from, so that it takes no private memory; None for memory.
+    """
+    kinds = (np.float32, np.int32)
+    kept: tuple[list[NDArray[Any]], ...] = ([np.zeros(0, kinds[0])], [np.zeros(0, kinds[1])])
+    lengths = [np.zeros(1, np.int64)]
+    paths = [] if scratch is None else [scratch / "factor_values", scratch / "factor_columns"]
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("wb")) for path in paths]
+        for piece in pieces:
+            lengths.append(np.diff(piece.indptr))
+            for number, part in enumerate((piece.data, piece.indices)):
+                values = np.asarray(part, dtype=kinds[number])
+                if files:
+                    values.tofile(files[number])
+                else:
+                    kept[number].append(values)
+    starts = np.cumsum(np.concatenate(lengths))
+    found = [np.concatenate(parts) for parts in kept]
+    if paths and starts[-1]:
+        found = [np.memmap(path, kind, "r") for path, kind in zip(paths, kinds, strict=True)]
+    starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)
+    matrix = sparse.csr_array((found[0], found[1], starts), shape=shape)
+    matrix.has_sorted_indices = True
+    return matrix
 
 
 def normalise_rows(matrix: sparse.csr_array, shrinkage: float = 0.0) -> sparse.csr_array:
@@ -123,86 +149,3 @@ def pair_similarities(
             total += np.asarray(products, dtype=np.float64).ravel()
         pieces.append(total)
     return np.concatenate(pieces)
-
-
-TIE_RESOLUTION = 1e-6
-_CHUNK_BYTES = 64 * 2**20
-
-Neighbors = tuple[NDArray[np.int32], NDArray[np.float32]]
-
-
-def nearest(
-    factors: Factors, k: int, image_ids: Sequence[str], chunk_rows: int = 4096, threads: int = 1
-) -> Iterator[list[Neighbors]]:
-    """For each chunk of rows, each row's (neighbour rows int32, scores float32), best first.
-
-    An image is not its own neighbour, and images of no similarity (≤ 1e-6) are
-    nobody's: lists may be shorter than ``k``. Ties are broken by the ids, [N].
-    """
-    ties = _tie_vectors(image_ids)
-    if sparse.issparse(factors.matrix):
-        return _nearest_sparse(sparse.csr_array(factors.matrix), k, ties, chunk_rows, threads)
-    return _nearest_dense(factors.matrix, k, ties, chunk_rows)
-
-
-def _tie_vectors(image_ids: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points of θ_i and of φ_j on the circle, both [N, 2], whose products are ½·cos(θ_i − φ_j)·1e-6."""
-    digests = b"".join(shuffle_key(0, image_id)[:16] for image_id in image_ids)
-    angles = np.frombuffer(digests, dtype="<u8").reshape(-1, 2) * (2 * np.pi / 2.0**64)
-    left, right = (np.stack([np.cos(angle), np.sin(angle)], axis=1) for angle in angles.T)
-    return left, right * (TIE_RESOLUTION / 2)
-
-
-def _nearest_sparse(
-    matrix: sparse.csr_array,
-    k: int,
-    ties: tuple[NDArray[np.float64], NDArray[np.float64]],
-    chunk_rows: int,
-    threads: int,
-) -> Iterator[list[Neighbors]]:
-    # Two extra dimensions carry the ties through the product, so that the library's own heap breaks them.
-    left = sparse.csr_matrix(sparse.hstack([matrix.astype(np.float64), ties[0]], format="csr"))
-    right = sparse.csr_matrix(sparse.vstack([matrix.astype(np.float64).T, ties[1].T], format="csr"))
-    for start in range(0, matrix.shape[0], chunk_rows):
-        best = sp_matmul_topn(
-            left[start : start + chunk_rows],
-            right,
-            top_n=k + 1,
-            threshold=TIE_RESOLUTION / 2,
-            sort=True,
-            n_threads=threads,
-        )
-        chunk = []
-        for offset in range(best.shape[0]):
-            span = slice(best.indptr[offset], best.indptr[offset + 1])
-            rows, keys = best.indices[span], best.data[span]
-            kept = np.flatnonzero(rows != start + offset)[:k]
-            rows = rows[kept]
-            scores = keys[kept] - ties[1][rows] @ ties[0][start + offset]
-            chunk.append((rows.astype(np.int32), scores.astype(np.float32)))
-        yield chunk
-
-
-def _nearest_dense(
-    matrix: AnyFactors, k: int, ties: tuple[NDArray[np.float64], NDArray[np.float64]], chunk_rows: int
-) -> Iterator[list[Neighbors]]:
-    images, narrow = matrix.shape[0], sparse_matrix(matrix)
-    widest = max(images, 1 if narrow is None else narrow.shape[1], 1)
-    inner = max(1, _CHUNK_BYTES // (8 * widest))
-    wide = as_float64(matrix)
-    for start in range(0, images, chunk_rows):
-        chunk: list[Neighbors] = []
-        for row in range(start, min(start + chunk_rows, images), inner):
-            stop = min(row + inner, start + chunk_rows, images)
-            shifts = ties[0][row:stop] @ ties[1].T
-            keys = similarities(wide[row:stop], wide) + shifts
-            keys[np.arange(stop - row), np.arange(row, stop)] = -np.inf
-            chunk.extend(_best_of(line, shift, k) for line, shift in zip(keys, shifts, strict=True))
-        yield chunk
-
-
-def _best_of(keys: NDArray[np.float64], shift: NDArray[np.float64], k: int) -> Neighbors:
-    candidates = np.argpartition(-keys, k)[:k] if k < len(keys) else np.arange(len(keys))
-    order = candidates[np.argsort(-keys[candidates], kind="stable")]
-    order = order[keys[order] > TIE_RESOLUTION / 2]
-    return order.astype(np.int32), (keys[order] - shift[order]).astype(np.float32)

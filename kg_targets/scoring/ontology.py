@@ -23,13 +23,15 @@ Source: docs/methods.md#ontology-scorer (our reconstruction of the knowledge gra
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import sparse
 
 from kg_targets.errors import ConfigError
-from kg_targets.scoring.factors import Factors, ScoringInput, normalise_rows
+from kg_targets.scoring.factors import Factors, ScoringInput, normalise_rows, stacked
 
+_ROWS_AT_ONCE = 65_536  # rows whose float64 products are there at once
 BLOCKS: dict[str, tuple[str, ...]] = {
     "technique": ("modality", "sequence", "view", "plane", "procedure", "contrast"),
     "anatomy": ("region", "organ"),
@@ -47,12 +49,18 @@ def score(data: ScoringInput) -> Factors:
         ic = np.ones_like(ic)
     idf = data.statistics.inverse_document_frequency(graph.concepts)
     concept_vectors = normalise_rows(sparse.csr_array(graph.closure @ sparse.diags_array(ic)))  # [C, C]
-    weighted = graph.attributes @ sparse.diags_array(idf)  # [N, C]
-    factors = _normalised(sparse.csr_array(weighted @ concept_vectors), data)
-    factors.eliminate_zeros()
-    factors.sort_indices()
-    known = np.diff(factors.indptr) > 0
-    return Factors(sparse.csr_array(factors, dtype=np.float32), known)
+
+    def pieces() -> Iterator[sparse.csr_array]:
+        for start in range(0, graph.images, _ROWS_AT_ONCE):
+            weighted = graph.attributes[start : start + _ROWS_AT_ONCE] @ sparse.diags_array(idf)
+            factors = _normalised(sparse.csr_array(weighted @ concept_vectors), data)
+            factors.eliminate_zeros()
+            factors.sort_indices()
+            yield factors
+
+    shape = (graph.images, len(graph.concepts))
+    matrix = stacked(pieces(), shape, data.scratch if graph.images > _ROWS_AT_ONCE else None)
+    return Factors(matrix, np.diff(matrix.indptr) > 0)
 
 
 def _normalised(vectors: sparse.csr_array, data: ScoringInput) -> sparse.csr_array:

@@ -31,6 +31,7 @@ from kg_targets.ontology import Ontology
 
 Floats = NDArray[np.float64]
 
+_ROWS_AT_ONCE = 65_536
 TRUSTED_CAPTIONS = 400
 """Captions from which on a fit split is trusted: the IC of a concept that one caption in a hundred has is then known to
 half a nat, its standard error being √((1 − p)/(N·p)) nats (delta method on the share p of N captions)."""
@@ -53,11 +54,13 @@ class ConceptStatistics:
 
     @classmethod
     def fit(cls, graph: ConceptGraph) -> "ConceptStatistics":
-        """Count over a graph of the fit split; one pass over its non-zeros."""
+        """Count over a graph of the fit split; one pass over its non-zeros, some rows at a time."""
         names, size = graph.concepts, len(graph.concepts)
         direct = np.bincount(graph.attributes.indices, minlength=size)
-        reached = graph.attributes @ graph.closure
-        covered = np.bincount(reached.indices[reached.data > 0], minlength=size)
+        covered = np.zeros(size, dtype=np.int64)
+        for start in range(0, graph.images, _ROWS_AT_ONCE):
+            reached = graph.attributes[start : start + _ROWS_AT_ONCE] @ graph.closure
+            covered += np.bincount(reached.indices[reached.data > 0], minlength=size)
         # CUIs of equal meaning share the column, and so the count, of the first of them.
         return cls(
             captions=graph.images,

@@ -84,8 +84,8 @@ def score(data: ScoringInput) -> Factors:
 def _fitted(
     data: ScoringInput, triples: Triples, settings: TransESettings, fit: "Callable[..., Fitted]"
 ) -> Vectors:
-    """Fit all seeds, told to those who watch; the table of nodes and relations."""
-    from kg_targets.transe.member import Watch
+    """Fit all seeds, with a progress bar; the table of nodes and relations."""
+    from kg_targets.transe.seed_fit import Callbacks
 
     fitted_on, held = triples.hold_out(settings.holdout, data.seed)
     data.say(
@@ -95,11 +95,11 @@ def _fitted(
     total = len(fitted_on) * settings.epochs * settings.seeds
     start = time.perf_counter()
     with data.progress(total, "TransE", " triples") as bar:
-        watch = Watch(data.say, bar.update, lambda look: bar.set_postfix_str(str(look)))
-        fitted = fit(triples, settings, data.seed, state=data.state, watch=watch)
+        callbacks = Callbacks(data.say, bar.update, lambda found: bar.set_postfix_str(str(found)))
+        fitted = fit(triples, settings, data.seed, state=data.state, callbacks=callbacks)
     seconds = time.perf_counter() - start
-    for number, look in enumerate(fitted.looks):
-        data.say(f"  seed {number}: {look}")
+    for number, evaluation in enumerate(fitted.evaluations):
+        data.say(f"  seed {number}: {evaluation}")
     data.say(f"  {seconds:.1f} s on {fitted.device}")
     return fitted.table
 

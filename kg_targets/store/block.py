@@ -1,15 +1,18 @@
 """Parts of a similarity block: row numbers, cases, kinds, and the product of sparse factors."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from kg_targets.errors import StoreError
+from kg_targets.store.mapped import Column
 
 BLOCK_KINDS = ("image_text", "image_image", "text_text")
 """Kinds of rows and columns of a block; knowledge about a pair does not tell an image from its caption."""
@@ -29,7 +32,11 @@ def check_block_kind(kind: str) -> None:
 
 
 def row_numbers(
-    images: ArrayLike, count: int, row_of: Callable[[], Mapping[str, int]], store: object
+    images: ArrayLike,
+    count: int,
+    places: Callable[[list[str]], NDArray[np.int64]],
+    image_ids: Callable[[], Sequence[str]],
+    store: object,
 ) -> NDArray[np.int64]:
     """Row numbers of images that are named by their ids (``str``) or by row numbers (``int``), never by both at once.
 
@@ -39,7 +46,8 @@ def row_numbers(
         images: one image, or any sequence of ids or of row numbers: list, range, numpy array, pandas Series or Index
             (in its order; the index of a Series plays no part). Repeats are allowed; nothing gives no rows.
         count: number of rows.
-        row_of: gives image id to row number, in row order; called only where there are ids to look up.
+        places: gives the row of each id, -1 for one that is unknown; called only where there are ids to look up.
+        image_ids: gives those of all rows, for a message.
         store: named in messages.
 
     Returns:
@@ -55,11 +63,11 @@ def row_numbers(
     if not values.size:
         return np.zeros(0, dtype=np.int64)
     if values.dtype.kind == "U" or all(isinstance(value, str) for value in values.flat):
-        known = row_of()
-        try:
-            return np.fromiter((known[name] for name in values.tolist()), np.int64, len(values))
-        except KeyError as error:
-            raise _unknown(str(error.args[0]), list(known), store) from error
+        names = [str(name) for name in values.tolist()]
+        rows = places(names)
+        if len(unknown := np.flatnonzero(rows < 0)):
+            raise _unknown(names[unknown[0]], image_ids(), store)
+        return rows
     if values.dtype.kind not in "iu":
         _refuse_other_types(values)
     if not (values.min() >= 0 and values.max() < count):
@@ -88,7 +96,7 @@ def _refuse_other_types(values: NDArray[Any]) -> None:
         raise StoreError(f"images must be all ids (str) or all row numbers (int); got {names}")
 
 
-def _unknown(name: str, known: list[str], store: object) -> StoreError:
+def _unknown(name: str, known: Sequence[str], store: object) -> StoreError:
     near = difflib.get_close_matches(name, known[:_SEARCHED], n=1)
     if name.isdecimal() and int(name) < len(known):
         hint = f"row {int(name)} is the integer {int(name)}, not the text; its id is {known[int(name)]!r}"
@@ -100,9 +108,15 @@ def _unknown(name: str, known: list[str], store: object) -> StoreError:
 
 
 def case_codes(group_ids: Sequence[str]) -> NDArray[np.int64]:
-    """One integer per case, from 0; an image without ``group_id`` is a case of its own. int64 [N]."""
-    names = np.array([group or f"\0{row}" for row, group in enumerate(group_ids)], dtype=object)
-    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+    """One integer per case, from 0, in the order of names; an image without ``group_id`` is a case of its own. [N]."""
+    given = group_ids.values if isinstance(group_ids, Column) else pa.array(list(group_ids), pa.string())
+    own = pc.binary_join_element_wise("\0", pc.cast(pa.array(np.arange(len(group_ids))), pa.string()), "")
+    names = pc.if_else(pc.equal(given, ""), own, given).dictionary_encode()
+    names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    order = pc.sort_indices(names.dictionary).to_numpy()
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return np.asarray(rank[names.indices.to_numpy()])
 
 
 def finite(values: NDArray[Any], what: str) -> NDArray[np.float32]:

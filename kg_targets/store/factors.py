@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
 from kg_targets.store.block import finite, gram
 
 PlainFactors: TypeAlias = sparse.csr_array | NDArray[np.float32]
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,17 @@ def similarities(left: AnyFactors, right: AnyFactors) -> NDArray[np.float64]:
     return total
 
 
+def lengths(factors: AnyFactors) -> NDArray[np.float64]:
+    """‖K_i‖ of each row, float64 [N]; 0 where nothing is known. Some rows at a time: factors may be mapped files."""
+    squares = np.zeros(factors.shape[0])
+    for part in parts_of(factors):
+        for start in range(0, len(squares), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            wide = part[rows].astype(np.float64)
+            squares[rows] += np.asarray((wide * wide).sum(axis=1)).ravel()
+    return np.sqrt(squares)
+
+
 def as_float64(factors: AnyFactors) -> AnyFactors:
     """Factors in float64, for ``similarities`` of many pieces with the same others."""
     if isinstance(factors, MixedFactors):
@@ -113,12 +126,18 @@ def vector_column(vectors: NDArray[np.float32]) -> pa.Array:
 
 
 def read_factors(
-    column: Callable[[str], pa.ChunkedArray], rows: int, width: int | None, dense: int | None, path: object
+    column: Callable[[str], pa.ChunkedArray],
+    array: Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]],
+    rows: int,
+    width: int | None,
+    dense: int | None,
+    path: object,
 ) -> AnyFactors:
     """Factors from the columns that ``factor_columns`` makes.
 
     Args:
         column: gives a column of the table ``targets``.
+        array: gives what a function makes, by a name under which it may be kept as a file.
         rows: N.
         width: sparse columns; None if there are none.
         dense: dense columns; None if there are none.
@@ -129,15 +148,23 @@ def read_factors(
     """
 
     def values(name: str) -> NDArray[np.float32]:
-        flat = column(name).combine_chunks().flatten()
-        return finite(flat.to_numpy(zero_copy_only=False), f"{path}: column {name}")
+        def read() -> NDArray[np.float32]:
+            flat = pc.list_flatten(column(name)).to_numpy()
+            return finite(flat, f"{path}: column {name}")
+
+        return array(name, read)
+
+    def offsets() -> NDArray[Any]:
+        ends = np.concatenate([[0], np.cumsum(pc.list_value_length(column("factor_index")).to_numpy())])
+        return np.asarray(ends, dtype=np.int32 if ends[-1] < 2**31 else np.int64)
 
     vectors = np.zeros((rows, 0), np.float32) if dense is None else values("factor").reshape(rows, dense)
     if width is None:
         return vectors
-    index = column("factor_index").combine_chunks()
-    parts = (values("factor_value"), index.flatten().to_numpy(), index.offsets.to_numpy())
-    matrix = sparse.csr_array(parts, shape=(rows, width))
+    index = array("factor_index", lambda: pc.list_flatten(column("factor_index")).to_numpy())
+    matrix = sparse.csr_array(
+        (values("factor_value"), index, array("factor_offsets", offsets)), shape=(rows, width)
+    )
     matrix.has_sorted_indices = True
     return matrix if dense is None else MixedFactors(matrix, vectors)
 

@@ -1,6 +1,5 @@
 """Labels from a table of one's own, such as `kg-targets label` writes, beside those that a store was built with."""
 
-import copy
 from pathlib import Path
 
 import pandas as pd
@@ -41,11 +40,11 @@ def with_labels(store: TargetStore, path: str | Path) -> tuple[TargetStore, str]
     images, rows = int((~pd.Index(own).isin(table.index)).sum()), int((~table.index.isin(own)).sum())
     if rows == len(table):
         raise StoreError(f"{path}: no id of its first column is an image_id or a group_id of {store.path}")
-    joined = table.reindex(own, fill_value="")
-    labelled = copy.copy(store)
+    joined = table.reindex(list(own), fill_value="")
+    labelled = type(store)(store.path, store.manifest)
     labelled.joined = {str(name): joined[name].tolist() for name in joined}
     return labelled, (
-        f"labels of {path} joined by {by}: {len(own) - images:,} of {len(own):,} images have a row, "
+        f"{path} joined by {by}: {len(own) - images:,} of {len(own):,} images have a row, "
         f"{rows:,} of {len(table):,} rows have no image here"
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -17,6 +17,7 @@ from kg_targets.errors import StoreError
 from kg_targets.store import schema
 from kg_targets.store.block import case_codes, check_block_kind, row_numbers
 from kg_targets.store.factors import AnyFactors, products, read_factors, read_vectors
+from kg_targets.store.tables import Tables, listed
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -28,12 +29,7 @@ ImageLike = str | int | np.integer[Any]
 _SHOWN = 60  # characters of a caption in a message
 
 
-def _texts(name: str) -> "cached_property[list[str]]":
-    """Attribute with a column of text, read on first use."""
-    return cached_property(lambda store: list(store.column(name).to_pylist()))
-
-
-class TargetStore:
+class TargetStore(Tables):
     """A folder of soft targets, opened read-only; columns are read when they are first used.
 
     ``open`` gives a store of knowledge (this class) or a teacher's (``kg_targets.store.teacher``): ``kind`` tells.
@@ -52,8 +48,7 @@ class TargetStore:
             _KINDS[cls.kind] = cls
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
-        self.manifest = manifest
+        super().__init__(path, manifest)
         self.joined: dict[str, list[str]] = {}  # labels of ``kg_targets.store.labels``
 
     @classmethod
@@ -70,8 +65,9 @@ class TargetStore:
             raise StoreError(f"{folder} is a store of kind {kind!r}: take TargetStore from kg_targets.store")
         return _KINDS.get(kind, cls)(folder, manifest)
 
-    def __len__(self) -> int:
-        return int(self.manifest["rows"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Other processes open the folder themselves, and share the pages of what is mapped.
+        return _reopened, (self.path, self.joined)
 
     def __repr__(self) -> str:
         return f"TargetStore({str(self.path)!r}, {self.dataset}/{self.split}, {len(self):,} images)"
@@ -85,11 +81,6 @@ class TargetStore:
     def split(self) -> str:
         """Name of the split."""
         return str(self.manifest["split"])
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the store's content and configuration."""
-        return str(self.manifest["fingerprint"])
 
     @property
     def threshold(self) -> float:
@@ -106,62 +97,31 @@ class TargetStore:
         """Names of the label columns."""
         return (*self.manifest["labels"], *self.joined)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column of the table ``targets`` in row order.
-
-        Raises:
-            StoreError: the store has no such column, or a file is damaged.
-        """
-        column = self._table(schema.TARGETS, [name]).column(name)
-        if len(column) != len(self):
-            raise StoreError(
-                f"{self.path}: shards hold {len(column):,} rows, not {len(self):,}: build the store again"
-            )
-        return column
-
-    def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        parts = []
-        for path in (self.path / file for file in schema.table_files(self.manifest, name)):
-            try:
-                parts.append(pq.read_table(path, columns=columns, partitioning=None))
-            except (pa.ArrowInvalid, OSError) as error:
-                reason = " ".join(str(error).split())
-                raise StoreError(f"{path} cannot be read ({reason}): build the store again") from error
-            if columns and parts[-1].num_columns != len(columns):
-                raise StoreError(f"{path} has no column {columns[0]!r}")
-        return pa.concat_tables(parts)
-
-    def _frame(self, table: str) -> pd.DataFrame:
-        frame: pd.DataFrame = self._table(table).to_pandas()
-        return frame
-
-    image_ids = _texts("image_id")
+    image_ids: "cached_property[Sequence[str]]" = listed("image_id")
     """Length N, in row order."""
-    image_paths = _texts("image_path")
+    image_paths: "cached_property[Sequence[str]]" = listed("image_path")
     """Length N, relative to the data root."""
-    captions = _texts("caption")
+    captions: "cached_property[Sequence[str]]" = listed("caption")
     """Length N."""
-    group_ids = _texts("group_id")
+    group_ids: "cached_property[Sequence[str]]" = listed("group_id")
     """Length N: case or patient of each image."""
-    licences = _texts("licence")
+    licences: "cached_property[Sequence[str]]" = listed("licence")
     """Length N."""
 
     @cached_property
     def cases(self) -> NDArray[np.int64]:
         """int64 [N]: one number per case (``group_id``); an image without one is a case of its own."""
-        return case_codes(self.group_ids)
+        return self._array("cases", lambda: case_codes(self.group_ids))
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """bool [N]: whether anything is known about the image."""
-        return np.asarray(self.column("known").to_numpy(), dtype=bool)
+        return self._array("known", lambda: np.asarray(self._stored("known").to_numpy(), dtype=bool))
 
-    @cached_property
-    def cuis(self) -> list[list[str]]:
-        """Length N: the concepts that each caption asserts, ascending."""
-        return list(self.column("cuis").to_pylist())
+    cuis: "cached_property[Sequence[list[str]]]" = listed("cuis")
+    """Length N: the concepts that each caption asserts, ascending."""
 
-    def label(self, name: str) -> list[str]:
+    def label(self, name: str) -> Sequence[str]:
         """Length N; an empty string where the label is missing.
 
         Raises:
@@ -169,7 +129,7 @@ class TargetStore:
         """
         if name not in self.labels:
             raise StoreError(f"{self.path} has no label {name!r}: it has {', '.join(self.labels) or 'none'}")
-        return list(self.joined.get(name) or self.column(f"label_{name}").to_pylist())
+        return self.joined.get(name) or self.listed(f"label_{name}")
 
     @cached_property
     def concepts(self) -> pd.DataFrame:
@@ -193,9 +153,11 @@ class TargetStore:
 
     def cui_matrix(self) -> sparse.csr_array:
         """float32 [N, C]: 1 where the image asserts the concept; columns as in ``concepts``."""
-        column = self.column("cuis").combine_chunks()
-        index = pd.Index(self.concepts["cui"]).get_indexer(column.values.to_pandas())
-        indptr = np.asarray(column.offsets.to_numpy(), dtype=np.int64)
+        column = self.column("cuis")
+        codes = pc.list_flatten(column).combine_chunks().dictionary_encode()
+        place = pd.Index(self.concepts["cui"]).get_indexer(codes.dictionary.to_pylist())
+        index = place[codes.indices.to_numpy()]
+        indptr = np.concatenate([[0], np.cumsum(pc.list_value_length(column).to_numpy())])
         shape = (len(self), len(self.concepts))
         return sparse.csr_array((np.ones(len(index), np.float32), index, indptr), shape=shape)
 
@@ -209,7 +171,7 @@ class TargetStore:
         dense, width = shape["dense"], shape.get("sparse")
         if dense is None and width is None:
             width = len(self.concepts)
-        return read_factors(self.column, len(self), width, dense, self.path)
+        return read_factors(self._stored, self._array, len(self), width, dense, self.path)
 
     @cached_property
     def vectors(self) -> dict[str, NDArray[np.float32]]:
@@ -255,11 +217,12 @@ class TargetStore:
         Raises:
             StoreError: no such image, or more neighbours asked for than the store keeps.
         """
-        kept = int(self.manifest["config"]["top_k"])
-        if not 0 < k <= kept:
-            raise StoreError(f"k must be between 1 and {kept}, the neighbours this store keeps; got {k}")
-        row = self.row(image)
-        rows, scores = (column[row].as_py() for column in self._neighbor_lists)
+        row, (rows, scores) = self.row(image), self._neighbor_lists
+        if not 0 < k <= self.kept_neighbors:
+            raise StoreError(
+                f"k must be between 1 and {self.kept_neighbors}, the neighbours this store keeps; got {k}"
+            )
+        rows, scores = rows[row].as_py(), scores[row].as_py()
         return self._nearest(row, rows, scores, k, exclude_case)
 
     def _nearest(
@@ -295,7 +258,7 @@ class TargetStore:
         Raises:
             StoreError: an image that is not in the store, or what is neither id nor row number (a boolean, a float).
         """
-        return row_numbers(images, len(self), lambda: self._row_of, self.path)
+        return row_numbers(images, len(self), self._places, lambda: self.image_ids, self.path)
 
     def row(self, image: ImageLike) -> int:
         """Row number of one image, named by its id or its row number; see ``rows``.
@@ -377,17 +340,31 @@ class TargetStore:
 
         return hierarchy(self.edges)
 
+    def _places(self, names: list[str]) -> NDArray[np.int64]:
+        """Row of each id, -1 for one that is not here."""
+        if not self._is_large:
+            return np.fromiter((self._row_of.get(name, -1) for name in names), np.int64, len(names))
+        found = pc.index_in(pa.array(names, pa.string()), value_set=self.column("image_id"))
+        return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
+
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     @cached_property
     def _neighbor_lists(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-        return self.column("neighbor_rows"), self.column("neighbor_scores")
+        rows, scores = (self.column(name) for name in schema.NEIGHBOR_COLUMNS)
+        return rows, scores
 
 
 _KINDS: dict[str | None, type[TargetStore]] = {}
 """Other kinds of store that ``open`` finds, such as a teacher's; importing ``kg_targets.store.teacher`` adds it."""
+
+
+def _reopened(path: Path, joined: dict[str, list[str]]) -> TargetStore:
+    store = TargetStore.open(path)
+    store.joined = joined
+    return store
 
 
 def _short(text: str) -> str:

@@ -22,6 +22,8 @@ READABLE = (1, SCHEMA_VERSION)
 
 TARGETS, MENTIONS, CONCEPTS, EDGES = TABLES = ("targets", "mentions", "concepts", "edges")
 """Tables, each a folder of the store; a teacher's store has targets only."""
+NEIGHBOR_COLUMNS = ("neighbor_rows", "neighbor_scores")
+"""Columns of the table ``targets`` that a store with ``top_k`` 0 is without."""
 VECTORS = "vectors"
 """One more table, of scorers that fit vectors on the fit split."""
 ALL_TABLES = (*TABLES, VECTORS)
@@ -84,27 +86,31 @@ def complete_mentions(found: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def target_columns(labels: tuple[str, ...], dense: int | None, mixed: bool = False) -> pa.Schema:
+def target_columns(
+    labels: tuple[str, ...], dense: int | None, mixed: bool = False, neighbors: bool = True
+) -> pa.Schema:
     """Columns of the table ``targets``.
 
     Args:
         labels: names of the data set's labels; each becomes a column ``label_<name>``.
         dense: width of dense factors, or ``None`` for sparse factors over concepts.
         mixed: whether there are sparse factors beside the dense ones.
+        neighbors: whether the store keeps neighbours.
     """
     factors: list[tuple[str, pa.DataType]] = []
     if dense is None or mixed:
         factors += [("factor_index", pa.list_(pa.int32())), ("factor_value", pa.list_(pa.float32()))]
     if dense is not None:
         factors += [("factor", pa.list_(pa.float32(), dense))]
+    if neighbors:
+        kinds = (pa.int32(), pa.float32())
+        factors += [(name, pa.list_(kind)) for name, kind in zip(NEIGHBOR_COLUMNS, kinds, strict=True)]
     return pa.schema(
         [
             *_described(labels),
             ("cuis", pa.list_(pa.string())),
             ("known", pa.bool_()),
             *factors,
-            ("neighbor_rows", pa.list_(pa.int32())),
-            ("neighbor_scores", pa.list_(pa.float32())),
         ]
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -144,8 +145,11 @@ class TeacherStore(TargetStore):
                 f"{self.path}: column {name} is {column.type.list_size} wide, the manifest says {self.dim}: build the "
                 "store again"
             )
-        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return finite(flat, f"{self.path}: column {name}").reshape(len(self), self.dim)
+
+        def read() -> NDArray[np.float32]:
+            return finite(pc.list_flatten(column).to_numpy(), f"{self.path}: column {name}")
+
+        return self._array(name, read).reshape(len(self), self.dim)
 
     def _no_knowledge(self) -> NoReturn:
         raise StoreError(

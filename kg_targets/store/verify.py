@@ -90,15 +90,20 @@ def _mentions(store: TargetStore) -> str:
 
 def _neighbors(store: TargetStore, sample: int = 64) -> str:
     """Stored neighbours of some rows against the block of those rows with all others."""
+    if not store.kept_neighbors:
+        return "no neighbours are kept (--top-k 0)"
+    if "neighbors" in store.manifest:
+        return (
+            f"neighbours are approximate (recall {store.manifest['neighbors']['recall']:.1%}): not compared"
+        )
     rows = np.linspace(0, len(store) - 1, min(sample, len(store))).astype(int)
     lists, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
-    kept = int(store.manifest["config"]["top_k"])
     for row in np.unique(rows):
         found = np.asarray(lists[int(row)].as_py(), dtype=np.int64)
         similarity = store.block([row], range(len(store)))[0]
         others = np.sort(np.delete(similarity, row))[::-1]
         # Similarities up to 1e-6 count as none (see scoring.neighbors), rounding may move that edge a little.
-        complete = len(found) >= min(kept, int((others > 1e-5).sum()))
+        complete = len(found) >= min(store.kept_neighbors, int((others > 1e-5).sum()))
         if not complete or not np.allclose(scores[int(row)].as_py(), others[: len(found)], atol=1e-5):
             raise StoreError(
                 f"{store.path}: the neighbours of row {row} are not its nearest: build the store again"

@@ -103,10 +103,10 @@ class StoreWriter:
         with schema.writing(path):
             os.replace(partial, path)
 
-    def adopt(self, name: str, rows: int) -> None:
-        """Record a file that someone else (a worker process) has already written into ``folder``."""
+    def adopt(self, name: str, rows: int, sha256: str = "") -> None:
+        """Record a file that someone else (a worker process, which may know its checksum) has written already."""
         with schema.writing(self.folder / name):
-            self._files[name] = {"rows": rows, "sha256": file_sha256(self.folder / name)}
+            self._files[name] = {"rows": rows, "sha256": sha256 or file_sha256(self.folder / name)}
 
     def finish(self, manifest: dict[str, Any], report: dict[str, Any]) -> None:
         """Write ``manifest.json`` and ``README.md`` (same inputs, same bytes) and ``build_report.json`` (times)."""

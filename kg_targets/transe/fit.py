@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from kg_targets.errors import ConfigError
-from kg_targets.transe.member import Look, Member, Watch
+from kg_targets.transe.seed_fit import Callbacks, Evaluation, SeedFit
 from kg_targets.transe.settings import TransESettings
 from kg_targets.transe.triples import Triples
 
@@ -31,8 +31,8 @@ class Fitted:
 
     table: NDArray[np.float32]
     """[E + R, seeds · dim]: nodes, norm 1, then relations; each seed's part is divided by √seeds."""
-    looks: list[Look]
-    """For each seed the look whose vectors were kept."""
+    evaluations: list[Evaluation]
+    """For each seed the evaluation whose vectors were kept."""
     device: str
     """Where they were fitted."""
 
@@ -44,24 +44,24 @@ def fit(
     *,
     workers: int | None = None,
     state: Path | None = None,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Fitted:
     """Fit every seed, several at a time on a CPU; the result does not depend on how many.
 
     Args:
         workers: seeds at a time; None: as many as torch would use threads.
         state: folder for what a killed fit continues from; None: none is kept.
-        watch: who is told.
+        callbacks: functions that are told how far the fits are.
 
     Raises:
         ConfigError: there is no GPU where one was asked for.
     """
     device = device_of(settings)
-    shared = _one_at_a_time(watch or Watch())
+    shared = _one_at_a_time(callbacks or Callbacks())
 
-    def one(number: int) -> tuple[NDArray[np.float32], Look]:
-        table, look = Member(triples, settings, seed, number, device, state, shared).run()
-        return table.cpu().numpy(), look
+    def one(number: int) -> tuple[NDArray[np.float32], Evaluation]:
+        table, evaluation = SeedFit(triples, settings, seed, number, device, state, shared).run()
+        return table.cpu().numpy(), evaluation
 
     at_a_time = 1 if device == "cuda" else workers or torch.get_num_threads()
     with one_thread(), ThreadPoolExecutor(at_a_time) as pool:
@@ -73,7 +73,7 @@ def fit(
             raise
     scale = np.float32(1.0 / np.sqrt(settings.seeds))
     table = np.concatenate([table * scale for table, _ in results], axis=1)
-    return Fitted(table, [look for _, look in results], device)
+    return Fitted(table, [evaluation for _, evaluation in results], device)
 
 
 def device_of(settings: TransESettings) -> str:
@@ -94,8 +94,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _one_at_a_time(watch: Watch) -> Watch:
-    """The same watch, its functions never called by two threads at once, with a way of stopping of its own."""
+def _one_at_a_time(callbacks: Callbacks) -> Callbacks:
+    """The same functions, never called by two threads at once, with a way of stopping of their own."""
     lock = Lock()
 
     def locked(call: Callable[[Value], None]) -> Callable[[Value], None]:
@@ -106,5 +106,9 @@ def _one_at_a_time(watch: Watch) -> Watch:
         return under_lock
 
     return replace(
-        watch, say=locked(watch.say), advance=locked(watch.advance), look=locked(watch.look), stop=Event()
+        callbacks,
+        say=locked(callbacks.say),
+        advance=locked(callbacks.advance),
+        evaluated=locked(callbacks.evaluated),
+        stop=Event(),
     )

@@ -47,9 +47,9 @@ class TransESettings:
     epochs: Count = 50
     """Passes over the triples at most, ≥ 1 (paper: thousands, C)."""
     every: Count = 10
-    """Epochs between two looks at the held-out edges, and between two saved states, ≥ 1."""
+    """Epochs between two evaluations on the held-out edges, and between two saved states, ≥ 1."""
     patience: Count = 5
-    """Looks without a better MRR after which a fit ends, ≥ 1."""
+    """Evaluations without a better MRR after which a fit ends, ≥ 1."""
     holdout: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
     """Share of the edges of each relation kept for MRR and early stopping, 500 at most; 0 for none."""
     seeds: Annotated[int, Field(ge=1, le=64)] = 3

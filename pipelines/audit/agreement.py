@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kg_targets.store.factors import AnyFactors
 from pipelines.audit.report import Section, Table, cells, measure
-from pipelines.audit.similarity import Ranking, best_with_ties, similarity_chunks
+from pipelines.audit.similarity import Ranking, best_with_ties, mean_of_nearest, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects, in_half
 from training.retrieval.metrics import label_codes, pair_codes, sizes
 from training.statistics.intervals import FloatArray, IntArray
@@ -136,20 +136,14 @@ def shared_terms(
     Returns:
         ``J@K``, float64 [N] in [0, 1]; NaN for images without terms, and where the gallery is empty.
     """
-    scores = {f"J@{depth}": np.full(len(cases), np.nan) for depth in depths}
     sizes = terms.sum(axis=1)
-    for rows, block in similarity_chunks(factors, factors):
-        block[(cases[rows, None] == cases[None, :]) | (sizes[None, :] == 0)] = -np.inf
-        for offset in np.flatnonzero(sizes[rows]):
-            query = rows.start + int(offset)
-            ranking = best_with_ties(block[offset], max(depths))
-            if not len(ranking.columns):
-                continue
-            both = terms[ranking.columns] @ terms[query]
-            jaccard = (both / (sizes[ranking.columns] + sizes[query] - both)).astype(np.float64)
-            for depth in depths:
-                scores[f"J@{depth}"][query] = ranking.expected(jaccard, depth).mean()
-    return scores
+
+    def jaccard(query: int, columns: IntArray) -> FloatArray:
+        both = terms[columns] @ terms[query]
+        return np.asarray(both / (sizes[columns] + sizes[query] - both), dtype=np.float64)
+
+    found = mean_of_nearest(factors, cases, sizes > 0, jaccard, depths)
+    return {f"J@{depth}": values for depth, values in found.items()}
 
 
 def agreement_by_chance(codes: IntArray, cases: IntArray, depths: Sequence[int]) -> Scores:

@@ -48,7 +48,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pipelines.audit.findings import finding_lines, finding_report
     from pipelines.audit.reports import read_reports
     from pipelines.build.config import BuildConfig
-    from pipelines.build.extract import check_extractor, make_extractor
+    from pipelines.build.extractors import check_extractor, make_extractor
 
     if (options.dataset is None) == (options.gold is None):
         raise ConfigError("say either a data set or --gold FILE: kg-targets evaluate concepts medpix")

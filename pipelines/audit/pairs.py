@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from kg_targets.scoring.factors import TIE_RESOLUTION, pair_similarities
+from kg_targets.scoring.factors import pair_similarities
+from kg_targets.scoring.neighbors import TIE_RESOLUTION
 from kg_targets.store import TargetStore
+from kg_targets.store.factors import lengths
 from pipelines.audit.report import Section, Table, cells, measure
 from pipelines.audit.similarity import similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects
@@ -164,10 +166,9 @@ class Survey:
 
 def survey(store: TargetStore, cases: IntArray) -> Survey:
     """One pass over all pairs, chunk by chunk."""
-    every = np.arange(len(store), dtype=np.int64)
     best, aligned = np.full(len(store), -np.inf), np.full(len(store), -np.inf)
-    lengths = np.sqrt(pair_similarities(store.factors, every, every))
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    length = lengths(store.factors)
+    inverse = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
     concepts = np.diff(store.cui_matrix().indptr)
     identical: dict[int, int] = {}
     for rows, block in similarity_chunks(store.factors, store.factors):

@@ -25,16 +25,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from kg_targets.graph import ConceptGraph, representatives
-from kg_targets.ontology.closure import ParentLists, ancestor_hops
 from kg_targets.ontology.concept import KIND_GROUPS
-from kg_targets.scoring import ScoringInput, ontology
 from kg_targets.store import TargetStore
 from kg_targets.store.factors import AnyFactors
+from kg_targets.store.mixture import MIXTURE
 from pipelines.audit.report import Measured, Section, Table, cells, measure
+from pipelines.audit.rescoring import Hidden, ancestors, factors_without, is_a_edges, recomputation_error
 from pipelines.audit.similarity import best_with_ties, similarity_chunks
 from pipelines.audit.subjects import EvaluationSettings, Subjects
-from pipelines.build.write import fit_statistics
 from training.statistics.intervals import FloatArray, IntArray
 
 TITLE = "Hidden concepts recovered from neighbours"
@@ -43,6 +41,7 @@ HITS = (1, 5, 10)
 METRICS = {**{f"hit@{m}": m for m in HITS}, "MRR": 0}
 """Metric to the rank it looks down to; 0 for all ranks."""
 _TOLERANCE = 1e-6
+_SAME_FACTORS = 1e-5  # float32, by an encoder in batches of another make-up
 _CHUNK = 512
 
 
@@ -67,18 +66,25 @@ class HiddenConcepts:
     unanswerable: int
     """Questions left out because no image of another case asserts the concept."""
 
+    @property
+    def taken(self) -> Hidden:
+        """What each question hides: the concept, its ancestors and its descendants."""
+        return Hidden(self.rows, self.cuis, sparse.csr_array(self.related[self.hidden]))
+
 
 def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Section:
     """hit@1/5/10 and MRR per group of concepts, for every store and for the frequency baseline."""
-    for store in subjects.stores:
-        if is_additive(store) and (error := recomputation_error(store)) > _TOLERANCE:
-            reason = f"{store.path}: recomputed factors differ from the stored ones by {error:.1e}"
-            return Section("recovery", TITLE, [f"left out: {reason}; build the store again"])
     questions = hide_concepts(subjects, settings.seed)
     if not len(questions.rows):
         reason = "left out: no image has a concept that could be hidden and found again"
         return Section("recovery", TITLE, [reason])
-    measured = _measured(subjects, questions, settings)
+    factors, reasons = factors_without(subjects.stores, questions.taken)
+    for place, store in enumerate(subjects.stores):
+        whole = place in reasons or MIXTURE in store.manifest
+        if not whole and (error := recomputation_error(store)) > _SAME_FACTORS:
+            reason = f"{store.path}: recomputed factors differ from the stored ones by {error:.1e}"
+            return Section("recovery", TITLE, [f"left out: {reason}; build the store again"])
+    measured = _measured(subjects, questions, factors, settings)
     header = ["hidden", "metric ×100", *subjects.columns, "frequency"]
     data = {"questions": len(questions.rows), "unanswerable": questions.unanswerable}
     measures = [asdict(row) for row in measured]
@@ -86,16 +92,21 @@ def recovery_section(subjects: Subjects, settings: EvaluationSettings) -> Sectio
     return Section(
         "recovery",
         TITLE,
-        _lines(subjects, questions, settings),
+        _lines(subjects.stores, questions, reasons, settings),
         Table(header, [row[:2] + row[3:] for row in cells(measured)], left=2),
         data={**data, "neighbors": settings.neighbors, "columns": columns, "measures": measures},
     )
 
 
-def _measured(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSettings) -> list[Measured]:
+def _measured(
+    subjects: Subjects, questions: HiddenConcepts, factors: Sequence[AnyFactors], settings: EvaluationSettings
+) -> list[Measured]:
     """Every group and metric, for the stores and, last, for frequency."""
     cases = subjects.cases
-    scores = [store_scores(store, questions, cases, settings.neighbors) for store in subjects.stores]
+    scores = [
+        store_scores(store, own, questions, cases, settings.neighbors)
+        for store, own in zip(subjects.stores, factors, strict=True)
+    ]
     scores.append(frequency_scores(questions, cases))
     return [
         measure(group, metric, [score[metric][own] for score in scores], None, own_cases, settings)
@@ -107,7 +118,12 @@ def _measured(subjects: Subjects, questions: HiddenConcepts, settings: Evaluatio
     ]
 
 
-def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSettings) -> list[str]:
+def _lines(
+    stores: Sequence[TargetStore],
+    questions: HiddenConcepts,
+    reasons: dict[int, str],
+    settings: EvaluationSettings,
+) -> list[str]:
     groups = ", ".join(
         f"{name} {int((questions.names == name).sum()):,} (of {len(members)} concepts)"
         for name, members in questions.groups.items()
@@ -117,21 +133,36 @@ def _lines(subjects: Subjects, questions: HiddenConcepts, settings: EvaluationSe
         f"votes of the {settings.neighbors} nearest images of other cases, equal votes by frequency; "
         "a concept's ancestors and descendants are hidden with it",
     ]
-    fixed = [f"[{n}]" for n, store in enumerate(subjects.stores, 1) if not is_additive(store)]
-    if fixed:
+    alike: dict[str, list[str]] = {}
+    for place, reason in reasons.items():
+        alike.setdefault(reason, []).append(f"[{place + 1}]")
+    lines += [
+        f"{', '.join(places)}: the stored neighbours vote: {reason}" for reason, places in alike.items()
+    ]
+    if seen := [f"[{number}]" for number, store in enumerate(stores, 1) if _knows_hidden_edges(store)]:
         lines.append(
-            f"{', '.join(fixed)}: not derived from the image's own concepts, so its stored neighbours vote"
+            f"{', '.join(seen)}: fitted on these images, hidden concepts included: look at another split"
         )
     return lines
 
 
+def _knows_hidden_edges(store: TargetStore) -> bool:
+    """Whether TransE's vectors, of the store or of a mixture's part, were fitted on the images that are asked about."""
+    scorers = {part["scorer"] for part in store.manifest.get(MIXTURE, [store.manifest["config"]])}
+    return "transe" in scorers and store.manifest["fit"]["split"] == store.split
+
+
 def store_scores(
-    store: TargetStore, questions: HiddenConcepts, cases: IntArray, neighbors: int
+    store: TargetStore, factors: AnyFactors, questions: HiddenConcepts, cases: IntArray, neighbors: int
 ) -> dict[str, FloatArray]:
-    """hit@m and MRR of every question by the votes of the nearest images, float64 [Q] each."""
+    """hit@m and MRR of every question by the votes of the nearest images, float64 [Q] each.
+
+    Args:
+        factors: of the questions' images without what is hidden, [Q, D].
+    """
 
     def votes() -> Iterator[tuple[slice, FloatArray]]:
-        for span, block in similarity_chunks(factors_without(store, questions), store.factors):
+        for span, block in similarity_chunks(factors, store.factors):
             block[cases[questions.rows[span], None] == cases[None, :]] = -np.inf
             yield span, (_voters(block, neighbors) @ questions.asserted).toarray()
 
@@ -210,21 +241,6 @@ def hide_concepts(subjects: Subjects, seed: int) -> HiddenConcepts:
     )
 
 
-def factors_without(store: TargetStore, questions: HiddenConcepts) -> AnyFactors:
-    """Factors of the questions' images without the hidden concepts, their ancestors and descendants, [Q, D].
-
-    A scorer that does not follow from the image's own concepts (permuted, noise) keeps the stored factor.
-    """
-    if not is_additive(store):
-        return store.factors[questions.rows]
-    columns = np.searchsorted(questions.cuis, store.concepts["cui"].tolist())
-    taken = questions.related[questions.hidden][:, columns]  # [Q, C] of this store
-    own = sparse.csr_array(store.cui_matrix()[questions.rows], dtype=np.float64)
-    visible = sparse.csr_array(own - own.multiply(taken))
-    visible.eliminate_zeros()
-    return rescore(store, visible)
-
-
 def images_of_other_cases(asserted: sparse.csr_array, cases: IntArray, rows: IntArray) -> NDArray[np.float64]:
     """For each image in ``rows``, how many images outside its case assert each concept, float64 [rows, V]."""
     wanted, index = np.unique(cases[rows], return_inverse=True)
@@ -263,62 +279,3 @@ def _asserted_by_all(stores: Sequence[TargetStore], cuis: list[str]) -> sparse.c
         return sparse.csr_array(parts, shape=(matrix.shape[0], len(cuis)))
 
     return sparse.csr_array(reduce(lambda one, other: one.multiply(other), map(wide, stores)))
-
-
-def is_additive(store: TargetStore) -> bool:
-    """Whether factors follow from an image's own concepts, so that one can be taken away (not permuted, not noise)."""
-    return bool(store.manifest["config"]["scorer"] == "ontology")
-
-
-def rescore(store: TargetStore, asserted: sparse.csr_array) -> sparse.csr_array:
-    """Factors of images that assert ``asserted``, by the ontology scorer (docs/methods.md#ontology-scorer).
-
-    Args:
-        store: gives IC, idf and the ``is_a`` closure, within its own ``max_hops``.
-        asserted: float64 [Q, C], columns as in ``store.concepts``.
-
-    Returns:
-        float32 [Q, C]: vectors as the store's own; zeros where nothing weighted is asserted.
-    """
-    concepts, config = store.concepts, store.manifest["config"]
-    names = concepts["cui"].tolist()
-    edges = is_a_edges(store) if config["use_ontology"] else []
-    pairs = ancestors(names, edges, config["max_hops"]).tocoo()
-    # One column for CUIs of equal meaning, as the graph has it.
-    related = list(store.edges[["child", "relation", "parent"]].itertuples(index=False, name=None))
-    first = representatives(names, related)
-    closure = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=pairs.shape)
-    closure.data[:] = 1.0
-    graph = ConceptGraph(names, asserted, closure, related)
-    data = ScoringInput(
-        graph,
-        fit_statistics(store),
-        image_ids=[],
-        shrinkage=config["shrinkage"],
-        flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such fields
-        blocks=ontology.parse_blocks(config.get("blocks", "")),
-        kinds=concepts["kind"].tolist(),
-    )
-    return sparse.csr_array(ontology.score(data).matrix)
-
-
-def recomputation_error(store: TargetStore) -> float:
-    """Largest difference between the stored factors and those recomputed from the stored concepts."""
-    own = sparse.csr_array(store.cui_matrix(), dtype=np.float64)
-    difference = sparse.csr_array(rescore(store, own) - store.factors)
-    return float(np.abs(difference.data).max(initial=0.0))
-
-
-def is_a_edges(store: TargetStore) -> list[tuple[str, str]]:
-    """(child, parent) of every edge that the closure follows."""
-    return list(zip(store.edges["child"].tolist(), store.edges["parent"].tolist(), strict=True))
-
-
-def ancestors(
-    cuis: Sequence[str], edges: Sequence[tuple[str, str]], max_hops: int | None = None
-) -> sparse.csr_array:
-    """float64 [V, V]: 1 where the column is the row itself or an ancestor of it; ``cuis`` are in ascending order."""
-    child, parent = (np.searchsorted(cuis, [pair[side] for pair in edges]) for side in (0, 1))
-    graph = ParentLists.from_edges(child, parent, len(cuis))
-    rows, columns, _ = ancestor_hops(graph, np.arange(len(cuis), dtype=np.int64), max_hops)
-    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(cuis), len(cuis)))

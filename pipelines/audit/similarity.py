@@ -6,12 +6,13 @@ breaks ties: measures take the expected value over all orders of each group of t
 Najork 2008, "Computing information retrieval performance measures efficiently in the presence of tied scores").
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kg_targets.scoring.factors import TIE_RESOLUTION
+from kg_targets.scoring.neighbors import TIE_RESOLUTION
 from kg_targets.store.factors import AnyFactors, as_float64, similarities
 from training.statistics.intervals import FloatArray, IntArray
 
@@ -84,3 +85,35 @@ def best_with_ties(scores: FloatArray, depth: int) -> Ranking:
     gaps = -np.diff(scores[order]) > TIE_RESOLUTION
     starts = np.flatnonzero(np.concatenate([[True], gaps])) if len(order) else np.zeros(0, np.int64)
     return Ranking(order.astype(np.int64), starts.astype(np.int64))
+
+
+def mean_of_nearest(
+    factors: AnyFactors,
+    cases: IntArray,
+    taking_part: NDArray[np.bool_],
+    alike: Callable[[int, IntArray], FloatArray],
+    depths: Sequence[int],
+) -> dict[int, FloatArray]:
+    """Mean likeness of every image to its K nearest of other cases, in expectation over the orders of ties.
+
+    Args:
+        factors: unit vectors or zeros, [N, D]; with all zeros every image ties, which gives the expectation by chance.
+        cases: case of each image, int64 [N].
+        taking_part: bool [N]: queries, and what neighbours are chosen from.
+        alike: likeness of one image to others (columns, int64 [M]), float64 [M].
+        depths: the Ks.
+
+    Returns:
+        For each K, float64 [N]; NaN for images that take no part, and where the gallery is empty.
+    """
+    means = {depth: np.full(len(cases), np.nan) for depth in depths}
+    for rows, block in similarity_chunks(factors, factors):
+        block[(cases[rows, None] == cases[None, :]) | ~taking_part[None, :]] = -np.inf
+        for offset in np.flatnonzero(taking_part[rows]):
+            query = rows.start + int(offset)
+            ranking = best_with_ties(block[offset], max(depths))
+            if len(ranking.columns):
+                values = alike(query, ranking.columns)
+                for depth in depths:
+                    means[depth][query] = ranking.expected(values, depth).mean()
+    return means

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,8 @@ class Subjects:
     """One or more stores over the same images in the same order; the first is the reference."""
 
     stores: tuple[TargetStore, ...]
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    """Longer texts of the images' cases, by their name: length N each, empty where there is none."""
 
     @property
     def reference(self) -> TargetStore:

@@ -1,12 +1,13 @@
 """``kg-targets evaluate targets``: how good are the targets of a store, measured without training on them.
 
-Six sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
+Seven sections: neighbours that share a label (``agreement``), concepts that can be put back after hiding them
 (``recovery``), the shape of the target rows (``shape``), images of one case, the most similar images of different cases
-(both ``pairs``), and neighbours that stores have in common (``stability``). What each number means:
-docs/evaluate-targets.md.
+(both ``pairs``), neighbours that stores have in common (``stability``), and neighbours whose case has a similar text
+(``case_text``). What each number means: docs/evaluate-targets.md.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from kg_targets.errors import DataError
 from kg_targets.store import with_labels
 from pipelines.audit.agreement import agreement_section
+from pipelines.audit.case_text import text_section
 from pipelines.audit.pairs import pairs_section, separation_section
 from pipelines.audit.recovery import recovery_section
 from pipelines.audit.report import Section
@@ -32,6 +34,7 @@ SECTIONS: tuple[Callable[[Subjects, EvaluationSettings], Section], ...] = (
     separation_section,
     pairs_section,
     stability_section,
+    text_section,
 )
 
 
@@ -41,6 +44,7 @@ def evaluate_targets(
     say: Say,
     markdown_file: Path | None = None,
     label_table: Path | None = None,
+    text_table: Path | None = None,
 ) -> dict[str, Any]:
     """Score stores side by side, without training; the first is the reference of the paired differences.
 
@@ -49,6 +53,7 @@ def evaluate_targets(
         say: receives the report piece by piece.
         markdown_file: receives the tables, without captions.
         label_table: further labels, see `kg_targets.store.labels`.
+        text_table: longer texts of the images or their cases, in the same form.
 
     Returns:
         Every number, for ``--json``; captions of the most similar pairs included.
@@ -65,6 +70,10 @@ def evaluate_targets(
     if label_table is not None:
         store, joined = with_labels(subjects.reference, label_table)
         subjects = Subjects((store, *subjects.stores[1:]))
+        head.append(joined)
+    if text_table is not None:
+        texts, joined = with_labels(subjects.reference, text_table)
+        subjects = replace(subjects, texts=texts.joined)
         head.append(joined)
     say("\n".join(head) + "\n")
     sections: list[Section] = []

@@ -4,6 +4,7 @@ No caption is read and nothing is scored again: rows, mentions and labels are th
 concepts and edges the union of all parts'.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +20,22 @@ from kg_targets.errors import DataError
 from kg_targets.manifest import Manifest
 from kg_targets.scoring import Factors
 from kg_targets.scoring.mixture import mix
+from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
+from kg_targets.store.block import case_codes
+from kg_targets.store.digest import json_sha256
 from kg_targets.store.mixture import MIXTURE, part_entry
 from pipelines.build import write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch
+from pipelines.build.neighbors import find_neighbors
+from pipelines.build.shards import targets_table
 from pipelines.build.summary import summary_lines
 
-_OWN = ("schema_version", "kind", "encoder", "files", "fingerprint", "inputs")
+_OWN = ("schema_version", "kind", "encoder", "files", "fingerprint", "inputs", "neighbors")
 """Entries of a part's manifest that are not the mixture's."""
+_SIZES = ("top_k", "rows_per_shard", "neighbors")
+"""Options of a part's that are not the mixture's."""
 
 
 def mixture_stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterator[TargetStore]:
@@ -111,8 +119,9 @@ def _mixture_store(
 ) -> TargetStore:
     """One split's mixture; ``fitted`` is the fit split's, None for that split itself."""
     base = next((part for part in parts if len(part.concepts)), parts[0])
-    stored = {**base.manifest["config"], "scorer": MIXTURE, "mix_weights": weights}
-    stored |= {"top_k": config.top_k, "rows_per_shard": config.rows_per_shard}
+    of_parts = {key: value for key, value in base.manifest["config"].items() if key not in _SIZES}
+    stored = {**of_parts, "scorer": MIXTURE, "mix_weights": weights}
+    stored |= {name: config.stored()[name] for name in _SIZES if name in config.stored()}
     stored.pop("scorer_options", None)
     inputs = {
         "config": stored,
@@ -123,6 +132,7 @@ def _mixture_store(
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
     watch = Stopwatch()
+    states = target.with_name(f".{target.name}.state")
     with StoreWriter(target) as writer:
         with watch.stage("factors"):
             concepts = _concepts(parts, base)
@@ -131,18 +141,28 @@ def _mixture_store(
             matrix = mix([part.factors for part in parts], columns, weights, len(concepts))
             known = np.logical_or.reduce([part.known for part in parts])
             factors = Factors(matrix, known)
-        with watch.stage("neighbours and shards"):
-            sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
-            pieces = _rows(base, config.rows_per_shard)
-            ids, threads = base.image_ids, config.worker_count
-            write.write_targets(writer, pieces, ids, base.labels, factors, **sizes, threads=threads)
+        with watch.stage("neighbours"):
+            neighbors, told = find_neighbors(
+                factors,
+                id_angles(base.image_ids),
+                k=config.top_k,
+                way=config.neighbors,
+                folder=writer.folder,
+                state=states / json_sha256(inputs, str)[:16],
+                workers=config.worker_count,
+                say=say,
+            )
+        with watch.stage("shards"):
+            for index, (start, rows) in enumerate(_rows(base, config.rows_per_shard)):
+                table = targets_table(rows, base.labels, factors, neighbors, start)
+                writer.write(schema.part(schema.TARGETS, index), table)
             _write_mentions(writer, base, config.rows_per_shard)
             _write_frame(writer, schema.part(schema.CONCEPTS, 0), concepts, schema.CONCEPT_COLUMNS)
             edges = pd.concat([part.edges for part in parts]).drop_duplicates()
             edges = edges.sort_values(schema.EDGE_COLUMNS.names, ignore_index=True)
             _write_frame(writer, schema.part(schema.EDGES, 0), edges, schema.EDGE_COLUMNS)
         with watch.stage("quantiles"):
-            quantiles = write.off_diagonal_quantiles(factors, base.group_ids)
+            quantiles = write.off_diagonal_quantiles(factors, case_codes(base.group_ids))
         entries = [
             part_entry(part.manifest, weight, part.factors)
             for part, weight in zip(parts, weights, strict=True)
@@ -151,6 +171,7 @@ def _mixture_store(
             **{key: value for key, value in base.manifest.items() if key not in _OWN},
             "config": stored,
             MIXTURE: entries,
+            **told,
             "code_version": kg_targets.__version__,
             "factors": write.factor_shape(matrix, len(concepts)),
             "similarity": {
@@ -160,6 +181,7 @@ def _mixture_store(
             "inputs": inputs,
         }
         writer.finish(content, {"stages": watch.stages})
+    shutil.rmtree(states, ignore_errors=True)
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     for line in summary_lines(store):
@@ -177,15 +199,15 @@ def _concepts(parts: list[TargetStore], base: TargetStore) -> pd.DataFrame:
     )
 
 
-def _rows(base: TargetStore, size: int) -> Iterator[tuple[pa.Table, list[list[str]]]]:
-    """What the data set says of the images, ``size`` at a time, and their CUIs."""
+def _rows(base: TargetStore, size: int) -> Iterator[tuple[int, pa.Table]]:
+    """What the data set says of the images and their CUIs, ``size`` at a time, and the number of the first."""
     names = [name for name in schema.target_columns(base.labels, None).names if name not in _NOT_TEXT]
     table = pa.table({name: base.column(name) for name in names})
     for start in range(0, len(base), size):
-        yield table.slice(start, size), base.cuis[start : start + size]
+        yield start, table.slice(start, size)
 
 
-_NOT_TEXT = ("row", "cuis", "known", "factor_index", "factor_value", "neighbor_rows", "neighbor_scores")
+_NOT_TEXT = ("row", "known", "factor_index", "factor_value", *schema.NEIGHBOR_COLUMNS)
 
 
 def _write_mentions(writer: StoreWriter, base: TargetStore, size: int) -> None:

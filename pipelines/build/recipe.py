@@ -12,9 +12,11 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kg_targets.concepts import languages
-from kg_targets.errors import DataError
-from kg_targets.graph import ConceptGraph
+from kg_targets.errors import DataError, KGTargetsError
+from kg_targets.graph import Assertions, ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput, transe
@@ -23,12 +25,15 @@ from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256
 from kg_targets.store.mixture import MIXTURE
-from kg_targets.store.schema import MENTIONS, TEACHER, part
-from pipelines.build import extract, write
+from kg_targets.store.schema import TEACHER
+from pipelines.build import extract, extractors, write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
-from pipelines.build.extract import ShardInput, ShardResult, Split
+from pipelines.build.extract import PartInput, PartResult
 from pipelines.build.mixture import mixture_stores
+from pipelines.build.neighbors import find_neighbors
+from pipelines.build.shards import Shards, StagedColumn, pieces_of_shards, write_shards
+from pipelines.build.split import Split
 from pipelines.build.summary import confirmation, summary_lines
 
 if TYPE_CHECKING:
@@ -85,7 +90,7 @@ def _stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterator[Targe
 
 def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Iterator[TargetStore]:
     """The store of each split, by a scorer of the concepts; statistics are fitted on the first."""
-    extract.check_extractor(config.extractor, config.extractor_options)
+    extractors.check_extractor(config.extractor, config.extractor_options)
     ontology = load_ontology(config.ontology, config.cache)
     say(f"ontology: {ontology.release}")
     for line in ontology.report.lines():
@@ -141,64 +146,73 @@ def _build_store(
         "ontology_fingerprint": ontology.fingerprint,
         "fitted_on": fitted.fingerprint if fitted else None,
         "code_sha256": write.code_digest(),
-        "option_files": extract.option_file_digests(config.extractor_options),
+        "option_files": extractors.option_file_digests(config.extractor_options),
         **split.inputs(),
         **(encoder.metadata() if encoder else {}),
     }
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
     watch = Stopwatch()
-    state = target.with_name(f".{target.name}.state")
+    states = target.with_name(f".{target.name}.state")
+    state = states / json_sha256(inputs, str)[:16]
     with StoreWriter(target) as writer:
         with watch.stage("extract"):
-            shards = _extract(config, split, ontology, writer.folder, say)
-        for shard in shards:
-            writer.adopt(part(MENTIONS, shard.index), shard.mentions)
+            parts = _extract(config, split, ontology, writer.folder, say)
         with watch.stage("graph"):
-            asserted = [cuis for shard in shards for cuis in shard.cuis]
+            asserted = Assertions.joined([each.asserted for each in parts])
             is_a = ontology if config.use_ontology else None
-            uncertain = [cuis for shard in shards for cuis in shard.uncertain]
-            halved = uncertain if config.uncertain == "half" else None
+            halved = config.uncertain == "half"
             graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
         with watch.stage("factors"):
             statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
             if is_a and fitted:
                 statistics = statistics.with_unseen(graph, is_a, config.relations)
-            image_ids = [image_id for shard in shards for image_id in shard.image_ids]
+            staged = partial(StagedColumn, writer.folder, len(parts), rows=graph.images)
             data = ScoringInput(
                 graph,
                 statistics,
-                image_ids,
+                staged("image_id"),
                 shrinkage=config.shrinkage,
                 flat_ancestors=config.flat_ancestors,
                 blocks=parse_blocks(config.blocks),
                 kinds=[ontology[cui].kind if cui in ontology else "" for cui in graph.concepts],
                 seed=config.seed,
                 options=config.settings,
-                captions=partial(write.staged_captions, writer.folder, len(shards)),
+                captions=partial(staged, "caption"),
                 fitted=fitted.vectors if fitted else None,
-                state=state / json_sha256(inputs, str)[:16],
+                state=state,
+                scratch=writer.folder,
                 say=say,
                 progress=bar,
                 **({"encode": encoder.encode} if encoder else {}),
             )
             factors = SCORERS[config.scorer](data)
-        with watch.stage("neighbours and shards"):
-            sizes = {"top_k": config.top_k, "chunk_rows": config.rows_per_shard}
-            labels = list(dict.fromkeys(name for shard in shards for name in shard.labels))
-            pieces = write.staged_rows(writer.folder, shards)
-            threads = config.worker_count
-            write.write_targets(writer, pieces, image_ids, labels, factors, **sizes, threads=threads)
+        with watch.stage("neighbours"):
+            neighbors, told = find_neighbors(
+                factors,
+                np.concatenate([each.angles for each in parts]),
+                k=config.top_k,
+                way=config.neighbors,
+                folder=writer.folder,
+                state=state,
+                workers=config.worker_count,
+                say=say,
+            )
+        with watch.stage("shards"):
+            labels = tuple(dict.fromkeys(name for each in parts for name in each.labels))
+            pieces = pieces_of_shards([each.rows for each in parts], config.rows_per_shard)
+            counts = [each.mentions for each in parts]
+            shards = Shards(writer.folder, pieces, counts, labels, factors, neighbors, config.rows_per_shard)
+            write_shards(writer, shards, config.worker_count)
             write.write_concepts(writer, graph, statistics, ontology)
             write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
-            quantiles = write.off_diagonal_quantiles(
-                factors, [group for shard in shards for group in shard.group_ids]
-            )
-        unknown = sum((shard.unknown_cuis for shard in shards), Counter[str]())
+            cases = np.concatenate([each.cases for each in parts])
+            quantiles = write.off_diagonal_quantiles(factors, cases)
+        unknown = sum((each.unknown_cuis for each in parts), Counter[str]())
         content = {
             "rows": graph.images,
-            "labels": labels,
+            "labels": list(labels),
             "config": config.stored(),
             "ontology": {
                 "release": ontology.release,
@@ -211,17 +225,18 @@ def _build_store(
                 "quantiles": quantiles,
                 "fit_p95": quantiles["p95"] if fitted is None else fitted.threshold,
             },
-            "retired_cuis": dict(sum((shard.retired_cuis for shard in shards), Counter()).most_common(20)),
+            "retired_cuis": dict(sum((each.retired_cuis for each in parts), Counter()).most_common(20)),
             "unknown_cuis": dict(unknown.most_common(20)),
             "unknown_cuis_count": len(unknown),
-            "confirmation": confirmation(ontology, asserted),
+            "confirmation": confirmation(ontology, asserted.counts()),
             "inputs": inputs,
-            **_spoken(config, shards),
+            **told,
+            **_spoken(config, parts),
             **split.metadata(),
             **(encoder.metadata() if encoder else {}),
         }
         writer.finish(content, {"stages": watch.stages})
-    shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(states, ignore_errors=True)
     store = TargetStore.open(target)
     say(f"{target}: {watch.total(len(store))}")
     say(f"  stages (seconds, peak memory so far): {watch.each()}")
@@ -232,25 +247,26 @@ def _build_store(
     return store
 
 
-def _spoken(config: BuildConfig, shards: list[ShardResult]) -> dict[str, dict[str, int]]:
+def _spoken(config: BuildConfig, parts: list[PartResult]) -> dict[str, dict[str, int]]:
     """Captions by language, the most frequent first, where the build looked."""
-    counts = sum((shard.languages for shard in shards), Counter[str]())
+    counts = sum((each.languages for each in parts), Counter[str]())
     return {"languages": dict(counts.most_common())} if config.languages else {}
 
 
 def _extract(
     config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
-) -> list[ShardResult]:
+) -> list[PartResult]:
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
     if config.languages:
         languages.load()  # what is missing is said here, not in a worker
-    chunks = enumerate(split.chunks(config.rows_per_shard))
+    runs = split.parts(config.rows_per_shard, config.worker_count)
     results = map_in_order(
-        extract.extract_shard,
-        (ShardInput(index, records, folder) for index, records in chunks),
+        extract.extract_part,
+        (PartInput(index, run, folder) for index, run in enumerate(runs)),
         config.worker_count,
         extract.initialise,
         (
+            split,
             config.extractor,
             config.extractor_options,
             ontology,
@@ -262,15 +278,26 @@ def _extract(
     )
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
     total = None if expected is None else -(-expected // config.rows_per_shard)
-    shards = list(bar(total, f"{split.name}: captions → concepts", " shard", results))
+    try:
+        parts = list(bar(total, f"{split.name}: captions → concepts", " shard", results))
+    except KGTargetsError:
+        if split.reader is not None:
+            split.check_from_the_front()  # which meets what comes first in the file
+        raise
+    for each in parts:
+        if each.read is not None:
+            split.read.add(each.read)
+    ids = np.sort(np.concatenate([each.ids for each in parts])) if parts else np.zeros(0)
+    if (ids[1:] == ids[:-1]).any():
+        split.check_from_the_front()
     for line in split.read.lines():
         say(f"{split.name}: {line}")
     split.check_read()
-    if config.extractor == "provided" and not any(shard.provided for shard in shards):
+    if config.extractor == "provided" and not any(each.provided for each in parts):
         raise DataError(
             f"{split.manifest.name}/{split.name} ships no CUIs: use --extractor dictionary or union"
         )
-    return shards
+    return parts
 
 
 def _wanted_splits(wanted: str, manifest: Manifest, root: Path, say: Say) -> list[str]:

@@ -1,7 +1,5 @@
 """The closing lines of a build: coverage, similarities, frequent concepts, and CUIs that need a look."""
 
-from collections import Counter
-
 import pandas as pd
 
 from kg_targets.graph import coverage
@@ -26,6 +24,11 @@ def summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
         f"most frequent concepts: {_listed(ordered.head(most_frequent))}",
         f"most frequent findings: {_listed(findings.head(most_frequent))}",
     ]
+    if found := store.manifest.get("neighbors"):
+        lines.append(
+            f"neighbours are approximate: {found['recall']:.1%} of the exact ones of 256 of {found['distinct_rows']:,} "
+            "distinct rows (--neighbors exact finds all, in a time that grows with the square)"
+        )
     if retired := store.manifest["retired_cuis"]:
         lines.append(f"retired CUIs, followed to their successors: {_counted(retired)}")
     confirmation = store.manifest["confirmation"]
@@ -51,14 +54,19 @@ def summary_lines(store: TargetStore, most_frequent: int = 8) -> list[str]:
     return lines
 
 
-def confirmation(ontology: Ontology, asserted: list[list[str]]) -> dict[str, float]:
-    """Count what rests on CUIs that one source confirms: concepts, and their share of the images' assertions."""
-    counts = Counter(cui for cuis in asserted for cui in cuis if cui in ontology)
+def confirmation(ontology: Ontology, images: dict[str, int]) -> dict[str, float]:
+    """Count what rests on CUIs that one source confirms: concepts, and their share of the images' assertions.
+
+    Args:
+        ontology: that knows what is confirmed.
+        images: CUI to the number of images that assert it.
+    """
+    counts = {cui: count for cui, count in images.items() if cui in ontology}
     single = {cui: count for cui, count in counts.items() if not ontology[cui].verified}
     return {
         "concepts": len(counts),
         "singly_confirmed": len(single),
-        "share": sum(single.values()) / max(counts.total(), 1),
+        "share": sum(single.values()) / max(sum(counts.values()), 1),
     }
 
 

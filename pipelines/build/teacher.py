@@ -22,7 +22,8 @@ from kg_targets.store.digest import json_sha256
 from kg_targets.store.factors import vector_column
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch, bar
-from pipelines.build.extract import Split, label_names, row_table
+from pipelines.build.extract import label_names
+from pipelines.build.split import Split, row_table
 from pipelines.build.write import open_if_current
 from training.data.sources import ImageListing, ImageSource, open_source
 from training.teachers.base import ENCODING, ImageTexts, Teacher

@@ -1,27 +1,25 @@
-"""Stage three: neighbours and shards of targets, the concepts and edges of the graph, quantiles of the similarities.
+"""Stage three: the concepts and edges of the graph, vectors, quantiles of the similarities.
 
 Also whether a store that is there is still the one that a build would write.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 import kg_targets
 from kg_targets.errors import StoreError
 from kg_targets.graph import ConceptGraph
 from kg_targets.ontology import Concept, Ontology
 from kg_targets.scoring import ConceptStatistics, Factors
-from kg_targets.scoring.factors import Neighbors, Vectors, nearest, pair_similarities
+from kg_targets.scoring.factors import Vectors, pair_similarities
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
-from kg_targets.store.factors import AnyFactors, dense_matrix, factor_columns, sparse_matrix
+from kg_targets.store.factors import AnyFactors, dense_matrix, sparse_matrix
 from pipelines.build.executors import Say
-from pipelines.build.extract import ShardResult, staged_file
 
 PAIRS = 1_000_000
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
@@ -52,64 +50,6 @@ def code_digest() -> str:
         if path.suffix in (".py", ".tsv") and path.relative_to(library).parts[0] not in apart
     ]
     return files_sha256(sorted([*files, *stages.glob("*.py")]))
-
-
-def write_targets(
-    writer: StoreWriter,
-    pieces: Iterable[tuple[pa.Table, Sequence[Sequence[str]]]],
-    image_ids: Sequence[str],
-    labels: Sequence[str],
-    factors: Factors,
-    *,
-    top_k: int,
-    chunk_rows: int,
-    threads: int,
-) -> None:
-    """Write the table ``targets``, one file per piece.
-
-    Args:
-        writer: of the store.
-        pieces: ``chunk_rows`` images at a time, what the data set says of them (columns of text) and their CUIs.
-        image_ids: of all images.
-        labels: names of the data set's labels; a piece may lack some.
-        factors: of all images.
-        top_k: neighbours kept per image.
-        chunk_rows: images per piece.
-        threads: for the search of neighbours.
-    """
-    neighbors = nearest(factors, top_k, image_ids, chunk_rows=chunk_rows, threads=threads)
-    dense = dense_matrix(factors.matrix)
-    width = None if dense is None else int(dense.shape[1])
-    target = schema.target_columns(tuple(labels), width, mixed=sparse_matrix(factors.matrix) is not None)
-    start = 0
-    for index, ((rows, cuis), found) in enumerate(zip(pieces, neighbors, strict=True)):
-        stop = start + rows.num_rows
-        columns = {
-            **{f"label_{name}": pa.repeat("", rows.num_rows) for name in labels},
-            **{name: rows.column(name) for name in rows.column_names},
-            "row": pa.array(np.arange(start, stop), pa.int64()),
-            "cuis": pa.array(cuis, pa.list_(pa.string())),
-            "known": pa.array(factors.known[start:stop]),
-            **factor_columns(factors.matrix, start, stop),
-            **_neighbor_columns(found),
-        }
-        content = pa.table(columns).select(target.names).cast(target)
-        writer.write(schema.part(schema.TARGETS, index), content)
-        start = stop
-
-
-def staged_rows(folder: Path, shards: Sequence[ShardResult]) -> Iterator[tuple[pa.Table, list[list[str]]]]:
-    """The staged rows of each shard and their CUIs; a shard's file is removed when the next one is asked for."""
-    for shard in shards:
-        staged = folder / staged_file(shard.index)
-        yield pq.read_table(staged), shard.cuis
-        staged.unlink()
-
-
-def staged_captions(folder: Path, shards: int) -> list[str]:
-    """The captions of all staged rows, in row order."""
-    tables = (pq.read_table(folder / staged_file(index), columns=["caption"]) for index in range(shards))
-    return [caption for table in tables for caption in table.column("caption").to_pylist()]
 
 
 def write_concepts(
@@ -170,28 +110,21 @@ def factor_shape(factors: AnyFactors, concepts: int) -> dict[str, int | None]:
     return shape
 
 
-def off_diagonal_quantiles(factors: Factors, group_ids: Sequence[str]) -> dict[str, float]:
+def off_diagonal_quantiles(factors: Factors, cases: NDArray[Any]) -> dict[str, float]:
     """Quantiles of S_ij over one million random ordered pairs of known images of different cases, fixed seed.
 
     Pairs of one case are left out: training masks them, so they say nothing about what a threshold does. A data set
     with fewer than two known cases has no such pair: all quantiles are 0.
+
+    Args:
+        factors: of N images.
+        cases: a number of each image's case, [N].
     """
     known = np.flatnonzero(factors.known)
-    groups = np.unique(np.asarray(group_ids, dtype=object), return_inverse=True)[1]
     values = np.zeros(0)
-    if len(np.unique(groups[known])) > 1:
+    if len(known) and (cases[known] != cases[known[0]]).any():
         generator = np.random.default_rng(0)
         left, right = generator.choice(known, PAIRS), generator.choice(known, PAIRS)
-        different = groups[left] != groups[right]
+        different = cases[left] != cases[right]
         values = pair_similarities(factors.matrix, left[different], right[different])
     return {f"p{round(100 * q)}": float(np.quantile(values, q)) if len(values) else 0.0 for q in QUANTILES}
-
-
-def _neighbor_columns(found: list[Neighbors]) -> dict[str, pa.Array]:
-    offsets = pa.array(np.concatenate([[0], np.cumsum([len(rows) for rows, _ in found])]), pa.int32())
-    rows = np.concatenate([np.zeros(0, np.int32), *(rows for rows, _ in found)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
-    return {
-        "neighbor_rows": pa.ListArray.from_arrays(offsets, pa.array(rows, pa.int32())),
-        "neighbor_scores": pa.ListArray.from_arrays(offsets, pa.array(scores, pa.float32())),
-    }

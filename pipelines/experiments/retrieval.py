@@ -186,7 +186,7 @@ class RetrievalPlan(Plan):
 def _images(store: Path) -> tuple[list[str], list[str]] | None:
     try:
         opened = TargetStore.open(store)
-        return opened.image_ids, opened.group_ids
+        return list(opened.image_ids), list(opened.group_ids)
     except StoreError:
         return None
 

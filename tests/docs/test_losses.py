@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kg_targets.losses import chunked, semantic_matching_loss
 from kg_targets.losses.policies import evidence_policy, fixed_mass_policy
 from kg_targets.store import TargetStore
 from tests import REPOSITORY
@@ -30,6 +31,7 @@ from training.nb_clip.objective import NBClipObjective
 PAGE = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 SHARED, OPEN_CLIP, PLAIN = "What both loops share", "An open_clip loop", "A plain loop with two towers"
+LARGE = "Large batches"
 POLICIES = {OPEN_CLIP: PolicyConfig(name="evidence"), PLAIN: PolicyConfig(name="evidence")}
 IMAGES = 64
 
@@ -115,7 +117,7 @@ def trainers_step(names: dict[str, Any], policy: PolicyConfig) -> tuple[float, d
     rows = torch.as_tensor(names["store"].rows(names["ids"]))
     images, tokens = names["images"], names["tokenizer"](names["captions"])
     values = NBClipObjective(LossConfig(), Accelerator(cpu=True)).backward(
-        Named(model), lambda start, stop: images[start:stop], tokens, builder(rows, rows, 0), 0
+        Named(model), lambda start, stop: images[start:stop], tokens, builder.by_rows(rows, rows, 0), 0
     )
     return values["loss"].item(), gradients(model)
 
@@ -158,14 +160,39 @@ def test_the_recipes_targets_are_soft_and_leave_cases_and_unknown_images_out(
     run_blocks(SHARED, names)
     store: TargetStore = names["store"]
     for policy in (fixed_mass_policy, lambda S, pairs: evidence_policy(S, store.threshold, pairs=pairs)):
-        targets, mask = names["soft_targets"](store.image_ids, policy)
+        rows = torch.arange(len(store))
+        targets, mask = names["soft_targets"](rows, rows, 0, policy)
         assert 0.5 < targets.diagonal()[:-2].mean() < 0.9 and targets[-1, -1] == 1
         assert mask[0, 1] and not mask.diagonal().any() and not targets[mask].any()
 
 
+def test_the_recipe_for_large_batches_has_the_loss_and_the_gradient_of_one_piece(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setattr(chunked, "rows_at_once", lambda *_: 5)
+    names: dict[str, Any] = {}
+    run_blocks(SHARED, names)
+    run_blocks(LARGE, names)
+    monkeypatch.setitem(names, "BATCH", IMAGES)
+    store, rows = names["store"], torch.arange(IMAGES)
+    drawn = torch.randn(2, IMAGES, 8, generator=torch.Generator().manual_seed(0))
+    image, text = (nn.functional.normalize(part, dim=-1).requires_grad_() for part in drawn)
+    scale = torch.tensor(14.3, requires_grad=True)
+    found = names["loss_in_chunks"](image, text, scale, store.image_ids)
+    targets, mask = names["soft_targets"](rows, rows, 0, threshold=store.threshold)
+    logits = scale * image @ text.T, scale * text @ image.T
+    expected = semantic_matching_loss(*logits, targets, targets, mask=mask)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    for one, other in zip(
+        *(torch.autograd.grad(loss, (image, text, scale)) for loss in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
 def test_every_block_is_at_most_15_lines_and_what_is_replaced_is_there() -> None:
     code = CODE.findall(PAGE)
-    assert len(code) == sum(len(blocks(section)) for section in (SHARED, OPEN_CLIP, PLAIN)) >= 8
+    assert len(code) == sum(len(blocks(section)) for section in (SHARED, OPEN_CLIP, PLAIN, LARGE)) >= 8
     assert max(block.count("\n") for block in code) <= 15
     assert sum('"ViT-B-32", pretrained="openai"' in block for block in code) == 1
     assert sum('"test-vit"' in block for block in blocks(OPEN_CLIP)) == 1

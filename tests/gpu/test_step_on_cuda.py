@@ -39,7 +39,7 @@ def gradients(
     tokens = torch.randint(1, 49_000, (BATCH, 24), generator=generator).to(accelerator.device)
     store = cast(TargetStore, fake_store())
     targets = TargetBuilder(store, config, PolicyConfig())(ROWS, ROWS, 0, 0.1)
-    values = task.backward(model, lambda start, stop: images[start:stop], tokens, targets, 0)
+    values = task.backward(model, lambda start, stop: images[start:stop], tokens, targets.rows, 0)
     accelerator.clip_grad_norm_(model.parameters(), 1e9)  # takes the fp16 scaler's factor out
     found = {
         name: parameter.grad.float().cpu()
@@ -107,7 +107,7 @@ def test_micro_batches_take_less_memory() -> None:
     def peak(micro_batch: int | None) -> int:
         task = NBClipObjective(LossConfig(name="info_nce", micro_batch=micro_batch), accelerator)
         torch.cuda.reset_peak_memory_stats()
-        task.backward(model, lambda start, stop: images[start:stop], tokens, targets, 0)
+        task.backward(model, lambda start, stop: images[start:stop], tokens, targets.rows, 0)
         return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
 
     peak(16)  # gradients and the libraries' workspaces are there from now on

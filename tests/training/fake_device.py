@@ -47,6 +47,11 @@ class DeviceTensor(torch.Tensor):
         """What Python asks for; autograd's engine, which would ask a driver for ``DEVICE``, sees ``meta``."""
         return DEVICE
 
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        """As a real one says."""
+        return True
+
     def tolist(self) -> Any:
         """Torch has none for subclasses."""
         return self.cpu().tolist()

@@ -1,7 +1,6 @@
 """Steps of NB-CLIP and of the three Med-VQA phases on a device of its own: no mixed devices, few waits of the host."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ from accelerate.state import AcceleratorState, PartialState
 from tests.training import tiny
 from tests.training.conftest import reset_accelerate
 from tests.training.fake_device import DEVICE, DeviceTensor, FakeDevice, fake_device
+from tests.training.inline import Inline
 from tests.training.med_vqa.pretrain.world import pretrain_arguments, stage_two, write_pretrain_world
 from tests.training.vqa.world import finetune_arguments
 from training.arguments import read_config
@@ -24,18 +24,6 @@ from training.run import main as run
 from training.tasks import find_task
 
 pytestmark = pytest.mark.e2e
-
-
-class Inline(Executor):
-    """An executor without threads, since the fake device is the calling thread's alone."""
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        pass
-
-    def submit(self, work: Any, /, *given: Any, **named: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(work(*given, **named))
-        return done
 
 
 @pytest.fixture(autouse=True)

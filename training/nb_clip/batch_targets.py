@@ -25,6 +25,7 @@ from kg_targets.losses.policies import (
 from kg_targets.losses.registry import LOSSES, POLICIES, bind_policy
 from kg_targets.store import TargetStore
 from kg_targets.store.factors import AnyFactors, parts_of
+from kg_targets.store.schema import KNOWLEDGE
 from training.errors import ConfigError
 from training.nb_clip.config import LossConfig, PolicyConfig
 
@@ -39,19 +40,19 @@ text→image; one and the same tensor where S is symmetric."""
 
 
 class HostBlocks:
-    """The store's own ``block``, computed on the CPU and taken to ``device``."""
+    """The store's own ``block``, computed on the CPU and taken to ``device``; that of knowledge is symmetric."""
 
     def __init__(self, store: TargetStore, device: torch.device) -> None:
-        self.store, self.device = store, device
+        self.store, self.device, self.symmetric = store, device, store.kind == KNOWLEDGE
 
     def __call__(self, rows_local: Tensor, rows_global: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Blocks``."""
         rows, columns = rows_local.numpy(), rows_global.numpy()
-        if np.array_equal(rows, columns):
-            image_text = self._taken(self.store.block(rows))
-            return image_text, image_text.T
-        image_text = self._taken(self.store.block(rows, columns))
-        return image_text, self._taken(self.store.block(columns, rows)).T
+        same = np.array_equal(rows, columns)
+        image_text = self._taken(self.store.block(rows, None if same else columns))
+        if self.symmetric:
+            return image_text, image_text
+        return image_text, (image_text if same else self._taken(self.store.block(columns, rows))).T
 
     def _taken(self, block: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(block).to(self.device, non_blocking=True)
@@ -171,6 +172,16 @@ class Targets:
     mask: Tensor | None
     """Pairs of one case and excluded ones, which neither logits nor targets count; None where nothing is masked."""
 
+    def rows(self, start: int, stop: int) -> "Targets":
+        """Those of some rows, as ``RowTargets``."""
+        i2t = self.i2t[start:stop]
+        t2i = i2t if self.t2i is self.i2t else self.t2i[start:stop]
+        return Targets(i2t, t2i, None if self.mask is None else self.mask[start:stop])
+
+
+RowTargets = Callable[[int, int], Targets]
+"""Start and stop to the targets of these rows of a process's batch, ``[stop − start, B_global]``."""
+
 
 class TargetBuilder:
     """From row numbers to targets, by the store's similarity and the chosen policy.
@@ -216,15 +227,21 @@ class TargetBuilder:
         self.blocks = None if unread else make_blocks(store, device, loss.device_factors_mb)
 
     def __call__(
-        self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
+        self,
+        rows_local: Tensor,
+        rows_global: Tensor,
+        offset: int,
+        identity_mix: float = 0.0,
+        blocks: tuple[Tensor, Tensor] | None = None,
     ) -> Targets:
-        """Targets of this process's rows against all ranks'.
+        """Targets of this process's rows, or of some of them, against all ranks'.
 
         Args:
             rows_local: store rows of this process, int64 ``[B_local]``.
             rows_global: store rows of all processes in rank order, int64 ``[B_global]``.
-            offset: rank · B_local.
+            offset: column of row 0's positive, = rank · B_local for the first of the process's rows.
             identity_mix: weight of the identity in soft targets, in [0, 1].
+            blocks: their similarities, where they are there already.
 
         Returns:
             Targets on ``device``; ``t2i`` is the same tensor as ``i2t`` where S is symmetric.
@@ -237,7 +254,7 @@ class TargetBuilder:
             identity = identity_policy(shape, pairs=pair_structure(shape, offset))
             return Targets(identity, identity, mask)
         # Texts are the rows of text→image: S[images_global, texts_local]ᵀ, not the transpose of P.
-        image_text, text_image = self.blocks(rows_local, rows_global)
+        image_text, text_image = self.blocks(rows_local, rows_global) if blocks is None else blocks
         if self.exclude is not None:
             related = (image_text > self.exclude) | (text_image > self.exclude)
             mask = self._with_related(mask, same, related, offset)
@@ -259,6 +276,26 @@ class TargetBuilder:
 
         i2t = graded(image_text)
         return Targets(i2t, i2t if text_image is image_text else graded(text_image), mask)
+
+    def by_rows(
+        self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
+    ) -> RowTargets:
+        """The same for some rows at a time, computed when they are asked for.
+
+        Similarities that the CPU computes for a GPU are computed here and now: in a thread, while the GPU is busy.
+        """
+        whole = None
+        if isinstance(self.blocks, HostBlocks) and self.device.type != "cpu":
+            whole = self.blocks(rows_local.cpu(), rows_global.cpu())
+
+        def targets(start: int, stop: int) -> Targets:
+            blocks = None
+            if whole is not None:
+                image_text = whole[0][start:stop]
+                blocks = image_text, image_text if whole[1] is whole[0] else whole[1][start:stop]
+            return self(rows_local[start:stop], rows_global, offset + start, identity_mix, blocks)
+
+        return targets
 
     def _with_related(self, mask: Tensor | None, same: Tensor | None, related: Tensor, offset: int) -> Tensor:
         """The mask with the pairs that are similar in either direction, which every process finds alike.

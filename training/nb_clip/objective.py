@@ -21,11 +21,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kg_targets.losses.chunked import chunked_loss
 from kg_targets.losses.contrastive import ContrastiveBatch, gather_features, measure
 from kg_targets.losses.registry import LOSSES
 from training.clip.freeze import BATCH_NORMS
 from training.errors import ConfigError, ShapeError
-from training.nb_clip.batch_targets import Targets
+from training.nb_clip.batch_targets import RowTargets
 from training.nb_clip.config import LossConfig
 
 RandomState = tuple[Tensor, Tensor | None]
@@ -61,7 +62,7 @@ class NBClipObjective:
         model: nn.Module,
         images: Callable[[int, int], Tensor],
         tokens: Tensor,
-        targets: Targets,
+        targets: RowTargets,
         offset: int,
         *,
         measured: bool = True,
@@ -74,7 +75,7 @@ class NBClipObjective:
             images: start, stop to that slice of the local batch, float32 ``[stop − start, 3, S, S]``, normalised;
                 asked twice for each micro-batch, and must give the same.
             tokens: int64 ``[B_local, context_length]``.
-            targets: ``[B_local, B_global]``; B_local is the same on every process.
+            targets: of the local batch's rows against all ranks'; B_local is the same on every process.
             offset: rank · B_local.
             measured: also return what ``measure`` tells, for a step that is logged.
 
@@ -88,11 +89,6 @@ class NBClipObjective:
             ShapeError: targets are not those of this batch.
         """
         size, processes = len(tokens), self.accelerator.num_processes
-        if targets.i2t.shape != (size, size * processes):
-            raise ShapeError(
-                f"targets are {list(targets.i2t.shape)}, not [{size}, {size * processes}]: each of {processes} "
-                "processes needs the same number of images"
-            )
 
         def encode(start: int, stop: int) -> dict[str, Tensor]:
             output: dict[str, Tensor] = model(images(start, stop), tokens[start:stop])
@@ -115,45 +111,46 @@ class NBClipObjective:
         return values
 
     def _score(
-        self, output: dict[str, Tensor], targets: Targets, offset: int, measured: bool
+        self, output: dict[str, Tensor], targets: RowTargets, offset: int, measured: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's rows against all ranks', and what to log."""
-        device = output["image_features"].device
-        # Losses are float32 even under bf16: a softmax over B columns needs the mantissa.
-        with torch.autocast(device_type=device.type, enabled=False):
-            image, text = output["image_features"].float(), output["text_features"].float()
-            if self.loss.biased and "logit_bias" not in output:
-                raise ConfigError(
-                    "loss.name sigmoid needs a model with a logit bias: build it by load_clip(logit_bias=…)"
-                )
-            scale, bias = output["logit_scale"].float(), None
-            if self.loss.biased:
-                bias = output["logit_bias"].float()
-            all_image, all_text = gather_features(image, text)
-            batch = ContrastiveBatch(
-                logits_i2t=self._logits(image, all_text, scale, bias),  # [B_local, B_global]
-                logits_t2i=self._logits(text, all_image, scale, bias),
-                targets_i2t=targets.i2t.to(device),
-                targets_t2i=targets.t2i.to(device),
-                offset=offset,
-                mask=None if targets.mask is None else targets.mask.to(device),
+        if self.loss.biased and "logit_bias" not in output:
+            raise ConfigError(
+                "loss.name sigmoid needs a model with a logit bias: build it by load_clip(logit_bias=…)"
             )
-            loss = self._compute(*batch.arguments(self.loss.targets), mask=batch.mask)
-            values = {"loss": loss.detach()}
-            if measured:
-                values |= measure(batch, distributions=self.loss.targets != "similarity")
-        # Copies: a bias is the parameter itself, and the optimizer moves it before the log reads it.
-        values["logit_scale"] = scale.detach().clone()
-        if bias is not None:
-            values["logit_bias"] = bias.detach().clone()
-        return loss, values
+        scale, bias = output["logit_scale"], output["logit_bias"] if self.loss.biased else None
+        # float32 even under bf16: a softmax over B columns needs the mantissa.
+        image, text = output["image_features"].float(), output["text_features"].float()
+        all_image, all_text = gather_features(image, text)
+        sums: dict[str, Tensor] = {}
 
-    def _logits(self, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-        """The logits this loss asks for, from unit features ``[B_local, D]`` and ``[B_global, D]``."""
-        if self.loss.scaled:
-            rows = scale * rows  # B·D products instead of B·B
-        logits = rows @ columns.T
-        return logits if bias is None else logits + bias
+        def loss_of_rows(logits_i2t: Tensor, logits_t2i: Tensor, start: int, stop: int) -> Tensor:
+            part = targets(start, stop)
+            if part.i2t.shape != logits_i2t.shape:
+                raise ShapeError(
+                    f"targets are {list(part.i2t.shape)}, not {list(logits_i2t.shape)}: each of "
+                    f"{self.accelerator.num_processes} processes needs the same number of images"
+                )
+            batch = ContrastiveBatch(
+                logits_i2t, logits_t2i, part.i2t.to(image.device), part.t2i.to(image.device), offset + start,
+                None if part.mask is None else part.mask.to(image.device),
+            )  # fmt: skip
+            if measured:
+                share = (stop - start) / len(image)
+                for name, value in measure(batch, distributions=self.loss.targets != "similarity").items():
+                    sums[name] = sums.get(name, 0.0) + share * value
+            return self._compute(*batch.arguments(self.loss.targets), mask=batch.mask)
+
+        loss = chunked_loss(
+            image, text, loss_of_rows, scale=scale if self.loss.scaled else None, bias=bias,
+            all_image=all_image, all_text=all_text,
+        )  # fmt: skip
+        values = {"loss": loss.detach(), **sums}
+        # Copies: a bias is the parameter itself, and the optimizer moves it before the log reads it.
+        values["logit_scale"] = scale.detach().float().clone()
+        if bias is not None:
+            values["logit_bias"] = bias.detach().float().clone()
+        return loss, values
 
 
 def slices(size: int, width: int | None) -> list[tuple[int, int]]:

@@ -32,7 +32,7 @@ from training.engine.loop import Task, one_ahead
 from training.engine.outline import Outline
 from training.engine.session import Prepared
 from training.errors import ConfigError, DataError
-from training.nb_clip.batch_targets import TargetBuilder, Targets
+from training.nb_clip.batch_targets import RowTargets, TargetBuilder
 from training.nb_clip.config import TrainConfig
 from training.nb_clip.inputs import FrozenInputs, PixelInputs
 from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slices
@@ -111,10 +111,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Step:
-    """A batch with its targets, which are computed while the step before it runs."""
+    """A batch with its targets; what the CPU has to do for them is done while the step before it runs."""
 
     batch: Batch
-    targets: "Future[Targets]"
+    targets: "Future[RowTargets]"
 
 
 class NBClipRun(Task[Step]):
@@ -180,7 +180,7 @@ class NBClipRun(Task[Step]):
             mix = identity_weight(
                 step, self.total_steps, policy.identity_mix_start, policy.identity_mix_share
             )
-            yield Step(batch, thread.submit(self.targets, batch.rows, rows, offset, mix))
+            yield Step(batch, thread.submit(self.targets.by_rows, batch.rows, rows, offset, mix))
 
     def backward(self, batch: Step, step: int, measured: bool) -> dict[str, Tensor]:
         """Gradients of one step; the measurements it returns stay on the device until they are logged."""

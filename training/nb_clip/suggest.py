@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kg_targets.losses.policies import Pairs, evidence_policy, pair_structure
 from kg_targets.store import TargetStore, TeacherStore
+from kg_targets.store.factors import lengths
 from training.command import Work, add_json, print_json
 from training.errors import ConfigError
 from training.nb_clip.config import PolicyConfig
@@ -23,7 +24,7 @@ from training.nb_clip.config import PolicyConfig
 LEAST_RELATED = 0.05
 """Share of rows with a soft positive below which there is nothing to soften by."""
 STRANGER = 0.99
-"""Similarity above which two images of different cases are as good as identical to a store."""
+"""Cosine above which two images of different cases are as good as identical to a store, however long its factors."""
 BATCHES = 8
 _RESULTS = "docs/results/targets.md"
 _BEFORE = (
@@ -52,7 +53,8 @@ class Suggestion:
     unknown: float
     """Share of images about which the store knows nothing."""
     strangers: float | None
-    """Share of images with a kept neighbour of another case at S > 0.99; None where the store keeps no neighbours."""
+    """Share of images with a kept neighbour of another case at cosine > 0.99; None where the store keeps no neighbours.
+    Not of S, which shrinkage keeps below 0.99 throughout."""
     scorer: str
     """The store's scorer, and what is known to be better."""
 
@@ -114,14 +116,14 @@ def _blocks(store: TargetStore, size: int, seed: int) -> "list[tuple[Tensor, Pai
 
 def _strangers(store: TargetStore) -> float | None:
     """Share of known images that have a stranger among the neighbours that the store keeps."""
-    if not store.manifest["config"].get("top_k") or not store.known.any():
+    if not store.kept_neighbors or not store.known.any():
         return None
-    others, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
-    rows = pc.list_parent_indices(others.combine_chunks()).to_numpy()
-    cases = store.cases
-    different = cases[rows] != cases[pc.list_flatten(others.combine_chunks()).to_numpy()]
-    close = pc.list_flatten(scores.combine_chunks()).to_numpy() > STRANGER
-    return float(np.isin(np.flatnonzero(store.known), rows[different & close]).mean())
+    kept, scores = (store.column(name).combine_chunks() for name in ("neighbor_rows", "neighbor_scores"))
+    rows, others = pc.list_parent_indices(kept).to_numpy(), pc.list_flatten(kept).to_numpy()
+    length, cases = lengths(store.factors), store.cases
+    cosines = pc.list_flatten(scores).to_numpy() / (length[rows] * length[others])
+    strangers = rows[(cases[rows] != cases[others]) & (cosines > STRANGER)]
+    return float(np.isin(np.flatnonzero(store.known), strangers).mean())
 
 
 def _scorer(store: TargetStore) -> str:
@@ -166,7 +168,9 @@ def _suggest(given: argparse.Namespace) -> None:
 
 
 def _as_yaml(found: Suggestion) -> str:
-    close = "" if found.strangers is None else f"; {found.strangers:.1%} have a stranger at S > {STRANGER:g}"
+    close = (
+        "" if found.strangers is None else f"; {found.strangers:.1%} have a stranger, cosine > {STRANGER:g}"
+    )
     lines = [
         f"# scorer: {found.scorer}",
         f"# images: nothing is known about {found.unknown:.1%}{close}",

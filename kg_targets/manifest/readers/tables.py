@@ -29,6 +29,7 @@ from kg_targets.manifest.values import with_inner
 
 SEPARATOR = "separator"
 OPTIONS = COLUMN_OPTIONS | {SEPARATOR}
+CSV, JSON_LINES = "csv", "jsonl"
 
 
 def read(request: ReadRequest) -> Iterator[tuple[str, Record]]:
@@ -57,7 +58,7 @@ def _table(path: Path, request: ReadRequest) -> Table:
             return Table(
                 str(path), names, partial(parquet_rows, path, names, place if image else ""), bool(image)
             )
-    separator = _separator(request.options.get(SEPARATOR))
+    separator = separator_of(request)
     names = csv_header(path, separator)
     if len(names) == 1 < len(csv_header(path)):
         raise ManifestError(
@@ -80,11 +81,7 @@ def _of_keys(path: Path, request: ReadRequest, rows: Callable[[ReadReport], Rows
     Raises:
         ManifestError: no row of it can be used.
     """
-    named = {name for option in request.options.values() for name in listed(option)}
-
-    @lru_cache(maxsize=4096)
-    def wanted(name: str) -> bool:
-        return name in named or is_case(name)
+    wanted = key_filter(request)
 
     def all_rows(report: ReadReport) -> Rows:
         return ((place, with_inner(row, wanted)) for place, row in rows(report))
@@ -97,7 +94,27 @@ def _of_keys(path: Path, request: ReadRequest, rows: Callable[[ReadReport], Rows
     return Table(str(path), list(keys), all_rows)
 
 
-def _separator(option: str | None) -> str | None:
+def key_filter(request: ReadRequest) -> Callable[[str], bool]:
+    """Tells the keys of an object in a row that are columns."""
+    named = {name for option in request.options.values() for name in listed(option)}
+    return lru_cache(maxsize=4096)(lambda name: name in named or is_case(name))
+
+
+def text_kind(path: Path) -> str | None:
+    """``JSON_LINES`` or ``CSV``, by a file's name; None for other kinds of table."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix != ".gz"]
+    if suffixes[-1:] in ([".jsonl"], [".ndjson"]):
+        return JSON_LINES
+    return None if suffixes[-1:] in ([".json"], [".tar"], [".parquet"]) else CSV
+
+
+def separator_of(request: ReadRequest) -> str | None:
+    """What parts a table's columns by the manifest's options.
+
+    Raises:
+        ManifestError: the option is none of ``SEPARATORS``.
+    """
+    option = request.options.get(SEPARATOR)
     if option is None:
         return None
     named = (

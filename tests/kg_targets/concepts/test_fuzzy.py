@@ -20,7 +20,7 @@ EXTRACTOR = DictionaryExtractor(Ontology.seed(), fuzzy=True)
     ("text", "name", "word"),
     [
         ("A pnemothorax on the left", "Pneumothorax", "pnemothorax"),
-        ("Sagital MRI", "Sagittal plane", "Sagital"),
+        ("Sagittel MRI", "Sagittal plane", "Sagittel"),
         ("left pleural effusion and atlectasis", "Atelectasis", "atlectasis"),
         ("a radoigraph of the hand", "Plain X-ray", "radoigraph"),
         ("spondylodiskitis", "Discitis", "spondylodiskitis"),

@@ -152,7 +152,7 @@ def test_the_older_names_are_the_same_functions() -> None:
         "pair_structure",
     } <= set(older)
     assert older["LOSSES"] is LOSSES and older["POLICIES"] is POLICIES
-    for name in library.__all__:
+    for name in set(library.__all__) - {"chunked_loss"}:  # younger than those names
         assert getattr(library, name) in (getattr(contrastive, name, None), getattr(policies, name, None))
 
 

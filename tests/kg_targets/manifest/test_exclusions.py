@@ -6,7 +6,7 @@ import pytest
 
 from kg_targets.errors import DataError
 from kg_targets.manifest import ExcludedCases, Manifest, ReadReport
-from pipelines.build.extract import Split
+from pipelines.build.split import Split
 from tests.builds import CAPTIONS, write_split
 
 DEMO = Manifest.load("demo")

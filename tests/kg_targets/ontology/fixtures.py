@@ -95,17 +95,23 @@ def mrcui(retired: str, relation: str, successor: str = "") -> str:
     return "|".join([retired, "2020AA", relation, "", "", successor, "Y" if successor else "", ""])
 
 
+def mrrank(rank: int, source: str, term_type: str) -> str:
+    """One row of MRRANK.RRF; the highest rank is the most preferred."""
+    return "|".join([f"{rank:04d}", source, term_type, "N", ""])
+
+
 def write_umls(
     folder: Path,
     names: Sequence[str],
     relations: Sequence[str] = (),
     types: Sequence[str] = (),
     retired: Sequence[str] = (),
+    ranks: Sequence[str] = (),
 ) -> Path:
     """Write a META folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"MRCONSO.RRF": names, "MRREL.RRF": relations, "MRSTY.RRF": types, "MRCUI.RRF": retired}
-    files = {name: rows for name, rows in files.items() if rows or name != "MRCUI.RRF"}
-    for name, rows in files.items():
+    files = {"MRCONSO.RRF": names, "MRREL.RRF": relations, "MRSTY.RRF": types}
+    optional = {"MRCUI.RRF": retired, "MRRANK.RRF": ranks}
+    for name, rows in (files | {name: rows for name, rows in optional.items() if rows}).items():
         (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     return folder

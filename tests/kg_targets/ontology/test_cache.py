@@ -2,11 +2,14 @@
 
 import json
 import os
+import pickle
+import time
 
 import pytest
 
 from kg_targets.errors import OntologyError
-from kg_targets.ontology import load_ontology, registry
+from kg_targets.ontology import cache, compiled, load_ontology, registry
+from kg_targets.store.digest import file_sha256
 from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, term, write_tsv
 
 
@@ -58,12 +61,12 @@ def test_a_second_load_answers_the_same_without_reading_again(tmp_path, spec, re
     assert [path.suffix for path in entries(tmp_path / "cache")] == [""]
 
 
-@pytest.mark.parametrize("victim", ["names.parquet", "concepts.parquet", "meta.json", "report", "missing"])
+@pytest.mark.parametrize("victim", ["names.arrow", "concepts.arrow", "meta.json", "report", "missing"])
 def test_a_damaged_entry_is_built_again(tmp_path, spec, readings, victim):
     fresh = load_ontology(spec, tmp_path / "cache")
     (entry,) = entries(tmp_path / "cache")
     if victim == "missing":
-        (entry / "edges.parquet").unlink()
+        (entry / "edges.arrow").unlink()
     elif victim == "report":
         meta = json.loads((entry / "meta.json").read_text())
         (entry / "meta.json").write_text(json.dumps({**meta, "report": {"cycles": 5}}))
@@ -84,10 +87,52 @@ def test_changed_sources_and_another_reader_get_entries_of_their_own(tmp_path, s
     path.write_text(path.read_text().replace("pulmo", "pulmi"))  # as many bytes as before
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert "pulmi" in load_ontology(spec, tmp_path / "cache")[LUNG].synonyms
-    monkeypatch.setattr(registry, "READER_VERSION", registry.READER_VERSION + 1)
+    monkeypatch.setattr(cache, "READER_VERSION", cache.READER_VERSION + 1)
     load_ontology(spec, tmp_path / "cache")
     assert len(readings) == 3
     assert len(entries(tmp_path / "cache")) == 3
+
+
+def test_an_edited_file_with_its_old_time_stamp_is_read_again(tmp_path, spec, readings, monkeypatch):
+    monkeypatch.setattr(cache, "_SETTLED_NS", -1)  # as if the file had been lying there for long
+    path = tmp_path / "source" / "cui_terms.tsv"
+    load_ontology(spec, tmp_path / "cache")
+    hashed = []
+    monkeypatch.setattr(cache, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    load_ontology(spec, tmp_path / "cache")
+    assert hashed == [] or {file.suffix for file in hashed} == {
+        ".arrow"
+    }  # the sources' digests are remembered
+    hashed.clear()
+    load_ontology(spec, tmp_path / "cache")
+    assert hashed == [] and len(readings) == 1  # and by now the entry's
+    before = path.stat()
+    time.sleep(0.02)  # a tick of the kernel's clock
+    path.write_text(path.read_text().replace("pulmo", "pulmi"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert "pulmi" in load_ontology(spec, tmp_path / "cache")[LUNG].synonyms
+    assert hashed[0] == path and len(readings) == 2
+
+
+def test_a_file_that_has_just_changed_is_hashed_every_time(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("one")
+    assert cache.remembered_sha256(path, tmp_path) == file_sha256(path)
+    assert list(tmp_path.glob("digest-*")) == []
+
+
+def test_workers_open_the_entry_by_its_path(tmp_path, spec):
+    kept = load_ontology(spec, tmp_path / "cache")
+    sent = pickle.dumps(kept)
+    assert len(sent) < 5_000 < len(pickle.dumps(load_ontology(spec)))
+    copy = pickle.loads(sent)
+    assert [copy[cui] for cui in copy.cuis] == [kept[cui] for cui in kept.cuis]
+    assert copy.ancestors(LUNG) == kept.ancestors(LUNG) and copy.alias_table() == kept.alias_table()
+    (entry,) = entries(tmp_path / "cache")
+    (entry / "names.arrow").unlink()
+    with pytest.raises(OntologyError, match=r"cannot be opened .*; run the command again"):
+        pickle.loads(sent)
 
 
 def test_a_killed_writer_leaves_nothing_under_the_entrys_name(tmp_path, spec, monkeypatch):
@@ -95,7 +140,7 @@ def test_a_killed_writer_leaves_nothing_under_the_entrys_name(tmp_path, spec, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry.pq, "write_table", killed)
+        patch.setattr(compiled.pa, "OSFile", killed)
         with pytest.raises(KeyboardInterrupt):
             load_ontology(spec, tmp_path / "cache")
     assert entries(tmp_path / "cache") == []

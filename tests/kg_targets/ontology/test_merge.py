@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology import Ontology, load_ontology
+from kg_targets.ontology.concept import cui_strings
 from kg_targets.ontology.registry import parse_spec
 from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, THORAX, mrconso, term, write_tsv, write_umls
 
@@ -127,6 +128,34 @@ def test_aliases_come_by_concept_with_the_preferred_name_first(pair):
         ("body part", ORGAN, False),
         ("ORG", ORGAN, True),
     ]
+
+
+def test_tables_of_aliases_and_concepts_say_the_same_as_the_objects(pair):
+    left = pair(
+        [
+            term(ORGAN, "organ", "UBERON", synonyms="body part|Organ|ORG"),
+            term(LUNG, "lung", "HP", "HP:1", synonyms="pulmo"),
+            term(LUNG, "Lung", "UBERON", ""),
+            term(LUNG, "lung", "HP", "HP:1"),
+        ]
+    )
+    merged = left | pair([term(THORAX, "lung", "EFO"), term(LUNG, "lung", "HP", "HP:1")]) | Ontology.seed()
+    aliases = merged.alias_table()
+    assert aliases.schema.names == ["text", "cui", "abbreviation"]
+    columns = (
+        aliases["text"].to_pylist(),
+        cui_strings(aliases["cui"].to_pylist()),
+        aliases["abbreviation"].to_pylist(),
+    )
+    assert list(zip(*columns, strict=True)) == list(merged.aliases(by_preference=True))
+    table = merged.concept_table()
+    assert cui_strings(table["cui"].to_pylist()) == merged.cuis
+    for row, concept in zip(table.to_pylist(), map(merged.__getitem__, merged.cuis), strict=True):
+        assert (row["name"], row["kind"], row["verified"]) == (concept.name, concept.kind, concept.verified)
+        assert (tuple(row["semantic_types"]), tuple(row["sources"])) == (
+            concept.semantic_types,
+            concept.sources,
+        )
 
 
 def test_names_without_a_letter_confirm_nothing(pair):

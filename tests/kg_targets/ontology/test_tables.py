@@ -80,7 +80,8 @@ def test_questions_that_cannot_be_answered_say_so(tmp_path):
     ontology = Ontology.from_tsv(*write_tsv(tmp_path, ROWS, EDGES))
     assert "C9999999" not in ontology
     assert "pneumonia" not in ontology
-    assert 7 not in ontology
+    assert 7 not in ontology and ["C0000001"] not in ontology
+    assert "C0000005" not in ontology and f" {LUNG.lower()} " in ontology
     with pytest.raises(OntologyError, match="no concept 'C9999999'"):
         ontology.name("C9999999")
     with pytest.raises(OntologyError, match="max_hops"):

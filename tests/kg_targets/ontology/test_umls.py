@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from kg_targets.errors import OntologyError
 from kg_targets.ontology import Ontology, load_ontology
 from kg_targets.ontology.umls import UmlsOptions
-from tests.kg_targets.ontology.fixtures import mrconso, mrcui, mrrel, mrsty, term, write_tsv, write_umls
+from tests.kg_targets.ontology.fixtures import (
+    mrconso,
+    mrcui,
+    mrrank,
+    mrrel,
+    mrsty,
+    term,
+    write_tsv,
+    write_umls,
+)
 
 A, B, C, D, E, F = (f"C000000{digit}" for digit in range(1, 7))
 NAMES = [
@@ -101,6 +110,81 @@ def test_sources_languages_and_suppressed_rows_can_be_chosen(tmp_path):
     assert german.name(A) == "Lungentumor"
     everything = build(tmp_path, rows, options=UmlsOptions(suppressed=True))
     assert "Lung neoplasm, old" in everything[A].synonyms
+
+
+def test_a_specification_takes_the_same_filters_and_they_have_entries_of_their_own(tmp_path):
+    rows = [mrrel(A, "PAR", D, "inverse_isa", source="SRC_B"), mrrel(A, "PAR", B, "inverse_isa")]
+    folder = write_umls(tmp_path / "2026AA" / "META", NAMES, rows)
+
+    def load(options=""):
+        return load_ontology(f"umls:{folder}{options}", tmp_path / "cache")
+
+    assert load().cuis == [A, B, C, D]
+    only = load("?sources=SRC_B")
+    assert (only.cuis, only.name(A), only.parents(A)) == ([A, D], "LTUM", [D])
+    assert only.release == "UMLS 2026AA, strict reading, ENG, sources SRC_B"
+    assert load("?language=GER").name(A) == "Lungentumor"
+    both = load("?language=GER, ENG&suppressed=yes&sources=SRC_B,SRC_A")
+    assert both.cuis == [A, B, C, D, E] and {"Lung neoplasm, old", "Lungentumor"} <= set(both[A].synonyms)
+    assert both.release == "UMLS 2026AA, strict reading, ENG,GER, sources SRC_A, SRC_B, suppressed rows too"
+    short = load("?term_types=ACR")
+    assert (short.cuis, short.name(A)) == ([A], "LTUM")
+    assert short.report.skipped["MRCONSO.RRF: name of a term type that was not asked for"] == 7
+    assert load().cuis == [A, B, C, D]
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("lang=ENG", "no option 'lang'; there are language, sources, term_types, suppressed"),
+        ("language=", "give language once, with a value, as in language=ENG,SPA"),
+        ("sources=A&sources=B", "give sources once"),
+        ("suppressed=maybe", "suppressed is yes or no, not 'maybe'"),
+        ("language=XXX", r"MRCONSO.RRF: no language 'XXX'; there are ENG, GER"),
+        ("sources=SRC_A,MSH", r"MRCONSO.RRF: no source 'MSH'; there are SRC_A, SRC_B"),
+        ("term_types=XX", r"MRCONSO.RRF: no term type 'XX'; there are ACR, PT"),
+    ],
+)
+def test_a_filter_that_the_release_cannot_meet_names_what_there_is(tmp_path, options, message):
+    folder = write_umls(tmp_path, NAMES)
+    with pytest.raises(OntologyError, match=message) as error:
+        load_ontology(f"seed|umls:{folder}?{options}")
+    assert "\n" not in str(error.value)
+
+
+def test_mrrank_chooses_the_preferred_name_among_those_kept(tmp_path):
+    names = [
+        mrconso(A, "Lung tumor", source="SRC_A"),
+        mrconso(A, "Lungs, tumor of", status="S", source="SRC_A", term_type="SY"),
+        mrconso(A, "Tumor of the lung", status="S", source="SRC_B"),
+        mrconso(A, "Pulmonary tumor", status="S", source="SRC_B", term_type="SY"),
+        mrconso(A, "Old tumor of the lung", status="S", source="SRC_C", suppress="O"),
+        mrconso(B, "disease, lung", preferred="N", source="SRC_B"),
+        mrconso(B, "Lung disease", status="P", source="SRC_B"),
+    ]
+    ranks = [
+        mrrank(9, "SRC_C", "PT"),
+        mrrank(4, "SRC_A", "PT"),
+        mrrank(3, "SRC_B", "SY"),
+        mrrank(2, "SRC_B", "PT"),
+    ]
+    plain = Ontology.from_umls(write_umls(tmp_path / "plain", names))
+    assert plain.name(A) == "Lung tumor"
+    folder = write_umls(tmp_path / "ranked", names, ranks=ranks)
+    assert Ontology.from_umls(folder).name(A) == "Lung tumor"
+    assert Ontology.from_umls(folder, options=UmlsOptions(suppressed=True)).name(A) == "Lung tumor"
+    only = UmlsOptions(sources=frozenset({"SRC_B"}))
+    assert Ontology.from_umls(folder, options=only).name(A) == "Pulmonary tumor"
+    assert (
+        Ontology.from_umls(tmp_path / "plain", options=only).name(A) == "Pulmonary tumor"
+    )  # by the alphabet
+    ranks = [row.replace("0003", "0001") for row in ranks]
+    ranked = Ontology.from_umls(write_umls(folder, names, ranks=ranks), options=only)
+    assert (ranked.name(A), ranked.name(B)) == (
+        "Tumor of the lung",
+        "Lung disease",
+    )  # UMLS's grades settle ties
 
 
 def test_files_may_be_compressed_and_have_windows_line_ends(tmp_path):

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring import SCORERS, ConceptStatistics, Factors, ScoringInput
-from kg_targets.scoring.factors import nearest
+from kg_targets.scoring.neighbors import nearest
 from tests.kg_targets.ontology.tiny import EQUAL_MEANING, HIERARCHY, TinyOntology
 
 CUIS = [f"C000000{digit}" for digit in (1, 2, 3, 7, 8, 9)]

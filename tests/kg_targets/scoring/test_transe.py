@@ -89,14 +89,14 @@ def test_workers_never_change_a_store_and_an_interrupted_fit_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
-    from kg_targets.transe import member
+    from kg_targets.transe import seed_fit
 
     built(tmp_path, "one")
     built(tmp_path, "two", workers=2)
     expected = digests(tmp_path / "one")
     assert digests(tmp_path / "two") == expected
 
-    save, saved = member.save_state, []
+    save, saved = seed_fit.save_state, []
 
     def interrupted(path: Path, *rest: object) -> None:
         saved.append(path)
@@ -104,11 +104,11 @@ def test_workers_never_change_a_store_and_an_interrupted_fit_continues(
             raise KeyboardInterrupt
         save(path, *rest)
 
-    monkeypatch.setattr(member, "save_state", interrupted)
+    monkeypatch.setattr(seed_fit, "save_state", interrupted)
     with pytest.raises(KeyboardInterrupt):
         built(tmp_path, "three")
     assert not (tmp_path / "three" / "train").exists()
-    monkeypatch.setattr(member, "save_state", save)
+    monkeypatch.setattr(seed_fit, "save_state", save)
     _, lines = built(tmp_path, "three")
     assert any("continues after epoch" in line for line in lines)
     assert digests(tmp_path / "three") == expected

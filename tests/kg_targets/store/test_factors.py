@@ -5,7 +5,8 @@ import pytest
 from scipy import sparse
 
 from kg_targets.scoring import Factors
-from kg_targets.scoring.factors import nearest, pair_similarities
+from kg_targets.scoring.factors import pair_similarities
+from kg_targets.scoring.neighbors import nearest
 from kg_targets.store.factors import MixedFactors, as_float64, products, similarities
 from pipelines.audit.similarity import similarity_chunks
 

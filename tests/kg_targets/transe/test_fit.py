@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from kg_targets.errors import ConfigError  # noqa: E402
 from kg_targets.transe.fit import fit  # noqa: E402
-from kg_targets.transe.member import Look, Watch  # noqa: E402
+from kg_targets.transe.seed_fit import Callbacks, Evaluation  # noqa: E402
 from kg_targets.transe.settings import TransESettings  # noqa: E402
 from kg_targets.transe.triples import Triples  # noqa: E402
 from tests.kg_targets.transe.graphs import clusters, graph_of  # noqa: E402
@@ -20,12 +20,12 @@ TRIPLES = Triples.of(clusters())
 
 
 def test_a_fit_learns_the_graph() -> None:
-    looks: list[Look] = []
-    fitted = fit(TRIPLES, SETTINGS, watch=Watch(look=looks.append))
-    assert [look.epoch for look in looks].count(5) == 2
-    assert all(look.mrr > 0.3 and look.hits_at_10 > 0.7 for look in fitted.looks)
-    assert min(look.loss for look in looks if look.epoch == 20) < min(
-        look.loss for look in looks if look.epoch == 5
+    evaluations: list[Evaluation] = []
+    fitted = fit(TRIPLES, SETTINGS, callbacks=Callbacks(evaluated=evaluations.append))
+    assert [evaluation.epoch for evaluation in evaluations].count(5) == 2
+    assert all(evaluation.mrr > 0.3 and evaluation.hits_at_10 > 0.7 for evaluation in fitted.evaluations)
+    assert min(evaluation.loss for evaluation in evaluations if evaluation.epoch == 20) < min(
+        evaluation.loss for evaluation in evaluations if evaluation.epoch == 5
     )
     images = fitted.table[: TRIPLES.images]
     np.testing.assert_allclose(np.linalg.norm(fitted.table[: TRIPLES.nodes], axis=1), 1.0, atol=1e-5)
@@ -71,16 +71,19 @@ def test_a_killed_fit_continues_and_ends_with_the_same_bytes(tmp_path: Path, wor
             raise KilledError
 
     with pytest.raises(KilledError):
-        fit(TRIPLES, SETTINGS, state=tmp_path, workers=workers, watch=Watch(advance=kill))
+        fit(TRIPLES, SETTINGS, state=tmp_path, workers=workers, callbacks=Callbacks(advance=kill))
     lines: list[str] = []
     advanced: list[int] = []
-    watch = Watch(say=lines.append, advance=advanced.append)
-    assert fit(TRIPLES, SETTINGS, state=tmp_path, watch=watch).table.tobytes() == expected.tobytes()
+    callbacks = Callbacks(say=lines.append, advance=advanced.append)
+    assert fit(TRIPLES, SETTINGS, state=tmp_path, callbacks=callbacks).table.tobytes() == expected.tobytes()
     assert "continues after epoch" in lines[0]
     fitted_on, _ = TRIPLES.hold_out(SETTINGS.holdout, 0)
     assert sum(advanced) == 2 * 20 * len(fitted_on)
     finished = fit(
-        TRIPLES, SETTINGS, state=tmp_path, watch=Watch(look=lambda look: pytest.fail("fitted again"))
+        TRIPLES,
+        SETTINGS,
+        state=tmp_path,
+        callbacks=Callbacks(evaluated=lambda evaluation: pytest.fail("fitted again")),
     )
     assert finished.table.tobytes() == expected.tobytes()
 
@@ -97,25 +100,25 @@ def test_a_state_that_does_not_fit_is_told_and_not_used(tmp_path: Path, harm: st
         file.write_bytes(content)
     settings = replace(SETTINGS, seeds=1, margin=4.0 if harm == "other settings" else 5.0)
     lines: list[str] = []
-    table = fit(TRIPLES, settings, state=tmp_path, watch=Watch(say=lines.append)).table
+    table = fit(TRIPLES, settings, state=tmp_path, callbacks=Callbacks(say=lines.append)).table
     assert len(lines) == 1 and "the fit starts again" in lines[0]
     assert table.tobytes() == fit(TRIPLES, settings).table.tobytes()
 
 
 def test_a_fit_without_progress_ends_early_with_its_best_vectors() -> None:
-    looks: list[Look] = []
+    evaluations: list[Evaluation] = []
     settings = replace(SETTINGS, seeds=1, epochs=400, every=2, patience=3)
-    fitted = fit(TRIPLES, settings, watch=Watch(look=looks.append))
-    best = max(looks, key=lambda look: look.mrr)
-    assert looks[-1].epoch < 400
-    assert fitted.looks == [best] and looks[-1].epoch == best.epoch + 6
+    fitted = fit(TRIPLES, settings, callbacks=Callbacks(evaluated=evaluations.append))
+    best = max(evaluations, key=lambda evaluation: evaluation.mrr)
+    assert evaluations[-1].epoch < 400
+    assert fitted.evaluations == [best] and evaluations[-1].epoch == best.epoch + 6
     until_best = fit(TRIPLES, replace(settings, epochs=best.epoch))
     assert until_best.table.tobytes() == fitted.table.tobytes()
 
 
 def test_without_held_out_edges_the_last_epoch_counts() -> None:
     fitted = fit(Triples.of(graph_of([["C0000001"], ["C0000002"]], [])), replace(SETTINGS, seeds=1))
-    assert fitted.looks[0].epoch == 20 and fitted.looks[0].mrr == 0.0
+    assert fitted.evaluations[0].epoch == 20 and fitted.evaluations[0].mrr == 0.0
 
 
 def test_a_missing_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,4 +131,7 @@ def test_a_missing_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_learns_as_well_as_a_cpu() -> None:
     on_gpu, on_cpu = (fit(TRIPLES, replace(SETTINGS, device=device)) for device in ("cuda", "cpu"))
-    assert min(look.mrr for look in on_gpu.looks) > min(look.mrr for look in on_cpu.looks) - 0.15
+    assert (
+        min(evaluation.mrr for evaluation in on_gpu.evaluations)
+        > min(evaluation.mrr for evaluation in on_cpu.evaluations) - 0.15
+    )

@@ -10,6 +10,7 @@ import pytest
 from kg_targets.ontology.concept import KIND_GROUPS
 from kg_targets.store import TargetStore
 from pipelines.audit import recovery
+from pipelines.audit.rescoring import factors_without, recomputation_error, rescore
 from pipelines.audit.subjects import EvaluationSettings, Subjects
 from pipelines.build.config import BuildConfig
 from pipelines.build.recipe import build_data_set
@@ -42,7 +43,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> TargetStore:
 def test_recomputed_factors_of_unhidden_images_are_the_stored_ones(
     tmp_path: Path, options: dict[str, object]
 ) -> None:
-    assert recovery.recomputation_error(build(tmp_path, RICH, **options)) < 1e-6
+    assert recomputation_error(build(tmp_path, RICH, **options)) < 1e-6
 
 
 def test_concepts_that_the_fit_split_never_saw_are_recomputed_as_stored(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_concepts_that_the_fit_split_never_saw_are_recomputed_as_stored(tmp_path
     _, dev = build_data_set(config, lambda line: None)
     unseen = dev.concepts[dev.concepts["fit_covered"] == 0]
     assert unseen["ic"].nunique() > 2, "their places in the hierarchy differ"
-    assert recovery.recomputation_error(dev) < 1e-6
+    assert recomputation_error(dev) < 1e-6
 
 
 def reference_ancestors(store: TargetStore) -> dict[str, set[str]]:
@@ -132,7 +133,9 @@ def test_recovery_equals_a_reference_written_from_the_formulas(
     store: TargetStore = request.getfixturevalue(which)
     subjects = Subjects((store,))
     questions = recovery.hide_concepts(subjects, seed=0)
-    found = recovery.store_scores(store, questions, subjects.cases, neighbors=4)
+    [factors], reasons = factors_without([store], questions.taken)
+    assert not reasons
+    found = recovery.store_scores(store, factors, questions, subjects.cases, neighbors=4)
     closure = reference_ancestors(store)
     kin = {c: closure[c] | {d for d in closure if c in closure[d]} for c in closure}
     assert len(questions.rows) > 20
@@ -152,7 +155,7 @@ def test_every_question_hides_a_concept_with_its_ancestors_and_descendants_and_l
         related = {questions.cuis[column] for column in questions.related[[index]].indices}
         assert related == closure[cui] | {other for other in closure if cui in closure[other]}
     concepts = flat.concepts["cui"].tolist()
-    unit = recovery.factors_without(flat, questions)
+    unit = rescore(flat, questions.taken)
     assert len(set(zip(questions.rows.tolist(), questions.names.tolist(), strict=True))) == len(
         questions.rows
     )
@@ -196,7 +199,8 @@ def test_frequency_ranks_concepts_by_images_of_other_cases(store: TargetStore) -
 def test_a_store_that_knows_nothing_scores_what_frequency_does(tmp_path: Path) -> None:
     subjects = Subjects((build(tmp_path, RICH, scorer="identity"),))
     questions = recovery.hide_concepts(subjects, seed=0)
-    found = recovery.store_scores(subjects.reference, questions, subjects.cases, neighbors=5)
+    [factors], _ = factors_without(subjects.stores, questions.taken)
+    found = recovery.store_scores(subjects.reference, factors, questions, subjects.cases, neighbors=5)
     baseline = recovery.frequency_scores(questions, subjects.cases)
     assert all(np.array_equal(found[name], baseline[name]) for name in baseline)
 
@@ -204,7 +208,9 @@ def test_a_store_that_knows_nothing_scores_what_frequency_does(tmp_path: Path) -
 def test_stores_that_do_not_derive_from_concepts_keep_their_factors(tmp_path: Path) -> None:
     noise = build(tmp_path, RICH, scorer="noise")
     questions = recovery.hide_concepts(Subjects((noise,)), seed=0)
-    assert np.array_equal(recovery.factors_without(noise, questions), noise.factors[questions.rows])
+    [factors], reasons = factors_without([noise], questions.taken)
+    assert np.array_equal(factors, noise.factors[questions.rows])
+    assert reasons == {0: "not derived from the image's own concepts"}
 
 
 def test_factors_that_cannot_be_recomputed_leave_the_section_out(

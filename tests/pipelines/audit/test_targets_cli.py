@@ -71,7 +71,7 @@ def test_stores_side_by_side_give_every_section_and_both_files(
     assert "demo/train: 22 images, 11 cases; seed 0" in out and "bootstrap over cases, 100 draws" in out
     assert content["split"] == "train" and content["cases"] == 11 and len(content["stores"]) == 5
     assert list(content["sections"]) == [
-        "agreement", "recovery", "shape", "separation", "pairs", "stability",
+        "agreement", "recovery", "shape", "separation", "pairs", "stability", "case text",
     ]  # fmt: skip
     assert {row["subject"] for row in content["sections"]["agreement"]["measures"]} == {"region"}
     assert content["sections"]["pairs"]["pairs"][0]["captions"][0] in (*CAPTIONS, *FURTHER)
@@ -181,4 +181,24 @@ def test_a_table_of_labels_is_scored_beside_the_data_sets_own(
     assert f"joined by image_id: {len(ids)} of {len(ids)} images have a row" in out
     assert "Effusion" in out and "Effusion + " not in out  # pairs are of the data set's labels alone
     code, _, err = run(capsys, stores[0].path, *QUICK, "--label-table", tmp_path / "none.csv")
+    assert code == 2 and err.count("\n") == 1
+
+
+def test_a_table_of_case_texts_is_compared_along_neighbours_and_never_shown(
+    stores: list[TargetStore], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, cases = tmp_path / "texts.csv", sorted(set(stores[0].group_ids))
+    texts = ["Fever, cough and dyspnoea.", "Fall on the knee", ""]
+    rows = [f'{case},"{texts[place % 3]}"' for place, case in enumerate(cases)]
+    table.write_text("case,history\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    paths = stores[0].path, stores[4].path
+    code, out, err = run(capsys, *paths, *QUICK, "--text-table", table, "--markdown", page)
+    assert code == 0 and not err and "joined by group_id" in out
+    markdown = page.read_text(encoding="utf-8")
+    assert "T@10" in markdown and "2 distinct texts" in markdown and "dyspnoea" not in out + markdown
+    found = json.loads(run(capsys, *paths, *QUICK, "--text-table", table, "--json")[1])
+    row = found["sections"]["case text"]["measures"][0]
+    assert row["stores"][1]["mean"] == pytest.approx(row["baseline"])  # identity: chance
+    code, _, err = run(capsys, stores[0].path, *QUICK, "--text-table", tmp_path / "none.csv")
     assert code == 2 and err.count("\n") == 1

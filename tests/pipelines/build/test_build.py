@@ -17,7 +17,7 @@ from kg_targets.store import TargetStore
 from pipelines import cli
 from pipelines.build import extract
 from pipelines.build.config import BuildConfig
-from pipelines.build.extract import make_extractor
+from pipelines.build.extractors import make_extractor
 from pipelines.build.recipe import build_data_set
 from pipelines.cli import INTERRUPTED
 from tests.builds import CAPTIONS, RICH, build, write_split
@@ -94,7 +94,8 @@ def test_other_splits_reuse_the_statistics_of_train(tmp_path: Path) -> None:
         (("build", "demo", "--extractor", "magic"), "--extractor magic is not one of"),
         (("build", "demo", "--ontology", "magic"), "no source magic"),
         (("build", "demo", "--uncertain", "maybe"), "--uncertain maybe is not one of keep, half, drop"),
-        (("build", "demo", "--top-k", "0"), "--top-k: 0 must be at least 1"),
+        (("build", "demo", "--top-k", "-1"), "--top-k: -1 must be at least 0"),
+        (("build", "demo", "--neighbors", "some"), "--neighbors some is not one of auto, exact, approximate"),
         (("build", "demo", "--max-hops", "2", "--no-ontology"), "contradict each other"),
         (("verify", "nowhere"), "is not a target store"),
     ],

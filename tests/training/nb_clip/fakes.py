@@ -14,6 +14,7 @@ class FakeStore:
     """As much of a TargetStore as a step needs, with an asymmetric similarity as a teacher's would be."""
 
     path = "fake"
+    kind = "teacher"
     threshold = 0.2
 
     def __init__(self, similarity: np.ndarray, known: list[bool], group_ids: list[str]) -> None:

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kg_targets.losses import chunked
 from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.registry import LOSSES
 from tests.processes import run_in_two_processes
@@ -42,11 +43,9 @@ class RecordingBuilder(TargetBuilder):
         super().__init__(*arguments)
         self.calls: list[tuple[list[int], list[int], int]] = []
 
-    def __call__(
-        self, rows_local: Tensor, rows_global: Tensor, offset: int, identity_mix: float = 0.0
-    ) -> Targets:
+    def __call__(self, rows_local: Tensor, rows_global: Tensor, offset: int, *arguments: Any) -> Targets:
         self.calls.append((rows_local.tolist(), rows_global.tolist(), offset))
-        return super().__call__(rows_local, rows_global, offset, identity_mix)
+        return super().__call__(rows_local, rows_global, offset, *arguments)
 
 
 def asymmetric_store() -> FakeStore:
@@ -83,7 +82,7 @@ def gradients(
         share = len(batch) // accelerator.num_processes
         rows = torch.tensor(batch[accelerator.process_index * share :][:share])
         offset = share * accelerator.process_index
-        targets = builder(rows, gather_rows(rows, share, accelerator.device), offset, 0.1)
+        targets = builder.by_rows(rows, gather_rows(rows, share, accelerator.device), offset, 0.1)
         model.zero_grad()
         pixels = images[rows]
         task.backward(
@@ -112,6 +111,8 @@ def work(folder: Path) -> None:
         for name, micro_batch in ((loss, None), (f"{loss} in micro-batches", 2))
     }
     result |= {f"{loss}, excluding": gradients(accelerator, loss, exclude=0.6) for loss in EXCLUDING}
+    chunked.rows_at_once = lambda *_: 3  # of four
+    result |= {f"{loss} in chunks": gradients(accelerator, loss) for loss in LOSSES}
     try:
         gather_rows(torch.arange(3 + accelerator.process_index), 4, accelerator.device)
     except ShapeError as error:
@@ -159,7 +160,7 @@ def test_excluded_pairs_change_the_gradient(loss: str) -> None:
 @pytest.mark.parametrize(
     ("loss", "passes"),
     [
-        *((loss, passes) for loss in LOSSES for passes in ("", " in micro-batches")),
+        *((loss, passes) for loss in LOSSES for passes in ("", " in micro-batches", " in chunks")),
         *((loss, ", excluding") for loss in EXCLUDING),
     ],
 )

@@ -47,7 +47,7 @@ def backward(
     image.requires_grad_()
     targets = builder(store, loss)(rows, rows, 0)
     return make_task(loss).backward(
-        model, lambda start, stop: image[start:stop], text, targets, 0, measured=measured
+        model, lambda start, stop: image[start:stop], text, targets.rows, 0, measured=measured
     )
 
 
@@ -131,7 +131,7 @@ def test_targets_of_another_batch_are_an_error() -> None:
     rows = torch.tensor([5, 3, 2])
     targets = builder(fake_store())(rows, rows, 0)
     with pytest.raises(ShapeError, match=r"targets are \[3, 3\], not \[4, 4\]"):
-        make_task().backward(Passthrough(), lambda start, stop: image[start:stop], text, targets, 0)
+        make_task().backward(Passthrough(), lambda start, stop: image[start:stop], text, targets.rows, 0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -146,5 +146,5 @@ def test_a_batch_of_unknown_images_and_a_batch_of_one_train_on_the_true_pairs_an
     assert one.i2t.tolist() == one.t2i.tolist() == [[1.0]]
     image, text = unit_features()
     image.requires_grad_()
-    values = make_task(loss).backward(Passthrough(-3.0), lambda start, stop: image[:1], text[:1], one, 0)
+    values = make_task(loss).backward(Passthrough(-3.0), lambda start, stop: image[:1], text[:1], one.rows, 0)
     assert all(value.isfinite() for value in values.values()) and bool(image.grad.isfinite().all())  # type: ignore[union-attr]

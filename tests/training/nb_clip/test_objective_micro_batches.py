@@ -79,7 +79,7 @@ def gradients(
     task.freeze_unused(model)
     model.zero_grad()
     torch.manual_seed(7)
-    values = task.backward(model, lambda start, stop: images[start:stop], texts, make_targets(loss), 0)
+    values = task.backward(model, lambda start, stop: images[start:stop], texts, make_targets(loss).rows, 0)
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, values
 
 
@@ -124,7 +124,7 @@ def test_with_dropout_the_gradient_is_that_of_the_same_micro_batches_held_in_mem
         name: torch.cat([part[name] for part in parts]) for name in ("image_features", "text_features")
     }
     task = NBClipObjective(LossConfig(name="sigmoid"), Accelerator(cpu=True))
-    loss, _ = task._score({**parts[0], **together}, targets, 0, measured=False)
+    loss, _ = task._score({**parts[0], **together}, targets.rows, 0, measured=False)
     loss.backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     actual, values = gradients(Towers(dropout=0.5, checkpointed=checkpointed), "sigmoid", 2)
@@ -248,7 +248,7 @@ def test_a_loss_that_is_not_finite_is_returned_without_a_second_pass() -> None:
         return images[start:stop]
 
     task = NBClipObjective(LossConfig(micro_batch=4), Accelerator(cpu=True))
-    values = task.backward(model, load, texts, make_targets("semantic_matching"), 0)
+    values = task.backward(model, load, texts, make_targets("semantic_matching").rows, 0)
     assert not values["loss"].isfinite()
     assert calls == [(0, 4), (4, 8)]
     assert all(parameter.grad is None for parameter in model.parameters())

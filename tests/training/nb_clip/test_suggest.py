@@ -44,7 +44,11 @@ def test_strangers_are_counted_among_the_neighbours_of_other_cases(tmp_path: Pat
     block[plain.cases[:, None] == plain.cases[None, :]] = 0
     expected = (block.max(axis=1) > 0.99)[plain.known].mean()
     assert suggest(plain, 8).strangers == pytest.approx(expected) and expected > 0
-    assert suggest(build(tmp_path / "shrunk", RICH * 2), 8).strangers == 0.0
+    # Shrinkage keeps S below 0.99, but what says the same stays in the same direction.
+    shrunk = build(tmp_path / "shrunk", RICH * 2, part_of=False)
+    assert shrunk.block(range(len(shrunk)))[shrunk.cases[:, None] != shrunk.cases].max() < 0.99
+    flat = build(tmp_path / "flat", RICH * 2, part_of=False, shrinkage=0.0)
+    assert suggest(shrunk, 8).strangers == suggest(flat, 8).strangers == pytest.approx(expected)
 
 
 def test_where_nothing_is_similar_it_says_to_train_without(tmp_path: Path) -> None:

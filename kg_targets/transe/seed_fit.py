@@ -1,4 +1,4 @@
-"""The fit of one seed: epochs, a look at the held-out edges every few, early stopping, and its saved state.
+"""The fit of one seed: epochs, an evaluation on the held-out edges every few, early stopping, and its saved state.
 
 It computes on one thread, and its random numbers follow from (seed, member, epoch) alone. So it gives the same bytes on
 one machine whatever else runs, and a killed fit continues as if nothing had happened. On a GPU sums run in no fixed
@@ -26,7 +26,7 @@ from kg_targets.transe.triples import Triples
 
 
 @dataclass(frozen=True)
-class Look:
+class Evaluation:
     """One seed's fit after some epochs."""
 
     epoch: int = 0
@@ -43,20 +43,20 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Those who are told how fits come along, and the way to stop them; shared by all seeds."""
+class Callbacks:
+    """Functions that are told how far the fits are, and the way to stop them; shared by all seeds."""
 
     say: Callable[[str], None] = lambda line: None
     """Receives one line at a time."""
     advance: Callable[[int], None] = lambda triples: None
     """Receives the number of triples of each step, or of epochs that need not be run."""
-    look: Callable[[Look], None] = lambda look: None
-    """Receives each look."""
+    evaluated: Callable[[Evaluation], None] = lambda found: None
+    """Receives each evaluation."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to make all fits end at their next step."""
 
 
-class Member:
+class SeedFit:
     """One of the seeds that are averaged."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Member:
         number: int,
         device: str,
         state: Path | None,
-        watch: Watch,
+        callbacks: Callbacks,
     ):
         """Prepare a fit.
 
@@ -76,12 +76,12 @@ class Member:
             number: which member this is, from 0.
             state: folder for what a killed fit continues from; None: none is kept.
         """
-        self.triples, self.settings, self.seed, self.number, self.watch = (
+        self.triples, self.settings, self.seed, self.number, self.callbacks = (
             triples,
             settings,
             seed,
             number,
-            watch,
+            callbacks,
         )
         edges, held = triples.hold_out(settings.holdout, seed)
         self.edges = torch.from_numpy(edges).to(device)
@@ -94,26 +94,26 @@ class Member:
         self.state = state / f"seed-{number}.safetensors" if state else None
         self.model, self.kept, self.best, self.epoch = self._fresh()
 
-    def run(self) -> tuple[Tensor, Look]:
-        """The table [E + R, dim] of the best look, or of the last where no edge is held out, and that look.
+    def run(self) -> tuple[Tensor, Evaluation]:
+        """The table [E + R, dim] of the best evaluation, or of the last without held-out edges; and that one.
 
         Raises:
-            InterruptedError: ``watch.stop`` was set.
+            InterruptedError: ``callbacks.stop`` was set.
         """
         self._resume()
-        self.watch.advance(self.epoch * len(self.edges))
+        self.callbacks.advance(self.epoch * len(self.edges))
         while self.epoch < self.settings.epochs and not self._has_stalled():
             loss = self._one_epoch()
             self.epoch += 1
             if self.epoch % self.settings.every == 0 or self.epoch == self.settings.epochs:
-                self._look(loss)
-        self.watch.advance((self.settings.epochs - self.epoch) * len(self.edges))
+                self._evaluate(loss)
+        self.callbacks.advance((self.settings.epochs - self.epoch) * len(self.edges))
         return self.best, self.kept
 
-    def _fresh(self) -> tuple[TransE, Look, Tensor, int]:
+    def _fresh(self) -> tuple[TransE, Evaluation, Tensor, int]:
         self._reseed("start")
         model = TransE.start(self.triples.nodes, len(self.triples.relations), self.settings, self.generator)
-        return model, Look(), model.table.clone(), 0
+        return model, Evaluation(), model.table.clone(), 0
 
     def _reseed(self, moment: object) -> None:
         key = shuffle_key(self.seed, self.number, moment)
@@ -130,38 +130,38 @@ class Member:
         order = torch.randperm(len(self.edges), generator=self.generator, device=device)
         total = torch.zeros((), device=device)
         for chosen in torch.split(order, self.settings.batch):
-            if self.watch.stop.is_set():
+            if self.callbacks.stop.is_set():
                 raise InterruptedError("the fit of TransE was stopped")
             heads, relations, tails = self.edges[chosen].T.contiguous()
             corrupted = self.corruption.draw(relations, self.settings.negatives, self.generator)
             batch = Batch(heads, relations + self.triples.nodes, tails, *corrupted)
             total += self.model.step(batch) * len(chosen)
-            self.watch.advance(len(chosen))
+            self.callbacks.advance(len(chosen))
         return total / max(len(self.edges), 1)
 
-    def _look(self, loss: Tensor) -> None:
-        look = Look(self.epoch, float(loss))
+    def _evaluate(self, loss: Tensor) -> None:
+        evaluation = Evaluation(self.epoch, float(loss))
         if self.ranker:
             ranks = self.ranker.ranks(self.model.table, self.triples.nodes, self.settings.norm)
             found = LinkPrediction.of(ranks)
-            look = Look(self.epoch, float(loss), found.mrr, found.hits_at_10)
-        if self.ranker is None or look.mrr > self.kept.mrr:
-            self.kept, self.best = look, self.model.table.clone()
-        self.watch.look(look)
+            evaluation = Evaluation(self.epoch, float(loss), found.mrr, found.hits_at_10)
+        if self.ranker is None or evaluation.mrr > self.kept.mrr:
+            self.kept, self.best = evaluation, self.model.table.clone()
+        self.callbacks.evaluated(evaluation)
         if self.state:
             tensors = {"table": self.model.table, "squares": self.model.squares, "best": self.best}
             save_state(self.state, self._key(), tensors, {"epoch": self.epoch, "kept": asdict(self.kept)})
 
     def _resume(self) -> None:
-        found = load_state(self.state, self._key(), self.watch.say) if self.state else None
+        found = load_state(self.state, self._key(), self.callbacks.say) if self.state else None
         if found is None:
             return
         tensors, progress = found
         self.model.table.copy_(tensors["table"])
         self.model.squares.copy_(tensors["squares"])
         self.best.copy_(tensors["best"])
-        self.epoch, self.kept = progress["epoch"], Look(**progress["kept"])
-        self.watch.say(f"TransE, seed {self.number}: continues after epoch {self.epoch}")
+        self.epoch, self.kept = progress["epoch"], Evaluation(**progress["kept"])
+        self.callbacks.say(f"TransE, seed {self.number}: continues after epoch {self.epoch}")
 
     def _key(self) -> str:
         """What the fit follows from."""

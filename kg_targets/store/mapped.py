@@ -1,0 +1,128 @@
+"""Columns of a large store as files that processes map and share, made of the Parquet files on first use.
+
+Parquet is compressed, so that every process that reads it has a copy of its own. From ``MAPPED_FROM`` rows on, a column
+is written once, uncompressed, into the folder ``.mapped`` of the store (or, where that cannot be written, into one for
+temporary files) and mapped from there: it takes no private memory, nothing is read before it is asked for, and all
+workers and ranks share its pages. Smaller stores are read as they are.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kg_targets.errors import StoreError
+
+MAPPED_FROM = 65_536
+"""Rows from which on columns are mapped: below, all of them take a few dozen MB."""
+FOLDER = ".mapped"
+
+Value = TypeVar("Value")
+
+
+class Column(Sequence[Value]):
+    """A column that reads like a list, whose values are made when they are asked for."""
+
+    def __init__(self, values: pa.ChunkedArray) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self.values.slice(start, max(stop - start, 0)).to_pylist()
+            return [self[place] for place in range(start, stop, step)]
+        return self.values[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[Value]:
+        for chunk in self.values.chunks:
+            yield from chunk.to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(list(self), dtype=dtype or object)
+
+
+class MappedFiles:
+    """Mapped copies of a store's columns.
+
+    Args:
+        store: its folder.
+        fingerprint: of its content; copies of another content are never read.
+    """
+
+    def __init__(self, store: Path, fingerprint: str) -> None:
+        self.folder = store / FOLDER / fingerprint[:16]
+        if not os.access(store, os.W_OK):
+            user = hashlib.sha256(str(store.resolve()).encode()).hexdigest()[:16]
+            self.folder = Path(tempfile.gettempdir()) / f"kg-targets-{os.getuid()}" / user / fingerprint[:16]
+
+    def column(self, name: str, pieces: Callable[[], Iterable[pa.ChunkedArray]]) -> pa.ChunkedArray:
+        """A column, mapped.
+
+        Args:
+            name: of the column.
+            pieces: reads it piece by piece, where there is no copy yet.
+        """
+
+        def write(path: Path) -> None:
+            writer = None
+            with pa.OSFile(str(path), "wb") as stream:
+                for piece in pieces():
+                    table = pa.table({name: piece})
+                    writer = writer or pa.ipc.new_file(stream, table.schema)
+                    writer.write_table(table)
+                if writer is not None:
+                    writer.close()
+
+        path = self._made(f"{name}.arrow", write)
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)
+
+    def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """An array, mapped read-only; ``make`` gives it where there is no copy yet."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as stream:
+                np.save(stream, make(), allow_pickle=False)
+
+        found: NDArray[Any] = np.load(self._made(f"{name}.npy", write), mmap_mode="r", allow_pickle=False)
+        return found
+
+    def _made(self, name: str, write: Callable[[Path], None]) -> Path:
+        """The file, at once whole if it is written now: another process may be doing the same."""
+        path = self.folder / name
+        if path.is_file():
+            return path
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.")
+            os.close(handle)
+            os.chmod(partial, 0o644)  # others may read the store, too
+            try:
+                write(Path(partial))
+                os.replace(partial, path)
+            finally:
+                Path(partial).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror or error}): a store of this size is mapped from there, "
+                "free some space"
+            ) from error
+        return path

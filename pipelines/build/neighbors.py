@@ -1,0 +1,110 @@
+"""Stage three: neighbours, by worker processes, each task of which is finished once and for all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from scipy import sparse
+
+from kg_targets.scoring import Factors
+from kg_targets.scoring.neighbors import EXACT_UP_TO, Neighbors, NeighborSearch
+from kg_targets.store.schema import writing
+from pipelines.build.executors import Say, bar, map_in_order
+
+APPROXIMATE, EXACT = "approximate", "exact"
+WAYS = ("auto", EXACT, APPROXIMATE)
+_QUICK = 16
+"""Tasks up to which an interrupted build begins anew: a minute of work."""
+
+_NAMES = ("rows", "scores")
+
+_search: NeighborSearch
+_tasks: list[NDArray[np.int64]]
+_folder: Path
+
+
+def find_neighbors(
+    factors: Factors,
+    angles: NDArray[np.float64],
+    *,
+    k: int,
+    way: str,
+    folder: Path,
+    state: Path,
+    workers: int,
+    say: Say,
+) -> tuple[Neighbors | None, dict[str, Any]]:
+    """The nearest ``k`` images of every image, [N, k], mapped from files; and what the manifest says of them.
+
+    Args:
+        factors: of N images.
+        angles: of ``kg_targets.scoring.neighbors.id_angles``.
+        k: 0 for none.
+        way: of ``WAYS``; auto is exact up to ``EXACT_UP_TO`` distinct rows, and where factors are dense.
+        folder: for the files of a search that is done in a minute; it goes away with the build.
+        state: for the files of a longer one, which a killed build resumes from.
+        workers: processes.
+        say: receives one line.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    if not k:
+        return None, {}
+    search = NeighborSearch(factors, k, angles)
+    dense = not sparse.issparse(search.distinct)
+    exact = way == EXACT or (way == "auto" and (dense or len(search) <= EXACT_UP_TO))
+    search.prepare(exact)
+    tasks = search.parts()
+    place = (folder if len(tasks) <= _QUICK else state) / "neighbors"
+    rows, scores = _files(place, (search.images, k))
+    pending = [number for number in range(len(tasks)) if not _marker(place, number).exists()]
+    if len(pending) < len(tasks):
+        say(f"neighbours: {len(tasks) - len(pending):,} of {len(tasks):,} parts are there from before")
+    done = map_in_order(_find, pending, workers, _initialise, (search, tasks, place))
+    for _ in bar(len(pending), "neighbours", " part", done):
+        pass
+    if exact:
+        return (rows, scores), {}
+    recall = round(search.recall(rows), 4)
+    return (rows, scores), {"neighbors": {"way": APPROXIMATE, "distinct_rows": len(search), "recall": recall}}
+
+
+def _initialise(search: NeighborSearch, tasks: list[NDArray[np.int64]], folder: Path) -> None:
+    global _search, _tasks, _folder
+    _search, _tasks, _folder = search, tasks, folder
+
+
+def _find(number: int) -> None:
+    """Do one task, and mark it as done."""
+    images, *found = _search.find(_tasks[number])
+    for name, values in zip(_NAMES, found, strict=True):
+        mapped = np.load(_folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
+        mapped[images] = values
+        mapped.flush()
+    _marker(_folder, number).touch()
+
+
+def _marker(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.done"
+
+
+def _files(folder: Path, shape: tuple[int, int]) -> Neighbors:
+    """Files for the result, which were there before or are as large as they will be: no task finds the disk full."""
+    mapped = []
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, kind in zip(_NAMES, (np.int32, np.float32), strict=True):
+            path = folder / f"{name}.npy"
+            if not path.exists():
+                partial = path.with_suffix(".partial")
+                open_memmap(partial, "w+", kind, shape).flush()  # type: ignore[no-untyped-call]
+                if hasattr(os, "posix_fallocate"):
+                    with partial.open("r+b") as stream:
+                        os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
+                os.replace(partial, path)
+            mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
+    return mapped[0], mapped[1]
