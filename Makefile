@@ -11,6 +11,8 @@ EXTRAS := train,dicom,scispacy,notebooks,dev
 INSTALLED := $(VENV)/.installed
 CORE := .venv-core
 CORE_INSTALLED := $(CORE)/.installed
+# Tests run in as many processes as there are cores, four at most: each needs up to 2 GB.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 # What needs no torch: all of kg_targets but its losses, builds, audits and demo data; questions, scores and leaks.
 CORE_TESTS := tests/test_rooms.py tests/kg_targets tests/pipelines tests/training/vqa tests/training/leakage \
 	--ignore=tests/kg_targets/losses --ignore=tests/pipelines/experiments --ignore-glob='*test_training*'
@@ -66,13 +68,14 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 
 $(CORE_INSTALLED): pyproject.toml constraints-core.txt
 	@[ -x $(CORE)/bin/python ] || "$$PYTHON" -m venv $(CORE)
-	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout hypothesis
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the core again without torch on numpy 2
-	@$(BIN)/python -m pytest $(ARGS)
+	@export OMP_NUM_THREADS="$${OMP_NUM_THREADS:-1}"
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 	echo "The core without torch and spaCy, on numpy 2:"
-	$(CORE)/bin/python -m pytest --quiet $(CORE_TESTS) $(ARGS)
+	$(CORE)/bin/python -m pytest --quiet $(PARALLEL) $(CORE_TESTS) $(ARGS)
 
 targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [TEACHER=] [ARGS=]
 	@[ -n "$$DATASET" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
