@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pipelines.build.executors import available_cores
 
-PACKAGES = ("numpy", "scipy", "pyarrow", "pandas", "ahocorasick-rs", "sparse-dot-topn")
+PACKAGES = ("numpy", "scipy", "pyarrow", "pandas", "sparse-dot-topn")
 RESULTS = Path(__file__).parent / "results"
 
 

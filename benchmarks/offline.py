@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from ahocorasick_rs import AhoCorasick, Implementation
 from machine import command, head, milliseconds, report
 from scipy import sparse
 from sparse_dot_topn import sp_matmul_topn
@@ -43,29 +42,6 @@ def read_captions(path: Path | None) -> tuple[str, list[str]]:
         return "demo train, generated", [record.caption for record in records]
     lines = path.read_text(encoding="utf-8").split("\n")
     return f"{path.parts[-3]}/{path.name}", [line.partition("\t")[2].strip() for line in lines if line]
-
-
-def extraction(ontology: Ontology, captions: list[str], repeats: int) -> dict[str, Any]:
-    """Captions per second of the whole extractor, beside the bare automaton over the same aliases and texts."""
-    extractor, build = timed(lambda: EXTRACTORS["dictionary"](ontology))
-    aliases = sorted({alias.lower() for alias, _, _ in ontology.aliases()})
-    bare = AhoCorasick(aliases, implementation=Implementation.ContiguousNFA, store_patterns=False)
-    lowered = [caption.lower() for caption in captions]
-
-    def search() -> None:
-        for text in lowered:
-            bare.find_matches_as_indexes(text, overlapping=True)
-
-    whole = milliseconds(lambda: extractor.extract(captions), repeats) / 1e3
-    limit = milliseconds(search, repeats) / 1e3
-    return {
-        "aliases": len(aliases),
-        "captions": len(captions),
-        "build_seconds": round(build, 2),
-        "captions_per_second": round(len(captions) / whole),
-        "bare_automaton_captions_per_second": round(len(captions) / limit),
-        "share_of_bare_automaton": round(limit / whole, 3),
-    }
 
 
 def scored_graph(
@@ -135,7 +111,6 @@ def main() -> None:
     result = head() | {
         "captions": data,
         "ontology": ontology.release,
-        "extraction": extraction(ontology, captions, options.repeats),
         "scoring": scoring(ontology, captions, options.rows, options.threads),
         "blocks": blocks(ontology, captions, options.repeats),
     }

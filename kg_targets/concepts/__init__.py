@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kg_targets.concepts.dictionary import DictionaryExtractor
-from kg_targets.concepts.lexicon import StopEntry, StopList
 from kg_targets.concepts.mention import Extractor, Mention
 from kg_targets.concepts.provided import ProvidedExtractor, UnionExtractor
+from kg_targets.concepts.stop_list import StopEntry, StopList
 from kg_targets.ontology import Ontology
 
 __all__ = [

@@ -15,7 +15,7 @@ from operator import itemgetter
 from kg_targets.concepts.lexicon import Hit, Sense
 from kg_targets.concepts.text import Folded, fold_alias, without_overlap
 
-_UNKNOWN = Sense("", "", "", (0, 0), False, False)
+_UNKNOWN = Sense("", "", "", False, False)
 _LONGEST = 3  # longer abbreviations mean one thing
 _SIGNED = re.compile(  # what every definition has
     r"[A-Z][a-z0-9]{0,6}[A-Z][A-Za-z0-9]{0,6}\s*[=:,(\u2013\-)\];]"
@@ -31,23 +31,33 @@ _LONG_REACH = 120  # code points in which a long form of several words is looked
 _OPEN = ("(", "[")
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
-_SIGNS = frozenset("=:,(\u2013-")
+_OPENS = re.compile(r"[(\[]")
+_SIGN = re.compile(r"[=:,(\u2013-]")
 
 
-def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]:
-    """The hits without overlap, with every occurrence of a defined abbreviation read as defined last before it."""
-    kept = without_overlap(hits)
-    if not _SIGNED.search(caption):
-        return kept
+def may_define(caption: str) -> bool:
+    """Whether a caption has what every definition has."""
+    return _SIGNED.search(caption) is not None
+
+
+def with_definitions(caption: str, folded: Folded, kept: list[Hit], every: list[Hit]) -> list[Hit]:
+    """The hits, with every occurrence of a defined abbreviation read as defined last before it.
+
+    Args:
+        caption: a text.
+        folded: the same.
+        kept: its hits, without overlap.
+        every: all of them.
+    """
+    opened = _beside(caption, _OPENS, -1)
+    signed = _beside(caption, _SIGN, 1)
     known: dict[int, tuple[str, Sense]] = {}
     unknown: dict[int, tuple[str, Sense]] = {}
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
         if folded.origin is not None:
             start, end = folded.span(start, end)
         if end - start > _LONGEST:
-            opens = caption[end : end + 2].lstrip()[:1] in _OPEN
-            follows = caption[max(0, start - 2) : start].rstrip()[-1:] in _SIGNS
-            if (opens or follows) and not sense.exact:
+            if (end in opened or start in signed) and not sense.exact:
                 known |= {at: (short, sense) for at, short in _short_forms(caption, start, end)}
         elif sense.cui and (short := caption[start:end]).isalpha() and short.isupper():
             long = _defined_here(caption, start, end, sense.negatable or sense.place)
@@ -64,8 +74,19 @@ def with_definitions(caption: str, folded: Folded, hits: list[Hit]) -> list[Hit]
             before = bisect_right(defined[short], match.start(), key=itemgetter(0))
             place = folded.locate(match.start(), match.end())
             spans[place] = defined[short][max(before - 1, 0)][1]
-    others = [hit for hit in hits if (hit.start, hit.end) not in spans]
+    others = [hit for hit in every if (hit.start, hit.end) not in spans]
     return without_overlap(others + [Hit(start, end, sense) for (start, end), sense in spans.items()])
+
+
+def _beside(caption: str, signs: re.Pattern[str], step: int) -> set[int]:
+    """Where a caption has one of some signs at most one blank behind (-1) or before (1)."""
+    found = set()
+    for match in signs.finditer(caption):
+        edge = match.start() if step < 0 else match.end()
+        found.add(edge)
+        if caption[min(edge, edge + step) : max(edge, edge + step)].isspace():
+            found.add(edge + step)
+    return found
 
 
 def _defined_here(caption: str, start: int, end: int, apposed: bool) -> str:

@@ -46,15 +46,17 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
-from ahocorasick_rs import AhoCorasick, Implementation
+import numpy as np
 
-from kg_targets.concepts.lexicon import Hit, read_table
+from kg_targets.concepts.lexicon import Hit
+from kg_targets.concepts.matcher import PatternIndex, TextBatch
 from kg_targets.concepts.mention import STATUSES
 from kg_targets.concepts.scope import REACH, Scope, Trigger
-from kg_targets.concepts.text import Folded, boundaries, break_words, fold_alias, without_overlap
+from kg_targets.concepts.stop_list import read_table
+from kg_targets.concepts.text import Folded, boundaries, fold_alias, without_overlap
 from kg_targets.errors import ExtractionError
 
 SHIPPED = Path(__file__).with_name("context_rules.tsv")
@@ -83,8 +85,12 @@ _SIGNS: tuple[tuple[str, re.Pattern[str], Rule], ...] = (
 )
 
 
+Phrases = Sequence[tuple[int, int, int]]
+"""Start, end and position of the phrases that a text has, by start, then by end."""
+
+
 class ContextRules:
-    """Phrases and the status they give, found in folded text in one pass; picklable."""
+    """Phrases and the status they give, found in many folded texts at once; picklable."""
 
     def __init__(self, rules: dict[str, Rule]) -> None:
         self._rules = rules
@@ -107,11 +113,12 @@ class ContextRules:
             gapped.setdefault(begin[0], []).extend(
                 (re.compile(rf"{head}(?:{'|'.join(tails)})(?!\w)"), rule) for rule, tails in alternatives
             )
-        self._phrases = sorted(fixed.keys() | gapped.keys())
-        self._fixed = [fixed.get(phrase) for phrase in self._phrases]
-        self._gapped = [gapped.get(phrase, ()) for phrase in self._phrases]
-        self._automaton = _automaton(self._phrases)
-        self._filter = _automaton(sorted({_most_telling(phrase) for phrase in rules if any(rules[phrase])}))
+        telling = {_most_telling(phrase) for phrase in rules if any(rules[phrase])}
+        self._index = PatternIndex.of(sorted(fixed.keys() | gapped.keys() | telling))
+        phrases = list(map(self._index.pattern, range(len(self._index))))
+        self._fixed = [fixed.get(phrase) for phrase in phrases]
+        self._gapped = [gapped.get(phrase, ()) for phrase in phrases]
+        self._telling = np.array([phrase in telling for phrase in phrases])
 
     def __getstate__(self) -> dict[str, Rule]:
         return self._rules
@@ -146,17 +153,45 @@ class ContextRules:
         """The rules that come with the library."""
         return cls.read()
 
-    def statuses(self, caption: str, folded: Folded, hits: Sequence[Hit]) -> dict[int, set[str]]:
-        """Statuses of the hits that have one, by position in ``hits`` (in reading order, without overlap)."""
+    def find(self, batch: TextBatch) -> list[Phrases | None]:
+        """The phrases of each text; None where neither they nor signs can give a status."""
+        matches = self._index.find(batch)
+        codes = batch.codes
+        signs = np.flatnonzero(codes == ord("?"))
+        empty = np.flatnonzero(codes == ord("("))  # "(-)", whose dash is a blank
+        empty = empty[
+            (codes[empty + 1] == ord(" ")) & (codes[np.minimum(empty + 2, len(codes) - 1)] == ord(")"))
+        ]
+        telling = np.zeros(len(batch.base) - 1, bool)
+        telling[matches.text[self._telling.take(matches.pattern)]] = True
+        telling[batch.owner(np.concatenate([signs, empty]))] = True
+        kept = telling.take(matches.text)
+        columns = (matches.start, matches.end, matches.pattern)
+        rows = list(zip(*(column[kept].tolist() for column in columns), strict=True))
+        bounds = np.searchsorted(matches.text[kept], np.arange(len(telling) + 1)).tolist()
+        return [
+            rows[low:high] if told else None
+            for told, (low, high) in zip(telling.tolist(), pairwise(bounds), strict=True)
+        ]
+
+    def statuses(
+        self, caption: str, folded: Folded, hits: Sequence[Hit], phrases: Phrases | None
+    ) -> dict[int, set[str]]:
+        """Statuses of the hits that have one, by position in ``hits`` (in reading order, without overlap).
+
+        Args:
+            caption: a text.
+            folded: the same.
+            hits: its mentions.
+            phrases: as `find` gives them.
+        """
         text = folded.text
-        if not (
-            "( )" in text or "?" in text or self._filter.find_matches_as_indexes(folded.search)
-        ) or not any(hit.sense.negatable or hit.sense.place for hit in hits):
+        if phrases is None or not any(hit.sense.negatable or hit.sense.place for hit in hits):
             return {}
         starts = [hit.start for hit in hits]
         found: dict[int, set[str]] = {}
         free = []
-        for trigger in self._find(folded):
+        for trigger in self._triggers(text, phrases):
             index = _inside(trigger, hits, starts)
             if index < 0:
                 free.append(trigger)
@@ -182,29 +217,20 @@ class ContextRules:
                 given.discard("uncertain")
         return found
 
-    def _find(self, folded: Folded) -> list[Trigger]:
-        """Phrases on word boundaries, the longest where they overlap, in reading order."""
+    def _triggers(self, text: str, phrases: Phrases) -> list[Trigger]:
+        """What the phrases and signs of a text are, the longest where they overlap, in reading order."""
         found = []
-        text = folded.text
-        for index, start, after in self._automaton.find_matches_as_indexes(folded.search, overlapping=True):
-            end = after - 2
-            if text[start:end] != self._phrases[index]:
-                continue
-            rule = self._fixed[index]
+        for start, end, phrase in phrases:
+            rule = self._fixed[phrase]
             if rule is not None:
                 found.append(Trigger(start, end, rule))
-            for pattern, gapped in self._gapped[index]:
+            for pattern, gapped in self._gapped[phrase]:
                 if match := pattern.match(text, start):
                     found.append(Trigger(start, match.end(), gapped))
         for sign, pattern, rule in _SIGNS:
             if sign in text:
                 found += [Trigger(match.start(), match.end(), rule) for match in pattern.finditer(text)]
         return without_overlap(found)
-
-
-def _automaton(phrases: list[str]) -> AhoCorasick:
-    needles = [f" {break_words(phrase)} " for phrase in phrases]
-    return AhoCorasick(needles, implementation=Implementation.ContiguousNFA, store_patterns=False)
 
 
 def _most_telling(phrase: str) -> str:

@@ -1,53 +1,53 @@
-"""Dictionary extractor: every alias of an ontology, found in one pass of an Aho-Corasick automaton.
+"""Dictionary extractor: every alias of an ontology, found in many captions at once.
 
-The automaton reports all occurrences, overlapping ones too (a leftmost-longest automaton would swallow a valid shorter
-match inside a longer one that fails at a word's end). Then, per caption: word boundaries, regular plurals, case of
-abbreviations, longest match first without overlap, context.
+The search (`kg_targets.concepts.matcher`) reports all occurrences on word boundaries, overlapping ones too. Then, per
+caption: case of abbreviations, longest match first without overlap, context.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 
-from ahocorasick_rs import AhoCorasick, Implementation
+import numpy as np
 
-from kg_targets.concepts.abbreviations import with_definitions
-from kg_targets.concepts.context import ContextRules
+from kg_targets.concepts.abbreviations import may_define, with_definitions
+from kg_targets.concepts.context import ContextRules, Phrases
 from kg_targets.concepts.fuzzy import FUZZY_SCORE, FuzzyWords
-from kg_targets.concepts.lexicon import (
-    Hit,
-    Lexicon,
-    LexiconOptions,
-    Sense,
-    StopList,
-    build_lexicon,
-    read_table,
-)
+from kg_targets.concepts.lexicon import ADJECTIVE, CASED, SHORT, Hit, Lexicon, Sense
+from kg_targets.concepts.lexicon_build import LexiconOptions
+from kg_targets.concepts.lexicon_cache import cached_lexicon
+from kg_targets.concepts.matcher import Matches, TextBatch
 from kg_targets.concepts.mention import Mention, marked
 from kg_targets.concepts.predicates import DOUBTING, subjects
-from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, Shorthand, read_here, shorthand
+from kg_targets.concepts.shorthand import Shorthand, read_here
+from kg_targets.concepts.stop_list import StopList
 from kg_targets.concepts.text import (
     SOFT_HYPHEN,
     ZERO_WIDTH_SPACE,
     Folded,
-    break_words,
     fold,
+    kept_spans,
     surface,
     without_overlap,
 )
 from kg_targets.ontology import Ontology
 
 _new = tuple.__new__  # makes a named tuple in half the time of its class
+_as_hit = partial(_new, Hit)
 _STATED = (1.0, False, False, False, False, False)
 """Score and statuses of a mention that is found as it is written and stated."""
+_AT_ONCE = 1024  # captions
+_CODE_POINTS = 1 << 17  # of captions that are searched at once
 
 
 class DictionaryExtractor:
     """Exact matching of an ontology's aliases, their plurals and spellings; picklable.
 
     Args:
-        ontology: whose aliases to look for.
+        ontology: whose aliases to look for; where it has a cache, the lexicon made of them is kept there.
         stop_list: strings and CUIs to leave alone; None for the shipped list, ``StopList()`` for none.
         kinds: only concepts of these kinds; None for all.
         semantic_types: only concepts with one of these TUIs; None for all.
@@ -71,64 +71,60 @@ class DictionaryExtractor:
         fuzzy: bool = False,
     ) -> None:
         stop_list = StopList.shipped() if stop_list is None else stop_list
-        self.lexicon: Lexicon = build_lexicon(
-            ontology,
-            stop_list,
-            LexiconOptions(kinds, semantic_types, trusted),
-            map(shorthand, read_table(SHIPPED, COLUMNS)),
+        self.lexicon: Lexicon = cached_lexicon(
+            ontology, stop_list, LexiconOptions(kinds, semantic_types, trusted)
         )
         self._rules = ContextRules.shipped() if context else None
         self._fuzzy = FuzzyWords(self.lexicon) if fuzzy else None
-        self._prepare()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"lexicon": self.lexicon, "_rules": self._rules, "_fuzzy": self._fuzzy}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Make the automaton, and the tables that spare most matches a second look."""
-        lexicon = self.lexicon
-        needles = [" " + break_words(pattern) for pattern in lexicon.patterns]
-        self._automaton = None
-        if needles:
-            self._automaton = AhoCorasick(
-                needles, implementation=Implementation.ContiguousNFA, store_patterns=False
-            )
-        self._special = lexicon.predicates.keys() | lexicon.shorthand.keys()
-        self._endings = [suffix and suffix + " " for suffix in lexicon.suffixes]
-        self._plain = [
-            readings[0] if needle.rfind(" ") == 0 and not readings[0].exact else None
-            for needle, readings in zip(needles, lexicon.senses, strict=True)
-        ]  # of patterns of one word: what they mean whatever their case
-        for index in self._special:
-            self._plain[index] = None
 
     def extract(
         self, captions: Sequence[str], provided: Sequence[Sequence[str]] | None = None
     ) -> list[list[Mention]]:
         """Mentions of each caption in reading order; ``provided`` is not looked at."""
         collecting = gc.isenabled()
-        gc.disable()  # no cycles are made here, and each pass over the lexicon's many objects would cost
+        gc.disable()  # no cycles are made here, and each pass over so many tuples would cost
         try:
-            return [self._extract(caption, caption) for caption in captions]
+            return [mentions for part in _parts(captions) for mentions in self._extract(part)]
         finally:
             if collecting:
                 gc.enable()
 
-    def _extract(self, original: str, caption: str) -> list[Mention]:
+    def _extract(self, captions: Sequence[str]) -> Iterator[list[Mention]]:
+        """Mentions of each of the captions that are searched at once."""
+        readings = [_readings(caption) for caption in captions]
+        found = self._read(
+            [(caption, text) for caption, texts in zip(captions, readings, strict=True) for text in texts]
+        )
+        for texts in readings:
+            mentions = next(found)
+            if len(texts) > 1:
+                both = dict.fromkeys([*mentions, *next(found)])
+                spans = [(mention.start, mention.end, mention) for mention in both]
+                mentions = [mention for _, _, mention in without_overlap(spans)]
+            yield mentions
+
+    def _read(self, readings: list[tuple[str, str]]) -> Iterator[list[Mention]]:
+        """Mentions of some readings of captions: the caption, whose wording mentions have, and what is searched."""
+        folded = [fold(text) for _, text in readings]
+        batch = TextBatch.of([text.text for text in folded])
+        texts = [text for _, text in readings]
+        hits = self._hits(texts, folded, self.lexicon.index.find(batch))
+        phrases = self._rules.find(batch) if self._rules else [None] * len(readings)
+        for (original, text), one, found, said in zip(readings, folded, hits, phrases, strict=True):
+            yield self._mentions(original, text, one, found, said)
+
+    def _mentions(
+        self, original: str, caption: str, folded: Folded, found: list[Hit], phrases: Phrases | None
+    ) -> list[Mention]:
         """Mentions of one caption.
 
         Args:
-            original: whose wording the mentions have; as long as ``caption``, which is searched.
+            original: whose wording the mentions have; as long as ``caption``, which was searched.
+            folded: the caption as it was searched.
+            found: its hits without overlap, those that mean nothing as well.
+            phrases: of the rules; None if they say nothing.
         """
-        if ZERO_WIDTH_SPACE in caption or SOFT_HYPHEN in caption or "-\n" in caption:
-            return self._read_both(original, caption.replace("-\n", 2 * ZERO_WIDTH_SPACE))
-        folded = fold(caption)
-        found = self._hits(caption, folded)
-        hits = [hit for hit in found if hit.sense.cui]
+        hits = [hit for hit in found if hit[2].cui]
         misspelled = self._fuzzy.hits(folded, found) if self._fuzzy else []
         if misspelled:
             hits = sorted(hits + misspelled)
@@ -141,83 +137,98 @@ class DictionaryExtractor:
             _new(Mention, (sense.cui, sense.name, start, end, original[start:end], *_STATED, self.name))
             for start, end, sense in places
         ]
-        for index in (index for index, hit in enumerate(hits) if misspelled and hit in misspelled):
-            mentions[index] = mentions[index]._replace(score=FUZZY_SCORE)
-        if self._rules is not None:
-            for index, given in self._rules.statuses(caption, folded, hits).items():
+        if misspelled:
+            for index in (index for index, hit in enumerate(hits) if hit in misspelled):
+                mentions[index] = mentions[index]._replace(score=FUZZY_SCORE)
+        if phrases is not None and self._rules is not None:
+            for index, given in self._rules.statuses(caption, folded, hits, phrases).items():
                 mentions[index] = marked(mentions[index], given)
         return mentions
 
-    def _read_both(self, original: str, caption: str) -> list[Mention]:
-        """Mentions where characters without width, and hyphens at a line's end, stand within words or between them."""
-        readings = [
-            mention
-            for other in ("\u2060", " ")
-            for mention in self._extract(
-                original, caption.replace(ZERO_WIDTH_SPACE, other).replace(SOFT_HYPHEN, other)
-            )
-        ]
-        spans = [(mention.start, mention.end, mention) for mention in dict.fromkeys(readings)]
-        return [mention for _, _, mention in without_overlap(spans)]
+    def _hits(self, captions: list[str], folded: list[Folded], matches: Matches) -> Iterator[list[Hit]]:
+        """Of each caption the matches that have the case they need, the longest where they overlap."""
+        marks = self.lexicon.marks.take(matches.pattern)
+        senses: list[Sense | None] = [*self.lexicon.best(matches.pattern.tolist())]
+        fits = np.ones(len(senses), bool)
+        special = set(matches.text[marks & (ADJECTIVE | SHORT) > 0].tolist())
+        for row in np.flatnonzero(marks & CASED).tolist():
+            text = int(matches.text[row])
+            span = (int(column[row]) for column in (matches.start, matches.bare_end, matches.end))
+            readings = self.lexicon.senses(int(matches.pattern[row]))
+            sense = senses[row] = _choose(readings, captions[text], folded[text], *span)
+            fits[row] = sense is not None
+            if sense is not None and sense.needs_name:
+                special.add(text)
+        hits = list(map(_as_hit, zip(matches.start.tolist(), matches.end.tolist(), senses, strict=True)))
+        rows = np.flatnonzero(fits)
+        place = matches.place[rows]
+        kept = rows[kept_spans(place, place + (matches.end - matches.start)[rows])]
+        bounds = np.searchsorted(matches.text, np.arange(len(captions) + 1))
+        spans = zip(pairwise(bounds.tolist()), pairwise(np.searchsorted(kept, bounds).tolist()), strict=True)
+        chosen = kept.tolist()
+        for text, ((low, high), (first, last)) in enumerate(spans):
+            found = [hits[row] for row in chosen[first:last]]
+            defines = may_define(captions[text])
+            if text in special or defines:
+                every = [hit for hit, fit in zip(hits[low:high], fits[low:high].tolist(), strict=True) if fit]
+                if text in special:
+                    every = self._special(captions[text], folded[text], every, matches, slice(low, high))
+                    found = without_overlap(every)
+                if defines:
+                    found = with_definitions(captions[text], folded[text], found, every)
+            yield found
 
-    def _hits(self, caption: str, folded: Folded) -> list[Hit]:
-        """The matches on word boundaries, with the plural ending included, the longest where they overlap.
-
-        Patterns begin with the blank that ``folded.search`` has before every word, so the automaton itself checks the
-        left boundary, and a match's start there is its start in ``folded.text``.
-        """
-        if self._automaton is None:
-            return []
-        text, _, search = folded
-        patterns, senses = self.lexicon.patterns, self.lexicon.senses
-        predicates, meanings = self.lexicon.predicates, self.lexicon.shorthand
-        special, plain, endings = self._special, self._plain, self._endings
-        hits = []
+    def _special(
+        self, caption: str, folded: Folded, hits: list[Hit], matches: Matches, part: slice
+    ) -> list[Hit]:
+        """The hits of a caption with shorthand, adjectives and their subjects, and abbreviations that may not count."""
+        lexicon = self.lexicon
         short: list[tuple[Shorthand, Hit]] = []
-        doubtful = False
-        for index, start, after in self._automaton.find_matches_as_indexes(search, overlapping=True):
-            end = bare_end = after - 1
-            if search[after] != " ":
-                ending = endings[index]
-                if not ending or search[after] != ending[0] or not search.startswith(ending, after):
-                    continue
-                end += len(ending) - 1
-            if (sense := plain[index]) is not None:
-                hits.append(_new(Hit, (start, end, sense)))
-                continue
-            if text[start:bare_end] != patterns[index]:
-                continue  # its words are divided by other punctuation: "lung, left"
-            sense = senses[index][0]
-            if sense.exact:
-                sense = _choose(senses[index], caption, folded, start, bare_end, end)
-            if sense is not None:
-                hits.append(Hit(start, end, sense))
-                doubtful = doubtful or sense.needs_name
-            if index not in special:
-                continue
-            if index in meanings:
-                line, meant = meanings[index]
+        columns = (column[part].tolist() for column in matches[2:])
+        for start, bare_end, end, pattern in zip(*columns, strict=True):
+            if pattern in lexicon.shorthand:
+                line, meant = lexicon.shorthand[pattern]
                 if _in_its_case(line.exact, caption, folded, start, bare_end, end):
                     short.append((line, Hit(start, end, meant)))
-            if index in predicates:
-                hits.extend(_said_of(predicates[index], text, start, end))
+            if pattern in lexicon.predicates:
+                hits.extend(self._said_of(lexicon.predicates[pattern], folded.text, start, end))
         if short:
             hits = _with_shorthand(hits, short, folded)
-        if doubtful:
-            spelled_out = {hit.sense.cui for hit in hits if not hit.sense.needs_name}
-            hits = [hit for hit in hits if not hit.sense.needs_name or hit.sense.cui in spelled_out]
-        return with_definitions(caption, folded, hits)
+        spelled_out = {hit.sense.cui for hit in hits if not hit.sense.needs_name}
+        return [hit for hit in hits if not hit.sense.needs_name or hit.sense.cui in spelled_out]
+
+    def _said_of(self, readings: dict[str, int], text: str, start: int, end: int) -> list[Hit]:
+        """The hit of an adjective with its subject: "heart is mildly enlarged"; none if of something else."""
+        for subject, subject_start in subjects(text, start):
+            if subject in readings:
+                meant = self.lexicon.apart(readings[subject])
+                behind = text.index(" ", subject_start + len(subject)) + 1
+                if DOUBTING.isdisjoint(text[behind:start].split(" ")):
+                    return [Hit(subject_start, end, meant)]
+                return [Hit(behind, end, meant)]  # the nodule that is not calcified is there
+        return []
 
 
-def _said_of(readings: dict[str, Sense], text: str, start: int, end: int) -> list[Hit]:
-    """The hit of an adjective with its subject: "heart is mildly enlarged"; none where it is said of something else."""
-    for subject, subject_start in subjects(text, start):
-        if subject in readings:
-            behind = text.index(" ", subject_start + len(subject)) + 1
-            if DOUBTING.isdisjoint(text[behind:start].split(" ")):
-                return [Hit(subject_start, end, readings[subject])]
-            return [Hit(behind, end, readings[subject])]  # the nodule that is not calcified is there
-    return []
+def _parts(captions: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Captions to be searched at once."""
+    low = size = 0
+    for high, caption in enumerate(captions):
+        if high - low == _AT_ONCE or (size + len(caption) > _CODE_POINTS and high > low):
+            yield captions[low:high]
+            low, size = high, 0
+        size += len(caption)
+    if low < len(captions):
+        yield captions[low:]
+
+
+def _readings(caption: str) -> list[str]:
+    """A caption; or two, where characters without width, and hyphens at a line's end, may stand within words or between
+    them.
+    """
+    if not (ZERO_WIDTH_SPACE in caption or SOFT_HYPHEN in caption or "-\n" in caption):
+        return [caption]
+    broken = caption.replace("-\n", 2 * ZERO_WIDTH_SPACE).replace(SOFT_HYPHEN, ZERO_WIDTH_SPACE)
+    return [broken.replace(ZERO_WIDTH_SPACE, other) for other in ("\u2060", " ")]
 
 
 def _choose(

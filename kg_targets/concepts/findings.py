@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.concepts.lexicon import read_table
 from kg_targets.concepts.mention import Extractor, Mention
+from kg_targets.concepts.stop_list import read_table
 from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Ontology
 

@@ -17,8 +17,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from kg_targets.concepts.lexicon import Hit, Lexicon, Sense, read_table
+from kg_targets.concepts.lexicon import Hit, Lexicon, Sense
+from kg_targets.concepts.stop_list import read_table
 from kg_targets.concepts.text import Folded
+from kg_targets.concepts.variants import plural_suffix
 
 LOOK_ALIKES = Path(__file__).with_name("look_alikes.tsv")
 FUZZY_SCORE = 0.95
@@ -39,11 +41,13 @@ class FuzzyWords:
         self._names: dict[str, Sense] = {}
         self._shortened: dict[str, list[str]] = {}
         self._read: dict[str, Sense | None] = {}
-        for pattern, senses, suffix in zip(lexicon.patterns, lexicon.senses, lexicon.suffixes, strict=True):
-            self._known.update(pattern.split(" "), [pattern.rpartition(" ")[2] + suffix])
-            named = bool(senses) and bool(senses[0].cui) and not senses[0].exact
-            if named and len(pattern) >= _SHORTEST and _WORD.fullmatch(pattern):
-                self._names[pattern] = senses[0]
+        for index, pattern in enumerate(lexicon.patterns()):
+            self._known.update(pattern.split(" "), [pattern.rpartition(" ")[2] + plural_suffix(pattern)])
+            if len(pattern) >= _SHORTEST and _WORD.fullmatch(pattern):
+                best = lexicon.senses(index)[0]
+                if not best.cui or best.exact:
+                    continue
+                self._names[pattern] = best
                 for short in _shortened(pattern):
                     self._shortened.setdefault(short, []).append(pattern)
 

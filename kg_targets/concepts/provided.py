@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kg_targets.concepts.lexicon import StopList
 from kg_targets.concepts.mention import Extractor, Mention, reading_order
+from kg_targets.concepts.stop_list import StopList
 from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Ontology
 

@@ -22,12 +22,15 @@ from typing import Any, NamedTuple
 
 from kg_targets.concepts.context import ContextRules
 from kg_targets.concepts.dictionary import DictionaryExtractor
-from kg_targets.concepts.lexicon import Hit, Sense, StopList, roles
+from kg_targets.concepts.lexicon import Hit, Sense
+from kg_targets.concepts.lexicon_build import roles
 from kg_targets.concepts.linker import NEAREST, KnowledgeBase, Linked, TfidfLinker, best, check_folder
+from kg_targets.concepts.matcher import TextBatch
 from kg_targets.concepts.mention import Mention, marked, reading_order
+from kg_targets.concepts.stop_list import StopList
 from kg_targets.concepts.text import fold, without_overlap
 from kg_targets.errors import ExtractionError
-from kg_targets.ontology import Concept, Ontology
+from kg_targets.ontology import Ontology
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MODEL = "https://s3-us-west-2.amazonaws.com/ai2-s2-scispacy/releases/v{0}/{1}-{0}.tar.gz"
@@ -155,15 +158,17 @@ class ScispacyExtractor:
         for index, (start, end, cui, _) in enumerate(linked):
             negatable, place = self._roles(cui)
             first, last = folded.locate(start, end)
-            spans[first, last] = index, Hit(first, last, Sense(cui, cui, "", (0, 0), negatable, place))
+            spans[first, last] = index, Hit(first, last, Sense(cui, cui, "", negatable, place))
         hits = without_overlap([hit for _, hit in spans.values()])
-        found = self._rules.statuses(caption, folded, hits)
+        (phrases,) = self._rules.find(TextBatch.of([folded.text]))
+        found = self._rules.statuses(caption, folded, hits, phrases)
         return {spans[hits[i].start, hits[i].end][0]: given for i, given in found.items()}
 
     def _roles(self, cui: str) -> tuple[bool, bool]:
         if cui in self._ontology:
-            return roles(self._ontology[cui])
-        return roles(Concept(cui, cui, semantic_types=tuple(self._linker.kb.cui_to_entity[cui].types)))
+            concept = self._ontology[cui]
+            return roles(concept.kind, concept.semantic_types, concept.sources)
+        return roles("", self._linker.kb.cui_to_entity[cui].types, ())
 
     def _name(self, cui: str) -> str:
         return (

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from kg_targets.concepts.stop_list import read_table
 from kg_targets.concepts.text import Folded, fold_alias, surface
 
 SHIPPED = Path(__file__).with_name("shorthand.tsv")
@@ -47,6 +48,11 @@ def shorthand(row: list[str]) -> Shorthand:
     exact = "" if short.islower() else surface(short)
     words = tuple(fold_alias(word) for word in needs.split("|") if word)
     return Shorthand(fold_alias(short), exact, fold_alias(long), texts == "any", words)
+
+
+def shorthand_lines() -> list[Shorthand]:
+    """All lines of the shipped table."""
+    return [shorthand(row) for row in read_table(SHIPPED, COLUMNS)]
 
 
 def read_here(found: set[Shorthand], folded: Folded) -> set[Shorthand]:

@@ -18,10 +18,16 @@ from bisect import bisect_left
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
 _ZERO_WIDTH = "\u2060"  # stands for every code point that has no width
 ZERO_WIDTH_SPACE = "\u200b"
 SOFT_HYPHEN = "\u00ad"
-_CJK_START = "\u2e80"  # from here on words are not separated by blanks
+WORDLESS_FROM = 0x2E80
+"""Code point from which on words are not separated by blanks."""
 _LIGATURES = {
     "\u0153": "oe",
     "\u0152": "OE",
@@ -71,31 +77,37 @@ class _BreakTable(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
-        kept = self[code] = char if char.isalnum() and char < _CJK_START else " "
+        kept = self[code] = char if char.isalnum() and code < WORDLESS_FROM else " "
         return kept
 
 
 _BREAKS = _BreakTable()
 
 
-def break_words(folded: str) -> str:
-    """Folded text with a blank for every character that belongs to no word."""
-    return folded.translate(_BREAKS)
-
-
 _ASCII_LOWER = bytes(ord(_LOWER[code]) for code in range(128)) + bytes(128)
 _ASCII_BREAKS = bytes(ord(_BREAKS[code]) for code in _ASCII_LOWER[:128]) + bytes(128)
 """The same tables for captions of ASCII alone, which fold three times as fast by them."""
+_ASCII_LINES = _ASCII_LOWER[:10] + b"\n" + _ASCII_LOWER[11:]
+
+
+def break_words(folded: str) -> str:
+    """Folded text with a blank for every character that belongs to no word."""
+    if folded.isascii():
+        return folded.encode().translate(_ASCII_BREAKS).decode()
+    return folded.translate(_BREAKS)
 
 
 class Folded(NamedTuple):
-    """A folded caption: ``text`` to compare with, ``search`` to search in, and the way back to its offsets."""
+    """A folded caption: its text, and the way back to its offsets."""
 
     text: str
     origin: list[int] | None
     """``origin[i]`` = offset in the caption of ``text[i]``, equal for a ligature's letters; None if both agree."""
-    search: str
-    """``break_words(text)`` between two blanks, so that every word has a blank on either side."""
+
+    @property
+    def search(self) -> str:
+        """``break_words(text)`` between two blanks, so that every word has a blank on either side."""
+        return f" {break_words(self.text)} "
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Code-point span in the caption of ``text[start:end]``."""
@@ -112,8 +124,8 @@ class Folded(NamedTuple):
 
 def fold(caption: str) -> Folded:
     """Fold a caption for matching; never fails, whatever the string holds."""
-    if caption.isascii() and "  " not in (text := (raw := caption.encode()).translate(_ASCII_LOWER).decode()):
-        return Folded(text, None, f" {raw.translate(_ASCII_BREAKS).decode()} ")
+    if caption.isascii() and "  " not in (text := caption.encode().translate(_ASCII_LOWER).decode()):
+        return Folded(text, None)
     text = caption.translate(_LOWER)
     origin = None
     if len(text) != len(caption):
@@ -121,7 +133,7 @@ def fold(caption: str) -> Folded:
     if "  " in text or _ZERO_WIDTH in text:
         text, kept = _collapse(text)
         origin = kept if origin is None else [origin[offset] for offset in kept]
-    return Folded(text, origin, f" {break_words(text)} ")
+    return Folded(text, origin)
 
 
 def _collapse(text: str) -> tuple[str, list[int]]:
@@ -138,6 +150,18 @@ def _collapse(text: str) -> tuple[str, list[int]]:
 def fold_alias(alias: str) -> str:
     """An alias in the form in which it is searched for; equal to the folded text of the same wording."""
     return _closed(alias.translate(_LOWER))
+
+
+def fold_aliases(aliases: list[str]) -> list[str]:
+    """Fold many aliases at once, each as by `fold_alias`."""
+    plain = "\n".join(alias if alias.isascii() and "\n" not in alias else "" for alias in aliases)
+    text = plain.encode().translate(_ASCII_LINES).decode()
+    while "  " in text:
+        text = text.replace("  ", " ")
+    lines = text.replace(" \n", "\n").replace("\n ", "\n").strip(" ").split("\n") if aliases else []
+    return [
+        line if line or not alias else fold_alias(alias) for line, alias in zip(lines, aliases, strict=True)
+    ]
 
 
 def surface(text: str) -> str:
@@ -292,6 +316,28 @@ def without_overlap(spans: list[S]) -> list[S]:
             reach = end
     kept += _settled(spans[first:], longest, reach)
     return kept
+
+
+def kept_spans(start: Ints, end: Ints) -> Ints:
+    """Positions of the spans that `without_overlap` keeps; spans come by start, then by end."""
+    if not len(start):
+        return np.zeros(0, np.int64)
+    reach = np.maximum.accumulate(end)
+    first = np.flatnonzero(np.append(True, start[1:] >= reach[:-1]))  # of each cluster of spans that overlap
+    size = np.diff(np.append(first, len(start)))
+    cluster = np.repeat(np.arange(len(first)), size)
+    length = end - start
+    longest = np.flatnonzero(length == np.maximum.reduceat(length, first)[cluster])
+    longest = longest[np.unique(cluster[longest], return_index=True)[1]]
+    high = reach[first + size - 1]
+    open_ = (size > 2) & ((start[longest] > start[first]) | (end[longest] < high))
+    kept = [longest[~open_]]
+    for one in np.flatnonzero(open_).tolist():
+        rows = range(int(first[one]), int(first[one] + size[one]))
+        spans = [(int(start[row]), int(end[row]), row) for row in rows]
+        top = spans[int(longest[one]) - rows.start]
+        kept.append(np.array([row for _, _, row in _settled(spans, top, int(high[one]))]))
+    return np.sort(np.concatenate(kept))
 
 
 def _settled(cluster: list[S], longest: S, reach: int) -> list[S]:

@@ -1,7 +1,7 @@
 """Spellings of one alias that a caption may use: plural forms, hyphens, British and American, "X of the Y" for "Y X".
 
 Regular plurals in -s and -es are not listed here: the matcher accepts them at a word's end (:func:`plural_suffix`),
-which keeps the automaton a third smaller.
+which keeps the lexicon a third smaller.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
+
+from kg_targets.concepts.text import WORDLESS_FROM
 
 _MIN_STEM = 4
 
@@ -112,6 +114,10 @@ _WORDS_CACHED = 1 << 18  # aliases repeat their words: each is respelled once
 
 def variants(alias: str) -> list[str]:
     """All spellings of a folded alias other than itself, sorted; abbreviations have none."""
+    *_, last = words = alias.split(" ")
+    if last not in _HEADS and "'s " not in alias and not any(map(_has_spellings, words)):
+        head = alias[: len(alias) - len(last)]  # as most names: what follows would give no more
+        return sorted({head + form for form in _inflected(last)} - {alias})
     spellings = {alias}
     for step in (_possessives, _inverted, _hyphens, _national, _number):
         for spelling in tuple(spellings):
@@ -122,7 +128,7 @@ def variants(alias: str) -> list[str]:
 
 def plural_suffix(alias: str) -> str:
     """The regular plural ending that may follow a folded alias: ``s``, ``es``, or ``""`` where none may."""
-    if len(alias) < 2 or not alias[-1].isalpha():
+    if len(alias) < 2 or not alias[-1].isalpha() or ord(alias[-1]) >= WORDLESS_FROM:
         return ""
     return "es" if alias.endswith(_SIBILANT) else "s"
 
@@ -169,6 +175,13 @@ def _national(alias: str) -> Iterator[str]:
     british, american = zip(*map(_respelled, alias.split(" ")), strict=True)
     yield " ".join(british)
     yield " ".join(american)
+
+
+@lru_cache(_WORDS_CACHED)
+def _has_spellings(word: str) -> bool:
+    """Whether a word, or the gap behind it, can be written in more than one way, its number aside."""
+    letter = len(word) == 1 and word.isalpha()
+    return letter or word in _PREFIXES or _split_prefix(word) != word or {*_respelled(word)} != {word}
 
 
 @lru_cache(_WORDS_CACHED)

@@ -111,6 +111,11 @@ class Ontology:
     def __len__(self) -> int:
         return len(self._data.cuis)
 
+    @property
+    def cache_dir(self) -> Path | None:
+        """The cache that it was read from, which keeps what is made of it as well; None if it is in memory."""
+        return self._data.folder.parent if self._data.folder else None
+
     def __reduce__(self) -> tuple[type[Ontology], tuple[Compiled, str, str, OntologyReport]]:
         # Worker processes get the columns, or the path of their files, and set up their own look-ups.
         return Ontology, (self._data, self.release, self.fingerprint, self.report)

@@ -154,7 +154,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if not (site / top).exists():
                 (site / top).symlink_to(distribution.locate_file(top))
     assert not any(
-        (site / name).exists() for name in ("pytest", "matplotlib", "tensorboard", "ahocorasick_rs")
+        (site / name).exists() for name in ("pytest", "matplotlib", "tensorboard", "sparse_dot_topn")
     )
     return site
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kg_targets.concepts import DictionaryExtractor
-from kg_targets.concepts.lexicon import read_table
 from kg_targets.concepts.shorthand import COLUMNS, SHIPPED, shorthand
+from kg_targets.concepts.stop_list import read_table
 from kg_targets.ontology import Ontology
 
 EXTRACTOR = DictionaryExtractor(Ontology.seed())
