@@ -11,6 +11,8 @@ EXTRAS := train,dicom,scispacy,notebooks,dev
 INSTALLED := $(VENV)/.installed
 CORE := .venv-core
 CORE_INSTALLED := $(CORE)/.installed
+# Tests run in as many processes as there are cores, four at most: each needs up to 2 GB.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 # What needs no torch: all of kg_targets but its losses, builds, audits and demo data; questions, scores and leaks.
 CORE_TESTS := tests/test_rooms.py tests/kg_targets tests/pipelines tests/training/vqa tests/training/leakage \
 	--ignore=tests/kg_targets/losses --ignore=tests/pipelines/experiments --ignore-glob='*test_training*'
@@ -35,10 +37,10 @@ CONFIG := training/configs/nb_clip_demo.yaml
 ROOT_OPTION := $${DATA_ROOT:+--data-root "$$DATA_ROOT"}
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets tables vqa table5 table5all fig6 card bench lint clean
+.PHONY: help setup demo test targets tables vqa table5 table5all fig6 card bench bench-scale lint clean
 
 help: ## This list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 setup: $(INSTALLED) ## Create .venv and install everything into it (once)
 
@@ -66,13 +68,14 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 
 $(CORE_INSTALLED): pyproject.toml constraints-core.txt
 	@[ -x $(CORE)/bin/python ] || "$$PYTHON" -m venv $(CORE)
-	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout hypothesis
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the core again without torch on numpy 2
-	@$(BIN)/python -m pytest $(ARGS)
+	@export OMP_NUM_THREADS="$${OMP_NUM_THREADS:-1}"
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 	echo "The core without torch and spaCy, on numpy 2:"
-	$(CORE)/bin/python -m pytest --quiet $(CORE_TESTS) $(ARGS)
+	$(CORE)/bin/python -m pytest --quiet $(PARALLEL) $(CORE_TESTS) $(ARGS)
 
 targets: $(INSTALLED) ## Target stores: DATASET=name [SPLIT=all] [DATA_ROOT=data/name] [OUT=build/name] [ONTOLOGY=] [SCORER=] [TEACHER=] [ARGS=]
 	@[ -n "$$DATASET" ] || { echo "error: say which data set: make targets DATASET=demo (see: $(BIN)/kg-targets datasets)" >&2; exit 2; }
@@ -107,6 +110,9 @@ fig6: $(INSTALLED) ## λ of the soft labels as in AMiF's Fig. 6, with its plot: 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data
 	$(BIN)/python benchmarks/offline.py --out build/bench.json $(ARGS)
+
+bench-scale: $(INSTALLED) ## Growth of a build with its captions, projected to millions: [ARGS="--sizes 8192,65536"] (hours, 3 GB)
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py --out build/scale.json $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy and who may import whom
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy

@@ -38,9 +38,13 @@ def command(parser: argparse.ArgumentParser) -> Work:
 
 def _concepts(options: argparse.Namespace) -> None:
     from kg_targets.concepts.annotate import annotate
+    from kg_targets.ontology import load_ontology
+    from pipelines.build.config import BuildConfig
 
     texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
-    found = annotate(texts, options.ontology, options.extractor)
+    # This command writes no result, so it also works where nothing can be written.
+    cache = BuildConfig.cache if os.access(".", os.W_OK) else None
+    found = annotate(texts, load_ontology(options.ontology, cache), options.extractor)
     if options.json:
         print_json([{"text": one.text, "mentions": [mention._asdict() for mention in one]} for one in found])
         return

@@ -73,7 +73,8 @@ def _ignore_interrupt_then(initializer: Callable[..., None], *initargs: Any) -> 
 
 
 class Stopwatch:
-    """Collects wall seconds and the peak resident memory seen by the end of each named stage."""
+    """Collects seconds of each named stage, by the clock and of the cores (this process's and its workers'), and the
+    peak resident memory seen by its end."""
 
     def __init__(self) -> None:
         self.stages: dict[str, dict[str, float]] = {}
@@ -81,10 +82,10 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a block; a stage entered twice adds up."""
-        start = time.perf_counter()
+        start, before = _seconds(), self.stages.get(name, {})
         yield
-        seconds = time.perf_counter() - start + self.stages.get(name, {}).get("seconds", 0.0)
-        self.stages[name] = {"seconds": round(seconds, 3), "peak_mib": round(peak_memory_mib())}
+        taken = {key: round(now - start[key] + before.get(key, 0.0), 3) for key, now in _seconds().items()}
+        self.stages[name] = {**taken, "peak_mib": round(peak_memory_mib())}
 
     def total(self, images: int, rate_of: str = "") -> str:
         """Images, seconds and peak memory of all stages, and the images per second of the stage ``rate_of``."""
@@ -97,6 +98,16 @@ class Stopwatch:
         """Seconds and peak memory so far of every stage."""
         each = [(name, stage["seconds"], stage["peak_mib"]) for name, stage in self.stages.items()]
         return ", ".join(f"{name} {seconds:.1f} s {peak:,.0f} MiB" for name, seconds, peak in each)
+
+
+def _seconds() -> dict[str, float]:
+    """Seconds by the clock, of this process's cores, and of those of its finished children."""
+    own, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "seconds": time.perf_counter(),
+        "cpu_seconds": own.ru_utime + own.ru_stime,
+        "workers_cpu_seconds": theirs.ru_utime + theirs.ru_stime,
+    }
 
 
 def peak_memory_mib() -> float:

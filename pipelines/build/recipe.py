@@ -23,7 +23,7 @@ from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput, transe
 from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
-from kg_targets.store.digest import json_sha256
+from kg_targets.store.digest import json_sha256, key64
 from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.schema import TEACHER
 from pipelines.build import extract, extractors, write
@@ -61,8 +61,8 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     stores: list[TargetStore] = []
     for store in built:
         for other in stores:  # a leak that a person must know of; some data sets are published so
-            images = len(set(other.image_ids) & set(store.image_ids))
-            cases = len(set(other.group_ids) & set(store.group_ids))
+            images = len(np.intersect1d(key64(other.image_ids), key64(store.image_ids)))
+            cases = len(np.intersect1d(key64(other.group_ids), key64(store.group_ids)))
             if images or cases:
                 say(
                     f"warning: {images:,} image ids and {cases:,} cases are in both {other.split} and {store.split}"

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,13 @@ def test_line_ends_of_windows_are_no_part_of_a_text(
     assert cli.main(["concepts"]) == 0
     out = capsys.readouterr().out
     assert "\\r" not in out and "[Fracture].\n" in out
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_is_read_is_kept_where_the_folder_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.concepts.os.access", lambda *_: writable)
+    assert cli.main(["concepts", TEXT]) == 0
+    assert any(tmp_path.glob(".cache/kg_targets/ontology-*")) == writable

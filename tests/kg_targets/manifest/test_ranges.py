@@ -113,7 +113,7 @@ def test_whatever_captions_hold_ranges_are_right_or_not_made(
         ("one.csv", (HEADER + 'a,a.png,5" nail,c,s\n').encode()),
         ("one.csv", HEADER.replace("\n", "\r").encode() + b"a,a.png,x,c,s\r"),
         ("one.csv", (HEADER + "a,a.png,x,c,s\n").encode("utf-16")),
-        ("one.csv.gz", gzip.compress((HEADER + "a,a.png,x,c,s\n").encode())),
+        ("one.csv.gz", gzip.compress((HEADER + "a,a.png,x,c,s\n").encode(), mtime=0)),
         ("one.csv", b"filepath,caption\na.png,x\n"),
         ("one.json", json.dumps([{"image_id": "a", "file_name": "a.png", "text": "x"}]).encode()),
     ],
