@@ -37,10 +37,10 @@ CONFIG := training/configs/nb_clip_demo.yaml
 ROOT_OPTION := $${DATA_ROOT:+--data-root "$$DATA_ROOT"}
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: help setup demo test targets tables vqa table5 table5all fig6 card bench bench-scale lint clean
+.PHONY: help setup demo test targets tables vqa table5 table5all fig6 card bench bench-scale bench-gpu lint clean
 
 help: ## This list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: $(INSTALLED) ## Create .venv and install everything into it (once)
 
@@ -110,6 +110,9 @@ fig6: $(INSTALLED) ## λ of the soft labels as in AMiF's Fig. 6, with its plot: 
 bench: $(INSTALLED) ## Figures of the offline half on the demo's captions: [ARGS="--captions FILE --ontology SPEC"]
 	@[ -f $(DEMO)/data/demo.json ] || $(BIN)/kg-targets demo-data --out $(DEMO)/data
 	$(BIN)/python benchmarks/offline.py --out build/bench.json $(ARGS)
+
+bench-gpu: $(INSTALLED) ## What is measured on a card, in at most 8 minutes, without a network: [ARGS="--minutes 4"]
+	@PYTHONPATH=. $(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench-scale: $(INSTALLED) ## Growth of a build with its captions, projected to millions: [ARGS="--sizes 8192,65536"] (hours, 3 GB)
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py --out build/scale.json $(ARGS)

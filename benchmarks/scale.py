@@ -5,8 +5,8 @@
 Each size is built twice in processes of their own: without neighbours, while the private memory of all its processes is
 summed ten times a second, and with approximate ones. CPU seconds are the user and system time of the parent and of the
 workers. Exact neighbours are measured up to ``--exact-up-to`` rows. Exponents are slopes of log seconds over log rows
-with their 95 % intervals; projections take the largest size times (rows / its rows) to the exponent, or to 1 where
-that is less, because costs that do not grow hide growth.
+with their 95 % intervals; projections take the largest size times (rows / its rows) to the exponent, or to 1 (exact
+neighbours: 2) where that is less, because costs that do not grow hide growth.
 """
 
 import argparse
@@ -38,6 +38,8 @@ splits: {train: {files: {captions: train.csv}}}
 """
 PROJECTED = (15_000_000, 1_000_000_000)
 CORES = 16
+LEAST = {"exact neighbours": 2.0}
+"""Exponents that are known: each distinct row is compared with all others."""
 WAYS = {
     "none": ["--top-k", "0"],
     "approximate": ["--neighbors", "approximate"],
@@ -151,23 +153,13 @@ def growth(sizes: list[dict[str, Any]], stage: str) -> dict[str, Any]:
     last, taken = points[-1]
     found["us_per_row"] = {who: round(1e6 * value / last, 2) for who, value in taken.items()}
     for size in PROJECTED:
-        factor = (size / last) ** max(exponent, 1.0)
+        factor = (size / last) ** max(exponent, LEAST.get(stage, 1.0))
         found[f"at {size:,}"] = {who: round(value * factor) for who, value in taken.items()}
     return found
 
 
-def main() -> None:
-    """Measure, show, and write ``benchmarks/results/scale.json``."""
-    parser = command(__doc__, "scale", workers=os.cpu_count() or 1, exact_up_to=65_536)
-    parser.add_argument("--sizes", default="8192,65536,262144,1048576", help="rows, ascending, by commas")
-    parser.add_argument("--folder", type=Path, help="for the builds; 3 KB a row (default: a temporary one)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        options.folder = options.folder or Path(temporary)
-        sizes = []
-        for size in map(int, options.sizes.split(",")):
-            sizes.append(measure(size, options))
-            sys.stderr.write(f"{json.dumps(sizes[-1])}\n")
+def projection(sizes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Growth of each stage and of memory, and what the projected sizes would take without exact neighbours."""
     stages = {stage: growth(sizes, stage) for each in sizes[:1] for stage in each["stages"]}
     linear = [name for name in stages if name != "exact neighbours"]
     projected = {}
@@ -182,10 +174,22 @@ def main() -> None:
             projected[f"{size:,}"]["private_gb"] = round((start + slope * size) / 1024, 1)
     else:
         memory = {}
-    result = head(
-        sizes=sizes, workers=options.workers, stages=stages, private_memory=memory, projected=projected
-    )
-    report(result, options.out)
+    return {"stages": stages, "private_memory": memory, "projected": projected}
+
+
+def main() -> None:
+    """Measure, show, and write ``benchmarks/results/scale.json``."""
+    parser = command(__doc__, "scale", workers=os.cpu_count() or 1, exact_up_to=65_536)
+    parser.add_argument("--sizes", default="8192,65536,262144,1048576", help="rows, ascending, by commas")
+    parser.add_argument("--folder", type=Path, help="for the builds; 3 KB a row (default: a temporary one)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        options.folder = options.folder or Path(temporary)
+        sizes = []
+        for size in map(int, options.sizes.split(",")):
+            sizes.append(measure(size, options))
+            sys.stderr.write(f"{json.dumps(sizes[-1])}\n")
+    report(head(sizes=sizes, workers=options.workers, **projection(sizes)), options.out)
 
 
 if __name__ == "__main__":

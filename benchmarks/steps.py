@@ -52,9 +52,9 @@ class SyntheticStore(TargetStore):
         return np.asarray(np.arange(len(self)) % 50 != 0)
 
     @cached_property
-    def group_ids(self) -> list[str]:
-        """Length N: cases of three images."""
-        return [f"case{row // 3}" for row in range(len(self))]
+    def cases(self) -> NDArray[np.int64]:
+        """int64 [N]: cases of three images."""
+        return np.arange(len(self)) // 3
 
 
 class Lanes:

@@ -129,3 +129,16 @@ def test_a_python_with_a_blank_in_its_path_is_tried(project: Path) -> None:
         ["make", "setup", f"PYTHON={project / 'my python'}"], cwd=project, capture_output=True, text=True
     )
     assert done.returncode == 2 and "not found" not in done.stderr
+
+
+def test_benchmarks_of_a_card_say_in_one_line_that_there_is_none() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    given = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "gpu.py"], capture_output=True, text=True, check=False,
+        env={**os.environ, **given},
+    )  # fmt: skip
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "error: torch finds no CUDA device here: run make bench-gpu on a machine with one\n"

@@ -151,13 +151,14 @@ class DictionaryExtractor:
         senses: list[Sense | None] = [*self.lexicon.best(matches.pattern.tolist())]
         fits = np.ones(len(senses), bool)
         special = set(matches.text[marks & (ADJECTIVE | SHORT) > 0].tolist())
-        for row in np.flatnonzero(marks & CASED).tolist():
-            text = int(matches.text[row])
-            span = (int(column[row]) for column in (matches.start, matches.bare_end, matches.end))
-            readings = self.lexicon.senses(int(matches.pattern[row]))
-            sense = senses[row] = _choose(readings, captions[text], folded[text], *span)
-            fits[row] = sense is not None
-            if sense is not None and sense.needs_name:
+        cased = np.flatnonzero(marks & CASED)
+        columns = (column[cased].tolist() for column in matches[1:])
+        for row, text, start, bare_end, end, pattern in zip(cased.tolist(), *columns, strict=True):
+            readings = self.lexicon.senses(pattern)
+            sense = senses[row] = _choose(readings, captions[text], folded[text], start, bare_end, end)
+            if sense is None:
+                fits[row] = False
+            elif sense.needs_name:
                 special.add(text)
         hits = list(map(_as_hit, zip(matches.start.tolist(), matches.end.tolist(), senses, strict=True)))
         rows = np.flatnonzero(fits)

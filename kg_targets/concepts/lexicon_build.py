@@ -38,7 +38,7 @@ from kg_targets.ontology.concept import format_cui, parse_cui
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_CHUNK = 1 << 16  # aliases
+_CHUNK = 1 << 14  # aliases
 _SHORT_ALIAS = 4
 _LONGEST_ACRONYM = 6
 # What a caption can say is absent. Places and ways of imaging stay: "no lesion in the liver" still shows a liver.

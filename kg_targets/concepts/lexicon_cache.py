@@ -11,7 +11,8 @@ import json
 import shutil
 import tempfile
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,26 @@ def cached_lexicon(ontology: Ontology, stop_list: StopList, options: LexiconOpti
     found = _load(entry)
     if found is None:
         try:
-            _save(build_lexicon(ontology, stop_list, options), entry)
+            with _alone(entry.parent):
+                if _load(entry) is None:
+                    _save(build_lexicon(ontology, stop_list, options), entry)
         except OSError as error:
             raise ExtractionError(
                 f"lexicon cache {entry.parent}: {error}; choose a folder that can be written"
             ) from error
         found = opened_lexicon(entry)
     return found
+
+
+@contextmanager
+def _alone(cache_dir: Path) -> Iterator[None]:
+    """Let one process at a time build: workers start together, and each would need the memory."""
+    with open(cache_dir / "lexicons.lock", "wb") as file:
+        with suppress(ImportError, OSError):  # where there are no such locks, all of them build the same
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def opened_lexicon(entry: Path) -> Lexicon:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
+from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
@@ -331,13 +332,15 @@ def kept_spans(start: Ints, end: Ints) -> Ints:
     longest = longest[np.unique(cluster[longest], return_index=True)[1]]
     high = reach[first + size - 1]
     open_ = (size > 2) & ((start[longest] > start[first]) | (end[longest] < high))
-    kept = [longest[~open_]]
-    for one in np.flatnonzero(open_).tolist():
-        rows = range(int(first[one]), int(first[one] + size[one]))
-        spans = [(int(start[row]), int(end[row]), row) for row in rows]
-        top = spans[int(longest[one]) - rows.start]
-        kept.append(np.array([row for _, _, row in _settled(spans, top, int(high[one]))]))
-    return np.sort(np.concatenate(kept))
+    kept = longest[~open_]
+    some = np.flatnonzero(open_[cluster])  # the rest: few overlap without one that covers all
+    rows = zip(start[some].tolist(), end[some].tolist(), some.tolist(), strict=True)
+    columns = (size[open_], longest[open_] - first[open_], high[open_])
+    chosen: list[int] = []
+    for count, at, reach_of in zip(*(column.tolist() for column in columns), strict=True):
+        spans = list(islice(rows, count))
+        chosen += [row for _, _, row in _settled(spans, spans[at], reach_of)]
+    return np.sort(np.concatenate([kept, np.array(chosen, np.int64)]))
 
 
 def _settled(cluster: list[S], longest: S, reach: int) -> list[S]:

@@ -59,7 +59,7 @@ def find_neighbors(
     exact = way == EXACT or (way == "auto" and (dense or len(search) <= EXACT_UP_TO))
     search.prepare(exact)
     tasks = search.parts()
-    place = (folder if len(tasks) <= _QUICK else state) / "neighbors"
+    place = (folder if len(tasks) <= _QUICK else state) / f"neighbors{_boot()}"
     rows, scores = _files(place, (search.images, k))
     pending = [number for number in range(len(tasks)) if not _marker(place, number).exists()]
     if len(pending) < len(tasks):
@@ -84,8 +84,13 @@ def _find(number: int) -> None:
     for name, values in zip(_NAMES, found, strict=True):
         mapped = np.load(_folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
         mapped[images] = values
-        mapped.flush()
     _marker(_folder, number).touch()
+
+
+def _boot() -> str:
+    """What tells one start of the machine from another: after a power failure, marked parts may not be on the disk."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return f"-{path.read_text().strip()}" if path.is_file() else ""
 
 
 def _marker(folder: Path, number: int) -> Path:

@@ -14,9 +14,10 @@ from kg_targets.store import TargetStore
 from tests.training.nb_clip.fakes import fake_store
 from tests.training.nb_clip.test_objective_micro_batches import BATCH, ROWS, Towers, assert_same, inputs
 from training.clip.load import load_clip
+from training.engine.sharing import slices
 from training.nb_clip.batch_targets import TargetBuilder
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.objective import NBClipObjective, first_pass, second_pass, slices
+from training.nb_clip.objective import NBClipObjective, first_pass, second_pass
 
 
 def gradients(

@@ -25,6 +25,7 @@ NOT_THE_DATA = (
 of ``soft_labels``."""
 AS_BEFORE = {
     "data.long_captions": "truncate",
+    "data.micro_batch": None,
     "loss.exclude_related": None,
     "tf32": False,
     "deterministic": False,

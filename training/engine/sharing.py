@@ -1,4 +1,4 @@
-"""Work on many rows, shared out to a run's processes and gathered, so that an evaluation costs each of them a part.
+"""Rows shared out: to the micro-batches of a step; to a run's processes, so that an evaluation costs each a part.
 
 Processes take whole batches: each row is computed beside the same others as by one process, and its numbers are the
 same.
@@ -32,3 +32,9 @@ def gather_shares(rows: NDArray[np.int64], values: NDArray[np.float32], count: i
     for index, found in parts:
         out[index] = found
     return out
+
+
+def slices(size: int, width: int | None) -> list[tuple[int, int]]:
+    """Start and stop of each micro-batch of ``width`` images, the last one the rest; one slice if width is None."""
+    width = size if width is None else min(width, size)
+    return [(start, min(start + width, size)) for start in range(0, size, width)]

@@ -25,6 +25,7 @@ from kg_targets.losses.chunked import chunked_loss
 from kg_targets.losses.contrastive import ContrastiveBatch, gather_features, measure
 from kg_targets.losses.registry import LOSSES
 from training.clip.freeze import BATCH_NORMS
+from training.engine.sharing import slices
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.batch_targets import RowTargets
 from training.nb_clip.config import LossConfig
@@ -153,17 +154,15 @@ class NBClipObjective:
         return loss, values
 
 
-def slices(size: int, width: int | None) -> list[tuple[int, int]]:
-    """Start and stop of each micro-batch of ``width`` images, the last one the rest; one slice if width is None."""
-    width = size if width is None else min(width, size)
-    return [(start, min(start + width, size)) for start in range(0, size, width)]
-
-
-def refuse_batch_norm(model: nn.Module) -> None:
+def refuse_batch_norm(
+    model: nn.Module, field: str = "loss.micro_batch", remedy: str = "--model.freeze_batch_norm=true"
+) -> None:
     """Refuse a model whose features depend on who else is in the forward pass.
 
     Args:
         model: in the mode (train or eval) in which it will be called.
+        field: of the configuration, that asks for micro-batches.
+        remedy: what else keeps such layers from learning.
 
     Raises:
         ConfigError: a BatchNorm layer of it is in training mode.
@@ -171,8 +170,8 @@ def refuse_batch_norm(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, BATCH_NORMS) and module.training:
             raise ConfigError(
-                f"loss.micro_batch: {name} normalises by the images of one forward pass, so that micro-batches would "
-                "not give the whole batch's gradient; set --model.freeze_batch_norm=true or --loss.micro_batch=null"
+                f"{field}: {name} normalises by the images of one forward pass, so that micro-batches would not give "
+                f"the whole batch's gradient; set {remedy} or --{field}=null"
             )
 
 

@@ -31,11 +31,12 @@ from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, one_ahead
 from training.engine.outline import Outline
 from training.engine.session import Prepared
+from training.engine.sharing import slices
 from training.errors import ConfigError, DataError
 from training.nb_clip.batch_targets import RowTargets, TargetBuilder
 from training.nb_clip.config import TrainConfig
 from training.nb_clip.inputs import FrozenInputs, PixelInputs
-from training.nb_clip.objective import NBClipObjective, refuse_batch_norm, slices
+from training.nb_clip.objective import NBClipObjective, refuse_batch_norm
 from training.retrieval.concepts import cui_at
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes, precision_at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -76,6 +76,13 @@ def test_stop_list_options_and_code_make_a_lexicon_of_their_own(
     assert len(built) == 5
 
 
+def test_workers_that_start_together_build_once(tmp_path: Path, built: list[int]) -> None:
+    ontology = load_ontology("seed", tmp_path)
+    with ThreadPoolExecutor(3) as pool:  # a lock belongs to an open file, not to a process
+        found = list(pool.map(lambda _: DictionaryExtractor(ontology).extract(CAPTIONS), range(3)))
+    assert len(built) == 1 and found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("damage", ["meta.json", "index-hashes.npy", "shorter"])
 def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str, built: list[int]) -> None:
     ontology = load_ontology("seed", tmp_path)
@@ -91,7 +98,8 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str, built: list
     assert entries(ontology) == [entry]
 
 
-def test_an_extractor_travels_as_the_path_of_its_lexicon(ontology: Ontology) -> None:
+def test_an_extractor_travels_as_the_path_of_its_lexicon(tmp_path: Path) -> None:
+    ontology = load_ontology("seed", tmp_path)
     extractor = DictionaryExtractor(ontology)
     sent = pickle.dumps(extractor)
     assert len(sent) < 200_000 < sum(file.stat().st_size for file in entries(ontology)[0].iterdir())

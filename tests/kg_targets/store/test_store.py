@@ -101,7 +101,7 @@ def test_factors_that_are_not_finite_are_refused_before_they_become_targets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scorer: str, name: str
 ) -> None:
     store = build(tmp_path, scorer=scorer)
-    column = store.column
+    column = store._stored
 
     def spoilt(asked: str) -> pa.ChunkedArray:
         found = column(asked).combine_chunks()
@@ -113,7 +113,7 @@ def test_factors_that_are_not_finite_are_refused_before_they_become_targets(
             return pa.chunked_array([pa.FixedSizeListArray.from_arrays(values, found.type.list_size)])
         return pa.chunked_array([type(found).from_arrays(found.offsets, values)])
 
-    monkeypatch.setattr(store, "column", spoilt)
+    monkeypatch.setattr(store, "_stored", spoilt)
     with pytest.raises(
         StoreError, match=f"column {name} has values that are not finite: build the store again"
     ):

@@ -13,10 +13,11 @@ from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
 from tests.training.nb_clip.fakes import fake_store
 from training.clip.load import load_clip
+from training.engine.sharing import slices
 from training.errors import ConfigError
 from training.nb_clip.batch_targets import TargetBuilder, Targets
 from training.nb_clip.config import LossConfig, PolicyConfig
-from training.nb_clip.objective import NBClipObjective, first_pass, second_pass, slices
+from training.nb_clip.objective import NBClipObjective, first_pass, second_pass
 
 BATCH, WIDTH = 8, 16
 ROWS = torch.tensor([0, 8, 5, 3, 9, 1, 6, 2])  # of fake_store: 0 & 8 and 1 & 9 share a case, 3 is unknown

@@ -28,6 +28,8 @@ class VQADataConfig(ViewsConfig):
     """Share of training questions that choose the epoch, split by image, in (0, 0.5]; the paper protocol has none."""
     batch_size: int = 64
     """Questions per optimizer step, summed over all processes; at least 1."""
+    micro_batch: int | None = None
+    """Gradient accumulation: questions per forward pass and process, >= 1, same gradient; null: the local batch."""
     images: str = "real"
     """real, or blank: every image is the mean colour, in training and validation (question-only baseline)."""
     max_question_tokens: int = 64
@@ -50,6 +52,7 @@ class VQADataConfig(ViewsConfig):
         all_within(
             "data.", self, split_seed=(0, 2**31 - 1), validation_share=(1e-6, 0.5), batch_size=(1, None)
         )
+        all_within("data.", self, micro_batch=(1, None))
         all_within("data.", self, max_question_tokens=(3, 512), max_answer_tokens=(3, 512))
         all_within("data.", self, cached_mb=(1, None), max_broken=(0, None), max_unknown=(0, 1))
 

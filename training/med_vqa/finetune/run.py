@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, parameter_counts
 from training.engine.outline import Outline
 from training.engine.session import Prepared
+from training.engine.sharing import slices
 from training.med_vqa.answer import Answerer
 from training.med_vqa.finetune.config import FinetuneConfig
 from training.med_vqa.finetune.data import FinetuneData, StepImages
@@ -26,6 +28,7 @@ from training.med_vqa.model.build import build_med_vqa, initial_digests, untrain
 from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
 from training.med_vqa.model.images import ImageCondition, check_images_present
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
+from training.nb_clip.objective import refuse_batch_norm
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
 
@@ -101,6 +104,8 @@ class FinetuneRun(Task[Tensor]):
         vqa.model.to(accelerator.device)
         self.inputs = StepImages(config, vqa, self.data.images, accelerator)
         self._knowledge = self._knowledge_arguments()
+        if len(slices(self.batch_size // accelerator.num_processes, config.data.micro_batch)) > 1:
+            refuse_batch_norm(vqa.model.train(), "data.micro_batch", "--model.lock_vision=true")
         self.learns(vqa.model, accelerator, config.optim, self.sampler.steps)
 
     def _knowledge_arguments(self) -> dict[str, Tensor]:
@@ -120,17 +125,31 @@ class FinetuneRun(Task[Tensor]):
             yield torch.as_tensor(positions)
 
     def backward(self, batch: Tensor, step: int, measured: bool) -> dict[str, Tensor]:
-        """Gradients of the mean loss over all processes' answers, of which each has as many; scalars to log."""
-        device = self.accelerator.device
-        offset = self.accelerator.process_index * len(batch)
-        texts = {name: value.to(device, non_blocking=True) for name, value in self.data.batch(batch).items()}
-        images = self.inputs(self.data.image_rows[batch], step, offset)
-        output = self.model(**images, **texts, **self._knowledge, with_logits=measured)
-        self.accelerator.backward(output["loss"])
-        values = {"loss": output["loss"].detach()}
+        """Gradients of the mean loss over all processes' answers, of which each has as many; scalars to log.
+
+        The loss is a mean over answers: those of micro-batches add up to it by their shares, and so do the gradients.
+        """
+        accelerator, size = self.accelerator, len(batch)
+        offset = accelerator.process_index * size
+        texts = {
+            name: value.to(accelerator.device, non_blocking=True)
+            for name, value in self.data.batch(batch).items()
+        }
+        losses, right = [], []
+        for start, stop in slices(size, self.config.data.micro_batch):
+            images = self.inputs(self.data.image_rows[batch[start:stop]], step, offset + start)
+            part = {name: value[start:stop] for name, value in texts.items()}
+            # Processes exchange gradients once, after the last one.
+            with nullcontext() if stop == size else accelerator.no_sync(self.model):
+                output = self.model(**images, **part, **self._knowledge, with_logits=measured)
+                loss = output["loss"] * ((stop - start) / size)
+                accelerator.backward(loss)
+            losses.append(loss.detach())
+            if measured:
+                right.append(output["logits"].argmax(dim=-1) == part["answer_ids"][:, 1:])
+        values = {"loss": torch.stack(losses).sum()}
         if measured:
-            right = output["logits"].argmax(dim=-1) == texts["answer_ids"][:, 1:]
-            values["token_accuracy"] = right[texts["answer_mask"][:, 1:]].float().mean()
+            values["token_accuracy"] = torch.cat(right)[texts["answer_mask"][:, 1:]].float().mean()
         return values
 
     def ids(self, batch: Tensor) -> list[str]:

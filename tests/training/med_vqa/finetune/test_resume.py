@@ -53,13 +53,16 @@ def options(world: Path, output: Path, *extra: str) -> list[str]:
     )
 
 
-def gradients(world: Path, accelerator: Accelerator, knowledge: bool) -> list[dict[str, Tensor]]:
+def gradients(
+    world: Path, accelerator: Accelerator, knowledge: bool, micro_batch: int | None = None
+) -> list[dict[str, Tensor]]:
     """This process's gradients after each of the first two batches.
 
     The second batch matters: only there does DDP complain about a parameter that got no gradient before.
     """
     torch.manual_seed(0)
-    given = finetune_arguments(world, world / "unused", f"--data.knowledge={str(knowledge).lower()}")
+    options = f"--data.knowledge={str(knowledge).lower()}", f"--data.micro_batch={micro_batch or 'null'}"
+    given = finetune_arguments(world, world / "unused", *options)
     config = read_config(FinetuneConfig, given)
     split = prepare(Manifest.load("vqa_rad", "questions"), world / "data", "strict", validation_share=0.2)
     task = FinetuneRun(config, accelerator, build_med_vqa(config.model), split)
@@ -78,6 +81,7 @@ def work(world: Path) -> None:
     """What each process under torchrun does."""
     accelerator = Accelerator()
     result = {str(knowledge): gradients(world, accelerator, knowledge) for knowledge in (True, False)}
+    result["in micro-batches"] = gradients(world, accelerator, True, micro_batch=3)
     torch.save(result, world / f"rank{accelerator.process_index}.pt")
     end_process(run(options(world, world / "two", "--model.dropout=0")))
 
@@ -154,18 +158,28 @@ def launched(world: Path) -> Path:
     return world
 
 
-@pytest.mark.parametrize("knowledge", [True, False])
-def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(knowledge: bool, launched: Path) -> None:
-    alone = gradients(launched, Accelerator(cpu=True), knowledge)
+def assert_same(found: list[dict[str, Tensor]], wanted: list[dict[str, Tensor]]) -> None:
+    for actual, expected in zip(found, wanted, strict=True):
+        assert actual.keys() == expected.keys()
+        norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm().item()
+        for name, gradient in expected.items():
+            # A parameter whose gradient is but rounding (a key bias, say) is held to the whole gradient's size.
+            size = max(gradient.norm().item(), 1e-2 * norm)
+            assert (actual[name] - gradient).norm().item() <= TOLERANCE * size, name
+
+
+@pytest.mark.parametrize("case", ["True", "False", "in micro-batches"])
+def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(case: str, launched: Path) -> None:
+    alone = gradients(launched, Accelerator(cpu=True), case != "False")
     for rank in (0, 1):
-        result = torch.load(launched / f"rank{rank}.pt", weights_only=True)[str(knowledge)]
-        for actual, expected in zip(result, alone, strict=True):
-            assert actual.keys() == expected.keys()
-            norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm().item()
-            for name, gradient in expected.items():
-                # A parameter whose gradient is but rounding (a key bias, say) is held to the whole gradient's size.
-                size = max(gradient.norm().item(), 1e-2 * norm)
-                assert (actual[name] - gradient).norm().item() <= TOLERANCE * size, name
+        assert_same(torch.load(launched / f"rank{rank}.pt", weights_only=True)[case], alone)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_accumulated_gradients_are_those_of_the_whole_batch(micro_batch: int, world: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    whole = gradients(world, accelerator, True)
+    assert_same(gradients(world, accelerator, True, micro_batch), whole)
 
 
 def test_a_run_of_two_processes_takes_the_steps_of_one(launched: Path, tmp_path: Path) -> None:
