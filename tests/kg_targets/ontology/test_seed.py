@@ -261,8 +261,8 @@ def test_no_edge_between_verified_concepts_is_implied_by_others() -> None:
 
 # Aliases of a modality, device or procedure in which the word for an organ says which kind it is, not where.
 KINDS_NAMED_BY_AN_ORGAN = """aortic stent graft; bone age film; bone grafting; bone scintigraphy;
-    cephalometric radiograph; dental panoramic; enteric feeding tube; gastric bypass; intracardiac echocardiography; lumbar puncture;
-    occlusal film; occlusal radiograph; periapical film; periapical radiograph; small bowel follow through;
+    cephalometric radiograph; dental panoramic; enteric feeding tube; gastric bypass;
+    intracardiac echocardiography; lumbar puncture; occlusal film; occlusal radiograph; periapical film; periapical radiograph; small bowel follow through;
     spinal cord stimulator; stent graft; transrectal ultrasound; umbilical catheter; umbilical venous catheter;
     vagal nerve stimulator"""
 
