@@ -261,10 +261,10 @@ def test_no_edge_between_verified_concepts_is_implied_by_others() -> None:
 
 # Aliases of a modality, device or procedure in which the word for an organ says which kind it is, not where.
 KINDS_NAMED_BY_AN_ORGAN = """aortic stent graft; bone age film; bone grafting; bone scintigraphy;
-    cephalometric radiograph; dental panoramic; enteric feeding tube; gastric bypass;
-    intracardiac echocardiography; lumbar puncture; occlusal film; occlusal radiograph; periapical film; periapical radiograph; small bowel follow through;
-    spinal cord stimulator; stent graft; transrectal ultrasound; umbilical catheter; umbilical venous catheter;
-    vagal nerve stimulator"""
+    cephalometric radiograph; dental panoramic; enteric feeding tube; gastric bypass; intracardiac
+    echocardiography; lumbar puncture; occlusal film; occlusal radiograph; periapical film; periapical
+    radiograph; small bowel follow through; spinal cord stimulator; stent graft; transrectal ultrasound;
+    umbilical catheter; umbilical venous catheter; vagal nerve stimulator"""
 
 
 def own_words(alias: str, owners: dict[str, set[str]]) -> set[str]:
@@ -290,7 +290,7 @@ def test_no_alias_of_a_modality_device_or_procedure_swallows_an_organ() -> None:
     up: dict[str, set[str]] = defaultdict(set)
     for row in RELATIONS:
         up[row["child"]].add(row["parent"])
-    allowed = set(re.split(r";\s*", KINDS_NAMED_BY_AN_ORGAN))
+    allowed = set(" ".join(KINDS_NAMED_BY_AN_ORGAN.split()).split("; "))
     swallowed = []
     for row in CONCEPTS:
         if row["kind"] not in {"modality", "device", "procedure"}:
