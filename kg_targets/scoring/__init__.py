@@ -20,7 +20,10 @@ SCORERS: dict[str, Callable[[ScoringInput], Factors]] = {
     "transe": transe.score,
 }
 
+DENSE = ("embedding", "noise", "transe")
+"""Scorers whose factors are dense."""
+
 SETTINGS: dict[str, type] = {"embedding": embedding.EmbeddingSettings, "transe": TransESettings}
 """Scorer to the frozen dataclass of its options (``--scorer-options``); a scorer that is not here has none."""
 
-__all__ = ["SCORERS", "SETTINGS", "ConceptStatistics", "Factors", "ScoringInput"]
+__all__ = ["DENSE", "SCORERS", "SETTINGS", "ConceptStatistics", "Factors", "ScoringInput"]

@@ -4,12 +4,18 @@ Parquet is compressed, so that every process that reads it has a copy of its own
 is written once, uncompressed, into the folder ``.mapped`` of the store (or, where that cannot be written, into one for
 temporary files) and mapped from there: it takes no private memory, nothing is read before it is asked for, and all
 workers and ranks share its pages. Smaller stores are read as they are.
+
+Beside each copy lies its sha256, written last. A process that opens a copy for the first time compares them (see
+``remembered_sha256``), and makes one that is damaged, or another store's, again.
 """
 
 import hashlib
 import os
+import stat
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -18,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kg_targets.errors import StoreError
+from kg_targets.store.digest import file_sha256, remembered_sha256
 
 MAPPED_FROM = 65_536
 """Rows from which on columns are mapped: below, all of them take a few dozen MB."""
@@ -68,11 +75,21 @@ class MappedFiles:
         fingerprint: of its content; copies of another content are never read.
     """
 
+    anew = False
+    """Whether every copy is made again when it is first opened, which shows those that hold something else."""
+
     def __init__(self, store: Path, fingerprint: str) -> None:
-        self.folder = store / FOLDER / fingerprint[:16]
+        self.fingerprint = fingerprint
+        self.damaged: list[Path] = []
+        """Copies that held something else than what was made anew."""
+        self._opened: set[Path] = set()
+        place: Path | None = store / FOLDER
         if not os.access(store, os.W_OK):
-            user = hashlib.sha256(str(store.resolve()).encode()).hexdigest()[:16]
-            self.folder = Path(tempfile.gettempdir()) / f"kg-targets-{os.getuid()}" / user / fingerprint[:16]
+            place = _own_temporary_folder()
+            if place is not None:
+                place /= hashlib.sha256(str(store.resolve()).encode()).hexdigest()[:16]
+        self.folder = place and place / fingerprint[:16]
+        """Folder of the copies; None where there is no safe one, and all is read into memory."""
 
     def column(self, name: str, pieces: Callable[[], Iterable[pa.ChunkedArray]]) -> pa.ChunkedArray:
         """A column, mapped.
@@ -92,7 +109,9 @@ class MappedFiles:
                 if writer is not None:
                     writer.close()
 
-        path = self._made(f"{name}.arrow", write)
+        if self.folder is None:
+            return pa.chunked_array([chunk for piece in pieces() for chunk in piece.chunks])
+        path = self._made(self.folder / f"{name}.arrow", write)
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)
 
     def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -102,27 +121,78 @@ class MappedFiles:
             with path.open("wb") as stream:
                 np.save(stream, make(), allow_pickle=False)
 
-        found: NDArray[Any] = np.load(self._made(f"{name}.npy", write), mmap_mode="r", allow_pickle=False)
+        if self.folder is None:
+            return make()
+        path = self._made(self.folder / f"{name}.npy", write)
+        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return found
 
-    def _made(self, name: str, write: Callable[[Path], None]) -> Path:
-        """The file, at once whole if it is written now: another process may be doing the same."""
-        path = self.folder / name
-        if path.is_file():
-            return path
+    def _made(self, path: Path, write: Callable[[Path], None]) -> Path:
+        """The file, sound; made if it is not."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.")
-            os.close(handle)
-            os.chmod(partial, 0o644)  # others may read the store, too
-            try:
-                write(Path(partial))
-                os.replace(partial, path)
-            finally:
-                Path(partial).unlink(missing_ok=True)
+            if path not in self._opened or not path.is_file():
+                if self.anew and path.is_file():
+                    before = file_sha256(path)
+                    if self._write(path, write) != before:
+                        self.damaged.append(path)
+                elif not self._is_sound(path):
+                    self._write(path, write)
+                self._opened.add(path)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written ({error.strerror or error}): a store of this size is mapped from there, "
                 "free some space"
             ) from error
         return path
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether there is a copy whose content is what was written."""
+        try:
+            told = _note(path).read_text("utf-8").split()
+            return told == [self.fingerprint, remembered_sha256(path, path.parent)]
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _write(self, path: Path, write: Callable[[Path], None]) -> str:
+        """Write the file, at once whole (another process may be doing the same), then its sha256, which is returned."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _at_once(path) as partial:
+            write(partial)
+            digest = file_sha256(partial)
+        with _at_once(_note(path)) as partial:
+            partial.write_text(f"{self.fingerprint} {digest}\n", "utf-8")
+        return digest
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+@contextmanager
+def _at_once(path: Path) -> Iterator[Path]:
+    """A file to write, which takes its place when it is whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    partial = Path(name)
+    partial.chmod(0o644)  # others may read the store, too
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _own_temporary_folder() -> Path | None:
+    """A folder among the temporary ones that nobody else can write; None if somebody else has made one of its name."""
+    folder = Path(tempfile.gettempdir()) / f"kg-targets-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = os.lstat(folder)  # of a link, not of what it leads to
+        own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if own and stat.S_IMODE(found.st_mode) == 0o700:
+            return folder
+    warnings.warn(
+        f"{folder} is not a folder that only you can use (mode 0700): the store is read into memory, remove the folder",
+        stacklevel=2,
+    )
+    return None

@@ -16,6 +16,7 @@ from scipy import sparse
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
 from kg_targets.store.block import case_codes, check_block_kind, row_numbers
+from kg_targets.store.digest import key64
 from kg_targets.store.factors import AnyFactors, products, read_factors, read_vectors
 from kg_targets.store.tables import Tables, listed
 
@@ -342,10 +343,32 @@ class TargetStore(Tables):
 
     def _places(self, names: list[str]) -> NDArray[np.int64]:
         """Row of each id, -1 for one that is not here."""
-        if not self._is_large:
+        if self.copies is None:
             return np.fromiter((self._row_of.get(name, -1) for name in names), np.int64, len(names))
-        found = pc.index_in(pa.array(names, pa.string()), value_set=self.column("image_id"))
-        return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
+        ids = self.column("image_id")
+        sought, (keys, order) = key64(names), self._index
+        places = np.searchsorted(keys, sought)
+        rows = np.full(len(names), -1)
+        for at, name in enumerate(names):
+            place = places[at]
+            while (
+                rows[at] < 0 and place < len(keys) and keys[place] == sought[at]
+            ):  # two ids may have one key
+                if ids[int(order[place])].as_py() == name:
+                    rows[at] = order[place]
+                place += 1
+        return rows
+
+    @cached_property
+    def _index(self) -> NDArray[np.uint64]:
+        """Keys of all ids, ascending, and the row of each: uint64 [2, N]."""
+
+        def make() -> NDArray[np.uint64]:
+            keys = np.concatenate([key64(chunk.to_pylist()) for chunk in self.column("image_id").chunks])
+            order = np.argsort(keys, kind="stable")
+            return np.stack([keys[order], order.astype(np.uint64)])
+
+        return self._array("id_index", make)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -175,7 +175,13 @@ def part(table: str, index: int) -> str:
 def table_files(manifest: Mapping[str, Any], table: str) -> dict[str, int]:
     """A table's files in row order, relative to the store's folder, and their rows; of either layout."""
     first = _FILES_OF_SCHEMA_1[table] if manifest["schema_version"] == 1 else f"{table}/"
-    return {entry["file"]: entry["rows"] for entry in manifest["files"] if entry["file"].startswith(first)}
+    files = sorted(manifest["files"], key=lambda entry: file_order(entry["file"]))
+    return {entry["file"]: entry["rows"] for entry in files if entry["file"].startswith(first)}
+
+
+def file_order(name: str) -> list[str | int]:
+    """Sort key of file names: numbers by value, of any number of digits, the rest as text."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", name)]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -53,13 +53,13 @@ class Tables:
             raise StoreError(
                 f"{self.path} keeps no neighbours (it was built with --top-k 0): build it with --top-k 64"
             )
-        if not self._is_large:
+        if self.copies is None:
             return self._stored(name)
 
         def pieces() -> Iterator[pa.ChunkedArray]:
             return (part.column(name) for part in self._parts(schema.TARGETS, [name]))
 
-        return self._whole(self._mapped.column(name, pieces))
+        return self._whole(self.copies.column(name, pieces))
 
     def _stored(self, name: str) -> pa.ChunkedArray:
         """The same, of a large store, too, in this process's memory."""
@@ -72,22 +72,20 @@ class Tables:
             )
         return column
 
-    @property
-    def _is_large(self) -> bool:
-        return len(self) >= mapped.MAPPED_FROM
-
     @cached_property
-    def _mapped(self) -> mapped.MappedFiles:
-        return mapped.MappedFiles(self.path, self.fingerprint)
+    def copies(self) -> mapped.MappedFiles | None:
+        """Mapped copies of its columns, of a large store; None for others."""
+        large = len(self) >= mapped.MAPPED_FROM
+        return mapped.MappedFiles(self.path, self.fingerprint) if large else None
 
     def _array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """What ``make`` gives, of a large store from a mapped file."""
-        return self._mapped.array(name, make) if self._is_large else make()
+        return make() if self.copies is None else self.copies.array(name, make)
 
     def listed(self, name: str) -> Sequence[Any]:
         """One column of the table ``targets`` as a list, or of a large store as something that reads like one."""
         column = self.column(name)
-        return mapped.Column(column) if self._is_large else list(column.to_pylist())
+        return list(column.to_pylist()) if self.copies is None else mapped.Column(column)
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         return pa.concat_tables(self._parts(name, columns))

@@ -1,9 +1,11 @@
 """Checks a store end to end: files against their checksums, and the invariants that training relies on."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kg_targets.errors import StoreError
 from kg_targets.store.block import BLOCK_KINDS
@@ -25,9 +27,13 @@ def verify_store(path: str | Path, seed: int = 0) -> list[str]:
         StoreError: the first check that fails, naming the file or the row.
     """
     store = TargetStore.open(path)
+    if store.copies:
+        store.copies.anew = True
     if isinstance(store, TeacherStore):
-        return [*_files(store), _order(store), *_teacher(store, seed)]
-    return [*_files(store), _order(store), *_knowledge(store), *_blocks(store, seed)]
+        checks: Iterator[str] = _teacher(store, seed)
+    else:
+        checks = chain(_knowledge(store), _blocks(store, seed))
+    return [*_files(store), _order(store), *checks, *_copies(store)]
 
 
 def _files(store: TargetStore) -> Iterator[str]:
@@ -51,6 +57,23 @@ def _order(store: TargetStore) -> str:
     if len(set(store.image_ids)) != len(store):
         raise StoreError(f"{store.path}: image ids are not unique: build the store again")
     return f"{len(store):,} rows in order with unique image ids"
+
+
+def _copies(store: TargetStore) -> Iterator[str]:
+    """Mapped copies of a large store, those that no other check has opened, too, against what is made anew."""
+    if store.copies is None or store.copies.folder is None:
+        return
+    store.rows(store.image_ids[:1])
+    made = [
+        store.cases,
+        *map(store.column, sorted(path.stem for path in store.copies.folder.glob("[!.]*.arrow"))),
+    ]
+    if store.copies.damaged:
+        raise StoreError(
+            f"{store.copies.damaged[0]} was not what the shards hold and has been made again: "
+            "whatever was computed with it is to be computed again"
+        )
+    yield f"mapped copies are what the shards hold ({len(made)} columns)"
 
 
 def _knowledge(store: TargetStore) -> Iterator[str]:
@@ -92,23 +115,33 @@ def _neighbors(store: TargetStore, sample: int = 64) -> str:
     """Stored neighbours of some rows against the block of those rows with all others."""
     if not store.kept_neighbors:
         return "no neighbours are kept (--top-k 0)"
-    if "neighbors" in store.manifest:
-        return (
-            f"neighbours are approximate (recall {store.manifest['neighbors']['recall']:.1%}): not compared"
-        )
     rows = np.linspace(0, len(store) - 1, min(sample, len(store))).astype(int)
     lists, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
+    approximate = store.manifest.get("neighbors")
     for row in np.unique(rows):
-        found = np.asarray(lists[int(row)].as_py(), dtype=np.int64)
+        found, stored = np.asarray(lists[int(row)].as_py(), np.int64), np.asarray(scores[int(row)].as_py())
         similarity = store.block([row], range(len(store)))[0]
         others = np.sort(np.delete(similarity, row))[::-1]
         # Similarities up to 1e-6 count as none (see scoring.neighbors), rounding may move that edge a little.
         complete = len(found) >= min(store.kept_neighbors, int((others > 1e-5).sum()))
-        if not complete or not np.allclose(scores[int(row)].as_py(), others[: len(found)], atol=1e-5):
+        nearest = complete and np.allclose(stored, others[: len(found)], atol=1e-5)
+        if not (_are_others(found, row, len(store)) and np.allclose(stored, similarity[found], atol=1e-5)):
+            raise StoreError(
+                f"{store.path}: the neighbours of row {row} have other similarities than stored: build the store again"
+            )
+        if not (nearest or approximate):
             raise StoreError(
                 f"{store.path}: the neighbours of row {row} are not its nearest: build the store again"
             )
+    if approximate:
+        recall = f"neighbours are approximate (recall {approximate['recall']:.1%})"
+        return f"{recall}: those of {len(np.unique(rows))} rows have the scores stored"
     return f"neighbours of {len(np.unique(rows))} rows are their nearest"
+
+
+def _are_others(found: NDArray[np.int64], row: int, count: int) -> bool:
+    """Whether these are rows of the store other than ``row``, each once."""
+    return len(np.unique(found)) == len(found) and all(0 <= other < count and other != row for other in found)
 
 
 def _blocks(store: TargetStore, seed: int) -> Iterator[str]:

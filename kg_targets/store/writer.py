@@ -112,7 +112,7 @@ class StoreWriter:
         """Write ``manifest.json`` and ``README.md`` (same inputs, same bytes) and ``build_report.json`` (times)."""
         with schema.writing(self.folder):
             self._clear(keep=self._files)
-        files = [{"file": name, **self._files[name]} for name in sorted(self._files)]
+        files = [{"file": name, **self._files[name]} for name in sorted(self._files, key=schema.file_order)]
         content = {"schema_version": schema.SCHEMA_VERSION, **manifest, "files": files}
         content["fingerprint"] = fingerprint(content)
         with schema.writing(self.folder):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
-from kg_targets.scoring import SCORERS, SETTINGS
+from kg_targets.scoring import DENSE, SCORERS, SETTINGS
 from kg_targets.scoring.ontology import parse_blocks
 from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.schema import TEACHER
 from pipelines.build.executors import available_cores
-from pipelines.build.neighbors import WAYS
+from pipelines.build.neighbors import APPROXIMATE, WAYS
 from pipelines.build.options import scorer_settings
 from training.checks import all_within
 
@@ -110,6 +110,11 @@ class BuildConfig:
             raise ConfigError(f"--languages {self.languages} is not one of count, drop")
         if self.neighbors not in WAYS:
             raise ConfigError(f"--neighbors {self.neighbors} is not one of {', '.join(WAYS)}")
+        if self.neighbors == APPROXIMATE and self.scorer in DENSE and self.top_k:
+            raise ConfigError(
+                f"--neighbors approximate is for scorers with sparse factors, those of {self.scorer} are dense: take "
+                "exact, or --top-k 0 for none"
+            )
         _ = self.settings, self.weights
         about_ancestors = {
             "--max-hops": self.max_hops is not None,

@@ -1,6 +1,8 @@
 """A large store reads like a small one, from files that processes share."""
 
+import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 
 from kg_targets.errors import StoreError
-from kg_targets.store import TargetStore, mapped, with_labels
+from kg_targets.store import TargetStore, mapped, verify_store, with_labels
+from kg_targets.store.digest import file_sha256
 from tests.builds import RICH, build
 
 READ: dict[str, Callable[[TargetStore], Any]] = {
@@ -88,3 +91,106 @@ def test_copies_of_another_content_are_not_read(tmp_path: Path, monkeypatch: pyt
     before = list(build(tmp_path, RICH).captions)
     after = build(tmp_path, RICH[::-1])
     assert list(after.captions) == before[::-1]
+
+
+def zeroed(path: Path) -> None:
+    np.lib.format.open_memmap(path, "r+")[:] = 0
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+@pytest.mark.parametrize("damage", [zeroed, truncated])
+def test_a_damaged_copy_is_made_again(large: TargetStore, damage: Callable[[Path], None]) -> None:
+    whole = large.block([1, 2, 3])
+    [copy] = large.path.glob(f"{mapped.FOLDER}/*/factor_value.npy")
+    damage(copy)
+    np.testing.assert_array_equal(TargetStore.open(large.path).block([1, 2, 3]), whole)
+    assert not np.array_equal(whole, np.eye(3))
+
+
+def test_a_copy_that_was_never_completed_is_made_again(large: TargetStore) -> None:
+    whole = large.block([1, 2, 3])
+    [copy] = large.path.glob(f"{mapped.FOLDER}/*/factor_value.npy")
+    zeroed(copy)
+    copy.with_name("factor_value.npy.sha256").unlink()
+    np.testing.assert_array_equal(TargetStore.open(large.path).block([1, 2, 3]), whole)
+
+
+@pytest.mark.parametrize("name", ["factor_value.npy", "cases.npy", "id_index.npy"])
+def test_verify_compares_copies_with_the_shards(large: TargetStore, name: str) -> None:
+    verify_store(large.path)
+    [copy] = large.path.glob(f"{mapped.FOLDER}/*/{name}")
+    zeroed(copy)
+    copy.with_name(f"{name}.sha256").write_text(
+        f"{large.fingerprint} {file_sha256(copy)}\n"
+    )  # with a digest that fits
+    with pytest.raises(StoreError, match=f"{name} was not what the shards hold and has been made again"):
+        verify_store(large.path)
+    assert verify_store(large.path)[-1].startswith("mapped copies are what the shards hold")
+
+
+def test_verify_compares_copies_of_columns_that_no_check_reads(large: TargetStore) -> None:
+    list(large.label("region"))
+    [copy] = large.path.glob(f"{mapped.FOLDER}/*/label_region.arrow")
+    truncated(copy)
+    with pytest.raises(StoreError, match=r"label_region\.arrow was not what the shards hold"):
+        verify_store(large.path)
+
+
+@pytest.fixture
+def read_only(large: TargetStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TargetStore:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return TargetStore.open(large.path)
+
+
+def test_copies_of_a_read_only_store_lie_where_nobody_else_can_write(
+    read_only: TargetStore, tmp_path: Path
+) -> None:
+    read_only.block([1, 2])
+    [folder] = tmp_path.glob("kg-targets-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [*folder.rglob("factor_value.npy")]
+
+
+@pytest.mark.parametrize("others", ["link", "open", "file"])
+def test_a_folder_that_others_could_have_made_is_not_used(
+    read_only: TargetStore, tmp_path: Path, others: str
+) -> None:
+    place, elsewhere = tmp_path / f"kg-targets-{os.getuid()}", tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    if others == "link":
+        place.symlink_to(elsewhere)
+    elif others == "open":
+        place.mkdir()
+        place.chmod(0o777)
+    else:
+        place.touch()
+    with pytest.warns(UserWarning, match=r"read into memory"):
+        block = read_only.block([1, 2, 3])
+    assert block.shape == (3, 3) and read_only.captions[0]
+    assert not [*tmp_path.rglob("*.npy"), *tmp_path.rglob("*.arrow")]
+
+
+def test_ids_are_found_by_an_index_and_compared_in_full(
+    large: TargetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyarrow.compute.index_in", None)
+    ids = list(large.image_ids)
+    assert large.rows(ids[::-1]).tolist() == list(range(len(ids)))[::-1]
+    assert TargetStore.open(large.path).row(ids[3]) == 3
+
+
+def test_ids_of_one_key_are_told_apart(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = shutil.copytree(path, tmp_path / "store", ignore=shutil.ignore_patterns(mapped.FOLDER))
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 1)
+    monkeypatch.setattr(
+        "kg_targets.store.reader.key64", lambda names: np.array([len(name) for name in names], np.uint64)
+    )
+    store = TargetStore.open(folder)
+    ids = list(store.image_ids)
+    assert store.rows(ids).tolist() == list(range(len(ids)))
+    with pytest.raises(StoreError, match="no image 'train999'"):
+        store.rows(["train999"])

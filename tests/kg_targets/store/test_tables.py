@@ -147,3 +147,9 @@ def test_an_up_to_date_store_of_the_layout_before_is_kept_and_said_to_be_one() -
     inputs = TargetStore.open(path).manifest["inputs"]
     assert open_if_current(path, inputs, said.append) is not None
     assert said == [f"{path}: up to date (in the layout of 0.2: --force writes the new one)"]
+
+
+def test_shards_are_in_the_order_of_their_numbers() -> None:
+    names = [schema.part(schema.TARGETS, index) for index in (99_999, 100_000, 100_001)]
+    files = [{"file": name, "rows": 1} for name in sorted(names)]
+    assert list(schema.table_files({"schema_version": 2, "files": files}, schema.TARGETS)) == names
