@@ -22,6 +22,7 @@ A letter or sign of a script that is written without blanks is a word by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -133,7 +134,12 @@ class TextBatch:
         first = self._byte_of.take(start)
         return first, self._byte_of.take(end) - first
 
-    def ends_with(self, ending: str) -> Bools:
+    @cached_property
+    def plural(self) -> list[Bools]:
+        """For each plural ending, whether each word has it."""
+        return [self._ends_with(ending) for ending in ENDINGS[1:]]
+
+    def _ends_with(self, ending: str) -> Bools:
         """Whether each word ends so, with something before it."""
         found = self.last - self.first > len(ending)
         for back, char in enumerate(reversed(ending), start=1):
@@ -269,7 +275,7 @@ class PatternIndex(NamedTuple):
 
     def _candidates(self, batch: TextBatch) -> tuple[Ints, Ints, Ints, Ints]:
         """Spans from a word's beginning to a word's end, or its bare form's, whose hash is that of patterns."""
-        plural = [batch.ends_with(ending) for ending in ENDINGS[1:]]
+        plural = batch.plural
         begin = np.arange(len(batch.first))  # by position of the first word and of the last
         reach = begin
         found = []
