@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -111,14 +111,14 @@ class DictionaryExtractor:
         matches = self.lexicon.index.find(batch)
         phrases = self._rules.find(batch) if self._rules else [None] * len(readings)
         senses, special = self._senses(captions, folded, matches)
+        hits = list(zip(matches.start.tolist(), matches.end.tolist(), senses, strict=True))
         kept = _longest(matches, senses)
-        start, end = matches.start.tolist(), matches.end.tolist()
-        rows = kept.tolist()
+        chosen = map(hits.__getitem__, kept.tolist())
         bounds = np.searchsorted(matches.text, np.arange(len(captions) + 1))
         spans = zip(pairwise(bounds.tolist()), pairwise(np.searchsorted(kept, bounds).tolist()), strict=True)
         for text, ((low, high), (first, last)) in enumerate(spans):
             original, caption = readings[text]
-            places = [(start[row], end[row], senses[row]) for row in rows[first:last]]
+            places = islice(chosen, last - first)
             defines = may_define(caption)
             if not (
                 defines
@@ -131,7 +131,7 @@ class DictionaryExtractor:
                 continue
             found = list(map(_as_hit, places))
             if defines or text in special:
-                every = [Hit(start[row], end[row], senses[row]) for row in range(low, high) if senses[row]]
+                every = [_as_hit(hit) for hit in hits[low:high] if hit[2]]
                 if text in special:
                     every = self._special(caption, folded[text], every, matches, slice(low, high))
                     found = without_overlap(every)
@@ -143,14 +143,13 @@ class DictionaryExtractor:
         """Mentions that are found as they are written, and stated, without those that mean nothing."""
         source = self.name
         return [
-            _new(
-                Mention,
-                (sense.cui, sense.name, start, end, original[start:end])
-                + (1.0, False, False, False, False, False, source),
-            )
+            _new(Mention, (
+                sense.cui, sense.name, start, end, original[start:end],
+                1.0, False, False, False, False, False, source,
+            ))
             for start, end, sense in places
             if sense.cui
-        ]
+        ]  # fmt: skip
 
     def _mentions(
         self, original: str, caption: str, folded: Folded, found: list[Hit], phrases: Phrases | None
@@ -169,9 +168,10 @@ class DictionaryExtractor:
             hits = sorted(hits + misspelled)
         if not hits:
             return []
-        mentions = self._stated(
-            original, ((*folded.span(start, end), sense) for start, end, sense in hits)
-        )
+        places = hits
+        if folded.origin is not None:
+            places = [Hit(*folded.span(start, end), sense) for start, end, sense in hits]
+        mentions = self._stated(original, places)
         if misspelled:
             for index in (index for index, hit in enumerate(hits) if hit in misspelled):
                 mentions[index] = mentions[index]._replace(score=FUZZY_SCORE)

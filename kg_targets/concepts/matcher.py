@@ -92,23 +92,24 @@ class TextBatch:
         self.codes: npt.NDArray[Any]
         if joined.isascii():
             self.codes = self.bytes[:-8]
-            self.kinds: Bytes = _KINDS.take(self.codes)
-            edges = np.flatnonzero(np.diff(self.kinds)) + 1
-            self.first, self.last = edges[::2], edges[1::2]
         else:
             self.codes = np.frombuffer(joined.encode("utf-32-le"), np.uint32)
-            self.kinds = _KINDS.take(np.minimum(self.codes, WORDLESS_FROM))
-            edges = np.diff((self.kinds == _WORD).view(np.int8))
-            single = np.flatnonzero(self.kinds == _SINGLE)
-            self.first = np.sort(np.concatenate([np.flatnonzero(edges == 1) + 1, single]))
-            self.last = np.sort(np.concatenate([np.flatnonzero(edges == -1) + 1, single + 1]))
-            widths = 1 + sum((self.codes > limit).astype(np.int64) for limit in (0x7F, 0x7FF, 0xFFFF))
-            self._byte_of = np.concatenate([[0], np.cumsum(widths)])
+            self._byte_of = np.flatnonzero(
+                self.bytes[:-7] & 0xC0 != 0x80
+            )  # the others go on with a code point
+        self.kinds: Bytes = _KINDS.take(self.codes, mode="clip")
+        word = self.kinds == _WORD
+        edges = np.flatnonzero(word[1:] != word[:-1]) + 1
+        self.first, self.last = edges[::2], edges[1::2]
+        if len(single := np.flatnonzero(self.kinds == _SINGLE)):
+            self.first = np.sort(np.concatenate([self.first, single]))
+            self.last = np.sort(np.concatenate([self.last, single + 1]))
         count = len(self.codes)
         self.base: Ints = np.flatnonzero(self.codes == ord("\n")) + 1
         _powers.reach(count)
         self._sums: Hashes = np.zeros(count + 1, _U)
-        np.cumsum(self.codes * _powers.up[:count], out=self._sums[1:])
+        np.multiply(self.codes, _powers.up[:count], out=self._sums[1:])
+        np.cumsum(self._sums[1:], out=self._sums[1:])
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> TextBatch:
