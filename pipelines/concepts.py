@@ -3,10 +3,12 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from training.command import Work, add_json, print_json
+from training.command import Work, add_json, print_json, write_line
 
 if TYPE_CHECKING:
     from kg_targets.concepts.annotate import Annotation
@@ -32,6 +34,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     option("text", nargs="*", help="texts; without any, each line of standard input is one")
     option("--ontology", default="seed", help="as for build")
     option("--extractor", default="dictionary", help="as for build")
+    option("--cache", metavar="DIR", help="folder that keeps what was read, as for build")
     add_json(parser)
     return _concepts
 
@@ -42,9 +45,8 @@ def _concepts(options: argparse.Namespace) -> None:
     from pipelines.build.config import BuildConfig
 
     texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
-    # This command writes no result, so it also works where nothing can be written.
-    cache = BuildConfig.cache if os.access(".", os.W_OK) else None
-    found = annotate(texts, load_ontology(options.ontology, cache), options.extractor)
+    ontology = load_ontology(options.ontology, _writable(Path(options.cache or str(BuildConfig.cache))))
+    found = annotate(texts, ontology, options.extractor)
     if options.json:
         print_json([{"text": one.text, "mentions": [mention._asdict() for mention in one]} for one in found])
         return
@@ -52,6 +54,17 @@ def _concepts(options: argparse.Namespace) -> None:
     for one in found:
         for line in lines(one, coloured):
             sys.stdout.write(line + "\n")
+
+
+def _writable(cache: Path) -> Path | None:
+    """The folder of the cache, or None and a line: a command that writes no result needs no place to write."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return cache
+    except OSError as error:
+        write_line(f"warning: nothing is kept for the next time ({error}); --cache DIR names another folder")
+        return None
 
 
 def colours_wanted(stream: TextIO) -> bool:

@@ -1,18 +1,13 @@
 """Lexicons kept beside the compiled ontology: built once, then mapped into memory and shared by all processes.
 
-An entry is a folder with one ``.npy`` file for each column and ``meta.json``, under a name made of everything that the
-lexicon depends on. It appears by an atomic rename, so that a killed run leaves nothing half-written under its name. An
-entry that is damaged is built again. Nothing in it is pickled.
+An entry (`kg_targets.ontology.cache.kept`) has one ``.npy`` file for each column, under a name made of everything that
+the lexicon depends on. Nothing in it is pickled.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +22,7 @@ from kg_targets.concepts.shorthand import SHIPPED
 from kg_targets.concepts.stop_list import StopList
 from kg_targets.errors import ExtractionError
 from kg_targets.ontology import Ontology
+from kg_targets.ontology.cache import kept
 from kg_targets.store.digest import file_sha256, json_sha256
 
 _CODE = (
@@ -45,41 +41,14 @@ def cached_lexicon(ontology: Ontology, stop_list: StopList, options: LexiconOpti
     if ontology.cache_dir is None:
         return build_lexicon(ontology, stop_list, options)
     entry = Path(ontology.cache_dir) / f"lexicon-{_key(ontology, stop_list, options)[:32]}"
-    found = _load(entry)
-    if found is None:
-        try:
-            with _alone(entry.parent):
-                if _load(entry) is None:
-                    _save(build_lexicon(ontology, stop_list, options), entry)
-        except OSError as error:
-            raise ExtractionError(
-                f"lexicon cache {entry.parent}: {error}; choose a folder that can be written"
-            ) from error
-        found = opened_lexicon(entry)
-    return found
-
-
-@contextmanager
-def _alone(cache_dir: Path) -> Iterator[None]:
-    """Let one process at a time build: workers start together, and each would need the memory."""
-    with open(cache_dir / "lexicons.lock", "wb") as file:
-        with suppress(ImportError, OSError):  # where there are no such locks, all of them build the same
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def opened_lexicon(entry: Path) -> Lexicon:
-    """The lexicon of an entry, mapped into memory.
-
-    Raises:
-        ExtractionError: it is missing or damaged.
-    """
-    found = _load(entry)
-    if found is None:
-        raise ExtractionError(f"lexicon cache {entry}: gone or damaged; run the command again")
-    return found
+    try:
+        return kept(
+            entry, opened_lexicon, lambda folder: _save(build_lexicon(ontology, stop_list, options), folder)
+        )
+    except OSError as error:
+        raise ExtractionError(
+            f"lexicon cache {entry.parent}: {error}; choose a folder that can be written"
+        ) from error
 
 
 def _key(ontology: Ontology, stop_list: StopList, options: LexiconOptions) -> str:
@@ -115,44 +84,35 @@ def _columns(lexicon: Lexicon) -> dict[str, npt.NDArray[Any]]:
     return {f"{group}-{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
 
 
-def _save(lexicon: Lexicon, entry: Path) -> None:
-    folder = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f"{entry.name}.", suffix=".tmp"))
+def _save(lexicon: Lexicon, folder: Path) -> dict[str, Any]:
+    for name, array in _columns(lexicon).items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    return {"skipped": lexicon.skipped}
+
+
+def opened_lexicon(entry: Path) -> Lexicon:
+    """The lexicon of an entry, mapped into memory.
+
+    Raises:
+        ExtractionError: it is missing or damaged.
+    """
+
+    def columns(group: str, fields: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+        files = {name: entry / f"{group}-{name}.npy" for name in fields}
+        return {name: _mapped(file) for name, file in files.items()}
+
     try:
-        sizes = {}
-        for name, array in _columns(lexicon).items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-            sizes[name] = (folder / f"{name}.npy").stat().st_size
-        (folder / "meta.json").write_text(json.dumps({"skipped": lexicon.skipped, "sizes": sizes}), "utf-8")
-        if entry.exists():  # a damaged one, or another process was faster: the content is the same
-            shutil.rmtree(entry, ignore_errors=True)
-        with suppress(OSError):  # another process may put its own there between the two lines
-            folder.rename(entry)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _load(entry: Path) -> Lexicon | None:
-    """The lexicon of an entry; None if there is none, or it is not as long as it was."""
-    try:
-        meta = json.loads((entry / "meta.json").read_text("utf-8"))
-        if any((entry / f"{name}.npy").stat().st_size != size for name, size in meta["sizes"].items()):
-            return None
-
-        def columns(group: str, fields: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
-            files = {name: entry / f"{group}-{name}.npy" for name in fields}
-            return {name: _mapped(file) for name, file in files.items()}
-
         names, exacts = (Strings(**columns(group, Strings._fields)) for group in ("names", "exacts"))
         about = Concepts(**columns("concepts", ("cuis", "roles")), names=names, exacts=exacts)
         return Lexicon(
             PatternIndex(**columns("index", PatternIndex._fields)),
             Senses(**columns("senses", Senses._fields)),
             about,
-            meta["skipped"],
+            json.loads((entry / "meta.json").read_text("utf-8"))["skipped"],
             (opened_lexicon, entry.absolute()),
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExtractionError(f"lexicon cache {entry}: gone or damaged; run the command again") from error
 
 
 def _mapped(file: Path) -> npt.NDArray[Any]:

@@ -1,7 +1,8 @@
 """Ontologies kept in a folder, each under the content of its source files and how they were read.
 
-An entry is a folder with the files of `Compiled` and ``meta.json``; it appears by an atomic rename, so a killed run
-leaves nothing half-written under its name. An entry whose files are not those that were written is built again.
+An entry, of an ontology or of what was made of one (`kept`), is a folder with files and ``meta.json``. One process at a
+time writes; the entry appears by an atomic rename, so a killed run leaves nothing half-written under its name. An entry
+whose files are not those that were written is made again.
 
 Both questions, "are the sources what they were" and "is the entry what was written", are put to the sha256 of the
 files' content. Hashing a full release takes longer than opening it, so a digest is remembered for as long as the file's
@@ -19,13 +20,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kg_targets.errors import OntologyError
+from kg_targets.errors import KGTargetsError, OntologyError
 from kg_targets.ontology.compiled import Compiled
 from kg_targets.ontology.concept import OntologyReport
 from kg_targets.ontology.ontology import Ontology
@@ -38,6 +39,8 @@ READER_VERSION = 6
 _SETTLED_NS = 2_000_000_000
 """Age at which a change of a file is told apart from the next one, whatever the file system's clock ticks in."""
 
+_Kept = TypeVar("_Kept")
+
 
 def cached(
     parts: Sequence[tuple[str, Sequence[Path]]], read: Callable[[], Ontology], cache_dir: Path
@@ -45,7 +48,8 @@ def cached(
     """The ontology of some source files: from the cache if it is there and sound, else read and kept.
 
     Args:
-        parts: each source and its options as text, and the files that decide its content, in order of the merge.
+        parts: each source with its options and the name of its release as text, and the files that decide the rest of
+            its content, in order of the merge.
         read: builds the ontology.
         cache_dir: created when missing.
     Raises:
@@ -55,7 +59,7 @@ def cached(
         cache_dir.mkdir(parents=True, exist_ok=True)
         sources = [[name, *_digests(files, cache_dir)] for name, files in parts]
         entry = cache_dir / f"ontology-{json_sha256([READER_VERSION, sources])[:32]}"
-        return _sound(entry, cache_dir) or _kept(read(), entry)
+        return kept(entry, _opened, lambda folder: _save(read(), folder))
     except OSError as error:
         raise OntologyError(
             f"ontology cache {cache_dir}: {error}; choose a folder that can be written"
@@ -104,41 +108,70 @@ def _write_atomically(path: Path, text: str) -> None:
     Path(stream.name).replace(path)
 
 
-def _kept(ontology: Ontology, entry: Path) -> Ontology:
-    """The ontology written into an entry, and opened from there."""
+def kept(entry: Path, opened: Callable[[Path], _Kept], save: Callable[[Path], dict[str, Any]]) -> _Kept:
+    """What is in an entry; where there is none or it is damaged, it is made first.
+
+    Args:
+        entry: its path in the folder of the cache.
+        opened: opens it; whatever it raises because of damaged content is no harm.
+        save: makes it and writes its files into a folder; returns what else ``meta.json`` is to hold.
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    found = _sound(entry, opened)
+    if found is None:
+        with _alone(entry.parent):
+            found = _sound(entry, opened)  # another process may have made it by now
+            if found is None:
+                _write(entry, save)
+                found = opened(entry)
+    return found
+
+
+@contextmanager
+def _alone(cache_dir: Path) -> Iterator[None]:
+    """Let one process at a time make an entry: workers start together, and each would need the memory."""
+    with open(cache_dir / "entries.lock", "wb") as file:
+        with suppress(ImportError, OSError):  # where there are no such locks, all of them make the same
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(entry: Path, save: Callable[[Path], dict[str, Any]]) -> None:
     folder = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f"{entry.name}.", suffix=".tmp"))
     try:
-        files = ontology.compiled().save(folder)
-        meta = {
-            "release": ontology.release,
-            "fingerprint": ontology.fingerprint,
-            "report": asdict(ontology.report),
-            "sha256": {path.name: file_sha256(path) for path in files},
-        }
-        (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
-        if entry.exists():  # A damaged one, or another process was faster: the content is the same.
+        meta = save(folder)
+        digests = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+        (folder / "meta.json").write_text(json.dumps({**meta, "sha256": digests}, indent=1), "utf-8")
+        if entry.exists():  # a damaged one
             shutil.rmtree(entry, ignore_errors=True)
-        with suppress(OSError):  # Another process may put its own there between the two lines.
+        with suppress(OSError):  # another process may be as far where there are no locks
             folder.rename(entry)
-        return _opened(entry, meta)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sound(entry: Path, cache_dir: Path) -> Ontology | None:
-    """The ontology of an entry; None if there is none, or it is damaged in any way."""
+def _sound(entry: Path, opened: Callable[[Path], _Kept]) -> _Kept | None:
+    """What is in an entry; None if there is none, or it is damaged in any way."""
     try:
-        meta = json.loads((entry / "meta.json").read_text("utf-8"))
-        if any(
-            remembered_sha256(entry / name, cache_dir) != digest for name, digest in meta["sha256"].items()
-        ):
+        digests = json.loads((entry / "meta.json").read_text("utf-8"))["sha256"]
+        if any(remembered_sha256(entry / name, entry.parent) != told for name, told in digests.items()):
             return None
-        return _opened(entry, meta)
-    except (OSError, OntologyError, ValueError, KeyError, TypeError, AttributeError):
+        return opened(entry)
+    except (OSError, KGTargetsError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _opened(entry: Path, meta: dict[str, Any]) -> Ontology:
+def _save(ontology: Ontology, folder: Path) -> dict[str, Any]:
+    ontology.compiled().save(folder)
+    report = asdict(ontology.report)
+    return {"release": ontology.release, "fingerprint": ontology.fingerprint, "report": report}
+
+
+def _opened(entry: Path) -> Ontology:
+    meta = json.loads((entry / "meta.json").read_text("utf-8"))
     report = OntologyReport(**{**meta["report"], "cycles": tuple(map(tuple, meta["report"]["cycles"]))})
     data = Compiled.open(entry, report.self_loops, report.ambiguous_aliases)
     return Ontology(data, meta["release"], meta["fingerprint"], report)

@@ -17,7 +17,7 @@ from kg_targets.ontology.ontology import Ontology
 from kg_targets.ontology.seed import read_seed, seed_files
 from kg_targets.ontology.tables import Tables
 from kg_targets.ontology.tsv import pair_in, read_tsv
-from kg_targets.ontology.umls import UmlsOptions, read_umls, umls_files
+from kg_targets.ontology.umls import UmlsOptions, read_umls, umls_files, umls_release
 
 
 def hpo_file() -> Path:
@@ -44,12 +44,14 @@ class Source:
         read: reads them; where there are options, they follow the path.
         needs_path: whether the name is followed by ``:`` and a path.
         options: reads what stands behind a ``?`` after the path; None: nothing may.
+        release: what the path, beside those files, says of the release.
     """
 
     files: Callable[[Path], list[Path]]
     read: Callable[..., Tables]
     needs_path: bool = True
     options: Callable[[str], object] | None = None
+    release: Callable[[Path], str] = lambda _: ""
 
 
 SOURCES: dict[str, Source] = {
@@ -63,10 +65,16 @@ SOURCES: dict[str, Source] = {
     "tsv": Source(lambda path: list(pair_in(path)), lambda path: read_tsv(*pair_in(path))),
     "obo": Source(lambda path: [path], read_obo),
     "umls": Source(
-        umls_files, lambda path, *given: read_umls(path, "strict", *given), options=UmlsOptions.parse
+        umls_files,
+        lambda path, *given: read_umls(path, "strict", *given),
+        options=UmlsOptions.parse,
+        release=umls_release,
     ),
     "umls-broad": Source(
-        umls_files, lambda path, *given: read_umls(path, "broad", *given), options=UmlsOptions.parse
+        umls_files,
+        lambda path, *given: read_umls(path, "broad", *given),
+        options=UmlsOptions.parse,
+        release=umls_release,
     ),
     "hpo": Source(lambda _: [hpo_file()], lambda _: read_obo(hpo_file()), needs_path=False),
 }
@@ -83,6 +91,10 @@ class Part(NamedTuple):
     def read(self) -> Tables:
         """Read it."""
         return SOURCES[self.name].read(self.path, *self.options)
+
+    def key(self) -> str:
+        """What decides its content beside its files."""
+        return "?".join(map(str, (self.name, *self.options, SOURCES[self.name].release(self.path))))
 
     def files(self) -> list[Path]:
         """The files that decide its content."""
@@ -132,5 +144,4 @@ def load_ontology(spec: str, cache_dir: str | Path | None = None) -> Ontology:
 
     if cache_dir is None:
         return read()
-    described = [("?".join(map(str, (part.name, *part.options))), part.files()) for part in parts]
-    return cached(described, read, Path(cache_dir))
+    return cached([(part.key(), part.files()) for part in parts], read, Path(cache_dir))

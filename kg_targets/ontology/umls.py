@@ -142,7 +142,7 @@ def read_umls(directory: Path, reading: str = "strict", options: UmlsOptions | N
     if "MRCUI.RRF" in files:
         edges.append(_retired(files["MRCUI.RRF"], names.named))
     return Tables(
-        release=f"UMLS {_version(directory)}, {reading} reading, {options}",
+        release=f"UMLS {umls_release(directory)}, {reading} reading, {options}",
         names=table,
         terms=_terms(files["MRSTY.RRF"], names.named),
         edges=pa.Table.from_batches(edges, schema=EDGES),
@@ -368,6 +368,6 @@ def among(column: pa.DictionaryArray, values: Collection[str]) -> Bools:
     return np.asarray(found[column.indices.to_numpy()], dtype=bool)
 
 
-def _version(directory: Path) -> str:
+def umls_release(directory: Path) -> str:
     """Name of the release: NLM unpacks it as ``2025AB/META``; any other folder is called by its own name."""
     return directory.resolve().parent.name if directory.name == "META" else directory.name

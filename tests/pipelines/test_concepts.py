@@ -71,11 +71,16 @@ def test_line_ends_of_windows_are_no_part_of_a_text(
     assert "\\r" not in out and "[Fracture].\n" in out
 
 
-@pytest.mark.parametrize("writable", [True, False])
 def test_what_is_read_is_kept_where_the_folder_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.concepts.os.access", lambda *_: writable)
+    (tmp_path / ".cache").touch()  # a file, where there would be a folder
     assert cli.main(["concepts", TEXT]) == 0
-    assert any(tmp_path.glob(".cache/kg_targets/ontology-*")) == writable
+    told = capsys.readouterr()
+    assert told.out.startswith("No [pneumothorax].") and len(told.err.splitlines()) == 1
+    assert told.err.startswith("warning: nothing is kept") and "--cache DIR" in told.err
+    assert cli.main(["concepts", "--cache", "kept", TEXT]) == 0
+    assert capsys.readouterr().err == "" and any(tmp_path.glob("kept/ontology-*"))
+    (tmp_path / ".cache").unlink()
+    assert cli.main(["concepts", TEXT]) == 0 and any(tmp_path.glob(".cache/kg_targets/ontology-*"))

@@ -83,7 +83,7 @@ def test_workers_that_start_together_build_once(tmp_path: Path, built: list[int]
     assert len(built) == 1 and found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("damage", ["meta.json", "index-hashes.npy", "shorter"])
+@pytest.mark.parametrize("damage", ["meta.json", "index-hashes.npy", "shorter", "rolled", "zeroed"])
 def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str, built: list[int]) -> None:
     ontology = load_ontology("seed", tmp_path)
     expected = DictionaryExtractor(ontology).extract(CAPTIONS)
@@ -91,6 +91,9 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str, built: list
     if damage == "shorter":
         file = entry / "index-text.npy"
         file.write_bytes(file.read_bytes()[:-1])
+    elif damage in ("rolled", "zeroed"):  # as many bytes as before
+        column = np.load(file := entry / "senses-concept.npy")
+        np.save(file, np.roll(column, 1) if damage == "rolled" else np.zeros_like(column))
     else:
         (entry / damage).unlink()
     assert DictionaryExtractor(ontology).extract(CAPTIONS) == expected
@@ -119,7 +122,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     def refused(*_: object, **__: object) -> str:
         raise PermissionError("no")
 
-    monkeypatch.setattr("kg_targets.concepts.lexicon_cache.tempfile.mkdtemp", refused)
+    monkeypatch.setattr("kg_targets.ontology.cache.tempfile.mkdtemp", refused)
     with pytest.raises(ExtractionError, match="choose a folder that can be written"):
         DictionaryExtractor(ontology)
     assert not entries(ontology)

@@ -192,6 +192,56 @@ def test_a_file_that_is_no_vectorizer_is_refused_and_nothing_of_it_is_run(
     assert not Path("executed").exists()
 
 
+class Made:
+    """What a pickle tells to call, and the state to give to what comes back."""
+
+    def __init__(self, *told: Any) -> None:
+        self.told = told
+
+    def __reduce__(self) -> Any:
+        return self.told
+
+
+OBJECT = Made(np.dtype, ("O", False, True))
+HIDDEN = Made(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (OBJECT, 0)}, 8, 1, 0))
+"""A dtype that numpy would believe to hold no pointer, although its field is one."""
+SCALAR = np.float64(0).__reduce__()[0]
+PLAIN = (3, "<", None, None, None, -1, -1, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (OBJECT, "numbers of type 'O'"),
+        (HIDDEN, "numbers of type '(V8|O)'"),
+        (Made(np.dtype, ("f8",), (3, "|", None, ("a",), {"a": (1, 0)}, 8, 1, 63)), "a state of their own"),
+        (Made(np.dtype, ("f8",), (*PLAIN[:-1], 63)), "a state of their own"),
+        (Made(np.dtype, ("f8",), (3, ">", *PLAIN[2:])), "a state of their own"),
+        (Made(set, ((),), {}), "it sets what is inside a set"),
+        (Made(SCALAR, (Made(np.dtype, ("f8",), PLAIN), b"1234567")), "do not fit"),
+        (Made(SCALAR, (np.float64, b"12345678")), "not a fitted"),
+    ],
+)
+def test_what_would_reach_into_memory_is_refused(content: Made, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.joblib").write_bytes(pickle.dumps([content], 4))
+    with pytest.raises(ExtractionError, match=reason):
+        CharTfidf.read(tmp_path / "bad.joblib")
+
+
+@pytest.mark.parametrize("change", [b"\x85", b"shorter", b"objects"])
+def test_arrays_that_do_not_fit_their_bytes_are_refused(change: bytes, tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    path = tmp_path / "bad.joblib"
+    joblib.dump(np.array([[1], [None]]) if change == b"objects" else np.arange(2.0), path)
+    data = path.read_bytes()
+    if change == b"shorter":
+        path.write_bytes(data[:-9])
+    elif change == b"\x85":
+        path.write_bytes(data.replace(b"K\x02\x85", b"K\xff\x85"))
+    with pytest.raises(ExtractionError, match=r"do not fit|numbers of type|no vectorizer needs"):
+        CharTfidf.read(path)
+
+
 def test_a_vectorizer_fitted_in_another_way_is_named(tmp_path: Path) -> None:
     joblib, text = pytest.importorskip("joblib"), pytest.importorskip("sklearn.feature_extraction.text")
     for options, name in (

@@ -3,14 +3,16 @@
 import json
 import os
 import pickle
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology import cache, compiled, load_ontology, registry
 from kg_targets.store.digest import file_sha256
-from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, term, write_tsv
+from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, mrconso, term, write_tsv, write_umls
 
 
 @pytest.fixture
@@ -133,6 +135,22 @@ def test_workers_open_the_entry_by_its_path(tmp_path, spec):
     (entry / "names.arrow").unlink()
     with pytest.raises(OntologyError, match=r"cannot be opened .*; run the command again"):
         pickle.loads(sent)
+
+
+def test_loads_that_start_together_read_once_and_all_open_the_entry(tmp_path, spec, readings):
+    with ThreadPoolExecutor(4) as pool:  # a lock belongs to an open file, not to a process
+        found = list(pool.map(lambda _: load_ontology(spec, tmp_path / "cache"), range(4)))
+    assert len(readings) == 1 and all(LUNG in ontology for ontology in found)
+
+
+def test_a_copy_of_a_release_has_the_name_of_its_own_folder(tmp_path):
+    write_umls(tmp_path / "2024AA" / "META", [mrconso(LUNG, "lung")])
+    shutil.copytree(tmp_path / "2024AA", tmp_path / "2025ZZ")
+    for name in ("2024AA", "2025ZZ", "2024AA"):
+        assert (
+            f"UMLS {name}," in load_ontology(f"umls:{tmp_path / name / 'META'}", tmp_path / "cache").release
+        )
+    assert len(entries(tmp_path / "cache")) == 2
 
 
 def test_a_killed_writer_leaves_nothing_under_the_entrys_name(tmp_path, spec, monkeypatch):

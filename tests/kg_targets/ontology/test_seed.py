@@ -257,3 +257,49 @@ def test_no_edge_between_verified_concepts_is_implied_by_others() -> None:
                 *({other} | ancestors(other, up) for other in direct if other != parent), set()
             )
             assert parent not in others, f"{child} is_a {parent} follows from other edges"
+
+
+# Aliases of a modality, device or procedure in which the word for an organ says which kind it is, not where.
+KINDS_NAMED_BY_AN_ORGAN = """aortic stent graft; bone age film; bone grafting; bone scintigraphy;
+    cephalometric radiograph; dental panoramic; enteric feeding tube; gastric bypass; intracardiac
+    echocardiography; lumbar puncture; occlusal film; occlusal radiograph; periapical film; periapical
+    radiograph; small bowel follow through; spinal cord stimulator; stent graft; transrectal ultrasound;
+    umbilical catheter; umbilical venous catheter; vagal nerve stimulator"""
+
+
+def own_words(alias: str, owners: dict[str, set[str]]) -> set[str]:
+    """Find the concepts of the parts of an alias, longest part first, the whole alias left out."""
+    words, found, at = alias.split(), set(), 0
+    while at < len(words):
+        for end in range(len(words), at, -1):
+            part = " ".join(words[at:end])
+            if part != alias and part in owners:
+                found |= owners[part]
+                at = end - 1
+                break
+        at += 1
+    return found
+
+
+def test_no_alias_of_a_modality_device_or_procedure_swallows_an_organ() -> None:
+    """ "MRI brain" as an alias of MRI would lose the brain: its parts alone say both."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for row in CONCEPTS:
+        for alias in aliases(row):
+            owners[alias].add(row["cui"])
+    up: dict[str, set[str]] = defaultdict(set)
+    for row in RELATIONS:
+        up[row["child"]].add(row["parent"])
+    allowed = set(" ".join(KINDS_NAMED_BY_AN_ORGAN.split()).split("; "))
+    swallowed = []
+    for row in CONCEPTS:
+        if row["kind"] not in {"modality", "device", "procedure"}:
+            continue
+        said = own_words(aliases(row)[0], owners)
+        said |= set().union(*(ancestors(cui, up) for cui in said), set())
+        for alias in set(aliases(row)) - allowed:
+            parts = own_words(alias, owners)
+            organs = {cui for cui in parts if BY_CUI[cui]["kind"] in {"organ", "region"}} - said
+            if row["cui"] in parts and organs:
+                swallowed.append((row["name"], alias))
+    assert not swallowed
