@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from torch.backends import cuda, cudnn
 
 from training.engine.config import RunConfig
+from training.engine.sharding import ShardingAccelerator
 from training.errors import ConfigError
 
 SHARDING = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-"""Environment variables by which ``accelerate launch`` asks for a model that is split over processes."""
+"""Environment variables by which ``accelerate launch`` asks for other ways to split a model over processes."""
 
 
 def set_up_device(config: RunConfig, device: str) -> None:
@@ -43,7 +43,7 @@ def set_up_device(config: RunConfig, device: str) -> None:
 
 
 def check_launcher() -> None:
-    """Refuse launches that split a model over processes: one process saves a run's state, and would wait for the rest.
+    """Refuse launches that split a model in other ways: one process saves a run's state, and would wait for the rest.
 
     Raises:
         ConfigError: the launcher was told to.
@@ -52,7 +52,7 @@ def check_launcher() -> None:
         if os.environ.get(name, "").lower() in ("true", "1"):
             raise ConfigError(
                 f"accelerate's {kind} is not supported, since saving a state would hang: launch with "
-                "training/configs/accelerate/ddp.yaml, where each process holds the whole model"
+                "training/configs/accelerate/ddp.yaml, where each process holds the whole model, or fsdp.yaml beside it"
             )
 
 
@@ -69,6 +69,8 @@ def describe_device(config: RunConfig, accelerator: Accelerator, precision: str)
     device, processes = accelerator.device, accelerator.num_processes
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     share = f"{processes} process{'es' if processes > 1 else ''} of {torch.get_num_threads()} CPU threads"
+    if processes > 1 and isinstance(accelerator, ShardingAccelerator):
+        share += ", the model in parts (FSDP)"
     plugin = accelerator.state.dynamo_plugin
     backend = str(getattr(plugin.backend, "value", plugin.backend)).lower()
     parts = [

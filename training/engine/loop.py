@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from training.engine.config import OptimConfig, RunConfig
 from training.engine.process import StopRequest
+from training.engine.sharding import ShardingAccelerator, load_moments, load_weights, whole, whole_moments
 from training.engine.state import Progress, load_state, save_state
 from training.engine.tracking import Tracker
 from training.errors import DataError
@@ -84,8 +85,8 @@ class Task(ABC, Generic[B]):
         """
         all_steps = steps_per_epoch * config.epochs
         self.total_steps = min(all_steps, config.max_steps or all_steps)
-        optimizer = make_optimizer(learner.to(accelerator.device), config)
-        self.model = accelerator.prepare(learner)
+        self.model = accelerator.prepare(learner.to(accelerator.device))  # may split its parameters
+        optimizer = make_optimizer(learner, config)
         self.optimizer = accelerator.prepare(optimizer)
         self.schedule = make_schedule(optimizer, config, self.total_steps)
 
@@ -109,12 +110,17 @@ class Task(ABC, Generic[B]):
         """The measure of the model as it is; the same on every process."""
 
     @abstractmethod
-    def save(self, output: Path) -> None:
-        """Write the model as the one chosen so far."""
+    def save(self, output: Path, model: Any) -> None:
+        """Write the model, as ``whole`` gave it, as the one chosen so far."""
 
     def unwrapped(self) -> Any:
         """The model itself, without what several processes or compilation have put around it: names are its own."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def whole(self) -> Any:
+        """The model itself with all its weights, a copy where processes hold parts; every process has to ask."""
+        model = self.unwrapped()
+        return self.accelerator.whole(model) if isinstance(self.accelerator, ShardingAccelerator) else model
 
     def waited(self) -> float:
         """Seconds that steps have waited for data so far."""
@@ -181,9 +187,12 @@ class Loop(Generic[B]):
             CheckpointError: it is damaged or does not fit.
         """
         state = load_state(self.output, self.accelerator.num_processes)
-        self.task.unwrapped().load_state_dict(state.model)
+        load_weights(self.task.unwrapped(), state.model)
         for name, part in self._stateful().items():
-            part.load_state_dict(state.optimizer[name])
+            if name == "optimizer":
+                load_moments(part, state.optimizer[name])
+            else:
+                part.load_state_dict(state.optimizer[name])
         if self.task.loader is not None:
             self.task.loader.load_state(state.data[self.accelerator.process_index])
         self.progress = state.progress
@@ -248,7 +257,7 @@ class Loop(Generic[B]):
         """
         self.accelerator.unscale_gradients()
         parameters = [p for p in self.task.model.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
         # With a scaler (fp16) an overflow of the gradient is its business: it skips the step.
         checked = [loss] if self.accelerator.scaler is not None else [loss, norm]
         # Inf stands for no limit. After the exchange of gradients the norm is the same on every process.
@@ -293,8 +302,10 @@ class Loop(Generic[B]):
             progress.metrics = {"epoch": progress.epoch, "step": progress.step}
             if score is not None:
                 progress.metrics[f"dev_{self.task.measure}"] = round(score, 6)
-            if self.accelerator.is_main_process and (score is not None or last):
-                self.task.save(self.output)
+            if score is not None or last:
+                model = self.task.whole()
+                if self.accelerator.is_main_process:
+                    self.task.save(self.output, model)
 
     def _asked_to_stop(self, stop: StopRequest) -> bool:
         """Whether any process was asked; several agree on it only now and then, since that costs a reduction."""
@@ -315,15 +326,10 @@ class Loop(Generic[B]):
         if self.progress.step >= self.task.total_steps:
             return  # what is left to do is to say that it is finished
         data = gather_object([self.task.loader.state() if self.task.loader else None])
+        model, parts = self.task.whole(), {name: part.state_dict() for name, part in self._stateful().items()}
+        parts["optimizer"] = whole_moments(parts["optimizer"])
         if self.accelerator.is_main_process:
-            save_state(
-                self.output,
-                self.key,
-                self.progress,
-                self.task.unwrapped(),
-                {name: part.state_dict() for name, part in self._stateful().items()},
-                data,
-            )
+            save_state(self.output, self.key, self.progress, model, parts, data)
         self._saved = time.monotonic()
 
     def _stateful(self) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from training.engine.device import check_launcher, describe_device, set_up_devic
 from training.engine.loop import Loop, Task
 from training.engine.process import StopRequest, follow_launcher, resolve_threads
 from training.engine.run_key import run_key
+from training.engine.sharding import DDP, ShardingAccelerator, sharding_asked
 from training.engine.tracking import Tracker, check_trackers, start_trackers
+from training.errors import ConfigError
 from training.folders import write_json, writing
 
 C = TypeVar("C", bound=RunConfig)
@@ -37,6 +39,8 @@ class Prepared:
     """OUTPUT/data.json, for a model card; asked when a run begins."""
     build: Callable[[Accelerator], Task[Any]]
     """The task with its model, on the accelerator's device; called after the random generators are seeded."""
+    may_be_sharded: bool = False
+    """Whether its model may lie in parts on several processes."""
 
 
 def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
@@ -57,7 +61,10 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
     check_launcher()
     check_trackers(config.log.tracker_names)
     output, threads = Path(config.output), resolve_threads(config.threads)
+    sharded = sharding_asked()
     prepared = prepare(config)
+    if sharded and not prepared.may_be_sharded:
+        raise ConfigError(f"FSDP is for nb_clip with data.cached_views 0: launch with {DDP}")
     data = prepared.fingerprints
     start, former = checkpoint.how_to_start(config, data, threads)
     key = run_key(config, list(data.values()), threads)
@@ -67,7 +74,7 @@ def run_training(config: C, prepare: Callable[[C], Prepared], say: Say) -> int:
         return 0
 
     set_seed(config.seed)
-    accelerator = Accelerator(
+    accelerator = (ShardingAccelerator if sharded else Accelerator)(
         mixed_precision="no" if prepared.precision == "fp32" else prepared.precision,
         log_with=config.log.tracker_names or None,
         project_dir=config.output,

@@ -77,6 +77,7 @@ def prepare_run(config: TrainConfig) -> Prepared:
         precision=config.model.precision,
         data_metadata=lambda: {name: describe_data(store) for name, store in stores.items()},
         build=build,
+        may_be_sharded=not config.data.cached_views,
     )
 
 
@@ -209,14 +210,16 @@ class NBClipRun(Task[Step]):
         """Image→image retrieval on the dev split."""
         if self.selector is None:
             raise RuntimeError("there is no dev split to score")
-        features = self.inputs.gallery(self.unwrapped())
+        features = self.inputs.gallery(self.whole())
         if not np.isfinite(features).all():
             raise DataError("the model's features on the dev split are not finite: lower optim.lr")
         return self.selector(features)
 
-    def save(self, output: Path) -> None:
+    def save(self, output: Path, model: Any) -> None:
         """OUTPUT/checkpoint, for open_clip."""
-        write_checkpoint(output, lambda folder: write_model_folder(folder, self.clip.model, self.clip))
+        if self.config.data.cached_views:
+            model = self.clip.model  # of which only the layers that learn were trained
+        write_checkpoint(output, lambda folder: write_model_folder(folder, model, self.clip))
 
     def own_metadata(self) -> dict[str, Any]:
         """Numbers of images."""

@@ -168,17 +168,21 @@ def test_two_processes_get_the_gradient_of_one_on_the_whole_batch(
     loss: str, passes: str, ranks: list[dict[str, Any]]
 ) -> None:
     alone, _ = gradients(Accelerator(cpu=True), loss, exclude=0.6 if "excluding" in passes else None)
-    for step, expected in enumerate(alone):
+    for result in ranks:
+        assert_gradients(result[loss + passes][0], alone)
+
+
+def assert_gradients(found: list[dict[str, Tensor]], alone: list[dict[str, Tensor]]) -> None:
+    """Those of several processes after each batch are those of one, to TOLERANCE."""
+    for actual, expected in zip(found, alone, strict=True):
         norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm().item()
-        for result in ranks:
-            actual = result[loss + passes][0][step]
-            assert actual.keys() == expected.keys()
-            total = torch.cat([(actual[name] - expected[name]).flatten() for name in expected]).norm().item()
-            assert total <= TOLERANCE * norm
-            for name, gradient in expected.items():
-                # A parameter whose gradient is but rounding (a key bias, say) is held to the whole gradient's size.
-                size = max(gradient.norm().item(), 1e-2 * norm)
-                assert (actual[name] - gradient).norm().item() <= TOLERANCE * size, name
+        assert actual.keys() == expected.keys()
+        total = torch.cat([(actual[name] - expected[name]).flatten() for name in expected]).norm().item()
+        assert total <= TOLERANCE * norm
+        for name, gradient in expected.items():
+            # A parameter whose gradient is but rounding (a key bias, say) is held to the whole gradient's size.
+            size = max(gradient.norm().item(), 1e-2 * norm)
+            assert (actual[name] - gradient).norm().item() <= TOLERANCE * size, name
 
 
 def test_unequal_shares_of_a_batch_are_an_error_on_every_process(ranks: list[dict[str, Any]]) -> None:

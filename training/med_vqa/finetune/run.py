@@ -185,11 +185,11 @@ class FinetuneRun(Task[Tensor]):
             max_question_tokens=self.config.data.max_question_tokens,
         )
 
-    def save(self, output: Path) -> None:
+    def save(self, output: Path, model: Any) -> None:
         """OUTPUT/checkpoint, for ``training.med_vqa.model.saving.load_med_vqa``."""
 
         def write(folder: Path) -> None:
-            save_med_vqa(folder, self.vqa.model, self.vqa.tokenizer, self.data.answers)
+            save_med_vqa(folder, model, self.vqa.tokenizer, self.data.answers)
             save_trained_on(folder, self._trained_on)
 
         write_checkpoint(output, write)

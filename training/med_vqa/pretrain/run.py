@@ -244,9 +244,8 @@ class PretrainRun(Task[Step]):
                 found = self.selector(model, self.views.dev_tokens(rows), torch.as_tensor(rows)).cpu().numpy()
         return float(torch.as_tensor(gather_shares(rows, found, count)).mean())
 
-    def save(self, output: Path) -> None:
+    def save(self, output: Path, model: Any) -> None:
         """OUTPUT/checkpoint: a Med-VQA model folder with the heads beside it."""
-        model = self.unwrapped()
         seen = pretraining_of(self.config.stage, self.corpus, self.exclusions)
         write_checkpoint(output, lambda folder: save_pretrained(folder, model, self.vqa, seen, self._history))
 
