@@ -5,21 +5,14 @@ time writes; the entry appears by an atomic rename, so a killed run leaves nothi
 whose files are not those that were written is made again.
 
 Both questions, "are the sources what they were" and "is the entry what was written", are put to the sha256 of the
-files' content. Hashing a full release takes longer than opening it, so a digest is remembered for as long as the file's
-device, inode, size, modification time and **change time** stay. Anybody can set a modification time back; the change
-time is the kernel's own: every write, truncation, renaming or setting of times moves it on, and there is no call to
-set it. It moves in ticks, so a file that changed less than two seconds before it was hashed is hashed again the next
-time. Where the system's clock was set back in between, or the folder is not on a POSIX file system, that is no proof:
-on Windows, whose change time is the time of creation, nothing is remembered.
+files' content (`remembered_sha256`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -31,13 +24,10 @@ from kg_targets.ontology.compiled import Compiled
 from kg_targets.ontology.concept import OntologyReport
 from kg_targets.ontology.ontology import Ontology
 from kg_targets.ontology.tables import require_file
-from kg_targets.store.digest import file_sha256, json_sha256, text_sha256
+from kg_targets.store.digest import file_sha256, json_sha256, remembered_sha256
 
 READER_VERSION = 6
 """Raise it when any reader or `compiled` changes what it makes of the same files."""
-
-_SETTLED_NS = 2_000_000_000
-"""Age at which a change of a file is told apart from the next one, whatever the file system's clock ticks in."""
 
 _Kept = TypeVar("_Kept")
 
@@ -71,41 +61,6 @@ def _digests(files: Sequence[Path], cache_dir: Path) -> list[tuple[str, str]]:
     for path in files:
         require_file(path, "The ontology was to be read from it: check the path.")
     return [(path.name, remembered_sha256(path, cache_dir)) for path in files]
-
-
-def remembered_sha256(path: Path, cache_dir: Path) -> str:
-    """sha256 of a file, computed again only where it may have changed; see the module.
-
-    Args:
-        path: the file.
-        cache_dir: folder with the notes of what was computed before.
-    """
-    stamp = _stamp(path)
-    note = cache_dir / f"digest-{text_sha256(stamp[0])[:32]}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(note.read_text("utf-8"))
-        if known["stamp"] == stamp:
-            return str(known["sha256"])
-    begin = time.time_ns()
-    digest = file_sha256(path)
-    settled = max(path.stat().st_ctime_ns, path.stat().st_mtime_ns) + _SETTLED_NS < begin
-    if os.name == "posix" and settled and _stamp(path) == stamp:
-        _write_atomically(note, json.dumps({"stamp": stamp, "sha256": digest}))
-    return digest
-
-
-def _stamp(path: Path) -> list[Any]:
-    found = path.stat()
-    times = [found.st_mtime_ns, found.st_ctime_ns]
-    return [str(path.resolve()), found.st_dev, found.st_ino, found.st_size, *times]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as stream:
-        stream.write(text)
-    Path(stream.name).replace(path)
 
 
 def kept(entry: Path, opened: Callable[[Path], _Kept], save: Callable[[Path], dict[str, Any]]) -> _Kept:

@@ -123,6 +123,10 @@ class NeighborSearch:
         starts = range(0, len(self), _QUERIES)
         return [np.arange(start, min(start + _QUERIES, len(self))) for start in starts]
 
+    def members(self, queries: Ints) -> Ints:
+        """The images of some distinct rows that follow each other."""
+        return self._members[self._starts[queries[0]] : self._starts[queries[-1] + 1]]
+
     def prepare(self, exact: bool) -> None:
         """Make what all parts need, before processes that share it are forked.
 

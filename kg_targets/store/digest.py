@@ -5,12 +5,19 @@ All are SHA-256. Their values are keys of stores, caches and runs that exist: wh
 
 import hashlib
 import json
+import os
+import tempfile
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_SETTLED_NS = 2_000_000_000
+"""Age at which a change of a file is told apart from the next one, whatever the file system's clock ticks in."""
 
 
 def text_sha256(text: str) -> str:
@@ -31,6 +38,51 @@ def file_sha256(path: Path) -> str:
     """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remembered_sha256(path: Path, cache_dir: Path) -> str:
+    """SHA-256 of a file's bytes, computed again only where they may have changed.
+
+    Hashing large files takes longer than mapping them, so a digest is remembered for as long as the file's device,
+    inode, size, modification time and **change time** stay. Anybody can set a modification time back; the change time
+    is the kernel's own: every write, truncation, renaming or setting of times moves it on, and there is no call to set
+    it. It moves in ticks, so a file that changed less than two seconds before it was hashed is hashed again the next
+    time. Where the system's clock was set back in between, or the folder is not on a POSIX file system, that is no
+    proof: on Windows, whose change time is the time of creation, nothing is remembered.
+
+    Args:
+        path: the file.
+        cache_dir: folder with the notes of what was computed before; where it cannot be written there are none.
+    Raises:
+        OSError: the file cannot be read.
+    """
+    stamp = _stamp(path)
+    note = cache_dir / f"digest-{text_sha256(stamp[0])[:32]}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(note.read_text("utf-8"))
+        if known["stamp"] == stamp:
+            return str(known["sha256"])
+    begin = time.time_ns()
+    digest = file_sha256(path)
+    settled = max(path.stat().st_ctime_ns, path.stat().st_mtime_ns) + _SETTLED_NS < begin
+    if os.name == "posix" and settled and _stamp(path) == stamp:
+        with suppress(OSError):
+            _write_atomically(note, json.dumps({"stamp": stamp, "sha256": digest}))
+    return digest
+
+
+def _stamp(path: Path) -> list[Any]:
+    found = path.stat()
+    times = [found.st_mtime_ns, found.st_ctime_ns]
+    return [str(path.resolve()), found.st_dev, found.st_ino, found.st_size, *times]
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
+    ) as stream:
+        stream.write(text)
+    Path(stream.name).replace(path)
 
 
 def container_sha256(path: Path, ends: int = 1 << 20, limit: int = 200_000_000) -> str:

@@ -2,14 +2,15 @@
 
 Parquet is compressed, so that every process that reads it has a copy of its own. From ``MAPPED_FROM`` rows on, a column
 is written once, uncompressed, into the folder ``.mapped`` of the store (or, where that cannot be written, into one for
-temporary files) and mapped from there: it takes no private memory, nothing is read before it is asked for, and all
-workers and ranks share its pages. Smaller stores are read as they are.
+temporary files), beside its sha256, and mapped from there while it has that: it takes no private memory, nothing is
+read before it is asked for, and all workers and ranks share its pages. Smaller stores are read as they are.
 """
 
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kg_targets.errors import StoreError
+from kg_targets.store.digest import file_sha256, remembered_sha256
 
 MAPPED_FROM = 65_536
 """Rows from which on columns are mapped: below, all of them take a few dozen MB."""
@@ -73,6 +75,7 @@ class MappedFiles:
         if not os.access(store, os.W_OK):
             user = hashlib.sha256(str(store.resolve()).encode()).hexdigest()[:16]
             self.folder = Path(tempfile.gettempdir()) / f"kg-targets-{os.getuid()}" / user / fingerprint[:16]
+        self._sound: set[str] = set()
 
     def column(self, name: str, pieces: Callable[[], Iterable[pa.ChunkedArray]]) -> pa.ChunkedArray:
         """A column, mapped.
@@ -107,22 +110,34 @@ class MappedFiles:
 
     def _made(self, name: str, write: Callable[[Path], None]) -> Path:
         """The file, at once whole if it is written now: another process may be doing the same."""
-        path = self.folder / name
-        if path.is_file():
-            return path
+        path, digest = self.folder / name, self.folder / f"{name}.sha256"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.")
-            os.close(handle)
-            os.chmod(partial, 0o644)  # others may read the store, too
-            try:
-                write(Path(partial))
-                os.replace(partial, path)
-            finally:
-                Path(partial).unlink(missing_ok=True)
+            if name not in self._sound and not (
+                path.is_file()
+                and digest.is_file()
+                and digest.read_text("utf-8") == remembered_sha256(path, self.folder)
+            ):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._replacing(path) as partial:
+                    write(partial)
+                    with self._replacing(digest) as noted:
+                        noted.write_text(file_sha256(partial), "utf-8")
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written ({error.strerror or error}): a store of this size is mapped from there, "
                 "free some space"
             ) from error
+        self._sound.add(name)
         return path
+
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Path]:
+        """A file to write, which then takes the place of another."""
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=f".{path.name}.")
+        os.close(handle)
+        os.chmod(name, 0o644)  # others may read the store, too
+        try:
+            yield Path(name)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)

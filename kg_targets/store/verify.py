@@ -104,7 +104,13 @@ def _neighbors(store: TargetStore, sample: int = 64) -> str:
         others = np.sort(np.delete(similarity, row))[::-1]
         # Similarities up to 1e-6 count as none (see scoring.neighbors), rounding may move that edge a little.
         complete = len(found) >= min(store.kept_neighbors, int((others > 1e-5).sum()))
-        if not complete or not np.allclose(scores[int(row)].as_py(), others[: len(found)], atol=1e-5):
+        told = np.asarray(scores[int(row)].as_py())
+        # other images of the store, each once
+        named = len({*found} - {row}) == len(found) and ((found >= 0) & (found < len(store))).all()
+        nearest = named and all(
+            np.allclose(told, each, atol=1e-5) for each in (others[: len(found)], similarity[found])
+        )
+        if not (complete and nearest):
             raise StoreError(
                 f"{store.path}: the neighbours of row {row} are not its nearest: build the store again"
             )

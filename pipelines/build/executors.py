@@ -12,10 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from kg_targets.errors import ConfigError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,6 +48,9 @@ def map_in_order(
 
     With one worker everything happens in this process. Ctrl-C reaches this process only; workers end with the pool.
     Where processes can be forked, the initializer runs once, here, and workers inherit what it prepared.
+
+    Raises:
+        ConfigError: a worker was killed.
     """
     can_fork = sys.platform == "linux"  # elsewhere forking a process with threads is unsafe or impossible
     if workers == 1 or can_fork:
@@ -63,6 +69,11 @@ def map_in_order(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            "a worker process was killed, most likely because memory ran out: take fewer --workers and "
+            "run the command again"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

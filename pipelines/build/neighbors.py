@@ -1,6 +1,8 @@
 """Stage three: neighbours, by worker processes, each task of which is finished once and for all."""
 
+import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,9 @@ def find_neighbors(
     tasks = search.parts()
     place = (folder if len(tasks) <= _QUICK else state) / f"neighbors{_boot()}"
     rows, scores = _files(place, (search.images, k))
-    pending = [number for number in range(len(tasks)) if not _marker(place, number).exists()]
+    pending = [
+        number for number, task in enumerate(tasks) if not _is_done(place, number, search.members(task))
+    ]
     if len(pending) < len(tasks):
         say(f"neighbours: {len(tasks) - len(pending):,} of {len(tasks):,} parts are there from before")
     done = map_in_order(_find, pending, workers, _initialise, (search, tasks, place))
@@ -84,7 +88,23 @@ def _find(number: int) -> None:
     for name, values in zip(_NAMES, found, strict=True):
         mapped = np.load(_folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
         mapped[images] = values
-    _marker(_folder, number).touch()
+    _marker(_folder, number).write_text(_digest(_folder, images), "utf-8")
+
+
+def _digest(folder: Path, images: NDArray[np.int64]) -> str:
+    """Of what the files hold about some images."""
+    digest = hashlib.sha256()
+    for name in _NAMES:
+        digest.update(
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)[np.sort(images)].tobytes()
+        )
+    return digest.hexdigest()
+
+
+def _is_done(folder: Path, number: int, images: NDArray[np.int64]) -> bool:
+    """Whether a task was marked, and the files still hold what it found."""
+    marker = _marker(folder, number)
+    return marker.is_file() and marker.read_text("utf-8") == _digest(folder, images)
 
 
 def _boot() -> str:
@@ -104,12 +124,14 @@ def _files(folder: Path, shape: tuple[int, int]) -> Neighbors:
         folder.mkdir(parents=True, exist_ok=True)
         for name, kind in zip(_NAMES, (np.int32, np.float32), strict=True):
             path = folder / f"{name}.npy"
-            if not path.exists():
-                partial = path.with_suffix(".partial")
-                open_memmap(partial, "w+", kind, shape).flush()  # type: ignore[no-untyped-call]
-                if hasattr(os, "posix_fallocate"):
-                    with partial.open("r+b") as stream:
-                        os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
-                os.replace(partial, path)
+            with suppress(OSError, ValueError):  # it is there from before, and as long as it was
+                mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
+                continue
+            partial = path.with_suffix(".partial")
+            open_memmap(partial, "w+", kind, shape).flush()  # type: ignore[no-untyped-call]
+            if hasattr(os, "posix_fallocate"):
+                with partial.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
+            os.replace(partial, path)
             mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return mapped[0], mapped[1]

@@ -11,6 +11,7 @@ import pytest
 
 from kg_targets.errors import OntologyError
 from kg_targets.ontology import cache, compiled, load_ontology, registry
+from kg_targets.store import digest
 from kg_targets.store.digest import file_sha256
 from tests.kg_targets.ontology.fixtures import BODY, LUNG, ORGAN, mrconso, term, write_tsv, write_umls
 
@@ -96,11 +97,11 @@ def test_changed_sources_and_another_reader_get_entries_of_their_own(tmp_path, s
 
 
 def test_an_edited_file_with_its_old_time_stamp_is_read_again(tmp_path, spec, readings, monkeypatch):
-    monkeypatch.setattr(cache, "_SETTLED_NS", -1)  # as if the file had been lying there for long
+    monkeypatch.setattr(digest, "_SETTLED_NS", -1)  # as if the file had been lying there for long
     path = tmp_path / "source" / "cui_terms.tsv"
     load_ontology(spec, tmp_path / "cache")
     hashed = []
-    monkeypatch.setattr(cache, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    monkeypatch.setattr(digest, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
     load_ontology(spec, tmp_path / "cache")
     assert hashed == [] or {file.suffix for file in hashed} == {
         ".arrow"
@@ -120,7 +121,7 @@ def test_an_edited_file_with_its_old_time_stamp_is_read_again(tmp_path, spec, re
 def test_a_file_that_has_just_changed_is_hashed_every_time(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("one")
-    assert cache.remembered_sha256(path, tmp_path) == file_sha256(path)
+    assert digest.remembered_sha256(path, tmp_path) == file_sha256(path)
     assert list(tmp_path.glob("digest-*")) == []
 
 

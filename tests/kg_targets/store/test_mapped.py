@@ -58,6 +58,18 @@ def test_its_columns_and_factors_lie_in_files_that_are_mapped(large: TargetStore
     assert not any("partial" in file.name for file in (large.path / mapped.FOLDER).rglob("*"))
 
 
+@pytest.mark.parametrize("damage", ["zeroed", "shorter", "unnoted"])
+def test_a_damaged_copy_is_made_again(large: TargetStore, damage: str) -> None:
+    expected = large.block([1, 2, 3])
+    (file,) = (large.path / mapped.FOLDER).rglob("factor_value.npy")
+    whole = file.read_bytes()
+    if damage == "unnoted":
+        file.with_name(f"{file.name}.sha256").unlink()
+    file.write_bytes(whole[:130] if damage == "shorter" else whole[:128] + bytes(len(whole) - 128))
+    np.testing.assert_array_equal(TargetStore.open(large.path).block([1, 2, 3]), expected)
+    assert file.read_bytes() == whole
+
+
 def test_opening_it_reads_nothing_but_the_manifest(
     large: TargetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,18 +1,23 @@
 """Neighbours of a build: none, exact or approximate; a killed search goes on where it was."""
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kg_targets.errors import StoreError
+from kg_targets.errors import ConfigError, StoreError
 from kg_targets.inspect.card import write_card
 from kg_targets.scoring import Factors, candidates
 from kg_targets.scoring import neighbors as scoring_neighbors
 from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import TargetStore, verify_store
 from pipelines.build import neighbors
+from pipelines.build.executors import map_in_order
 from pipelines.build.neighbors import find_neighbors
 from pipelines.cli import main
 from tests.builds import RICH, build, digests
@@ -62,7 +67,10 @@ def test_readers_of_a_store_without_neighbours_say_how_to_make_them(
     assert "keeps no\nneighbours (--top-k 0)" in page
 
 
-def test_a_killed_search_resumes_and_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("damage", ["none", "zeroed", "shorter"])
+def test_a_killed_search_resumes_and_ends_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     monkeypatch.setattr(scoring_neighbors, "_QUERIES", 16)
     monkeypatch.setattr(neighbors, "_QUICK", 2)
     whole, _ = found(tmp_path / "whole")
@@ -77,8 +85,11 @@ def test_a_killed_search_resumes_and_ends_alike(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         found(tmp_path / "killed")
     monkeypatch.setattr(neighbors, "_find", do)
+    (file,) = (tmp_path / "killed").rglob("rows.npy")
+    if damage != "none":
+        file.write_bytes(file.read_bytes()[:128] + bytes(600 * 8 * 4 if damage == "zeroed" else 9))
     resumed, said = found(tmp_path / "killed", workers=2)
-    assert said[0].startswith("neighbours: 5 of ")
+    assert [line.partition(" of ")[0] for line in said] == ["neighbours: 5"] * (damage == "none")
     np.testing.assert_array_equal(resumed, whole)
 
 
@@ -90,6 +101,30 @@ def test_the_number_of_processes_plays_no_part(
         monkeypatch.setattr(candidates, name, value)
     one, two = (found(tmp_path / str(workers), way=way, workers=workers)[0] for workers in (1, 2))
     np.testing.assert_array_equal(one, two)
+
+
+def test_verify_looks_at_the_neighbours_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = build(tmp_path, RICH)
+    assert any(line.startswith("neighbours of ") for line in verify_store(store.path))
+    column = TargetStore.column
+    for rows in (lambda line: [0] * len(line), lambda line: [10**6] * len(line), lambda line: line[::-1]):
+
+        def changed(self: TargetStore, name: str, rows: Any = rows) -> Any:
+            found = column(self, name)
+            return pa.chunked_array([[*map(rows, found.to_pylist())]]) if name == "neighbor_rows" else found
+
+        monkeypatch.setattr(TargetStore, "column", changed)
+        with pytest.raises(StoreError, match="are not its nearest"):
+            verify_store(store.path)
+
+
+def test_a_worker_that_is_killed_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"a worker process was killed, .* take fewer --workers"):
+        list(map_in_order(_kill_itself, range(3), workers=2))
+
+
+def _kill_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_approximate_neighbours_tell_their_recall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
