@@ -31,8 +31,7 @@ _LONG_REACH = 120  # code points in which a long form of several words is looked
 _OPEN = ("(", "[")
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
-_OPENS = re.compile(r"[(\[]")
-_SIGN = re.compile(r"[=:,(\u2013-]")
+_SIGNS = ("=", ":", ",", "(", "\u2013", "-")
 
 
 def may_define(caption: str) -> bool:
@@ -49,15 +48,14 @@ def with_definitions(caption: str, folded: Folded, kept: list[Hit], every: list[
         kept: its hits, without overlap.
         every: all of them.
     """
-    opened = _beside(caption, _OPENS, -1)
-    signed = _beside(caption, _SIGN, 1)
     known: dict[int, tuple[str, Sense]] = {}
     unknown: dict[int, tuple[str, Sense]] = {}
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
         if folded.origin is not None:
             start, end = folded.span(start, end)
         if end - start > _LONGEST:
-            if (end in opened or start in signed) and not sense.exact:
+            beside = caption[end : end + 2].lstrip()[:1], caption[max(0, start - 2) : start].rstrip()[-1:]
+            if (beside[0] in _OPEN or beside[1] in _SIGNS) and not sense.exact:
                 known |= {at: (short, sense) for at, short in _short_forms(caption, start, end)}
         elif sense.cui and (short := caption[start:end]).isalpha() and short.isupper():
             long = _defined_here(caption, start, end, sense.negatable or sense.place)
@@ -76,17 +74,6 @@ def with_definitions(caption: str, folded: Folded, kept: list[Hit], every: list[
             spans[place] = defined[short][max(before - 1, 0)][1]
     others = [hit for hit in every if (hit.start, hit.end) not in spans]
     return without_overlap(others + [Hit(start, end, sense) for (start, end), sense in spans.items()])
-
-
-def _beside(caption: str, signs: re.Pattern[str], step: int) -> set[int]:
-    """Where a caption has one of some signs at most one blank behind (-1) or before (1)."""
-    found = set()
-    for match in signs.finditer(caption):
-        edge = match.start() if step < 0 else match.end()
-        found.add(edge)
-        if caption[min(edge, edge + step) : max(edge, edge + step)].isspace():
-            found.add(edge + step)
-    return found
 
 
 def _defined_here(caption: str, start: int, end: int, apposed: bool) -> str:

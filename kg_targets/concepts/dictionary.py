@@ -7,9 +7,10 @@ caption: case of abbreviations, longest match first without overlap, context.
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from kg_targets.concepts.text import (
     SOFT_HYPHEN,
     ZERO_WIDTH_SPACE,
     Folded,
+    Ints,
     fold,
     kept_spans,
     surface,
@@ -37,8 +39,6 @@ from kg_targets.ontology import Ontology
 
 _new = tuple.__new__  # makes a named tuple in half the time of its class
 _as_hit = partial(_new, Hit)
-_STATED = (1.0, False, False, False, False, False)
-"""Score and statuses of a mention that is found as it is written and stated."""
 _AT_ONCE = 1024  # captions
 _CODE_POINTS = 1 << 17  # of captions that are searched at once
 
@@ -105,13 +105,51 @@ class DictionaryExtractor:
 
     def _read(self, readings: list[tuple[str, str]]) -> Iterator[list[Mention]]:
         """Mentions of some readings of captions: the caption, whose wording mentions have, and what is searched."""
-        folded = [fold(text) for _, text in readings]
+        captions = [text for _, text in readings]
+        folded = list(map(fold, captions))
         batch = TextBatch.of([text.text for text in folded])
-        texts = [text for _, text in readings]
-        hits = self._hits(texts, folded, self.lexicon.index.find(batch))
+        matches = self.lexicon.index.find(batch)
         phrases = self._rules.find(batch) if self._rules else [None] * len(readings)
-        for (original, text), one, found, said in zip(readings, folded, hits, phrases, strict=True):
-            yield self._mentions(original, text, one, found, said)
+        senses, special = self._senses(captions, folded, matches)
+        hits = list(zip(matches.start.tolist(), matches.end.tolist(), senses, strict=True))
+        kept = _longest(matches, senses)
+        chosen = map(hits.__getitem__, kept.tolist())
+        bounds = np.searchsorted(matches.text, np.arange(len(captions) + 1))
+        spans = zip(pairwise(bounds.tolist()), pairwise(np.searchsorted(kept, bounds).tolist()), strict=True)
+        for text, ((low, high), (first, last)) in enumerate(spans):
+            original, caption = readings[text]
+            places = islice(chosen, last - first)
+            defines = may_define(caption)
+            if not (
+                defines
+                or text in special
+                or phrases[text] is not None
+                or folded[text].origin is not None
+                or self._fuzzy
+            ):
+                yield self._stated(original, places)  # most captions
+                continue
+            found = list(map(_as_hit, places))
+            if defines or text in special:
+                every = [_as_hit(hit) for hit in hits[low:high] if hit[2]]
+                if text in special:
+                    every = self._special(caption, folded[text], every, matches, slice(low, high))
+                    found = without_overlap(every)
+                if defines:
+                    found = with_definitions(caption, folded[text], found, every)
+            yield self._mentions(original, caption, folded[text], found, phrases[text])
+
+    def _stated(self, original: str, places: Iterable[tuple[int, int, Sense]]) -> list[Mention]:
+        """Mentions that are found as they are written, and stated, without those that mean nothing."""
+        source = self.name
+        return [
+            _new(Mention, (
+                sense.cui, sense.name, start, end, original[start:end],
+                1.0, False, False, False, False, False, source,
+            ))
+            for start, end, sense in places
+            if sense.cui
+        ]  # fmt: skip
 
     def _mentions(
         self, original: str, caption: str, folded: Folded, found: list[Hit], phrases: Phrases | None
@@ -133,10 +171,7 @@ class DictionaryExtractor:
         places = hits
         if folded.origin is not None:
             places = [Hit(*folded.span(start, end), sense) for start, end, sense in hits]
-        mentions = [
-            _new(Mention, (sense.cui, sense.name, start, end, original[start:end], *_STATED, self.name))
-            for start, end, sense in places
-        ]
+        mentions = self._stated(original, places)
         if misspelled:
             for index in (index for index, hit in enumerate(hits) if hit in misspelled):
                 mentions[index] = mentions[index]._replace(score=FUZZY_SCORE)
@@ -145,39 +180,23 @@ class DictionaryExtractor:
                 mentions[index] = marked(mentions[index], given)
         return mentions
 
-    def _hits(self, captions: list[str], folded: list[Folded], matches: Matches) -> Iterator[list[Hit]]:
-        """Of each caption the matches that have the case they need, the longest where they overlap."""
+    def _senses(
+        self, captions: list[str], folded: list[Folded], matches: Matches
+    ) -> tuple[list[Any], set[int]]:
+        """The sense of each match, None if it has not the case that all need; and captions to look at by `_special`."""
         marks = self.lexicon.marks.take(matches.pattern)
-        senses: list[Sense | None] = [*self.lexicon.best(matches.pattern.tolist())]
-        fits = np.ones(len(senses), bool)
+        senses: list[Any] = self.lexicon.best(matches.pattern.tolist())
         special = set(matches.text[marks & (ADJECTIVE | SHORT) > 0].tolist())
         cased = np.flatnonzero(marks & CASED)
         columns = (column[cased].tolist() for column in matches[1:])
         for row, text, start, bare_end, end, pattern in zip(cased.tolist(), *columns, strict=True):
-            readings = self.lexicon.senses(pattern)
-            sense = senses[row] = _choose(readings, captions[text], folded[text], start, bare_end, end)
-            if sense is None:
-                fits[row] = False
-            elif sense.needs_name:
+            written = _written(captions[text], folded[text], start, bare_end, end)
+            readings = self.lexicon.senses(pattern)  # abbreviations first, then what needs no case
+            sense = next((sense for sense in readings if sense.exact in ("", written)), None)
+            senses[row] = sense
+            if sense is not None and sense.needs_name:
                 special.add(text)
-        hits = list(map(_as_hit, zip(matches.start.tolist(), matches.end.tolist(), senses, strict=True)))
-        rows = np.flatnonzero(fits)
-        place = matches.place[rows]
-        kept = rows[kept_spans(place, place + (matches.end - matches.start)[rows])]
-        bounds = np.searchsorted(matches.text, np.arange(len(captions) + 1))
-        spans = zip(pairwise(bounds.tolist()), pairwise(np.searchsorted(kept, bounds).tolist()), strict=True)
-        chosen = kept.tolist()
-        for text, ((low, high), (first, last)) in enumerate(spans):
-            found = [hits[row] for row in chosen[first:last]]
-            defines = may_define(captions[text])
-            if text in special or defines:
-                every = [hit for hit, fit in zip(hits[low:high], fits[low:high].tolist(), strict=True) if fit]
-                if text in special:
-                    every = self._special(captions[text], folded[text], every, matches, slice(low, high))
-                    found = without_overlap(every)
-                if defines:
-                    found = with_definitions(captions[text], folded[text], found, every)
-            yield found
+        return senses, special
 
     def _special(
         self, caption: str, folded: Folded, hits: list[Hit], matches: Matches, part: slice
@@ -189,7 +208,7 @@ class DictionaryExtractor:
         for start, bare_end, end, pattern in zip(*columns, strict=True):
             if pattern in lexicon.shorthand:
                 line, meant = lexicon.shorthand[pattern]
-                if _in_its_case(line.exact, caption, folded, start, bare_end, end):
+                if line.exact in ("", _written(caption, folded, start, bare_end, end)):
                     short.append((line, Hit(start, end, meant)))
             if pattern in lexicon.predicates:
                 hits.extend(self._said_of(lexicon.predicates[pattern], folded.text, start, end))
@@ -232,25 +251,19 @@ def _readings(caption: str) -> list[str]:
     return [broken.replace(ZERO_WIDTH_SPACE, other) for other in ("\u2060", " ")]
 
 
-def _choose(
-    senses: tuple[Sense, ...], caption: str, folded: Folded, start: int, bare_end: int, end: int
-) -> Sense | None:
-    """The best reading of a match: an abbreviation in its own case first, then what needs no case."""
-    for sense in senses:
-        if _in_its_case(sense.exact, caption, folded, start, bare_end, end):
-            return sense
-    return None
+def _longest(matches: Matches, senses: list[Any]) -> Ints:
+    """Positions of the matches that have a sense, the longest where they overlap."""
+    rows = np.array([row for row, sense in enumerate(senses) if sense], np.int64)
+    start = matches.place[rows]
+    return rows[kept_spans(start, start + (matches.end - matches.start)[rows])]
 
 
-def _in_its_case(exact: str, caption: str, folded: Folded, start: int, bare_end: int, end: int) -> bool:
-    """Whether a match has the case that an abbreviation needs; what is no abbreviation needs none."""
-    if not exact:
-        return True
+def _written(caption: str, folded: Folded, start: int, bare_end: int, end: int) -> str:
+    """A match in the case in which it is written; empty for "CTS", which is no plural as "CTs" is."""
     first, last = folded.span(start, bare_end)
-    if surface(caption[first:last]) != exact:
-        return False
-    # "CTs" is a plural, "CTS" another abbreviation
-    return end == bare_end or caption[last : last + end - bare_end].islower()
+    if end > bare_end and not caption[last : last + end - bare_end].islower():
+        return ""
+    return surface(caption[first:last])
 
 
 def _with_shorthand(hits: list[Hit], short: list[tuple[Shorthand, Hit]], folded: Folded) -> list[Hit]:

@@ -22,6 +22,7 @@ A letter or sign of a script that is written without blanks is a word by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -91,23 +92,24 @@ class TextBatch:
         self.codes: npt.NDArray[Any]
         if joined.isascii():
             self.codes = self.bytes[:-8]
-            self.kinds: Bytes = _KINDS.take(self.codes)
-            edges = np.flatnonzero(np.diff(self.kinds)) + 1
-            self.first, self.last = edges[::2], edges[1::2]
         else:
             self.codes = np.frombuffer(joined.encode("utf-32-le"), np.uint32)
-            self.kinds = _KINDS.take(np.minimum(self.codes, WORDLESS_FROM))
-            edges = np.diff((self.kinds == _WORD).view(np.int8))
-            single = np.flatnonzero(self.kinds == _SINGLE)
-            self.first = np.sort(np.concatenate([np.flatnonzero(edges == 1) + 1, single]))
-            self.last = np.sort(np.concatenate([np.flatnonzero(edges == -1) + 1, single + 1]))
-            widths = 1 + sum((self.codes > limit).astype(np.int64) for limit in (0x7F, 0x7FF, 0xFFFF))
-            self._byte_of = np.concatenate([[0], np.cumsum(widths)])
+            self._byte_of = np.flatnonzero(
+                self.bytes[:-7] & 0xC0 != 0x80
+            )  # the others go on with a code point
+        self.kinds: Bytes = _KINDS.take(self.codes, mode="clip")
+        word = self.kinds == _WORD
+        edges = np.flatnonzero(word[1:] != word[:-1]) + 1
+        self.first, self.last = edges[::2], edges[1::2]
+        if len(single := np.flatnonzero(self.kinds == _SINGLE)):
+            self.first = np.sort(np.concatenate([self.first, single]))
+            self.last = np.sort(np.concatenate([self.last, single + 1]))
         count = len(self.codes)
         self.base: Ints = np.flatnonzero(self.codes == ord("\n")) + 1
         _powers.reach(count)
         self._sums: Hashes = np.zeros(count + 1, _U)
-        np.cumsum(self.codes * _powers.up[:count], out=self._sums[1:])
+        np.multiply(self.codes, _powers.up[:count], out=self._sums[1:])
+        np.cumsum(self._sums[1:], out=self._sums[1:])
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> TextBatch:
@@ -133,7 +135,12 @@ class TextBatch:
         first = self._byte_of.take(start)
         return first, self._byte_of.take(end) - first
 
-    def ends_with(self, ending: str) -> Bools:
+    @cached_property
+    def plural(self) -> list[Bools]:
+        """For each plural ending, whether each word has it."""
+        return [self._ends_with(ending) for ending in ENDINGS[1:]]
+
+    def _ends_with(self, ending: str) -> Bools:
         """Whether each word ends so, with something before it."""
         found = self.last - self.first > len(ending)
         for back, char in enumerate(reversed(ending), start=1):
@@ -269,7 +276,7 @@ class PatternIndex(NamedTuple):
 
     def _candidates(self, batch: TextBatch) -> tuple[Ints, Ints, Ints, Ints]:
         """Spans from a word's beginning to a word's end, or its bare form's, whose hash is that of patterns."""
-        plural = [batch.ends_with(ending) for ending in ENDINGS[1:]]
+        plural = batch.plural
         begin = np.arange(len(batch.first))  # by position of the first word and of the last
         reach = begin
         found = []

@@ -29,6 +29,7 @@ ZERO_WIDTH_SPACE = "\u200b"
 SOFT_HYPHEN = "\u00ad"
 WORDLESS_FROM = 0x2E80
 """Code point from which on words are not separated by blanks."""
+_DROPPED = re.compile(rf"(?<= )[ {_ZERO_WIDTH}]+|{_ZERO_WIDTH}+")
 _LIGATURES = {
     "\u0153": "oe",
     "\u0152": "OE",
@@ -128,7 +129,7 @@ def fold(caption: str) -> Folded:
     if caption.isascii() and "  " not in (text := caption.encode().translate(_ASCII_LOWER).decode()):
         return Folded(text, None)
     text = caption.translate(_LOWER)
-    origin = None
+    origin: list[int] | None = None
     if len(text) != len(caption):
         origin = [offset for offset, char in enumerate(caption) for _ in _LOWER[ord(char)]]
     if "  " in text or _ZERO_WIDTH in text:
@@ -139,13 +140,14 @@ def fold(caption: str) -> Folded:
 
 def _collapse(text: str) -> tuple[str, list[int]]:
     """Close runs of blanks and drop zero-width characters, keeping each survivor's offset."""
-    origin = []
-    previous = ""
-    for offset, char in enumerate(text):
-        if char != _ZERO_WIDTH and not (char == previous == " "):
-            origin.append(offset)
-            previous = char
-    return "".join([text[offset] for offset in origin]), origin
+    parts: list[str] = []
+    origin: list[int] = []
+    kept = 0
+    for match in _DROPPED.finditer(text):
+        parts.append(text[kept : match.start()])
+        origin += range(kept, match.start())
+        kept = match.end()
+    return "".join([*parts, text[kept:]]), [*origin, *range(kept, len(text))]
 
 
 def fold_alias(alias: str) -> str:
@@ -309,7 +311,10 @@ def without_overlap(spans: list[S]) -> list[S]:
     for index, span in enumerate(spans):
         start, end, _ = span
         if start >= reach:
-            kept += _settled(spans[first:index], longest, reach)
+            if first == index - 1:
+                kept.append(longest)  # nothing overlaps it
+            else:
+                kept += _settled(spans[first:index], longest, reach)
             first, longest, reach, most = index, span, end, end - start
         elif end - start > most:
             longest, most = span, end - start

@@ -5,7 +5,7 @@ time writes; the entry appears by an atomic rename, so a killed run leaves nothi
 whose files are not those that were written is made again.
 
 Both questions, "are the sources what they were" and "is the entry what was written", are put to the sha256 of the
-files' content. Hashing a full release takes longer than opening it, so digests are remembered (``remembered_sha256``).
+files' content (`remembered_sha256`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -94,7 +95,8 @@ class Part(NamedTuple):
 
     def key(self) -> str:
         """What decides its content beside its files."""
-        return "?".join(map(str, (self.name, *self.options, SOURCES[self.name].release(self.path))))
+        given = [vars(options) for options in self.options]
+        return json.dumps([self.name, given, SOURCES[self.name].release(self.path)], default=sorted)
 
     def files(self) -> list[Path]:
         """The files that decide its content."""

@@ -123,9 +123,9 @@ class NeighborSearch:
         starts = range(0, len(self), _QUERIES)
         return [np.arange(start, min(start + _QUERIES, len(self))) for start in starts]
 
-    def images_of(self, queries: Ints) -> Ints:
-        """All images of some distinct rows that follow one another, ascending."""
-        return np.sort(self._members[self._starts[queries[0]] : self._starts[queries[-1] + 1]])
+    def members(self, queries: Ints) -> Ints:
+        """The images of some distinct rows that follow each other."""
+        return self._members[self._starts[queries[0]] : self._starts[queries[-1] + 1]]
 
     def prepare(self, exact: bool) -> None:
         """Make what all parts need, before processes that share it are forked.

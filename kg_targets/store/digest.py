@@ -41,19 +41,18 @@ def file_sha256(path: Path) -> str:
 
 
 def remembered_sha256(path: Path, cache_dir: Path) -> str:
-    """SHA-256 of a file's bytes, computed again only where the file may have changed.
+    """SHA-256 of a file's bytes, computed again only where they may have changed.
 
-    It is remembered for as long as the file's device, inode, size, modification time and **change time** stay. Anybody
-    can set a modification time back; the change time is the kernel's own: every write, truncation, renaming or setting
-    of times moves it on, and there is no call to set it. It moves in ticks, so a file that changed less than two
-    seconds before it was hashed is hashed again the next time. Where the system's clock was set back in between, or
-    the folder is not on a POSIX file system, that is no proof: on Windows, whose change time is the time of creation,
-    nothing is remembered.
+    Hashing large files takes longer than mapping them, so a digest is remembered for as long as the file's device,
+    inode, size, modification time and **change time** stay. Anybody can set a modification time back; the change time
+    is the kernel's own: every write, truncation, renaming or setting of times moves it on, and there is no call to set
+    it. It moves in ticks, so a file that changed less than two seconds before it was hashed is hashed again the next
+    time. Where the system's clock was set back in between, or the folder is not on a POSIX file system, that is no
+    proof: on Windows, whose change time is the time of creation, nothing is remembered.
 
     Args:
         path: the file.
-        cache_dir: folder with the notes of what was computed before; where it cannot be written, nothing is remembered.
-
+        cache_dir: folder with the notes of what was computed before; where it cannot be written there are none.
     Raises:
         OSError: the file cannot be read.
     """

@@ -5,7 +5,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kg_targets.errors import StoreError
 from kg_targets.store.block import BLOCK_KINDS
@@ -119,29 +118,24 @@ def _neighbors(store: TargetStore, sample: int = 64) -> str:
     lists, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
     approximate = store.manifest.get("neighbors")
     for row in np.unique(rows):
-        found, stored = np.asarray(lists[int(row)].as_py(), np.int64), np.asarray(scores[int(row)].as_py())
+        found, told = np.asarray(lists[int(row)].as_py(), np.int64), np.asarray(scores[int(row)].as_py())
         similarity = store.block([row], range(len(store)))[0]
         others = np.sort(np.delete(similarity, row))[::-1]
+        # other images of the store, each once
+        named = len({*found} - {row}) == len(found) and ((found >= 0) & (found < len(store))).all()
+        scored = named and np.allclose(told, similarity[found], atol=1e-5)
         # Similarities up to 1e-6 count as none (see scoring.neighbors), rounding may move that edge a little.
         complete = len(found) >= min(store.kept_neighbors, int((others > 1e-5).sum()))
-        nearest = complete and np.allclose(stored, others[: len(found)], atol=1e-5)
-        if not (_are_others(found, row, len(store)) and np.allclose(stored, similarity[found], atol=1e-5)):
+        nearest = complete and np.allclose(told, others[: len(found)], atol=1e-5)
+        if not (scored and (nearest or approximate)):
             raise StoreError(
-                f"{store.path}: the neighbours of row {row} have other similarities than stored: build the store again"
-            )
-        if not (nearest or approximate):
-            raise StoreError(
-                f"{store.path}: the neighbours of row {row} are not its nearest: build the store again"
+                f"{store.path}: the neighbours of row {row} are not its nearest, or have other scores: "
+                "build the store again"
             )
     if approximate:
         recall = f"neighbours are approximate (recall {approximate['recall']:.1%})"
         return f"{recall}: those of {len(np.unique(rows))} rows have the scores stored"
     return f"neighbours of {len(np.unique(rows))} rows are their nearest"
-
-
-def _are_others(found: NDArray[np.int64], row: int, count: int) -> bool:
-    """Whether these are rows of the store other than ``row``, each once."""
-    return len(np.unique(found)) == len(found) and all(0 <= other < count and other != row for other in found)
 
 
 def _blocks(store: TargetStore, seed: int) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from kg_targets.errors import KGTargetsError
+from kg_targets.errors import ConfigError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,7 +50,7 @@ def map_in_order(
     Where processes can be forked, the initializer runs once, here, and workers inherit what it prepared.
 
     Raises:
-        KGTargetsError: a worker was killed.
+        ConfigError: a worker was killed.
     """
     can_fork = sys.platform == "linux"  # elsewhere forking a process with threads is unsafe or impossible
     if workers == 1 or can_fork:
@@ -70,7 +70,10 @@ def map_in_order(
         while pending:
             yield pending.popleft().result()
     except BrokenProcessPool as error:
-        raise KGTargetsError("a worker was killed (too little memory?): take fewer --workers") from error
+        raise ConfigError(
+            "a worker process was killed, most likely because memory ran out: take fewer --workers and "
+            "run the command again"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

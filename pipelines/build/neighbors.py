@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def find_neighbors(
     place = (folder if len(tasks) <= _QUICK else state) / f"neighbors{_boot()}"
     rows, scores = _files(place, (search.images, k))
     pending = [
-        number for number, task in enumerate(tasks) if not _is_done(place, number, search.images_of(task))
+        number for number, task in enumerate(tasks) if not _is_done(place, number, search.members(task))
     ]
     if len(pending) < len(tasks):
         say(f"neighbours: {len(tasks) - len(pending):,} of {len(tasks):,} parts are there from before")
@@ -82,26 +83,28 @@ def _initialise(search: NeighborSearch, tasks: list[NDArray[np.int64]], folder: 
 
 
 def _find(number: int) -> None:
-    """Do one task, and mark it as done: by the digest of what is now in the files."""
+    """Do one task, and mark it as done."""
     images, *found = _search.find(_tasks[number])
     for name, values in zip(_NAMES, found, strict=True):
         mapped = np.load(_folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
         mapped[images] = values
-    _marker(_folder, number).write_text(_digest(_folder, _search.images_of(_tasks[number])))
-
-
-def _is_done(folder: Path, number: int, images: NDArray[np.int64]) -> bool:
-    """Whether a task is marked as done, and what it found is still in the files."""
-    marker = _marker(folder, number)
-    return marker.exists() and marker.read_text() == _digest(folder, images)
+    _marker(_folder, number).write_text(_digest(_folder, images), "utf-8")
 
 
 def _digest(folder: Path, images: NDArray[np.int64]) -> str:
-    """SHA-256 of the neighbours of some images and their scores."""
+    """Of what the files hold about some images."""
     digest = hashlib.sha256()
     for name in _NAMES:
-        digest.update(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)[images].tobytes())
+        digest.update(
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)[np.sort(images)].tobytes()
+        )
     return digest.hexdigest()
+
+
+def _is_done(folder: Path, number: int, images: NDArray[np.int64]) -> bool:
+    """Whether a task was marked, and the files still hold what it found."""
+    marker = _marker(folder, number)
+    return marker.is_file() and marker.read_text("utf-8") == _digest(folder, images)
 
 
 def _boot() -> str:
@@ -121,21 +124,14 @@ def _files(folder: Path, shape: tuple[int, int]) -> Neighbors:
         folder.mkdir(parents=True, exist_ok=True)
         for name, kind in zip(_NAMES, (np.int32, np.float32), strict=True):
             path = folder / f"{name}.npy"
-            if not _fits(path, kind, shape):
-                partial = path.with_suffix(".partial")
-                open_memmap(partial, "w+", kind, shape).flush()  # type: ignore[no-untyped-call]
-                if hasattr(os, "posix_fallocate"):
-                    with partial.open("r+b") as stream:
-                        os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
-                os.replace(partial, path)
+            with suppress(OSError, ValueError):  # it is there from before, and as long as it was
+                mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
+                continue
+            partial = path.with_suffix(".partial")
+            open_memmap(partial, "w+", kind, shape).flush()  # type: ignore[no-untyped-call]
+            if hasattr(os, "posix_fallocate"):
+                with partial.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
+            os.replace(partial, path)
             mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return mapped[0], mapped[1]
-
-
-def _fits(path: Path, kind: type, shape: tuple[int, int]) -> bool:
-    """Whether a file of an interrupted build holds such an array, whole."""
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        return False
-    return bool(found.dtype == kind and found.shape == shape)

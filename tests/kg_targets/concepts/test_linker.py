@@ -228,6 +228,17 @@ def test_what_would_reach_into_memory_is_refused(content: Made, reason: str, tmp
         CharTfidf.read(tmp_path / "bad.joblib")
 
 
+@pytest.mark.parametrize("name", ["TfidfVectorizer", "TfidfTransformer"])
+def test_no_file_changes_what_reads_the_next_one(name: str, folder: Path, tmp_path: Path) -> None:
+    """A state given to a class, not to an object of it: ``BUILD`` would set attributes of the class."""
+    state = pickle.dumps((None, {"__setstate__": set, "build": set, "read": set}), 3)[2:-1]
+    content = b"\x80\x03csklearn.x\n" + name.encode() + b"\n" + state + b"b."
+    (tmp_path / "bad.joblib").write_bytes(content)
+    with pytest.raises(ExtractionError, match="it sets what is inside a type"):
+        CharTfidf.read(tmp_path / "bad.joblib")
+    assert CharTfidf.read(folder / VECTORIZER).column
+
+
 @pytest.mark.parametrize("change", [b"\x85", b"shorter", b"objects"])
 def test_arrays_that_do_not_fit_their_bytes_are_refused(change: bytes, tmp_path: Path) -> None:
     joblib = pytest.importorskip("joblib")

@@ -154,6 +154,12 @@ def test_a_copy_of_a_release_has_the_name_of_its_own_folder(tmp_path):
     assert len(entries(tmp_path / "cache")) == 2
 
 
+def test_options_that_read_alike_have_entries_of_their_own():
+    alike = "umls:META?sources=A&term_types=X", "umls:META?sources=A,term types X"
+    (one,), (other,) = (registry.parse_spec(spec) for spec in alike)
+    assert str(one.options[0]) == str(other.options[0]) and one.key() != other.key()
+
+
 def test_a_killed_writer_leaves_nothing_under_the_entrys_name(tmp_path, spec, monkeypatch):
     def killed(*_args, **_options):
         raise KeyboardInterrupt

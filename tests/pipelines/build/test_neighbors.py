@@ -1,23 +1,21 @@
 """Neighbours of a build: none, exact or approximate; a killed search goes on where it was."""
 
-import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kg_targets.errors import ConfigError, KGTargetsError, StoreError
+from kg_targets.errors import ConfigError, StoreError
 from kg_targets.inspect.card import write_card
 from kg_targets.scoring import DENSE, Factors, candidates
 from kg_targets.scoring import neighbors as scoring_neighbors
 from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import TargetStore, verify_store
-from kg_targets.store.digest import file_sha256
-from kg_targets.store.writer import fingerprint
 from pipelines.build import neighbors
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import map_in_order
@@ -70,7 +68,10 @@ def test_readers_of_a_store_without_neighbours_say_how_to_make_them(
     assert "keeps no\nneighbours (--top-k 0)" in page
 
 
-def test_a_killed_search_resumes_and_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("damage", ["none", "zeroed", "shorter"])
+def test_a_killed_search_resumes_and_ends_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     monkeypatch.setattr(scoring_neighbors, "_QUERIES", 16)
     monkeypatch.setattr(neighbors, "_QUICK", 2)
     whole, _ = found(tmp_path / "whole")
@@ -85,8 +86,11 @@ def test_a_killed_search_resumes_and_ends_alike(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         found(tmp_path / "killed")
     monkeypatch.setattr(neighbors, "_find", do)
+    (file,) = (tmp_path / "killed").rglob("rows.npy")
+    if damage != "none":
+        file.write_bytes(file.read_bytes()[:128] + bytes(600 * 8 * 4 if damage == "zeroed" else 9))
     resumed, said = found(tmp_path / "killed", workers=2)
-    assert said[0].startswith("neighbours: 5 of ")
+    assert [line.partition(" of ")[0] for line in said] == ["neighbours: 5"] * (damage == "none")
     np.testing.assert_array_equal(resumed, whole)
 
 
@@ -98,6 +102,33 @@ def test_the_number_of_processes_plays_no_part(
         monkeypatch.setattr(candidates, name, value)
     one, two = (found(tmp_path / str(workers), way=way, workers=workers)[0] for workers in (1, 2))
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("way", ["exact", "approximate"])
+def test_verify_looks_at_the_neighbours_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    store = build(tmp_path, RICH, neighbors=way)
+    assert any(line.startswith("neighbours ") for line in verify_store(store.path))
+    column = TargetStore.column
+    for rows in (lambda line: [0] * len(line), lambda line: [10**6] * len(line), lambda line: line[::-1]):
+
+        def changed(self: TargetStore, name: str, rows: Any = rows) -> Any:
+            found = column(self, name)
+            return pa.chunked_array([[*map(rows, found.to_pylist())]]) if name == "neighbor_rows" else found
+
+        monkeypatch.setattr(TargetStore, "column", changed)
+        with pytest.raises(StoreError, match="are not its nearest"):
+            verify_store(store.path)
+
+
+def test_a_worker_that_is_killed_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"a worker process was killed, .* take fewer --workers"):
+        list(map_in_order(_kill_itself, range(3), workers=2))
+
+
+def _kill_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_approximate_neighbours_tell_their_recall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,57 +155,8 @@ def test_exact_and_auto_are_the_same_store_up_to_the_option(tmp_path: Path) -> N
     assert TargetStore.open(auto.path).manifest["config"].get("neighbors") is None
 
 
-@pytest.mark.parametrize("damage", ["zeroed", "truncated"])
-def test_parts_whose_content_is_not_what_was_found_are_searched_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    monkeypatch.setattr(scoring_neighbors, "_QUERIES", 16)
-    monkeypatch.setattr(neighbors, "_QUICK", 2)
-    whole, _ = found(tmp_path)
-    [rows] = (tmp_path / "state").rglob("rows.npy")
-    if damage == "zeroed":
-        np.load(rows, mmap_mode="r+")[:200] = 0
-    else:
-        rows.write_bytes(rows.read_bytes()[:-400])
-    again, said = found(tmp_path)
-    np.testing.assert_array_equal(again, whole)
-    assert not any(" parts are there" in line for line in said)
-
-
-@pytest.mark.parametrize("way", ["exact", "approximate"])
-def test_verify_compares_the_rows_of_neighbours_with_their_scores(tmp_path: Path, way: str) -> None:
-    store = build(tmp_path, RICH, neighbors=way)
-    verify_store(store.path)
-    [part] = (store.path / "targets").iterdir()
-    table = pq.read_table(part)
-    place = table.column_names.index("neighbor_rows")
-    field = table.schema.field(place)
-    wrong = [row[::-1] for row in table["neighbor_rows"].to_pylist()]
-    table = table.set_column(place, field, pa.array(wrong, field.type))
-    pq.write_table(table, part)
-    manifest = json.loads((store.path / "manifest.json").read_text())
-    for entry in manifest["files"]:
-        entry["sha256"] = file_sha256(store.path / entry["file"])
-    manifest["fingerprint"] = fingerprint(manifest)
-    (store.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StoreError, match="neighbours of row 0 have other similarities than stored"):
-        verify_store(store.path)
-
-
 @pytest.mark.parametrize("scorer", DENSE)
 def test_approximate_search_of_dense_factors_is_refused_before_anything_is_read(scorer: str) -> None:
     with pytest.raises(ConfigError, match=f"those of {scorer} are dense"):
         BuildConfig("roco", scorer=scorer, neighbors="approximate")
     BuildConfig("roco", scorer=scorer, neighbors="approximate", top_k=0)
-
-
-def die(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def test_a_killed_worker_is_one_line() -> None:
-    with pytest.raises(
-        KGTargetsError, match=r"a worker was killed \(too little memory\?\): take fewer --workers"
-    ):
-        list(map_in_order(die, range(4), 2))
