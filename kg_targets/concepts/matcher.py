@@ -61,9 +61,10 @@ class _Powers:
         """Have ``B^0`` to ``B^count``."""
         if len(self.up) <= count:
             size = 1 << count.bit_length()
-            self.up, self.down = (
+            # `up` last: another thread takes its length as that of both.
+            self.down, self.up = (
                 np.concatenate([np.ones(1, _U), np.cumprod(np.full(size, _U(base)))])
-                for base in (_BASE, pow(_BASE, -1, 1 << 64))
+                for base in (pow(_BASE, -1, 1 << 64), _BASE)
             )
 
 
