@@ -345,7 +345,6 @@ class TargetStore(Tables):
         """Row of each id, -1 for one that is not here."""
         if self.copies is None:
             return np.fromiter((self._row_of.get(name, -1) for name in names), np.int64, len(names))
-        ids = self.column("image_id")
         sought, (keys, order) = key64(names), self._index
         places = np.searchsorted(keys, sought)
         rows = np.full(len(names), -1)
@@ -354,7 +353,7 @@ class TargetStore(Tables):
             while (
                 rows[at] < 0 and place < len(keys) and keys[place] == sought[at]
             ):  # two ids may have one key
-                if ids[int(order[place])].as_py() == name:
+                if self.image_ids[int(order[place])] == name:
                     rows[at] = order[place]
                 place += 1
         return rows
