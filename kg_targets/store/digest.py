@@ -6,7 +6,6 @@ All are SHA-256. Their values are keys of stores, caches and runs that exist: wh
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kg_targets.store.files import at_once
 
 _SETTLED_NS = 2_000_000_000
 """Age at which a change of a file is told apart from the next one, whatever the file system's clock ticks in."""
@@ -66,8 +67,8 @@ def remembered_sha256(path: Path, cache_dir: Path) -> str:
     digest = file_sha256(path)
     settled = max(path.stat().st_ctime_ns, path.stat().st_mtime_ns) + _SETTLED_NS < begin
     if os.name == "posix" and settled and _stamp(path) == stamp:
-        with suppress(OSError):
-            _write_atomically(note, json.dumps({"stamp": stamp, "sha256": digest}))
+        with suppress(OSError), at_once(note) as partial:
+            partial.write_text(json.dumps({"stamp": stamp, "sha256": digest}), "utf-8")
     return digest
 
 
@@ -75,14 +76,6 @@ def _stamp(path: Path) -> list[Any]:
     found = path.stat()
     times = [found.st_mtime_ns, found.st_ctime_ns]
     return [str(path.resolve()), found.st_dev, found.st_ino, found.st_size, *times]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as stream:
-        stream.write(text)
-    Path(stream.name).replace(path)
 
 
 def container_sha256(path: Path, ends: int = 1 << 20, limit: int = 200_000_000) -> str:

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from kg_targets.errors import StoreError
 from kg_targets.store.digest import file_sha256, remembered_sha256
+from kg_targets.store.files import at_once
 
 MAPPED_FROM = 65_536
 """Rows from which on columns are mapped: below, all of them take a few dozen MB."""
@@ -156,30 +157,16 @@ class MappedFiles:
     def _write(self, path: Path, write: Callable[[Path], None]) -> str:
         """Write the file, at once whole (another process may be doing the same), then its sha256, which is returned."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _at_once(path) as partial:
+        with at_once(path) as partial:
             write(partial)
             digest = file_sha256(partial)
-        with _at_once(_note(path)) as partial:
+        with at_once(_note(path)) as partial:
             partial.write_text(f"{self.fingerprint} {digest}\n", "utf-8")
         return digest
 
 
 def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-@contextmanager
-def _at_once(path: Path) -> Iterator[Path]:
-    """A file to write, which takes its place when it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    partial = Path(name)
-    partial.chmod(0o644)  # others may read the store, too
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _own_temporary_folder() -> Path | None:

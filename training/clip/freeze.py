@@ -71,6 +71,35 @@ def hold_in_eval(modules: Any) -> None:
         module.eval()
 
 
+def learning_batch_norm(model: nn.Module) -> str:
+    """Name of the first BatchNorm layer in training mode; empty if there is none."""
+    found = (
+        name for name, module in model.named_modules() if isinstance(module, BATCH_NORMS) and module.training
+    )
+    return next(found, "")
+
+
+def refuse_batch_norm(
+    model: nn.Module, field: str = "loss.micro_batch", remedy: str = "--model.freeze_batch_norm=true"
+) -> None:
+    """Refuse a model whose features depend on who else is in the forward pass.
+
+    Args:
+        model: in the mode (train or eval) in which it will be called.
+        field: of the configuration, that asks for micro-batches.
+        remedy: what else keeps such layers from learning.
+
+    Raises:
+        ConfigError: a BatchNorm layer of it is in training mode.
+    """
+    name = learning_batch_norm(model)
+    if name:
+        raise ConfigError(
+            f"{field}: {name} normalises by the images of one forward pass, so that micro-batches would not give "
+            f"the whole batch's gradient; set {remedy} or --{field}=null"
+        )
+
+
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     """In the place of ``module.train``, with its arguments."""
     return type(module).train(module, False)

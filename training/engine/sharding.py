@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from training.clip.freeze import BATCH_NORMS
+from training.clip.freeze import learning_batch_norm
 from training.errors import ConfigError
 
 M = TypeVar("M", bound=nn.Module)
@@ -70,8 +70,8 @@ class ShardingAccelerator(Accelerator):  # type: ignore[misc]  # it is not typed
             "precision fp16: use bf16": self.scaler is not None,
             "compilation: leave out --dynamo_backend": str(getattr(backend, "value", backend)).upper()
             != "NO",
-            "BatchNorm that learns: set --model.freeze_batch_norm=true": any(
-                isinstance(module, BATCH_NORMS) and module.training for module in model.train().modules()
+            "BatchNorm that learns: set --model.freeze_batch_norm=true": bool(
+                learning_batch_norm(model.train())
             ),
         }
         for what, found in refused.items():

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from kg_targets.losses.chunked import chunked_loss
 from kg_targets.losses.contrastive import ContrastiveBatch, gather_features, measure
 from kg_targets.losses.registry import LOSSES
-from training.clip.freeze import BATCH_NORMS
+from training.clip.freeze import refuse_batch_norm
 from training.engine.sharing import slices
 from training.errors import ConfigError, ShapeError
 from training.nb_clip.batch_targets import RowTargets
@@ -152,27 +152,6 @@ class NBClipObjective:
         if bias is not None:
             values["logit_bias"] = bias.detach().float().clone()
         return loss, values
-
-
-def refuse_batch_norm(
-    model: nn.Module, field: str = "loss.micro_batch", remedy: str = "--model.freeze_batch_norm=true"
-) -> None:
-    """Refuse a model whose features depend on who else is in the forward pass.
-
-    Args:
-        model: in the mode (train or eval) in which it will be called.
-        field: of the configuration, that asks for micro-batches.
-        remedy: what else keeps such layers from learning.
-
-    Raises:
-        ConfigError: a BatchNorm layer of it is in training mode.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, BATCH_NORMS) and module.training:
-            raise ConfigError(
-                f"{field}: {name} normalises by the images of one forward pass, so that micro-batches would not give "
-                f"the whole batch's gradient; set {remedy} or --{field}=null"
-            )
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from kg_targets.losses.contrastive import gather_rows
 from kg_targets.losses.policies import identity_weight
 from kg_targets.losses.registry import LOSSES
 from kg_targets.store import TargetStore
+from training.clip.freeze import refuse_batch_norm
 from training.clip.load import Clip, build_clip, model_config, write_model_folder
 from training.clip.pretrained import check_named_weights, weights_digest
 from training.data.dataset import Batch, CaptionedImages, rows_of_share
@@ -36,7 +37,7 @@ from training.errors import ConfigError, DataError
 from training.nb_clip.batch_targets import RowTargets, TargetBuilder
 from training.nb_clip.config import TrainConfig
 from training.nb_clip.inputs import FrozenInputs, PixelInputs
-from training.nb_clip.objective import NBClipObjective, refuse_batch_norm
+from training.nb_clip.objective import NBClipObjective
 from training.retrieval.concepts import cui_at
 from training.retrieval.features import RetrievalSet
 from training.retrieval.metrics import label_codes, precision_at

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kg_targets.manifest import Manifest
 from kg_targets.store.digest import text_sha256
+from training.clip.freeze import refuse_batch_norm
 from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
 from training.engine.loop import Task, parameter_counts
@@ -28,7 +29,6 @@ from training.med_vqa.model.build import build_med_vqa, initial_digests, untrain
 from training.med_vqa.model.history import FIELD, TrainedOn, TrainingHistory, as_json, save_trained_on
 from training.med_vqa.model.images import ImageCondition, check_images_present
 from training.med_vqa.model.saving import MedVQA, save_med_vqa
-from training.nb_clip.objective import refuse_batch_norm
 from training.vqa.answers import accepted_answers
 from training.vqa.protocols import Split, prepare
 
