@@ -7,6 +7,7 @@ are reached from here: the full graph, ``has_attribute`` only (``ontology=None``
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -91,6 +92,8 @@ class ConceptGraph:
     """float64 [C, C]: 1 where the column is the row's concept itself or, for asserted concepts, an ancestor."""
     edges: list[Edge]
     """(child, relation, parent) between concepts of the graph, sorted."""
+    earlier: Sequence[Sequence[str]] = ()
+    """Of a store that is extended: the concepts it has, in the runs in which they came (see ``representatives``)."""
 
     @property
     def images(self) -> int:
@@ -100,7 +103,7 @@ class ConceptGraph:
     @cached_property
     def meanings(self) -> NDArray[np.int64]:
         """int64 [C]: for each concept, the first column of its group of equal meaning."""
-        return representatives(self.concepts, self.edges)
+        return representatives(self.concepts, self.edges, self.earlier)
 
     @cached_property
     def attributes(self) -> sparse.csr_array:
@@ -123,6 +126,7 @@ class ConceptGraph:
         max_hops: int | None = None,
         relations: Sequence[str] = ("is_a",),
         halved: Sequence[Collection[str]] | bool | None = None,
+        earlier: Sequence[Sequence[str]] = (),
     ) -> "ConceptGraph":
         """Graph of the images' concepts with their ancestors.
 
@@ -133,21 +137,29 @@ class ConceptGraph:
             relations: that lead to ancestors: ``is_a``, or ``part_of`` as well.
             halved: for each image, those of its CUIs that weigh ½, ``None`` for none; of numbers, whether doubtful ones
                 do.
+            earlier: concepts that are in the graph whether these images have them or not, in the runs in which they
+                came to the store that these images join.
         """
         if not isinstance(asserted, Assertions):
             unsure = halved if isinstance(halved, Sequence) else None
             asserted, halved = Assertions.of(asserted, unsure), unsure is not None
         used = list(asserted.counts())
         if ontology is None:
-            concepts, hops, edges = used, sparse.eye_array(len(used), format="csr"), []
+            concepts, hops = used, sparse.csr_array(sparse.eye_array(len(used), format="csr"))
         else:
             concepts, hops = ontology.ancestor_matrix(used, max_hops, relations)
-            edges = ontology.edges(concepts, relations)
+        if earlier:
+            found, concepts = concepts, sorted({*concepts, *chain.from_iterable(earlier)})
+            columns = np.searchsorted(concepts, found)[hops.indices]
+            hops = sparse.csr_array((hops.data, columns, hops.indptr), shape=(len(used), len(concepts)))
+        edges = [] if ontology is None else ontology.edges(concepts, relations)
+        first = representatives(concepts, edges, earlier)
         return cls(
             concepts,
             _incidence(asserted, concepts, bool(halved)),
-            _closure(used, concepts, hops, edges),
+            _closure(used, concepts, hops, first),
             edges,
+            earlier,
         )
 
 
@@ -161,7 +173,7 @@ def _incidence(asserted: Assertions, concepts: list[str], halved: bool) -> spars
 
 
 def _closure(
-    used: list[str], concepts: list[str], hops: sparse.csr_array, edges: list[Edge]
+    used: list[str], concepts: list[str], hops: sparse.csr_array, first: NDArray[np.int64]
 ) -> sparse.csr_array:
     """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts have their own column only.
 
@@ -172,7 +184,7 @@ def _closure(
     rest = np.setdiff1d(np.arange(len(concepts)), placed)
     pairs = hops.tocoo()
     rows = np.concatenate([placed[pairs.row], rest]).astype(np.int64)
-    columns = representatives(concepts, edges)[np.concatenate([pairs.col, rest])]
+    columns = first[np.concatenate([pairs.col, rest])]
     rows, columns = np.unique(np.stack([rows, columns]), axis=1)
     shape = (len(concepts), len(concepts))
     closure = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
@@ -180,15 +192,38 @@ def _closure(
     return closure
 
 
-def representatives(concepts: list[str], edges: list[Edge]) -> NDArray[np.int64]:
-    """For each concept, the first column of its group of equal meaning; int64 [C]."""
+def representatives(
+    concepts: Sequence[str], edges: Sequence[Edge], earlier: Sequence[Sequence[str]] = ()
+) -> NDArray[np.int64]:
+    """For each concept, the column of the first of its group of equal meaning; int64 [C].
+
+    Args:
+        concepts: of the columns.
+        edges: between them; those named ``same_as`` make groups.
+        earlier: concepts that came before the others, run after run, as a store was extended. A concept joins the group
+            that is there, at the group's first column, and never makes one group of two: factors of before stay right.
+    """
     pairs = [(child, parent) for child, relation, parent in edges if relation == "same_as"]
-    ends = np.searchsorted(concepts, np.asarray(pairs, dtype=str).reshape(-1, 2))
-    shape = (len(concepts), len(concepts))
-    links = sparse.csr_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=shape)
-    _, group = sparse.csgraph.connected_components(links, directed=False)
-    _, first = np.unique(group, return_index=True)
-    return np.asarray(first[group], dtype=np.int64)
+    found = np.arange(len(concepts), dtype=np.int64)
+    if not pairs:
+        return found
+    place = {cui: column for column, cui in enumerate(concepts)}
+    known = set(chain.from_iterable(earlier))
+    order: list[int] = []
+    for run in (*earlier, [cui for cui in concepts if cui not in known]):
+        start = len(order)
+        order += [place[cui] for cui in run]
+        rank = {concepts[column]: number for number, column in enumerate(order)}
+        ends = np.array(
+            [(rank[one], rank[other]) for one, other in pairs if one in rank and other in rank], np.int64
+        ).reshape(-1, 2)
+        shape = (len(order), len(order))
+        links = sparse.csr_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=shape)
+        _, group = sparse.csgraph.connected_components(links, directed=False)
+        _, first = np.unique(group, return_index=True)
+        columns = np.array(order, dtype=np.int64)
+        found[columns[start:]] = columns[first[group[start:]]]
+    return found
 
 
 def coverage(has_attribute: sparse.csr_array, kinds: ArrayLike) -> dict[str, float]:

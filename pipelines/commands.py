@@ -160,16 +160,26 @@ def build(parser: argparse.ArgumentParser) -> Work:
             parser.add_argument("dataset", help=docs[field.name])
         elif field.name == "use_ontology":
             parser.add_argument(
-                "--no-ontology", dest="use_ontology", action="store_false", help="no is_a edges"
+                "--no-ontology",
+                dest="use_ontology",
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help="no is_a edges",
             )
         elif kind is bool and (field.default or field.name == "part_of"):
             parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=field.default, help=docs[field.name]
+                name,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=f"{docs[field.name]} (default: {field.default})",
             )
         elif kind is bool:
-            parser.add_argument(name, action="store_true", help=docs[field.name])
+            parser.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=docs[field.name])
         else:
-            parser.add_argument(name, type=kind, default=field.default, help=docs[field.name].rstrip("."))
+            told = docs[field.name].rstrip(".")
+            if field.default not in ("", None) and "default:" not in told:
+                told += f" (default: {field.default})"
+            parser.add_argument(name, type=kind, default=argparse.SUPPRESS, help=told)
     return _build
 
 
@@ -178,7 +188,8 @@ def _build(options: argparse.Namespace) -> None:
     from pipelines.build.recipe import build_data_set
 
     names = [field.name for field in dataclasses.fields(BuildConfig)]
-    build_data_set(BuildConfig(**{name: getattr(options, name) for name in names}), _say)
+    given = {name: getattr(options, name) for name in names if name in options}
+    build_data_set(BuildConfig(**given), _say, frozenset(given))
 
 
 def verify(parser: argparse.ArgumentParser) -> Work:

@@ -13,7 +13,7 @@ from scipy import sparse
 from kg_targets.errors import ConfigError
 from kg_targets.graph import ConceptGraph
 from kg_targets.scoring.statistics import ConceptStatistics
-from kg_targets.store.factors import AnyFactors, parts_of
+from kg_targets.store.factors import AnyFactors, parts_of, sparse_matrix
 
 _PAIRS_AT_ONCE = 65_536
 
@@ -124,6 +124,19 @@ def stacked(
     matrix = sparse.csr_array((found[0], found[1], starts), shape=shape)
     matrix.has_sorted_indices = True
     return matrix
+
+
+def in_columns(matrix: AnyFactors, concepts: Sequence[str], cuis: Sequence[str]) -> AnyFactors:
+    """Sparse factors over ``concepts``, [N, C], with the columns of ``cuis``, [N, D]; dense ones as they are."""
+    own = sparse_matrix(matrix)
+    if own is None:
+        return matrix
+    place = {cui: column for column, cui in enumerate(cuis)}
+    columns = np.array([place[cui] for cui in concepts], dtype=np.int32)
+    shape = (own.shape[0], len(cuis))
+    moved = sparse.csr_array((own.data, columns[own.indices], own.indptr), shape=shape)
+    moved.sort_indices()
+    return moved
 
 
 def normalise_rows(matrix: sparse.csr_array, shrinkage: float = 0.0) -> sparse.csr_array:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,6 +102,21 @@ class StoreWriter:
         schema.write_parquet(table, str(partial))
         with schema.writing(path):
             os.replace(partial, path)
+
+    def link(self, source: Path, entry: Mapping[str, Any]) -> None:
+        """Have a file of another store in this one, without a copy where the disk can.
+
+        Args:
+            source: folder of that store.
+            entry: of the file in its manifest.
+        """
+        name = str(entry["file"])
+        with schema.writing(self.folder / name):
+            try:
+                os.link(source / name, self.folder / name)
+            except OSError:  # another disk, or one without hard links
+                shutil.copyfile(source / name, self.folder / name)
+        self.adopt(name, entry["rows"], entry["sha256"])
 
     def adopt(self, name: str, rows: int, sha256: str = "") -> None:
         """Record a file that someone else (a worker process, which may know its checksum) has written already."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_targets.graph import ConceptGraph, representatives
+from kg_targets.graph import ConceptGraph
 
 HAS_ATTRIBUTE = "has_attribute"
 MOST_HELD_OUT = 500
@@ -43,7 +43,7 @@ class Triples:
     @classmethod
     def of(cls, graph: ConceptGraph) -> "Triples":
         """Triples of a graph; the weight ½ of what a caption holds possible is not told from 1."""
-        _, group = np.unique(representatives(graph.concepts, graph.edges), return_inverse=True)
+        _, group = np.unique(graph.meanings, return_inverse=True)
         rows = np.flatnonzero(np.diff(graph.has_attribute.indptr))
         concept_nodes = (len(rows) + group).astype(np.int64)
         attributes = graph.has_attribute.tocoo()

@@ -19,8 +19,10 @@ from kg_targets.errors import DataError, KGTargetsError, MissingExtraError
 from kg_targets.graph import ConceptGraph, representatives
 from kg_targets.ontology.closure import ParentLists, ancestor_hops
 from kg_targets.scoring import SCORERS, SETTINGS, ScoringInput, ontology
+from kg_targets.scoring.factors import in_columns
 from kg_targets.scoring.mixture import mix
 from kg_targets.store import TargetStore
+from kg_targets.store.extension import concept_runs, origin
 from kg_targets.store.factors import AnyFactors, parts_of
 from kg_targets.store.mixture import MIXTURE
 from pipelines.build.options import scorer_settings
@@ -76,36 +78,38 @@ def rescore(store: TargetStore, hidden: Hidden) -> AnyFactors:
         KGTargetsError: its factors do not follow from the images' own captions, or what they follow from is not there.
     """
     concepts, config = store.concepts, store.manifest["config"]
-    scorer, names = config["scorer"], concepts["cui"].tolist()
+    scorer, names = config["scorer"], sorted(concepts["cui"])
     if scorer not in _FROM_THE_IMAGE:
         raise DataError("not derived from the image's own concepts")
     settings = _settings(store)
-    own = sparse.csr_array(store.cui_matrix()[hidden.rows], dtype=np.float64)
+    ascending = np.argsort(concepts["cui"].to_numpy())
+    own = sparse.csr_array(store.cui_matrix()[hidden.rows][:, ascending], dtype=np.float64)
     visible = sparse.csr_array(own - own.multiply(_columns(hidden, names)))
     visible.eliminate_zeros()
     edges = is_a_edges(store) if config["use_ontology"] else []
     pairs = ancestors(names, edges, config["max_hops"]).tocoo()
     # One column for CUIs of equal meaning, as the graph has it.
     related = list(store.edges[["child", "relation", "parent"]].itertuples(index=False, name=None))
-    first = representatives(names, related)
+    runs = concept_runs(store)
+    first = representatives(names, related, runs)
     closure = sparse.csr_array((np.ones(len(pairs.row)), (pairs.row, first[pairs.col])), shape=pairs.shape)
     closure.data[:] = 1.0
     encoder: dict[str, Any] = {"encode": _encoder(settings.encoder)} if scorer == EMBEDDING else {}
     data = ScoringInput(
-        ConceptGraph(names, visible, closure, related),
+        ConceptGraph(names, visible, closure, related, runs),
         fit_statistics(store),
         image_ids=[store.image_ids[row] for row in hidden.rows],
         shrinkage=config["shrinkage"],
         flat_ancestors=config.get("flat_ancestors", False),  # older stores have no such fields
         blocks=ontology.parse_blocks(config.get("blocks", "")),
-        kinds=concepts["kind"].tolist(),
+        kinds=concepts["kind"].iloc[ascending].tolist(),
         seed=config["seed"],
         options=settings,
         captions=lambda: captions_without(store, hidden),
         fitted=_fitted(store) if scorer in SETTINGS else None,
         **encoder,
     )
-    return SCORERS[scorer](data).matrix
+    return in_columns(SCORERS[scorer](data).matrix, names, concepts["cui"].tolist())
 
 
 def captions_without(store: TargetStore, hidden: Hidden) -> list[str]:
@@ -176,7 +180,7 @@ def _fitted(store: TargetStore) -> Mapping[str, NDArray[np.float32]]:
         return store.vectors
     folder = store.path.parent / split
     fit = TargetStore.open(folder)
-    if fit.fingerprint != fitted_on:
+    if origin(fit) != fitted_on:
         raise DataError(f"{folder} is not the store that it was fitted on")
     return fit.vectors
 

@@ -97,6 +97,8 @@ class BuildConfig:
     """Split that IC and idf are fitted on; empty for the data set's own, or the first that is present."""
     cache: Path | None = Path(".cache/kg_targets")
     """Folder that keeps ontologies in the form in which they load fast."""
+    extend: Path | None = None
+    """A finished store that the rows of --split join, built as its own rows were; see docs/store.md."""
     force: bool = False
     """Build even if an up-to-date store exists."""
 
@@ -216,7 +218,7 @@ class BuildConfig:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
-            "mix", "mix_weights",
+            "mix", "mix_weights", "extend",
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
         outside.update(

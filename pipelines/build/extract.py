@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from kg_targets.concepts import Extractor, Mention
 from kg_targets.concepts.languages import ENGLISH, language
+from kg_targets.concepts.languages import load as load_languages
 from kg_targets.concepts.mention import reading_order
+from kg_targets.errors import DataError, KGTargetsError
 from kg_targets.graph import Assertions
 from kg_targets.manifest import ReadReport, Record
 from kg_targets.ontology import Ontology
 from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import schema
 from kg_targets.store.digest import key64, shuffle_key
+from pipelines.build.config import BuildConfig
+from pipelines.build.executors import Say, bar, map_in_order
 from pipelines.build.extractors import make_extractor, option_file_digests
 from pipelines.build.split import Part, Split, row_table
 
@@ -95,6 +99,53 @@ def initialise(
     wanted = (name, options, option_file_digests(options), ontology.fingerprint)
     if _prepared != wanted:
         _extractor, _prepared = make_extractor(name, ontology, options), wanted
+
+
+def extract_split(
+    config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
+) -> list[PartResult]:
+    """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
+    if config.languages:
+        load_languages()  # what is missing is said here, not in a worker
+    runs = split.parts(config.rows_per_shard, config.worker_count)
+    results = map_in_order(
+        extract_part,
+        (PartInput(index, run, folder) for index, run in enumerate(runs)),
+        config.worker_count,
+        initialise,
+        (
+            split,
+            config.extractor,
+            config.extractor_options,
+            ontology,
+            config.keep_unknown_cuis,
+            config.uncertain == "drop",
+            (config.drop_mentions, config.seed),
+            config.languages,
+        ),
+    )
+    expected = split.manifest.split_spec(split.name, split.root).expected_rows
+    total = None if expected is None else -(-expected // config.rows_per_shard)
+    try:
+        parts = list(bar(total, f"{split.name}: captions → concepts", " shard", results))
+    except KGTargetsError:
+        if split.reader is not None:
+            split.check_from_the_front()  # which meets what comes first in the file
+        raise
+    for each in parts:
+        if each.read is not None:
+            split.read.add(each.read)
+    ids = np.sort(np.concatenate([each.ids for each in parts])) if parts else np.zeros(0)
+    if (ids[1:] == ids[:-1]).any():
+        split.check_from_the_front()
+    for line in split.read.lines():
+        say(f"{split.name}: {line}")
+    split.check_read()
+    if config.extractor == "provided" and not any(each.provided for each in parts):
+        raise DataError(
+            f"{split.manifest.name}/{split.name} ships no CUIs: use --extractor dictionary or union"
+        )
+    return parts
 
 
 def extract_part(given: PartInput) -> PartResult:

@@ -24,6 +24,7 @@ from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
 from kg_targets.store.block import case_codes
 from kg_targets.store.digest import json_sha256
+from kg_targets.store.extension import EXTENSIONS, origin
 from kg_targets.store.mixture import MIXTURE, part_entry
 from pipelines.build import write
 from pipelines.build.config import BuildConfig
@@ -32,7 +33,7 @@ from pipelines.build.neighbors import find_neighbors
 from pipelines.build.shards import targets_table
 from pipelines.build.summary import summary_lines
 
-_OWN = ("schema_version", "kind", "encoder", "files", "fingerprint", "inputs", "neighbors")
+_OWN = ("schema_version", "kind", "encoder", "files", "fingerprint", "inputs", "neighbors", EXTENSIONS)
 """Entries of a part's manifest that are not the mixture's."""
 _SIZES = ("top_k", "rows_per_shard", "neighbors")
 """Options of a part's that are not the mixture's."""
@@ -102,7 +103,7 @@ def _parts(folders: list[Path], split: str, manifest: Manifest) -> list[TargetSt
 def _check_fit(folders: list[Path], fit_parts: list[TargetStore], parts: list[TargetStore]) -> None:
     """Were one split's stores fitted on the fit split's stores that lie beside them now?"""
     for folder, fit, part in zip(folders, fit_parts, parts, strict=True):
-        if fit.split != part.split and part.manifest["inputs"]["fitted_on"] != fit.fingerprint:
+        if fit.split != part.split and part.manifest["inputs"]["fitted_on"] != origin(fit):
             raise DataError(
                 f"--mix: {folder}: the split {part.split} was not fitted on the store of {fit.split} that is there "
                 "now: build its splits together again"

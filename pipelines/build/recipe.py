@@ -7,32 +7,32 @@ need every image's concepts but none of its text. Stage three finds neighbours a
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kg_targets.concepts import languages
-from kg_targets.errors import DataError, KGTargetsError
+from kg_targets.errors import ConfigError
 from kg_targets.graph import Assertions, ConceptGraph
 from kg_targets.manifest import ExcludedCases, Manifest
 from kg_targets.ontology import Ontology, load_ontology
-from kg_targets.scoring import SCORERS, ConceptStatistics, ScoringInput, transe
-from kg_targets.scoring.ontology import parse_blocks
+from kg_targets.scoring import ConceptStatistics, transe
 from kg_targets.scoring.statistics import TRUSTED_CAPTIONS
 from kg_targets.store import StoreWriter, TargetStore
 from kg_targets.store.digest import json_sha256, key64
+from kg_targets.store.extension import origin
 from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.schema import TEACHER
 from pipelines.build import extract, extractors, write
 from pipelines.build.config import BuildConfig
-from pipelines.build.executors import Say, Stopwatch, bar, map_in_order
-from pipelines.build.extract import PartInput, PartResult
+from pipelines.build.executors import Say, Stopwatch
+from pipelines.build.extend import check_not_extended, extend_store, recorded_options
+from pipelines.build.extract import PartResult
 from pipelines.build.mixture import mixture_stores
 from pipelines.build.neighbors import find_neighbors
-from pipelines.build.shards import Shards, StagedColumn, pieces_of_shards, write_shards
+from pipelines.build.score import score_images
+from pipelines.build.shards import Shards, pieces_of_shards, write_shards
 from pipelines.build.split import Split
 from pipelines.build.summary import confirmation, summary_lines
 
@@ -42,11 +42,14 @@ if TYPE_CHECKING:
 EMBEDDING, TRANSE = "embedding", "transe"
 
 
-def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
+def build_data_set(config: BuildConfig, say: Say, given: frozenset[str] | None = None) -> list[TargetStore]:
     """Build every wanted split, the fit split first; a split whose store is up to date is left alone.
 
     Args:
+        config: options of the build.
         say: receives one line at a time for the person watching.
+        given: names of the options that were given, which with ``extend`` must not contradict the store's; None for
+            those with another value than their default.
 
     Returns:
         The stores, in the order built.
@@ -54,6 +57,7 @@ def build_data_set(config: BuildConfig, say: Say) -> list[TargetStore]:
     Raises:
         KGTargetsError: an option, a file or a row is not as it must be; nothing half-written is left.
     """
+    config = recorded_options(config, given)
     manifest = Manifest.load(config.dataset)
     built = (
         mixture_stores(config, manifest, say) if config.scorer == MIXTURE else _stores(config, manifest, say)
@@ -76,7 +80,9 @@ def _stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterator[Targe
     root = config.data_root or manifest.default_root
     names = _wanted_splits(config.split, manifest, root, say)
     excluded = _excluded_cases(config.exclude, manifest, root, names, say) if config.exclude else None
-    if config.scorer != TEACHER:
+    if config.extend is not None and len(names) > 1:
+        raise ConfigError(f"--extend takes the rows of one split: --split {' or '.join(names)}")
+    if config.extend is None and config.scorer != TEACHER:
         fit_split = _fit_split(config.fit_split, manifest, root, names, say)
         names = [fit_split, *(name for name in names if name != fit_split)]
     licences = frozenset(name.strip() for name in config.licences.split(",") if name.strip())
@@ -104,6 +110,9 @@ def _knowledge_stores(config: BuildConfig, splits: list[Split], say: Say) -> Ite
         from pipelines.build.captions import CaptionEncoder  # which loads torch
 
         encoder = CaptionEncoder(config.settings.encoder, say)
+    if config.extend is not None:
+        yield extend_store(config, splits[0], ontology, encoder, say)
+        return
     fitted: TargetStore | None = None
     for split in splits:
         store = _build_store(config, split, ontology, fitted, encoder, say)
@@ -144,7 +153,7 @@ def _build_store(
     inputs = {
         "config": config.stored(),
         "ontology_fingerprint": ontology.fingerprint,
-        "fitted_on": fitted.fingerprint if fitted else None,
+        "fitted_on": origin(fitted) if fitted else None,
         "code_sha256": write.code_digest(),
         "option_files": extractors.option_file_digests(config.extractor_options),
         **split.inputs(),
@@ -152,41 +161,37 @@ def _build_store(
     }
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
+    if not config.force:
+        check_not_extended(target)
     watch = Stopwatch()
     states = target.with_name(f".{target.name}.state")
     state = states / json_sha256(inputs, str)[:16]
     with StoreWriter(target) as writer:
         with watch.stage("extract"):
-            parts = _extract(config, split, ontology, writer.folder, say)
+            parts = extract.extract_split(config, split, ontology, writer.folder, say)
         with watch.stage("graph"):
             asserted = Assertions.joined([each.asserted for each in parts])
             is_a = ontology if config.use_ontology else None
             halved = config.uncertain == "half"
             graph = ConceptGraph.build(asserted, is_a, config.max_hops, config.relations, halved)
         with watch.stage("factors"):
-            statistics = ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted)
+            statistics = (
+                ConceptStatistics.fit(graph) if fitted is None else write.fit_statistics(fitted, unseen=False)
+            )
             if is_a and fitted:
                 statistics = statistics.with_unseen(graph, is_a, config.relations)
-            staged = partial(StagedColumn, writer.folder, len(parts), rows=graph.images)
-            data = ScoringInput(
+            factors = score_images(
+                config,
+                ontology,
                 graph,
                 statistics,
-                staged("image_id"),
-                shrinkage=config.shrinkage,
-                flat_ancestors=config.flat_ancestors,
-                blocks=parse_blocks(config.blocks),
-                kinds=[ontology[cui].kind if cui in ontology else "" for cui in graph.concepts],
-                seed=config.seed,
-                options=config.settings,
-                captions=partial(staged, "caption"),
+                [each.rows for each in parts],
                 fitted=fitted.vectors if fitted else None,
+                folder=writer.folder,
                 state=state,
-                scratch=writer.folder,
+                encode=encoder.encode if encoder else None,
                 say=say,
-                progress=bar,
-                **({"encode": encoder.encode} if encoder else {}),
             )
-            factors = SCORERS[config.scorer](data)
         with watch.stage("neighbours"):
             neighbors, told = find_neighbors(
                 factors,
@@ -204,7 +209,9 @@ def _build_store(
             counts = [each.mentions for each in parts]
             shards = Shards(writer.folder, pieces, counts, labels, factors, neighbors, config.rows_per_shard)
             write_shards(writer, shards, config.worker_count)
-            write.write_concepts(writer, graph, statistics, ontology)
+            images = np.bincount(graph.has_attribute.indices, minlength=len(graph.concepts))
+            write.write_concepts(writer, graph.concepts, images, statistics, ontology)
+            write.write_edges(writer, graph)
             write.write_vectors(writer, factors.vectors)
         with watch.stage("quantiles"):
             cases = np.concatenate([each.cases for each in parts])
@@ -251,53 +258,6 @@ def _spoken(config: BuildConfig, parts: list[PartResult]) -> dict[str, dict[str,
     """Captions by language, the most frequent first, where the build looked."""
     counts = sum((each.languages for each in parts), Counter[str]())
     return {"languages": dict(counts.most_common())} if config.languages else {}
-
-
-def _extract(
-    config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
-) -> list[PartResult]:
-    """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
-    if config.languages:
-        languages.load()  # what is missing is said here, not in a worker
-    runs = split.parts(config.rows_per_shard, config.worker_count)
-    results = map_in_order(
-        extract.extract_part,
-        (PartInput(index, run, folder) for index, run in enumerate(runs)),
-        config.worker_count,
-        extract.initialise,
-        (
-            split,
-            config.extractor,
-            config.extractor_options,
-            ontology,
-            config.keep_unknown_cuis,
-            config.uncertain == "drop",
-            (config.drop_mentions, config.seed),
-            config.languages,
-        ),
-    )
-    expected = split.manifest.split_spec(split.name, split.root).expected_rows
-    total = None if expected is None else -(-expected // config.rows_per_shard)
-    try:
-        parts = list(bar(total, f"{split.name}: captions → concepts", " shard", results))
-    except KGTargetsError:
-        if split.reader is not None:
-            split.check_from_the_front()  # which meets what comes first in the file
-        raise
-    for each in parts:
-        if each.read is not None:
-            split.read.add(each.read)
-    ids = np.sort(np.concatenate([each.ids for each in parts])) if parts else np.zeros(0)
-    if (ids[1:] == ids[:-1]).any():
-        split.check_from_the_front()
-    for line in split.read.lines():
-        say(f"{split.name}: {line}")
-    split.check_read()
-    if config.extractor == "provided" and not any(each.provided for each in parts):
-        raise DataError(
-            f"{split.manifest.name}/{split.name} ships no CUIs: use --extractor dictionary or union"
-        )
-    return parts
 
 
 def _wanted_splits(wanted: str, manifest: Manifest, root: Path, say: Say) -> list[str]:

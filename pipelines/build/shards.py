@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kg_targets.scoring import Factors
 from kg_targets.scoring.neighbors import NONE, Neighbors
-from kg_targets.store import StoreWriter, schema
+from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256
 from kg_targets.store.factors import dense_matrix, factor_columns, sparse_matrix
 from pipelines.build.executors import bar, map_in_order
@@ -43,6 +43,8 @@ class Shards:
     neighbors: Neighbors | None
     rows: int
     """Rows of each shard but the last."""
+    first: tuple[int, int] = (0, 0)
+    """Numbers of the first shard and its first row: what is before them is of the store that is extended."""
 
 
 class Written(NamedTuple):
@@ -73,7 +75,7 @@ def pieces_of_shards(rows: Sequence[int], size: int) -> list[list[Piece]]:
 def write_shards(writer: StoreWriter, shards: Shards, workers: int) -> None:
     """Write the tables ``targets`` and ``mentions``, and record their files."""
     done = map_in_order(_write, range(len(shards.pieces)), workers, _initialise, (shards,))
-    for index, written in enumerate(bar(len(shards.pieces), "shards", " shard", done)):
+    for index, written in enumerate(bar(len(shards.pieces), "shards", " shard", done), shards.first[0]):
         writer.adopt(schema.part(schema.TARGETS, index), written.rows, written.rows_sha256)
         writer.adopt(schema.part(schema.MENTIONS, index), written.mentions, written.mentions_sha256)
 
@@ -88,18 +90,18 @@ def _initialise(shards: Shards) -> None:
 
 def _write(index: int) -> Written:
     """Write one shard."""
-    folder, pieces = _shards.folder, _shards.pieces[index]
+    folder, pieces, first = _shards.folder, _shards.pieces[index], _shards.first
     tables = [
         pq.read_table(folder / staged_rows(piece.part)).slice(piece.start, piece.stop - piece.start)
         for piece in pieces
     ]
     rows = pa.concat_tables([with_labels(table, _shards.labels) for table in tables])
-    targets = folder / schema.part(schema.TARGETS, index)
-    start = index * _shards.rows
+    targets = folder / schema.part(schema.TARGETS, first[0] + index)
+    start = first[1] + index * _shards.rows
     schema.write_parquet(
         targets_table(rows, _shards.labels, _shards.factors, _shards.neighbors, start), str(targets)
     )
-    mentions = folder / schema.part(schema.MENTIONS, index)
+    mentions = folder / schema.part(schema.MENTIONS, first[0] + index)
     counts = [_shards.mentions[piece.part] for piece in pieces]
     if len(pieces) == 1 and len(counts[0]) == pieces[0].stop - pieces[0].start:
         os.replace(folder / staged_mentions(pieces[0].part), mentions)
@@ -115,6 +117,43 @@ def _write(index: int) -> Written:
         int(count[piece.start : piece.stop].sum()) for piece, count in zip(pieces, counts, strict=True)
     )
     return Written(rows.num_rows, file_sha256(targets), total, file_sha256(mentions))
+
+
+def keep_shards(writer: StoreWriter, store: TargetStore, shards: Shards, workers: int) -> None:
+    """Put the shards of the store that is extended before the new ones: their files, and where a column changes a copy.
+
+    Neighbours are those among all rows, and a label that only new rows have is empty; all else stays.
+    """
+    kept = schema.table_files(store.manifest, schema.TARGETS)
+    same = shards.neighbors is None and shards.labels == store.labels
+    anew = {*kept, *(schema.part(table, 0) for table in (schema.CONCEPTS, schema.EDGES))}
+    for entry in store.manifest["files"]:
+        if entry["file"] not in anew or (same and entry["file"] in kept):
+            writer.link(store.path, entry)
+    if same:
+        return
+    starts = np.cumsum([0, *kept.values()])[:-1].tolist()
+    work = [(store.path, name, start) for name, start in zip(kept, starts, strict=True)]
+    for name, written in zip(
+        kept, map_in_order(_write_again, work, workers, _initialise, (shards,)), strict=True
+    ):
+        writer.adopt(name, *written)
+
+
+def _write_again(given: tuple[Path, str, int]) -> tuple[int, str]:
+    """Write one shard of the store that is extended: its rows, and the checksum of the file."""
+    store, name, start = given
+    table = pq.read_table(store / name, partitioning=None)
+    said = [each for each in table.column_names if each.startswith("label_") or each in _DESCRIBED]
+    rows = with_labels(table.select(said), _shards.labels)
+    target = _shards.folder / name
+    schema.write_parquet(
+        targets_table(rows, _shards.labels, _shards.factors, _shards.neighbors, start), str(target)
+    )
+    return rows.num_rows, file_sha256(target)
+
+
+_DESCRIBED = ("image_id", "image_path", "caption", "group_id", "licence", "cuis")
 
 
 def with_labels(rows: pa.Table, labels: Sequence[str]) -> pa.Table:

@@ -3,6 +3,7 @@
 Also whether a store that is there is still the one that a build would write.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,21 @@ def code_digest() -> str:
 
 
 def write_concepts(
-    writer: StoreWriter, graph: ConceptGraph, statistics: ConceptStatistics, ontology: Ontology
+    writer: StoreWriter,
+    cuis: Sequence[str],
+    images: NDArray[Any],
+    statistics: ConceptStatistics,
+    ontology: Ontology,
 ) -> None:
-    """Write the tables ``concepts`` (in the order of factor columns) and ``edges``."""
-    cuis = graph.concepts
+    """Write the table ``concepts``.
+
+    Args:
+        writer: of the store.
+        cuis: C concepts, in the order of factor columns.
+        images: that assert each, int [C].
+        statistics: of the fit split.
+        ontology: that knows their names and kinds.
+    """
     known = [ontology[cui] if cui in ontology else Concept(cui, name=cui) for cui in cuis]
     table = pa.table(
         {
@@ -65,7 +77,7 @@ def write_concepts(
             "name": [concept.name for concept in known],
             "kind": [concept.kind for concept in known],
             "semantic_types": [list(concept.semantic_types) for concept in known],
-            "images": np.bincount(graph.has_attribute.indices, minlength=len(cuis)),
+            "images": images,
             "fit_asserted": [statistics.asserted.get(cui, 0) for cui in cuis],
             "fit_covered": [statistics.covered.get(cui, 0) for cui in cuis],
             "ic": statistics.information_content(cuis),
@@ -74,20 +86,24 @@ def write_concepts(
         schema=schema.CONCEPT_COLUMNS,
     )
     writer.write(schema.part(schema.CONCEPTS, 0), table)
+
+
+def write_edges(writer: StoreWriter, graph: ConceptGraph) -> None:
+    """Write the table ``edges``."""
     child, relation, parent = zip(*graph.edges, strict=True) if graph.edges else ((), (), ())
     edges = {"child": list(child), "relation": list(relation), "parent": list(parent)}
     writer.write(schema.part(schema.EDGES, 0), pa.table(edges, schema=schema.EDGE_COLUMNS))
 
 
-def fit_statistics(store: TargetStore) -> ConceptStatistics:
-    """The counts of the fit split, as a store's concepts have them; and the values where a count is 0."""
+def fit_statistics(store: TargetStore, unseen: bool = True) -> ConceptStatistics:
+    """The counts of the fit split, as a store's concepts have them; and, if wanted, the values where a count is 0."""
     concepts = store.concepts
 
     def column(name: str) -> dict[str, Any]:
         return dict(zip(concepts["cui"], concepts[name].tolist(), strict=True))
 
     counts = {"asserted": column("fit_asserted"), "covered": column("fit_covered")}
-    values = {"unseen_ic": column("ic"), "unseen_idf": column("idf")}
+    values = {"unseen_ic": column("ic"), "unseen_idf": column("idf")} if unseen else {}
     return ConceptStatistics(store.manifest["fit"]["captions"], **counts, **values)
 
 
