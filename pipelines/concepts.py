@@ -34,18 +34,22 @@ def command(parser: argparse.ArgumentParser) -> Work:
     option("text", nargs="*", help="texts; without any, each line of standard input is one")
     option("--ontology", default="seed", help="as for build")
     option("--extractor", default="dictionary", help="as for build")
-    option("--cache", metavar="DIR", help="folder that keeps what was read, as for build")
+    add_cache(parser)
     add_json(parser)
     return _concepts
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache`` of a command that reads an ontology and builds no store."""
+    parser.add_argument("--cache", metavar="DIR", help="folder that keeps what was read, as for build")
 
 
 def _concepts(options: argparse.Namespace) -> None:
     from kg_targets.concepts.annotate import annotate
     from kg_targets.ontology import load_ontology
-    from pipelines.build.config import BuildConfig
 
     texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
-    ontology = load_ontology(options.ontology, _writable(Path(options.cache or str(BuildConfig.cache))))
+    ontology = load_ontology(options.ontology, writable_cache(options.cache))
     found = annotate(texts, ontology, options.extractor)
     if options.json:
         print_json([{"text": one.text, "mentions": [mention._asdict() for mention in one]} for one in found])
@@ -56,8 +60,11 @@ def _concepts(options: argparse.Namespace) -> None:
             sys.stdout.write(line + "\n")
 
 
-def _writable(cache: Path) -> Path | None:
-    """The folder of the cache, or None and a line: a command that writes no result needs no place to write."""
+def writable_cache(named: str | None) -> Path | None:
+    """The folder of the cache, or None and a line: a command that builds no store goes on without one."""
+    from pipelines.build.config import BuildConfig
+
+    cache = Path(named or str(BuildConfig.cache))
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from kg_targets.errors import ConfigError, printable
+from pipelines.concepts import add_cache, writable_cache
 from training.command import Work, write_line
 
 CHUNK = 4096
@@ -30,6 +31,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     option("--split", default=None, help="of a data set (default: all)")
     option("--data-root", type=Path, default=None, help="folder of its files (default: data/<data set>)")
     option("--ontology", default="seed", help="as for build")
+    add_cache(parser)
     return _label
 
 
@@ -42,11 +44,10 @@ def _label(options: argparse.Namespace) -> None:
     from kg_targets.ontology import load_ontology
     from kg_targets.store.schema import writing
     from pipelines.audit.reports import read_reports
-    from pipelines.build.config import BuildConfig
 
     if options.out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--out {options.out} must end in .csv or .parquet")
-    ontology = load_ontology(options.ontology, BuildConfig.cache)
+    ontology = load_ontology(options.ontology, writable_cache(options.cache))
     extractor = named_extractor("dictionary", ontology)
     listed = findings(options.findings, ontology, extractor)
     reports = read_reports(options.source, options.text, options.split, options.data_root)

@@ -2,7 +2,7 @@
 
 An entry, of an ontology or of what was made of one (`kept`), is a folder with files and ``meta.json``. One process at a
 time writes; the entry appears by an atomic rename, so a killed run leaves nothing half-written under its name. An entry
-whose files are not those that were written is made again.
+whose files, ``meta.json`` included, are not those that were written is made again.
 
 Both questions, "are the sources what they were" and "is the entry what was written", are put to the sha256 of the
 files' content (`remembered_sha256`).
@@ -99,7 +99,9 @@ def _write(entry: Path, save: Callable[[Path], dict[str, Any]]) -> None:
     try:
         meta = save(folder)
         digests = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-        (folder / "meta.json").write_text(json.dumps({**meta, "sha256": digests}, indent=1), "utf-8")
+        text = json.dumps({**meta, "sha256": digests})
+        content = {**json.loads(text), "meta_sha256": json_sha256(json.loads(text))}
+        (folder / "meta.json").write_text(json.dumps(content, indent=1), "utf-8")
         if entry.exists():  # a damaged one
             shutil.rmtree(entry, ignore_errors=True)
         with suppress(OSError):  # another process may be as far where there are no locks
@@ -111,8 +113,12 @@ def _write(entry: Path, save: Callable[[Path], dict[str, Any]]) -> None:
 def _sound(entry: Path, opened: Callable[[Path], _Kept]) -> _Kept | None:
     """What is in an entry; None if there is none, or it is damaged in any way."""
     try:
-        digests = json.loads((entry / "meta.json").read_text("utf-8"))["sha256"]
-        if any(remembered_sha256(entry / name, entry.parent) != told for name, told in digests.items()):
+        meta = json.loads((entry / "meta.json").read_text("utf-8"))
+        if meta.pop("meta_sha256") != json_sha256(meta):
+            return None
+        if any(
+            remembered_sha256(entry / name, entry.parent) != told for name, told in meta["sha256"].items()
+        ):
             return None
         return opened(entry)
     except (OSError, KGTargetsError, ValueError, KeyError, TypeError, AttributeError):

@@ -100,9 +100,11 @@ def _origin(manifest: Mapping[str, Any]) -> str:
     if "code_version" not in manifest:
         return ""
     source = manifest["teacher"]["name"] if "teacher" in manifest else manifest["ontology"]["release"]
-    return (
-        f"Scorer {manifest['config']['scorer']} ({source}), made by kg-targets {manifest['code_version']}. "
+    joined = "".join(
+        f"{entry['rows']:,} rows of {entry['dataset']}/{entry['split']} joined it later. "
+        for entry in manifest.get("extensions", ())
     )
+    return f"Scorer {manifest['config']['scorer']} ({source}), made by kg-targets {manifest['code_version']}. {joined}"
 
 
 def _described(table: str, column: str) -> str:

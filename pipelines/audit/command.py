@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kg_targets.errors import ConfigError
+from pipelines.concepts import add_cache, writable_cache
 from training.command import Work, add_json, print_json, write_line
 
 
@@ -34,6 +35,7 @@ def command(parser: argparse.ArgumentParser) -> Work:
     option("--split", default=None, help="split of the data set (default: all) or of the gold file")
     option("--data-root", type=Path, default=None, help="folder of its files (default: data/<data set>)")
     option("--ontology", default="seed", help="as for build")
+    add_cache(parser)
     option("--extractor", default="dictionary", help="as for build")
     option("--extractor-options", default="", help="as for build")
     option("--errors", type=int, default=10, help="disagreements to list, ≥ 0")
@@ -47,7 +49,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pipelines.audit.concepts import gold_evaluation, gold_lines, label_lines, label_report
     from pipelines.audit.findings import finding_lines, finding_report
     from pipelines.audit.reports import read_reports
-    from pipelines.build.config import BuildConfig
     from pipelines.build.extractors import check_extractor, make_extractor
 
     if (options.dataset is None) == (options.gold is None):
@@ -55,7 +56,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.gold is not None and options.mesh is not None:
         raise ConfigError("--gold and --mesh contradict each other: drop one of them")
     check_extractor(options.extractor, options.extractor_options)
-    ontology = load_ontology(options.ontology, BuildConfig.cache)
+    ontology = load_ontology(options.ontology, writable_cache(options.cache))
     extractor = make_extractor(options.extractor, ontology, options.extractor_options)
     if options.gold is not None:
         found = gold_evaluation(options.gold, options.split, extractor, ontology, options.seed)

@@ -95,8 +95,13 @@ def recorded_options(config: BuildConfig, given: frozenset[str] | None = None) -
     return found
 
 
-def check_not_extended(target: Path) -> None:
+def check_not_extended(target: Path, force: bool, say: Say) -> None:
     """Before a build replaces a store.
+
+    Args:
+        target: its folder.
+        force: whether a warning will do.
+        say: receives it.
 
     Raises:
         ConfigError: rows have joined it, which the new store would be without.
@@ -105,8 +110,10 @@ def check_not_extended(target: Path) -> None:
         entries = extensions(TargetStore.open(target))
     except StoreError:  # there is none, or one that has to be replaced
         return
-    if entries:
-        rows = sum(entry["rows"] for entry in entries)
+    rows = sum(entry["rows"] for entry in entries)
+    if rows and force:
+        say(f"warning: --force builds {target} without the {rows:,} rows that it was extended by")
+    elif rows:
         raise ConfigError(
             f"{target} was extended by {rows:,} rows, and a build with what is there now would drop them: add --force, "
             "then --extend it again"

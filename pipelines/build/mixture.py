@@ -29,7 +29,7 @@ from kg_targets.store.mixture import MIXTURE, part_entry
 from pipelines.build import write
 from pipelines.build.config import BuildConfig
 from pipelines.build.executors import Say, Stopwatch
-from pipelines.build.neighbors import find_neighbors
+from pipelines.build.neighbors import APPROXIMATE, find_neighbors
 from pipelines.build.shards import targets_table
 from pipelines.build.summary import summary_lines
 
@@ -56,6 +56,12 @@ def mixture_stores(config: BuildConfig, manifest: Manifest, say: Say) -> Iterato
     if not wanted:
         raise DataError(f"{folders[0]} holds no store of a split of {manifest.name}: build the parts first")
     first = _parts(folders, wanted[0], manifest)
+    dense = [str(store.path) for store in first if store.manifest["factors"]["dense"] is not None]
+    if config.neighbors == APPROXIMATE and config.top_k and dense:
+        raise DataError(
+            f"--neighbors approximate is for sparse factors, those of {dense[0]} are dense: take exact, or "
+            "--top-k 0 for none"
+        )
     fit_splits = list(dict.fromkeys(str(store.manifest["fit"]["split"]) for store in first))
     if len(fit_splits) > 1:
         raise DataError(

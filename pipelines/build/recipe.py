@@ -161,8 +161,7 @@ def _build_store(
     }
     if not config.force and (current := write.open_if_current(target, inputs, say)):
         return current
-    if not config.force:
-        check_not_extended(target)
+    check_not_extended(target, config.force, say)
     watch = Stopwatch()
     states = target.with_name(f".{target.name}.state")
     state = states / json_sha256(inputs, str)[:16]

@@ -123,3 +123,25 @@ def test_a_header_alone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text("id,text\n")
     assert cli.main(["label", str(path), "--out", str(tmp_path / "o.csv")]) == 0
     assert "has a header and no row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["label", "evaluate"])
+def test_where_nothing_can_be_written_the_ontology_is_read_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    gold = Path("tests/gold/captions.jsonl").resolve()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".cache").touch()  # a file, where there would be a folder
+    if command == "label":
+        assert label(tmp_path)[0] == 0
+    else:
+        assert cli.main(["evaluate", "concepts", "--gold", str(gold)]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("warning: nothing is kept") for line in told) == 1
+    kept = ["--cache", str(tmp_path / "kept")]
+    code = (
+        label(tmp_path, *kept)[0]
+        if command == "label"
+        else cli.main(["evaluate", "concepts", "--gold", str(gold), *kept])
+    )
+    assert code == 0 and any(tmp_path.glob("kept/ontology-*"))

@@ -64,21 +64,24 @@ def test_a_second_load_answers_the_same_without_reading_again(tmp_path, spec, re
     assert [path.suffix for path in entries(tmp_path / "cache")] == [""]
 
 
-@pytest.mark.parametrize("victim", ["names.arrow", "concepts.arrow", "meta.json", "report", "missing"])
+@pytest.mark.parametrize(
+    "victim", ["names.arrow", "concepts.arrow", "meta.json", "report", "release", "missing"]
+)
 def test_a_damaged_entry_is_built_again(tmp_path, spec, readings, victim):
     fresh = load_ontology(spec, tmp_path / "cache")
     (entry,) = entries(tmp_path / "cache")
     if victim == "missing":
         (entry / "edges.arrow").unlink()
-    elif victim == "report":
+    elif victim in ("report", "release"):
         meta = json.loads((entry / "meta.json").read_text())
-        (entry / "meta.json").write_text(json.dumps({**meta, "report": {"cycles": 5}}))
+        changed = {"report": {"cycles": 5}, "release": "another release"}[victim]
+        (entry / "meta.json").write_text(json.dumps({**meta, victim: changed}))
     else:
         data = bytearray((entry / victim).read_bytes())
         data[len(data) // 2 :] = b"?" * 9
         (entry / victim).write_bytes(bytes(data))
     assert load_ontology(spec, tmp_path / "cache").fingerprint == fresh.fingerprint
-    assert load_ontology(spec, tmp_path / "cache").fingerprint == fresh.fingerprint
+    assert load_ontology(spec, tmp_path / "cache").release == fresh.release
     assert len(readings) == 2
 
 

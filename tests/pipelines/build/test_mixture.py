@@ -169,6 +169,10 @@ def test_interrupted_nothing_half_written_is_left(
         (["--mix", "{}/nowhere|{}/ontology"], "nowhere holds no store of a split of demo"),
         (["--mix", "{}/ontology|{}/noise", "--split", "test"], "holds no store of the split test"),
         (
+            ["--mix", "{}/ontology|{}/noise", "--neighbors", "approximate"],
+            "noise/train are dense: take exact",
+        ),
+        (
             ["--mix", "{}/ontology|{}/noise", "--mix-weights", "1"],
             "--mix-weights has 1 numbers, --mix 2 folders",
         ),
