@@ -9,17 +9,27 @@ no concept takes from its short form what it means elsewhere: "local anesthetic 
 from __future__ import annotations
 
 import re
+import string
 from bisect import bisect_right
+from collections.abc import Callable
 from operator import itemgetter
 
+import numpy as np
+
 from kg_targets.concepts.lexicon import Hit, Sense
-from kg_targets.concepts.text import Folded, fold_alias, without_overlap
+from kg_targets.concepts.matcher import TextBatch
+from kg_targets.concepts.text import CodePoints, Folded, fold_alias, without_overlap
 
 _UNKNOWN = Sense("", "", "", False, False)
 _LONGEST = 3  # longer abbreviations mean one thing
 _SIGNED = re.compile(  # what every definition has
-    r"[A-Z][a-z0-9]{0,6}[A-Z][A-Za-z0-9]{0,6}\s*[=:,(\u2013\-)\];]"
+    r"[A-Z][a-z0-9]{0,6}[A-Z][A-Za-z0-9]{0,6}\s*[=:,(\u2013\-)\];]\s*"
 )
+_SIGN, _BLANK = 1, 2
+_ENDS_SHORT = np.zeros(0x3002, np.uint8)
+"""By code point, what can stand behind a short form."""
+_ENDS_SHORT[[*map(ord, "=:,(\u2013-)];")]] = _SIGN
+_ENDS_SHORT[[code for code in range(len(_ENDS_SHORT)) if chr(code).isspace()]] = _BLANK
 _SHORT = r"([A-Z][A-Za-z0-9]{1,7})"
 _BEHIND = re.compile(rf"\s*[(\[]{_SHORT}[)\],;]")  # portal vein (PV)
 _BEFORE = re.compile(rf"(?<![A-Za-z0-9]){_SHORT}\s*[=:,(\u2013-]\s*$")  # PV = portal vein
@@ -29,35 +39,56 @@ _STANDS_FOR = re.compile(r"\s{0,3}(?:[=:(]|,(?=[^,]{0,200}(?:[;.]|$)))\s{0,3}([^
 _REACH = 16  # code points in which a short form and its sign can stand before a long form
 _LONG_REACH = 120  # code points in which a long form of several words is looked for
 _OPEN = ("(", "[")
+_OPENING = "([" + string.whitespace + "\u00a0"
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
-_SIGNS = ("=", ":", ",", "(", "\u2013", "-")
 
 
-def may_define(caption: str) -> bool:
-    """Whether a caption has what every definition has."""
-    return _SIGNED.search(caption) is not None
+def may_define(batch: TextBatch, written: CodePoints) -> set[int]:
+    """The texts in which a sign stands behind a word with two capitals, as in every definition.
+
+    Args:
+        batch: folded texts.
+        written: code points with upper and lower case of what was folded, each in its place; line breaks in the place
+            of texts that take no part, which all count.
+    """
+    capitals = np.cumsum((written >= ord("A")) & (written <= ord("Z")), dtype=np.int32)
+    several = capitals.take(batch.last - 1) - capitals.take(batch.first - 1) > 1
+    behind = batch.last.compress(several)
+    first, second = (
+        _ENDS_SHORT.take(written.take(behind + step, mode="clip"), mode="clip") for step in (0, 1)
+    )
+    signed = behind.compress((first == _SIGN) | ((first == _BLANK) & (second > 0)))
+    unread = batch.base[:-1].compress(written.take(batch.base[:-1]) == ord("\n"))
+    return set(batch.owner(np.concatenate([signed, unread])).tolist())
 
 
-def with_definitions(caption: str, folded: Folded, kept: list[Hit], every: list[Hit]) -> list[Hit]:
+def with_definitions(
+    caption: str, folded: Folded, kept: list[Hit], every: Callable[[], list[Hit]]
+) -> list[Hit]:
     """The hits, with every occurrence of a defined abbreviation read as defined last before it.
 
     Args:
         caption: a text.
         folded: the same.
         kept: its hits, without overlap.
-        every: all of them.
+        every: gives all of them.
     """
+    signed = list(_SIGNED.finditer(caption))
+    if not signed:
+        return kept
+    shorts = {match.start() for match in signed}
+    beside = {match.end() for match in signed}  # where a long form begins, or ends
+    beside |= {len(caption[:start].rstrip(_OPENING)) for start in shorts}
     known: dict[int, tuple[str, Sense]] = {}
     unknown: dict[int, tuple[str, Sense]] = {}
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
         if folded.origin is not None:
             start, end = folded.span(start, end)
         if end - start > _LONGEST:
-            beside = caption[end : end + 2].lstrip()[:1], caption[max(0, start - 2) : start].rstrip()[-1:]
-            if (beside[0] in _OPEN or beside[1] in _SIGNS) and not sense.exact:
+            if (start in beside or end in beside) and not sense.exact:
                 known |= {at: (short, sense) for at, short in _short_forms(caption, start, end)}
-        elif sense.cui and (short := caption[start:end]).isalpha() and short.isupper():
+        elif start in shorts and sense.cui and (short := caption[start:end]).isalpha() and short.isupper():
             long = _defined_here(caption, start, end, sense.negatable or sense.place)
             if long and not _alike(long, sense.name):
                 unknown[start] = short, _UNKNOWN
@@ -72,7 +103,7 @@ def with_definitions(caption: str, folded: Folded, kept: list[Hit], every: list[
             before = bisect_right(defined[short], match.start(), key=itemgetter(0))
             place = folded.locate(match.start(), match.end())
             spans[place] = defined[short][max(before - 1, 0)][1]
-    others = [hit for hit in every if (hit.start, hit.end) not in spans]
+    others = [hit for hit in every() if (hit.start, hit.end) not in spans]
     return without_overlap(others + [Hit(start, end, sense) for (start, end), sense in spans.items()])
 
 

@@ -155,7 +155,7 @@ class ContextRules:
 
     def find(self, batch: TextBatch) -> list[Phrases | None]:
         """The phrases of each text; None where neither they nor signs can give a status."""
-        matches = self._index.find(batch)
+        matches = self._index.find(batch, plurals=False)
         codes = batch.codes
         signs = np.flatnonzero(codes == ord("?"))
         empty = np.flatnonzero(codes == ord("("))  # "(-)", whose dash is a blank

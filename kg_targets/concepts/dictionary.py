@@ -10,14 +10,13 @@ import gc
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 
 from kg_targets.concepts.abbreviations import may_define, with_definitions
 from kg_targets.concepts.context import ContextRules, Phrases
 from kg_targets.concepts.fuzzy import FUZZY_SCORE, FuzzyWords
-from kg_targets.concepts.lexicon import ADJECTIVE, CASED, SHORT, Hit, Lexicon, Sense
+from kg_targets.concepts.lexicon import ADJECTIVE, CASED, NOTHING, SHORT, Hit, Lexicon, Sense
 from kg_targets.concepts.lexicon_build import LexiconOptions
 from kg_targets.concepts.lexicon_cache import cached_lexicon
 from kg_targets.concepts.matcher import Matches, TextBatch
@@ -28,9 +27,11 @@ from kg_targets.concepts.stop_list import StopList
 from kg_targets.concepts.text import (
     SOFT_HYPHEN,
     ZERO_WIDTH_SPACE,
+    CodePoints,
     Folded,
     Ints,
-    fold,
+    code_points,
+    fold_all,
     kept_spans,
     surface,
     without_overlap,
@@ -91,6 +92,9 @@ class DictionaryExtractor:
 
     def _extract(self, captions: Sequence[str]) -> Iterator[list[Mention]]:
         """Mentions of each of the captions that are searched at once."""
+        if not _may_be_broken("\0".join(captions)):
+            yield from self._read([(caption, caption) for caption in captions])
+            return
         readings = [_readings(caption) for caption in captions]
         found = self._read(
             [(caption, text) for caption, texts in zip(captions, readings, strict=True) for text in texts]
@@ -106,38 +110,46 @@ class DictionaryExtractor:
     def _read(self, readings: list[tuple[str, str]]) -> Iterator[list[Mention]]:
         """Mentions of some readings of captions: the caption, whose wording mentions have, and what is searched."""
         captions = [text for _, text in readings]
-        folded = list(map(fold, captions))
+        folded = fold_all(captions)
         batch = TextBatch.of([text.text for text in folded])
         matches = self.lexicon.index.find(batch)
         phrases = self._rules.find(batch) if self._rules else [None] * len(readings)
-        senses, special = self._senses(captions, folded, matches)
-        hits = list(zip(matches.start.tolist(), matches.end.tolist(), senses, strict=True))
-        kept = _longest(matches, senses)
-        chosen = map(hits.__getitem__, kept.tolist())
+        written = _written(captions, folded)
+        defines = may_define(batch, written)
+        rows, special = self._senses(captions, folded, matches, written)
+        kept = _longest(matches, rows)
+        columns = (matches.start.take(kept), matches.end.take(kept), rows.take(kept))
+        starts, ends, chosen = (column.tolist() for column in columns)
+        hits = zip(starts, ends, self.lexicon.read(chosen), strict=True)
         bounds = np.searchsorted(matches.text, np.arange(len(captions) + 1))
         spans = zip(pairwise(bounds.tolist()), pairwise(np.searchsorted(kept, bounds).tolist()), strict=True)
         for text, ((low, high), (first, last)) in enumerate(spans):
             original, caption = readings[text]
-            places = islice(chosen, last - first)
-            defines = may_define(caption)
+            places = islice(hits, last - first)
             if not (
-                defines
-                or text in special
+                text in special
                 or phrases[text] is not None
+                or text in defines
                 or folded[text].origin is not None
                 or self._fuzzy
             ):
                 yield self._stated(original, places)  # most captions
                 continue
             found = list(map(_as_hit, places))
-            if defines or text in special:
-                every = [_as_hit(hit) for hit in hits[low:high] if hit[2]]
-                if text in special:
-                    every = self._special(caption, folded[text], every, matches, slice(low, high))
-                    found = without_overlap(every)
-                if defines:
-                    found = with_definitions(caption, folded[text], found, every)
+            every = partial(self._every, matches, rows, slice(low, high))
+            if text in special:
+                some = self._special(caption, folded[text], every(), matches, special[text])
+                found, every = without_overlap(some), partial(list, some)
+            if text in defines:
+                found = with_definitions(caption, folded[text], found, every)
             yield self._mentions(original, caption, folded[text], found, phrases[text])
+
+    def _every(self, matches: Matches, rows: Ints, part: slice) -> list[Hit]:
+        """The hits of one caption, those that overlap as well."""
+        columns = [column[part].tolist() for column in (matches.start, matches.end, rows)]
+        known = [place for place in zip(*columns, strict=True) if place[2] != NOTHING]
+        senses = self.lexicon.read(row for _, _, row in known)
+        return [Hit(start, end, sense) for (start, end, _), sense in zip(known, senses, strict=True)]
 
     def _stated(self, original: str, places: Iterable[tuple[int, int, Sense]]) -> list[Mention]:
         """Mentions that are found as they are written, and stated, without those that mean nothing."""
@@ -181,41 +193,69 @@ class DictionaryExtractor:
         return mentions
 
     def _senses(
-        self, captions: list[str], folded: list[Folded], matches: Matches
-    ) -> tuple[list[Any], set[int]]:
-        """The sense of each match, None if it has not the case that all need; and captions to look at by `_special`."""
-        marks = self.lexicon.marks.take(matches.pattern)
-        senses: list[Any] = self.lexicon.best(matches.pattern.tolist())
-        special = set(matches.text[marks & (ADJECTIVE | SHORT) > 0].tolist())
+        self, captions: list[str], folded: list[Folded], matches: Matches, written: CodePoints
+    ) -> tuple[Ints, dict[int, list[int]]]:
+        """The sense of each match, by its row in the lexicon, `NOTHING` if it has not the case that all need; and for
+        captions to look at by `_special`, which matches are why.
+        """
+        lexicon = self.lexicon
+        marks = lexicon.marks.take(matches.pattern)
+        rows = lexicon.columns.starts.take(matches.pattern)
+        second = marks & (ADJECTIVE | SHORT) > 0
         cased = np.flatnonzero(marks & CASED)
-        columns = (column[cased].tolist() for column in matches[1:])
-        for row, text, start, bare_end, end, pattern in zip(cased.tolist(), *columns, strict=True):
-            written = _written(captions[text], folded[text], start, bare_end, end)
-            readings = self.lexicon.senses(pattern)  # abbreviations first, then what needs no case
-            sense = next((sense for sense in readings if sense.exact in ("", written)), None)
-            senses[row] = sense
-            if sense is not None and sense.needs_name:
-                special.add(text)
-        return senses, special
+        rows[cased] = chosen = self._as_written(
+            captions, folded, Matches(*(column.take(cased) for column in matches)), written
+        )
+        second[cased] |= lexicon.columns.needs_name.take(chosen) & (chosen != NOTHING)
+        special: dict[int, list[int]] = {}
+        places = np.flatnonzero(second)
+        for text, match in zip(matches.text.take(places).tolist(), places.tolist(), strict=True):
+            special.setdefault(text, []).append(match)
+        return rows, special
+
+    def _as_written(
+        self, captions: list[str], folded: list[Folded], cased: Matches, written: CodePoints
+    ) -> Ints:
+        """The rows of the senses that have the case in which each match is written."""
+        lexicon = self.lexicon
+        length, end = cased.bare_end - cased.start, cased.place + (cased.end - cased.start)
+        small = np.minimum(written.take(cased.place + length), written.take(end - 1)) >= ord("a")
+        length[(cased.end > cased.bare_end) & ~small] = 0  # "CTS" is no plural as "CTs" is
+        rows = lexicon.as_written(cased.pattern, written, cased.place, length)
+        other = np.flatnonzero((written > 127) | (written == ord("\n")))
+        reads = np.searchsorted(other, cased.place) < np.searchsorted(other, end)
+        for at in np.flatnonzero(reads).tolist():
+            text, start, bare_end, behind, pattern = (int(column[at]) for column in cased[1:])
+            exact = _as_surface(captions[text], folded[text], start, bare_end, behind)
+            first, last = lexicon.columns.starts[pattern : pattern + 2].tolist()
+            senses = zip(range(first, last), lexicon.senses(pattern), strict=True)
+            rows[at] = next((row for row, sense in senses if sense.exact in ("", exact)), NOTHING)
+        return rows
 
     def _special(
-        self, caption: str, folded: Folded, hits: list[Hit], matches: Matches, part: slice
+        self, caption: str, folded: Folded, hits: list[Hit], matches: Matches, why: list[int]
     ) -> list[Hit]:
-        """The hits of a caption with shorthand, adjectives and their subjects, and abbreviations that may not count."""
+        """The hits of a caption with shorthand, adjectives and their subjects, and abbreviations that may not count.
+
+        Args:
+            why: the matches that are one of these.
+        """
         lexicon = self.lexicon
         short: list[tuple[Shorthand, Hit]] = []
-        columns = (column[part].tolist() for column in matches[2:])
-        for start, bare_end, end, pattern in zip(*columns, strict=True):
+        for match in why:
+            start, bare_end, end, pattern = (int(column[match]) for column in matches[2:])
             if pattern in lexicon.shorthand:
                 line, meant = lexicon.shorthand[pattern]
-                if line.exact in ("", _written(caption, folded, start, bare_end, end)):
+                if line.exact in ("", _as_surface(caption, folded, start, bare_end, end)):
                     short.append((line, Hit(start, end, meant)))
             if pattern in lexicon.predicates:
                 hits.extend(self._said_of(lexicon.predicates[pattern], folded.text, start, end))
         if short:
             hits = _with_shorthand(hits, short, folded)
-        spelled_out = {hit.sense.cui for hit in hits if not hit.sense.needs_name}
-        return [hit for hit in hits if not hit.sense.needs_name or hit.sense.cui in spelled_out]
+        if any(hit.sense.needs_name for hit in hits):
+            spelled_out = {hit.sense.cui for hit in hits if not hit.sense.needs_name}
+            hits = [hit for hit in hits if not hit.sense.needs_name or hit.sense.cui in spelled_out]
+        return hits
 
     def _said_of(self, readings: dict[str, int], text: str, start: int, end: int) -> list[Hit]:
         """The hit of an adjective with its subject: "heart is mildly enlarged"; none if of something else."""
@@ -241,24 +281,36 @@ def _parts(captions: Sequence[str]) -> Iterator[Sequence[str]]:
         yield captions[low:]
 
 
+def _may_be_broken(text: str) -> bool:
+    """Whether characters stand in a text that may stand within words or between them."""
+    return ZERO_WIDTH_SPACE in text or SOFT_HYPHEN in text or "-\n" in text
+
+
 def _readings(caption: str) -> list[str]:
-    """A caption; or two, where characters without width, and hyphens at a line's end, may stand within words or between
-    them.
-    """
-    if not (ZERO_WIDTH_SPACE in caption or SOFT_HYPHEN in caption or "-\n" in caption):
+    """A caption; or two, in one of which words go on over characters without width and hyphens at a line's end."""
+    if not _may_be_broken(caption):
         return [caption]
     broken = caption.replace("-\n", 2 * ZERO_WIDTH_SPACE).replace(SOFT_HYPHEN, ZERO_WIDTH_SPACE)
     return [broken.replace(ZERO_WIDTH_SPACE, other) for other in ("\u2060", " ")]
 
 
-def _longest(matches: Matches, senses: list[Any]) -> Ints:
+def _longest(matches: Matches, rows: Ints) -> Ints:
     """Positions of the matches that have a sense, the longest where they overlap."""
-    rows = np.array([row for row, sense in enumerate(senses) if sense], np.int64)
-    start = matches.place[rows]
-    return rows[kept_spans(start, start + (matches.end - matches.start)[rows])]
+    known = np.flatnonzero(rows != NOTHING)
+    start = matches.place.take(known)
+    return known.take(kept_spans(start, start + (matches.end - matches.start).take(known)))
 
 
-def _written(caption: str, folded: Folded, start: int, bare_end: int, end: int) -> str:
+def _written(captions: list[str], folded: list[Folded]) -> CodePoints:
+    """The captions in a batch's places; line breaks for one whose length is another when folded."""
+    texts = [
+        caption if text.origin is None else "\n" * len(text.text)
+        for caption, text in zip(captions, folded, strict=True)
+    ]
+    return code_points("\n".join(["", *texts, ""]))
+
+
+def _as_surface(caption: str, folded: Folded, start: int, bare_end: int, end: int) -> str:
     """A match in the case in which it is written; empty for "CTS", which is no plural as "CTs" is."""
     first, last = folded.span(start, bare_end)
     if end > bare_end and not caption[last : last + end - bare_end].islower():

@@ -18,12 +18,13 @@ import pyarrow as pa
 from kg_targets.concepts.matcher import PatternIndex
 from kg_targets.concepts.predicates import split_alias
 from kg_targets.concepts.shorthand import Shorthand, shorthand_lines
+from kg_targets.concepts.text import ASCII_CASED
 from kg_targets.ontology.concept import format_cui
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 _REMEMBERED = 1 << 16
-"""Patterns whose senses are kept."""
+"""Senses that are kept."""
 _AT_ONCE = 1 << 16
 CASED, ADJECTIVE, SHORT = 1, 2, 4
 """Marks of a pattern that needs a second look: its case matters, its subject, or what kind of text it is."""
@@ -134,7 +135,7 @@ class Lexicon:
         self.marks = columns.marks
         self.skipped = skipped
         self._source = source
-        self._known: dict[int, tuple[Sense, ...]] = {}
+        self._known: dict[int, Sense] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is mapped from files is mapped again by another process, which then shares its memory.
@@ -142,24 +143,57 @@ class Lexicon:
             return self._source[0], (self._source[1],)
         return Lexicon, (self.index, self.columns, self.concepts, self.skipped)
 
-    def senses(self, pattern: int) -> tuple[Sense, ...]:
+    def senses(self, pattern: int) -> list[Sense]:
         """The readings of a pattern, best first."""
-        found = self._known.get(pattern)
-        if found is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            rows = range(*self.columns.starts[pattern : pattern + 2].tolist())
-            found = self._known[pattern] = tuple(self._sense(row, pattern) for row in rows)
+        return self.read(range(*self.columns.starts[pattern : pattern + 2].tolist()))
+
+    def read(self, rows: Iterable[int]) -> list[Sense]:
+        """The senses at some rows of `columns`."""
+        known, sense = self._known.get, self._sense
+        return [known(row) or sense(row) for row in rows]
+
+    def as_written(self, patterns: Ints, text: npt.NDArray[Any], start: Ints, length: Ints) -> Ints:
+        """The row of the first sense of each pattern whose upper and lower case a text has, `NOTHING` if none has it.
+
+        Args:
+            patterns: ``[N]``
+            text: code points, of ASCII where a pattern is.
+            start: ``[N]``: where each pattern is in ``text``.
+            length: ``[N]``: how long it is there; 0 where only a sense without case counts.
+        """
+        exacts, (starts, _, exact_of, *_) = self.concepts.exacts, self.columns
+        rows, ends = starts.take(patterns), starts.take(patterns + 1)
+        found = np.full(len(rows), NOTHING)
+        left = np.arange(len(rows))
+        while len(left):
+            row = rows.take(left)
+            exact = exact_of.take(row)
+            first, size = exacts.offsets.take(exact), length.take(left)
+            same = exacts.offsets.take(exact + 1) - first == size
+            some = np.flatnonzero(same)  # those that are as long are compared, one code point after the other
+            place = start.take(left)
+            for at in range(int(size.take(some).max(initial=0))):
+                some = some.compress(size.take(some) > at)
+                code = ASCII_CASED.take(text.take(place.take(some) + at), mode="clip")
+                differs = exacts.data.take(first.take(some) + at) != code
+                same[some.compress(differs)] = False
+                some = some.compress(~differs)
+            same |= exact == 0
+            found[left.compress(same)] = row.compress(same)
+            rows[left] += 1
+            left = left.compress(~same & (row + 1 < ends.take(left)))
         return found
 
-    def best(self, patterns: Iterable[int]) -> list[Sense]:
-        """The first reading of each pattern."""
-        known, senses = self._known.get, self.senses
-        return [(known(pattern) or senses(pattern))[0] for pattern in patterns]
+    def _sense(self, row: int) -> Sense:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[row] = sense = self._made(row)
+        return sense
 
-    def _sense(self, row: int, pattern: int) -> Sense:
+    def _made(self, row: int) -> Sense:
         concept = int(self.columns.concept[row])
         if concept == NOTHING:
+            pattern = int(np.searchsorted(self.columns.starts, row, side="right")) - 1
             return Sense("", self.index.pattern(pattern), "", False, False)
         about, roles = self.concepts, int(self.concepts.roles[concept])
         return Sense(

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,6 +136,11 @@ class TextBatch:
         return first, self._byte_of.take(end) - first
 
     @cached_property
+    def words(self) -> Hashes:
+        """Hash of each word."""
+        return self.hashes(self.first, self.last)
+
+    @cached_property
     def plural(self) -> list[Bools]:
         """For each plural ending, whether each word has it."""
         return [self._ends_with(ending) for ending in ENDINGS[1:]]
@@ -182,11 +186,6 @@ class Matches(NamedTuple):
     end: Ints
     """Where its plural ending ends, equal if there is none."""
     pattern: Ints
-
-    def by_text(self, count: int) -> list[slice]:
-        """The part of each of ``count`` texts."""
-        bounds = np.searchsorted(self.text, np.arange(count + 1)).tolist()
-        return [slice(low, high) for low, high in pairwise(bounds)]
 
 
 class PatternIndex(NamedTuple):
@@ -249,9 +248,14 @@ class PatternIndex(NamedTuple):
         """The text of one pattern."""
         return self.text[self.offsets[index] : self.offsets[index + 1] - 1].tobytes().decode()
 
-    def find(self, batch: TextBatch) -> Matches:
-        """All occurrences of all patterns."""
-        start, end, pattern, ending = self._candidates(batch)
+    def find(self, batch: TextBatch, *, plurals: bool = True) -> Matches:
+        """All occurrences of all patterns.
+
+        Args:
+            batch: the texts.
+            plurals: look for the plurals of those that have one, too.
+        """
+        start, end, pattern, ending = self._candidates(batch, batch.plural if plurals else [])
         edges = self.edges.take(pattern, axis=0)
         start, end = start - edges[:, 0], end + edges[:, 1]
         good = (ending == 0) | (self.marks.take(pattern) >> _ENDING == ending)
@@ -275,19 +279,25 @@ class PatternIndex(NamedTuple):
         positions[found.text[exact]] = found.pattern[exact]
         return positions
 
-    def _candidates(self, batch: TextBatch) -> tuple[Ints, Ints, Ints, Ints]:
-        """Spans from a word's beginning to a word's end, or its bare form's, whose hash is that of patterns."""
-        plural = batch.plural
-        begin = np.arange(len(batch.first))  # by position of the first word and of the last
-        reach = begin
-        found = []
+    def _candidates(self, batch: TextBatch, plural: list[Bools]) -> tuple[Ints, Ints, Ints, Ints]:
+        """Spans from a word's beginning to a word's end, or its bare form's, whose hash is that of patterns.
+
+        Args:
+            batch: the texts.
+            plural: for each plural ending that counts, whether each word has it.
+        """
+        begin = reach = np.arange(len(batch.first))  # by position of the first word and of the last
+        found: list[tuple[Ints, Ints, Ints, Ints]] = []
         while len(begin):
             start, end = batch.first.take(begin), batch.last.take(reach)
+            hashes = [batch.hashes(start, end) if found else batch.words]
             bare = [np.flatnonzero(ends.take(reach)) for ends in plural]
-            ending = np.repeat(np.arange(len(ENDINGS)), [len(start), *map(len, bare)])
+            ending = np.repeat(np.arange(1 + len(plural)), [len(start), *map(len, bare)])
+            for size, rows in enumerate(bare, start=1):
+                hashes.append(batch.hashes(start.take(rows), end.take(rows) - size))
             start = np.concatenate([start, *(start.take(rows) for rows in bare)])
             end = np.concatenate([end, *(end.take(rows) - size for size, rows in enumerate(bare, start=1))])
-            entry = self._look_up(batch.hashes(start, end))
+            entry = self._look_up(np.concatenate(hashes))
             known = np.flatnonzero(entry > 1)
             found.append(
                 (start.take(known), end.take(known), (entry.take(known) >> 1) - 1, ending.take(known))

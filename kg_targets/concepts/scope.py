@@ -69,7 +69,7 @@ _FEW_WORDS = re.compile(r"(?: [\w']+){0,2} ")
 _MAX_ITEM_WORDS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scope:
     """One trigger in its sentence ``text[low:high]``."""
 

@@ -123,7 +123,15 @@ def test_untrusted_short_abbreviations_need_the_spelled_out_name_in_the_caption(
 
 @pytest.mark.parametrize(
     "caption",
-    ["portal vein (PV). PV", "PV = portal vein; PV", "PV, portal vein; PV", "the PV (portal vein) PV"],
+    [
+        "portal vein (PV). PV",
+        "portal vein\n (PV). PV",
+        "portal vein [PV] PV",
+        "PV = portal vein; PV",
+        "PV:   portal vein; PV",
+        "PV, portal vein; PV",
+        "the PV (portal vein) PV",
+    ],
 )
 def test_an_abbreviation_means_what_the_caption_says_it_means(caption: str) -> None:
     ontology = FakeOntology(

@@ -6,13 +6,15 @@ from collections.abc import Collection
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kg_targets.concepts import DictionaryExtractor, StopEntry, StopList
 from kg_targets.concepts.lexicon import ADJECTIVE, SHORT, Lexicon
 from kg_targets.concepts.lexicon_build import LexiconOptions, build_lexicon, exact_form, roles
 from kg_targets.concepts.matcher import TextBatch
 from kg_targets.concepts.shorthand import shorthand_lines
-from kg_targets.concepts.text import fold_alias, fold_aliases
+from kg_targets.concepts.text import fold, fold_alias, fold_aliases, fold_all
 from kg_targets.concepts.variants import variants
 from kg_targets.ontology import Ontology
 from tests.kg_targets.concepts.fakes import FakeConcept, FakeOntology
@@ -147,3 +149,29 @@ def test_many_aliases_are_folded_as_each_alone() -> None:
     ]
     assert fold_aliases(aliases) == [fold_alias(alias) for alias in aliases]
     assert fold_aliases([]) == []
+
+
+@given(
+    st.lists(st.text(st.sampled_from("Ab -/\n\u0153\ufb01\u00e9\u200b\ud800\u65e5"), max_size=12), max_size=6)
+)
+def test_many_captions_are_folded_as_each_alone(captions: list[str]) -> None:
+    assert fold_all(captions) == [fold(caption) for caption in captions]
+
+
+WORDS = ["CT", "ct", "CTs", "CTS", "Cts", "PET-CT", "PET–CT", "pet ct", "é", "(", "-s", "\n"]
+
+
+@given(st.lists(st.sampled_from(WORDS)))
+def test_case_counts_alike_in_captions_that_are_read_at_once_and_alone(words: list[str]) -> None:
+    ontology = FakeOntology(
+        [
+            FakeConcept("C0000001", "Tomography", "procedure", (), ("CT",)),
+            FakeConcept("C0000002", "Hybrid tomography", "procedure", ("PET-CT",)),
+        ]
+    )
+    caption = " ".join(words)
+    extractor = DictionaryExtractor(ontology)
+    at_once = extractor.extract(["a CT", caption, "\u00e9", caption])
+    assert at_once[1] == at_once[3]
+    # Two blanks are closed; where lengths change each match is read alone.
+    assert at_once[1] == extractor.extract([caption + ".  \u200b"])[0]
