@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kg_targets.concepts import Extractor, Mention
+from kg_targets.concepts import Extractor, Mention, languages
 from kg_targets.concepts.languages import ENGLISH, language
-from kg_targets.concepts.languages import load as load_languages
 from kg_targets.concepts.mention import reading_order
 from kg_targets.errors import DataError, KGTargetsError
 from kg_targets.graph import Assertions
@@ -106,7 +105,7 @@ def extract_split(
 ) -> list[PartResult]:
     """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
     if config.languages:
-        load_languages()  # what is missing is said here, not in a worker
+        languages.load()  # what is missing is said here, not in a worker
     runs = split.parts(config.rows_per_shard, config.worker_count)
     results = map_in_order(
         extract_part,

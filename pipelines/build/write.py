@@ -19,6 +19,7 @@ from kg_targets.scoring import ConceptStatistics, Factors
 from kg_targets.scoring.factors import Vectors, pair_similarities
 from kg_targets.store import StoreWriter, TargetStore, schema
 from kg_targets.store.digest import file_sha256, files_sha256, json_sha256
+from kg_targets.store.extension import extensions
 from kg_targets.store.factors import AnyFactors, dense_matrix, sparse_matrix
 from pipelines.build.executors import Say
 
@@ -37,7 +38,9 @@ def open_if_current(target: Path, inputs: dict[str, Any], say: Say) -> TargetSto
     if any(file_sha256(target / entry["file"]) != entry["sha256"] for entry in store.manifest["files"]):
         return None
     older = store.manifest["schema_version"] != schema.SCHEMA_VERSION
-    say(f"{target}: up to date{' (in the layout of 0.2: --force writes the new one)' if older else ''}")
+    joined = sum(entry["rows"] for entry in extensions(store))
+    told = " (in the layout of 0.2: --force writes the new one)" if older else ""
+    say(f"{target}: up to date{told}" + (f", with {joined:,} rows that joined it" if joined else ""))
     return store
 
 

@@ -163,3 +163,32 @@ def test_ontology_and_embedding_to_a_mixture_to_training_to_the_card(
     said = capsys.readouterr().out
     assert "embedding (sentence:encoder), weight 0.50" in said
     assert "embedding (sentence:encoder) 0." in (tmp_path / "card.html").read_text()
+
+
+def test_captions_that_join_a_store_are_embedded_as_its_own_were(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embedded(world, "out") == 0
+    before, dev = (TargetStore.open(world / "out" / split) for split in ("train", "dev"))
+    factors = before.factors.copy()
+    extend = ("--split", "dev", "--data-root", world / "data", "--extend", world / "out" / "train")
+    assert build(*extend) == 0
+    store = TargetStore.open(world / "out" / "train")
+    np.testing.assert_array_equal(store.factors[:9], factors)
+    np.testing.assert_allclose(store.factors[9:], dev.factors, atol=1e-5)
+    np.testing.assert_array_equal(store.vectors["centre"], before.vectors["centre"])
+    assert verify_store(store.path)
+    write_split(world / "data", "test", CAPTIONS[:2])
+    (world / "encoder" / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+    capsys.readouterr()
+    assert build("--split", "test", *extend[2:]) == 2
+    assert "the encoder is not the one that" in capsys.readouterr().err
+
+
+def test_a_teachers_store_is_not_extended(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = ("--scorer", "teacher", "--teacher", "none", "--data-root", world / "data")
+    assert build(*teacher, "--split", "train", "--out", world / "none") == 0
+    capsys.readouterr()
+    store = world / "none" / "train"
+    assert build("--split", "dev", "--data-root", world / "data", "--extend", store) == 2
+    assert "is a teacher's store, which is not extended" in capsys.readouterr().err
