@@ -40,8 +40,8 @@ from kg_targets.ontology import Ontology
 
 _new = tuple.__new__  # makes a named tuple in half the time of its class
 _as_hit = partial(_new, Hit)
-_AT_ONCE = 1024  # captions
-_CODE_POINTS = 1 << 17  # of captions that are searched at once
+_AT_ONCE = 2048  # captions
+_CODE_POINTS = 1 << 18  # of captions that are searched at once
 
 
 class DictionaryExtractor:
