@@ -14,38 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kg_targets import TargetStore
+from kg_targets.inspect.captions import COLOURS, group, marked_caption
 from kg_targets.inspect.plots import sample_rows
-
-# Okabe and Ito's colours, which colour-blind readers tell apart; kinds that are not listed are grey.
-COLOURS = {"modality": "#0072b2", "anatomy": "#009e73", "finding": "#d55e00", "other": "#7a7a7a"}
-GROUPS = {"modality": "modality", "sequence": "modality", "region": "anatomy", "organ": "anatomy"}
-GROUPS["finding"] = "finding"
-
-
-def group(kind: str) -> str:
-    """Colour group of a concept's kind."""
-    return GROUPS.get(kind, "other")
-
-
-def marked_caption(store: TargetStore, image_id: str) -> str:
-    """HTML of a caption, its mentions in the colour of their kind; denied ones are struck through."""
-    caption = store.captions[store.row(image_id)]
-    kinds = dict(zip(store.concepts["cui"], store.concepts["kind"], strict=True))
-    found = store.mentions[(store.mentions["image_id"] == image_id) & (store.mentions["start"] >= 0)]
-    parts, done = [], 0
-    for mention in found.sort_values("start").itertuples():
-        if mention.start < done:
-            continue
-        colour = COLOURS[group(kinds.get(mention.cui, ""))]
-        style = f"background:{colour}2e;border-bottom:2px solid {colour};padding:0 2px;border-radius:2px"
-        if mention.negated:
-            style = "text-decoration:line-through;opacity:.6"
-        title = f"{'denied: ' if mention.negated else ''}{mention.name} ({mention.cui})"
-        text = html.escape(caption[mention.start : mention.end])
-        parts.append(html.escape(caption[done : mention.start]))
-        parts.append(f"<span title='{html.escape(title, quote=True)}' style='{style}'>{text}</span>")
-        done = mention.end
-    return "".join(parts) + html.escape(caption[done:])
 
 
 def captions(store: TargetStore, image_ids: Sequence[str]) -> HTML:

@@ -170,6 +170,7 @@ def test_every_command_that_reports_prints_json() -> None:
         "demo-data",
         "folds",
         "prepare",
+        "browse",
         "build",
         "card",
         "label",

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Curve
-from views import COLOURS, group
 
-from kg_targets import TargetStore
+from kg_targets.inspect.captions import COLOURS, group
+from kg_targets.store import TargetStore
 
 
 def graph_figure(store: TargetStore, image_ids: Sequence[str], hops: int = 8) -> Figure:
@@ -51,7 +51,8 @@ def graph_figure(store: TargetStore, image_ids: Sequence[str], hops: int = 8) ->
         )  # fmt: skip
     figure.draw_without_rendering()  # now every box knows its width
     to_data = axis.transData.inverted()
-    extents = {node: text.get_bbox_patch().get_window_extent() for node, text in boxes.items()}
+    patches = {node: text.get_bbox_patch() for node, text in boxes.items()}
+    extents = {node: patch.get_window_extent() for node, patch in patches.items() if patch is not None}
     half = {node: extent.transformed(to_data).width / 2 for node, extent in extents.items()}
     for chain in chains:
         axis.add_patch(_edge([place[node] for node in chain], half[chain[0]], half[chain[-1]]))
@@ -85,7 +86,9 @@ def _layered(
                 layers[column[node]].append(node)
     layers[0] = list(first)
     gap = max(map(len, layers)) / len(first)
-    height = {node: gap * ((len(first) - 1) / 2 - index) for index, node in enumerate(first)}
+    height: dict[object, float] = {
+        node: gap * ((len(first) - 1) / 2 - index) for index, node in enumerate(first)
+    }
     best, least = dict(height), np.inf
     for layer in layers[1:]:
         height.update({node: (len(layer) - 1) / 2 - index for index, node in enumerate(layer)})
