@@ -15,6 +15,7 @@ from kg_targets.errors import StoreError
 from kg_targets.store import schema
 from kg_targets.store.card import store_card
 from kg_targets.store.digest import file_sha256, json_sha256
+from kg_targets.store.files import exchanged
 
 _RESUME = "resume"
 
@@ -156,6 +157,17 @@ class StoreWriter:
             os.close(self._lock)
 
     def _show(self) -> None:
+        """Put the store in its place; a store that is there stays, whole, until the new one has its name."""
+        if self.target.exists() and not self.target.is_symlink():
+            with schema.writing(self.target):
+                held = os.open(self.target, os.O_RDONLY)
+            try:
+                # The old store gets the hidden name: no other build may take it for its own before it is gone.
+                if _locked(held, self.target) and exchanged(self.folder, self.target):
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    return
+            finally:
+                os.close(held)
         retired = self.target.parent / f".{self.target.name}.old"
         shutil.rmtree(retired, ignore_errors=True)
         schema.replace_folder(self.folder, self.target, retired)
