@@ -43,6 +43,8 @@ class StoreWriter:
         self.kind, self.resume = kind, resume
         self.folder = self.target.parent / f".{self.target.name}.partial"
         self._files: dict[str, dict[str, Any]] = {}
+        self._staged: dict[str, str] = {}
+        """Checksums of files when they were written: what is damaged later is never signed."""
         self._made_parent = False
         self._lock = FolderLock(self.target)
 
@@ -94,10 +96,12 @@ class StoreWriter:
                 path.unlink()
 
     def has(self, name: str, rows: int) -> bool:
-        """Whether an interrupted build has left this file, whole and with so many rows."""
+        """Whether an interrupted build has left this file, with so many rows and the bytes that it wrote."""
+        path = self.folder / name
         try:
-            return int(pq.read_metadata(self.folder / name).num_rows) == rows
-        except (OSError, pa.ArrowInvalid):
+            self._staged[name] = _marker(path).read_text(encoding="utf-8")
+            return file_sha256(path) == self._staged[name] and int(pq.read_metadata(path).num_rows) == rows
+        except (OSError, ValueError):
             return False
 
     def write(self, name: str, table: pa.Table) -> None:
@@ -112,7 +116,10 @@ class StoreWriter:
         schema.write_parquet(table, str(partial))
         with schema.writing(path):
             sync(partial)
+            self._staged[name] = file_sha256(partial)
             os.replace(partial, path)
+            if self.resume is not None:
+                _marker(path).write_text(self._staged[name], encoding="utf-8")
 
     def link(self, source: Path, entry: Mapping[str, Any]) -> None:
         """Have a file of another store in this one, without a copy where the disk can.
@@ -132,7 +139,8 @@ class StoreWriter:
     def adopt(self, name: str, rows: int, sha256: str = "") -> None:
         """Record a file that someone else (a worker process, which may know its checksum) has written already."""
         with schema.writing(self.folder / name):
-            self._files[name] = {"rows": rows, "sha256": sha256 or file_sha256(self.folder / name)}
+            known = sha256 or self._staged.get(name) or file_sha256(self.folder / name)
+            self._files[name] = {"rows": rows, "sha256": known}
 
     def finish(self, manifest: dict[str, Any], report: dict[str, Any]) -> None:
         """Write ``manifest.json`` and ``README.md`` (same inputs, same bytes) and ``build_report.json`` (times)."""
@@ -182,6 +190,11 @@ class StoreWriter:
         schema.replace_folder(self.folder, self.target, retired)
         sync(self.target.parent)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _marker(path: Path) -> Path:
+    """Completion marker of a staged file: its checksum."""
+    return path.with_name(f".{path.name}.sha256")
 
 
 def _kind_of(target: Path) -> str:
