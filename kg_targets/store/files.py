@@ -21,6 +21,7 @@ def at_once(path: Path) -> Iterator[Path]:
     try:
         partial.chmod(0o644)  # others may read the store or the cache, too
         yield partial
+        sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -34,3 +35,18 @@ def exchanged(one: Path, other: Path) -> bool:
     swap = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
     here, exchange = -100, 2  # AT_FDCWD: paths count from the present folder; RENAME_EXCHANGE
     return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk before anything that relies on it: power may fail.
+
+    Disks that cannot do so for a folder are left alone.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
