@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := train,dicom,scispacy,notebooks,dev
+EXTRAS := train,dicom,scispacy,notebooks,browse,cluster,dev
 INSTALLED := $(VENV)/.installed
 CORE := .venv-core
 CORE_INSTALLED := $(CORE)/.installed
@@ -68,7 +68,7 @@ demo: $(INSTALLED) ## The whole idea on embedded data: targets, training, evalua
 
 $(CORE_INSTALLED): pyproject.toml constraints-core.txt
 	@[ -x $(CORE)/bin/python ] || "$$PYTHON" -m venv $(CORE)
-	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable . pytest pytest-timeout pytest-xdist hypothesis
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-core.txt --editable '.[browse]' pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 test: $(INSTALLED) $(CORE_INSTALLED) ## Every test (no network, no GPU); the core again without torch on numpy 2

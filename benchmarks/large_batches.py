@@ -107,14 +107,17 @@ def _status(field: str) -> float:
     return float(found[1]) if found else math.nan
 
 
-def figures(batch: int, device: torch.device, store: SyntheticStore, repeats: int) -> dict[str, Any]:
-    """Seconds, memory and their ratios to ClipLoss's for one batch."""
+def figures(
+    batch: int, device: torch.device, store: SyntheticStore, repeats: int, time_only: bool
+) -> dict[str, Any]:
+    """Seconds, memory unless ``time_only``, and their ratios to ClipLoss's for one batch."""
     names = [name for name in LANES if name != PIECE or batch <= LARGEST_IN_ONE_PIECE]
     steps = {name: lane(name, batch, device, store) for name in names}
     times = interleaved(steps, repeats, warmup=1)
+    memory: dict[str, Any] = {}
     if cuda():
         memory = {name: peak_memory_mb(step) for name, step in steps.items()}
-    else:
+    elif not time_only:
         with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             memory = {
                 name: pool.apply(peak_of_process, (name, batch, torch.get_num_threads())) for name in names
@@ -132,10 +135,13 @@ def _told(name: str, times: Times, memory: dict[str, Any], batch: int) -> dict[s
         "seconds_median": own[len(own) // 2],
         "of_open_clip_best": own[0] / clip[0],
         "of_open_clip_median": own[len(own) // 2] / clip[len(clip) // 2],
-        "peak_memory_mb": memory[name],
-        "peak_floats_per_pair": memory[name] * 1e6 / (4 * batch * batch),
-        "memory_of_open_clip": memory[name] / memory[CLIP],
     }
+    if memory:
+        found |= {
+            "peak_memory_mb": memory[name],
+            "peak_floats_per_pair": memory[name] * 1e6 / (4 * batch * batch),
+            "memory_of_open_clip": memory[name] / memory[CLIP],
+        }
     return {field: round(value, 3) for field, value in found.items()}
 
 
@@ -155,14 +161,20 @@ def main() -> None:
     """Measure, print, and write ``benchmarks/results/large_batches.json``, on a GPU ``gpu_large_batches.json``."""
     parser = command(__doc__, "gpu_large_batches" if cuda() else "large_batches", repeats=7)
     parser.add_argument("--batches", nargs="*", type=int, default=[1024, 2048, 4096, 8192])
+    parser.add_argument(
+        "--time-only", action="store_true", help="on a CPU: no process for each peak of memory"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if cuda() else "cpu")
     store = SyntheticStore(ROWS)
     result = head(PACKAGES, device, repeats=options.repeats, width=WIDTH, batches={})
     for batch in options.batches:
-        found = result["batches"][str(batch)] = figures(batch, device, store, options.repeats)
-        result["projected"] = {"from": batch, "to": PROJECTED, **projected(found, batch)}
+        found = result["batches"][str(batch)] = figures(
+            batch, device, store, options.repeats, options.time_only
+        )
+        if not options.time_only:
+            result["projected"] = {"from": batch, "to": PROJECTED, **projected(found, batch)}
         report(result, options.out)  # after each: large ones take minutes
 
 

@@ -178,13 +178,14 @@ def _closure(
     """Square [C, C] from hops [len(used), C]: ancestors that no caption asserts have their own column only.
 
     CUIs that mean the same (``same_as``) share the column of the first of them, so that a term to which its source gave
-    eighteen CUIs does not count eighteen times.
+    eighteen CUIs does not count eighteen times. So the first one's row has the ancestors of those that are asserted.
     """
     placed = np.searchsorted(concepts, used)
     rest = np.setdiff1d(np.arange(len(concepts)), placed)
     pairs = hops.tocoo()
-    rows = np.concatenate([placed[pairs.row], rest]).astype(np.int64)
-    columns = first[np.concatenate([pairs.col, rest])]
+    own = placed[pairs.row]
+    rows = np.concatenate([own, first[own], rest]).astype(np.int64)
+    columns = first[np.concatenate([pairs.col, pairs.col, rest])]
     rows, columns = np.unique(np.stack([rows, columns]), axis=1)
     shape = (len(concepts), len(concepts))
     closure = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)

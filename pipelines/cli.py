@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     raise KeyboardInterrupt from None
                 raise
 
-        return exit_code(work, INTERRUPTED)
+        code = exit_code(work, INTERRUPTED)
+        return 128 + signal.SIGTERM if signal.SIGTERM in interrupts else code
 
 
 def _run(given: Sequence[str]) -> int | None:
@@ -197,7 +198,10 @@ def _whole_parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _interrupts_noted() -> Iterator[list[int]]:
-    """Note each Ctrl-C in the list: while C extensions are imported, it may surface as some other exception."""
+    """Note each Ctrl-C, and SIGTERM of batch systems, in the list; both raise KeyboardInterrupt.
+
+    While C extensions are imported, it may surface as some other exception.
+    """
     seen: list[int] = []
 
     def note(number: int, frame: types.FrameType | None) -> None:
@@ -211,24 +215,27 @@ def _interrupts_noted() -> Iterator[list[int]]:
             unraisable(lost)
             return
         # It came while Python ran a finalizer or a weak reference's callback, which loses it: press again, soon after.
-        pressed.append(threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]))
+        pressed.append(threading.Timer(0.01, signal.raise_signal, seen[-1:] or [signal.SIGINT]))
         pressed[-1].daemon = True
         pressed[-1].start()
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
-        threading.current_thread() is not threading.main_thread()
-    ):
-        yield seen  # someone else handles it, or it is ignored, as under nohup
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    # Others are someone else's, or ignored, as SIGINT is under nohup.
+    mine = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
+    if not mine or threading.current_thread() is not threading.main_thread():
+        yield seen
         return
     unraisable = sys.unraisablehook
     sys.unraisablehook = again
-    signal.signal(signal.SIGINT, note)
+    for number in mine:
+        signal.signal(number, note)
     try:
         yield seen
     finally:
         for timer in pressed:
             timer.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in mine.items():
+            signal.signal(number, handler)
         sys.unraisablehook = unraisable
 
 

@@ -11,7 +11,7 @@ import types
 import typing
 from pathlib import Path
 
-from kg_targets.errors import DataError
+from kg_targets.errors import DataError, printable
 from training.command import Work, add_json, print_json
 
 DATASET = "a name from `kg-targets datasets`, or the path of a manifest"
@@ -266,13 +266,20 @@ def _card(options: argparse.Namespace) -> None:
     from training.data.decode import BrokenImage
     from training.data.sources import open_source
 
-    store, read = TargetStore.open(options.store), None
-    if options.data_root is not None:
-        read = open_source(options.data_root, store).read_present
-    try:
-        _say(f"wrote {write_card(store, options.out, read)}")
-    except BrokenImage as error:
-        raise DataError(f"{error} cannot be shown: check --data-root") from error
+    store = TargetStore.open(options.store)
+    broken: dict[str, None] = {}
+    source = None if options.data_root is None else open_source(options.data_root, store)
+
+    def read(row: int) -> typing.Any:
+        try:
+            return None if source is None else source.read_present(row)
+        except BrokenImage as error:
+            broken[str(error)] = None
+            return None
+
+    written = write_card(store, options.out, read)
+    lacking = f"; images that are broken and not on it: {len(broken)}, such as " if broken else ""
+    _say(f"wrote {written}{lacking}" + printable(next(iter(broken), "")))
 
 
 def evaluate_targets(parser: argparse.ArgumentParser) -> Work:

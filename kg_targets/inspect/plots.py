@@ -45,7 +45,7 @@ def block_figure(
             block if block.size else np.full((1, 1), np.nan, np.float32)
         )  # no image about which something is known
         axis.imshow(shown, vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=10, parse_math=False)  # names may hold $
         axis.set_xticks([])
         axis.set_yticks([])
     if tick_labels:
@@ -56,7 +56,7 @@ def block_figure(
         rows_per_line = 0.016 * 5.2 / width * len(tick_labels)
         wide = [index for index in range(len(starts)) if stops[index] - starts[index] >= rows_per_line]
         names = [tick_labels[starts[index]] for index in wide]
-        axes[0].set_yticks([middles[index] for index in wide], names, fontsize=8)
+        axes[0].set_yticks([middles[index] for index in wide], names, fontsize=8, parse_math=False)
         for axis in axes:
             for start in starts[1:]:
                 axis.axhline(start - 0.5, color="white", linewidth=0.5)

@@ -114,12 +114,12 @@ class Manifest(BaseModel):
             manifest = cls.model_validate(content)
         except OSError as error:
             raise ManifestError(f"{path} cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "(top level)"
             raise ManifestError(f"{path}: {key}: {first['msg']}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # numbers, dates, too deeply nested
+            raise ManifestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
         manifest._check(str(path))
         return manifest
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from kg_targets.errors import printable
 from kg_targets.store.factors import AnyFactors
 from kg_targets.store.mixture import MIXTURE, product_of_pair, split_parts
 
@@ -75,7 +76,7 @@ class Explanation:
         lines += _concept_lines(self.shared)
         for part in self.parts:
             lines += [f"  {part}", *(f"    {line}" for line in _concept_lines(part.shared))]
-        return "\n".join(lines)
+        return "\n".join(map(_harmless, lines))
 
     def _repr_html_(self) -> str:
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
@@ -221,6 +222,12 @@ def _paths(concept: SharedConcept) -> str:
 def _short(path: tuple[str, ...]) -> str:
     """First and last concepts of a path: the steps between are on the rows above."""
     return " → ".join(path if len(path) <= 3 else (path[0], "…", path[-2], path[-1]))
+
+
+def _harmless(line: str) -> str:
+    """A line as it is, but control characters of captions, which a terminal would obey, as ``\\x1b``."""
+    indent = len(line) - len(line.lstrip(" "))
+    return line if line.isprintable() else line[:indent] + printable(line)
 
 
 def _html_row(tag: str, *cells: str) -> str:

@@ -5,8 +5,9 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
-from kg_targets.errors import StoreError
+from kg_targets.errors import StoreError, printable
 from kg_targets.store.block import BLOCK_KINDS
 from kg_targets.store.digest import file_sha256
 from kg_targets.store.factors import parts_of
@@ -32,7 +33,7 @@ def verify_store(path: str | Path, seed: int = 0) -> list[str]:
         checks: Iterator[str] = _teacher(store, seed)
     else:
         checks = chain(_knowledge(store), _blocks(store, seed))
-    return [*_files(store), _order(store), *checks, *_copies(store)]
+    return [*_files(store), _order(store), _paths(store), *checks, *_copies(store)]
 
 
 def _files(store: TargetStore) -> Iterator[str]:
@@ -58,6 +59,20 @@ def _order(store: TargetStore) -> str:
     return f"{len(store):,} rows in order with unique image ids"
 
 
+def _paths(store: TargetStore) -> str:
+    """Image paths stay below the data root, whatever the shards' checksums say of who wrote them."""
+    paths = store.column("image_path")
+    leaves = r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]"
+    outside = pc.fill_null(pc.match_substring_regex(paths, leaves), True)
+    if pc.any(outside).as_py():
+        row = outside.index(True).as_py()
+        raise StoreError(
+            f"{store.path}: the image path of row {row}, {printable(str(paths[row]))}, leaves the data root: "
+            "build the store again"
+        )
+    return "image paths stay below the data root"
+
+
 def _copies(store: TargetStore) -> Iterator[str]:
     """Mapped copies of a large store, those that no other check has opened, too, against what is made anew."""
     if store.copies is None or store.copies.folder is None:
@@ -78,6 +93,9 @@ def _copies(store: TargetStore) -> Iterator[str]:
 def _knowledge(store: TargetStore) -> Iterator[str]:
     filled = np.zeros(len(store), dtype=bool)
     for part in parts_of(store.factors):
+        columns = np.zeros(0) if isinstance(part, np.ndarray) else part.indices
+        if columns.min(initial=0) < 0 or columns.max(initial=-1) >= part.shape[1]:
+            raise StoreError(f"{store.path}: a factor has a column that there is not: build the store again")
         filled |= part.any(axis=1) if isinstance(part, np.ndarray) else np.diff(part.indptr) > 0
     scorers = {
         store.manifest["config"]["scorer"],
@@ -117,6 +135,11 @@ def _neighbors(store: TargetStore, sample: int = 64) -> str:
     rows = np.linspace(0, len(store) - 1, min(sample, len(store))).astype(int)
     lists, scores = store.column("neighbor_rows"), store.column("neighbor_scores")
     approximate = store.manifest.get("neighbors")
+    named = pc.min_max(pc.list_flatten(lists)).as_py()
+    if named["min"] is not None and not 0 <= named["min"] <= named["max"] < len(store):
+        raise StoreError(
+            f"{store.path}: a row that there is not is named as a neighbour: build the store again"
+        )
     for row in np.unique(rows):
         found, told = np.asarray(lists[int(row)].as_py(), np.int64), np.asarray(scores[int(row)].as_py())
         similarity = store.block([row], range(len(store)))[0]

@@ -23,6 +23,8 @@ WEIGH_CONCEPTS = ("ontology", "permuted")
 """Scorers that read how much each concept weighs: shrinkage, blocks, flat ancestors."""
 UNCERTAIN = ("keep", "half", "drop")
 LANGUAGES = ("", "count", "drop")
+PROCESSES, RAY = "processes", "ray"
+EXECUTORS = (PROCESSES, RAY)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class BuildConfig:
     """For the scorers that draw random numbers, ≥ 0."""
     workers: int = 0
     """Worker processes, 0 for one per available core; never changes the result."""
+    executor: str = PROCESSES
+    """Where captions are read: processes of this machine, or ray; never changes the result. See docs/cluster.md."""
+    ray_address: str = "local"
+    """For --executor ray: a running cluster (auto, or HOST:PORT), or local, which starts one on this machine."""
     licences: str = ""
     """Keep only rows under these licences, separated by commas; empty keeps all."""
     exclude: Path | None = None
@@ -110,6 +116,14 @@ class BuildConfig:
             raise ConfigError(f"--uncertain {self.uncertain} is not one of {', '.join(UNCERTAIN)}")
         if self.languages not in LANGUAGES:
             raise ConfigError(f"--languages {self.languages} is not one of count, drop")
+        if self.executor not in EXECUTORS:
+            raise ConfigError(f"--executor {self.executor} is not one of {', '.join(EXECUTORS)}")
+        if self.ray_address != "local" and self.executor != RAY:
+            raise ConfigError("--ray-address needs --executor ray")
+        if self.executor == RAY and self.scorer in (MIXTURE, TEACHER):
+            raise ConfigError(
+                f"--executor ray reads captions, which --scorer {self.scorer} does not: drop it"
+            )
         if self.neighbors not in WAYS:
             raise ConfigError(f"--neighbors {self.neighbors} is not one of {', '.join(WAYS)}")
         if self.neighbors == APPROXIMATE and self.scorer in DENSE and self.top_k:
@@ -218,7 +232,7 @@ class BuildConfig:
         """The fields that decide what a store holds; where it is written and by how many processes do not."""
         outside = {
             "data_root", "out", "workers", "force", "split", "dataset", "cache", "teacher", "max_broken", "exclude",
-            "mix", "mix_weights", "extend",
+            "mix", "mix_weights", "extend", "executor", "ray_address",
         }  # fmt: skip
         # Where these are not used, stores are the same as before there were any.
         outside.update(

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -46,7 +47,8 @@ def map_in_order(
 ) -> Generator[Result, None, None]:
     """Results in the order of ``items``, at most ``2·workers`` items in flight, so that memory stays bounded.
 
-    With one worker everything happens in this process. Ctrl-C reaches this process only; workers end with the pool.
+    With one worker everything happens in this process. Ctrl-C reaches this process only; workers end with the pool,
+    and with this process if it is killed.
     Where processes can be forked, the initializer runs once, here, and workers inherit what it prepared.
 
     Raises:
@@ -60,7 +62,7 @@ def map_in_order(
         return
     prepare = (_nothing,) if can_fork else (initializer, *initargs)
     context = multiprocessing.get_context("fork" if can_fork else None)
-    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt_then, initargs=prepare)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=prepare)
     try:
         pending: deque[Future[Result]] = deque()
         for item in items:
@@ -78,9 +80,19 @@ def map_in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupt_then(initializer: Callable[..., None], *initargs: Any) -> None:
+def _begin_worker(initializer: Callable[..., None], *initargs: Any) -> None:
+    """Leave Ctrl-C to the parent, end on SIGTERM, and end when the parent has ended in whatever way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     initializer(*initargs)
+
+
+def _end_with(parent: Any) -> None:
+    """Wait for the end of the parent, which the system tells by a pipe (on macOS, too), and end this process."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Stopwatch:

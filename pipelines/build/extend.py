@@ -42,6 +42,7 @@ from pipelines.build.summary import confirmation, summary_lines
 
 _OF_ROWS = ("dataset", "split", "data_root", "exclude", "extend", "workers", "cache")
 """Options that go with ``--extend``: where the new rows are, and what never changes a store."""
+_EXCLUDED = "excluded_sha256"
 _OPTIONAL = ("scorer_options", "blocks", "drop_mentions", "languages", "neighbors")
 """Options that a manifest records only where they are used."""
 
@@ -150,6 +151,12 @@ def extend_store(
         )
     if (split.manifest.name == store.dataset) and split.name != store.split:
         say(f"warning: rows of {named} join {store.split}: what is trained on the store has seen them")
+    if store.manifest["inputs"].get(_EXCLUDED) != inputs.get(_EXCLUDED):
+        how = "with" if _EXCLUDED in store.manifest["inputs"] else "without"
+        say(
+            f"warning: {store.path} was built {how} a list of cases to leave out, and these rows are not read with "
+            "the same: see --exclude"
+        )
     watch = Stopwatch()
     states = store.path.with_name(f".{store.path.name}.state")
     state = states / json_sha256([store.fingerprint, inputs], str)[:16]

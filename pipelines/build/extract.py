@@ -20,7 +20,8 @@ from kg_targets.ontology import Ontology
 from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import schema
 from kg_targets.store.digest import key64, shuffle_key
-from pipelines.build.config import BuildConfig
+from pipelines.build.cluster import map_on_cluster
+from pipelines.build.config import RAY, BuildConfig
 from pipelines.build.executors import Say, bar, map_in_order
 from pipelines.build.extractors import make_extractor, option_file_digests
 from pipelines.build.split import Part, Split, row_table
@@ -103,26 +104,26 @@ def initialise(
 def extract_split(
     config: BuildConfig, split: Split, ontology: Ontology, folder: Path, say: Say
 ) -> list[PartResult]:
-    """Captions → concepts, in a pool of processes; mentions and rows are written into ``folder``."""
+    """Captions → concepts, by the executor that was chosen; mentions and rows are written into ``folder``."""
     if config.languages:
         languages.load()  # what is missing is said here, not in a worker
     runs = split.parts(config.rows_per_shard, config.worker_count)
-    results = map_in_order(
-        extract_part,
-        (PartInput(index, run, folder) for index, run in enumerate(runs)),
-        config.worker_count,
-        initialise,
-        (
-            split,
-            config.extractor,
-            config.extractor_options,
-            ontology,
-            config.keep_unknown_cuis,
-            config.uncertain == "drop",
-            (config.drop_mentions, config.seed),
-            config.languages,
-        ),
+    items = (PartInput(index, run, folder) for index, run in enumerate(runs))
+    prepare = (
+        split,
+        config.extractor,
+        config.extractor_options,
+        ontology,
+        config.keep_unknown_cuis,
+        config.uncertain == "drop",
+        (config.drop_mentions, config.seed),
+        config.languages,
     )
+    workers = config.worker_count
+    if config.executor == RAY:
+        results = map_on_cluster(extract_part, items, config.ray_address, workers, initialise, prepare, say)
+    else:
+        results = map_in_order(extract_part, items, workers, initialise, prepare)
     expected = split.manifest.split_spec(split.name, split.root).expected_rows
     total = None if expected is None else -(-expected // config.rows_per_shard)
     try:

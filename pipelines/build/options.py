@@ -29,7 +29,7 @@ def parse_options(text: str, option: str = "--extractor-options") -> dict[str, A
             raise ConfigError(f"{option}: {part!r} is not key=value")
         try:
             result[key] = value.split("|") if key in _LISTS else yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{option}: the value of {part!r} cannot be read: {_line(error)}") from error
     return result
 

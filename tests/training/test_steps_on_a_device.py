@@ -140,6 +140,28 @@ def test_the_host_waits_for_the_device_no_more_than_it_must(
     assert max(len(one) for one in waits) <= allowed, "\n".join(max(waits, key=len))
 
 
+@pytest.mark.parametrize("arguments", [finetune, stage_one, second_stage])
+def test_convolutions_of_med_vqa_lie_as_tensor_cores_want_them(
+    arguments: Arguments, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = arguments(world, tmp_path / "run")
+    steps(loop := loop_of(given, None), SILENT, 1)
+    assert not any(map(channels_last, kernels(loop)))
+    reset_accelerate()
+    with fake_device(monkeypatch):
+        steps(loop := loop_of(given, DEVICE), SILENT, 1)
+        assert kernels(loop) and all(map(channels_last, kernels(loop)))
+
+
+def kernels(loop: Loop[Any]) -> list[torch.Tensor]:
+    """Weights of convolutions over more than a point."""
+    return [value for value in loop.task.model.parameters() if value.dim() == 4 and value.shape[2] > 1]
+
+
+def channels_last(weight: torch.Tensor) -> bool:
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def waits_per_step(loop: Loop[Any], device: FakeDevice) -> list[list[str]]:
     found = []
     for batch in loop.task.batches(1, 0, 1):

@@ -8,6 +8,7 @@ import os
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 from torch.backends import cuda, cudnn
 
 from training.engine.config import RunConfig
@@ -40,6 +41,13 @@ def set_up_device(config: RunConfig, device: str) -> None:
     # The backward passes of these two add in whatever order their threads arrive.
     cuda.enable_mem_efficient_sdp(not config.deterministic)
     cuda.enable_cudnn_sdp(not config.deterministic)
+
+
+def to_device(model: nn.Module, device: torch.device) -> None:
+    """Take a model to its device; on a GPU convolutions lie as tensor cores want them, ``channels_last``."""
+    if device.type != "cpu":
+        model.to(memory_format=torch.channels_last)
+    model.to(device)
 
 
 def check_launcher() -> None:

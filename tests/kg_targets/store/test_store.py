@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from kg_targets.errors import StoreError
-from kg_targets.store import StoreWriter, TargetStore, schema, verify_store
+from kg_targets.store import StoreWriter, TargetStore, files, schema, verify_store
 from kg_targets.store.block import gram
 from kg_targets.store.verify import _knowledge
 from tests.builds import CAPTIONS, build, digests
@@ -294,6 +294,37 @@ def test_what_a_killed_build_left_behind_is_replaced(tmp_path: Path) -> None:
     )
     assert not (path / "mentions" / left_over.name).exists()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
+
+
+@pytest.mark.parametrize("system", ["can swap", "cannot"])
+def test_at_no_moment_of_the_change_to_a_new_store_is_there_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    target = build(tmp_path).path
+    seen, (exchange, remove) = [], (files.exchanged, shutil.rmtree)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    if system == "can swap" and not exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this file system cannot swap folders")
+
+    def looked(folder: Path, ignore_errors: bool = False) -> None:
+        seen.append(len(TargetStore.open(target)))
+        remove(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(
+        "kg_targets.store.writer.exchanged", exchange if system == "can swap" else lambda one, other: False
+    )
+    monkeypatch.setattr("kg_targets.store.writer.shutil.rmtree", looked)
+    build(tmp_path, CAPTIONS[:3])
+    monkeypatch.undo()
+    assert len(TargetStore.open(target)) == 3 and [path.name for path in target.parent.iterdir()] == ["train"]
+    assert system == "cannot" or seen[0] == 3  # the first that goes is what was hidden by the swap
+    with monkeypatch.context() as patched:
+        patched.setattr("kg_targets.store.writer.shutil.rmtree", lambda *given, **options: None)
+        build(tmp_path, CAPTIONS[:5])  # killed before the old store was removed
+    assert verify_store(target) and len(TargetStore.open(target)) == 5
+    build(tmp_path, CAPTIONS[:6])
+    assert [path.name for path in target.parent.iterdir()] == ["train"]
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,6 +271,19 @@ def test_a_mixture_is_refused_and_made_again_of_its_extended_parts(
     assert verify_store(out / "train") and len(TargetStore.open(out / "train")) == 17
 
 
+def test_another_list_of_cases_to_leave_out_is_told(
+    world: Path, stores: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = stores / "cases.txt"
+    listed.write_text("dev-case0\n")
+    assert run(world, stores, "dev", "--extend", stores / "train", "--exclude", listed) == 0
+    out = capsys.readouterr().out
+    assert "train was built without a list of cases to leave out" in out
+    store = TargetStore.open(stores / "train")
+    assert len(store) == 8 + len(NEW) - 2 and "dev-case0" not in store.group_ids
+    assert store.manifest["extensions"][0]["excluded"]["images"] == 2
+
+
 @pytest.mark.parametrize("damage", ["shard", "fit"])
 def test_a_store_that_is_damaged_or_whose_fit_store_is_another_is_not_extended(
     world: Path, stores: Path, later: Path, capsys: pytest.CaptureFixture[str], damage: str

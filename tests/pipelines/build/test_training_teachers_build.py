@@ -131,6 +131,28 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(
     assert [path.name for path in store.path.parent.iterdir()] == ["train"]
 
 
+def test_a_shard_damaged_while_a_build_was_interrupted_is_written_again_and_never_signed(
+    root: Path, fake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = digests(teach(root, fake, "whole")[0].path)
+    plain = Encoder.images
+
+    def images(self: Encoder, pairs: Any, rows: Any, advance: Any = None) -> Any:
+        if rows[0] > 0:
+            raise KeyboardInterrupt
+        return plain(self, pairs, rows, advance)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Encoder, "images", images)
+        with pytest.raises(KeyboardInterrupt):
+            teach(root, fake)
+    shard = root.parent / "out" / ".train.partial" / "targets/part-00000.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+    assert digests(teach(root, fake)[0].path) == expected
+
+
 def test_what_is_left_of_another_teacher_is_not_taken(
     root: Path, fake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

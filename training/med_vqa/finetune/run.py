@@ -18,6 +18,7 @@ from kg_targets.store.digest import text_sha256
 from training.clip.freeze import refuse_batch_norm
 from training.data.files import image_digest
 from training.engine.checkpoint import write_checkpoint
+from training.engine.device import to_device
 from training.engine.loop import Task, parameter_counts
 from training.engine.outline import Outline
 from training.engine.session import Prepared
@@ -94,6 +95,9 @@ class FinetuneRun(Task[Tensor]):
 
     def __init__(self, config: FinetuneConfig, accelerator: Accelerator, vqa: MedVQA, split: Split) -> None:
         self.config, self.accelerator, self.vqa, self.split = config, accelerator, vqa, split
+        # Before images are decoded and their tokens computed.
+        if len(slices(config.data.batch_size // accelerator.num_processes, config.data.micro_batch)) > 1:
+            refuse_batch_norm(vqa.model.train(), "data.micro_batch", "--model.lock_vision=true")
         self.data = FinetuneData(config.data, split, vqa)
         self._trained_on = TrainedOn.of(config, split)
         self.sampler = self.data.sampler(
@@ -101,11 +105,9 @@ class FinetuneRun(Task[Tensor]):
         )
         self.batch_size, self.validate_every = config.data.batch_size, config.validate_every
         self.measure = "accuracy" if self.data.validation else None
-        vqa.model.to(accelerator.device)
+        to_device(vqa.model, accelerator.device)
         self.inputs = StepImages(config, vqa, self.data.images, accelerator)
         self._knowledge = self._knowledge_arguments()
-        if len(slices(self.batch_size // accelerator.num_processes, config.data.micro_batch)) > 1:
-            refuse_batch_norm(vqa.model.train(), "data.micro_batch", "--model.lock_vision=true")
         self.learns(vqa.model, accelerator, config.optim, self.sampler.steps)
 
     def _knowledge_arguments(self) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from training.data.metadata import describe_data
 from training.data.samplers import make_sampler
 from training.data.sources import ImageSource, open_source
 from training.engine.checkpoint import write_checkpoint
+from training.engine.device import to_device
 from training.engine.loop import Task, one_ahead, parameter_counts
 from training.engine.outline import Outline
 from training.engine.session import Prepared
@@ -149,7 +150,7 @@ class PretrainRun(Task[Step]):
         start = config.model.init_from
         self._history = TrainingHistory.of(start)
         self._warnings = [] if start is None else take_heads(model, model_folder(Path(start)))
-        model.to(accelerator.device)
+        to_device(model, accelerator.device)
         self.views = StepViews(config, vqa, self.corpus, accelerator)
         self.learns(model, accelerator, config.optim, self.sampler.steps)
 

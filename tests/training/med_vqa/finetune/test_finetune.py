@@ -216,6 +216,23 @@ def test_a_frozen_tower_is_asked_once_for_each_view_and_stays_as_it_was(world: P
     assert moved == {"text", "image_projection", "text_projection", "co_attention", "gate", "decoder"}
 
 
+def test_micro_batches_with_a_batch_norm_that_learns_are_refused_before_images_are_read(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwanted(*given: Any) -> None:
+        raise AssertionError("images were read")
+
+    output = tmp_path / "run"
+    given = finetune_arguments(world, output, "--model.vision=lite0-tiny-text", "--data.micro_batch=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "FinetuneData", unwanted)
+        assert run(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: data.micro_batch: vision.") and error.count("\n") == 1
+    assert not output.exists()
+    assert run([*given, "--model.lock_vision=true", "--optim.max_steps=1"]) == 0
+
+
 def test_without_knowledge_the_gate_is_left_as_it_was(world: Path, tmp_path: Path) -> None:
     for steps in (1, 4):
         extra = ("--data.knowledge=false", f"--optim.max_steps={steps}")
