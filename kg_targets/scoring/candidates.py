@@ -15,9 +15,9 @@ from scipy import sparse
 from sparse_dot_topn import sp_matmul_topn
 
 _COLUMNS = 6
-_LONGEST = 16_384
+_LONGEST = 2_048
 _LEVELS = 4
-_FOUND = 512
+_FOUND = 768
 _ROWS_AT_ONCE = 65_536
 
 Ints = NDArray[np.int64]

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import sparse
 
 from kg_targets.errors import ConfigError, StoreError
 from kg_targets.inspect.card import write_card
@@ -26,8 +27,6 @@ from tests.builds import RICH, build, digests
 
 def random_factors(rows: int) -> Factors:
     """Sparse factors with repeats: every row is one of ``rows`` / 2 drawn ones."""
-    from scipy import sparse
-
     generator = np.random.default_rng(0)
     drawn = sparse.random_array((rows // 2, 40), density=0.15, format="csr", dtype=np.float32, rng=generator)
     return Factors(sparse.csr_array(drawn[generator.integers(0, rows // 2, rows)]), np.ones(rows, dtype=bool))
@@ -52,6 +51,15 @@ def test_without_neighbours_the_columns_are_not_there_and_everything_else_is(tmp
     assert not {"neighbor_rows", "neighbor_scores"} & set(names)
     np.testing.assert_array_equal(store.block(range(len(store))), with_them.block(range(len(store))))
     assert "no neighbours are kept (--top-k 0)" in verify_store(store.path)
+
+
+def test_the_lists_that_are_looked_through_do_not_grow_with_the_rows() -> None:
+    longest = []
+    for rows in (10_000, 40_000):
+        factors = random_factors(rows).matrix
+        index = candidates.Candidates(sparse.csr_array(factors))
+        longest.append(int(np.diff(index._lists.indptr).max()))
+    assert max(longest) <= 2_048
 
 
 def test_readers_of_a_store_without_neighbours_say_how_to_make_them(
