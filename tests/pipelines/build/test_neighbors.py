@@ -126,7 +126,7 @@ def test_verify_looks_at_the_neighbours_themselves(
             return pa.chunked_array([[*map(rows, found.to_pylist())]]) if name == "neighbor_rows" else found
 
         monkeypatch.setattr(TargetStore, "column", changed)
-        with pytest.raises(StoreError, match="are not its nearest|a row that there is not is named"):
+        with pytest.raises(StoreError, match=r"are not its nearest|a row that there is not is named"):
             verify_store(store.path)
 
 
