@@ -108,6 +108,8 @@ class _Listing:
 
     def alike(self, name: str) -> str | None:
         """The file with this name in another Unicode form or with another ending."""
+        if not self.files:
+            return None  # targets can be built where no image is
         if self._by_name is None:
             self._by_name = {}
             for file in self.files:

@@ -107,7 +107,9 @@ def unusable_text(text: str) -> str | None:
     """Reason why a field cannot be kept: NUL bytes or bytes that were not UTF-8 (lone surrogates); else ``None``."""
     if "\0" in text:
         return "contains a NUL byte"
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return "is not valid UTF-8 (save the file as UTF-8)"
     return None
 
