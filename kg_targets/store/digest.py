@@ -31,6 +31,16 @@ def json_sha256(value: Any, default: Callable[[Any], Any] | None = None) -> str:
     return text_sha256(json.dumps(value, sort_keys=True, default=default))
 
 
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """sha256 over a manifest's content (checksums, configuration); two stores with the same one hold the same targets.
+
+    ``inputs``, which decides whether a store is up to date, stays out: newer code that gives the same bytes gives the
+    same store.
+    """
+    content = {key: value for key, value in manifest.items() if key not in ("fingerprint", "inputs")}
+    return json_sha256(content)
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kg_targets.errors import StoreError
 from kg_targets.store import mapped, schema
+from kg_targets.store.digest import file_sha256, fingerprint
 
 
 def listed(name: str) -> "cached_property[Sequence[Any]]":
@@ -42,6 +43,25 @@ class Tables:
     def kept_neighbors(self) -> int:
         """Neighbours that the store keeps of an image, at most; 0 where it was built without."""
         return int(self.manifest["config"].get("top_k", 0))
+
+    def check_files(self) -> str:
+        """Compare the manifest and every file that it names with their checksums.
+
+        Returns:
+            A line that says how many match.
+
+        Raises:
+            StoreError: the first that does not.
+        """
+        if fingerprint(self.manifest) != self.fingerprint:
+            raise StoreError(f"{self.path}/manifest.json was changed after the build: build the store again")
+        for entry in self.manifest["files"]:
+            file = self.path / entry["file"]
+            if file_sha256(file) != entry["sha256"]:
+                raise StoreError(
+                    f"{file} does not match its checksum: the file is damaged, build the store again"
+                )
+        return f"{len(self.manifest['files'])} files match their checksums"
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of the table ``targets`` in row order.

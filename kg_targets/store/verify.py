@@ -9,12 +9,10 @@ import pyarrow.compute as pc
 
 from kg_targets.errors import StoreError, printable
 from kg_targets.store.block import BLOCK_KINDS
-from kg_targets.store.digest import file_sha256
 from kg_targets.store.factors import parts_of
 from kg_targets.store.mixture import MIXTURE
 from kg_targets.store.reader import TargetStore
 from kg_targets.store.teacher import TeacherStore
-from kg_targets.store.writer import fingerprint
 
 _SAMPLE = 512
 _NORM_ERROR = 1e-4  # of float32 factors, relative
@@ -33,19 +31,7 @@ def verify_store(path: str | Path, seed: int = 0) -> list[str]:
         checks: Iterator[str] = _teacher(store, seed)
     else:
         checks = chain(_knowledge(store), _blocks(store, seed))
-    return [*_files(store), _order(store), _paths(store), *checks, *_copies(store)]
-
-
-def _files(store: TargetStore) -> Iterator[str]:
-    if fingerprint(store.manifest) != store.fingerprint:
-        raise StoreError(f"{store.path}/manifest.json was changed after the build: build the store again")
-    for entry in store.manifest["files"]:
-        file = store.path / entry["file"]
-        if file_sha256(file) != entry["sha256"]:
-            raise StoreError(
-                f"{file} does not match its checksum: the file is damaged, build the store again"
-            )
-    yield f"{len(store.manifest['files'])} files match their checksums"
+    return [store.check_files(), _order(store), _paths(store), *checks, *_copies(store)]
 
 
 def _order(store: TargetStore) -> str:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from kg_targets.errors import StoreError
 from kg_targets.store import schema
 from kg_targets.store.card import store_card
-from kg_targets.store.digest import file_sha256, json_sha256
+from kg_targets.store.digest import file_sha256, fingerprint
 from kg_targets.store.files import exchanged, sync
 from kg_targets.store.lock import FolderLock
 
@@ -204,13 +204,3 @@ def _kind_of(target: Path) -> str:
         return str(manifest.get("kind", schema.KNOWLEDGE))
     except (OSError, ValueError, AttributeError):
         return ""
-
-
-def fingerprint(manifest: dict[str, Any]) -> str:
-    """sha256 over a manifest's content (checksums, configuration); two stores with the same one hold the same targets.
-
-    ``inputs``, which decides whether a store is up to date, stays out: newer code that gives the same bytes gives the
-    same store.
-    """
-    content = {key: value for key, value in manifest.items() if key not in ("fingerprint", "inputs")}
-    return json_sha256(content)

@@ -60,6 +60,8 @@ def prepare_run(config: TrainConfig) -> Prepared:
         {"dev": config.data.dev_store} if config.data.dev_store else {}
     )
     stores = {name: TargetStore.open(folder) for name, folder in names.items()}
+    for store in stores.values():
+        store.check_files()  # one flipped bit would train other weights under the same key
     splits = {name: Split(store, open_source(root, store)) for name, store in stores.items()}
     for split in splits.values():
         split.source.check_present(config.data.max_broken)  # before weights are downloaded

@@ -10,8 +10,7 @@ import pytest
 
 from kg_targets.errors import StoreError
 from kg_targets.store import schema, verify_store
-from kg_targets.store.digest import file_sha256
-from kg_targets.store.writer import fingerprint
+from kg_targets.store.digest import file_sha256, fingerprint
 from tests.kg_targets.store.test_store import build
 
 

@@ -108,3 +108,18 @@ def test_options_of_losses_outside_their_range_are_named(
 ) -> None:
     assert run(arguments(world, tmp_path / "run", flag)) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_store_with_a_flipped_bit_is_not_trained_on(
+    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = write_world(tmp_path)
+    shard = world / split / "targets" / "part-00000.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+    assert run(arguments(world, tmp_path / "run", "--optim.max_steps=2")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "does not match its checksum" in error
+    assert not (tmp_path / "run").exists()

@@ -47,6 +47,7 @@ def prepare_run(config: PretrainConfig) -> Prepared:
         KGTargetsError: the configuration, a store, the images or ``model.init_from`` are not usable.
     """
     store = TargetStore.open(config.data.store)
+    store.check_files()  # one flipped bit would train other weights under the same key
     images = open_source(Path(config.data.data_root), store)
     images.check_present(config.data.max_broken)  # before weights are downloaded
     exclusions = Exclusions.read(config.data.exclude, store)

@@ -115,6 +115,7 @@ def open_label_source(config: SoftLabelConfig, data: TargetStore, images: ImageS
         source = LabelSource(config, online, everything, teacher.digest, f"{teacher.name} (online)")
     else:
         store = TargetStore.open(str(config.store))
+        store.check_files()
         store.check_matches(data.image_ids, data.captions)
         if isinstance(store, TeacherStore):
             # Read now: a wrong width or NaN is an error here and not at the first step.
