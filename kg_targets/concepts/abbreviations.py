@@ -9,7 +9,6 @@ no concept takes from its short form what it means elsewhere: "local anesthetic 
 from __future__ import annotations
 
 import re
-import string
 from bisect import bisect_right
 from collections.abc import Callable
 from operator import itemgetter
@@ -39,7 +38,6 @@ _STANDS_FOR = re.compile(r"\s{0,3}(?:[=:(]|,(?=[^,]{0,200}(?:[;.]|$)))\s{0,3}([^
 _REACH = 16  # code points in which a short form and its sign can stand before a long form
 _LONG_REACH = 120  # code points in which a long form of several words is looked for
 _OPEN = ("(", "[")
-_OPENING = "([" + string.whitespace + "\u00a0"
 _CLOSE = (")", "]", ",", ";")
 _CLAUSE = re.compile(r"[.;:()\[\]]")
 
@@ -79,7 +77,7 @@ def with_definitions(
         return kept
     shorts = {match.start() for match in signed}
     beside = {match.end() for match in signed}  # where a long form begins, or ends
-    beside |= {len(caption[:start].rstrip(_OPENING)) for start in shorts}
+    beside |= {_before_brackets(caption, start) for start in shorts}
     known: dict[int, tuple[str, Sense]] = {}
     unknown: dict[int, tuple[str, Sense]] = {}
     for start, end, sense in kept:  # "pulmonary artery", not the "pulmonary" in it
@@ -105,6 +103,13 @@ def with_definitions(
             spans[place] = defined[short][max(before - 1, 0)][1]
     others = [hit for hit in every() if (hit.start, hit.end) not in spans]
     return without_overlap(others + [Hit(start, end, sense) for (start, end), sense in spans.items()])
+
+
+def _before_brackets(caption: str, end: int) -> int:
+    """Where what stands before ``end`` ends, less blanks and opening brackets."""
+    while end and (caption[end - 1] in _OPEN or caption[end - 1].isspace()):
+        end -= 1
+    return end
 
 
 def _defined_here(caption: str, start: int, end: int, apposed: bool) -> str:

@@ -126,6 +126,8 @@ def test_untrusted_short_abbreviations_need_the_spelled_out_name_in_the_caption(
     [
         "portal vein (PV). PV",
         "portal vein\n (PV). PV",
+        "portal vein\u2009(PV). PV",
+        "portal vein\u3000 [PV] PV",
         "portal vein [PV] PV",
         "PV = portal vein; PV",
         "PV:   portal vein; PV",
