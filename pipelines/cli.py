@@ -36,6 +36,7 @@ COMMANDS = {
         "label": ("pipelines.label:command", "a table of reports and findings: present, uncertain, absent"),
         "concepts": ("pipelines.concepts:command", "the concepts that a text mentions, and what it says of each"),
         "explain": ("pipelines.commands:explain", "why two images are similar, or an image's neighbours"),
+        "diff": ("pipelines.diff:command", "what another ontology, extractor or scorer changed in a store"),
         "browse": ("pipelines.browse.command:command", "a local site to search a store and look at its pairs"),
         "card": ("pipelines.commands:card", "one HTML page that shows what a store holds"),
     },
