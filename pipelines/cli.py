@@ -30,6 +30,7 @@ COMMANDS = {
     "Targets": {
         "build": ("pipelines.commands:build", "captions → target stores, one per split"),
         "verify": ("pipelines.commands:verify", "checksums and invariants of a store"),
+        "export-store": ("pipelines.export_store:command", "similarities, factors or the graph for other programs"),
         "suggest": ("training.nb_clip.suggest:command", "scorer and target policy for a store, and why"),
     },
     "Looking": {
@@ -115,7 +116,6 @@ def overview(prefix: str = "") -> str:
     """Every command whose name begins so, by group, on one screen."""
     lines = [
         f"usage: kg-targets {prefix}COMMAND ...        (kg-targets {prefix}COMMAND --help shows its options)",
-        "",
     ]
     if not prefix:
         lines += [

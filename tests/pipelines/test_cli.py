@@ -177,6 +177,7 @@ def test_every_command_that_reports_prints_json() -> None:
         "score-sheet",
         "tables",
         "export",
+        "export-store",
         "completion",
     }
     present = [name for name in NAMES if find_spec("torch") or name not in NEED_TORCH]
