@@ -70,13 +70,14 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{self.first} ~ {self.second}: similarity {self.similarity:.3f}"]
-        lines += [f"  {self.first}: {self.first_caption}", f"  {self.second}: {self.second_caption}"]
+        told = (f"  {self.first}: {self.first_caption}", f"  {self.second}: {self.second_caption}")
+        lines += map(_harmless, told)
         if self.note:
             lines.append(f"  {self.note}")
         lines += _concept_lines(self.shared)
         for part in self.parts:
             lines += [f"  {part}", *(f"    {line}" for line in _concept_lines(part.shared))]
-        return "\n".join(map(_harmless, lines))
+        return "\n".join(_harmless(part) for line in lines for part in line.split("\n"))
 
     def _repr_html_(self) -> str:
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""

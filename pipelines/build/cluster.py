@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _in_order(
     crew: "_Crew", function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[Result, None, None]:
     numbered = enumerate(items)
-    finished: dict[int, Result] = {}
+    finished: dict[int, Result | _Failure] = {}
     following, more = 0, True
     while more or crew.under_way():
         if not crew.has_place() and not crew.under_way():
@@ -121,8 +122,18 @@ def _in_order(
         if crew.under_way():
             finished.update(crew.take())
         while following in finished:
-            yield finished.pop(following)
+            result = finished.pop(following)
+            if isinstance(result, _Failure):
+                raise result.error from None
+            yield result
             following += 1
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What an item's work raised, in the place of its result."""
+
+    error: BaseException
 
 
 class _Crew:
@@ -174,8 +185,12 @@ class _Crew:
         actor, number = self._calls.pop(call)
         try:
             result = self._ray.get(call)
-        except self._ray.exceptions.RayTaskError as error:  # the function's own error
-            raise error.cause from None
+        except (
+            self._ray.exceptions.RayTaskError
+        ) as error:  # the function's own error, told when it is its turn
+            if number is None:
+                raise error.cause from None
+            result = _Failure(error.cause)
         except self._ray.exceptions.RayError:
             self._lose(actor, number)
             return {}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kg_targets.inspect.plots import block_figure
-from kg_targets.store.explain import Explanation
+from kg_targets.store.explain import Explanation, SharedConcept
 
 
 def test_an_explanation_shows_control_characters_instead_of_sending_them_to_the_terminal() -> None:
@@ -15,3 +15,14 @@ def test_an_explanation_shows_control_characters_instead_of_sending_them_to_the_
 def test_labels_with_dollars_are_no_formulas() -> None:
     figure = block_figure({"$\\frac{": np.eye(2, dtype=np.float32)}, ["$x_{$", "$x_{$"])
     figure.canvas.draw()
+
+
+def test_a_path_keeps_a_line_of_its_own() -> None:
+    shared = SharedConcept(
+        "C0032226", "Pleural disease", 0.25, ("Effusion\x1b", "Pleural disease"), ("Pleural disease",)
+    )
+    told = str(Explanation("a", "b", "one", "two", 0.5, (shared,)))
+    assert told.splitlines()[3:] == [
+        "   25.0%  Pleural disease (C0032226)",
+        "            via Effusion\\x1b → Pleural disease",
+    ]

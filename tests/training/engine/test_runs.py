@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from kg_targets.store.digest import file_sha256, fingerprint
 from tests import REPOSITORY
 from tests.processes import kg_targets
 from tests.training.tiny import arguments, losses, write_store, write_world
@@ -236,6 +237,11 @@ def _escape_root(world: Path) -> list[str]:
         table.set_column(position, "image_path", pa.array(paths)),
         world / "train" / "targets/part-00000.parquet",
     )
+    manifest = json.loads((world / "train" / "manifest.json").read_text())  # signed by whoever wrote it
+    for entry in manifest["files"]:
+        entry["sha256"] = file_sha256(world / "train" / entry["file"])
+    manifest["fingerprint"] = fingerprint(manifest)
+    (world / "train" / "manifest.json").write_text(json.dumps(manifest))
     return []
 
 
