@@ -24,8 +24,6 @@ from starlette.routing import Route
 from kg_targets.errors import ConfigError, KGTargetsError, StoreError
 from kg_targets.inspect.captions import COLOURS, marked_caption
 from kg_targets.inspect.graph import graph_figure
-from kg_targets.losses.registry import POLICIES
-from pipelines.browse.batch import BatchChoice, batch_targets, figure_of
 from pipelines.browse.marks import Mark, add_mark, mark, read_marks
 from pipelines.browse.pages import Pages
 
@@ -145,7 +143,10 @@ class _Views:
         )
 
     def batch(self, given: Given) -> Response:
-        """A batch and its targets."""
+        """A batch and its targets, which need torch."""
+        from kg_targets.losses.registry import POLICIES
+        from pipelines.browse.batch import BatchChoice, batch_targets
+
         choice = BatchChoice.read(given)
         found = batch_targets(self._pages.store, choice)
         address = urlencode(asdict(choice))
@@ -153,6 +154,8 @@ class _Views:
 
     def batch_picture(self, given: Given) -> Response:
         """The same as a picture."""
+        from pipelines.browse.batch import BatchChoice, batch_targets, figure_of
+
         return Response(
             figure_of(batch_targets(self._pages.store, BatchChoice.read(given))), media_type="image/png"
         )
