@@ -26,7 +26,7 @@ from kg_targets.scoring import ConceptStatistics, Factors
 from kg_targets.scoring.factors import in_columns
 from kg_targets.scoring.neighbors import id_angles
 from kg_targets.store import StoreWriter, TargetStore, TeacherStore, schema
-from kg_targets.store.digest import file_sha256, json_sha256, key64
+from kg_targets.store.digest import json_sha256, key64
 from kg_targets.store.extension import EXTENSIONS, concept_runs, extensions, origin
 from kg_targets.store.factors import AnyFactors, sparse_matrix
 from kg_targets.store.mixture import MIXTURE
@@ -319,11 +319,7 @@ def _fit_store(store: TargetStore) -> TargetStore:
 
 def _check_same(store: TargetStore, config: BuildConfig, ontology: Ontology, encoder: Any) -> None:
     """Is the store whole, and are its ontology, encoder and files of options those of now?"""
-    for entry in store.manifest["files"]:
-        if file_sha256(store.path / entry["file"]) != entry["sha256"]:
-            raise StoreError(
-                f"{store.path / entry['file']} is damaged: build the store again, then extend it"
-            )
+    store.check_files()
     inputs, again = store.manifest["inputs"], "build the store again from all rows"
     if ontology.fingerprint != inputs["ontology_fingerprint"]:
         raise StoreError(
